@@ -1,0 +1,51 @@
+# make install    a .venv with everything for development
+# make demo       the whole game on the bundled players; resumes where a killed one stopped
+# make test       the tests, without the slow ones      make lint   style, types, import rules
+# make bench      every benchmark that needs no GPU      make clean  what was built, not .venv and not runs/
+
+PYTHON ?= python3
+SEED ?= 0
+OUT ?= runs/demo
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install demo test slow lint bench clean
+
+install: $(STAMP)
+
+# Plain pip, not a lock file: with the upper bound of torch in pyproject.toml it takes the CPU build on a machine without GPU.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: install
+	@if [ -f "$(OUT)/recipe.yaml" ]; then \
+		$(BIN)/sparring run --resume "$(OUT)"; \
+	else \
+		$(BIN)/sparring run arena --out "$(OUT)" --seed $(SEED); \
+	fi
+	@echo "Open $(OUT)/report.html in a browser; the figures are in $(OUT)/summary.json."
+
+# One torch thread a worker: more would only fight over the cores.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --cov --cov-report=term
+
+slow: install
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Scripts that need a GPU are named gpu_*.py.
+bench: install
+	@for script in $$(find benchmarks -name '*.py' ! -name 'gpu_*' ! -name '_*' | sort); do \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,103 @@
+"""Fine-tuning of an editor on (picture, instruction, edited picture) triplets by flow matching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sparring.attackers.learner import Learner
+from sparring.attackers.rollout import by_size
+from sparring.config import BootstrapSettings
+from sparring.data.errors import TrainingError
+from sparring.models.editors import Conditions, FlowEditor
+from sparring.rl.nft import noised
+from sparring.rl.seeds import derive_seed
+
+Pair = tuple[Image, str, Image]
+Progress = Callable[[int, dict[str, float]], None]
+STATE = "sft.safetensors"
+
+
+def finetune(
+    editor: FlowEditor,
+    pairs: Sequence[Pair],
+    settings: BootstrapSettings,
+    seed: int,
+    progress: Progress,
+    folder: str | Path,
+    *,
+    rollout_steps: int = 6,
+    micro_batch: int = 64,
+    save_every: int = 10,
+    max_grad_norm: float = 1.0,
+) -> None:
+    """Train the editor's trainable weights (its LoRA where it has one) for `settings.steps` steps, going on from a state in `folder`.
+
+    The loss is |v(x_sigma) - (eps - x0)|^2 with sigma spread as the sampler's `rollout_steps` steps are. Pictures are encoded once.
+    progress(step, {"loss", "grad_norm"}) is called after each step taken now. A run that is stopped and called again ends
+    with the same weights, bit by bit. Raises TrainingError when there are no pairs, RunError when the state is damaged.
+    """
+    if not pairs:
+        raise TrainingError("there is no effective pair to fine-tune the editor on: try more bootstrap.candidates")
+    learner = Learner(editor.trainable_parameters(), learning_rate=settings.learning_rate, weight_decay=0.0, max_grad_norm=max_grad_norm)
+    state, start = Path(folder) / STATE, 0
+    if state.exists():
+        start = learner.load(state)[1]["step"]
+    encoded = _encode(editor, pairs, micro_batch) if start < settings.steps else []
+    for step in range(start, settings.steps):
+        chosen = batch_of(len(pairs), min(settings.batch, len(pairs)), step, seed)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "sft noise", step))
+        total = 0.0
+        for places in by_size([pairs[i][0] for i in chosen]):
+            for first in range(0, len(places), micro_batch):
+                part = [encoded[chosen[place]] for place in places[first : first + micro_batch]]
+                loss = flow_matching_loss(
+                    editor, Conditions.cat([c for c, _ in part]), torch.cat([x for _, x in part]), rollout_steps, generator
+                )
+                loss = loss * len(part) / len(chosen)
+                torch.autograd.backward(loss)
+                total += loss.item()
+        norm, _ = learner.step(f"fine-tuning step {step}")
+        progress(step, {"loss": total, "grad_norm": norm})
+        if (step + 1) % save_every == 0 or step + 1 == settings.steps:
+            learner.save(state, {}, {"step": step + 1})
+
+
+def flow_matching_loss(editor: FlowEditor, conditions: Conditions, x0_BTC: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Mean squared error of the velocity at one random noise level for each row. Differentiable.
+
+    The level is drawn evenly along the sampler's schedule of so many steps, so that it is where the sampler will be.
+    """
+    schedule = editor.sigmas(steps, conditions).cpu()
+    place = torch.rand(conditions.batch, generator=generator) * steps
+    below = place.long().clamp(max=steps - 1)
+    sigma_B = torch.lerp(schedule[below], schedule[below + 1], place - below).to(x0_BTC)
+    noise = torch.randn(x0_BTC.shape, generator=generator).to(x0_BTC)
+    x_BTC, u_BTC = noised(x0_BTC, noise, sigma_B)
+    return ((editor.velocity(x_BTC, sigma_B, conditions) - u_BTC) ** 2).mean()
+
+
+def batch_of(pairs: int, batch: int, step: int, seed: int) -> list[int]:
+    """Which pairs a step sees: all of them in a shuffled order, again and again. A function of (seed, step)."""
+    places = range(step * batch, (step + 1) * batch)
+    orders = {}
+    for epoch in {place // pairs for place in places}:
+        orders[epoch] = torch.randperm(pairs, generator=torch.Generator().manual_seed(derive_seed(seed, "sft order", epoch))).tolist()
+    return [orders[place // pairs][place % pairs] for place in places]
+
+
+def _encode(editor: FlowEditor, pairs: Sequence[Pair], batch: int) -> list[tuple[Conditions, Tensor]]:
+    """(conditions of one row, x0 of one row) of every pair."""
+    encoded: dict[int, tuple[Conditions, Tensor]] = {}
+    for places in by_size([pair[0] for pair in pairs]):
+        for first in range(0, len(places), batch):
+            part = places[first : first + batch]
+            conditions = editor.encode([pairs[i][0] for i in part], [pairs[i][1] for i in part])
+            x0_BTC = editor.clean_latents([pairs[i][2] for i in part], conditions)
+            for row, place in enumerate(part):
+                encoded[place] = (conditions.select(slice(row, row + 1)), x0_BTC[row : row + 1])
+    return [encoded[place] for place in range(len(pairs))]

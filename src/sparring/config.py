@@ -1,0 +1,172 @@
+"""One tree of typed settings: a recipe is one YAML file, and this module is what it may say.
+
+Every field carries its own documentation; unknown keys fail. Settings have no behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CallSettings(Settings):
+    """A Python callable named by a recipe, with its keyword arguments."""
+
+    call: str = Field(description="`package.module:function`, imported when the run starts")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments handed to it")
+
+
+class DataSettings(Settings):
+    path: str | None = Field(None, description="JSONL file of questions; images are named relative to it")
+    generator: CallSettings | None = Field(
+        None, description="called as f(folder, seed=..., **arguments); writes questions and returns the path of the JSONL file. Used when path is not set"
+    )
+    held_out_path: str | None = Field(None, description="JSONL file of held-out questions; without it they are split off `path`, by image")
+    held_out: int = Field(320, ge=1, description="held-out questions on which every player is judged")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+
+
+class LoraSettings(Settings):
+    rank: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+
+
+class WindowSettings(Settings):
+    """Which denoising steps are stochastic and trained (Flow-GRPO-Fast, MixGRPO); the others are ODE steps."""
+
+    size: int | None = Field(2, ge=1, description="steps in the window; null: every step but the last")
+    first: int = Field(0, ge=0, description="earliest step at which the window may begin")
+    last: int | None = Field(None, description="the window ends before this step; null: before the last step")
+
+
+class AttackerSettings(Settings):
+    model: str = Field(description="a diffusers pipeline folder or hub id of an image editor (FLUX.2-klein, Qwen-Image-Edit)")
+    dtype: DType = "float32"
+    instruction: str = Field(
+        "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}",
+        description="the editing instruction; {question} is replaced",
+    )
+    algorithm: Literal["flow_grpo", "diffusion_nft"] = Field("flow_grpo", description="how the editor learns from rewards")
+    steps: int = Field(30, ge=0, description="updates in one round")
+    questions_per_step: int = Field(8, ge=1, description="groups in one update")
+    group_size: int = Field(16, ge=2, description="edits of the same image with the same instruction")
+    rollout_steps: int = Field(6, ge=1, description="denoising steps of a roll-out")
+    evaluation_steps: int = Field(6, ge=1, description="denoising steps of the deterministic sampler that makes the edits that count")
+    guidance_scale: float = Field(1.0, ge=1.0, description="true classifier-free guidance; 1 is off")
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    micro_batch: int = Field(64, ge=1, description="edits in one forward and backward pass of the editor")
+    optimizer_steps: int = Field(1, ge=1, description="optimiser steps in one update, each on its own share of the edits; 1 is strictly on-policy")
+    lora: LoraSettings | None = Field(default_factory=lambda: LoraSettings(), description="null trains all weights of the transformer")
+    noise_level: float = Field(0.7, ge=0, description="a of the SDE step (Flow-GRPO)")
+    sampler: Literal["sde", "cps"] = Field("sde", description="stochastic step: Flow-GRPO's SDE, or coefficient-preserving (CPS)")
+    window: WindowSettings = Field(default_factory=lambda: WindowSettings())
+    clip_range: float = Field(1e-4, gt=0, description="symmetric clip of the ratio (Flow-GRPO)")
+    advantage_clip: float = Field(5.0, gt=0)
+    std_over: Literal["group", "batch"] = "group"
+    kl_weight: float = Field(0.0, ge=0, description="weight of the KL term to the editor without LoRA (Flow-GRPO)")
+    nft_beta: float = Field(0.1, gt=0, description="b of DiffusionNFT: how far the implicit positive and negative policies lie apart")
+    nft_timesteps: int = Field(2, ge=1, description="noise levels drawn per final image in one DiffusionNFT update")
+    nft_ema_slope: float = Field(0.001, ge=0, description="old policy's EMA decay grows by this per update")
+    nft_ema_max: float = Field(0.5, ge=0, le=1, description="upper bound of that decay")
+
+
+class DefenderSettings(Settings):
+    model: str = Field(description="a transformers folder or hub id of a vision-language model")
+    dtype: DType = "float32"
+    prompt: str = Field(
+        "{question}\nOptions:\n{options}\nThink briefly, then put the letter of the right option in \\boxed{{}}.",
+        description="user text beside the image; {question} and {options} are replaced, {{ }} are literal braces",
+    )
+    min_pixels: int | None = Field(None, description="lower bound of the image size handed to the processor; null keeps its own")
+    max_pixels: int | None = Field(None, description="upper bound of the image size handed to the processor; null keeps its own")
+    algorithm: Literal["dapo"] = "dapo"
+    steps: int = Field(30, ge=0, description="updates in one round")
+    prompts_per_step: int = Field(32, ge=1, description="groups in one update")
+    group_size: int = Field(5, ge=2, description="completions per prompt")
+    max_new_tokens: int = Field(32, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    learning_rate: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    micro_batch: int = Field(64, ge=1, description="completions in one forward and backward pass")
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.28, gt=0)
+    kl_weight: float = Field(0.0, ge=0, description="0: no KL, no reference model (DAPO)")
+    keep_reward_above: float = Field(0.01, description="dynamic sampling keeps groups whose mean reward is above this")
+    keep_reward_below: float = Field(0.99, description="... and below this")
+    max_refills: int = Field(4, ge=1, description="batches of prompts sampled at most to fill one update with groups that have signal")
+    overlong_cache: int = Field(0, ge=0, description="soft overlong punishment over the last so many tokens; 0: off")
+    overlong_filter: bool = Field(False, description="mask completions cut off at max_new_tokens out of the loss")
+    reward_accuracy: float = Field(0.8, description="reward for the right letter")
+    reward_format: float = Field(0.2, description=r"added when the answer is exactly \boxed{X}, only when it is right")
+    train_vision: bool = Field(True, description="train the vision tower too")
+    lora: LoraSettings | None = Field(None, description="null trains all weights")
+
+
+class JudgeSettings(Settings):
+    model: str | None = Field(None, description="a VLM, not the Defender, that counts queried objects; null leaves the duplicate check out")
+    dtype: DType = "float32"
+    count_prompt: str = Field("How many {name}s are in the picture?", description="{name} is replaced by a queried object's name")
+    integrity_threshold: float = Field(0.8, ge=-1, le=1, description="every protected box must keep at least this mean local SSIM")
+    trials: int = Field(1, ge=1, description="k: the Defender is asked up to k times and stops at the first right answer")
+    trial_temperature: float = Field(0.0, ge=0, description="temperature of those trials; 0 with trials=1 is greedy")
+    dense_weight: float = Field(0.5, ge=0, le=1, description="share of the reward given by the fall of the right answer's probability; 0 is the paper's reward")
+    validity_bonus: float = Field(0.0, ge=0, description="reward of an accepted edit that fools nobody; 0 is the paper's reward")
+    shortfall_penalty: float = Field(0.0, ge=0, description="weight of (threshold - integrity) as a penalty on rejected edits; 0 is the paper's reward")
+
+
+class BootstrapSettings(Settings):
+    candidates: int = Field(512, ge=0, description="edits tried to find effective distractors")
+    steps: int = Field(60, ge=0, description="fine-tuning updates of the editor on the effective pairs")
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+
+
+class CurriculumSettings(Settings):
+    questions: int = Field(512, ge=1, description="training questions edited by the frozen Attacker for one round's curriculum")
+    clean_share: float = Field(0.25, ge=0, le=1, description="share of untouched items mixed in; 1 trains on clean data alone")
+    replay_share: float = Field(0.2, ge=0, le=1, description="share of items that come from earlier rounds' Attackers")
+
+
+class SelfplaySettings(Settings):
+    rounds: int = Field(3, ge=1)
+    curriculum: CurriculumSettings = Field(default_factory=lambda: CurriculumSettings())
+    plateau_patience: int | None = Field(None, description="a phase ends early when its reward has not risen for so many updates; null: never")
+    checkpoint_every: int = Field(10, ge=1, description="updates between saved states inside a phase; what a kill can cost")
+
+
+class EvaluationSettings(Settings):
+    audit: CallSettings | None = Field(
+        None, description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward"
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples of paired differences, clustered by image")
+    batch: int = Field(64, ge=1)
+
+
+class Recipe(Settings):
+    """One experiment."""
+
+    name: str
+    description: str = ""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, description="CPU threads of torch; null leaves torch's choice")
+    data: DataSettings
+    attacker: AttackerSettings
+    defender: DefenderSettings
+    judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())
+    bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
+    selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
+    evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())

@@ -1,0 +1,111 @@
+"""Intervals and tests: Wilson for rates, the paired bootstrap clustered by picture for differences, exact McNemar for paired accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+from sparring.data.errors import DataError
+
+CONFIDENCE = 0.95
+_CELLS = 2**22  # entries of the resampling matrix held at once
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of `n`, with its 95 % Wilson interval; `value` is None where n is 0."""
+
+    value: float | None
+    n: int
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "n": self.n, "ci95": [self.low, self.high]}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A mean paired difference over `n` items, with its 95 % interval from the clustered bootstrap; None and no interval where n is 0."""
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "n": self.n, "ci95": [self.low, self.high]}
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of k successes in n; (0, 1) where n is 0."""
+    if not 0 <= k <= n:
+        raise DataError(f"{k} successes in {n} trials is not possible")
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(k, n).proportion_ci(CONFIDENCE, "wilson")
+    return float(interval.low), float(interval.high)
+
+
+def rate(hits: ArrayLike) -> Rate:
+    """The share of True among `hits` [N]."""
+    hits_N = np.asarray(hits, dtype=bool)
+    k, n = int(hits_N.sum()), int(hits_N.size)
+    return Rate(k / n if n else None, n, *wilson(k, n))
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, clusters: Sequence[object] | None, *, resamples: int, seed: int) -> Difference:
+    """Mean of a - b over N paired items, with a percentile interval from resampling whole clusters.
+
+    a, b: [N] of numbers or truth values, the same items in the same order; positive means that a is larger. clusters: [N] of what the items
+    share (the picture they show), compared as text; None: every item stands alone. Resampled with replacement are the clusters; the
+    statistic is sum over count of the items drawn, because clusters differ in size. The same seed gives the same interval.
+    """
+    difference_N = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    if np.shape(a) != np.shape(b) or difference_N.ndim != 1:
+        raise DataError(f"paired values have the shapes {np.shape(a)} and {np.shape(b)}: two of one length are needed")
+    n = difference_N.size
+    if n == 0:
+        return Difference(None, 0, None, None)
+    member_N = np.arange(n) if clusters is None else _cluster_numbers(clusters, n)
+    size_C = np.bincount(member_N).astype(np.float64)
+    sum_C = np.bincount(member_N, weights=difference_N).astype(np.float64)
+    means_R = _resampled_means(sum_C, size_C, resamples, np.random.default_rng(seed))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means_R, [tail, 1 - tail])
+    return Difference(float(difference_N.mean()), n, float(low), float(high))
+
+
+def _cluster_numbers(clusters: Sequence[object], n: int) -> NDArray[np.int64]:
+    if len(clusters) != n:
+        raise DataError(f"{len(clusters)} cluster names for {n} items: one an item is needed")
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(str(cluster), len(numbers)) for cluster in clusters], dtype=np.int64)
+
+
+def _resampled_means(
+    sum_C: NDArray[np.float64], size_C: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    count = sum_C.size
+    rows = max(1, _CELLS // count)
+    means: list[NDArray[np.float64]] = []
+    for start in range(0, resamples, rows):
+        drawn_RC = rng.integers(count, size=(min(rows, resamples - start), count))
+        means.append(sum_C[drawn_RC].sum(1) / size_C[drawn_RC].sum(1))
+    return np.concatenate(means)
+
+
+def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
+    """Two-sided exact McNemar p-value of two paired [N] lists of right and wrong: a binomial test on the pairs that disagree; 1 where none does."""
+    a_N, b_N = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if a_N.shape != b_N.shape:
+        raise DataError(f"paired answers have the shapes {a_N.shape} and {b_N.shape}: two of one length are needed")
+    only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)

@@ -1,0 +1,51 @@
+"""Adversarial efficacy of an edit: how often the Defender fails on it, and how far the right answer's probability falls.
+
+"Consecutive failures" (arXiv 2602.22227) has no published definition. Ours: the Defender is asked up to k times and stops at its first right
+answer; efficacy is failures / k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL.Image import Image
+
+from sparring.data.records import Answer, VisualQuestion
+
+Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], list[Answer]]
+"""Questions, the picture beside each, and a seed: one answer each."""
+
+SMALLEST_PROBABILITY = 1e-6
+
+
+def ask_until_right(
+    ask: Ask, questions: Sequence[VisualQuestion], images: Sequence[Image], *, trials: int, greedy: bool, seed: int
+) -> list[tuple[Answer, ...]]:
+    """Every item's answers up to the first right one, at most `trials`; each trial is one batch of the items that have always failed so far.
+
+    `greedy`: the Defender always gives the same reply, so a wrong one stands for all trials and is not asked for again. Trial t of a call
+    has a seed of its own, derived from (seed, t).
+    """
+    answers: list[list[Answer]] = [[] for _ in questions]
+    failing = list(range(len(questions)))
+    for trial in range(trials):
+        if not failing:
+            break
+        trial_seed = int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
+        replies = ask([questions[i] for i in failing], [images[i] for i in failing], trial_seed)
+        for i, reply in zip(failing, replies, strict=True):
+            answers[i] += [reply] * (trials if greedy and not reply.right else 1)
+        failing = [] if greedy else [i for i, reply in zip(failing, replies, strict=True) if not reply.right]
+    return [tuple(own) for own in answers]
+
+
+def efficacy(answers: Sequence[Answer], trials: int) -> float:
+    """Failures before the first right answer, over the trials allowed: 0 where the first answer is right, 1 where all are wrong."""
+    failures = next((t for t, answer in enumerate(answers) if answer.right), len(answers))
+    return failures / trials
+
+
+def relative_fall(clean: float, edited: float) -> float:
+    """How much of the right answer's probability is gone, in [0, 1]: max(0, clean - edited) / clean. Ours."""
+    return max(0.0, clean - edited) / max(clean, SMALLEST_PROBABILITY)

@@ -1,0 +1,240 @@
+"""The judge of attacks: edited pictures in, verdicts and rewards out, in one batched pass over all edits of all questions.
+
+    reward = accepted x (validity_bonus + (1 - w) efficacy + w fall)  -  shortfall_penalty x (threshold - integrity) where not intact
+
+With dense_weight w = 0 and the two extras 0 this is the integrity gate times efficacy. `fall` is the share of the right answer's
+length-normalised probability that the edit takes away. Which text is measured is ours: the Defender's own greedy reply to the clean
+picture, where that is right, so that the signal is graded through the reasoning and not only at the final letter; else `\\boxed{X}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sparring.config import DefenderSettings, JudgeSettings
+from sparring.data.errors import DataError, ModelError
+from sparring.data.records import Answer, Verdict, VisualQuestion
+from sparring.defenders.play import ask
+from sparring.defenders.prompts import render_prompt
+from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
+from sparring.judging.integrity import local_ssim
+from sparring.judging.validity import DuplicateCheck, image_key
+from sparring.models.vlms.local import LocalVLM
+
+PIXELS_AT_ONCE = 2**25  # of edited pictures in one call of local SSIM: bounds memory for large pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits, and False for others."""
+
+    integrity: float
+    intact: bool
+    duplicate: bool
+
+    @property
+    def accepted(self) -> bool:
+        return self.intact and not self.duplicate
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with the Defender's answers that led to it; no answers where the gate rejected the edit."""
+
+    verdict: Verdict
+    answers: tuple[Answer, ...]
+
+
+class AttackJudge:
+    """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights have changed."""
+
+    def __init__(
+        self, defender: LocalVLM, duplicates: DuplicateCheck | None, settings: JudgeSettings, defender_settings: DefenderSettings
+    ) -> None:
+        self.defender = defender
+        self.duplicates = duplicates
+        self.settings = settings
+        self.defender_settings = defender_settings
+        self._clean_replies: dict[tuple[str, str, str], str] = {}
+
+    def judge(
+        self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], *, seed: int = 0
+    ) -> list[list[Verdict]]:
+        """One verdict an edit. edits[q]: the edited pictures of question q, of the size of clean_images[q]. `seed`: for sampled trials.
+
+        DataError, naming the question, for an edit of another size or a box outside the picture.
+        """
+        return [[judgement.verdict for judgement in own] for own in self.examine(questions, clean_images, edits, seed=seed)]
+
+    def examine(
+        self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], *, seed: int = 0
+    ) -> list[list[Judgement]]:
+        """As `judge`, with the Defender's answers beside every verdict."""
+        gates = self.gate(questions, clean_images, edits)
+        accepted = [(q, e) for q, own in enumerate(gates) for e, gate in enumerate(own) if gate.accepted]
+        trials = ask_until_right(
+            self._ask,
+            [questions[q] for q, _ in accepted],
+            [edits[q][e] for q, e in accepted],
+            trials=self.settings.trials,
+            greedy=self.settings.trial_temperature == 0,
+            seed=seed,
+        )
+        answers = dict(zip(accepted, trials, strict=True))
+        probabilities = self._probabilities(questions, clean_images, edits, accepted) if self.settings.dense_weight > 0 else {}
+        return [
+            [self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e))) for e, gate in enumerate(gates[q])]
+            for q, question in enumerate(questions)
+        ]
+
+    def gate(
+        self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]]
+    ) -> list[list[Gate]]:
+        """Integrity of every edit, and the duplicate check of the intact ones. The Defender is not asked."""
+        integrity = _integrity(questions, clean_images, edits, self.defender.device)
+        intact = [[value >= self.settings.integrity_threshold for value in own] for own in integrity]
+        duplicate = [[False] * len(own) for own in edits]
+        if self.duplicates is not None:
+            to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
+            changed = self.duplicates.changed_batch(questions, clean_images, [[edits[q][e] for e in own] for q, own in enumerate(to_check)])
+            for q, own in enumerate(to_check):
+                for e, other in zip(own, changed[q], strict=True):
+                    duplicate[q][e] = other
+        return [[Gate(*each) for each in zip(integrity[q], intact[q], duplicate[q], strict=True)] for q in range(len(questions))]
+
+    def remember(self, question: VisualQuestion, clean_image: Image, answer: Answer) -> None:
+        """Take over the Defender's greedy answer to a clean picture, so that it is not asked for again."""
+        self._clean_replies[self._key(question, clean_image)] = self._measured_text(question, answer)
+
+    def forget(self) -> None:
+        """Drop what is known of the Defender's clean replies."""
+        self._clean_replies.clear()
+
+    def _ask(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Answer]:
+        return ask(self.defender, questions, images, self.defender_settings, temperature=self.settings.trial_temperature, seed=seed)
+
+    def _probabilities(
+        self,
+        questions: Sequence[VisualQuestion],
+        clean_images: Sequence[Image],
+        edits: Sequence[Sequence[Image]],
+        accepted: Sequence[tuple[int, int]],
+    ) -> dict[tuple[int, int], tuple[float, float]]:
+        """(clean, edited) probability of the right answer for every accepted edit.
+
+        Clean replies are cached, clean probabilities are not: a probability depends in its last digits on the batch that it was computed in,
+        so one kept from an earlier call would make a resumed run differ from an undisturbed one. Clean rows go first in the same batch.
+        """
+        asked = sorted({q for q, _ in accepted})
+        self._learn_clean_replies([questions[q] for q in asked], [clean_images[q] for q in asked])
+        rows = [(q, clean_images[q]) for q in asked] + [(q, edits[q][e]) for q, e in accepted]
+        prompts = [render_prompt(question, self.defender_settings.prompt) for question in questions]
+        texts = {q: self._clean_replies[self._key(questions[q], clean_images[q])] for q in asked}
+        shown, asked_of = [image for _, image in rows], [q for q, _ in rows]
+        values = self.defender.option_probabilities(
+            shown, [prompts[q] for q in asked_of], [texts[q] for q in asked_of], batch=self.defender_settings.micro_batch
+        ).tolist()
+        if not np.isfinite(values).all():
+            bad = questions[asked_of[int(np.argmin(np.isfinite(values)))]].id
+            raise ModelError(
+                f'question "{bad}": the Defender gives its right answer a probability that is not finite; its weights are broken'
+            )
+        clean = dict(zip(asked, values, strict=False))
+        return {(q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)}
+
+    def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image]) -> None:
+        missing = [
+            (question, image)
+            for question, image in zip(questions, images, strict=True)
+            if self._key(question, image) not in self._clean_replies
+        ]
+        greedy = partial(ask, self.defender, settings=self.defender_settings, temperature=0.0, seed=0)
+        answers = greedy([question for question, _ in missing], [image for _, image in missing]) if missing else []
+        for (question, image), answer in zip(missing, answers, strict=True):
+            self.remember(question, image, answer)
+
+    def _key(self, question: VisualQuestion, image: Image) -> tuple[str, str, str]:
+        # The picture and the wording, not the id: an id may come back with another picture.
+        return image_key(image), render_prompt(question, self.defender_settings.prompt), question.answer
+
+    @staticmethod
+    def _measured_text(question: VisualQuestion, answer: Answer) -> str:
+        return answer.text if answer.right else f"\\boxed{{{question.answer}}}"
+
+    def _judgement(
+        self, question: VisualQuestion, gate: Gate, answers: tuple[Answer, ...], probability: tuple[float, float] | None
+    ) -> Judgement:
+        failed = efficacy(answers, self.settings.trials)
+        notes: dict[str, float] = {"answers": len(answers)}
+        if not gate.intact:
+            notes["shortfall"] = self.settings.integrity_threshold - gate.integrity
+        fall, drop = 0.0, None
+        if probability is not None:
+            clean, edited = probability
+            fall, drop = relative_fall(clean, edited), clean - edited
+            notes |= {"probability_clean": clean, "probability_edited": edited}
+        reward = attack_reward(self.settings, gate, efficacy=failed, fall=fall)
+        verdict = Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward, probability_drop=drop, notes=notes)
+        return Judgement(verdict, answers)
+
+
+def attack_reward(settings: JudgeSettings, gate: Gate, *, efficacy: float, fall: float) -> float:
+    """The Attacker's reward, as written at the head of this module; `fall` in [0, 1], without effect where dense_weight is 0."""
+    if gate.accepted:
+        return settings.validity_bonus + (1 - settings.dense_weight) * efficacy + settings.dense_weight * fall
+    if not gate.intact:
+        return -settings.shortfall_penalty * (settings.integrity_threshold - gate.integrity)
+    return 0.0
+
+
+def _integrity(
+    questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], device: torch.device
+) -> list[list[float]]:
+    """Local SSIM of every edit, in one call a picture size."""
+    if not len(questions) == len(clean_images) == len(edits):
+        raise DataError(
+            f"{len(questions)} questions, {len(clean_images)} clean pictures and {len(edits)} lists of edits do not belong together"
+        )
+    by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for q, (question, clean) in enumerate(zip(questions, clean_images, strict=True)):
+        _check(question, clean, edits[q])
+        by_size.setdefault(clean.size, []).extend((q, e) for e in range(len(edits[q])))
+    values = [[0.0] * len(own) for own in edits]
+    for (width, height), places in by_size.items():
+        at_once = max(1, PIXELS_AT_ONCE // (width * height))
+        for start in range(0, len(places), at_once):
+            part = places[start : start + at_once]
+            cleans = {q: _pixels(clean_images[q]) for q in {q for q, _ in part}}
+            clean_BCHW = torch.stack([cleans[q] for q, _ in part]).to(device)
+            edited_BCHW = torch.stack([_pixels(edits[q][e]) for q, e in part]).to(device)
+            boxes = [[target.box for target in questions[q].targets] for q, _ in part]
+            for (q, e), value in zip(part, local_ssim(clean_BCHW, edited_BCHW, boxes).tolist(), strict=True):
+                values[q][e] = value
+    return values
+
+
+def _check(question: VisualQuestion, clean: Image, edits: Sequence[Image]) -> None:
+    for number, edit in enumerate(edits):
+        if edit.size != clean.size:
+            raise DataError(
+                f'question "{question.id}": edit {number} is {edit.width} x {edit.height} pixels, its clean picture {clean.width} x {clean.height}. '
+                "An editor must give back pictures of the size it was given."
+            )
+    for target in question.targets:
+        x0, y0, x1, y1 = target.box
+        if not (0 <= x0 < x1 <= clean.width and 0 <= y0 < y1 <= clean.height):
+            raise DataError(
+                f'question "{question.id}": box {list(target.box)} of target "{target.name}" is empty or lies outside the picture, '
+                f"which is {clean.width} x {clean.height} pixels"
+            )
+
+
+def _pixels(image: Image) -> Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

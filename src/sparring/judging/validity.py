@@ -1,0 +1,122 @@
+"""Label validity beyond integrity: an edit must neither add nor take away an object that the question is about.
+
+A judge model, which is not the Defender and never trained in the game, counts each queried object in the clean and in the edited picture. Two
+counts that differ, or a reply that names no number, reject the edit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
+
+from sparring.config import JudgeSettings
+from sparring.data.errors import DataError, RecipeError
+from sparring.data.records import VisualQuestion
+
+if TYPE_CHECKING:
+    from sparring.models.vlms.local import LocalVLM
+
+COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which a judge only rambles
+
+_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
+_NUMBERS = {word: number for number, word in enumerate(_WORDS)} | {"no": 0, "none": 0, "single": 1}
+_NUMBER = re.compile(rf"\b(?:{'|'.join(_NUMBERS)})\b|(?<![\w.,])\d+(?![\w]|[.,]\d)", re.IGNORECASE)
+
+_END = r"(?=\s+(?:in|on|at|of|to|near|by|next|beside|behind|under|above|below|with|are|is|do|does|can|visible|shown|present|here|there|anywhere)\b|\s*[?.,;]|\s*$)"
+_EXISTS = re.compile(rf"\b(?:a|an|any|the)\s+(.+?){_END}", re.IGNORECASE)
+_HOW_MANY = re.compile(rf"\bhow many\s+(.+?){_END}", re.IGNORECASE)
+
+
+def parse_count(text: str) -> int | None:
+    """The number that a reply states, in digits or words up to twenty; None where it states none, or several that differ."""
+    found = {int(mention) if mention.isdigit() else _NUMBERS[mention.lower()] for mention in _NUMBER.findall(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def queried_names(question: VisualQuestion) -> tuple[str, ...]:
+    """The objects whose count must not change, each once: the targets' names, or else what the question's wording names.
+
+    The wording is read only where a record has no target (there is none to box: "Is there a cup?" - "no"), by two rules of ours: X of
+    "a / an / any / the X" in a question whose options are yes and no, and X of "how many Xs". Anything else has no queried object: ().
+    """
+    if question.targets:
+        return tuple(dict.fromkeys(target.name for target in question.targets))
+    if found := _HOW_MANY.search(question.question):
+        return (_singular(found[1]),)
+    if {option.strip().rstrip(".").lower() for option in question.options} == {"yes", "no"} and (
+        found := _EXISTS.search(question.question)
+    ):
+        plural = found[0].lower().startswith("any") or re.search(r"\bare\b", question.question, re.IGNORECASE)
+        return (_singular(found[1]) if plural else found[1],)
+    return ()
+
+
+def _singular(name: str) -> str:
+    for ending, singular in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("ss", "ss"), ("s", "")):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)] + singular
+    return name
+
+
+def image_key(image: Image) -> str:
+    """SHA-256 of a picture's pixels, mode and size: equal pictures have equal keys, whatever file they came from."""
+    head = f"{image.mode} {image.width} {image.height} ".encode()
+    return hashlib.sha256(head + image.tobytes()).hexdigest()
+
+
+class DuplicateCheck:
+    """Has the count of a queried object changed, as a judge model sees it?"""
+
+    def __init__(self, judge: LocalVLM, settings: JudgeSettings, *, batch: int = 128) -> None:
+        """`batch`: pictures handed to the judge at once. RecipeError where `judge.count_prompt` has another placeholder than {name}."""
+        try:
+            settings.count_prompt.format(name="cup")
+        except (KeyError, IndexError, ValueError) as error:
+            raise RecipeError(
+                f"judge.count_prompt {settings.count_prompt!r} cannot be filled in: {error!r}. Its one placeholder is {{name}}."
+            ) from error
+        self.judge = judge
+        self.settings = settings
+        self.batch = batch
+        self._clean: dict[tuple[str, str], int | None] = {}
+
+    def counts(self, images: Sequence[Image], names: Sequence[str]) -> list[int | None]:
+        """How often each name's object is in the picture beside it, by the judge's greedy reply; None for a reply without a number."""
+        prompts = [self.settings.count_prompt.format(name=name) for name in names]
+        replies = self.judge.generate(images, prompts, max_new_tokens=COUNT_TOKENS, temperature=0.0, seed=0, batch=self.batch)
+        return [parse_count(reply[0].text) for reply in replies]
+
+    def changed(self, question: VisualQuestion, clean: Image, edited: Sequence[Image]) -> list[bool]:
+        """For every edit of one picture: True where a queried object's count differs from the clean picture's, or either is unknown."""
+        return self.changed_batch([question], [clean], [edited])[0]
+
+    def changed_batch(
+        self, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Sequence[Image]]
+    ) -> list[list[bool]]:
+        """`changed` for many questions at once: two passes of the judge, over clean pictures not counted before and over all edits."""
+        if not len(questions) == len(cleans) == len(edits):
+            raise DataError(
+                f"{len(questions)} questions, {len(cleans)} clean pictures and {len(edits)} lists of edits do not belong together"
+            )
+        names = [queried_names(question) if own else () for question, own in zip(questions, edits, strict=True)]
+        clean_keys = [image_key(clean) if own else "" for clean, own in zip(cleans, names, strict=True)]
+        self._count_clean((key, name, clean) for key, own, clean in zip(clean_keys, names, cleans, strict=True) for name in own)
+        asked = [(q, e, name) for q, own in enumerate(names) for e in range(len(edits[q])) for name in own]
+        counts = self.counts([edits[q][e] for q, e, _ in asked], [name for *_, name in asked])
+        changed = [[False] * len(own) for own in edits]
+        for (q, e, name), count in zip(asked, counts, strict=True):
+            before = self._clean[clean_keys[q], name]
+            changed[q][e] |= before is None or count is None or count != before
+        return changed
+
+    def _count_clean(self, wanted: Iterable[tuple[str, str, Image]]) -> None:
+        missing = {(key, name): image for key, name, image in wanted if (key, name) not in self._clean}
+        counts = self.counts(list(missing.values()), [name for _, name in missing])
+        self._clean.update(zip(missing, counts, strict=True))

@@ -1,0 +1,133 @@
+"""FLUX.2-klein: AutoencoderKLFlux2, Flux2Transformer2DModel and a Qwen3 text encoder, as in diffusers' Flux2KleinPipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from diffusers import Flux2KleinPipeline
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from PIL.Image import Image
+from torch import Tensor
+
+from sparring.data.errors import ModelError
+from sparring.models.editors.base import Conditions, FlowEditor, unique
+
+TEXT_TOKENS = 512
+
+
+class Flux2KleinEditor(FlowEditor):
+    """Text of at most `tokenizer.model_max_length` tokens (512 for the real models) joins the picture's tokens, padding and all."""
+
+    pipeline_class: ClassVar[Any] = Flux2KleinPipeline
+    lora_targets: ClassVar[str] = (
+        r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+        r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
+    )
+
+    @property
+    def multiple(self) -> int:
+        """VAE factor times the 2 x 2 packing."""
+        return int(self.pipeline.vae_scale_factor) * 2
+
+    @property
+    def text_length(self) -> int:
+        """Tokens to which every instruction is padded or cut."""
+        return min(TEXT_TOKENS, int(self.pipeline.tokenizer.model_max_length))
+
+    @property
+    def text_layers(self) -> tuple[int, int, int]:
+        """The encoder's layers that are read: the quarters of its depth, which are the pipeline's own 9, 18, 27 of 36."""
+        depth = int(self.pipeline.text_encoder.config.num_hidden_layers)
+        return depth // 4, depth * 2 // 4, depth * 3 // 4
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[Image], instructions: Sequence[str], guidance_scale: float = 1.0) -> Conditions:
+        """See `FlowEditor.encode`. A distilled checkpoint ignores guidance, as the official pipeline does."""
+        if not images or len(images) != len(instructions):
+            raise ModelError(f"{len(images)} pictures and {len(instructions)} instructions: there must be as many, and at least one")
+        pictures, places = unique(images, id)
+        pixels_BCHW = self.pixels(pictures)
+        tensors = {"image": self._encode_pixels(pixels_BCHW)[places], "text": self._encode_text(instructions)}
+        if guidance_scale > 1 and not self.pipeline.config.is_distilled:
+            tensors["negative_text"] = self._encode_text([""] * len(instructions))
+        grid = (pixels_BCHW.shape[2] // self.multiple, pixels_BCHW.shape[3] // self.multiple)
+        return Conditions(tensors, images[0].height, images[0].width, grid, guidance_scale)
+
+    def _encode_text(self, texts: Sequence[str]) -> Tensor:
+        different, places = unique(texts, str)
+        embeddings, _ = self.pipeline.encode_prompt(
+            different, device=self.device, max_sequence_length=self.text_length, text_encoder_out_layers=self.text_layers
+        )
+        return torch.as_tensor(embeddings)[places]
+
+    def velocity(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions) -> Tensor:
+        """See `FlowEditor.velocity`."""
+        tokens = latents_BTC.shape[1]
+        state = torch.cat([latents_BTC, conditions.tensors["image"]], dim=1).to(self.transformer.dtype)
+        sigma_B = self._timesteps(sigma, latents_BTC.shape[0])
+
+        def predict(text: Tensor) -> Tensor:
+            output = self.transformer(
+                hidden_states=state,
+                timestep=sigma_B,
+                guidance=None,
+                encoder_hidden_states=text,
+                txt_ids=_text_ids(text.shape[1]).to(self.device),
+                img_ids=_image_ids(conditions.grid).to(self.device),
+                return_dict=False,
+            )[0]
+            return torch.as_tensor(output[:, :tokens]).float()
+
+        v_BTC = predict(conditions.tensors["text"])
+        if "negative_text" in conditions.tensors:
+            negative_BTC = predict(conditions.tensors["negative_text"])
+            v_BTC = negative_BTC + conditions.guidance_scale * (v_BTC - negative_BTC)
+        return v_BTC
+
+    @torch.no_grad()
+    def decode(self, latents_BTC: Tensor, conditions: Conditions) -> Tensor:
+        """See `FlowEditor.decode`."""
+        vae = self.pipeline.vae
+        rows, columns = conditions.grid
+        packed_BCHW = latents_BTC.transpose(1, 2).reshape(latents_BTC.shape[0], -1, rows, columns).to(self.dtype)
+        mean, std = self._statistics(packed_BCHW)
+        pixels_BCHW = vae.decode(self.pipeline._unpatchify_latents(packed_BCHW * std + mean), return_dict=False)[0]
+        return self._finish(pixels_BCHW, conditions)
+
+    def _encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
+        latents_BCHW = self.pipeline._patchify_latents(self.pipeline.vae.encode(pixels_BCHW).latent_dist.mode())
+        mean, std = self._statistics(latents_BCHW)
+        return self._pack((latents_BCHW - mean) / std).float()
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation by which latents are normalised, held by the VAE's batch norm."""
+        vae = self.pipeline.vae
+        mean = vae.bn.running_mean.view(1, -1, 1, 1).to(like)
+        std = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(like)
+        return mean, std
+
+    def _pack(self, latents_BCHW: Tensor) -> Tensor:
+        return latents_BCHW.flatten(2).transpose(1, 2).contiguous()
+
+    def _noise_shape(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        return (1, int(self.transformer.config.in_channels), *grid)
+
+    def _shift(self, steps: int, tokens: int) -> float:
+        return float(compute_empirical_mu(tokens, steps))
+
+
+@lru_cache(maxsize=64)
+def _text_ids(length: int) -> Tensor:
+    """Positions (T, H, W, L) of text tokens, [length, 4]: only L runs."""
+    return torch.cartesian_prod(torch.arange(1), torch.arange(1), torch.arange(1), torch.arange(length))
+
+
+@lru_cache(maxsize=64)
+def _image_ids(grid: tuple[int, int]) -> Tensor:
+    """Positions (T, H, W, L) of the edited picture's tokens (T = 0) and then of the input picture's (T = 10), [2 * tokens, 4]."""
+    rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
+    parts = [torch.cartesian_prod(torch.tensor([time]), rows, columns, torch.arange(1)) for time in (0, 10)]
+    return torch.cat(parts)

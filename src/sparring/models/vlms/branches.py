@@ -1,0 +1,84 @@
+"""Many continuations of one prompt in one row of a batch.
+
+A row is [prompt, continuation 1, continuation 2, ...]: the prompt, with its picture, is computed once. A mask lets every continuation see the
+prompt and itself alone, and positions start again after the prompt for each, so the numbers are those of separate rows.
+
+Letters: P prompts, L prompt tokens (padded on the left), S tokens behind the prompt, N continuations in all (those of prompt 0 first), T
+tokens of the longest continuation, K = L + S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PADDING = -1  # as a branch number: a token of no continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Continuations laid out behind their prompts.
+
+    inputs_PS: every continuation but its last token, which predicts nothing. branch_PS: which continuation of its prompt a token belongs to;
+    depth_PS: how many tokens of it come before. tokens_NT and mask_NT: the continuations themselves. place_NT: which of the 1 + S last
+    outputs of row n // P predicts the token (output 0 is the prompt's last), as an index into P * (1 + S) of them.
+    """
+
+    inputs_PS: Tensor
+    branch_PS: Tensor
+    depth_PS: Tensor
+    tokens_NT: Tensor
+    mask_NT: Tensor
+    place_NT: Tensor
+
+
+def lay_out(continuations: Sequence[Sequence[Sequence[int]]], pad: int) -> Branches:
+    """Lay out the token ids of every continuation of every prompt."""
+    inputs = [[token for one in own for token in one[:-1]] for own in continuations]
+    branch = [[b for b, one in enumerate(own) for _ in one[:-1]] for own in continuations]
+    depth = [[d for one in own for d in range(len(one) - 1)] for own in continuations]
+    width = 1 + max((len(row) for row in inputs), default=0)
+    places: list[list[int]] = []
+    for p, own in enumerate(continuations):
+        offset = 1
+        for one in own:
+            places.append([p * width, *range(p * width + offset, p * width + offset + len(one) - 1)][: len(one)])
+            offset += max(len(one) - 1, 0)
+    flat = [list(one) for own in continuations for one in own]
+    longest = max((len(one) for one in flat), default=0)
+    mask_NT = torch.arange(longest) < torch.tensor([len(one) for one in flat]).unsqueeze(1)
+    return Branches(
+        _rows(inputs, width - 1, pad), _rows(branch, width - 1, PADDING), _rows(depth, width - 1, 0), _rows(flat, longest, pad), mask_NT, _rows(places, longest, 0)
+    )
+
+
+def _rows(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
+
+
+def branch_mask(prompt_mask_PL: Tensor, branch_PS: Tensor) -> Tensor:
+    """visible_P1KK (bool): which token (column) each token (row) sees. Causal; prompts see no padding; continuations see prompt and themselves."""
+    branch_PK = torch.cat([torch.where(prompt_mask_PL.bool(), -2, PADDING), branch_PS], dim=1)
+    query, key = branch_PK.unsqueeze(2), branch_PK.unsqueeze(1)
+    length = branch_PK.shape[1]
+    order = torch.arange(length, device=branch_PK.device)
+    causal = order.unsqueeze(1) >= order
+    related = (key == -2) | ((query == key) & (query != PADDING))
+    # A row without any key has no softmax: padding sees itself.
+    itself = torch.eye(length, dtype=torch.bool, device=branch_PK.device)
+    return ((causal & related) | itself).unsqueeze(1)
+
+
+def step_mask(prompt_mask_PL: Tensor, branches: int, steps: int) -> Tensor:
+    """visible_P1BK (bool), K = L + B * steps: what the newest token of each of B branches sees when every step wrote one token a branch."""
+    own_BK = torch.eye(branches, dtype=torch.bool, device=prompt_mask_PL.device).repeat(1, steps)
+    prompt = prompt_mask_PL.bool().unsqueeze(1).expand(-1, branches, -1)
+    return torch.cat([prompt, own_BK.expand(len(prompt), -1, -1)], dim=2).unsqueeze(1)
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask to add to attention scores: 0 where visible, the most negative number elsewhere."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)

@@ -1,0 +1,305 @@
+"""Vision-language models of transformers, on this machine: one picture and one text in, text out.
+
+Any checkpoint that `AutoModelForImageTextToText` loads. Replies are sampled by a loop of our own, because the log-probabilities that it
+records must be the very ones that training recomputes: log-softmax of logits / temperature in float32, over all tokens but the
+placeholders of pictures. Settings of the checkpoint's generation_config other than its end-of-sequence tokens are not used.
+
+The model is always in evaluation mode, in training too: dropout would make the recomputed log-probabilities other ones.
+
+Letters: P prompts, n replies of each, N = P * n replies, T tokens of the longest, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, DynamicCache
+from transformers.utils import cached_file
+
+from sparring.data.errors import DataError, ModelError
+from sparring.models.vlms import lora
+from sparring.models.vlms.branches import PADDING, additive, branch_mask, lay_out, step_mask
+from sparring.models.vlms.processors import load_processor
+from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
+from sparring.models.vlms.vision_attention import use_fast_vision_attention
+
+# Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
+SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl"}
+TOWERS = ("visual", "vision_tower", "vision_model")
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One reply: its text without special tokens, its tokens with the end token where it `finished`, and their log-probabilities."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finished: bool
+
+
+class LocalVLM:
+    """A vision-language model with its processor."""
+
+    def __init__(self, model: Any, processor: Any, *, name: str, folder: Path | None = None) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.folder = folder
+        use_fast_vision_attention(model)
+        config = model.config
+        text = config.get_text_config()
+        full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        self.shares_rows: bool = config.model_type in SHARED_ROWS and full and text._attn_implementation in ("sdpa", "eager")
+        placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
+        self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
+        ends = model.generation_config.eos_token_id
+        ends = processor.tokenizer.eos_token_id if ends is None else ends
+        self.end_tokens: tuple[int, ...] = tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str = "cpu",
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+    ) -> Self:
+        """Load a folder or hub id; safetensors only. min_pixels, max_pixels: see `load_processor`. Raises ModelError when it cannot be loaded."""
+        processor = load_processor(path, min_pixels=min_pixels, max_pixels=max_pixels)
+        number_type = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
+            folder = Path(cached_file(str(path), "config.json")).parent
+        except (OSError, ValueError) as error:
+            raise ModelError(f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}") from error
+        return cls(model.to(device), processor, name=Path(path).name, folder=folder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.model.device)
+
+    # ---- inputs
+
+    def encode(self, images: Sequence[Image], prompts: Sequence[str]) -> Batch:
+        """The model's inputs for one user turn each, a picture and a text, ready to be answered. Texts are padded on the left.
+
+        Besides what the processor gives there is `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions.
+        """
+        if not images or len(images) != len(prompts):
+            raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
+        turns = [
+            [{"role": "user", "content": [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": prompt}]}]
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+        inputs = self.processor.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
+        )
+        batch: Batch = dict(inputs)
+        index = getattr(self.model.model, "get_rope_index", None)
+        if index is None:
+            batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        else:
+            known = {name: batch[name] for name in ("input_ids", "attention_mask", "image_grid_thw", "mm_token_type_ids")}
+            batch["position_ids"] = index(**known)[0]
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _forward(self, batch: Batch, **inputs: Any) -> Any:
+        """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
+        pictures = {name: tensor for name, tensor in batch.items() if name not in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")}
+        return self.model(**pictures, **inputs)
+
+    # ---- sampling
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch: int = 128,
+    ) -> list[list[Completion]]:
+        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). Picture and prompt are computed once for all n.
+
+        The random numbers of prompt i depend on (seed, i) alone. At most about `batch` replies are sampled at a time.
+        """
+        replies: list[list[Completion]] = []
+        at_once = max(1, batch // n)
+        for start in range(0, len(prompts), at_once):
+            part = slice(start, start + at_once)
+            encoded = self.encode(images[part], prompts[part])
+            numbers = range(start, start + len(encoded["input_ids"]))
+            uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
+            replies += self._sample(encoded, uniform, temperature, top_p)
+        return replies
+
+    def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float) -> list[list[Completion]]:
+        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or rows of their own: R rows in all."""
+        prompts, n, steps = uniform.shape
+        branches, copies = (n, 1) if self.shares_rows else (1, n)
+        cache = DynamicCache()
+        known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        output = self._forward(batch, **known, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        mask_RL, position_R = batch["attention_mask"], _next_positions(batch["position_ids"])
+        logits_RBV = output.logits.expand(-1, branches, -1)
+        if copies > 1:
+            cache.batch_repeat_interleave(copies)
+            mask_RL, position_R, logits_RBV = (part.repeat_interleave(copies, dim=0) for part in (mask_RL, position_R, logits_RBV))
+        uniform = uniform.reshape(prompts * copies, branches, steps)
+        ends = torch.tensor(self.end_tokens, device=self.device)
+        finished_RB = torch.zeros(uniform.shape[:2], dtype=torch.bool, device=self.device)
+        tokens, logprobs = [], []
+        for step in range(steps):
+            logprobs_RBV = token_logprobs(logits_RBV, temperature, self.forbidden)
+            tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p)
+            tokens.append(tokens_RB)
+            logprobs.append(logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1))
+            finished_RB |= torch.isin(tokens_RB, ends)
+            if step + 1 == steps or finished_RB.all():
+                break
+            if branches > 1:
+                mask = additive(step_mask(mask_RL, branches, step + 1), self.model.dtype)
+            else:
+                mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
+            positions = _like(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
+            output = self.model(input_ids=tokens_RB, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+            logits_RBV = output.logits
+        written = [torch.stack(part, dim=-1).view(prompts * n, -1).tolist() for part in (tokens, logprobs)]
+        replies = [self._completion(*reply) for reply in zip(*written, strict=True)]
+        return [replies[i : i + n] for i in range(0, len(replies), n)]
+
+    def _completion(self, tokens: list[int], logprobs: list[float]) -> Completion:
+        end = next((i for i, token in enumerate(tokens) if token in self.end_tokens), None)
+        length = len(tokens) if end is None else end + 1
+        text = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        return Completion(text, tuple(tokens[:length]), tuple(logprobs[:length]), end is not None)
+
+    # ---- scoring
+
+    def completion_logprobs(self, batch: Batch, completions: Sequence[Sequence[Sequence[int]]], *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """logprobs_NT (float32, differentiable; 0 in padding) and mask_NT (bool) of the token ids of given replies to encoded prompts.
+
+        completions: for every prompt any number of replies; the N rows are those of prompt 0, then of prompt 1, ... Every prompt and picture
+        is computed once, where the model's family allows it.
+        """
+        if len(completions) != len(batch["input_ids"]):
+            raise DataError(f"{len(completions)} lists of replies for {len(batch['input_ids'])} prompts: give one list a prompt")
+        if not self.shares_rows:
+            batch = _one_row_each(batch, [len(own) for own in completions])
+            completions = [[one] for own in completions for one in own]
+        laid = lay_out(completions, pad=self.processor.tokenizer.pad_token_id)
+        inputs_PS, branch_PS, depth_PS, tokens_NT, mask_NT, place_NT = (
+            part.to(self.device) for part in (laid.inputs_PS, laid.branch_PS, laid.depth_PS, laid.tokens_NT, laid.mask_NT, laid.place_NT)
+        )
+        if self.shares_rows:
+            mask = additive(branch_mask(batch["attention_mask"], branch_PS), self.model.dtype)
+        else:
+            mask = torch.cat([batch["attention_mask"], (branch_PS != PADDING).long()], dim=1)
+        behind = _next_positions(batch["position_ids"]).unsqueeze(1) + depth_PS
+        length = batch["input_ids"].shape[1]
+        output = self._forward(
+            batch,
+            input_ids=torch.cat([batch["input_ids"], inputs_PS], dim=1),
+            attention_mask=mask,
+            position_ids=torch.cat([batch["position_ids"], _like(batch["position_ids"], behind)], dim=-1),
+            use_cache=False,
+            logits_to_keep=torch.arange(length - 1, length + inputs_PS.shape[1], device=self.device),
+        )
+        logprobs = token_logprobs(output.logits, temperature, self.forbidden).flatten(0, 1)
+        return logprobs[place_NT, tokens_NT].masked_fill(~mask_NT, 0.0), mask_NT
+
+    @torch.inference_mode()
+    def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+        """probability_P (float32, CPU) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens)."""
+        tokens = [self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        empty = [i for i, own in enumerate(tokens) if not own]
+        if empty or len(answers) != len(prompts):
+            raise DataError(f"one text that is not empty is needed for each of {len(prompts)} prompts; got {len(answers)}, empty ones at {empty}")
+        found = []
+        for start in range(0, len(prompts), batch):
+            part = slice(start, start + batch)
+            logprobs_NT, mask_NT = self.completion_logprobs(self.encode(images[part], prompts[part]), [[own] for own in tokens[part]])
+            found.append((logprobs_NT.sum(1) / mask_NT.sum(1)).exp().cpu())
+        return torch.cat(found) if found else torch.zeros(0)
+
+    # ---- training and saving
+
+    @property
+    def tower(self) -> str:
+        """The name of the vision tower's module inside the model. What translates its features for the language model may lie outside of it."""
+        for name in TOWERS:
+            if hasattr(self.model.model, name):
+                return f"model.{name}"
+        raise ModelError(f"{self.name}: no vision tower found in a {type(self.model).__name__}; looked for {', '.join(TOWERS)}")
+
+    def prepare_training(self, *, train_vision: bool, lora_rank: int | None = None, lora_alpha: int = 1, seed: int = 0) -> None:
+        """Choose what is trained: all weights, or with `lora_rank` an adapter on every linear layer; the vision tower only if `train_vision`."""
+        tower = self.tower + "."
+        self.model.requires_grad_(lora_rank is None)
+        if lora_rank is not None:
+            lora.add(self.model, rank=lora_rank, alpha=lora_alpha, seed=seed, wanted=lambda name: train_vision or not name.startswith(tower))
+        elif not train_vision:
+            self.model.get_submodule(self.tower).requires_grad_(False)
+
+    def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What is trained, by name, in a fixed order."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint that transformers and `load` read: weights, with an adapter merged in, and the processor's files as they were.
+
+        An adapter is also written by itself, to `folder`/adapter, as peft reads it.
+        """
+        folder = Path(folder)
+        adapted = bool(lora.layers(self.model))
+        self.model.save_pretrained(folder, state_dict=lora.merged_state(self.model) if adapted else None)
+        if adapted:
+            lora.save(self.model, folder / "adapter")
+        if self.folder is None:
+            self.processor.save_pretrained(folder)
+            return
+        for file in sorted(self.folder.iterdir()):
+            if file.suffix in (".json", ".jinja", ".txt", ".model") and not (folder / file.name).exists() and not file.name.endswith(".index.json"):
+                shutil.copyfile(file, folder / file.name)
+
+
+def _next_positions(position_ids: Tensor) -> Tensor:
+    """The position [P] of the first token behind each prompt, from [P, L] or [3, P, L]. Padding holds small positions."""
+    return position_ids.reshape(-1, *position_ids.shape[-2:]).amax(dim=(0, 2)) + 1
+
+
+def _like(position_ids: Tensor, positions_PQ: Tensor) -> Tensor:
+    """Positions of text: [P, Q], or the same along all three axes where the model has three."""
+    return positions_PQ if position_ids.dim() == 2 else positions_PQ.expand(3, -1, -1)
+
+
+def _one_row_each(batch: Batch, counts: Sequence[int]) -> Batch:
+    """The batch with prompt i, and its picture, `counts[i]` times in a row."""
+    rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).tolist()
+    grid = batch.get("image_grid_thw")
+    repeated = {}
+    for name, tensor in batch.items():
+        if name == "position_ids" and tensor.dim() == 3:
+            repeated[name] = tensor[:, rows]
+        elif name == "pixel_values" and grid is not None:
+            pieces = tensor.split(grid.prod(-1).tolist())
+            repeated[name] = torch.cat([pieces[row] for row in rows])
+        else:
+            repeated[name] = tensor[rows]
+    return repeated

@@ -1,0 +1,63 @@
+"""LoRA adapters (arXiv 2106.09685) inside a vision-language model, saved both as peft reads them and merged into the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sparring.data.errors import ModelError
+
+ADAPTER = "default"
+
+
+def add(model: Any, *, rank: int, alpha: int, seed: int, wanted: Callable[[str], bool]) -> None:
+    """Put an adapter on every linear layer whose name is `wanted`, the output head excepted. Its weights follow from `seed`; it starts at zero."""
+    if layers(model):
+        raise ModelError("this model has a LoRA adapter already")
+    head = model.get_output_embeddings()
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head and wanted(name)]
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names, init_lora_weights=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    model.peft_config = {ADAPTER: config}
+
+
+def layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """The adapted layers by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the model without adapters that computes the same; the model itself is not changed."""
+    adapted = layers(model)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, _, rest = name.rpartition(".base_layer.")
+        if owner and rest == "weight":
+            delta = adapted[owner].get_delta_weight(ADAPTER)  # type: ignore[operator]
+            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+        state[name.replace(".base_layer.", ".")] = tensor
+    return state
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER)
+    save_file({f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    config = model.peft_config[ADAPTER]
+    inference, config.inference_mode = config.inference_mode, True
+    config.save_pretrained(str(folder))
+    config.inference_mode = inference

@@ -1,0 +1,60 @@
+"""Processors: what turns pictures and texts into a model's inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+
+from sparring.data.errors import ModelError
+
+
+class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):  # type: ignore[misc] # noqa: N801 - the name is what a saved folder says
+    """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+
+
+PICTURES_ONLY: dict[str, Any] = {"qwen2_vl": Qwen2_5_VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
+
+
+def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
+    """The processor of a checkpoint folder or hub id, padding on the left.
+
+    min_pixels, max_pixels: area in pixels that pictures are resized to lie in, for processors that work so (Qwen-VL); None keeps the
+    checkpoint's own. Errors: ModelError when nothing can be loaded, the limits do not apply, or there is no chat template.
+    """
+    try:
+        family = PICTURES_ONLY.get(AutoConfig.from_pretrained(str(path)).model_type, AutoProcessor)
+        processor = family.from_pretrained(str(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"vision-language model {path}: its processor cannot be loaded: {error}") from error
+    if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
+        raise ModelError(f"vision-language model {path}: its processor has no picture or no text part; the folder needs both beside config.json")
+    if processor.chat_template is None:
+        raise ModelError(f"vision-language model {path}: no chat template. Put chat_template.jinja beside config.json.")
+    _limit_pixels(processor.image_processor, path, min_pixels, max_pixels)
+    processor.tokenizer.padding_side = "left"
+    if processor.tokenizer.pad_token_id is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return processor
+
+
+def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None, max_pixels: int | None) -> None:
+    if min_pixels is None and max_pixels is None:
+        return
+    size = dict(image_processor.size)
+    # Areas under the names of edges: what the Qwen-VL processors call them.
+    if size.get("shortest_edge") is None or size.get("longest_edge") is None or not hasattr(image_processor, "merge_size"):
+        raise ModelError(f"vision-language model {path}: its processor makes every picture {size}; leave min_pixels and max_pixels unset")
+    low = size["shortest_edge"] if min_pixels is None else min_pixels
+    high = size["longest_edge"] if max_pixels is None else max_pixels
+    if low > high:
+        raise ModelError(f"vision-language model {path}: min_pixels {low} is above max_pixels {high}")
+    image_processor.size = type(image_processor.size)(**{"shortest_edge": low, "longest_edge": high})

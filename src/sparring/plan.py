@@ -1,0 +1,207 @@
+"""What a recipe would do, found out without loading a weight: its data, its models, an estimate of the memory.
+
+Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every player's weights stay resident, and the player that trains adds
+
+    LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT keeps two more copies (8 bytes)
+    all weights:  3 x the size of the weights in their dtype: gradient and Adam's two moments
+
+plus 1 GB for Python and libraries. The two players train in turns, so the peak is the larger of the two turns. Activations come on top; they grow with
+`micro_batch`. A LoRA of rank r adds r x (inputs + outputs) to every linear layer in the attention of the editor's transformer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from sparring.config import Recipe
+from sparring.data.errors import ModelError
+from sparring.data.questions import Questions, read_questions
+from sparring.recipes.load import PACKAGE
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+OVERHEAD = 1e9
+Where = Literal["on this disk", "in the hub cache", "hub id, not on this disk", "missing"]
+
+# Parameters of what the bundled recipes name, in units of 1e9 (counted from their configurations): for plans made where the models are not.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "Qwen/Qwen-Image-Edit": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
+    "black-forest-labs/FLUX.2-klein-4B": {"transformer": 3.88, "text_encoder": 4.02, "vae": 0.08},
+    "Qwen/Qwen2.5-VL-3B-Instruct": {"": 3.75},
+    "Qwen/Qwen2.5-VL-7B-Instruct": {"": 8.29},
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": {"": 8.03},
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": {"": 0.89},
+}
+# LoRA parameters per unit of rank of those editors: sum of inputs + outputs over their attention's linear layers.
+PUBLISHED_LORA = {
+    "Qwen/Qwen-Image-Edit": 60 * 8 * 2 * 3072,
+    "black-forest-labs/FLUX.2-klein-4B": 5 * 8 * 2 * 3072 + 20 * (3072 + 27648 + 12288 + 3072),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """A model named by a recipe. `parts` maps part ("" for a model of one part) to parameters; empty where nothing is known of the sizes."""
+
+    player: str
+    name: str
+    where: Where
+    dtype: str
+    parts: dict[str, int] = field(default_factory=dict)
+    published: bool = False
+    lora: int | None = None
+
+    @property
+    def parameters(self) -> int | None:
+        """All parts together; None where unknown."""
+        return sum(self.parts.values()) if self.parts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is known before a run. `data` is None where a generator writes it, or where the file is not there (`data_note` says which)."""
+
+    recipe: Recipe
+    data: Questions | None
+    data_note: str
+    models: tuple[ModelPlan, ...]
+    memory: dict[str, float]
+    """Turn -> bytes; empty where a model's size is unknown."""
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Find out what the recipe would work on. Raises DataError if its data file is there and bad; a file that is not there is noted."""
+    data, note = _data(recipe)
+    models = tuple(find_models(recipe))
+    return Plan(recipe, data, note, models, memory(recipe, {model.player: model for model in models}))
+
+
+def _data(recipe: Recipe) -> tuple[Questions | None, str]:
+    settings = recipe.data
+    if settings.path is None:
+        assert settings.generator is not None  # checked when the recipe was loaded
+        arguments = ", ".join(f"{key}={value}" for key, value in settings.generator.arguments.items())
+        return None, f"written when the run starts, by {settings.generator.call}({arguments})"
+    if not Path(settings.path).is_file():
+        return None, f"{settings.path} is not there; a run would stop here"
+    return read_questions(settings.path, skip_bad=settings.skip_bad_records), settings.path
+
+
+def find_models(recipe: Recipe) -> list[ModelPlan]:
+    """Attacker, Defender and judge: where they are and how large, from the headers of their files."""
+    rank = recipe.attacker.lora.rank if recipe.attacker.lora else None
+    found = [
+        find_model("attacker", recipe.attacker.model, recipe.attacker.dtype, rank),
+        find_model("defender", recipe.defender.model, recipe.defender.dtype),
+    ]
+    if recipe.judge.model is not None:
+        found.append(find_model("judge", recipe.judge.model, recipe.judge.dtype))
+    return found
+
+
+def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None) -> ModelPlan:
+    """Where a model is, and its parameters as its safetensors headers give them; nothing is loaded or downloaded."""
+    folder, where = Path(name), "on this disk"
+    if not folder.is_dir():
+        cached = _in_hub_cache(name)
+        if cached is None:
+            at_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "zoo/"))
+            sizes = {part: round(size * 1e9) for part, size in PUBLISHED.get(name, {}).items()}
+            lora = PUBLISHED_LORA[name] * lora_rank if lora_rank and name in PUBLISHED_LORA else None
+            return ModelPlan(player, name, "hub id, not on this disk" if at_hub else "missing", dtype, sizes, bool(sizes), lora)
+        folder, where = cached, "in the hub cache"
+    parts = {}
+    if (folder / "model_index.json").is_file():
+        for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+            if size := sum(prod(shape) for shape in tensor_shapes(part).values()):
+                parts[part.name] = size
+    elif shapes := tensor_shapes(folder):
+        parts[""] = sum(prod(shape) for shape in shapes.values())
+    lora = _lora_parameters(folder / "transformer", lora_rank) if lora_rank else None
+    return ModelPlan(player, name, where, dtype, parts, lora=lora)  # type: ignore[arg-type]
+
+
+def require_models(recipe: Recipe) -> None:
+    """Raise ModelError if a model is named by a path that is not there, or lies there without weights. Hub ids are left to the hub."""
+    bundled = ", ".join(
+        f"zoo/{path.parent.name}" for path in sorted((PACKAGE / "zoo").glob("*/*.json")) if path.name in ("config.json", "model_index.json")
+    )
+    for model in find_models(recipe):
+        if model.where == "missing":
+            raise ModelError(
+                f"{model.player}.model: {model.name} is no folder and no hub id (owner/name). Bundled are: {bundled or 'none'}."
+            )
+        if model.where == "on this disk" and not model.parts:
+            raise ModelError(f"{model.player}.model: {model.name} holds no safetensors weights. Name a diffusers or transformers folder.")
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    for file in ("model_index.json", "config.json"):
+        try:
+            found = try_to_load_from_cache(name, file)
+        except HFValidationError:  # a path, not an id
+            return None
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors of one model, from the headers of its safetensors files (the shards of an index where there is one)."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if indices:
+        weight_map = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({folder / str(name) for name in weight_map.values()})
+    else:
+        # Variants such as model.fp16.safetensors hold the same tensors again.
+        files = [folder / name for name in ("model.safetensors", "diffusion_pytorch_model.safetensors") if (folder / name).is_file()]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        if path.is_file():
+            shapes.update(_header(path))
+    return shapes
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > 100_000_000:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: is no safetensors file ({error}). Copy or download it again.") from error
+
+
+def _lora_parameters(transformer: Path, rank: int) -> int:
+    linear = (
+        shape for name, shape in tensor_shapes(transformer).items() if ".attn." in name and name.endswith(".weight") and len(shape) == 2
+    )
+    return sum(rank * (outputs + inputs) for outputs, inputs in linear)
+
+
+def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
+    """Turn ("attacker trains", "defender trains") -> bytes, by the formula at the top; empty where the size of a model is unknown."""
+    sizes = {player: model.parameters for player, model in models.items()}
+    attacker, defender = models["attacker"], models["defender"]
+    if any(size is None for size in sizes.values()) or (recipe.attacker.lora and attacker.lora is None):
+        return {}
+    resident = OVERHEAD + sum(size * BYTES[models[player].dtype] for player, size in sizes.items() if size is not None)
+    if recipe.attacker.lora:
+        copies = 2 if recipe.attacker.algorithm == "diffusion_nft" else 0
+        attacker_state = float((attacker.lora or 0) * (16 + 4 * copies))
+    else:
+        attacker_state = 3.0 * attacker.parts.get("transformer", 0) * BYTES[attacker.dtype]
+    # A LoRA on a VLM is at most a few hundredths of its weights; its exact targets are peft's affair.
+    share = 0.02 * 16 / BYTES[defender.dtype] if recipe.defender.lora else 3.0
+    defender_state = share * (defender.parameters or 0) * BYTES[defender.dtype]
+    return {"attacker trains": resident + attacker_state, "defender trains": resident + defender_state}

@@ -1,0 +1,64 @@
+"""What the types of single fields cannot say: settings that do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparring.config import AttackerSettings, DefenderSettings, JudgeSettings, Recipe
+
+
+def problems_between_fields(recipe: Recipe) -> Iterator[str]:
+    """Every contradiction between settings, in words, with what would be right."""
+    data = recipe.data
+    if data.path is None and data.generator is None:
+        yield "data: needs path (a JSONL file of questions) or generator (a function that writes one)."
+    if data.held_out_path is not None and data.path is None:
+        yield "data.held_out_path: goes with data.path, which is not set."
+    yield from _attacker(recipe.attacker)
+    yield from _defender(recipe.defender)
+    yield from _judge(recipe.judge)
+    if recipe.judge.model is not None and recipe.judge.model == recipe.defender.model:
+        yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
+    for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
+        if call is not None and not (call.call.count(":") == 1 and all(call.call.split(":"))):
+            yield f'{field}.call: must be "package.module:function", not "{call.call}".'
+
+
+def _attacker(attacker: AttackerSettings) -> Iterator[str]:
+    window = attacker.window
+    # The last step's Gaussian collapses, so it is never in the window.
+    last = attacker.rollout_steps - 1 if window.last is None else window.last
+    if attacker.algorithm == "flow_grpo":
+        if attacker.rollout_steps < 2:
+            yield "attacker.rollout_steps: Flow-GRPO needs at least 2; the last step is never stochastic."
+        elif last > attacker.rollout_steps - 1:
+            yield f"attacker.window.last: must be at most rollout_steps - 1 = {attacker.rollout_steps - 1}, not {last}."
+        elif window.first + (window.size or 1) > last:
+            yield (
+                f"attacker.window: {window.size or 1} steps from step {window.first} on do not end before step {last}. "
+                "Lower window.size or window.first, or raise rollout_steps."
+            )
+    edits = attacker.questions_per_step * attacker.group_size
+    if attacker.optimizer_steps > edits:
+        yield f"attacker.optimizer_steps: must be at most the {edits} edits of one update."
+    if "{question}" not in attacker.instruction:
+        yield "attacker.instruction: must hold {question}."
+
+
+def _defender(defender: DefenderSettings) -> Iterator[str]:
+    for name in ("{question}", "{options}"):
+        if name not in defender.prompt:
+            yield f"defender.prompt: must hold {name}."
+    if defender.keep_reward_above >= defender.keep_reward_below:
+        yield "defender.keep_reward_above: must be below keep_reward_below."
+    if defender.overlong_cache >= defender.max_new_tokens:
+        yield "defender.overlong_cache: must be smaller than max_new_tokens."
+    if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
+        yield "defender.min_pixels: must not be above max_pixels."
+
+
+def _judge(judge: JudgeSettings) -> Iterator[str]:
+    if "{name}" not in judge.count_prompt:
+        yield "judge.count_prompt: must hold {name}."
+    if judge.trials > 1 and judge.trial_temperature == 0:
+        yield "judge.trial_temperature: must be above 0 when trials is above 1; greedy trials are all the same."

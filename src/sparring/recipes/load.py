@@ -1,0 +1,245 @@
+"""From a recipe's name or file to checked settings.
+
+A recipe is a YAML file of the settings in `sparring.config`. `extends: other` takes another recipe as its base and changes only what is said:
+mappings are merged, everything else is replaced. Files named in it are looked for from the current directory, then from the recipe's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sparring.config import Recipe
+from sparring.data.errors import RecipeError
+from sparring.recipes.check import problems_between_fields
+
+FOLDER = Path(__file__).parent
+PACKAGE = FOLDER.parent
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The settings of a bundled recipe (`arena`) or a YAML file, with overrides such as `defender.learning_rate=1e-4` put in.
+
+    Models and data files are resolved to absolute paths where they are on this disk, so that a run can be resumed from any directory.
+    Raises RecipeError, naming every wrong field by its dotted path, if the file cannot be read or says something that is not allowed.
+    """
+    path = _find(str(name_or_path), Path.cwd())
+    data = _read_with_base(path, ())
+    for override in overrides:
+        _put(data, override)
+    recipe = _validate(data, path.name)
+    return _with_absolute_paths(recipe, path.parent)
+
+
+def load_stored_recipe(folder: str | Path) -> Recipe:
+    """The resolved recipe that a run keeps in its folder as `recipe.yaml`. Raises RecipeError if there is none or it is not whole."""
+    path = Path(folder) / "recipe.yaml"
+    if not path.is_file():
+        raise RecipeError(f"{folder} holds no run: there is no recipe.yaml in it. Start one with `sparring run RECIPE --out {folder}`.")
+    return _validate(_read(path), str(path))
+
+
+def resolve_model(name: str) -> str:
+    """Where a model named by a recipe is: an absolute path if it is on this disk, else the name as it is.
+
+    A relative path is looked for in the current directory and then in the installed package, so that `zoo/defender`, `zoo/editor` and
+    `zoo/judge` are the bundled players wherever Sparring is installed. Anything that is found in neither is a hub id (`Qwen/Qwen2.5-VL-7B-Instruct`)
+    or a path that is missing; `sparring.plan.find_model` tells which.
+    """
+    path = Path(name).expanduser()
+    for candidate in (path, PACKAGE / path):
+        if candidate.is_dir():
+            return str(candidate.resolve())
+    if path.parts[:1] == ("zoo",):  # never a hub id: the error that follows should name the place where it was looked for
+        return str(PACKAGE / path)
+    return name
+
+
+def _find(name: str, folder: Path) -> Path:
+    bundled = bundled_recipes()
+    if name in bundled:
+        return bundled[name]
+    path = folder / Path(name).expanduser()
+    if path.is_file():
+        return path
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        raise RecipeError(f"{name}: no such file. Bundled recipes are {', '.join(bundled)}.")
+    near = get_close_matches(name, bundled, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"bundled are {', '.join(bundled)}."
+    raise RecipeError(f"{name}: no such recipe; {hint} A recipe of your own is named by its file, for example ./{name}.yaml.")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-4` is a number and a key may be given only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"line {key.start_mark.line + 1}: a key must be a single word.")
+            if key.value in seen:
+                raise RecipeError(f"line {key.start_mark.line + 1}: {key.value} is given twice.")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML reads, takes 1e-4 for a text: it wants 1.0e-4.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = _parse(path.read_text(encoding="utf-8"))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{path}{where}: no valid YAML: {getattr(error, 'problem', error)}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error
+    if not isinstance(data, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of settings; this file holds {'nothing' if data is None else type(data).__name__}."
+        )
+    return data
+
+
+def _read_with_base(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in below:
+        raise RecipeError(f"{path}: extends itself, by way of {below[-1].name}.")
+    data = _read(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: extends: must be the name or file of another recipe.")
+    return _merged(_read_with_base(_find(base, path.parent), (*below, path.resolve())), data)
+
+
+def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _put(data: dict[str, Any], override: str) -> None:
+    """Put `a.b=value` into nested mappings. The value is read as YAML."""
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f'--set {override}: must be of the form a.b=value, for example "defender.learning_rate=1e-4".')
+    try:
+        value = _parse(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: the value is no valid YAML. Put text with : or [ in it into quotes.") from error
+    for depth, key in enumerate(keys[:-1], start=1):
+        if data.get(key) is None:
+            data[key] = {}
+        if not isinstance(data[key], dict):
+            raise RecipeError(
+                f"--set {override}: {'.'.join(keys[:depth])} is a single value ({data[key]!r}); there are no settings below it."
+            )
+        data = data[key]
+    data[keys[-1]] = value
+
+
+def _validate(data: dict[str, Any], source: str) -> Recipe:
+    for path, value in _leaves(data):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{source}: {path}: must be a finite number, not {value}.")
+    try:
+        # Strict: a text is no number and a truth value is no count. By way of JSON, because that is where lists may stand for tuples.
+        recipe = Recipe.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{source}: {_in_words(detail)}" for detail in error.errors())) from error
+    except TypeError as error:
+        raise RecipeError(f"{source}: holds a value of a kind that no setting takes ({error}). Put dates into quotes.") from error
+    problems = list(problems_between_fields(recipe))
+    if problems:
+        raise RecipeError("\n".join(f"{source}: {problem}" for problem in problems))
+    return recipe
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if children is None:
+        yield where, value
+    else:
+        for key, child in children:
+            yield from _leaves(child, f"{where}.{key}" if where else str(key))
+
+
+def _in_words(detail: ErrorDetails) -> str:
+    """One line for one pydantic error: the dotted path, what is wrong, what would be right."""
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        model = _model_at(detail["loc"][:-1])
+        names = list(model.model_fields) if model else []
+        near = get_close_matches(str(detail["loc"][-1]), names, n=1)
+        return f"{path}: no such setting; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}.")
+    if detail["type"] == "missing":
+        return f"{path}: is missing, and has no default."
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    hint = ""
+    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+        near = get_close_matches(detail["input"], re.findall(r"'([^']+)'", message), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        message = "a mapping of settings"
+    return f"{path}: must be {message}, not {detail['input']!r}.{hint}"
+
+
+def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
+    """The settings class at a place in the tree."""
+    model: type[BaseModel] = Recipe
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return None
+        model = inner[0]
+    return model
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def file(name: str | None) -> str | None:
+        if name is None:
+            return None
+        path = Path(name).expanduser()
+        found = path if path.exists() or not (folder / path).exists() else folder / path
+        return str(found.absolute())
+
+    data = recipe.data.model_copy(update={"path": file(recipe.data.path), "held_out_path": file(recipe.data.held_out_path)})
+    players: dict[str, Any] = {}
+    for part in ("attacker", "defender", "judge"):
+        settings = getattr(recipe, part)
+        players[part] = settings if settings.model is None else settings.model_copy(update={"model": resolve_model(settings.model)})
+    return recipe.model_copy(update={"data": data, **players})

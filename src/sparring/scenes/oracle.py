@@ -1,0 +1,175 @@
+"""Reading a picture's objects back from its pixels, without any learned player.
+
+Matched filtering over the known sprites in two passes. A coarse pass at half resolution slides every sprite, in every colour and a few sizes and
+angles, over the picture. Its best guesses are then fitted at full resolution with the renderer's own sprites (position, size, angle, mirror,
+colour), and those that explain their pixels are kept, the best first, none on top of another.
+
+A guess is measured in nats: `n log(s2 + variance left by the local background) / (s2 + variance left by the sprite)) / 2` with n the sprite's covered
+pixels, so that of two sprites that fit equally well the larger one wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sparring.data.records import Box
+from sparring.scenes.sprites import COLORS, NAMES, placed
+from sparring.scenes.world import SIZE, Thing
+
+Array = NDArray[np.float32]
+SIZES = (14.5, 16.5, 18.7, 21.2, 24.0, 26.8)
+ANGLES = (-16.0, -8.0, 0.0, 8.0, 16.0)
+SMALLEST, LARGEST, STEEPEST = 13.0, 28.0, 23.0
+EDGE = 2  # free pixels kept around a sprite on its canvas, for the ring in which the background is seen
+COARSE_NOISE, NOISE = 18.0, 6.0  # grey levels that a sprite may leave unexplained, in each pass
+TONES = torch.tensor(list(COLORS.values()), dtype=torch.float32)
+_render = placed.__wrapped__  # the fit asks for thousands of different sprites: they would only flush the renderer's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A thing and how well its sprite explains the pixels: `nats` as above, `explained` the share of the variance against the local background,
+    `error` the root mean square residual under the sprite in grey levels."""
+
+    thing: Thing
+    nats: float
+    explained: float
+    error: float
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """Sprites of one size on one canvas of side K at half resolution, in rows G. Colour c of a sprite is `tone_c * F + H`.
+
+    maps_RK: a^2, a F and the ring (sum 1), one after the other, 3 G rows; own_GK: a H, the three channels side by side.
+    """
+
+    side: int
+    names: tuple[str, ...]
+    poses: tuple[tuple[float, bool, int, int], ...]  # angle, mirror, width, height in pixels
+    maps_RK: Tensor
+    own_GK: Tensor
+    area_G: Tensor
+    square_GC: Tensor  # |a-weighted sprite|^2 in each colour
+
+
+def _half(canvas: Array) -> Array:
+    return canvas.reshape(canvas.shape[0] // 2, 2, canvas.shape[1] // 2, 2, *canvas.shape[2:]).mean((1, 3))
+
+
+@cache
+def _bank(name: str, size: float) -> _Bank:
+    """The sprites of one name at one size."""
+    side = math.ceil((size * 1.26 + 2 * EDGE) / 2)
+    maps: dict[str, list[Array]] = {"square": [], "shade": [], "ring": [], "own": []}
+    poses, areas, squares = [], [], []
+    tones = TONES.numpy()
+    for mirror in (False, True):
+        for angle in ANGLES:
+            red, white = (np.asarray(_render(name, color, size, angle, mirror), dtype=np.float32) for color in ("red", "white"))
+            height, width = red.shape[:2]
+            canvas = np.zeros((2, 2 * side, 2 * side, 4), dtype=np.float32)
+            canvas[:, EDGE : EDGE + height, EDGE : EDGE + width] = red, white
+            red, white = _half(canvas[0]), _half(canvas[1])
+            alpha = white[..., 3] / 255
+            step = COLORS["white"][1] - COLORS["red"][1], COLORS["white"][2] - COLORS["red"][2]
+            shade = ((white[..., 1] - red[..., 1]) / step[0] + (white[..., 2] - red[..., 2]) / step[1]) / 2
+            own = white[..., :3] - shade[..., None] * tones[-1]
+            ring = np.clip(_widened(alpha) - alpha, 0, 1) * (alpha < 0.3)
+            maps["square"].append(alpha**2)
+            maps["shade"].append(alpha * shade)
+            maps["ring"].append(ring / ring.sum())
+            maps["own"].append((alpha[..., None] * own).transpose(2, 0, 1))
+            poses.append((angle, mirror, width, height))
+            areas.append((alpha**2).sum())
+            squares.append([((shade[..., None] * tone + own) ** 2).sum() for tone in tones])
+    stack = {key: torch.from_numpy(np.stack(value)).flatten(1) for key, value in maps.items()}
+    rows = torch.cat([stack["square"], stack["shade"], stack["ring"]])
+    return _Bank(side, (name,) * len(poses), tuple(poses), rows, stack["own"], torch.tensor(areas), torch.tensor(np.array(squares), dtype=torch.float32))
+
+
+@cache
+def _banks(names: tuple[str, ...], size: float) -> _Bank:
+    """The sprites of several names at one size."""
+    banks = [_bank(name, size) for name in names]
+    thirds = [bank.maps_RK.chunk(3) for bank in banks]
+    return _Bank(
+        banks[0].side,
+        tuple(name for bank in banks for name in bank.names),
+        tuple(pose for bank in banks for pose in bank.poses),
+        torch.cat([third[i] for i in range(3) for third in thirds]),
+        torch.cat([bank.own_GK for bank in banks]),
+        torch.cat([bank.area_G for bank in banks]),
+        torch.cat([bank.square_GC for bank in banks]),
+    )
+
+
+def _widened(alpha: Array) -> Array:
+    padded = np.pad(alpha, 1)
+    return np.max([padded[y : y + alpha.shape[0], x : x + alpha.shape[1]] for y in range(3) for x in range(3)], axis=0)
+
+
+def _screen(pixels: Array, names: tuple[str, ...], most: int, window: Box = (0, 0, SIZE, SIZE)) -> list[Fit]:
+    """The coarse pass: at most `most` guesses, best first, whose corner lies in the window."""
+    picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    rows, columns = range(window[1] // 2, -(-window[3] // 2)), range(window[0] // 2, -(-window[2] // 2))
+    best_NYX = torch.full((len(names), len(rows), len(columns)), -1.0)
+    pose_NYX = torch.zeros(best_NYX.shape, dtype=torch.long)
+    color_NYX = torch.zeros(best_NYX.shape, dtype=torch.long)
+    for number, size in enumerate(SIZES):
+        bank = _banks(names, size)
+        low, high = EDGE, 2 * bank.side
+        padded = F.avg_pool2d(F.pad(picture, (low, high, low, high), mode="replicate"), 2)
+        part = padded[..., rows.start : rows.stop + bank.side - 1, columns.start : columns.stop + bank.side - 1]
+        columns_3KP = F.unfold(part, bank.side).view(3, bank.side**2, -1)
+        nats_GP, color_GP = _nats(bank, columns_3KP)
+        right = torch.tensor([[SIZE - width, SIZE - height] for _, _, width, height in bank.poses])
+        y, x = torch.meshgrid(2 * torch.tensor(list(rows)), 2 * torch.tensor(list(columns)), indexing="ij")
+        outside = (x.flatten() > right[:, :1]) | (y.flatten() > right[:, 1:])
+        nats_GP.masked_fill_(outside, -1.0)
+        poses = len(bank.poses) // len(names)
+        nats_NP, pose_NP = nats_GP.view(len(names), poses, -1).max(1)
+        color_NP = color_GP.view(len(names), poses, -1).gather(1, pose_NP[:, None])[:, 0]
+        better = nats_NP.view(best_NYX.shape) > best_NYX
+        best_NYX = torch.where(better, nats_NP.view(best_NYX.shape), best_NYX)
+        pose_NYX = torch.where(better, pose_NP.view(best_NYX.shape) + number * poses, pose_NYX)
+        color_NYX = torch.where(better, color_NP.view(best_NYX.shape), color_NYX)
+    peak = F.max_pool2d(best_NYX[None], 5, stride=1, padding=2)[0] == best_NYX
+    values, places = (best_NYX * peak).flatten().topk(min(most, best_NYX.numel()))
+    guesses = []
+    for nats, place in zip(values.tolist(), places.tolist(), strict=True):
+        if nats <= 0:
+            break
+        n, y, x = np.unravel_index(place, best_NYX.shape)
+        number, pose = divmod(int(pose_NYX[n, y, x]), len(ANGLES) * 2)
+        angle, mirror, width, height = _bank(names[n], SIZES[number]).poses[pose]
+        left, top = 2 * columns[int(x)], 2 * rows[int(y)]
+        thing = Thing(names[n], tuple(COLORS)[int(color_NYX[n, y, x])], SIZES[number], angle, mirror, (left, top, left + width, top + height))
+        guesses.append(Fit(thing, nats, 0.0, 0.0))
+    return guesses
+
+
+def _nats(bank: _Bank, columns_3KP: Tensor) -> tuple[Tensor, Tensor]:
+    """The measure of every sprite at every place, in its best colour, and that colour."""
+    rows = len(bank.poses)
+    light_CGP, shade_CGP, ground_CGP = (bank.maps_RK @ columns_3KP).split(rows, dim=1)
+    square_GP = bank.maps_RK[:rows] @ columns_3KP.square().sum(0)
+    own_GP = bank.own_GK @ columns_3KP.reshape(-1, columns_3KP.shape[-1])
+    cross_TGP = (TONES @ shade_CGP.reshape(3, -1)).view(len(TONES), *own_GP.shape)
+    gain_GP, color_GP = (2 * cross_TGP - bank.square_GC.T[..., None]).max(0)
+    area_G1 = bank.area_G[:, None]
+    left_GP = (square_GP - gain_GP - 2 * own_GP).clamp(min=0) / area_G1
+    plain_GP = (square_GP - 2 * (ground_CGP * light_CGP).sum(0)).div_(area_G1).add_(ground_CGP.square().sum(0)).clamp_(min=0)
+    noise = 3 * COARSE_NOISE**2
+    return 2 * area_G1 * torch.log((plain_GP + noise) / (left_GP + noise)), color_GP

@@ -1,0 +1,73 @@
+"""The questions of a run: read from files or generated, and split into those that are played on and those that judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparring.config import CallSettings, Recipe
+from sparring.data.errors import DataError, RecipeError
+from sparring.data.questions import read_questions
+from sparring.data.records import VisualQuestion
+from sparring.data.split import require_disjoint, split_held_out
+from sparring.rl.seeds import derive_seed
+from sparring.selfplay.game import import_call
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.progress import Screen
+from sparring.selfplay.seeds import shuffled
+from sparring.selfplay.stages import Stage
+
+
+def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+    """(training questions, held-out questions); generated files are written once, below `out/data`, and read back like anybody's own.
+
+    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a generator.
+    """
+    settings = recipe.data
+    if settings.path is not None:
+        train_path, held_out_path = Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None
+    elif settings.generator is not None:
+        train_path, held_out_path = _generated(settings.generator, recipe.seed, out, ledger, screen)
+    else:
+        raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
+    train = _read(train_path, recipe, screen)
+    if held_out_path is None:
+        train, held_out = split_held_out(train, settings.held_out, derive_seed(recipe.seed, "held out"))
+    else:
+        held_out = _some(_read(held_out_path, recipe, screen), settings.held_out)
+        require_disjoint(train, held_out)
+    ledger.record_questions("train", train)
+    ledger.record_questions("held_out", held_out)
+    return train, held_out
+
+
+def _read(path: Path, recipe: Recipe, screen: Screen) -> list[VisualQuestion]:
+    questions = read_questions(path, skip_bad=recipe.data.skip_bad_records)
+    if questions.dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
+        screen.warn(f"{path}: {questions.dropped} bad records dropped ({reasons})")
+    return questions.records
+
+
+def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
+    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same questions."""
+    chosen = set(shuffled(range(len(questions)), 0, "held out")[:count])
+    return [question for index, question in enumerate(questions) if index in chosen]
+
+
+def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, screen: Screen) -> tuple[Path, Path | None]:
+    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a training and a held-out file."""
+    stage = Stage(out, "data", ledger)
+    if not stage.done:
+        generator = import_call(settings, "data.generator")
+        stage.clear()
+        stage.begin()
+        screen.say(f"writing questions to {stage.folder}")
+        written = generator(stage.folder, seed=seed, **settings.arguments)
+        paths = [Path(path) for path in (written if isinstance(written, tuple | list) else (written,))]
+        if not 1 <= len(paths) <= 2 or not all(path.resolve().is_relative_to(stage.folder) for path in paths):
+            raise DataError(
+                f'data.generator "{settings.call}" must return one or two paths of files that it wrote below {stage.folder}; it returned {written}.'
+            )
+        stage.finish({"files": [path.resolve().relative_to(stage.folder).as_posix() for path in paths]})
+    first, *rest = (stage.folder / name for name in stage.result["files"])
+    return first, rest[0] if rest else None

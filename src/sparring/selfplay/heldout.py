@@ -1,0 +1,156 @@
+"""Held-out play: every Defender so far answers every opponent so far, each question once, and nothing is judged twice.
+
+An opponent's edits are made once, by the deterministic sampler, with the same noise for a question whoever the Attacker is; the gate and the
+audit are recorded once. A cell of the payoff matrix is one Defender's greedy answers to one opponent's pictures; where an edit was not accepted
+the attack has failed and the answer to the clean picture stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from PIL.Image import Image
+
+from sparring.attackers.rollout import by_size, to_pictures
+from sparring.data.images import image_sha256, load_image
+from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.defenders.play import ask
+from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, play_off
+from sparring.selfplay.game import Game, import_call, pictures_of
+from sparring.selfplay.stages import Stage
+from sparring.selfplay.turns import defender_after, frozen_edits, make_judge
+
+REENCODED = "reencoded"
+UNGATED = (CLEAN, REENCODED)
+
+
+def opponents_until(number: int) -> list[str]:
+    """The columns of the payoff matrix after a round; 0 is the bootstrap."""
+    return [*UNGATED, "bootstrap", *(f"round{i}" for i in range(1, number + 1))]
+
+
+def defenders_until(number: int) -> list[str]:
+    """The rows of the payoff matrix after a round."""
+    return [defender_after(i) for i in range(number + 1)]
+
+
+def evaluate(game: Game, number: int) -> Payoff:
+    """Fill every cell of the payoff matrix that can be played after round `number` and has not been."""
+    opponents, defenders = opponents_until(number), defenders_until(number)
+    for opponent in opponents:
+        make_pictures(game, opponent)
+    missing = [(d, o) for d in defenders for o in opponents if not game.stage(f"evaluation/{o}/{d}").done]
+    with game.screen.stage(f"round {number}: held-out play", len(missing)) as bar:
+        for defender, opponent in missing:
+            accuracy = play_cell(game, defender, opponent)
+            bar.advance(1, {"accuracy": accuracy})
+    payoff = payoff_until(game, number)
+    show(game, payoff)
+    return payoff
+
+
+def make_pictures(game: Game, opponent: str) -> None:
+    """An opponent's held-out pictures, made once, with their verdicts: integrity, duplicates, the auditor's word on the accepted ones."""
+    stage, batch = game.stage(f"evaluation/{opponent}"), game.recipe.evaluation.batch
+    if opponent == CLEAN or stage.done:
+        return
+    stage.begin()
+    with game.screen.stage(f"held-out edits: {opponent}", len(game.held_out)) as bar:
+        for start in range(0, len(game.held_out), batch):
+            questions = game.held_out[start : start + batch]
+            (reencode if opponent == REENCODED else attack)(game, stage, opponent, questions)
+            bar.advance(len(questions), {})
+    stage.finish({})
+
+
+def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
+    """The control: what the editor's autoencoder alone does to the pictures. No gate, because nobody attacks."""
+    editor, cleans = game.league.attacker("bootstrap"), pictures_of(questions)
+    for places in by_size(cleans):
+        pictures = to_pictures(editor.reencode([cleans[place] for place in places]))
+        edits = [Edit(questions[place].id, opponent, "", 0, picture) for place, picture in zip(places, pictures, strict=True)]
+        game.ledger.record_edits(stage.name, 0, edits)
+
+
+def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
+    """Edits by a frozen Attacker, their gates and audits. Which Defender they fool is another matter."""
+    cleans = pictures_of(questions)
+    # The same noise for a question whoever the Attacker is: what differs between opponents is what they have learned.
+    seeds = [game.seed("evaluation", question.id) for question in questions]
+    images = frozen_edits(game, opponent, questions, cleans, seeds)
+    made = zip(questions, seeds, images, strict=True)
+    edits = [Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made]
+    game.ledger.record_edits(stage.name, 0, edits)
+    gates = make_judge(game, defender_after(0)).gate(questions, cleans, [[image] for image in images])
+    audit = auditor(game)
+    verdicts = [
+        Verdict(
+            question.id,
+            gate.integrity,
+            gate.intact,
+            gate.duplicate,
+            0.0,
+            0.0,
+            label_valid=audit(question, image) if gate.accepted else None,
+        )
+        for question, image, (gate,) in zip(questions, images, gates, strict=True)
+    ]
+    game.ledger.record_verdicts(stage.name, 0, verdicts)
+
+
+def auditor(game: Game) -> Callable[[VisualQuestion, Image], bool | None]:
+    """The recipe's auditor: is the right answer still right? Without one nothing is known."""
+    settings = game.recipe.evaluation.audit
+    if settings is None:
+        return lambda question, image: None
+    call = import_call(settings, "evaluation.audit")
+
+    def audit(question: VisualQuestion, image: Image) -> bool | None:
+        word = call(question, image, **settings.arguments)
+        return None if word is None else bool(word)
+
+    return audit
+
+
+def play_cell(game: Game, defender: str, opponent: str) -> float:
+    """One Defender's greedy answers to one opponent's pictures; gives the share that is right of those that were asked."""
+    stage = game.stage(f"evaluation/{opponent}/{defender}")
+    stage.begin()
+    source, batch = f"evaluation/{opponent}", game.recipe.evaluation.batch
+    if opponent == CLEAN:
+        pictures = {question.id: question.image for question in game.held_out}
+    else:
+        pictures = dict(game.ledger.pictures(source, only="all" if opponent in UNGATED else "accepted"))
+    asked = [question for question in game.held_out if question.id in pictures]
+    vlm, answers = game.league.defender(defender), list[Answer]()
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        images = [load_image(pictures[question.id]) for question in part]
+        answers += ask(vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation"))
+    game.ledger.record_answers(source, 0, [replace(answer, defender=defender) for answer in answers])
+    right = sum(answer.right for answer in answers)
+    stage.finish({"asked": len(asked), "right": right})
+    return right / max(1, len(asked))
+
+
+def payoff_until(game: Game, number: int) -> Payoff:
+    """The payoff matrix of the Defenders and opponents up to a round, from the ledger."""
+    ids = [question.id for question in game.held_out]
+    opponents, right = [], dict[tuple[str, str], list[bool | None]]()
+    for name in opponents_until(number):
+        verdicts = {verdict.question_id: verdict for verdict in game.ledger.verdicts(f"evaluation/{name}")}
+        opponents.append(Opponent(name, None if name in UNGATED else tuple(verdicts[i] for i in ids)))
+        for defender in defenders_until(number):
+            answers = {answer.question_id: answer.right for answer in game.ledger.answers(f"evaluation/{name}", defender)}
+            right[defender, name] = [answers.get(i) for i in ids]
+    clusters = [image_sha256(image) for image in pictures_of(game.held_out)]
+    return play_off(defenders_until(number), opponents, right, clusters)
+
+
+def show(game: Game, payoff: Payoff) -> None:
+    """The matrix as a person reads it."""
+    width = max(len(name) for name in (*payoff.defenders, *(o.name for o in payoff.opponents))) + 2
+    game.screen.say(" " * width + "".join(f"{o.name:>{width}}" for o in payoff.opponents))
+    for name, row in zip(payoff.defenders, payoff.accuracy(), strict=True):
+        game.screen.say(f"{name:<{width}}" + "".join(f"{cell.value:>{width}.3f}" for cell in row))

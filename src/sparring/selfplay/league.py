@@ -1,0 +1,87 @@
+"""The league: the players by name, loaded from their folders when they are needed.
+
+Defenders: "base", then "round1", "round2", ... Attackers: "untuned" (the editor as it came), "bootstrap", then "round1", ... A player that has
+been trained is only ever read back from its folder, so that a resumed run plays with exactly what an undisturbed one plays with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sparring.config import Recipe
+from sparring.models.editors.base import FlowEditor, load_editor
+from sparring.models.vlms.local import LocalVLM
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class League:
+    """Loads players; keeps one Attacker and one Defender in memory, because full-size players leave no room for more."""
+
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        self._editor: FlowEditor | None = None
+        self._editor_is: str | None = None
+        self._defender: tuple[str, LocalVLM] | None = None
+        self._judge: LocalVLM | None = None
+
+    def attacker_folder(self, name: str) -> Path:
+        """Where a trained Attacker is kept: a LoRA in diffusers' format, or a whole pipeline where the recipe trains all weights."""
+        return self.out / ("round0/bootstrap" if name == "bootstrap" else f"{name}/attacker") / "editor"
+
+    def defender_folder(self, name: str) -> Path:
+        """Where a trained Defender is kept, in transformers' format."""
+        return self.out / name / "defender" / "model"
+
+    def attacker(self, name: str, keep: bool = True) -> FlowEditor:
+        """An Attacker as it was saved. With `keep` false the caller may train it: nobody else will be handed this one."""
+        if self._editor is None or self._editor_is != name:
+            self._editor = self._load_attacker(name)
+        self._editor_is = name if keep else None
+        return self._editor
+
+    def _load_attacker(self, name: str) -> FlowEditor:
+        settings = self.recipe.attacker
+        whole = settings.lora is None and name != "untuned"
+        # Players that are LoRAs share one pipeline in memory: reading 20 B parameters again for every change of player would cost minutes.
+        editor = self._editor if settings.lora is not None else None
+        self._editor = None
+        if editor is None:
+            path = str(self.attacker_folder(name)) if whole else settings.model
+            editor = load_editor(path, dtype=DTYPES[settings.dtype], device=self.device)
+        elif editor.has_lora:
+            editor.remove_lora()
+        if not whole and name != "untuned":
+            editor.load_lora(self.attacker_folder(name))
+        return editor
+
+    def defender(self, name: str, keep: bool = True) -> LocalVLM:
+        """A Defender as it was saved. With `keep` false the caller may train it: nobody else will be handed this one."""
+        if self._defender is not None and self._defender[0] == name:
+            vlm = self._defender[1]
+        else:
+            self._defender = None
+            settings = self.recipe.defender
+            path = settings.model if name == "base" else str(self.defender_folder(name))
+            vlm = LocalVLM.load(
+                path, dtype=DTYPES[settings.dtype], device=self.device, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels
+            )
+        self._defender = (name, vlm) if keep else None
+        return vlm
+
+    def judge(self) -> LocalVLM | None:
+        """The judge model, which never trains; None where the recipe names none."""
+        settings = self.recipe.judge
+        if settings.model is not None and self._judge is None:
+            self._judge = LocalVLM.load(settings.model, dtype=DTYPES[settings.dtype], device=self.device)
+        return self._judge
+
+
+def save_attacker(editor: FlowEditor, folder: Path) -> None:
+    """Write an Attacker as diffusers loads it: its LoRA, or the whole pipeline where it has none."""
+    if editor.has_lora:
+        editor.save_lora(folder)
+    else:
+        editor.save_pipeline(folder)

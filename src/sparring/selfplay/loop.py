@@ -1,0 +1,68 @@
+"""The whole game.
+
+Two players take turns (METHOD section 1): the Attacker learns to fool the frozen Defender with edited pictures, its edits are checked and become
+a curriculum, and the Defender learns from that. Every call below is a stage, or a few: what an earlier process has finished is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from sparring.config import Recipe
+from sparring.selfplay.bootstrap import bootstrap
+from sparring.selfplay.dataset import load_questions
+from sparring.selfplay.game import Game, choose_device, import_call, run_folder
+from sparring.selfplay.heldout import evaluate
+from sparring.selfplay.league import League
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
+from sparring.selfplay.progress import Screen
+from sparring.selfplay.summary import summarise
+
+
+def run_game(recipe: Recipe, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+    """Play a recipe's game in a folder, from the start or from where it was cut off; writes and returns `out/summary.json`.
+
+    Errors: DataError and RecipeError before any training, ModelError where a player cannot be loaded, TrainingError where training cannot go
+    on, RunError if the folder is in use or holds another recipe's run.
+    """
+    with open_game(recipe, out, screen or Screen()) as game:
+        bootstrap(game)
+        evaluate(game, 0)
+        for number in range(1, recipe.selfplay.rounds + 1):
+            play_round(game, number)
+        return summarise(game)
+
+
+def play_round(game: Game, number: int) -> None:
+    """One round: the Attacker learns to fool the frozen Defender, then the Defender learns from what survives the checks."""
+    train_attacker(game, number)
+    write_curriculum(game, number)
+    train_defender(game, number)
+    evaluate(game, number)
+
+
+@contextmanager
+def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
+    """A recipe's game in a folder that is this process's alone."""
+    device = choose_device(recipe.device)
+    # The bars of these libraries, one for every checkpoint read or written, would break the run's own.
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    with run_folder(recipe, out) as folder, closing(Ledger(folder)) as ledger:
+        if recipe.evaluation.audit is not None:
+            import_call(recipe.evaluation.audit, "evaluation.audit")
+        train, held_out = load_questions(recipe, folder, ledger, screen)
+        screen.say(
+            f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
+        )
+        yield Game(recipe, folder, ledger, screen, League(recipe, folder, device), train, held_out)

@@ -1,0 +1,93 @@
+"""`summary.json`: what a run came to, put together from its ledger and the results of its stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparring.evaluation.payoff import AttackReport, Payoff, attack_report, gains
+from sparring.rl.seeds import derive_seed
+from sparring.selfplay.game import Game
+from sparring.selfplay.heldout import UNGATED, defenders_until, payoff_until
+from sparring.selfplay.stages import write_json
+
+SCHEMA = 1
+
+
+def summarise(game: Game) -> dict[str, Any]:
+    """Write `summary.json` and give it back.
+
+    A rate is {"value", "n", "ci95"} with Wilson's interval, a gain the same for a paired difference with the interval of a bootstrap that
+    resamples pictures. In "rounds", `valid_asr` is the round's Attacker against the frozen Defender that it was trained against, and
+    `valid_asr_base` the same edits against the base Defender; `edits` counts those of its training and of its curriculum. "warnings" names
+    every round whose Attacker found nothing or whose Defender had nothing to learn from.
+    """
+    recipe, ledger = game.recipe, game.ledger
+    rounds = recipe.selfplay.rounds
+    payoff = payoff_until(game, rounds)
+    seed = derive_seed(recipe.seed, "gains")
+    gained = gains(
+        payoff,
+        base="base",
+        last=f"round{rounds}",
+        first_attacker="bootstrap",
+        last_attacker=f"round{rounds}",
+        resamples=recipe.evaluation.resamples,
+        seed=seed,
+    )
+    ledger.tick()
+    summary = {
+        "schema": SCHEMA,
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "wall_seconds": round(ledger.meta("wall_seconds"), 1),
+        "peak_rss_mb": round(ledger.meta("peak_rss_mb"), 1),
+        "questions": {"train": len(game.train), "held_out": len(game.held_out)},
+        "bootstrap": game.stage("round0/bootstrap").result | _attacker_figures(payoff, "bootstrap", "base"),
+        "rounds": [_round(game, payoff, number) for number in range(1, rounds + 1)],
+        "payoff": payoff.as_dict() | {"valid_asr": _valid_asr(payoff), "worst_case": _worst_cases(payoff)},
+        "gains": {name: difference.as_dict() for name, difference in gained.items()},
+        "warnings": warnings_of(game),
+    }
+    write_json(game.out / "summary.json", summary)
+    return summary
+
+
+def _round(game: Game, payoff: Payoff, number: int) -> dict[str, Any]:
+    attacker, defender = game.stage(f"round{number}/attacker").result, game.stage(f"round{number}/defender").result
+    opponent = defenders_until(number)[number - 1]
+    edits = sum(game.ledger.count("edits", f"round{number}/{part}") for part in ("attacker", "curriculum"))
+    figures = _attacker_figures(payoff, f"round{number}", opponent)
+    base = _attacker_figures(payoff, f"round{number}", "base")["valid_asr"]
+    return {
+        "round": number,
+        "attacker": {"algorithm": game.recipe.attacker.algorithm, "edits": edits} | figures | {"valid_asr_base": base} | attacker,
+        "defender": {"algorithm": game.recipe.defender.algorithm} | defender,
+        "curriculum": game.stage(f"round{number}/curriculum").result,
+    }
+
+
+def _attacker_figures(payoff: Payoff, attacker: str, defender: str) -> dict[str, Any]:
+    report: AttackReport = attack_report(payoff, attacker=attacker, defender=defender)
+    names = ("integrity_rate", "accepted_rate", "valid_asr", "label_valid_rate")
+    return {"against": defender} | {name: getattr(report, name).as_dict() for name in names}
+
+
+def _valid_asr(payoff: Payoff) -> list[list[dict[str, Any] | None]]:
+    """As `accuracy`: rows are Defenders, columns opponents; null where nobody attacks."""
+    return [
+        [None if o.name in UNGATED else attack_report(payoff, attacker=o.name, defender=d).valid_asr.as_dict() for o in payoff.opponents]
+        for d in payoff.defenders
+    ]
+
+
+def _worst_cases(payoff: Payoff) -> list[dict[str, Any]]:
+    """Accuracy of every Defender where only items count that it answers right against all opponents."""
+    return [payoff.worst_case(defender).as_dict() for defender in payoff.defenders]
+
+
+def warnings_of(game: Game) -> list[str]:
+    """What the stages had to say, in the order of play."""
+    names = ["round0/bootstrap"]
+    for number in range(1, game.recipe.selfplay.rounds + 1):
+        names += [f"round{number}/{part}" for part in ("attacker", "curriculum", "defender")]
+    return [f"{name}: {text}" for name in names for text in game.stage(name).result.get("warnings", [])]

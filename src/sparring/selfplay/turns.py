@@ -1,0 +1,156 @@
+"""What frozen players do in their turns: answer clean pictures, and edit pictures that are then judged. Everything goes into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from PIL.Image import Image
+
+from sparring.attackers.rollout import deterministic_edits
+from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.defenders.play import ask
+from sparring.judging.judge import AttackJudge
+from sparring.judging.validity import DuplicateCheck
+from sparring.selfplay.game import Game, pictures_of
+from sparring.selfplay.seeds import shuffled
+from sparring.selfplay.stages import Stage
+
+SeedOf = Callable[[VisualQuestion, int], int]
+"""The seed of an edit, from its question and its number among the edits of that question."""
+
+
+def defender_after(number: int) -> str:
+    """The name of the Defender after a round; 0 is before the first."""
+    return f"round{number}" if number else "base"
+
+
+def attacker_after(number: int) -> str:
+    """The name of the Attacker after a round; 0 is before the first."""
+    return f"round{number}" if number else "bootstrap"
+
+
+def clean_answers(game: Game, vlm_name: str, stage: str, questions: Sequence[VisualQuestion]) -> list[Answer]:
+    """A Defender's greedy answers to clean pictures, in one batch, recorded."""
+    settings = game.recipe.defender
+    answers = ask(game.league.defender(vlm_name), questions, pictures_of(questions), settings, temperature=0.0, seed=game.seed(stage))
+    answers = [replace(answer, defender=vlm_name) for answer in answers]
+    game.ledger.record_answers(stage, 0, answers)
+    return answers
+
+
+def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
+    """Training questions that the Defender after round `number` gets right on the clean picture, in a shuffled order of its own.
+
+    Asked once for all the stages that need them, and no more than these need; the answers are in the ledger as "round<number>/clean".
+    """
+    recipe, stage = game.recipe, game.stage(f"round{number}/clean")
+    by_id = {question.id: question for question in game.train}
+    if not stage.done:
+        stage.begin()
+        wanted = max(recipe.attacker.steps * recipe.attacker.questions_per_step, recipe.selfplay.curriculum.questions)
+        wanted = max(wanted, recipe.bootstrap.candidates) if number == 0 else wanted
+        order, right, asked = shuffled(game.train, recipe.seed, stage.name), list[str](), 0
+        with game.screen.stage(f"round {number}: clean answers", min(wanted, len(order))) as bar:
+            while asked < len(order) and len(right) < wanted:
+                answers = clean_answers(game, defender_after(number), stage.name, order[asked : asked + recipe.evaluation.batch])
+                asked += len(answers)
+                right += [answer.question_id for answer in answers if answer.right]
+                bar.advance(sum(answer.right for answer in answers), {"accuracy": len(right) / asked})
+        stage.finish({"asked": asked, "right": right})
+    return [by_id[name] for name in stage.result["right"]]
+
+
+class FrozenOpponent:
+    """A frozen Defender with the judge of attacks on it, for one stage. What it answers to clean pictures is taken from the ledger."""
+
+    def __init__(self, game: Game, stage: Stage, number: int) -> None:
+        self.game, self.stage = game, stage
+        self.name = defender_after(number)
+        self.judge = make_judge(game, self.name)
+        self._clean = {answer.question_id: answer for answer in game.ledger.answers(f"round{number}/clean", self.name)}
+
+    def face(
+        self,
+        attacker: str,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        edits: Sequence[Sequence[Image]],
+        *,
+        seed_of: SeedOf,
+        step: int = 0,
+        first_samples: Sequence[int] | None = None,
+    ) -> list[list[Verdict]]:
+        """Judge edits[q][s] of every question and record edits, answers and verdicts; numbers of samples start at `first_samples[q]`."""
+        name, ledger = self.stage.name, self.game.ledger
+        firsts = first_samples or [0] * len(questions)
+        keys = [(q, first + s) for q, first in enumerate(firsts) for s in range(len(edits[q]))]
+        samples = [sample for _, sample in keys]
+        made = [
+            Edit(
+                questions[q].id, attacker, self.game.instruction(questions[q]), seed_of(questions[q], sample), edits[q][sample - firsts[q]]
+            )
+            for q, sample in keys
+        ]
+        ledger.record_edits(name, step, made, samples)
+        for question, image in zip(questions, images, strict=True):
+            if question.id in self._clean:
+                self.judge.remember(question, image, self._clean[question.id])
+        judgements = self.judge.examine(questions, images, edits, seed=self.game.seed(name, step, "trials"))
+        flat = [judgement for own in judgements for judgement in own]
+        replies = [
+            (replace(a, defender=self.name), s, t) for judged, s in zip(flat, samples, strict=True) for t, a in enumerate(judged.answers)
+        ]
+        ledger.record_answers(name, step, [a for a, _, _ in replies], [s for _, s, _ in replies], [t for _, _, t in replies])
+        ledger.record_verdicts(name, step, [judged.verdict for judged in flat], samples)
+        return [[judged.verdict for judged in own] for own in judgements]
+
+
+def make_judge(game: Game, defender: str) -> AttackJudge:
+    """The judge of attacks on a Defender of that name."""
+    settings, model = game.recipe.judge, game.league.judge()
+    duplicates = None if model is None else DuplicateCheck(model, settings)
+    return AttackJudge(game.league.defender(defender), duplicates, settings, game.recipe.defender)
+
+
+def frozen_edits(
+    game: Game, attacker: str, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]
+) -> list[Image]:
+    """One edit a question by the deterministic sampler: the edits that count."""
+    settings = game.recipe.attacker
+    return deterministic_edits(
+        game.league.attacker(attacker),
+        images,
+        [game.instruction(question) for question in questions],
+        seeds,
+        steps=settings.evaluation_steps,
+        guidance=settings.guidance_scale,
+        batch=settings.micro_batch,
+    )
+
+
+def edit_and_judge(
+    game: Game, stage: Stage, attacker: str, number: int, questions: Sequence[VisualQuestion], samples: Sequence[int], *, title: str
+) -> list[Verdict]:
+    """Edits by a frozen Attacker, judged against the Defender after round `number`; `samples` tell edits of one question apart."""
+    opponent, verdicts, batch = FrozenOpponent(game, stage, number), list[Verdict](), game.recipe.evaluation.batch
+
+    def seed_of(question: VisualQuestion, sample: int) -> int:
+        return game.seed(stage.name, question.id, sample)
+
+    with game.screen.stage(title, len(questions)) as bar:
+        for start in range(0, len(questions), batch):
+            part, numbers = questions[start : start + batch], samples[start : start + batch]
+            images = pictures_of(part)
+            edits = frozen_edits(game, attacker, part, images, [seed_of(q, s) for q, s in zip(part, numbers, strict=True)])
+            own = opponent.face(attacker, part, images, [[edit] for edit in edits], seed_of=seed_of, first_samples=numbers)
+            verdicts += [verdict for (verdict,) in own]
+            bar.advance(len(part), shares(verdicts))
+    return verdicts
+
+
+def shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """What became of edits: shares that are intact, that are accepted, and that are accepted and fooled the Defender at least once."""
+    n = max(1, len(verdicts))
+    fooled = sum(v.accepted and v.efficacy > 0 for v in verdicts)
+    return {"intact": sum(v.intact for v in verdicts) / n, "accepted": sum(v.accepted for v in verdicts) / n, "fooled": fooled / n}

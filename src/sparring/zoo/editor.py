@@ -1,0 +1,212 @@
+"""Train the bundled editor: a Flux2KleinPipeline that follows instructions on 64 x 64 pictures.
+
+    python -m sparring.zoo.editor --pool pool --vae vae --out editor --pairs 60000 --seed 0
+
+Pairs are drawn from the scenes of a pool: add, add beside, remove, replace, recolour, and the Attacker's own instruction (a distractor that the
+question does not mention). Flow matching on packed latents; the text encoder learns with the transformer. Saves as it goes, continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from torch import Tensor
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from sparring.models.editors.flux2_klein import Flux2KleinEditor
+from sparring.scenes.questions import KINDS, ask
+from sparring.scenes.sprites import COLORS, NAMES
+from sparring.scenes.world import Scene, Thing, place, place_near, random_color, render
+from sparring.zoo import vocabulary
+from sparring.zoo.architectures import TEMPLATE
+from sparring.zoo.autoencoder import LATENT_CHANNELS
+from sparring.zoo.pool import Pool
+
+TEXT_TOKENS = 36
+KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract")
+WEIGHTS = (0.18, 0.12, 0.16, 0.14, 0.1, 0.3)
+
+
+def build(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
+    """The pipeline with an untrained transformer and text encoder."""
+    tokenizer = vocabulary.build(model_max_length=TEXT_TOKENS, chat_template=TEMPLATE.format(image=""))
+    tokenizer.padding_side = "right"
+    width = 64
+    text_encoder = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
+            head_dim=16, max_position_embeddings=512, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+    transformer = Flux2Transformer2DModel(
+        in_channels=4 * LATENT_CHANNELS, num_layers=2, num_single_layers=5, attention_head_dim=32, num_attention_heads=4, joint_attention_dim=3 * width,
+        timestep_guidance_channels=64, mlp_ratio=2.0, axes_dims_rope=(8, 8, 8, 8), guidance_embeds=False,
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return Flux2KleinPipeline(scheduler, vae.eval(), text_encoder, tokenizer, transformer, is_distilled=False)
+
+
+def other(rng: np.random.Generator, items: Any, *taken: str) -> str:
+    """One of the items, none of `taken`."""
+    left = [item for item in items if item not in taken]
+    return str(left[int(rng.integers(len(left)))])
+
+
+def draw_pair(scene: Scene, rng: np.random.Generator) -> tuple[str, Scene] | None:
+    """An instruction and the scene after it, or None when the scene has no room for it."""
+    kind = KINDS_OF_EDIT[int(rng.choice(len(WEIGHTS), p=WEIGHTS))]
+    boxes = [thing.box for thing in scene.things]
+    index = int(rng.integers(len(scene.things)))
+    thing = scene.things[index]
+    present = tuple(t.name for t in scene.things)
+    color, name = random_color(rng), other(rng, NAMES, *present)
+    if kind in ("add", "beside"):
+        near = kind == "beside" and scene.count(thing.name) == 1
+        new = place_near(rng, name, color, thing.box, boxes) if near else place(rng, name, color, boxes, sizes=(16, 26), tries=60)
+        if new is None:
+            return None
+        return f"add a {color} {name}" + (f" beside the {thing.name}" if near else ""), scene.with_thing(new)
+    if kind == "distract":
+        asked = ask(scene, KINDS[int(rng.integers(4))], rng)
+        if asked is None:
+            return None
+        name = other(rng, NAMES, *present, *asked.names)
+        new = place(rng, name, color, boxes, sizes=(14, 24), tries=60)
+        return None if new is None else (vocabulary.INSTRUCTION.format(question=asked.question), scene.with_thing(new))
+    if scene.count(thing.name) > 1:
+        return None
+    if kind == "remove":
+        return f"remove the {thing.name}", scene.without(index)
+    if kind == "recolor":
+        color = other(rng, COLORS, thing.color)
+        return f"make the {thing.name} {color}", _swap(scene, index, replace(thing, color=color))
+    rest = [box for i, box in enumerate(boxes) if i != index]
+    new = _instead(rng, name, color, thing, rest)
+    return None if new is None else (f"replace the {thing.name} with a {color} {name}", _swap(scene, index, new))
+
+
+def _swap(scene: Scene, index: int, thing: Thing) -> Scene:
+    things = list(scene.things)
+    things[index] = thing
+    return replace(scene, things=tuple(things))
+
+
+def _instead(rng: np.random.Generator, name: str, color: str, old: Thing, taken: list[Any]) -> Thing | None:
+    """A thing at (nearly) the place of another one."""
+    new = place_near(rng, name, color, old.box, taken, tries=240)
+    if new is None or max(abs(new.center[0] - old.center[0]), abs(new.center[1] - old.center[1])) > 8:
+        return None
+    return new
+
+
+class Pairs:
+    """Endless batches of (clean pictures, edited pictures, instructions)."""
+
+    def __init__(self, pool: Pool, batch: int, seed: int) -> None:
+        self.pool, self.rows, self.rng, self.batch = pool, pool.batches(256, seed), np.random.default_rng(seed), batch
+        self.waiting: list[tuple[int, str, Scene]] = []
+
+    def next(self) -> tuple[Tensor, Tensor, list[str]]:
+        while len(self.waiting) < self.batch:
+            for row in next(self.rows):
+                pair = draw_pair(self.pool.scenes[int(row)], self.rng)
+                if pair is not None:
+                    self.waiting.append((int(row), *pair))
+        chosen, self.waiting = self.waiting[: self.batch], self.waiting[self.batch :]
+        clean = self.pool.images(np.array([row for row, _, _ in chosen]))
+        edited = torch.from_numpy(np.stack([render(scene) for _, _, scene in chosen])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return clean, edited, [text for _, text, _ in chosen]
+
+
+def text_features(editor: Flux2KleinEditor, texts: list[str]) -> Tensor:
+    """What `encode_prompt` gives, with gradient."""
+    embeddings, _ = editor.pipeline.encode_prompt(texts, device=editor.device, max_sequence_length=editor.text_length, text_encoder_out_layers=editor.text_layers)
+    return torch.as_tensor(embeddings)
+
+
+def main(
+    pool: Annotated[Path, typer.Option()],
+    vae: Annotated[Path, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+    pairs: Annotated[int, typer.Option()] = 60_000,
+    batch: Annotated[int, typer.Option()] = 32,
+    learning_rate: Annotated[float, typer.Option()] = 1.2e-3,
+    seed: Annotated[int, typer.Option()] = 0,
+    threads: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Train the editor."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    done, steps = 0, pairs // batch
+    autoencoder = AutoencoderKLFlux2.from_pretrained(vae)
+    if (out / "progress.json").exists():
+        done = json.loads((out / "progress.json").read_text())["step"]
+        editor = Flux2KleinEditor(Flux2KleinPipeline.from_pretrained(out, vae=autoencoder))
+    else:
+        editor = Flux2KleinEditor(build(autoencoder))
+    transformer, encoder = editor.transformer.train(), editor.pipeline.text_encoder.requires_grad_(True)
+    parameters = [*transformer.parameters(), *encoder.parameters()]
+    average = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    data = Pairs(Pool(pool), batch, seed + done)
+    began, meter = time.time(), torch.zeros(2)
+    for step in range(done, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        clean, edited, texts = data.next()
+        with torch.no_grad():
+            latents_BTC, target_BTC = editor._encode_pixels(torch.cat([clean, edited])).chunk(2)
+            changed = (clean - edited).abs().amax(1, keepdim=True)
+            changed_BT1 = F.max_pool2d(changed, editor.multiple).flatten(1)[..., None] > 0.1
+            sigma = torch.rand(batch, 1, 1)
+            sigma = 1.55 * sigma / (1 + 0.55 * sigma)  # the scheduler's shift at this size
+            noise = torch.randn_like(target_BTC)
+        conditions = _conditions(latents_BTC, text_features(editor, texts))
+        v = editor.velocity((1 - sigma) * target_BTC + sigma * noise, sigma.flatten(), conditions)
+        error = (v - (noise - target_BTC)).square().mean(-1, keepdim=True)
+        loss = (error * (1 + 2 * changed_BT1)).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(0.995, (step + 1 - done) / (step + 10 - done))
+            torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+        meter = 0.98 * meter + 0.02 * torch.tensor([error[~changed_BT1].mean().item(), error[changed_BT1].mean().item()])
+        if step % 50 == 49:
+            kept, made = (meter / (1 - 0.98 ** (step + 1 - done))).tolist()
+            print(f"{step + 1}/{steps} kept {kept:.4f} changed {made:.4f} {(step + 1 - done) * batch / (time.time() - began):.1f} pairs/s", flush=True)
+        if step % 250 == 249 or step == steps - 1:
+            raw = [p.detach().clone() for p in parameters]
+            _assign(parameters, average)
+            editor.save_pipeline(out)
+            _assign(parameters, raw)
+            (out / "progress.json").write_text(json.dumps({"step": step + 1}))
+
+
+def _assign(parameters: list[Any], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+
+def _conditions(latents_BTC: Tensor, text: Tensor) -> Any:
+    from sparring.models.editors.base import Conditions
+    from sparring.scenes.world import SIZE
+
+    side = math.isqrt(latents_BTC.shape[1])
+    return Conditions({"image": latents_BTC, "text": text}, SIZE, SIZE, (side, side))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,321 @@
+"""The Attacker's trainer: exact replay, resume, grouping, and that both algorithms learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from small_checkpoints import tiny_flux2_klein
+from sparring.attackers import trainer as trainer_module
+from sparring.attackers.rollout import roll_out
+from sparring.attackers.trainer import AttackerTrainer
+from sparring.config import AttackerSettings, LoraSettings, WindowSettings
+from sparring.data.errors import RunError, TrainingError
+from sparring.data.records import VisualQuestion
+from sparring.models.editors import Conditions, FlowEditor, load_editor
+
+SPREAD = 0.15
+
+
+class TwoPixels:
+    """A world of two grey pixels: the editor's exact flow leads to a Gaussian around `centre`, which is all that it can learn."""
+
+    has_lora = False
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.centre = torch.nn.Parameter(torch.zeros(2))
+
+    def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {"centre": self.centre}
+
+    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str], guidance_scale: float = 1.0) -> Conditions:
+        return Conditions({"row": torch.zeros(len(images), 1)}, 1, 2, (1, 1), guidance_scale)
+
+    def noise(self, conditions: Conditions, seeds: Sequence[int]) -> Tensor:
+        return torch.cat([torch.randn(1, 1, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
+        return torch.linspace(1, 0, steps + 1)
+
+    def velocity(self, x: Tensor, sigma: float | Tensor, conditions: Conditions) -> Tensor:
+        s = torch.as_tensor(sigma).expand(len(x)).view(-1, 1, 1)
+        variance = (1 - s) ** 2 * SPREAD**2 + s**2
+        residual = x - (1 - s) * self.centre
+        return s / variance * residual - self.centre - (1 - s) * SPREAD**2 / variance * residual
+
+    def decode(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        return (latents / 2 + 0.5).clamp(0, 1).view(-1, 1, 1, 2).expand(-1, 3, -1, -1)
+
+
+def settings(**changes: object) -> AttackerSettings:
+    start: dict[str, object] = {
+        "model": "tiny",
+        "group_size": 4,
+        "rollout_steps": 3,
+        "micro_batch": 3,
+        "learning_rate": 1e-2,
+        "lora": LoraSettings(rank=4, alpha=8),
+        "window": WindowSettings(size=2),
+    }
+    return AttackerSettings.model_validate({**start, **changes})
+
+
+def questions(count: int) -> list[VisualQuestion]:
+    return [VisualQuestion(f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A") for i in range(count)]
+
+
+def pictures(count: int, size: tuple[int, int] = (64, 64)) -> list[Image.Image]:
+    generator = np.random.default_rng(0)
+    return [Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def redness(edits: list[list[Image.Image]]) -> Tensor:
+    return torch.tensor(
+        [[np.asarray(edit)[..., 0].mean() / 255 - np.asarray(edit)[..., 2].mean() / 255 for edit in group] for group in edits]
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tiny_flux2_klein(tmp_path_factory.mktemp("flux"), text_tokens=24)
+
+
+@pytest.fixture
+def editor(folder: Path) -> FlowEditor:
+    return load_editor(folder)
+
+
+GOAL = np.array([0.9, 0.2])
+
+
+def nearness(edits: list[list[Image.Image]]) -> Tensor:
+    return torch.tensor([[-float(((np.asarray(edit)[0, :, 0] / 255 - GOAL) ** 2).sum()) for edit in group] for group in edits])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "flow_grpo", "sampler": "sde", "learning_rate": 0.05},
+        {"algorithm": "flow_grpo", "sampler": "cps", "learning_rate": 0.05},
+        {"algorithm": "flow_grpo", "sampler": "sde", "learning_rate": 0.03, "optimizer_steps": 2, "clip_range": 0.1, "std_over": "batch"},
+        {"algorithm": "diffusion_nft", "learning_rate": 0.05},
+        {"algorithm": "diffusion_nft", "learning_rate": 0.03, "optimizer_steps": 2, "nft_ema_slope": 0.05},
+    ],
+)
+def test_each_algorithm_comes_near_the_optimum_of_a_two_pixel_world(changes: dict[str, object]) -> None:
+    editor = TwoPixels()
+    chosen = settings(lora=None, group_size=16, rollout_steps=6, micro_batch=256, noise_level=0.7, **changes)
+    trainer = AttackerTrainer(editor, chosen, seed=0)  # type: ignore[arg-type]
+    asked, images = questions(4), pictures(4)
+    rewards = [trainer.update(asked, images, nearness, step)["reward_mean"] for step in range(100)]
+    conditions = editor.encode(images[:1], ["x"])
+    made = roll_out(editor, conditions, torch.zeros(64, dtype=torch.long), list(range(64)), steps=6)  # type: ignore[arg-type]
+    reached = nearness([made.edits]).mean().item()
+    best = -2 * (SPREAD / 2) ** 2
+    assert rewards[0] < -0.2
+    assert reached > best - 0.03, (rewards[0], reached, editor.centre)
+
+
+@pytest.mark.parametrize("sampler", ["sde", "cps"])
+def test_the_ratio_is_one_before_the_first_update(editor: FlowEditor, sampler: str) -> None:
+    trainer = AttackerTrainer(editor, settings(sampler=sampler, micro_batch=5, clip_range=1e-4), seed=1)
+    asked, images = questions(3), pictures(3)
+    for step in range(2):  # the second time with weights that have moved
+        metrics = trainer.update(asked, images, redness, step)
+        assert abs(metrics["ratio_first"] - 1) < 1e-4
+        assert metrics["clip_fraction"] == 0
+        assert metrics["grad_norm"] > 0
+
+
+def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(editor: FlowEditor) -> None:
+    trainer = AttackerTrainer(editor, settings(optimizer_steps=3, clip_range=1e-5, learning_rate=0.05), seed=1)
+    metrics = trainer.update(questions(3), pictures(3), redness, 0)
+    assert abs(metrics["ratio_first"] - 1) < 1e-4
+    assert metrics["clip_fraction"] > 0.05
+
+
+def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.learner.parameters.items()}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"algorithm": "flow_grpo"}, {"algorithm": "diffusion_nft", "nft_ema_slope": 0.2}, {"lora": None, "kl_weight": 0.1}]
+)
+def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    asked, images = questions(2), pictures(2)
+    whole = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    expected = [whole.update(asked, images, redness, step) for step in range(3)]
+
+    first = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    first.update(asked, images, redness, 0)
+    first.save(tmp_path)
+    first.update(asked, images, redness, 1)  # work that the kill will cost
+    torch.manual_seed(1234)
+    second = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    second.load(tmp_path)
+    got = [second.update(asked, images, redness, step) for step in (1, 2)]
+    assert got == expected[1:]
+    assert weights(whole).keys() == weights(second).keys()
+    assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(whole).items())
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_state_of_other_weights_or_a_damaged_one_is_an_error(folder: Path, tmp_path: Path) -> None:
+    trainer = AttackerTrainer(load_editor(folder), settings(), seed=0)
+    with pytest.raises(RunError, match="no readable training state"):
+        trainer.load(tmp_path)
+    trainer.save(tmp_path)
+    other = AttackerTrainer(load_editor(folder), settings(lora=LoraSettings(rank=2, alpha=2)), seed=0)
+    with pytest.raises(RunError, match="other trainable weights"):
+        other.load(tmp_path)
+    (tmp_path / trainer_module.STATE).write_bytes(b"half a file")
+    with pytest.raises(RunError, match="no readable training state"):
+        trainer.load(tmp_path)
+
+
+def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor: FlowEditor) -> None:
+    chosen, seen = settings(algorithm="diffusion_nft", group_size=3), []
+    trainer = AttackerTrainer(editor, chosen, seed=2)
+    images = [*pictures(1), *pictures(1, (72, 64)), *pictures(1)]
+
+    def reward(edits: list[list[Image.Image]]) -> Tensor:
+        seen.extend(edits)
+        return redness(edits)
+
+    trainer.update(questions(3), images, reward, 0)
+    assert [[edit.size for edit in group] for group in seen] == [[(64, 64)] * 3, [(72, 64)] * 3, [(64, 64)] * 3]
+    alone, single = [], AttackerTrainer(load_editor(Path(editor.pipeline.config._name_or_path)), chosen, seed=2)
+    single.update(questions(3)[2:], images[2:], lambda edits: alone.extend(edits) or redness(edits), 0)
+    difference = np.abs(np.asarray(alone[0][1], dtype=int) - np.asarray(seen[2][1], dtype=int))
+    assert difference.max() <= 1  # the third question's edits do not depend on its neighbours
+
+
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
+def test_groups_without_signal_are_counted_and_change_nothing(editor: FlowEditor, algorithm: str) -> None:
+    trainer = AttackerTrainer(editor, settings(algorithm=algorithm), seed=3)
+    before = weights(trainer)
+    metrics = trainer.update(questions(2), pictures(2), lambda edits: torch.full((2, 4), 0.1), 0)
+    assert metrics["dead_groups"] == 1
+    assert metrics["grad_norm"] == 0
+    assert metrics["loss"] == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer).items())
+    half = trainer.update(questions(2), pictures(2), lambda edits: torch.tensor([[0.1] * 4, [0.0, 1.0, 0.0, 1.0]]), 1)
+    assert half["dead_groups"] == 0.5
+    assert half["grad_norm"] > 0
+    assert half["reward_mean"] == pytest.approx(0.3)
+
+
+def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
+    def drift(algorithm: str, weight: float) -> tuple[float, float]:
+        trainer = AttackerTrainer(
+            load_editor(folder), settings(algorithm=algorithm, kl_weight=weight, learning_rate=3e-3, max_grad_norm=1e9), seed=4
+        )
+        for step in range(4):
+            metrics = trainer.update(questions(2), pictures(2), redness, step)
+        editor = trainer.editor
+        conditions = editor.encode(pictures(1), ["x"])
+        latents = editor.noise(conditions, [0])
+        with torch.no_grad():
+            v = editor.velocity(latents, 0.8, conditions)
+            with editor.lora_disabled():
+                return (v - editor.velocity(latents, 0.8, conditions)).abs().mean().item(), metrics.get("kl", math.nan)
+
+    for algorithm in ("flow_grpo", "diffusion_nft"):
+        free, none = drift(algorithm, 0.0)
+        held, kl = drift(algorithm, 1000.0)
+        assert math.isnan(none)
+        assert kl > 0
+        assert held < 0.7 * free
+
+
+def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", nft_ema_slope=1.0, nft_ema_max=0.5), seed=6)
+    used: list[dict[str, Tensor]] = []
+
+    def spying(*args: object, **kwargs: object) -> object:
+        used.append(weights(trainer))
+        return roll_out(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer_module, "roll_out", spying)
+    start = weights(trainer)
+    for step in range(3):
+        trainer.update(questions(2), pictures(2), redness, step)
+        if step == 0:
+            first = weights(trainer)
+        if step == 1:
+            second = weights(trainer)
+    for name in start:
+        assert torch.equal(used[0][name], start[name])
+        assert torch.equal(used[1][name], first[name])  # decay 0 at step 0: the old policy follows at once
+        torch.testing.assert_close(used[2][name], 0.5 * first[name] + 0.5 * second[name])
+
+
+def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", nft_ema_slope=1.0, nft_ema_max=0.5, micro_batch=8), seed=6)
+    gaps: list[float] = []
+    original = trainer_module.nft.nft_loss
+
+    def spying(v: Tensor, v_old: Tensor, *rest: Tensor) -> object:
+        assert v.requires_grad
+        assert not v_old.requires_grad
+        gaps.append((v - v_old).abs().max().item())
+        return original(v, v_old, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer_module.nft, "nft_loss", spying)
+    for step in range(3):  # after step 0 the old policy is the present one, after step 1 it lies half-way behind
+        trainer.update(questions(2), pictures(2), redness, step)
+    assert max(gaps[:4]) < 1e-5
+    assert min(gaps[4:]) > 1e-4
+
+
+def not_finite(edits: list[list[Image.Image]]) -> Tensor:
+    return torch.full((2, 4), math.nan)
+
+
+@pytest.mark.parametrize("reward", [not_finite, lambda edits: torch.zeros(2, 3)])
+def test_bad_rewards_are_an_error_with_the_questions_names(editor: FlowEditor, reward: Callable[[list[list[Image.Image]]], Tensor]) -> None:
+    trainer = AttackerTrainer(editor, settings(), seed=0)
+    with pytest.raises(TrainingError, match="update 7 on questions q0, q1"):
+        trainer.update(questions(2), pictures(2), reward, 7)
+
+
+@contextmanager
+def broken_velocity(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    original = editor.velocity
+    with monkeypatch.context() as patch:
+        patch.setattr(editor, "velocity", lambda *args: original(*args) * (math.nan if torch.is_grad_enabled() else 1.0))
+        yield
+
+
+def test_a_loss_that_is_not_finite_is_left_out_and_five_in_a_row_end_the_training(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = AttackerTrainer(editor, settings(), seed=0)
+    before = weights(trainer)
+    with broken_velocity(editor, monkeypatch):
+        for step in range(4):
+            metrics = trainer.update(questions(1), pictures(1), redness, step)
+            assert metrics["skipped"] == 1
+            assert all(math.isfinite(value) for value in metrics.values())
+        assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer).items())
+        with pytest.raises(TrainingError, match="q0"):
+            trainer.update(questions(1), pictures(1), redness, 4)
+
+
+def test_settings_that_cannot_train_fail_at_once(editor: FlowEditor) -> None:
+    with pytest.raises(TrainingError, match="noise_level"):
+        AttackerTrainer(editor, settings(noise_level=0), seed=0)
+    with pytest.raises(TrainingError, match="window"):
+        AttackerTrainer(editor, settings(window=WindowSettings(size=3)), seed=0)
+    with pytest.raises(TrainingError, match="lora is null"):
+        AttackerTrainer(editor, settings(lora=None), seed=0)

@@ -1,0 +1,81 @@
+"""Trials that stop at the first right answer, and the dense term."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sparring.data.records import Answer, VisualQuestion
+from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
+
+
+def question(number: int) -> VisualQuestion:
+    return VisualQuestion(f"q{number}", Path("q.png"), "?", ("left", "right"), "A")
+
+
+def answer(right: bool) -> Answer:
+    return Answer("q", "base", "", "A" if right else "B", "boxed", right)
+
+
+class Stubborn:
+    """Fails a given number of times on each question, and records who was asked, beside which picture, with which seed."""
+
+    def __init__(self, failures: dict[str, int]) -> None:
+        self.failures = dict(failures)
+        self.asked: list[list[str]] = []
+        self.seeds: list[int] = []
+
+    def __call__(self, questions: Sequence[VisualQuestion], images: Sequence[Image.Image], seed: int) -> list[Answer]:
+        assert [f"q{image.width}" for image in images] == [q.id for q in questions]
+        self.asked.append([q.id for q in questions])
+        self.seeds.append(seed)
+        replies = []
+        for q in questions:
+            replies.append(answer(self.failures[q.id] == 0))
+            self.failures[q.id] -= 1
+        return replies
+
+
+def run(failures: list[int], *, trials: int, greedy: bool, seed: int = 0) -> tuple[Stubborn, list[float]]:
+    numbers = range(1, len(failures) + 1)
+    player = Stubborn({f"q{i}": f for i, f in zip(numbers, failures, strict=True)})
+    images = [Image.new("RGB", (i, 1)) for i in numbers]
+    answers = ask_until_right(player, [question(i) for i in numbers], images, trials=trials, greedy=greedy, seed=seed)
+    return player, [efficacy(own, trials) for own in answers]
+
+
+def test_each_trial_asks_those_that_have_always_failed() -> None:
+    player, efficacies = run([0, 1, 2, 5], trials=3, greedy=False)
+    assert player.asked == [["q1", "q2", "q3", "q4"], ["q2", "q3", "q4"], ["q3", "q4"]]
+    assert efficacies == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert len(set(player.seeds)) == 3
+    assert player.seeds == run([0, 1, 2, 5], trials=3, greedy=False)[0].seeds
+    assert not set(player.seeds) & set(run([0, 1, 2, 5], trials=3, greedy=False, seed=1)[0].seeds)
+
+
+def test_no_further_trial_once_all_are_right() -> None:
+    player, efficacies = run([0, 1], trials=5, greedy=False)
+    assert len(player.asked) == 2
+    assert efficacies == pytest.approx([0, 0.2])
+
+
+def test_a_greedy_reply_stands_for_all_trials() -> None:
+    player, efficacies = run([0, 1], trials=3, greedy=True)
+    assert player.asked == [["q1", "q2"]]
+    assert efficacies == [0, 1]
+
+
+def test_one_trial_is_right_or_wrong() -> None:
+    assert run([0, 1], trials=1, greedy=False)[1] == [0, 1]
+    assert run([], trials=3, greedy=False)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("clean", "edited", "expected"),
+    [(0.8, 0.2, 0.75), (0.8, 0.8, 0.0), (0.4, 0.9, 0.0), (0.5, 0.0, 1.0), (0.0, 0.0, 0.0), (1e-9, 0.0, 1e-3)],
+)
+def test_relative_fall(clean: float, edited: float, expected: float) -> None:
+    assert relative_fall(clean, edited) == pytest.approx(expected)

@@ -1,0 +1,155 @@
+"""The DAPO loss: by hand, against TRL's own, and everything that a wrong sign, mask or clip side would break."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparring.rl.policy import clipped_surrogate
+
+CLIP = {"clip_low": 0.2, "clip_high": 0.28}
+
+
+def example(seed: int = 0, n: int = 6, t: int = 9, spread: float = 0.4) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    old = -torch.rand(n, t, generator=generator) * 3
+    return {
+        "logprobs_NT": (old + spread * torch.randn(n, t, generator=generator)).requires_grad_(),
+        "old_logprobs_NT": old,
+        "advantages_N": torch.randn(n, generator=generator),
+        "mask_NT": torch.arange(t) < torch.randint(1, t + 1, (n, 1), generator=generator),
+    }
+
+
+def trl_loss(example: dict[str, Tensor], *, beta: float = 0.0, reference: Tensor | None = None) -> Tensor:
+    """TRL's GRPOTrainer._compute_loss with loss_type "dapo", its model call answered by the given log-probabilities."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    class Stub(GRPOTrainer):
+        def __init__(self) -> None:
+            self.top_entropy_quantile, self.off_policy_mask_threshold, self.importance_sampling_level = 1.0, None, "token"
+            self.beta, self.loss_type, self.epsilon_low, self.epsilon_high = beta, "dapo", CLIP["clip_low"], CLIP["clip_high"]
+            self.use_vllm, self.aux_loss_enabled, self._entropy_bonus_enabled = False, False, False
+            self.args = SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1)
+            self.current_gradient_accumulation_steps = 1
+            self.model = SimpleNamespace(training=True)
+            self.accelerator = SimpleNamespace(num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x, gather_for_metrics=lambda x: x)
+            self._metrics = {"train": _Lists()}
+
+        def _get_per_token_logps_and_entropies(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
+            return example["logprobs_NT"], torch.zeros_like(example["logprobs_NT"]), None
+
+    mask = example["mask_NT"].long()
+    inputs = {
+        "prompt_ids": torch.ones(len(mask), 2, dtype=torch.long),
+        "prompt_mask": torch.ones(len(mask), 2, dtype=torch.long),
+        "completion_ids": torch.ones_like(mask),
+        "completion_mask": mask,
+        "advantages": example["advantages_N"],
+        "old_per_token_logps": example["old_logprobs_NT"],
+        "ref_per_token_logps": reference,
+        "num_items_in_batch": mask.sum(),
+    }
+    return Stub()._compute_loss(None, inputs)
+
+
+class _Lists(dict[str, list[float]]):
+    def __missing__(self, key: str) -> list[float]:
+        return self.setdefault(key, [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_equals_trl(seed: int, beta: float) -> None:
+    case = example(seed)
+    reference = case["old_logprobs_NT"] - 0.1
+    ours, _ = clipped_surrogate(**case, **CLIP, reference_logprobs_NT=reference, kl_weight=beta)
+    theirs = trl_loss(case, beta=beta, reference=reference)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    (our_gradient,) = torch.autograd.grad(ours, case["logprobs_NT"])
+    (their_gradient,) = torch.autograd.grad(theirs, case["logprobs_NT"])
+    torch.testing.assert_close(our_gradient, their_gradient, atol=1e-6, rtol=0)
+
+
+def test_by_hand() -> None:
+    # Ratios 2 (clipped to 1.28 for A > 0), 1/2 (kept for A > 0); 2 (kept for A < 0), 1/2 (clipped to 0.8 for A < 0); the last token is masked.
+    half = math.log(2)
+    logprobs = torch.tensor([[half, -half, 5.0], [half, -half, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    loss, metrics = clipped_surrogate(logprobs, torch.zeros(2, 3), torch.tensor([1.0, -3.0]), mask, **CLIP)
+    expected = -(1.28 + 0.5 - 3 * (2.0 + 0.8 + 1.0)) / 5
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert metrics["clip_fraction"].item() == pytest.approx(2 / 5)
+    assert metrics["ratio_mean"].item() == pytest.approx((2 + 0.5 + 2 + 0.5 + 1) / 5)
+    assert metrics["approx_kl"].item() == pytest.approx((2 - half - 1 + 0.5 + half - 1) * 2 / 5)
+
+
+def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely() -> None:
+    logprobs = torch.full((2, 3), -1.0, requires_grad=True)
+    loss, _ = clipped_surrogate(logprobs, logprobs.detach(), torch.tensor([1.0, -1.0]), torch.ones(2, 3), **CLIP)
+    loss.backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[-1.0] * 3, [1.0] * 3]) / 6)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "shift", "moves"),
+    [
+        (1.0, math.log(1.27), True),
+        (1.0, math.log(1.29), False),
+        (1.0, math.log(0.5), True),
+        (-1.0, math.log(0.81), True),
+        (-1.0, math.log(0.79), False),
+        (-1.0, math.log(2.0), True),
+    ],
+)
+def test_each_side_is_clipped_for_its_own_sign(advantage: float, shift: float, moves: bool) -> None:
+    logprobs = torch.full((1, 1), -1.0 + shift, requires_grad=True)
+    loss, metrics = clipped_surrogate(logprobs, torch.full((1, 1), -1.0), torch.tensor([advantage]), torch.ones(1, 1), **CLIP)
+    loss.backward()
+    assert bool(logprobs.grad.abs().sum() > 0) is moves
+    assert bool(metrics["clip_fraction"] == 0) is moves
+
+
+def test_masked_tokens_do_nothing_whatever_they_hold() -> None:
+    case = example()
+    loss, metrics = clipped_surrogate(**case, **CLIP)
+    (gradient,) = torch.autograd.grad(loss, case["logprobs_NT"])
+    assert (gradient[~case["mask_NT"]] == 0).all() and (gradient[case["mask_NT"]] != 0).any()
+    for junk in (float("inf"), float("nan"), -1e9):
+        spoilt = case | {"logprobs_NT": case["logprobs_NT"].detach().masked_fill(~case["mask_NT"], junk).requires_grad_()}
+        again, same = clipped_surrogate(**spoilt, **CLIP)
+        torch.testing.assert_close(again, loss)
+        torch.testing.assert_close(same, metrics)
+        assert torch.autograd.grad(again, spoilt["logprobs_NT"])[0].isfinite().all()
+
+
+def test_micro_batches_add_up() -> None:
+    case = example(3, n=8)
+    whole, metrics = clipped_surrogate(**case, **CLIP)
+    (gradient,) = torch.autograd.grad(whole, case["logprobs_NT"])
+    total = case["mask_NT"].sum()
+    parts = [clipped_surrogate(**{k: v[rows] for k, v in case.items()}, **CLIP, denominator=total) for rows in (slice(0, 3), slice(3, 4), slice(4, 8))]
+    summed = torch.stack([loss for loss, _ in parts]).sum()
+    torch.testing.assert_close(summed, whole)
+    torch.testing.assert_close(torch.autograd.grad(summed, case["logprobs_NT"])[0], gradient)
+    for name, value in metrics.items():
+        torch.testing.assert_close(torch.stack([part[name] for _, part in parts]).sum(), value)
+
+
+def test_kl_pulls_towards_the_reference() -> None:
+    logprobs = torch.full((1, 2), -1.0, requires_grad=True)
+    reference = torch.tensor([[-0.5, -2.0]])
+    loss, metrics = clipped_surrogate(
+        logprobs, logprobs.detach(), torch.zeros(1), torch.ones(1, 2), **CLIP, reference_logprobs_NT=reference, kl_weight=2.0
+    )
+    loss.backward()
+    assert logprobs.grad[0, 0] < 0 < logprobs.grad[0, 1]
+    expected = (math.exp(0.5) - 0.5 - 1 + math.exp(-1.0) + 1.0 - 1) / 2
+    assert metrics["reference_kl"].item() == pytest.approx(expected) and loss.item() == pytest.approx(2 * expected)
+    with pytest.raises(ValueError, match="reference"):
+        clipped_surrogate(logprobs, logprobs, torch.zeros(1), torch.ones(1, 2), **CLIP, kl_weight=1.0)

@@ -1,0 +1,112 @@
+"""A whole game in miniature: players of the real classes that have been taught a trick in seconds, questions on disk, and a recipe.
+
+The Defender says whether a picture is dark or light, not always rightly; the judge model counts one of everything; the editor is random, so what
+it makes is noise, which changes some answers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from small_checkpoints import tiny_flux2_klein
+from small_vlms import tiny_llava, tiny_qwen2_5_vl
+
+from sparring.config import Recipe
+from sparring.data.records import Target, VisualQuestion
+from sparring.data.writer import write_questions
+from sparring.models.vlms.local import LocalVLM
+
+PROMPT = "{question}"
+
+
+def picture(rng: np.random.Generator) -> tuple[Image.Image, bool]:
+    """A 64 x 64 picture of blocks around one grey, and whether it is light."""
+    level = rng.integers(20, 236)
+    blocks = np.clip(level + rng.integers(-20, 21, (8, 8, 3)), 0, 255).astype(np.uint8)
+    return Image.fromarray(blocks).resize((64, 64), Image.Resampling.NEAREST), bool(level > 128)
+
+
+def write_game_questions(folder: Path, count: int, seed: int = 0) -> Path:
+    """A JSONL file of `count` questions with their pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, questions = np.random.default_rng(seed), []
+    for number in range(count):
+        image, light = picture(rng)
+        path = (folder / f"{number}.png").resolve()
+        image.save(path)
+        questions.append(VisualQuestion(f"q{number}", path, "Light?", ("no", "yes"), "AB"[light], (Target("cup", (8, 8, 40, 40)),), "light"))
+    return write_questions(folder / "questions.jsonl", questions)
+
+
+def teach(folder: Path, replies: list[str], images: list[Image.Image], prompt: str, *, steps: int, seed: int = 0) -> None:
+    """Fine-tune a checkpoint in place on (picture, prompt) -> reply."""
+    vlm = LocalVLM.load(folder)
+    vlm.prepare_training(train_vision=True)
+    optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=3e-3)
+    end = vlm.end_tokens[0]
+    tokens = [[*vlm.processor.tokenizer(reply, add_special_tokens=False)["input_ids"], end] for reply in replies]
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        rows = rng.choice(len(images), 16, replace=False)
+        batch = vlm.encode([images[row] for row in rows], [prompt] * len(rows))
+        logprobs_NT, mask_NT = vlm.completion_logprobs(batch, [[tokens[row]] for row in rows])
+        optimizer.zero_grad()
+        (-logprobs_NT.sum() / mask_NT.sum()).backward()
+        optimizer.step()
+    vlm.save(folder)
+
+
+def write_players(folder: Path) -> None:
+    """`folder`/editor, /defender and /judge."""
+    tiny_flux2_klein(folder / "editor")
+    rng = np.random.default_rng(5)
+    images, light = zip(*(picture(rng) for _ in range(64)), strict=True)
+    # One label in eight is wrong, so that the Defender stays unsure and sampling it gives groups with a signal.
+    labels = [is_light != (number % 8 == 0) for number, is_light in enumerate(light)]
+    tiny_qwen2_5_vl(folder / "defender", scale=1.0)
+    teach(folder / "defender", [f"\\boxed{{{'AB'[label]}}}" for label in labels], list(images), "Light?", steps=150)
+    tiny_llava(folder / "judge", scale=1.0)
+    teach(folder / "judge", ["one"] * len(images), list(images), "cups?", steps=40)
+
+
+def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: dict[str, object]) -> Recipe:
+    """Two rounds of a few updates each; `changes` go into the sections of that name."""
+    sections: dict[str, dict[str, object]] = {
+        "data": {"path": str(questions), "held_out": 12},
+        "attacker": {
+            "model": str(players / "editor"),
+            "steps": 3,
+            "questions_per_step": 2,
+            "group_size": 4,
+            "rollout_steps": 3,
+            "evaluation_steps": 3,
+            "learning_rate": 1e-3,
+            "lora": {"rank": 2, "alpha": 4},
+            "noise_level": 0.7,
+        },
+        "defender": {
+            "model": str(players / "defender"),
+            "prompt": PROMPT,
+            "steps": 3,
+            "prompts_per_step": 4,
+            "group_size": 4,
+            "max_new_tokens": 12,
+            "learning_rate": 1e-4,
+            "max_refills": 2,
+        },
+        "judge": {"model": str(players / "judge"), "count_prompt": "{name}s?", "integrity_threshold": -1.0},
+        "bootstrap": {"candidates": 8, "steps": 3, "batch": 4},
+        "selfplay": {"rounds": rounds, "checkpoint_every": 2, "curriculum": {"questions": 8}},
+        "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},
+    }
+    for name, own in changes.items():
+        sections[name] = sections[name] | own
+    return Recipe.model_validate({"name": "small", "seed": 3, "device": "cpu", "threads": 1, **sections})
+
+
+def audit(question: VisualQuestion, image: Image.Image) -> bool | None:
+    """An auditor that knows nothing of one picture in five."""
+    return None if question.id.endswith(("3", "8")) else True

@@ -1,0 +1,174 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+import sparring
+from sparring.cli import app
+from sparring.config import Recipe
+from sparring.recipes import load_recipe
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """Three good records of two categories, and one whose answer is no option."""
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    plain = {"image": "a.png", "question": "Is there a cup?", "options": ["yes", "no"], "answer": "A", "targets": []}
+    changes: list[dict[str, Any]] = [{"category": "existence"}, {"category": "existence"}, {}, {"answer": "C"}]
+    path = tmp_path / "my.jsonl"
+    path.write_text("\n".join(json.dumps({"id": str(number), **plain, **change}) for number, change in enumerate(changes)))
+    return path
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
+    """The games that would have been played. Loop and report are stood in for, so that nothing heavy is imported."""
+    calls: list[tuple[Recipe, Path]] = []
+    loop, page = ModuleType("sparring.selfplay.loop"), ModuleType("sparring.report.page")
+    loop.run_game = lambda recipe, out: calls.append((recipe, out))  # type: ignore[attr-defined]
+    page.write_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparring.selfplay.loop", loop)
+    monkeypatch.setitem(sys.modules, "sparring.report.page", page)
+    monkeypatch.setattr("sparring.plan.require_models", lambda recipe: None)
+    return calls
+
+
+def test_version() -> None:
+    result = runner.invoke(app, ["version"])
+    assert result.exit_code == 0
+    assert f"sparring {sparring.__version__}" in result.stdout
+    assert "torch " in result.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, sparring.cli; print([name for name in ('torch', 'transformers', 'diffusers', 'pydantic') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_plan_prints_settings_that_are_a_recipe(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["plan", "arena", "--seed", "3", "--set", "defender.learning_rate=3e-4"])
+    assert result.exit_code == 0
+    printed = yaml.safe_load(result.stdout.split("Settings\n")[1].split("\nData\n")[0])
+    (tmp_path / "copy.yaml").write_text(yaml.safe_dump(printed))
+    assert load_recipe("copy.yaml") == load_recipe("arena", ["seed=3", "defender.learning_rate=3e-4"])
+    assert "sparring.scenes.dataset:write_questions(train=" in result.stdout
+    assert "Memory" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl-7b_qwen-image-edit", "qwen2.5-vl-3b_flux2-klein-4b"])
+def test_large_recipes_plan_here(name: str) -> None:
+    result = runner.invoke(app, ["plan", name])
+    assert result.exit_code == 0
+    assert "not on this disk" in result.stdout
+    assert "defender trains:" in result.stdout
+    assert "a run would stop here" in result.stdout
+
+
+def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
+    result = runner.invoke(app, ["plan", "arena", "--set", "data.path=my.jsonl"])
+    assert result.exit_code == 2
+    assert 'my.jsonl line 4 (id "3"): answer must be the letter of an option' in result.stderr
+    assert "Traceback" not in result.output
+    result = runner.invoke(app, ["plan", "arena", "--set", f"data.path={questions}", "--skip-bad-records"])
+    assert result.exit_code == 0
+    for line in ("3 questions about 1 image files", "(none): 1", "existence: 2", "1 bad records dropped", "answer is no option: 1"):
+        assert line in result.stdout
+
+
+def test_dry_run_is_a_plan_and_leaves_no_trace(tmp_path: Path, played: list[tuple[Recipe, Path]]) -> None:
+    result = runner.invoke(app, ["run", "arena", "--out", "there", "--dry-run"])
+    assert result.exit_code == 0
+    assert "Memory" in result.stdout
+    assert runner.invoke(app, ["run", "arena", "--dry-run"]).exit_code == 0
+    assert not played
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_hands_the_resolved_recipe_to_the_game(played: list[tuple[Recipe, Path]]) -> None:
+    result = runner.invoke(
+        app, ["run", "arena", "--out", "there", "--seed", "7", "--set", "attacker.steps=2", "--set", "selfplay.rounds=1"]
+    )
+    assert result.exit_code == 0, result.output
+    ((recipe, out),) = played
+    assert (recipe.seed, recipe.attacker.steps, recipe.selfplay.rounds, out) == (7, 2, 1, Path("there"))
+    assert "there/report.html" in result.stdout
+
+
+def test_resume_takes_the_recipe_of_the_folder(tmp_path: Path, played: list[tuple[Recipe, Path]]) -> None:
+    stored = load_recipe("arena", ["seed=9"])
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "recipe.yaml").write_text(yaml.safe_dump(stored.model_dump(mode="json")))
+    assert runner.invoke(app, ["run", "--resume", "there"]).exit_code == 0
+    assert played == [(stored, Path("there"))]
+    for extra in (["arena"], ["--seed", "1"], ["--set", "seed=1"], ["--out", "x"], ["--skip-bad-records"]):
+        result = runner.invoke(app, ["run", "--resume", "there", *extra])
+        assert result.exit_code == 2
+        assert "--resume goes on with the recipe that there holds" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "no recipe given. Bundled are arena"),
+        (["plan"], "no recipe given"),
+        (["run", "arena"], "--out is missing"),
+        (["run", "areena", "--out", "x"], "did you mean arena?"),
+        (
+            ["run", "arena", "--out", "x", "--set", "attacker.learning_rat=1"],
+            "attacker.learning_rat: no such setting; did you mean learning_rate?",
+        ),
+        (
+            ["run", "arena", "--out", "x", "--set", "attacker.model=/no/such/folder"],
+            "attacker.model: /no/such/folder is no folder and no hub id",
+        ),
+        (["run", "--resume", "nowhere"], "nowhere holds no run"),
+    ],
+)
+def test_mistakes_are_messages_not_tracebacks(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_stopping_by_hand_says_how_to_go_on(played: list[tuple[Recipe, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(recipe: Recipe, out: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["sparring.selfplay.loop"], "run_game", stop)
+    result = runner.invoke(app, ["run", "arena", "--out", "there"])
+    assert result.exit_code == 130
+    assert "sparring run --resume there" in result.stderr
+
+
+def test_fields_explain_every_setting() -> None:
+    result = runner.invoke(app, ["fields"])
+    assert result.exit_code == 0
+    for line in (
+        "defender.learning_rate: float; default 1e-06",
+        "attacker.lora.rank: int; default 64",
+        "data.generator.call: str; required",
+        "seed: int; default 0",
+    ):
+        assert line in result.stdout
+
+
+def test_recipes_lists_the_bundled_ones() -> None:
+    result = runner.invoke(app, ["recipes"])
+    assert result.exit_code == 0
+    assert "arena-clean\n  The control arm" in result.stdout

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sparring.config import Recipe
+from sparring.data.errors import ModelError
+from sparring.plan import find_model, make_plan, memory, require_models, tensor_shapes
+from sparring.recipes import load_recipe
+
+
+@pytest.fixture(autouse=True)
+def no_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparring.plan._in_hub_cache", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+
+
+def editor_folder(folder: Path) -> Path:
+    """A pipeline folder by its files: a transformer of two attention linears (one with a bias), a norm and an MLP; a VAE."""
+    for part in ("transformer", "vae"):
+        (folder / part).mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    tensors = {
+        "blocks.0.attn.to_q.weight": torch.zeros(6, 4),
+        "blocks.0.attn.to_q.bias": torch.zeros(6),
+        "blocks.0.attn.norm_q.weight": torch.zeros(3),
+        "blocks.0.attn.to_out.0.weight": torch.zeros(4, 6),
+        "blocks.0.ff.weight": torch.zeros(10, 4),
+    }
+    save_file(tensors, folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    save_file(tensors, folder / "transformer" / "diffusion_pytorch_model.fp16.safetensors")
+    save_file({"conv": torch.zeros(2, 3, 3, 3)}, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+def vlm_folder(folder: Path) -> Path:
+    """A model in two shards."""
+    folder.mkdir()
+    save_file({"a": torch.zeros(10, 10)}, folder / "model-00001-of-00002.safetensors")
+    save_file({"b": torch.zeros(50)}, folder / "model-00002-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+    )
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    editor, vlm = editor_folder(tmp_path / "editor"), vlm_folder(tmp_path / "vlm")
+    return load_recipe(
+        "arena", [f"attacker.model={editor}", f"defender.model={vlm}", "judge.model=null", "attacker.lora={rank: 8, alpha: 8}"]
+    )
+
+
+def test_parameters_come_from_the_headers(recipe: Recipe) -> None:
+    attacker, defender = make_plan(recipe).models
+    assert attacker.parts == {"transformer": 24 + 6 + 3 + 24 + 40, "vae": 54}
+    assert attacker.parameters == 151
+    assert attacker.lora == 8 * (6 + 4) * 2
+    assert (defender.parts, defender.where) == ({"": 150}, "on this disk")
+
+
+def test_memory_is_the_documented_formula(recipe: Recipe) -> None:
+    def turns(**changes: object) -> dict[str, float]:
+        changed = recipe.model_copy(update={"attacker": recipe.attacker.model_copy(update=changes)})
+        return make_plan(changed).memory
+
+    weights = 1e9 + 4 * 151 + 4 * 150
+    assert turns(algorithm="flow_grpo") == {"attacker trains": weights + 160 * 16, "defender trains": weights + 150 * 4 * 3}
+    assert turns(algorithm="diffusion_nft")["attacker trains"] == weights + 160 * 24
+    assert turns(lora=None)["attacker trains"] == weights + 97 * 4 * 3
+    assert turns(algorithm="flow_grpo", dtype="bfloat16")["attacker trains"] == weights - 2 * 151 + 160 * 16
+
+
+def test_sizes_of_the_large_models_are_known_without_them() -> None:
+    plan = make_plan(load_recipe("qwen2.5-vl-3b_flux2-klein-4b"))
+    assert {model.where for model in plan.models} == {"hub id, not on this disk"}
+    assert all(model.published for model in plan.models)
+    assert 40e9 < max(plan.memory.values()) < 80e9  # one GPU of 80 GB
+    assert "is not there" in plan.data_note
+
+
+def test_a_model_of_unknown_size_leaves_the_memory_open() -> None:
+    recipe = load_recipe("arena", ["attacker.model=someone/editor"])
+    plan = make_plan(recipe)
+    assert plan.models[0].parameters is None
+    assert plan.memory == {}
+    assert memory(recipe, {model.player: model for model in plan.models}) == {}
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "zoo/nobody"])
+def test_a_missing_folder_is_no_hub_id(name: str, recipe: Recipe) -> None:
+    assert find_model("defender", name, "float32").where == "missing"
+    with pytest.raises(ModelError, match=r"defender.model: .* is no folder and no hub id"):
+        require_models(recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": name})}))
+
+
+def test_a_folder_without_weights(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="holds no safetensors weights"):
+        require_models(recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": str(tmp_path / "empty")})}))
+    require_models(recipe)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\x02\0\0\0\0\0\0\0[]", b"\x05\0\0\0\0\0\0\0{'a':"])
+def test_what_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="is no safetensors file"):
+        tensor_shapes(tmp_path)

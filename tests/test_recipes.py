@@ -1,0 +1,204 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparring import recipes
+from sparring.data.errors import RecipeError
+from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, resolve_model
+from sparring.recipes.load import PACKAGE
+
+SMALL = """
+name: mine
+data: {path: questions.jsonl}
+attacker: {model: some/editor}
+defender: {model: some/vlm}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_every_bundled_recipe_loads(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+
+
+def test_four_recipes_are_bundled() -> None:
+    assert set(bundled_recipes()) >= {"arena", "arena-clean", "qwen2.5-vl-7b_qwen-image-edit", "qwen2.5-vl-3b_flux2-klein-4b"}
+
+
+def test_the_control_arm_differs_in_its_curriculum_alone() -> None:
+    arena, clean = (load_recipe(name).model_dump() for name in ("arena", "arena-clean"))
+    assert clean["selfplay"]["curriculum"].pop("clean_share") == 1.0
+    arena["selfplay"]["curriculum"].pop("clean_share")
+    for recipe in (arena, clean):
+        del recipe["name"], recipe["description"]
+    assert arena == clean
+
+
+def test_the_papers_values() -> None:
+    recipe = load_recipe("qwen2.5-vl-7b_qwen-image-edit")
+    defender = recipe.defender
+    assert (defender.group_size, defender.clip_low, defender.clip_high, defender.kl_weight) == (5, 0.2, 0.28, 0.0)
+    assert (defender.learning_rate, defender.weight_decay, defender.prompts_per_step, defender.train_vision) == (1e-6, 0.01, 128, True)
+    assert (defender.min_pixels, defender.max_pixels, defender.reward_accuracy, defender.reward_format) == (262144, 4194304, 0.8, 0.2)
+    assert (defender.keep_reward_above, defender.keep_reward_below, defender.temperature, defender.top_p) == (0.01, 0.99, 1.0, 1.0)
+    attacker, judge = recipe.attacker, recipe.judge
+    assert (attacker.algorithm, attacker.learning_rate, attacker.kl_weight) == ("flow_grpo", 3e-4, 0.0)
+    assert attacker.lora is not None
+    assert (attacker.lora.rank, attacker.lora.alpha) == (64, 128)
+    assert (judge.trials, judge.dense_weight, judge.validity_bonus, judge.shortfall_penalty) == (3, 0.0, 0.0, 0.0)
+    assert recipe.selfplay.rounds == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("attacker.learning_rat=1", "attacker.learning_rat: no such setting; did you mean learning_rate?"),
+        ("selfplay.curriculum.clean_sare=1", "selfplay.curriculum.clean_sare: no such setting; did you mean clean_share?"),
+        ("attacker.lora.rnk=4", "attacker.lora.rnk: no such setting; did you mean rank?"),
+        ("zzz=1", "zzz: no such setting; there are name, description"),
+        ("defender.learning_rate=-1", "defender.learning_rate: must be greater than 0, not -1."),
+        ("defender.learning_rate=.inf", "defender.learning_rate: must be a finite number"),
+        ("defender.learning_rate=fast", "defender.learning_rate: must be a valid number, not 'fast'"),
+        ("attacker.steps=1.5", "attacker.steps: must be a valid integer"),
+        ("attacker.steps=true", "attacker.steps: must be a valid integer, not True."),
+        ("attacker.algorithm=flow_grop", "not 'flow_grop'. Did you mean flow_grpo?"),
+        ("attacker=1", "attacker: must be a mapping of settings, not 1."),
+        ("attacker.model=null", "attacker.model: must be a valid string"),
+        ("attacker.steps.deep=1", "attacker.steps is a single value (3)"),
+        ("attacker.steps", "must be of the form a.b=value"),
+        ("=1", "must be of the form a.b=value"),
+        ("name=[", "the value is no valid YAML"),
+        ("name={a: 1, a: 2}", "a is given twice"),
+        ("name=2020-01-01", "Put dates into quotes"),
+        ("data.path=null", "data: needs path"),
+        ("attacker.window.size=6", "attacker.window: 6 steps from step 0 on do not end before step 5"),
+        ("attacker.window.last=6", "attacker.window.last: must be at most rollout_steps - 1 = 5"),
+        ("attacker.rollout_steps=1", "Flow-GRPO needs at least 2"),
+        ("attacker.optimizer_steps=1000", "attacker.optimizer_steps: must be at most"),
+        ("attacker.instruction=Spoil it", "attacker.instruction: must hold {question}"),
+        ("defender.prompt='{question}'", "defender.prompt: must hold {options}"),
+        ("defender.keep_reward_above=0.99", "must be below keep_reward_below"),
+        ("defender.overlong_cache=32", "must be smaller than max_new_tokens"),
+        ("defender={model: a/b, min_pixels: 9, max_pixels: 8}", "must not be above max_pixels"),
+        ("judge.model=some/vlm", "judge.model: is the Defender's own checkpoint"),
+        ("judge.trials=3", "judge.trial_temperature: must be above 0"),
+        ("judge.count_prompt=How many?", "judge.count_prompt: must hold {name}"),
+        ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
+    ],
+)
+def test_wrong_settings_name_the_field_and_what_would_be_right(small: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, ["attacker.steps=3", override])
+    assert message in str(caught.value)
+
+
+def test_all_wrong_fields_are_named_at_once(small: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, ["attacker.stps=1", "defender.clip_low=2"])
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["attacker.stps", "defender.clip_low"]
+
+
+def test_overrides_are_yaml(small: Path) -> None:
+    recipe = load_recipe(
+        small,
+        [
+            "defender.learning_rate=1e-4",
+            "attacker.lora=null",
+            "defender.lora.rank=4",
+            "data.skip_bad_records=true",
+            "name=a=b",
+            "attacker.window={size: 1}",
+        ],
+    )
+    assert recipe.defender.learning_rate == 1e-4
+    assert recipe.attacker.lora is None
+    assert recipe.defender.lora is not None
+    assert recipe.defender.lora.rank == 4
+    assert recipe.data.skip_bad_records is True
+    assert recipe.name == "a=b"
+    assert recipe.attacker.window.size == 1
+
+
+def test_bundled_numbers_in_exponent_form_are_numbers(small: Path) -> None:
+    recipe = load_recipe(small, ["data.path=null", "data.generator={call: 'a:b', arguments: {rate: 1e-4, word: 1e, n: 12}}"])
+    assert recipe.data.generator is not None
+    assert recipe.data.generator.arguments == {"rate": 1e-4, "word": "1e", "n": 12}
+
+
+def test_extends_merges_mappings_and_replaces_the_rest(small: Path) -> None:
+    derived = small.with_name("derived.yaml")
+    derived.write_text("extends: mine.yaml\nname: derived\nattacker: {steps: 7, lora: null}\n")
+    recipe = load_recipe(derived)
+    assert (recipe.name, recipe.attacker.model, recipe.attacker.steps, recipe.attacker.lora) == ("derived", "some/editor", 7, None)
+
+
+def test_extends_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds nothing"),
+        ("- a\n", "holds list"),
+        ("a: [1\n", "no valid YAML"),
+        ("name: a\nname: b\n", "line 2: name is given twice"),
+        ("[a, b]: 1\n", "line 1: a key must be a single word"),
+        ("extends: [a]\n", "extends: must be the name"),
+        ("name: !!python/object/apply:os.system ['true']\n", "no valid YAML"),
+        ("name: a\n", "data: is missing"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_unknown_recipes() -> None:
+    with pytest.raises(RecipeError, match=r"areena: no such recipe; did you mean arena\?"):
+        load_recipe("areena")
+    with pytest.raises(RecipeError, match=r"none.yaml: no such file. Bundled recipes are arena"):
+        load_recipe("none.yaml")
+
+
+def test_models_are_found_here_first_and_then_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("zoo/defender") == str(PACKAGE / "zoo" / "defender")
+    assert resolve_model("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
+    (tmp_path / "zoo" / "defender").mkdir(parents=True)
+    assert resolve_model("zoo/defender") == str(tmp_path / "zoo" / "defender")
+    assert resolve_model("./zoo/defender") == str(tmp_path / "zoo" / "defender")
+
+
+def test_data_is_found_here_first_and_then_beside_the_recipe(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load_recipe(small).data.path == str(elsewhere / "questions.jsonl")
+    (tmp_path / "questions.jsonl").touch()
+    assert load_recipe(small).data.path == str(tmp_path / "questions.jsonl")
+    (elsewhere / "questions.jsonl").touch()
+    assert load_recipe(small).data.path == str(elsewhere / "questions.jsonl")
+
+
+def test_a_stored_recipe_is_the_one_that_ran(tmp_path: Path) -> None:
+    for name in recipes.bundled_recipes():
+        recipe = load_recipe(name, ["seed=5"])
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+        assert load_stored_recipe(tmp_path) == recipe
+    with pytest.raises(RecipeError, match="holds no run"):
+        load_stored_recipe(tmp_path / "none")
