@@ -74,7 +74,7 @@ class AttackerSettings(Settings):
     clip_range: float = Field(1e-4, gt=0, description="symmetric clip of the ratio (Flow-GRPO)")
     advantage_clip: float = Field(5.0, gt=0)
     std_over: Literal["group", "batch"] = "group"
-    kl_weight: float = Field(0.0, ge=0, description="weight of the KL term to the editor without LoRA (Flow-GRPO)")
+    kl_weight: float = Field(0.0, ge=0, description="weight of the KL term to the editor without LoRA (DiffusionNFT: of the squared distance of the velocities)")
     nft_beta: float = Field(0.1, gt=0, description="b of DiffusionNFT: how far the implicit positive and negative policies lie apart")
     nft_timesteps: int = Field(2, ge=1, description="noise levels drawn per final image in one DiffusionNFT update")
     nft_ema_slope: float = Field(0.001, ge=0, description="old policy's EMA decay grows by this per update")

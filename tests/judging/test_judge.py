@@ -261,7 +261,7 @@ def test_with_real_small_players(tmp_path: Path) -> None:
     settings = JudgeSettings(dense_weight=0.5, trials=2, trial_temperature=1.0)
     answering = DefenderSettings(model="tiny", max_new_tokens=6)
     questions = [
-        VisualQuestion(f"q{n}", Path("q.png"), "Where?", ("left", "right"), "A", (Target("cup", (30, 4, 60, 40)),)) for n in range(2)
+        VisualQuestion(f"q{n}", Path("q.png"), "Where?", ("left", "right"), "A", (Target("cup", BOX),)) for n in range(2)
     ]
     cleans = [picture(size=(64, 64), seed=n) for n in range(2)]
     edits = [[clean, picture(size=(64, 64), seed=9), picture(size=(64, 64), seed=n, broken=True)] for n, clean in enumerate(cleans)]

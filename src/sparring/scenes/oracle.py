@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -28,10 +29,13 @@ from sparring.scenes.sprites import COLORS, NAMES, placed
 from sparring.scenes.world import SIZE, Thing
 
 Array = NDArray[np.float32]
-SIZES = (14.5, 16.5, 18.7, 21.2, 24.0, 26.8)
-ANGLES = (-16.0, -8.0, 0.0, 8.0, 16.0)
+SIZES = (14.8, 17.3, 20.2, 23.2, 26.2)
+ANGLES = (-15.0, -5.0, 5.0, 15.0)
 SMALLEST, LARGEST, STEEPEST = 13.0, 28.0, 23.0
 EDGE = 2  # free pixels kept around a sprite on its canvas, for the ring in which the background is seen
+POSES = 2 * len(ANGLES)
+REACH = 5.0  # pixels from a guess within which another thing is a rival for the same place
+FAINT = 20.0  # nats below which the coarse pass has seen nothing
 COARSE_NOISE, NOISE = 18.0, 6.0  # grey levels that a sprite may leave unexplained, in each pass
 TONES = torch.tensor(list(COLORS.values()), dtype=torch.float32)
 _render = placed.__wrapped__  # the fit asks for thousands of different sprites: they would only flush the renderer's cache
@@ -71,7 +75,7 @@ def _half(canvas: Array) -> Array:
 @cache
 def _bank(name: str, size: float) -> _Bank:
     """The sprites of one name at one size."""
-    side = math.ceil((size * 1.26 + 2 * EDGE) / 2)
+    side = math.ceil((size * 1.23 + 2 * EDGE) / 2)
     maps: dict[str, list[Array]] = {"square": [], "shade": [], "ring": [], "own": []}
     poses, areas, squares = [], [], []
     tones = TONES.numpy()
@@ -120,43 +124,44 @@ def _widened(alpha: Array) -> Array:
     return np.max([padded[y : y + alpha.shape[0], x : x + alpha.shape[1]] for y in range(3) for x in range(3)], axis=0)
 
 
-def _screen(pixels: Array, names: tuple[str, ...], most: int, window: Box = (0, 0, SIZE, SIZE)) -> list[Fit]:
-    """The coarse pass: at most `most` guesses, best first, whose corner lies in the window."""
+def _screen(pixels: Array, names: tuple[str, ...], most: int, around: tuple[float, float] | None = None) -> list[Fit]:
+    """The coarse pass: at most `most` guesses, best first; with `around` only those whose middle is within REACH pixels of that point."""
     picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    rows, columns = range(window[1] // 2, -(-window[3] // 2)), range(window[0] // 2, -(-window[2] // 2))
-    best_NYX = torch.full((len(names), len(rows), len(columns)), -1.0)
-    pose_NYX = torch.zeros(best_NYX.shape, dtype=torch.long)
-    color_NYX = torch.zeros(best_NYX.shape, dtype=torch.long)
+    if around is None:
+        tops = lefts = range(0, (SIZE - 6) // 2)
+    else:
+        lefts, tops = (range(max(0, int(m - 20) // 2), max(1, min(SIZE - 6, int(m)) // 2)) for m in around)
+    shape = (len(names), len(tops), len(lefts))
+    best_NYX, pose_NYX, color_NYX = torch.zeros(shape), torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    x_1P = (2 * torch.tensor(lefts)).repeat(len(tops))[None]
+    y_1P = (2 * torch.tensor(tops)).repeat_interleave(len(lefts))[None]
     for number, size in enumerate(SIZES):
         bank = _banks(names, size)
-        low, high = EDGE, 2 * bank.side
-        padded = F.avg_pool2d(F.pad(picture, (low, high, low, high), mode="replicate"), 2)
-        part = padded[..., rows.start : rows.stop + bank.side - 1, columns.start : columns.stop + bank.side - 1]
-        columns_3KP = F.unfold(part, bank.side).view(3, bank.side**2, -1)
-        nats_GP, color_GP = _nats(bank, columns_3KP)
-        right = torch.tensor([[SIZE - width, SIZE - height] for _, _, width, height in bank.poses])
-        y, x = torch.meshgrid(2 * torch.tensor(list(rows)), 2 * torch.tensor(list(columns)), indexing="ij")
-        outside = (x.flatten() > right[:, :1]) | (y.flatten() > right[:, 1:])
-        nats_GP.masked_fill_(outside, -1.0)
-        poses = len(bank.poses) // len(names)
-        nats_NP, pose_NP = nats_GP.view(len(names), poses, -1).max(1)
-        color_NP = color_GP.view(len(names), poses, -1).gather(1, pose_NP[:, None])[:, 0]
-        better = nats_NP.view(best_NYX.shape) > best_NYX
-        best_NYX = torch.where(better, nats_NP.view(best_NYX.shape), best_NYX)
-        pose_NYX = torch.where(better, pose_NP.view(best_NYX.shape) + number * poses, pose_NYX)
-        color_NYX = torch.where(better, color_NP.view(best_NYX.shape), color_NYX)
-    peak = F.max_pool2d(best_NYX[None], 5, stride=1, padding=2)[0] == best_NYX
-    values, places = (best_NYX * peak).flatten().topk(min(most, best_NYX.numel()))
+        halved = F.avg_pool2d(F.pad(picture, (EDGE, 2 * bank.side, EDGE, 2 * bank.side), mode="replicate"), 2)
+        part = halved[..., tops.start : tops.stop + bank.side - 1, lefts.start : lefts.stop + bank.side - 1]
+        nats_GP, color_GP = _nats(bank, F.unfold(part, bank.side).view(3, bank.side**2, -1))
+        width_G1, height_G1 = torch.tensor([pose[2:] for pose in bank.poses])[:, :, None].unbind(1)
+        away = (x_1P + width_G1 > SIZE) | (y_1P + height_G1 > SIZE)
+        if around is not None:
+            away |= (x_1P + width_G1 / 2 - around[0]).abs() > REACH
+            away |= (y_1P + height_G1 / 2 - around[1]).abs() > REACH
+        nats_NP, pose_NP = nats_GP.masked_fill_(away, 0).view(len(names), POSES, -1).max(1)
+        color_NP = color_GP.view(len(names), POSES, -1).gather(1, pose_NP[:, None])
+        better = nats_NP.view(shape) > best_NYX
+        best_NYX = torch.where(better, nats_NP.view(shape), best_NYX)
+        pose_NYX = torch.where(better, pose_NP.view(shape) + number * POSES, pose_NYX)
+        color_NYX = torch.where(better, color_NP.view(shape), color_NYX)
+    peak_NYX = best_NYX * (F.max_pool2d(best_NYX[None], 5, stride=1, padding=2)[0] == best_NYX)
+    values, places = peak_NYX.flatten().topk(min(most, best_NYX.numel()))
     guesses = []
     for nats, place in zip(values.tolist(), places.tolist(), strict=True):
-        if nats <= 0:
-            break
-        n, y, x = np.unravel_index(place, best_NYX.shape)
-        number, pose = divmod(int(pose_NYX[n, y, x]), len(ANGLES) * 2)
+        n, y, x = (int(i) for i in np.unravel_index(place, shape))
+        number, pose = divmod(int(pose_NYX[n, y, x]), POSES)
         angle, mirror, width, height = _bank(names[n], SIZES[number]).poses[pose]
-        left, top = 2 * columns[int(x)], 2 * rows[int(y)]
+        left, top = 2 * lefts[x], 2 * tops[y]
         thing = Thing(names[n], tuple(COLORS)[int(color_NYX[n, y, x])], SIZES[number], angle, mirror, (left, top, left + width, top + height))
-        guesses.append(Fit(thing, nats, 0.0, 0.0))
+        if nats > FAINT:
+            guesses.append(Fit(thing, nats, 0.0, 0.0))
     return guesses
 
 
@@ -173,3 +178,65 @@ def _nats(bank: _Bank, columns_3KP: Tensor) -> tuple[Tensor, Tensor]:
     plain_GP = (square_GP - 2 * (ground_CGP * light_CGP).sum(0)).div_(area_G1).add_(ground_CGP.square().sum(0)).clamp_(min=0)
     noise = 3 * COARSE_NOISE**2
     return 2 * area_G1 * torch.log((plain_GP + noise) / (left_GP + noise)), color_GP
+
+
+class _Fitter:
+    """Lays rendered sprites over one place of a picture and measures them against the background seen around a first guess."""
+
+    def __init__(self, pixels: Array, guess: Thing) -> None:
+        self.pixels, self.name, self.color, self.center = pixels, guess.name, guess.color, guess.center
+        x0, y0, x1, y1 = guess.box
+        alpha = np.zeros((SIZE + 2 * EDGE, SIZE + 2 * EDGE), dtype=np.uint8)
+        alpha[y0 + EDGE : y1 + EDGE, x0 + EDGE : x1 + EDGE] = self.sprite(guess.size, guess.angle, guess.mirror)[..., 3]
+        x0, y0, x1, y1 = max(0, x0 - EDGE), max(0, y0 - EDGE), x1 + EDGE, y1 + EDGE
+        free = alpha[EDGE:-EDGE, EDGE:-EDGE][y0:y1, x0:x1] < 20
+        around = pixels[y0:y1, x0:x1][free]
+        self.ground: Array = np.median(around, axis=0).astype(np.float32) if len(around) else pixels.mean((0, 1))
+
+    def sprite(self, size: float, angle: float, mirror: bool) -> Array:
+        return np.asarray(_render(self.name, self.color, size, angle, mirror), dtype=np.float32)
+
+    def at(self, size: float, angle: float, mirror: bool, reach: int, center: tuple[float, float]) -> Fit:
+        """The best fit whose middle is within `reach` pixels of `center` along each axis."""
+        sprite = self.sprite(size, angle, mirror)
+        height, width = sprite.shape[:2]
+        alpha = sprite[..., 3] / 255
+        model = sprite[..., :3] + (1 - alpha[..., None]) * self.ground
+        (left, right), (top, bottom) = (
+            (min(max(0, round(m - side / 2) - reach), SIZE - side), max(0, min(SIZE - side, round(m - side / 2) + reach)))
+            for m, side in zip(center, (width, height), strict=True)
+        )
+        windows = sliding_window_view(self.pixels[top : bottom + height, left : right + width], (height, width), axis=(0, 1))  # type: ignore[call-overload]
+        errors = np.einsum("yxchw,hw->yx", np.square(windows - model.transpose(2, 0, 1)), alpha)
+        dy, dx = (int(i) for i in np.unravel_index(errors.argmin(), errors.shape))
+        area = float(alpha.sum())
+        left_over = float(errors[dy, dx]) / area
+        plain = float((np.square(windows[dy, dx] - self.ground[:, None, None]) * alpha).sum()) / area
+        nats = area / 2 * math.log((plain + 3 * NOISE**2) / (left_over + 3 * NOISE**2))
+        x, y = left + dx, top + dy
+        thing = Thing(self.name, self.color, size, angle, mirror, (x, y, x + width, y + height))
+        return Fit(thing, nats, 1 - left_over / max(plain, 1.0), math.sqrt(left_over / 3))
+
+
+def _fit(pixels: Array, guess: Thing) -> Fit:
+    """The fine pass: the pose near the guess whose rendered sprite explains the pixels best, and the colour that does."""
+    fitter = _Fitter(pixels, guess)
+    best = max((fitter.at(guess.size, guess.angle, mirror, 2, guess.center) for mirror in (guess.mirror, not guess.mirror)), key=_by_nats)
+    for size_step, angle_step in ((1.6, 5.0), (0.8, 2.5), (0.4, 1.2)):
+        for _ in range(3):
+            pose = best.thing
+            moves = [(pose.size + step, pose.angle) for step in (size_step, -size_step) if SMALLEST <= pose.size + step <= LARGEST]
+            moves += [(pose.size, pose.angle + step) for step in (angle_step, -angle_step) if abs(pose.angle + step) <= STEEPEST]
+            top = max((fitter.at(*move, pose.mirror, 1, pose.center) for move in moves), key=_by_nats)
+            if top.nats <= best.nats:
+                break
+            best = top
+    pose = best.thing
+    for fitter.color in COLORS:
+        if fitter.color != pose.color:
+            best = max(best, fitter.at(pose.size, pose.angle, pose.mirror, 0, pose.center), key=_by_nats)
+    return best
+
+
+def _by_nats(fit: Fit) -> float:
+    return fit.nats

@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sparring.scenes.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning
-from sparring.scenes.sprites import COLORS, NAMES
-from sparring.scenes.world import SIZE, Scene
+from sparring.scenes.sprites import COLORS, NAMES, placed
+from sparring.scenes.world import SIZE, Scene, Thing, place, random_color
 from sparring.zoo.architectures import Architecture, Judge, QwenDefender
 from sparring.zoo.pool import Pool
 from sparring.zoo.vocabulary import COUNT_PROMPT
@@ -125,6 +125,24 @@ def dense_loss(heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, T
     return loss, metrics
 
 
+def paint(image_CHW: Tensor, thing: Thing) -> Tensor:
+    """The picture, in [-1, 1], with one more thing before it."""
+    rgba = torch.from_numpy(np.asarray(placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror)).copy()).permute(2, 0, 1) / 255
+    x, y = thing.box[:2]
+    image_CHW = image_CHW.clone()
+    region = image_CHW[:, y : y + rgba.shape[1], x : x + rgba.shape[2]]
+    region.mul_(1 - rgba[3:]).add_(2 * rgba[:3] - rgba[3:])
+    return image_CHW
+
+
+def blur(images_BCHW: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of so many pixels."""
+    line = torch.exp(-torch.arange(-2, 3).float().square() / (2 * sigma**2))
+    kernel = torch.outer(line, line) / line.sum() ** 2
+    padded = F.pad(images_BCHW, (2, 2, 2, 2), mode="replicate")
+    return F.conv2d(padded, kernel.expand(3, 1, 5, 5), groups=3)
+
+
 def cell_heads(width: int) -> nn.ModuleDict:
     return nn.ModuleDict({"name": nn.Linear(width, len(NAMES) + 1), "color": nn.Linear(width, len(COLORS)), "place": nn.Linear(width, 16)})
 
@@ -186,29 +204,48 @@ class Trainer:
         return self.net_loss(tokens, labels, None)
 
     def dense(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        features = self.net.features(self.pictures(rows, rng))
-        labels = cells([self.pool.scenes[int(row)] for row in rows], self.net.side)
-        return dense_loss(self.vision_heads, features, labels, within=8 // self.net.side if self.net.side < 8 else None)
+        pictures, scenes = self.pictures(rows, rng)
+        labels = cells(scenes, self.net.side)
+        return dense_loss(self.vision_heads, self.net.features(pictures), labels, within=self.within)
 
     def joint(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        pictures, scenes = self.pictures(rows, rng)
         pairs = []
-        for row in rows:
-            scene = self.pool.scenes[int(row)]
+        for scene in scenes:
             if self.player == "judge":
                 pairs.append(count_question(scene, rng))
             else:
                 asked = draw_question(scene, rng)
                 pairs.append((prompt(asked), reasoning(scene, asked)))
         tokens, labels = self.batcher(pairs, pictures=True)
-        features = self.net.features(self.pictures(rows, rng))
-        loss, metrics = self.net_loss(tokens, labels, features, rows)
-        dense, seen = dense_loss(self.vision_heads, features, cells([self.pool.scenes[int(row)] for row in rows], self.net.side), within=2 if self.net.side < 8 else None)
+        features, where = self.net.features(pictures), cells(scenes, self.net.side)
+        loss, metrics = self.net_loss(tokens, labels, features, where)
+        dense, seen = dense_loss(self.vision_heads, features, where, within=self.within)
         return loss + 0.1 * dense, {**metrics, "name": seen["name"]}
 
-    def pictures(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        return self.pool.images(rows)
+    @property
+    def within(self) -> int | None:
+        """A Qwen2.5-VL tower knows no absolute place, only where in its cell an object lies; a CLIP tower has embedded positions."""
+        return 8 // self.net.side if self.net.side < 8 else None
 
-    def net_loss(self, tokens: Tensor, labels: Tensor, features: Tensor | None, rows: NDArray[np.int64] | None = None) -> tuple[Tensor, dict[str, float]]:
+    def pictures(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, list[Scene]]:
+        """Pictures in [-1, 1] and what they show. The judge sees what it will have to judge: one more object in most of them, often a bit
+        blurred and noisy, as an editor paints. The Defender sees clean scenes alone: it is the game that hardens it."""
+        images, scenes = self.pool.images(rows), [self.pool.scenes[int(row)] for row in rows]
+        if self.player == "defender":
+            return images, scenes
+        for i, scene in enumerate(scenes):
+            if rng.random() < 0.7:
+                name = scene.things[0].name if rng.random() < 0.4 else NAMES[int(rng.integers(len(NAMES)))]
+                thing = place(rng, name, random_color(rng), [t.box for t in scene.things], sizes=(14, 26))
+                if thing is not None:
+                    images[i], scenes[i] = paint(images[i], thing), scene.with_thing(thing)
+            if rng.random() < 0.5:
+                images[i] = blur(images[i][None], float(rng.uniform(0.3, 0.9)))[0]
+        noise = torch.from_numpy(rng.normal(0, 1, tuple(images.shape)).astype(np.float32))
+        return images + noise * torch.from_numpy(rng.uniform(0, 0.06, (len(rows), 1, 1, 1)).astype(np.float32)), scenes
+
+    def net_loss(self, tokens: Tensor, labels: Tensor, features: Tensor | None, where: tuple[Tensor, Tensor, Tensor] | None = None) -> tuple[Tensor, dict[str, float]]:
         """Next-token loss on replies; accuracies of all tokens, of letters and of the words before them."""
         middle_BTC, hidden_BTC = self.net.hidden(tokens[:, :-1], features)
         targets = labels[:, 1:]
@@ -225,9 +262,9 @@ class Trainer:
             metrics["letter"] = right[letters].float().mean().item()
             words = (targets == opening)[chosen].roll(-1)
             metrics["word"] = right[words].float().mean().item()
-        if features is not None and rows is not None:
+        if where is not None:
             seen = middle_BTC[:, self.net.picture_start : self.net.picture_start + self.net.side**2]
-            dense, at = dense_loss(self.text_heads, seen, cells([self.pool.scenes[int(row)] for row in rows], self.net.side), within=None)
+            dense, at = dense_loss(self.text_heads, seen, where, within=None)
             metrics["place"] = at["place"]
             loss = loss + 0.2 * dense
         return loss, metrics

@@ -159,7 +159,8 @@ class FlowEditor(ABC):
     @property
     def dtype(self) -> torch.dtype:
         """The number type of the frozen weights."""
-        return torch.zeros((), dtype=self.pipeline.vae.dtype).dtype
+        dtype: torch.dtype = self.pipeline.vae.dtype
+        return dtype
 
     def noise(self, conditions: Conditions, seeds: Sequence[int]) -> Tensor:
         """latents_BTC float32 at sigma 1. One generator for every row: a row's noise depends on its own seed only."""

@@ -21,7 +21,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, DynamicCache
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError
 from sparring.models.vlms import lora
@@ -79,10 +79,13 @@ class LocalVLM:
         processor = load_processor(path, min_pixels=min_pixels, max_pixels=max_pixels)
         number_type = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         try:
-            model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
-            folder = Path(cached_file(str(path), "config.json")).parent
+            model: Any = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
+            folder = Path(str(cached_file(str(path), "config.json"))).parent
         except (OSError, ValueError) as error:
             raise ModelError(f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}") from error
+        for parameter in model.parameters():
+            # Weights may be a view of the file, which a later save into the same folder would change, and which lies unaligned in memory.
+            parameter.data = parameter.data.to(device, copy=True)
         return cls(model.to(device), processor, name=Path(path).name, folder=folder)
 
     @property
@@ -298,7 +301,7 @@ def _one_row_each(batch: Batch, counts: Sequence[int]) -> Batch:
         if name == "position_ids" and tensor.dim() == 3:
             repeated[name] = tensor[:, rows]
         elif name == "pixel_values" and grid is not None:
-            pieces = tensor.split(grid.prod(-1).tolist())
+            pieces = torch.split(tensor, grid.prod(-1).tolist())
             repeated[name] = torch.cat([pieces[row] for row in rows])
         else:
             repeated[name] = tensor[rows]

@@ -31,7 +31,7 @@ def add(model: Any, *, rank: int, alpha: int, seed: int, wanted: Callable[[str],
     model.peft_config = {ADAPTER: config}
 
 
-def layers(model: nn.Module) -> dict[str, LoraLayer]:
+def layers(model: nn.Module) -> dict[str, Any]:
     """The adapted layers by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
@@ -46,7 +46,7 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
             continue
         owner, _, rest = name.rpartition(".base_layer.")
         if owner and rest == "weight":
-            delta = adapted[owner].get_delta_weight(ADAPTER)  # type: ignore[operator]
+            delta = adapted[owner].get_delta_weight(ADAPTER)
             tensor = (tensor.float() + delta.float()).to(tensor.dtype)
         state[name.replace(".base_layer.", ".")] = tensor
     return state

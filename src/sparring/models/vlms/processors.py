@@ -11,14 +11,16 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from sparring.data.errors import ModelError
 
 
-class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):  # type: ignore[misc] # noqa: N801 - the name is what a saved folder says
+class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
     """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+        ProcessorMixin.__init__(  # type: ignore[no-untyped-call]
+            self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs
+        )
 
 
 PICTURES_ONLY: dict[str, Any] = {"qwen2_vl": Qwen2_5_VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}

@@ -51,7 +51,7 @@ def attend_by_length(
 
 def _batched(query: Tensor, key: Tensor, value: Tensor, length: int, options: dict[str, Any]) -> Tensor:
     """[chunks, length, heads, channels] of attention within chunks that all have one length."""
-    q, k, v = (part[0].unflatten(1, (-1, length)).transpose(0, 1) for part in (query, key, value))
+    q, k, v = (part[0].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1) for part in (query, key, value))
     return functional.scaled_dot_product_attention(q, k, v, **options).transpose(1, 2)
 
 

@@ -1,0 +1,170 @@
+"""`report.html`: one file that shows a run, with style, charts and pictures inside it. It loads nothing and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sparring.report import numbers
+from sparring.report.charts import Style, Whisker, boxes, interval_bar, progress_chart
+from sparring.report.gallery import OUTCOMES, Hung, choose, hang
+from sparring.report.matrix import heat_map
+from sparring.report.run import UNATTACKED, Run, read_run
+from sparring.report.training import players
+
+
+def write_report(out: Path) -> Path:
+    """Write `out/report.html` from what a run has put into its folder so far; what is not there yet is shown as "not yet".
+
+    Errors: RunError if the folder holds no run or its files cannot be read.
+    """
+    run = read_run(Path(out))
+    environment = Environment(
+        loader=PackageLoader("sparring.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        name: getattr(numbers, name) for name in ("percent", "points", "interval", "points_interval", "count", "duration", "player", "algorithm")
+    }
+    environment.globals["boxes"] = boxes
+    style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
+    text = environment.get_template("report.html.j2").render(style=style, **_contents(run))
+    path = run.out / "report.html"
+    partial = path.with_name("report.html.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _contents(run: Run) -> dict[str, Any]:
+    summary = run.summary or {}
+    payoff = run.payoff
+    hung, notes = hang(choose(run.exhibits))
+    accuracy, asr = payoff.get("accuracy"), payoff.get("valid_asr")
+    played = bool(accuracy) and any(cell for row in accuracy for cell in row)
+    names = payoff.get("defenders", []), payoff.get("opponents", [])
+    return {
+        "run": run,
+        "name": summary.get("recipe") or run.recipe.get("name") or run.out.name,
+        "seed": summary.get("seed", run.recipe.get("seed")),
+        "seconds": summary.get("wall_seconds", run.meta.get("wall_seconds")),
+        "memory": summary.get("peak_rss_mb", run.meta.get("peak_rss_mb")),
+        "description": run.recipe.get("description", ""),
+        "gains": _gains(summary.get("gains", {}), run),
+        "progress": _progress(payoff) if played else None,
+        "heat": heat_map(*names, accuracy, "accuracy") if accuracy and played else None,
+        "worst": payoff.get("worst_case"),
+        "asr": heat_map(names[0], *_attacked(names[1], asr), "valid attack success", low=0.0) if asr else None,
+        "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
+        "players": players(run),
+        "hung": hung,
+        "gallery_notes": notes,
+        "filters": _filters(hung),
+        "warnings": summary.get("warnings") or _warnings(run),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A headline figure: its name, what it says, the difference, and its bar."""
+
+    title: str
+    meaning: str
+    difference: Mapping[str, Any] | None
+    bar: Markup | None
+
+
+def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
+    last = numbers.player(f"round{run.rounds}") if run.rounds else "last"
+    meanings = {
+        "robust": ("Robust gain", f"accuracy of the {last} Defender less that of the base one, both under the {last} Attacker"),
+        "clean": ("Clean gain", "the same difference on untouched pictures: what robustness cost"),
+        "attacker": ("Attacker’s gain", f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the base Defender"),
+    }
+    ends = [end for gain in gains.values() for end in (*gain["ci95"], gain["value"]) if end is not None]
+    extent = min([0.0, *ends]) - 0.03, max([0.0, *ends]) + 0.03
+    return [
+        Gain(title, meaning, gains.get(key), interval_bar(gains[key], extent, f"{title} with its 95 % interval") if key in gains else None)
+        for key, (title, meaning) in meanings.items()
+    ]
+
+
+def _progress(payoff: Mapping[str, Any]) -> Markup:
+    """Accuracy on clean pictures and under the first and last Attackers, Defender by Defender."""
+    opponents, table = payoff["opponents"], payoff["accuracy"]
+    attackers = [name for name in opponents if name not in UNATTACKED]
+    seen = [name for name in attackers if any(row[opponents.index(name)] for row in table)]
+    wanted: dict[str, tuple[str, Style]] = {"clean": ("Clean", "ink")}
+    if seen and len(seen) > 1:
+        wanted[seen[0]] = (f"{numbers.player(seen[0])} Attacker", "soft")
+    if seen:
+        wanted[seen[-1]] = (f"{numbers.player(seen[-1])} Attacker", "accent")
+    lines: dict[str, list[Whisker]] = {}
+    for opponent, (label, _) in wanted.items():
+        cells = [row[opponents.index(opponent)] for row in table]
+        lines[label] = [Whisker(i, cell["value"], *cell["ci95"]) for i, cell in enumerate(cells) if cell and cell["value"] is not None]
+    return progress_chart(
+        [numbers.player(name) for name in payoff["defenders"]],
+        lines,
+        dict(wanted.values()),
+        label="Accuracy of every Defender on clean pictures and under attack",
+        x_label="Defender",
+        y_label="accuracy on held-out questions, %",
+    )
+
+
+def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
+    """The columns of a matrix in which somebody attacks."""
+    places = [i for i, name in enumerate(opponents) if name not in UNATTACKED]
+    return [opponents[i] for i in places], [[row[i] for i in places] for row in table]
+
+
+def _round(run: Run, number: int) -> dict[str, Any]:
+    """What a round's card shows, from the summary where it is there and from the stages' results before that."""
+    known = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
+    stages = {part: run.stages.get(f"round{number}/{part}") for part in ("attacker", "curriculum", "defender")}
+    results = {part: dict(row.result) if row else {} for part, row in stages.items()}
+    attacker, defender = results["attacker"] | known.get("attacker", {}), results["defender"] | known.get("defender", {})
+    edits = sum(run.edits.get(f"round{number}/{part}", 0) for part in ("attacker", "curriculum"))
+    algorithms = {player: run.recipe.get(player, {}).get("algorithm") for player in ("attacker", "defender")}
+    warnings = [w for part in (attacker, results["curriculum"] | known.get("curriculum", {}), defender) for w in part.get("warnings", [])]
+    return {
+        "number": number,
+        "begun": bool(known) or any(stages.values()),
+        "attacker": {"algorithm": algorithms["attacker"]} | attacker | {"edits": attacker.get("edits", edits or None)},
+        "curriculum": results["curriculum"] | known.get("curriculum", {}),
+        "defender": {"algorithm": algorithms["defender"]} | defender,
+        "against": f"round{number - 1}" if number > 1 else "base",
+        "before": _accuracy(run.payoff, f"round{number - 1}" if number > 1 else "base", f"round{number}"),
+        "after": _accuracy(run.payoff, f"round{number}", f"round{number}"),
+        "warnings": warnings,
+    }
+
+
+def _accuracy(payoff: Mapping[str, Any], defender: str, opponent: str) -> Mapping[str, Any] | None:
+    if defender not in payoff.get("defenders", []) or opponent not in payoff.get("opponents", []):
+        return None
+    cell: Mapping[str, Any] | None = payoff["accuracy"][payoff["defenders"].index(defender)][payoff["opponents"].index(opponent)]
+    return cell
+
+
+def _warnings(run: Run) -> list[str]:
+    return [f"{name}: {text}" for name, row in run.stages.items() for text in row.result.get("warnings", [])]
+
+
+def _filters(hung: Sequence[Hung]) -> dict[str, Any]:
+    """The gallery's filters: outcomes and Attackers with their counts, and the combinations that show nothing."""
+    attackers = sorted({item.exhibit.attacker for item in hung}, key=lambda name: (name != "bootstrap", len(name), name))
+    outcomes = {outcome: sum(item.exhibit.outcome == outcome for item in hung) for outcome in OUTCOMES}
+    pairs = {(item.exhibit.outcome, item.exhibit.attacker) for item in hung}
+    return {
+        "outcomes": outcomes,
+        "attackers": [(place, name, sum(item.exhibit.attacker == name for item in hung)) for place, name in enumerate(attackers)],
+        "place": {name: place for place, name in enumerate(attackers)},
+        "empty": [(o, place) for o in OUTCOMES for place, name in enumerate(attackers) if (o, name) not in pairs]
+        + [(o, None) for o in OUTCOMES if not outcomes[o]],
+    }
