@@ -37,7 +37,9 @@ def write_game_questions(folder: Path, count: int, seed: int = 0) -> Path:
         image, light = picture(rng)
         path = (folder / f"{number}.png").resolve()
         image.save(path)
-        questions.append(VisualQuestion(f"q{number}", path, "Light?", ("no", "yes"), "AB"[light], (Target("cup", (8, 8, 40, 40)),), "light"))
+        questions.append(
+            VisualQuestion(f"q{number}", path, "Light?", ("no", "yes"), "AB"[light], (Target("cup", (8, 8, 40, 40)),), "light")
+        )
     return write_questions(folder / "questions.jsonl", questions)
 
 
@@ -83,7 +85,7 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "group_size": 4,
             "rollout_steps": 3,
             "evaluation_steps": 3,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-2,
             "lora": {"rank": 2, "alpha": 4},
             "noise_level": 0.7,
         },
@@ -97,16 +99,22 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "learning_rate": 1e-4,
             "max_refills": 2,
         },
-        "judge": {"model": str(players / "judge"), "count_prompt": "{name}s?", "integrity_threshold": -1.0},
+        "judge": {
+            "model": str(players / "judge"),
+            "count_prompt": "{name}s?",
+            "integrity_threshold": 0.04,
+            "trials": 2,
+            "trial_temperature": 1.0,
+        },
         "bootstrap": {"candidates": 8, "steps": 3, "batch": 4},
         "selfplay": {"rounds": rounds, "checkpoint_every": 2, "curriculum": {"questions": 8}},
         "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},
     }
-    for name, own in changes.items():
+    for name, own in changes.items():  # e.g. judge={"trials": 1}
         sections[name] = sections[name] | own
     return Recipe.model_validate({"name": "small", "seed": 3, "device": "cpu", "threads": 1, **sections})
 
 
 def audit(question: VisualQuestion, image: Image.Image) -> bool | None:
-    """An auditor that knows nothing of one picture in five."""
-    return None if question.id.endswith(("3", "8")) else True
+    """An auditor that knows nothing of some pictures and objects to some others."""
+    return None if question.id.endswith("3") else not question.id.endswith("7")

@@ -22,7 +22,16 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<image>"]
+SPECIALS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<image>",
+]
 QWEN_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
@@ -155,4 +164,6 @@ def tiny_llava(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
 def noise_pictures(count: int, *, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[Image.Image]:
     """RGB pictures of coarse coloured blocks, all different."""
     random = np.random.default_rng(seed)
-    return [Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.NEAREST) for _ in range(count)]
+    return [
+        Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.NEAREST) for _ in range(count)
+    ]

@@ -38,8 +38,9 @@ class PixelDefender:
     times: dict[bytes, int] = field(default_factory=dict)
 
     def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, n: int = 1, **settings: float) -> list[list[Completion]]:
-        self.generated.append(len(images))
-        self.temperatures.append(settings["temperature"])
+        if images:
+            self.generated.append(len(images))
+            self.temperatures.append(settings["temperature"])
         replies = []
         for image in images:
             asked = self.times[image.tobytes()] = self.times.get(image.tobytes(), -1) + 1
@@ -260,9 +261,7 @@ def test_with_real_small_players(tmp_path: Path) -> None:
     counter = LocalVLM.load(tiny_llava(tmp_path / "judge"), dtype="float32", device="cpu")
     settings = JudgeSettings(dense_weight=0.5, trials=2, trial_temperature=1.0)
     answering = DefenderSettings(model="tiny", max_new_tokens=6)
-    questions = [
-        VisualQuestion(f"q{n}", Path("q.png"), "Where?", ("left", "right"), "A", (Target("cup", BOX),)) for n in range(2)
-    ]
+    questions = [VisualQuestion(f"q{n}", Path("q.png"), "Where?", ("left", "right"), "A", (Target("cup", BOX),)) for n in range(2)]
     cleans = [picture(size=(64, 64), seed=n) for n in range(2)]
     edits = [[clean, picture(size=(64, 64), seed=9), picture(size=(64, 64), seed=n, broken=True)] for n, clean in enumerate(cleans)]
     judge = AttackJudge(defender, None, settings, answering)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
+from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.vision_attention import IMPLEMENTATION, use_fast_vision_attention
 

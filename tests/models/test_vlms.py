@@ -78,9 +78,11 @@ def test_ends_where_the_end_token_is(vlm: LocalVLM, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(vlm, "end_tokens", (end,))
     (cut,) = vlm.generate(PICTURES[:1], PROMPTS[:1], max_new_tokens=8, temperature=1.0, seed=3)[0]
     length = whole.token_ids.index(end) + 1
-    assert cut.token_ids == whole.token_ids[:length] and cut.finished
+    assert cut.token_ids == whole.token_ids[:length]
+    assert cut.finished
     assert len(cut.logprobs) == length
-    assert not whole.finished and len(whole.token_ids) == 8
+    assert not whole.finished
+    assert len(whole.token_ids) == 8
 
 
 def test_all_replies_end_at_their_own_place(both: LocalVLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,9 @@ def test_recorded_logprobs_are_those_of_training(both: LocalVLM) -> None:
     replies = both.generate(PICTURES, PROMPTS, n=3, max_new_tokens=9, temperature=0.7, seed=5)
     replies[0] = replies[0][:1]
     replies[2][1] = type(replies[2][1])("", replies[2][1].token_ids[:1], replies[2][1].logprobs[:1], True)
-    logprobs, mask = both.completion_logprobs(both.encode(PICTURES, PROMPTS), [[r.token_ids for r in own] for own in replies], temperature=0.7)
+    logprobs, mask = both.completion_logprobs(
+        both.encode(PICTURES, PROMPTS), [[r.token_ids for r in own] for own in replies], temperature=0.7
+    )
     flat = [reply for own in replies for reply in own]
     assert mask.sum(1).tolist() == [len(reply.token_ids) for reply in flat]
     assert (logprobs[~mask] == 0).all()
@@ -124,7 +128,9 @@ def test_gradients_are_those_of_the_plain_pass(both: LocalVLM) -> None:
     weights = [[1.0, -2.0], [3.0], [0.5, -1.5, 2.5]]
     parameters = both.trainable_parameters()
     logprobs, _ = both.completion_logprobs(both.encode(PICTURES, PROMPTS), replies, temperature=0.8)
-    ours = torch.autograd.grad((logprobs.sum(1) * torch.tensor([w for own in weights for w in own])).sum(), list(parameters.values()), allow_unused=True)
+    ours = torch.autograd.grad(
+        (logprobs.sum(1) * torch.tensor([w for own in weights for w in own])).sum(), list(parameters.values()), allow_unused=True
+    )
     plain = sum(
         weight * plain_logprobs(both, picture, prompt, reply, 0.8).sum()
         for picture, prompt, own, own_weights in zip(PICTURES, PROMPTS, replies, weights, strict=True)
@@ -179,7 +185,8 @@ def test_nucleus_by_hand() -> None:
     logprobs = torch.tensor([0.15, 0.5, 0.05, 0.3]).log().expand(1000, 4)
     uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     drawn = torch.bincount(choose(logprobs, uniform, greedy=False, top_p=0.75), minlength=4)
-    assert drawn[0] == drawn[2] == 0 and drawn[1].item() == pytest.approx(625, abs=2)
+    assert drawn[0] == drawn[2] == 0
+    assert drawn[1].item() == pytest.approx(625, abs=2)
     assert torch.bincount(choose(logprobs, uniform, greedy=False), minlength=4).tolist() == [150, 500, 50, 300]
     assert (choose(logprobs, uniform, greedy=False, top_p=0.4) == 1).all()
     assert (choose(logprobs, uniform, greedy=True) == 1).all()
@@ -187,7 +194,8 @@ def test_nucleus_by_hand() -> None:
 
 def test_placeholders_are_never_written(vlm: LocalVLM) -> None:
     logprobs = token_logprobs(torch.zeros(2, vlm.model.config.get_text_config().vocab_size), 1.0, vlm.forbidden)
-    assert vlm.forbidden and (logprobs[:, list(vlm.forbidden)] == -torch.inf).all()
+    assert vlm.forbidden
+    assert (logprobs[:, list(vlm.forbidden)] == -torch.inf).all()
     torch.testing.assert_close(logprobs.exp().sum(-1), torch.ones(2))
 
 
@@ -221,8 +229,10 @@ def test_adapter_is_saved_merged_and_alone(folder: Path, tmp_path: Path) -> None
     before = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
     vlm.prepare_training(train_vision=False, lora_rank=2, lora_alpha=4, seed=1)
     for (reply,), (other,) in zip(vlm.generate(PICTURES, PROMPTS, max_new_tokens=6), before, strict=True):
-        assert reply.token_ids == other.token_ids and reply.logprobs == pytest.approx(other.logprobs, abs=1e-5)
-    assert vlm.trainable_parameters() and all(".lora_" in name and vlm.tower + "." not in name for name in vlm.trainable_parameters())
+        assert reply.token_ids == other.token_ids
+        assert reply.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    assert vlm.trainable_parameters()
+    assert all(".lora_" in name and vlm.tower + "." not in name for name in vlm.trainable_parameters())
     with torch.no_grad():
         for i, parameter in enumerate(vlm.trainable_parameters().values()):
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) * 0.3)
@@ -247,14 +257,16 @@ def test_the_adapter_starts_the_same_every_time(folder: Path) -> None:
         vlm.prepare_training(train_vision=True, lora_rank=2, seed=seed)
         assert any(name.startswith(vlm.tower) for name in vlm.trainable_parameters())
         starts.append(torch.cat([p.flatten() for p in vlm.trainable_parameters().values()]))
-    assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
 
 
 def test_frozen_tower(folder: Path) -> None:
     vlm = LocalVLM.load(folder)
     vlm.prepare_training(train_vision=False)
     names = vlm.trainable_parameters()
-    assert names and not any(name.startswith(vlm.tower + ".") for name in names)
+    assert names
+    assert not any(name.startswith(vlm.tower + ".") for name in names)
     vlm.prepare_training(train_vision=True)
     assert len(vlm.trainable_parameters()) == len(list(vlm.model.parameters()))
 

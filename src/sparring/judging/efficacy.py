@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from PIL.Image import Image
 
 from sparring.data.records import Answer, VisualQuestion
+from sparring.rl.seeds import derive_seed
 
 Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], list[Answer]]
 """Questions, the picture beside each, and a seed: one answer each."""
@@ -32,7 +32,7 @@ def ask_until_right(
     for trial in range(trials):
         if not failing:
             break
-        trial_seed = int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
+        trial_seed = derive_seed(seed, "trial", trial)
         replies = ask([questions[i] for i in failing], [images[i] for i in failing], trial_seed)
         for i, reply in zip(failing, replies, strict=True):
             answers[i] += [reply] * (trials if greedy and not reply.right else 1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,12 +19,13 @@ from torch import Tensor
 
 from sparring.config import DefenderSettings, JudgeSettings
 from sparring.data.errors import DataError, ModelError
+from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.defenders.prompts import render_prompt
 from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
 from sparring.judging.integrity import local_ssim
-from sparring.judging.validity import DuplicateCheck, image_key
+from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.local import LocalVLM
 
 PIXELS_AT_ONCE = 2**25  # of edited pictures in one call of local SSIM: bounds memory for large pictures
@@ -117,8 +117,12 @@ class AttackJudge:
         """Drop what is known of the Defender's clean replies."""
         self._clean_replies.clear()
 
-    def _ask(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Answer]:
-        return ask(self.defender, questions, images, self.defender_settings, temperature=self.settings.trial_temperature, seed=seed)
+    def _ask(
+        self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int, temperature: float | None = None
+    ) -> list[Answer]:
+        settings = self.defender_settings
+        temperature = self.settings.trial_temperature if temperature is None else temperature
+        return ask(self.defender, questions, images, settings, temperature=temperature, seed=seed, batch=settings.micro_batch)
 
     def _probabilities(
         self,
@@ -150,19 +154,15 @@ class AttackJudge:
         return {(q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)}
 
     def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image]) -> None:
-        missing = [
-            (question, image)
-            for question, image in zip(questions, images, strict=True)
-            if self._key(question, image) not in self._clean_replies
-        ]
-        greedy = partial(ask, self.defender, settings=self.defender_settings, temperature=0.0, seed=0)
-        answers = greedy([question for question, _ in missing], [image for _, image in missing]) if missing else []
+        pairs = zip(questions, images, strict=True)
+        missing = [(question, image) for question, image in pairs if self._key(question, image) not in self._clean_replies]
+        answers = self._ask([question for question, _ in missing], [image for _, image in missing], seed=0, temperature=0.0)
         for (question, image), answer in zip(missing, answers, strict=True):
             self.remember(question, image, answer)
 
     def _key(self, question: VisualQuestion, image: Image) -> tuple[str, str, str]:
         # The picture and the wording, not the id: an id may come back with another picture.
-        return image_key(image), render_prompt(question, self.defender_settings.prompt), question.answer
+        return image_sha256(image), render_prompt(question, self.defender_settings.prompt), question.answer
 
     @staticmethod
     def _measured_text(question: VisualQuestion, answer: Answer) -> str:

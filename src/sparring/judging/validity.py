@@ -6,7 +6,6 @@ counts that differ, or a reply that names no number, reject the edit.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from PIL.Image import Image
 
 from sparring.config import JudgeSettings
 from sparring.data.errors import DataError, RecipeError
+from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 
 if TYPE_CHECKING:
@@ -65,12 +65,6 @@ def _singular(name: str) -> str:
     return name
 
 
-def image_key(image: Image) -> str:
-    """SHA-256 of a picture's pixels, mode and size: equal pictures have equal keys, whatever file they came from."""
-    head = f"{image.mode} {image.width} {image.height} ".encode()
-    return hashlib.sha256(head + image.tobytes()).hexdigest()
-
-
 class DuplicateCheck:
     """Has the count of a queried object changed, as a judge model sees it?"""
 
@@ -106,7 +100,7 @@ class DuplicateCheck:
                 f"{len(questions)} questions, {len(cleans)} clean pictures and {len(edits)} lists of edits do not belong together"
             )
         names = [queried_names(question) if own else () for question, own in zip(questions, edits, strict=True)]
-        clean_keys = [image_key(clean) if own else "" for clean, own in zip(cleans, names, strict=True)]
+        clean_keys = [image_sha256(clean) if own else "" for clean, own in zip(cleans, names, strict=True)]
         self._count_clean((key, name, clean) for key, own, clean in zip(clean_keys, names, cleans, strict=True) for name in own)
         asked = [(q, e, name) for q, own in enumerate(names) for e in range(len(edits[q])) for name in own]
         counts = self.counts([edits[q][e] for q, e, _ in asked], [name for *_, name in asked])

@@ -183,7 +183,7 @@ def progress_chart(names: Sequence[str], lines: Mapping[str, Sequence[Whisker]],
     """Accuracy against the Defenders in order, one line an opponent, each value with its interval."""
     lows = [w.low for whiskers in lines.values() for w in whiskers]
     floor = max(0.0, math.floor(min(lows, default=0.0) * 10) / 10)
-    frame = Frame(560, 300, 40, 110, 22, 44, (-0.25, max(1, len(names) - 1) + 0.25), (100 * floor, 100.0))
+    frame = Frame(400, 270, 34, 84, 22, 44, (-0.25, max(1, len(names) - 1) + 0.25), (100 * floor, 100.0))
     bottom = frame.height - frame.bottom
     for value in ticks(*frame.y_range, wanted=5):
         y = frame.y(value)

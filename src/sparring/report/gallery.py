@@ -14,7 +14,7 @@ from sparring.report.run import Exhibit, Outcome
 
 OUTCOMES: tuple[Outcome, ...] = ("fooled", "held", "rejected")
 SHARES = {"fooled": 0.5, "held": 0.25, "rejected": 0.25}
-MOST_ITEMS = 60
+MOST_ITEMS = 48
 MOST_BYTES = 4_500_000
 
 

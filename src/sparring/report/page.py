@@ -44,6 +44,7 @@ def _contents(run: Run) -> dict[str, Any]:
     summary = run.summary or {}
     payoff = run.payoff
     hung, notes = hang(choose(run.exhibits))
+    gains = _gains(summary.get("gains", {}), run)
     accuracy, asr = payoff.get("accuracy"), payoff.get("valid_asr")
     played = bool(accuracy) and any(cell for row in accuracy for cell in row)
     names = payoff.get("defenders", []), payoff.get("opponents", [])
@@ -54,7 +55,8 @@ def _contents(run: Run) -> dict[str, Any]:
         "seconds": summary.get("wall_seconds", run.meta.get("wall_seconds")),
         "memory": summary.get("peak_rss_mb", run.meta.get("peak_rss_mb")),
         "description": run.recipe.get("description", ""),
-        "gains": _gains(summary.get("gains", {}), run),
+        "gains": gains,
+        "headline": _headline(gains, run.summary is not None),
         "progress": _progress(payoff) if played else None,
         "heat": heat_map(*names, accuracy, "accuracy") if accuracy and played else None,
         "worst": payoff.get("worst_case"),
@@ -70,12 +72,14 @@ def _contents(run: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A headline figure: its name, what it says, the difference, and its bar."""
+    """A headline figure: its name, what it says, the difference, its bar, and the two rates whose difference it is."""
 
     title: str
     meaning: str
     difference: Mapping[str, Any] | None
     bar: Markup | None
+    first: float | None
+    last: float | None
 
 
 def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
@@ -87,10 +91,49 @@ def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
     }
     ends = [end for gain in gains.values() for end in (*gain["ci95"], gain["value"]) if end is not None]
     extent = min([0.0, *ends]) - 0.03, max([0.0, *ends]) + 0.03
+    rates = _rates(run, f"round{run.rounds}")
     return [
-        Gain(title, meaning, gains.get(key), interval_bar(gains[key], extent, f"{title} with its 95 % interval") if key in gains else None)
+        Gain(
+            title,
+            meaning,
+            gains.get(key),
+            interval_bar(gains[key], extent, f"{title} with its 95 % interval") if key in gains else None,
+            *rates[key],
+        )
         for key, (title, meaning) in meanings.items()
     ]
+
+
+def _rates(run: Run, last: str) -> dict[str, tuple[float | None, float | None]]:
+    """From what to what each gain went."""
+
+    def of(cell: Mapping[str, Any] | None) -> float | None:
+        return None if cell is None else cell["value"]
+
+    summary = run.summary or {}
+    rounds = summary.get("rounds") or [{}]
+    last_asr = rounds[-1].get("attacker", {}).get("valid_asr_base")
+    return {
+        "robust": (of(_accuracy(run.payoff, "base", last)), of(_accuracy(run.payoff, last, last))),
+        "clean": (of(_accuracy(run.payoff, "base", "clean")), of(_accuracy(run.payoff, last, "clean"))),
+        "attacker": (of(summary.get("bootstrap", {}).get("valid_asr")), of(last_asr)),
+    }
+
+
+def _headline(gains: Sequence[Gain], finished: bool) -> str:
+    """The run's outcome in a sentence."""
+    if not finished:
+        return "A run under way"
+    robust = gains[0]
+    low, high = robust.difference["ci95"] if robust.difference else (None, None)
+    if robust.first is None or robust.last is None or low is None or high is None:
+        return "An image editor and a vision-language model, trained against each other"
+    before, after = numbers.percent(robust.first), numbers.percent(robust.last)
+    if low > 0:
+        return f"Under attack, the Defender now answers {after} right, up from {before}"
+    if high < 0:
+        return f"Under attack, the Defender now answers {after} right, down from {before}"
+    return f"No clear gain under attack: the Defender answers {after} right, before {before}"
 
 
 def _progress(payoff: Mapping[str, Any]) -> Markup:
@@ -100,9 +143,9 @@ def _progress(payoff: Mapping[str, Any]) -> Markup:
     seen = [name for name in attackers if any(row[opponents.index(name)] for row in table)]
     wanted: dict[str, tuple[str, Style]] = {"clean": ("Clean", "ink")}
     if seen and len(seen) > 1:
-        wanted[seen[0]] = (f"{numbers.player(seen[0])} Attacker", "soft")
+        wanted[seen[0]] = (f"vs. {numbers.player(seen[0])}", "soft")
     if seen:
-        wanted[seen[-1]] = (f"{numbers.player(seen[-1])} Attacker", "accent")
+        wanted[seen[-1]] = (f"vs. {numbers.player(seen[-1])}", "accent")
     lines: dict[str, list[Whisker]] = {}
     for opponent, (label, _) in wanted.items():
         cells = [row[opponents.index(opponent)] for row in table]

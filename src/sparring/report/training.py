@@ -93,7 +93,7 @@ def players(run: Run) -> list[Player]:
             "Defender",
             (
                 _strip("Reward", "Higher means more right answers in the asked form, on a mix of accepted edits and clean pictures.", defender, ["reward_mean"], titles),
-                _strip("Groups with signal", "Groups whose replies differ in reward; only these teach. Few are left when the Defender has learned what the edits can teach.", defender, ["kept_groups"], titles),
+                _strip("Groups with signal", "Groups whose replies differ in reward; only these teach. Few are left when the Defender has learned what the edits can teach.", defender, ["kept_groups"], titles, floor=0.0),
             ),
             _others(defender, {"reward_mean", "kept_groups"}),
         )
@@ -110,10 +110,12 @@ def _values(history: History, metric: str, offset: int = 0) -> tuple[tuple[float
     return tuple(found)
 
 
-def _strip(title: str, note: str, phases: Sequence[History], metrics: Sequence[str], titles: Sequence[str], *, shares: bool = False) -> Strip:
+def _strip(
+    title: str, note: str, phases: Sequence[History], metrics: Sequence[str], titles: Sequence[str], *, shares: bool = False, floor: float | None = None
+) -> Strip:
     styles: tuple[Style, ...] = ("soft", "ink", "accent") if len(metrics) > 1 else ("accent",)
     series = [[Series(LABELS[m], _values(phase, m), style) for m, style in zip(metrics, styles, strict=True)] for phase in phases]
-    y_range = span_of([one for own in series for one in own], floor=0.0 if shares else None, ceiling=1.0 if shares else None)
+    y_range = span_of([one for own in series for one in own], floor=0.0 if shares else floor, ceiling=1.0 if shares else None)
     last = max((x for own in series for one in own for x, _ in one.points), default=1.0)
     y_label = "share of edits" if shares else LABELS[metrics[0]]
     panels = []

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 
-def group_advantages(rewards_PG: Tensor, *, std_over: Literal["group", "batch"] = "group", eps: float = 1e-4, clip: float | None = None) -> Tensor:
+def group_advantages(
+    rewards_PG: Tensor, *, std_over: Literal["group", "batch"] = "group", eps: float = 1e-4, clip: float | None = None
+) -> Tensor:
     """GRPO's advantages_PG = (reward - group mean) / (std + eps) (arXiv 2402.03300, section 4.1.2), float32.
 
     rewards_PG: [groups, samples], at least two samples. `std_over`: the sample standard deviation (n - 1) of the group, or of all P x G rewards.

@@ -36,6 +36,8 @@ EDGE = 2  # free pixels kept around a sprite on its canvas, for the ring in whic
 POSES = 2 * len(ANGLES)
 REACH = 5.0  # pixels from a guess within which another thing is a rival for the same place
 FAINT = 20.0  # nats below which the coarse pass has seen nothing
+GUESSES, FEW, MOST = 14, 4, 10  # guesses that are fitted in a round over all names; over a few names, for each; objects in a picture
+LIKELY, PLAIN = 0.7, 0.96  # explained shares from which a fit may be a thing, and from which it is one beyond doubt
 COARSE_NOISE, NOISE = 18.0, 6.0  # grey levels that a sprite may leave unexplained, in each pass
 TONES = torch.tensor(list(COLORS.values()), dtype=torch.float32)
 _render = placed.__wrapped__  # the fit asks for thousands of different sprites: they would only flush the renderer's cache
@@ -240,3 +242,68 @@ def _fit(pixels: Array, guess: Thing) -> Fit:
 
 def _by_nats(fit: Fit) -> float:
     return fit.nats
+
+
+def find(picture: NDArray[np.uint8], names: Sequence[str] = NAMES) -> list[Fit]:
+    """The objects of these names in a picture, uint8 [SIZE, SIZE, 3], each with how well it fits; the best first.
+
+    With few names this takes a few hundredths of a second. What looks like one of them only roughly is compared with all the other names.
+    """
+    wanted = tuple(dict.fromkeys(names))
+    pixels = np.asarray(picture, dtype=np.float32)
+    found: list[Fit] = []
+    rest = pixels.copy()
+    while len(found) < MOST:
+        fits: list[Fit] = []
+        for guess in _screen(rest, wanted, GUESSES if len(wanted) > FEW else FEW * len(wanted)):
+            here = [fit for fit in fits if _distance(fit.thing, guess.thing) < REACH]
+            if len(here) < 3 and not any(fit.explained > PLAIN for fit in here):
+                fits.append(_fit(rest, guess.thing))
+        new: list[Fit] = []
+        for fit in sorted(fits, key=_by_nats, reverse=True):
+            if fit.explained >= LIKELY and not any(_overlap(fit.thing.box, other.thing.box) > 0.35 for other in new) and _stands(rest, fit, wanted):
+                new.append(fit)
+        if not new:
+            break
+        found += new
+        for fit in new:
+            _erase(rest, fit.thing)
+    return sorted(found, key=_by_nats, reverse=True)
+
+
+def _stands(pixels: Array, fit: Fit, names: tuple[str, ...]) -> bool:
+    """No sprite of a name that was not searched for explains the place better."""
+    others = tuple(name for name in NAMES if name not in names)
+    if fit.explained > PLAIN or not others:
+        return True
+    rivals = _screen(pixels, others, 2, fit.thing.center)
+    return all(_fit(pixels, rival.thing).nats < fit.nats for rival in rivals)
+
+
+def _erase(pixels: Array, thing: Thing) -> None:
+    """Lay the background seen around a thing over it."""
+    fitter = _Fitter(pixels, thing)
+    x0, y0, x1, y1 = thing.box
+    cover = np.clip(fitter.sprite(thing.size, thing.angle, thing.mirror)[..., 3:] / 128, 0, 1)
+    pixels[y0:y1, x0:x1] += cover * (fitter.ground - pixels[y0:y1, x0:x1])
+
+
+def _distance(a: Thing, b: Thing) -> float:
+    return max(abs(a.center[0] - b.center[0]), abs(a.center[1] - b.center[1]))
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """The shared area, as a part of the smaller box."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(0, width) * max(0, height) / smaller
+
+
+def read_objects(picture: NDArray[np.uint8]) -> list[Thing]:
+    """All objects of a picture, uint8 [SIZE, SIZE, 3], in reading order of their middles."""
+    return sorted((fit.thing for fit in find(picture)), key=lambda thing: (thing.center[1], thing.center[0]))
+
+
+def count_objects(picture: NDArray[np.uint8], name: str, *names: str) -> int:
+    """How many objects of these names are in a picture, uint8 [SIZE, SIZE, 3]."""
+    return len(find(picture, (name, *names)))

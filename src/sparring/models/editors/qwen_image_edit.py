@@ -21,14 +21,14 @@ from sparring.models.editors.base import Conditions, FlowEditor, unique
 NO_INSTRUCTION = " "
 
 
-class Qwen2VLProcessor(transformers.Qwen2VLProcessor):
+class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc, unused-ignore]
     """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[no-untyped-call]
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
 
 class QwenImageEditEditor(FlowEditor):

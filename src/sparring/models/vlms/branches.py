@@ -51,7 +51,12 @@ def lay_out(continuations: Sequence[Sequence[Sequence[int]]], pad: int) -> Branc
     longest = max((len(one) for one in flat), default=0)
     mask_NT = torch.arange(longest) < torch.tensor([len(one) for one in flat]).unsqueeze(1)
     return Branches(
-        _rows(inputs, width - 1, pad), _rows(branch, width - 1, PADDING), _rows(depth, width - 1, 0), _rows(flat, longest, pad), mask_NT, _rows(places, longest, 0)
+        _rows(inputs, width - 1, pad),
+        _rows(branch, width - 1, PADDING),
+        _rows(depth, width - 1, 0),
+        _rows(flat, longest, pad),
+        mask_NT,
+        _rows(places, longest, 0),
     )
 
 

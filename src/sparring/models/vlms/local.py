@@ -82,7 +82,9 @@ class LocalVLM:
             model: Any = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
             folder = Path(str(cached_file(str(path), "config.json"))).parent
         except (OSError, ValueError) as error:
-            raise ModelError(f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}") from error
+            raise ModelError(
+                f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}"
+            ) from error
         for parameter in model.parameters():
             # Weights may be a view of the file, which a later save into the same folder would change, and which lies unaligned in memory.
             parameter.data = parameter.data.to(device, copy=True)
@@ -120,7 +122,11 @@ class LocalVLM:
 
     def _forward(self, batch: Batch, **inputs: Any) -> Any:
         """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
-        pictures = {name: tensor for name, tensor in batch.items() if name not in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")}
+        pictures = {
+            name: tensor
+            for name, tensor in batch.items()
+            if name not in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")
+        }
         return self.model(**pictures, **inputs)
 
     # ---- sampling
@@ -195,7 +201,9 @@ class LocalVLM:
 
     # ---- scoring
 
-    def completion_logprobs(self, batch: Batch, completions: Sequence[Sequence[Sequence[int]]], *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    def completion_logprobs(
+        self, batch: Batch, completions: Sequence[Sequence[Sequence[int]]], *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """logprobs_NT (float32, differentiable; 0 in padding) and mask_NT (bool) of the token ids of given replies to encoded prompts.
 
         completions: for every prompt any number of replies; the N rows are those of prompt 0, then of prompt 1, ... Every prompt and picture
@@ -233,7 +241,9 @@ class LocalVLM:
         tokens = [self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
         empty = [i for i, own in enumerate(tokens) if not own]
         if empty or len(answers) != len(prompts):
-            raise DataError(f"one text that is not empty is needed for each of {len(prompts)} prompts; got {len(answers)}, empty ones at {empty}")
+            raise DataError(
+                f"one text that is not empty is needed for each of {len(prompts)} prompts; got {len(answers)}, empty ones at {empty}"
+            )
         found = []
         for start in range(0, len(prompts), batch):
             part = slice(start, start + batch)
@@ -256,7 +266,9 @@ class LocalVLM:
         tower = self.tower + "."
         self.model.requires_grad_(lora_rank is None)
         if lora_rank is not None:
-            lora.add(self.model, rank=lora_rank, alpha=lora_alpha, seed=seed, wanted=lambda name: train_vision or not name.startswith(tower))
+            lora.add(
+                self.model, rank=lora_rank, alpha=lora_alpha, seed=seed, wanted=lambda name: train_vision or not name.startswith(tower)
+            )
         elif not train_vision:
             self.model.get_submodule(self.tower).requires_grad_(False)
 
@@ -278,7 +290,11 @@ class LocalVLM:
             self.processor.save_pretrained(folder)
             return
         for file in sorted(self.folder.iterdir()):
-            if file.suffix in (".json", ".jinja", ".txt", ".model") and not (folder / file.name).exists() and not file.name.endswith(".index.json"):
+            if (
+                file.suffix in (".json", ".jinja", ".txt", ".model")
+                and not (folder / file.name).exists()
+                and not file.name.endswith(".index.json")
+            ):
                 shutil.copyfile(file, folder / file.name)
 
 

@@ -56,7 +56,9 @@ def save(model: Any, folder: Path) -> None:
     """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER)
-    save_file({f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    save_file(
+        {f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors"
+    )
     config = model.peft_config[ADAPTER]
     inference, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))

@@ -11,16 +11,14 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from sparring.data.errors import ModelError
 
 
-class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
+class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):  # type: ignore[misc]
     """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(  # type: ignore[no-untyped-call]
-            self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs
-        )
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
 
 
 PICTURES_ONLY: dict[str, Any] = {"qwen2_vl": Qwen2_5_VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
@@ -38,7 +36,9 @@ def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixel
     except (OSError, ValueError) as error:
         raise ModelError(f"vision-language model {path}: its processor cannot be loaded: {error}") from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
-        raise ModelError(f"vision-language model {path}: its processor has no picture or no text part; the folder needs both beside config.json")
+        raise ModelError(
+            f"vision-language model {path}: its processor has no picture or no text part; the folder needs both beside config.json"
+        )
     if processor.chat_template is None:
         raise ModelError(f"vision-language model {path}: no chat template. Put chat_template.jinja beside config.json.")
     _limit_pixels(processor.image_processor, path, min_pixels, max_pixels)
@@ -59,4 +59,4 @@ def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None
     high = size["longest_edge"] if max_pixels is None else max_pixels
     if low > high:
         raise ModelError(f"vision-language model {path}: min_pixels {low} is above max_pixels {high}")
-    image_processor.size = type(image_processor.size)(**{"shortest_edge": low, "longest_edge": high})
+    image_processor.size = type(image_processor.size)(shortest_edge=low, longest_edge=high)

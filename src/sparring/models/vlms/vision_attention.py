@@ -7,6 +7,7 @@ time. Here all chunks of one length go through one batched call. The result is t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def attend_by_length(
     if cu_seq_lens_q is None or attention_mask is not None:
         raise ValueError("attention by length needs the borders of the chunks (cu_seq_lens_q) and no mask: use it for vision towers only")
     borders = cu_seq_lens_q.tolist()
-    lengths = [end - start for start, end in zip(borders, borders[1:], strict=False)]
+    lengths = [end - start for start, end in pairwise(borders)]
     options = {"dropout_p": dropout, "scale": scaling}
     if len(set(lengths)) == 1:
         return _batched(query, key, value, lengths[0], options).flatten(0, 1).unsqueeze(0), None

@@ -1,0 +1,59 @@
+"""A Defender answers questions about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL.Image import Image
+
+from sparring.config import DefenderSettings
+from sparring.data.records import Answer, VisualQuestion
+from sparring.defenders.answers import parse_answer
+from sparring.defenders.prompts import render_prompt
+from sparring.models.vlms.local import Completion, LocalVLM
+
+
+def ask(
+    vlm: LocalVLM,
+    questions: Sequence[VisualQuestion],
+    images: Sequence[Image],
+    settings: DefenderSettings,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch: int = 128,
+) -> list[Answer]:
+    """One answer to every question about the picture beside it; greedy at temperature 0. At most `batch` are asked at a time."""
+    return [own[0] for own in ask_often(vlm, questions, images, settings, n=1, temperature=temperature, seed=seed, batch=batch)]
+
+
+def ask_often(
+    vlm: LocalVLM,
+    questions: Sequence[VisualQuestion],
+    images: Sequence[Image],
+    settings: DefenderSettings,
+    *,
+    n: int,
+    temperature: float,
+    seed: int,
+    batch: int = 128,
+) -> list[list[Answer]]:
+    """n sampled answers to every question. Those of question i depend on the seed and on i, not on the questions beside it."""
+    prompts = [render_prompt(question, settings.prompt) for question in questions]
+    replies = vlm.generate(
+        images,
+        prompts,
+        n=n,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=temperature,
+        top_p=1.0 if temperature == 0 else settings.top_p,
+        seed=seed,
+        batch=batch,
+    )
+    return [[read(reply, question, vlm.name) for reply in own] for own, question in zip(replies, questions, strict=True)]
+
+
+def read(reply: Completion, question: VisualQuestion, defender: str) -> Answer:
+    """A reply as an answer: which option it chose, by which rule, and whether that is right."""
+    choice, rule = parse_answer(reply.text, question.options)
+    return Answer(question.id, defender, reply.text, choice, rule, choice == question.answer, tokens=len(reply.token_ids))

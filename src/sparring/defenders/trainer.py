@@ -1,0 +1,213 @@
+"""The Defender learns: DAPO (arXiv 2503.14476) on groups of its own answers.
+
+One update is: sample groups until enough have a signal, advantages within each group, one pass over them in micro-batches, one AdamW step.
+An update is a function of the trainer's state and of (seed, step); nothing else is random.
+
+Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sparring.config import DefenderSettings
+from sparring.data.errors import RunError, TrainingError
+from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
+from sparring.models.vlms.local import LocalVLM
+from sparring.rl.advantages import group_advantages
+from sparring.rl.policy import clipped_surrogate
+from sparring.rl.seeds import derive_seed
+
+BROKEN_IN_A_ROW = 5
+STATE, NUMBERS = "trainer.safetensors", "trainer.json"
+Metrics = dict[str, float]
+
+
+class DefenderTrainer:
+    """Trains a Defender in place. `sampled` holds every answer that the last update sampled."""
+
+    def __init__(self, vlm: LocalVLM, settings: DefenderSettings, seed: int) -> None:
+        self.vlm, self.settings, self.seed = vlm, settings, seed
+        self.sampled: list[Sampled] = []
+        self.updates = 0
+        self.broken_in_a_row = 0
+        self.reference = LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference") if settings.kl_weight else None
+        lora = settings.lora
+        vlm.prepare_training(
+            train_vision=settings.train_vision,
+            lora_rank=lora.rank if lora else None,
+            lora_alpha=lora.alpha if lora else 1,
+            seed=derive_seed(seed, "lora"),
+        )
+        self.parameters = vlm.trainable_parameters()
+        # Steps of this size vanish when added to 16-bit weights: the optimizer works on 32-bit copies of those.
+        self.master = {
+            name: parameter if parameter.dtype == torch.float32 else parameter.detach().float()
+            for name, parameter in self.parameters.items()
+        }
+        self.optimizer = torch.optim.AdamW(self.master.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+    def update(self, items: Items, step: int) -> Metrics:
+        """One update; its metrics. `items`: see `rollout.Items`; `step` is the update's number.
+
+        Without any group that has a signal nothing is learned (`trained_groups` is 0). A loss or gradient that is not finite is not stepped
+        on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row.
+        """
+        rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step)
+        self.sampled = rollout.sampled()
+        groups = [rollout.groups[place] for place in rollout.kept]
+        metrics = self._sampling_metrics(rollout)
+        if groups:
+            learned = self._learn(groups)
+            metrics |= {"broken": float(learned is None), **(learned or {})}
+            self.broken_in_a_row = self.broken_in_a_row + 1 if learned is None else 0
+            if self.broken_in_a_row >= BROKEN_IN_A_ROW:
+                raise TrainingError(
+                    f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
+                    f"{', '.join(group.question.id for group in groups)}. Lower defender.learning_rate, or set defender.dtype to float32."
+                )
+        self.updates += 1
+        return metrics
+
+    def _learn(self, groups: Sequence[Group]) -> Metrics | None:
+        """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
+        advantages_PG = group_advantages(torch.tensor([group.rewards for group in groups]))
+        counted = [[self._counts(reply.finished) * len(reply.token_ids) for reply in group.replies] for group in groups]
+        tokens = max(1, sum(sum(own) for own in counted))
+        at_once = max(1, self.settings.micro_batch // self.settings.group_size)
+        total: Metrics = {}
+        ratio_first = 0.0
+        self._clear_gradients()
+        for start in range(0, len(groups), at_once):
+            part = slice(start, start + at_once)
+            loss, metrics, deviation = self._loss(groups[part], advantages_PG[part], tokens)
+            if not math.isfinite(loss.item()):
+                self._clear_gradients()
+                return None
+            loss.backward()  # type: ignore[no-untyped-call]
+            ratio_first = max(ratio_first, deviation)
+            for name, value in metrics.items():
+                total[name] = total.get(name, 0.0) + value
+        norm = self._step()
+        return None if norm is None else {**total, "ratio_first": ratio_first, "grad_norm": norm, "trained_tokens": float(tokens)}
+
+    def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int) -> tuple[Tensor, Metrics, float]:
+        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens."""
+        settings, vlm = self.settings, self.vlm
+        batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups])
+        replies = [[reply.token_ids for reply in group.replies] for group in groups]
+        logprobs_NT, mask_NT = vlm.completion_logprobs(batch, replies, temperature=settings.temperature)
+        old_NT = _padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
+        counts_N = torch.tensor([self._counts(reply.finished) for group in groups for reply in group.replies], device=mask_NT.device)
+        reference_NT = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference_NT, _ = self.reference.completion_logprobs(batch, replies, temperature=settings.temperature)
+        loss, metrics = clipped_surrogate(
+            logprobs_NT,
+            old_NT,
+            advantages_PG.flatten().to(mask_NT.device),
+            mask_NT & counts_N.unsqueeze(1),
+            clip_low=settings.clip_low,
+            clip_high=settings.clip_high,
+            denominator=tokens,
+            reference_logprobs_NT=reference_NT,
+            kl_weight=settings.kl_weight,
+        )
+        deviation = ((logprobs_NT.detach() - old_NT).exp() - 1).abs().masked_fill(~mask_NT, 0.0).amax().item()
+        return loss, {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}}, deviation
+
+    def _counts(self, finished: bool) -> bool:
+        """Is this answer in the loss? Overlong filtering leaves out those that were cut off."""
+        return finished or not self.settings.overlong_filter
+
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _step(self) -> float | None:
+        """Clip the gradient and step; the gradient's norm before clipping, or None, without a step, where it is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm).item()
+        if math.isfinite(norm):
+            for name, parameter in self.parameters.items():
+                master = self.master[name]
+                if master is not parameter:
+                    master.grad = None if parameter.grad is None else parameter.grad.float()
+            self.optimizer.step()
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    if self.master[name] is not parameter:
+                        parameter.copy_(self.master[name])
+        self._clear_gradients()
+        return norm if math.isfinite(norm) else None
+
+    def _sampling_metrics(self, rollout: Rollout) -> Metrics:
+        replies = [reply for group in rollout.groups for reply in group.replies]
+        rewards = [sample.reward for sample in self.sampled]
+        return {
+            "reward_mean": sum(rewards) / len(rewards),
+            "right_mean": sum(sample.answer.right for sample in self.sampled) / len(self.sampled),
+            "unparsed": sum(sample.answer.choice is None for sample in self.sampled) / len(self.sampled),
+            "length_mean": sum(len(reply.token_ids) for reply in replies) / len(replies),
+            "finished": sum(reply.finished for reply in replies) / len(replies),
+            "rollouts": float(len(replies)),
+            "batches": float(rollout.batches),
+            "kept_groups": float(len(rollout.kept)),
+            "thrown_low": float(rollout.thrown_low),
+            "thrown_high": float(rollout.thrown_high),
+            "surplus_groups": float(rollout.surplus),
+        }
+
+    # ---- state
+
+    def save(self, folder: Path) -> None:
+        """Write everything that the next update depends on: trained weights, optimizer state, counters."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        for name, master in self.master.items():
+            if master is not self.parameters[name]:
+                tensors[f"master.{name}"] = master
+            tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(master, {}).items()}
+        save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, folder / STATE)
+        numbers = {"updates": self.updates, "broken_in_a_row": self.broken_in_a_row, "seed": self.seed}
+        (folder / NUMBERS).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Go on from a saved state. RunError where it is missing or belongs to another model, other settings or another seed."""
+        try:
+            tensors, numbers = load_file(folder / STATE), json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{folder}: no state of a Defender's training that can be read: {error}") from error
+        saved = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        same = saved.keys() == self.parameters.keys() and all(
+            saved[name].shape == parameter.shape for name, parameter in self.parameters.items()
+        )
+        if not same or numbers["seed"] != self.seed:
+            raise RunError(f"{folder}: this state was saved by the training of another model, with other settings or another seed")
+        self.updates, self.broken_in_a_row = numbers["updates"], numbers["broken_in_a_row"]
+        self.optimizer.state.clear()
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(saved[name])
+                master = self.master[name]
+                if master is not parameter:
+                    master.copy_(tensors[f"master.{name}"])
+                state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+                if state:
+                    self.optimizer.state[master] = {
+                        key: value if key == "step" else value.to(master.device) for key, value in state.items()
+                    }
+
+
+def _padded(rows: Sequence[Sequence[float]], like_NT: Tensor) -> Tensor:
+    """Rows of numbers as a float32 tensor of that shape, with zeros behind."""
+    width = like_NT.shape[1]
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows], device=like_NT.device)

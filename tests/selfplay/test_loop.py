@@ -1,0 +1,330 @@
+"""Whole games in miniature, with checkpoints of the real classes: the summary, the ledger, and going on after being cut off anywhere."""
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import yaml
+from rich.console import Console
+from small_game import game_recipe
+from transformers import AutoModelForImageTextToText
+
+from sparring.config import Recipe
+from sparring.data.errors import RecipeError, RunError
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.loop import run_game
+from sparring.selfplay.progress import Screen
+
+Rows = list[tuple[Any, ...]]
+TABLES = ("questions", "edits", "answers", "verdicts", "updates")
+
+
+def play(recipe: Recipe, out: Path) -> dict[str, Any]:
+    return run_game(recipe, out, Screen(Console(file=io.StringIO())))
+
+
+def figures(summary: dict[str, Any]) -> dict[str, Any]:
+    """All that does not depend on how fast the machine was."""
+    return {key: value for key, value in summary.items() if key not in ("wall_seconds", "peak_rss_mb")}
+
+
+def rows(out: Path, query: str) -> Rows:
+    with sqlite3.connect(out / "ledger.sqlite") as ledger:
+        return ledger.execute(query).fetchall()
+
+
+def everything(out: Path) -> dict[str, Rows]:
+    return {table: sorted(rows(out, f"SELECT * FROM {table}"), key=repr) for table in TABLES}
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in (out / "pictures").rglob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("undisturbed").resolve()
+    return out, play(game_recipe(players, questions), out)
+
+
+def is_rate(value: Any) -> bool:
+    if set(value) != {"value", "n", "ci95"} or len(value["ci95"]) != 2:
+        return False
+    low, high = value["ci95"]
+    return value["n"] == 0 or (isinstance(value["value"], float) and 0 <= low <= value["value"] <= high <= 1)
+
+
+def test_the_summary_has_the_promised_shape(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = undisturbed
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert (summary["schema"], summary["recipe"], summary["seed"]) == (1, "small", 3)
+    assert summary["wall_seconds"] > 0
+    assert summary["peak_rss_mb"] > 100
+    assert [r["round"] for r in summary["rounds"]] == [1, 2]
+    for each in summary["rounds"]:
+        assert each["attacker"]["algorithm"] == "flow_grpo"
+        assert each["attacker"]["edits"] == 3 * 2 * 4 + 8
+        assert all(is_rate(each["attacker"][name]) for name in ("integrity_rate", "valid_asr", "valid_asr_base", "label_valid_rate"))
+        assert each["defender"]["algorithm"] == "dapo"
+        assert each["defender"]["rollouts"] > 0
+        assert each["defender"]["kept_groups"] > 0
+    assert [each["attacker"]["against"] for each in summary["rounds"]] == ["base", "round1"]
+    payoff = summary["payoff"]
+    assert payoff["defenders"] == ["base", "round1", "round2"]
+    assert payoff["opponents"] == ["clean", "reencoded", "bootstrap", "round1", "round2"]
+    assert [[is_rate(cell) and cell["n"] == 12 for cell in row] for row in payoff["accuracy"]] == [[True] * 5] * 3
+    for name in ("robust", "clean", "attacker"):
+        gain = summary["gains"][name]
+        assert set(gain) == {"value", "n", "ci95"}
+        assert -1 <= gain["ci95"][0] <= gain["value"] <= gain["ci95"][1] <= 1
+
+
+def test_the_summary_s_figures_are_those_of_the_ledger(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    """Recomputed with SQL from the raw rows, by another way than the program's."""
+    out, summary = undisturbed
+    clean = {
+        d: dict(rows(out, f"SELECT question_id, right FROM answers WHERE stage = 'evaluation/clean' AND defender = '{d}'"))
+        for d in ("base", "round1")
+    }
+    verdicts = {
+        q: (i, a, v)
+        for q, i, a, v in rows(out, "SELECT question_id, intact, accepted, label_valid FROM verdicts WHERE stage = 'evaluation/round2'")
+    }
+    attacked = {
+        d: dict(rows(out, f"SELECT question_id, right FROM answers WHERE stage = 'evaluation/round2' AND defender = '{d}'"))
+        for d in ("base", "round1")
+    }
+    accepted = {q for q, (_, a, _) in verdicts.items() if a}
+    assert 0 < len(accepted) < 12, "the game in miniature should reject some edits and accept some"
+    assert all(set(asked) == accepted for asked in attacked.values()), "rejected edits are not asked about"
+    right_clean = [q for q, right in clean["round1"].items() if right]
+    fooled = [q for q in right_clean if q in accepted and verdicts[q][2] == 1 and not attacked["round1"][q]]
+    attacker = summary["rounds"][1]["attacker"]
+    assert (attacker["valid_asr"]["n"], attacker["valid_asr"]["value"]) == (len(right_clean), len(fooled) / len(right_clean))
+    assert attacker["integrity_rate"]["value"] == sum(i for i, _, _ in verdicts.values()) / 12
+    audited = [v for _, a, v in verdicts.values() if a and v is not None]
+    assert (attacker["label_valid_rate"]["n"], attacker["label_valid_rate"]["value"]) == (len(audited), sum(audited) / len(audited))
+    base_row = summary["payoff"]["accuracy"][0]
+    assert base_row[0]["value"] == sum(clean["base"].values()) / 12
+    assert base_row[4]["value"] == sum(attacked["base"].get(q, clean["base"][q]) for q in verdicts) / 12
+
+
+def test_everything_is_in_the_ledger_and_every_picture_beside_it(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = undisturbed
+    named = {name for (name,) in rows(out, "SELECT picture FROM edits")}
+    assert named == set(pictures(out))
+    stages = {name for (name,) in rows(out, "SELECT DISTINCT stage FROM edits")}
+    trained = {f"round{i}/{part}" for i in (1, 2) for part in ("attacker", "curriculum")}
+    assert stages == {"round0/candidates", *trained, *(f"evaluation/{o}" for o in ("reencoded", "bootstrap", "round1", "round2"))}
+    assert not rows(
+        out,
+        "SELECT 1 FROM edits LEFT JOIN verdicts v USING (stage, step, question_id, sample) WHERE v.stage IS NULL AND attacker != 'reencoded'",
+    )
+    for stage in ("round1/attacker", "round1/defender", "round2/attacker", "round2/defender"):
+        assert rows(out, f"SELECT count(*) FROM updates WHERE stage = '{stage}'") == [(3,)]
+
+
+def test_only_items_right_when_clean_are_attacked_and_taught(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = undisturbed
+    for number in (1, 2):
+        right = {q for (q,) in rows(out, f"SELECT question_id FROM answers WHERE stage = 'round{number - 1}/clean' AND right")}
+        attacked = {
+            q for (q,) in rows(out, f"SELECT question_id FROM edits WHERE stage IN ('round{number}/attacker', 'round{number}/curriculum')")
+        }
+        assert attacked <= right
+    held_out = {q for (q,) in rows(out, "SELECT id FROM questions WHERE split = 'held_out'")}
+    assert not held_out & {q for (q,) in rows(out, "SELECT question_id FROM edits WHERE stage NOT LIKE 'evaluation/%'")}
+
+
+def test_held_out_edits_of_all_attackers_start_from_the_same_noise(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = undisturbed
+    seeds = [
+        rows(out, f"SELECT question_id, seed FROM edits WHERE stage = 'evaluation/{o}' ORDER BY 1")
+        for o in ("bootstrap", "round1", "round2")
+    ]
+    assert seeds[0] == seeds[1] == seeds[2]
+
+
+def test_players_are_saved_as_plain_diffusers_and_transformers_load_them(undisturbed: tuple[Path, dict[str, Any]], players: Path) -> None:
+    out, _ = undisturbed
+    pipeline = diffusers.Flux2KleinPipeline.from_pretrained(players / "editor")
+    pipeline.load_lora_weights(out / "round2/attacker/editor")
+    assert pipeline.get_active_adapters()
+    AutoModelForImageTextToText.from_pretrained(out / "round2/defender/model")
+
+
+def test_a_finished_run_is_not_played_again_and_another_recipe_is_refused(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path
+) -> None:
+    out, summary = undisturbed
+    before = everything(out)
+    assert figures(play(game_recipe(players, questions), out)) == figures(summary)
+    assert everything(out) == before
+    with pytest.raises(RunError, match=r"selfplay\.rounds is 2 there and 3 here"):
+        play(game_recipe(players, questions, rounds=3), out)
+
+
+class CutOffError(Exception):
+    pass
+
+
+def cut_off_at(monkeypatch: pytest.MonkeyPatch, method: str, stage: str, call: int) -> None:
+    """Raise right after the ledger has taken the given call about a stage, in the midst of that stage."""
+    real, calls = getattr(Ledger, method), [0]
+
+    def record(self: Ledger, name: str, *arguments: Any, **options: Any) -> None:
+        real(self, name, *arguments, **options)
+        if name == stage:
+            calls[0] += 1
+            if calls[0] == call:
+                raise CutOffError
+
+    monkeypatch.setattr(Ledger, method, record)
+
+
+CUTS = [
+    ("record_answers", "round0/clean", 1),
+    ("record_edits", "round0/candidates", 1),
+    ("record_update", "round0/bootstrap", 3),
+    ("record_edits", "evaluation/bootstrap", 1),
+    ("record_verdicts", "round1/attacker", 1),
+    ("record_update", "round1/attacker", 3),
+    ("record_answers", "round1/curriculum", 1),
+    ("record_update", "round1/defender", 3),
+    ("record_answers", "evaluation/round1", 2),
+    ("record_update", "round2/defender", 1),
+    ("record_verdicts", "evaluation/round2", 2),
+]
+
+
+def test_cut_off_in_every_kind_of_stage_and_resumed(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path
+) -> None:
+    """One run, cut off eleven times, comes to the same figures, rows and pictures as the undisturbed one."""
+    out = tmp_path.resolve() / "run"
+    recipe = game_recipe(players, questions)
+    for method, stage, call in CUTS:
+        with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(CutOffError):
+            cut_off_at(monkeypatch, method, stage, call)
+            play(recipe, out)
+    whole, summary = undisturbed
+    assert figures(play(recipe, out)) == figures(summary)
+    assert everything(out) == everything(whole)
+    assert pictures(out) == pictures(whole)
+
+
+def test_another_seed_is_another_game(undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path) -> None:
+    """The clean arm, with another seed and an early end: no edit teaches the Defender, and the Attackers are judged all the same."""
+    changes = {
+        "selfplay": {"rounds": 1, "curriculum": {"clean_share": 1.0}, "plateau_patience": 1},
+        "attacker": {"algorithm": "diffusion_nft"},
+    }
+    recipe = game_recipe(players, questions, **changes).model_copy(update={"seed": 4})
+    summary = play(recipe, tmp_path)
+    assert rows(tmp_path, "SELECT count(*) FROM edits WHERE stage = 'round1/curriculum'") == [(0,)]
+    assert summary["rounds"][0]["curriculum"]["edits"] == 0
+    assert summary["rounds"][0]["attacker"]["algorithm"] == "diffusion_nft"
+    assert summary["rounds"][0]["attacker"]["valid_asr"]["n"] > 0
+    assert summary["warnings"] == []
+    assert {q for (q,) in rows(tmp_path, "SELECT id FROM questions WHERE split = 'held_out'")} != {
+        q for (q,) in rows(undisturbed[0], "SELECT id FROM questions WHERE split = 'held_out'")
+    }
+
+
+def test_an_attacker_that_finds_nothing_is_reported(players: Path, questions: Path, tmp_path: Path) -> None:
+    """No edit can pass: bootstrap without pairs, a curriculum without edits, groups without signal. The run ends and says so."""
+    recipe = game_recipe(
+        players, questions, rounds=1, judge={"integrity_threshold": 1.0, "model": None}, attacker={"steps": 2}, defender={"steps": 1}
+    )
+    screen = io.StringIO()
+    summary = run_game(recipe, tmp_path, Screen(Console(file=screen, width=300)))
+    for text in (
+        "round0/bootstrap: no candidate fooled the base Defender",
+        "round1/attacker: the Attacker found nothing",
+        "round1/attacker: no group of edits had a signal",
+        "round1/curriculum: no edit of the frozen Attacker was accepted",
+        "round1/defender: no edit was accepted for the curriculum",
+    ):
+        assert any(warning.startswith(text) for warning in summary["warnings"]), (text, summary["warnings"])
+        assert text in screen.getvalue()
+    assert summary["rounds"][0]["attacker"]["valid_asr"]["value"] == 0.0
+    accuracy = summary["payoff"]["accuracy"]
+    assert [row[2] for row in accuracy] == [row[0] for row in accuracy], "a rejected edit leaves the clean answer"
+
+
+def test_a_wrong_auditor_is_an_error_before_anything_is_played(players: Path, questions: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"evaluation\.audit"):
+        play(game_recipe(players, questions, evaluation={"audit": {"call": "small_game:no_such_function"}}), tmp_path)
+    assert not (tmp_path / "round0").exists()
+
+
+RUN = """
+import sys, yaml
+from pathlib import Path
+from sparring.config import Recipe
+from sparring.selfplay.loop import run_game
+run_game(Recipe.model_validate(yaml.safe_load(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
+"""
+
+KILLS = [  # stage, and what the ledger must show before the kill
+    ("round0/candidates", "SELECT count(*) FROM edits WHERE stage = 'round0/candidates'"),
+    ("round0/bootstrap", "SELECT count(*) FROM updates WHERE stage = 'round0/bootstrap'"),
+    ("evaluation/bootstrap", "SELECT count(*) FROM edits WHERE stage = 'evaluation/bootstrap'"),
+    ("round1/attacker", "SELECT max(0, count(*) - 2) FROM updates WHERE stage = 'round1/attacker'"),
+    ("round1/curriculum", "SELECT count(*) FROM edits WHERE stage = 'round1/curriculum'"),
+    ("round1/defender", "SELECT max(0, count(*) - 2) FROM updates WHERE stage = 'round1/defender'"),
+    ("round2/attacker", "SELECT count(*) FROM edits WHERE stage = 'round2/attacker'"),
+    ("evaluation/round2", "SELECT count(*) FROM edits WHERE stage = 'evaluation/round2'"),
+]
+
+
+def start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", RUN, str(recipe), str(out)], env=environment, stderr=subprocess.PIPE)
+
+
+def kill_inside(process: subprocess.Popen[bytes], out: Path, stage: str, query: str) -> None:
+    """SIGKILL once the ledger shows that the stage is under way; the process is stopped first, to make sure that it still is."""
+    while process.poll() is None:
+        try:
+            seen = rows(out, query)[0][0] if (out / "ledger.sqlite").exists() else 0
+        except sqlite3.OperationalError:
+            seen = 0
+        if seen:
+            process.send_signal(signal.SIGSTOP)
+            assert not (out / stage / "done.json").exists(), f"{stage} was over before it could be killed"
+            process.kill()
+            process.wait()
+            return
+        time.sleep(0.002)
+    assert process.stderr is not None
+    raise AssertionError(f"the run ended before {stage}: {process.stderr.read().decode()}")
+
+
+@pytest.mark.slow
+def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Path, tmp_path: Path) -> None:
+    """SIGKILL, eight times in one run, against a run that nobody disturbed; both in processes of their own."""
+    sizes = {"attacker": {"steps": 5}, "defender": {"steps": 5}, "bootstrap": {"candidates": 24, "steps": 12}, "evaluation": {"batch": 4}}
+    base = game_recipe(players, questions)
+    sections = {name: getattr(base, name).model_dump() | own for name, own in sizes.items()}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(json.loads(Recipe.model_validate(base.model_dump() | sections).model_dump_json())))
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = start(recipe, whole)
+    assert undisturbed.wait(timeout=500) == 0
+    for stage, query in KILLS:
+        kill_inside(start(recipe, out), out, stage, query)
+    last = start(recipe, out)
+    assert last.wait(timeout=500) == 0
+    assert figures(json.loads((out / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))
+    assert everything(out) == everything(whole)
+    assert pictures(out) == pictures(whole)
