@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+
 from small_checkpoints import tiny_flux2_klein
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
-
 from sparring.config import Recipe
 from sparring.data.records import Target, VisualQuestion
 from sparring.data.writer import write_questions

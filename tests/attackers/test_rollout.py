@@ -63,7 +63,9 @@ def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sam
     assert len(made.edits) == 4
     assert all(state.dtype == torch.float32 for state in [*made.states, made.old_logp_WB])
     for place in range(2):
-        logp, _, _ = replay_logp(editor, made, place, torch.tensor([3, 0]))
+        logp, mean, std = replay_logp(editor, made, place, torch.tensor([3, 0]))
+        fresh = (made.states[place + 1][[3, 0]] - mean) / std
+        assert fresh.std().item() == pytest.approx(1, abs=0.08)
         assert logp.requires_grad
         torch.testing.assert_close(torch.exp(logp - made.old_logp_WB[place, [3, 0]]), torch.ones(2), atol=1e-4, rtol=0)
     again = roll_out(editor, conditions, rows[1:2], seeds[1:2], steps=5, chance=chance)

@@ -183,7 +183,7 @@ def test_a_state_of_other_weights_or_a_damaged_one_is_an_error(folder: Path, tmp
         trainer.load(tmp_path)
 
 
-def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor: FlowEditor) -> None:
+def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, seen = settings(algorithm="diffusion_nft", group_size=3), []
     trainer = AttackerTrainer(editor, chosen, seed=2)
     images = [*pictures(1), *pictures(1, (72, 64)), *pictures(1)]
@@ -192,7 +192,17 @@ def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor
         seen.extend(edits)
         return redness(edits)
 
+    rows: list[list[int]] = []
+    original = trainer_module.roll_out
+
+    def spying(*args: object, **kwargs: object) -> object:
+        made = original(*args, **kwargs)  # type: ignore[arg-type]
+        rows.append(made.rows_B.tolist())
+        return made
+
+    monkeypatch.setattr(trainer_module, "roll_out", spying)
     trainer.update(questions(3), images, reward, 0)
+    assert rows == [[0, 0, 0, 1, 1, 1], [0, 0, 0]]  # a group is edits of the same picture with the same instruction
     assert [[edit.size for edit in group] for group in seen] == [[(64, 64)] * 3, [(72, 64)] * 3, [(64, 64)] * 3]
     alone, single = [], AttackerTrainer(load_editor(Path(editor.pipeline.config._name_or_path)), chosen, seed=2)
     single.update(questions(3)[2:], images[2:], lambda edits: alone.extend(edits) or redness(edits), 0)

@@ -5,7 +5,7 @@ Everything goes through the real Ledger and Stage, and the figures of `summary.j
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ RECIPE: dict[str, Any] = {
     "name": "arena",
     "description": "A made-up run for developing the report.",
     "seed": 0,
+    "data": {"held_out": 48},
     "attacker": {"model": "zoo/editor", "algorithm": "diffusion_nft", "steps": 30},
     "defender": {"model": "zoo/defender", "algorithm": "dapo", "steps": 30, "prompt": "{question}\n{options}"},
     "selfplay": {"rounds": 3},
@@ -43,6 +44,7 @@ class FakeRun:
         self.ledger = Ledger(self.out)
         self.scenes: dict[str, Scene] = {}
         self.questions = [self._question(i) for i in range(held_out)]
+        self.suffix = ""  # ends every reply
         self.right: dict[tuple[str, str], list[bool | None]] = {}
         self.verdicts: dict[str, list[Verdict]] = {}
 
@@ -62,9 +64,9 @@ class FakeRun:
 
     def data(self) -> None:
         self.ledger.record_questions("held_out", self.questions)
-        self._done("data", {"files": ["train.jsonl", "held_out.jsonl"]})
+        self.done("data", {"files": ["train.jsonl", "held_out.jsonl"]})
 
-    def _done(self, name: str, result: dict[str, Any]) -> None:
+    def done(self, name: str, result: dict[str, Any]) -> None:
         stage = Stage(self.out, name, self.ledger)
         stage.begin()
         stage.finish(result)
@@ -77,7 +79,7 @@ class FakeRun:
         for step in range(steps):
             along = step / max(1, self.steps - 1)
             values = {
-                "reward_mean": 0.25 + 0.4 * along ** 0.6 + self.rng.normal(0, 0.03),
+                "reward_mean": 0.25 + 0.4 * along**0.6 + self.rng.normal(0, 0.03),
                 "reward_std": 0.3 + self.rng.normal(0, 0.02),
                 "intact": 0.93 - 0.05 * along + self.rng.normal(0, 0.02),
                 "accepted": 0.85 - 0.05 * along + self.rng.normal(0, 0.02),
@@ -86,6 +88,8 @@ class FakeRun:
                 "loss": 0.02 * (1 - 0.6 * along) + self.rng.normal(0, 0.001),
                 "grad_norm": 1 + self.rng.normal(0, 0.2),
                 "kept_groups": 32.0,
+                "thrown_high": float(self.rng.integers(4, 12)) + 20 * along,
+                "thrown_low": float(self.rng.integers(0, 8)) * (1 - along),
                 "rollouts": 512.0,
                 "clip_fraction": 0.01 + self.rng.normal(0, 0.002),
                 "length_mean": 11 + self.rng.normal(0, 0.3),
@@ -129,7 +133,9 @@ class FakeRun:
         handle.finish({})
 
     def _play(self, defender: str, opponent: str) -> None:
-        strength = {"clean": 0.0, "reencoded": 0.02, "bootstrap": 0.12}.get(opponent, 0.25 + 0.05 * int(opponent[-1]) if opponent[-1].isdigit() else 0)
+        strength = {"clean": 0.0, "reencoded": 0.02, "bootstrap": 0.12}.get(
+            opponent, 0.25 + 0.05 * int(opponent[-1]) if opponent[-1].isdigit() else 0
+        )
         defence = 0 if defender == "base" else 0.25 * int(defender[-1])
         chance = CLEAN_ACCURACY - strength * (1 - defence)
         answers, played = [], list[bool | None]()
@@ -143,7 +149,9 @@ class FakeRun:
             letter = question.answer if right else wrong[int(self.rng.integers(len(wrong)))]
             option = question.options["ABCDEFGH".index(letter)]
             seen = ", ".join(f"{t.name} {t.box[0] // 8 + 1} {t.box[1] // 8 + 1}" for t in question.targets) or "nothing of that name"
-            answers.append(Answer(question.id, defender, f"{seen}, {option} \\boxed{{{letter}}}", letter, "boxed", right, None, 12))
+            answers.append(
+                Answer(question.id, defender, f"{seen}, {option} \\boxed{{{letter}}}{self.suffix}", letter, "boxed", right, None, 12)
+            )
             played.append(right)
         self.right[defender, opponent] = played
         stage = Stage(self.out, f"evaluation/{opponent}/{defender}", self.ledger)
@@ -198,12 +206,34 @@ class FakeRun:
 
 
 ATTACKER = ("reward_mean", "reward_std", "dead_groups", "loss", "grad_norm", "intact", "accepted", "fooled")
-DEFENDER = ("reward_mean", "kept_groups", "rollouts", "clip_fraction", "length_mean", "ratio_first", "loss", "grad_norm")
+DEFENDER = (
+    "reward_mean",
+    "kept_groups",
+    "thrown_high",
+    "thrown_low",
+    "rollouts",
+    "clip_fraction",
+    "length_mean",
+    "ratio_first",
+    "loss",
+    "grad_norm",
+)
 
 
-def write_fake_run(out: Path, *, held_out: int = 48, rounds: int = 3, until_round: int | None = None, steps: int = 30, seed: int = 0) -> FakeRun:
-    """A run of `rounds` rounds; with `until_round` it was cut off in the Defender's phase of that round (0: after the bootstrap)."""
+def write_fake_run(
+    out: Path,
+    *,
+    held_out: int = 48,
+    rounds: int = 3,
+    until_round: int | None = None,
+    steps: int = 30,
+    seed: int = 0,
+    alter: Callable[[FakeRun], object] | None = None,
+) -> FakeRun:
+    """A run of `rounds` rounds; with `until_round` it was cut off in the Defender's phase of that round (0: after the bootstrap). `alter` may change the questions and replies before anything is written."""
     run = FakeRun(out, held_out=held_out, rounds=rounds, steps=steps, seed=seed)
+    if alter is not None:
+        alter(run)
     run.data()
     run.train("round0/bootstrap", metrics=("loss", "grad_norm"), candidates=512, accepted=430, effective=61, pairs=61, warnings=[])
     run.evaluate(["clean", "reencoded", "bootstrap"], ["base"])
@@ -213,19 +243,22 @@ def write_fake_run(out: Path, *, held_out: int = 48, rounds: int = 3, until_roun
             break
         run.train(f"round{i}/attacker", metrics=ATTACKER, updates=steps, ended_early=False, warnings=[])
         warnings = ["no edit of the frozen Attacker was accepted"] if i == 2 else []
-        run._done(f"round{i}/curriculum", {"edits": 512, "accepted": 431 if i != 2 else 0, "effective": 180, "warnings": warnings})
+        run.done(f"round{i}/curriculum", {"edits": 512, "accepted": 431 if i != 2 else 0, "effective": 180, "warnings": warnings})
         if until_round == i:
             run.train(f"round{i}/defender", metrics=DEFENDER, steps=steps // 2, finish=False)
             break
-        run.train(f"round{i}/defender", metrics=DEFENDER, rollouts=512 * steps, kept_groups=32 * steps, updates=steps, ended_early=False, warnings=[])
+        run.train(
+            f"round{i}/defender",
+            metrics=DEFENDER,
+            rollouts=512 * steps,
+            kept_groups=32 * steps,
+            updates=steps,
+            ended_early=False,
+            warnings=[],
+        )
         names.append(f"round{i}")
         run.evaluate(["clean", "reencoded", "bootstrap", *names[1:]], names)
     if until_round is None:
         run.summarise()
     run.ledger.close()
     return run
-
-
-def renamed(question: VisualQuestion, **changes: Any) -> VisualQuestion:
-    """A question with some fields changed."""
-    return replace(question, **changes)

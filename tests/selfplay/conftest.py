@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from small_game import write_game_questions, write_players
 
 

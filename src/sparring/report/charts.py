@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from sparring.data.records import Target
 
 Style = Literal["accent", "ink", "soft"]
 Point = tuple[float, float]
@@ -106,11 +109,13 @@ def span_of(series: Sequence[Series], *, floor: float | None = None, ceiling: fl
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """Running mean of y over the `WINDOW` points around each; gaps are left out of the mean and stay gaps."""
-    result = []
-    for i, (x, y) in enumerate(points):
-        around = [v for _, v in points[max(0, i - WINDOW // 2) : i + WINDOW // 2 + 1] if math.isfinite(v)]
-        result.append((x, sum(around) / len(around) if around and math.isfinite(y) else math.nan))
+    """Running mean of y over the `WINDOW` points around each. A gap stays a gap, and no mean reaches across one: it may part two phases."""
+    result: list[Point] = []
+    for finite, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
+        own = list(run)
+        for i, (x, y) in enumerate(own):
+            around = [v for _, v in own[max(0, i - WINDOW // 2) : i + WINDOW // 2 + 1]]
+            result.append((x, sum(around) / len(around) if finite else y))
     return result
 
 
@@ -144,7 +149,9 @@ def curves(
         else:
             frame.line(one.points, one.style)
     if named:
-        _labels(frame, [(one.name, (smoothed(one.points) if len(one.points) >= SMOOTHED_FROM else one.points), one.style) for one in series])
+        _labels(
+            frame, [(one.name, (smoothed(one.points) if len(one.points) >= SMOOTHED_FROM else one.points), one.style) for one in series]
+        )
     return frame.svg(label)
 
 
@@ -159,7 +166,10 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> None:
         frame.add('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', frame.x(value), bottom + 14, number(value))
     frame.add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, bottom, bottom)
     frame.add(
-        '<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>', (frame.left + frame.width - frame.right) / 2, frame.height - 4, x_label
+        '<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>',
+        (frame.left + frame.width - frame.right) / 2,
+        frame.height - 4,
+        x_label,
     )
     frame.add('<text class="name" x="0" y="10">{}</text>', y_label)
 
@@ -170,16 +180,18 @@ def _labels(frame: Frame, lines: Sequence[tuple[str, Sequence[Point], str]]) -> 
     for name, points, style in lines:
         finite = [y for _, y in points if math.isfinite(y)]
         if finite:
-            ends.append([frame.y(finite[-1]), name, style])
-    ends.sort(key=lambda end: float(end[0]))
-    for above, below in zip(ends, ends[1:], strict=False):
-        below[0] = max(float(below[0]), float(above[0]) + 12)
-    overflow = max(0.0, float(ends[-1][0]) - (frame.height - frame.bottom)) if ends else 0.0
-    for y, name, style in ends:
-        frame.add('<text class="end {}" x="{}" y="{}">{}</text>', style, frame.width - frame.right + 6, float(y) - overflow + 3.5, name)
+            ends.append((frame.y(finite[-1]), name, style))
+    placed: list[float] = []
+    for y, _, _ in sorted(ends):
+        placed.append(max(y, placed[-1] + 12) if placed else y)
+    overflow = max(0.0, placed[-1] - (frame.height - frame.bottom)) if placed else 0.0
+    for y, (_, name, style) in zip(placed, sorted(ends), strict=True):
+        frame.add('<text class="end {}" x="{}" y="{}">{}</text>', style, frame.width - frame.right + 6, y - overflow + 3.5, name)
 
 
-def progress_chart(names: Sequence[str], lines: Mapping[str, Sequence[Whisker]], styles: Mapping[str, Style], *, label: str, x_label: str, y_label: str) -> Markup:
+def progress_chart(
+    names: Sequence[str], lines: Mapping[str, Sequence[Whisker]], styles: Mapping[str, Style], *, label: str, x_label: str, y_label: str
+) -> Markup:
     """Accuracy against the Defenders in order, one line an opponent, each value with its interval."""
     lows = [w.low for whiskers in lines.values() for w in whiskers]
     floor = max(0.0, math.floor(min(lows, default=0.0) * 10) / 10)
@@ -192,18 +204,31 @@ def progress_chart(names: Sequence[str], lines: Mapping[str, Sequence[Whisker]],
     frame.add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, bottom, bottom)
     for place, name in enumerate(names):
         frame.add('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', frame.x(place), bottom + 16, name)
-    frame.add('<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>', (frame.left + frame.width - frame.right) / 2, frame.height - 6, x_label)
+    frame.add(
+        '<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>',
+        (frame.left + frame.width - frame.right) / 2,
+        frame.height - 6,
+        x_label,
+    )
     frame.add('<text class="name" x="0" y="10">{}</text>', y_label)
     for shift, (name, whiskers) in enumerate(lines.items()):
         style, off = styles[name], (shift - (len(lines) - 1) / 2) * 0.045
         for w in whiskers:
             x = frame.x(w.place + off)
-            frame.add('<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>', style, x, x, frame.y(100 * w.low), frame.y(100 * w.high))
+            frame.add(
+                '<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>', style, x, x, frame.y(100 * w.low), frame.y(100 * w.high)
+            )
         frame.line([(w.place + off, 100 * w.value) for w in whiskers], f"{style} whole")
         for w in whiskers:
             frame.add(
                 '<circle class="dot {}" cx="{}" cy="{}" r="3.5"><title>{}: {}</title></circle>',
-                *(style, frame.x(w.place + off), frame.y(100 * w.value), name, f"{100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})"),
+                *(
+                    style,
+                    frame.x(w.place + off),
+                    frame.y(100 * w.value),
+                    name,
+                    f"{100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})",
+                ),
             )
     _labels(frame, [(name, [(w.place, 100 * w.value) for w in whiskers], styles[name]) for name, whiskers in lines.items()])
     return frame.svg(label)
@@ -219,19 +244,27 @@ def interval_bar(difference: Mapping[str, Any], extent: tuple[float, float], lab
     frame.add('<text class="tick" x="{}" y="31" text-anchor="middle">0</text>', zero)
     for tick in ticks(*extent, wanted=3):
         if tick != 0:
-            frame.add('<text class="tick" x="{}" y="31" text-anchor="middle">{}</text>', frame.x(tick), f"{100 * tick:+.0f}".replace("-", "\u2212"))
+            frame.add(
+                '<text class="tick" x="{}" y="31" text-anchor="middle">{}</text>',
+                frame.x(tick),
+                f"{100 * tick:+.0f}".replace("-", "\u2212"),
+            )
     if value is not None and low is not None and high is not None:
         frame.add('<line class="range" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.x(low), frame.x(high), middle, middle)
         frame.add('<circle class="dot accent" cx="{}" cy="{}" r="5"/>', frame.x(value), middle)
     return frame.svg(label)
 
 
-def boxes(targets: Sequence[Any], width: int, height: int) -> Markup:
+def boxes(targets: Sequence[Target], width: int, height: int) -> Markup:
     """The targets' boxes as an overlay for a picture of that size in pixels."""
     drawn = Markup("").join(
         Markup('<rect x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-            t.box[0], t.box[1], t.box[2] - t.box[0], t.box[3] - t.box[1], escape(t.name)
+            t.box[0], t.box[1], t.box[2] - t.box[0], t.box[3] - t.box[1], t.name
         )
         for t in targets
     )
-    return Markup('<svg class="boxes" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">').format(width, height) + drawn + Markup("</svg>")
+    return (
+        Markup('<svg class="boxes" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">').format(width, height)
+        + drawn
+        + Markup("</svg>")
+    )

@@ -14,8 +14,12 @@ ON_NIGHT: Stops = ("#22272b", "#1d5f68", "#3fa9a6", "#b5efe2")
 HEAT: Stops = ("#101519", "#17505a", "#3fa9a6", "#f4f0d8")
 """For difference pictures: nothing changed is nearly black."""
 
-_TO_LMS = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]])
-_TO_LAB = np.array([[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]])
+_TO_LMS = np.array(
+    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]]
+)
+_TO_LAB = np.array(
+    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]]
+)
 
 
 def ramp(values: NDArray[np.floating], stops: Stops) -> NDArray[np.uint8]:
@@ -33,8 +37,8 @@ def color_of(value: float, stops: Stops) -> str:
 
 
 def ink_on(color: str) -> str:
-    """Near-black or white, whichever reads better on a hex colour (WCAG contrast)."""
-    return max(("#111416", "#ffffff"), key=lambda ink: contrast(ink, color))
+    """Near-black or white, whichever reads better on a hex colour; the contrast (WCAG) is then at least 4.5."""
+    return max(("#050506", "#ffffff"), key=lambda ink: contrast(ink, color))
 
 
 def contrast(a: str, b: str) -> float:

@@ -37,7 +37,9 @@ def choose(exhibits: Sequence[Exhibit], most: int = MOST_ITEMS) -> list[Exhibit]
     Only items that the base Defender gets right on the clean picture. The order within a kind is that of a hash, so nobody picked;
     what one kind lacks, the others fill.
     """
-    kinds: dict[Outcome, list[Exhibit]] = {outcome: _in_turns([e for e in exhibits if e.clean_right and e.outcome == outcome]) for outcome in OUTCOMES}
+    kinds: dict[Outcome, list[Exhibit]] = {
+        outcome: _in_turns([e for e in exhibits if e.clean_right and e.outcome == outcome]) for outcome in OUTCOMES
+    }
     chosen = {outcome: kinds[outcome][: round(SHARES[outcome] * most)] for outcome in OUTCOMES}
     for outcome in OUTCOMES:
         room = most - sum(len(some) for some in chosen.values())

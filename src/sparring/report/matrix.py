@@ -37,7 +37,9 @@ class HeatMap:
     @property
     def legend(self) -> tuple[Cell, ...]:
         """Patches from the low end of the scale to the high one."""
-        return tuple(_cell({"value": v, "n": 0}, "", self.low, self.high) for v in (self.low + (self.high - self.low) * i / 8 for i in range(9)))
+        return tuple(
+            _cell({"value": v, "n": 0}, "", self.low, self.high) for v in (self.low + (self.high - self.low) * i / 8 for i in range(9))
+        )
 
 
 def heat_map(defenders: Sequence[str], opponents: Sequence[str], table: Table, kind: str, *, low: float | None = None) -> HeatMap:
@@ -59,4 +61,6 @@ def _cell(rate: Mapping[str, Any] | None, title: str, low: float, high: float) -
     share = (value - low) / (high - low)
     light, dark = color_of(share, ON_PAPER), color_of(share, ON_NIGHT)
     style = f"--l:{light};--li:{ink_on(light)};--d:{dark};--di:{ink_on(dark)}"
-    return Cell(percent(value)[:-2], interval(rate), f"{title} {percent(value)}, 95 % interval {interval(rate)}, n = {rate['n']}", style, value)
+    return Cell(
+        percent(value)[:-2], interval(rate), f"{title} {percent(value)}, 95 % interval {interval(rate)}, n = {rate['n']}", style, value
+    )

@@ -27,9 +27,11 @@ def write_report(out: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("sparring.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        name: getattr(numbers, name) for name in ("percent", "points", "interval", "points_interval", "count", "duration", "player", "algorithm")
+    filters = {
+        name: getattr(numbers, name)
+        for name in ("percent", "points", "interval", "points_interval", "count", "duration", "player", "algorithm")
     }
+    environment.filters.update(filters)
     environment.globals["boxes"] = boxes
     style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
     text = environment.get_template("report.html.j2").render(style=style, **_contents(run))
@@ -45,8 +47,8 @@ def _contents(run: Run) -> dict[str, Any]:
     payoff = run.payoff
     hung, notes = hang(choose(run.exhibits))
     gains = _gains(summary.get("gains", {}), run)
-    accuracy, asr = payoff.get("accuracy"), payoff.get("valid_asr")
-    played = bool(accuracy) and any(cell for row in accuracy for cell in row)
+    accuracy, asr = payoff.get("accuracy") or [], payoff.get("valid_asr")
+    played = any(cell for row in accuracy for cell in row)
     names = payoff.get("defenders", []), payoff.get("opponents", [])
     return {
         "run": run,
@@ -58,7 +60,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "gains": gains,
         "headline": _headline(gains, run.summary is not None),
         "progress": _progress(payoff) if played else None,
-        "heat": heat_map(*names, accuracy, "accuracy") if accuracy and played else None,
+        "heat": heat_map(*names, accuracy, "accuracy") if played else None,
         "worst": payoff.get("worst_case"),
         "asr": heat_map(names[0], *_attacked(names[1], asr), "valid attack success", low=0.0) if asr else None,
         "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
@@ -87,7 +89,10 @@ def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
     meanings = {
         "robust": ("Robust gain", f"accuracy of the {last} Defender less that of the base one, both under the {last} Attacker"),
         "clean": ("Clean gain", "the same difference on untouched pictures: what robustness cost"),
-        "attacker": ("Attacker’s gain", f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the base Defender"),
+        "attacker": (
+            "Attacker’s gain",
+            f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the base Defender",
+        ),
     }
     ends = [end for gain in gains.values() for end in (*gain["ci95"], gain["value"]) if end is not None]
     extent = min([0.0, *ends]) - 0.03, max([0.0, *ends]) + 0.03
@@ -168,7 +173,7 @@ def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]]) -> tuple
 
 def _round(run: Run, number: int) -> dict[str, Any]:
     """What a round's card shows, from the summary where it is there and from the stages' results before that."""
-    known = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
+    known: Mapping[str, Any] = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
     stages = {part: run.stages.get(f"round{number}/{part}") for part in ("attacker", "curriculum", "defender")}
     results = {part: dict(row.result) if row else {} for part, row in stages.items()}
     attacker, defender = results["attacker"] | known.get("attacker", {}), results["defender"] | known.get("defender", {})

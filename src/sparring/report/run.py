@@ -119,7 +119,9 @@ def read_run(out: Path) -> Run:
     out = out.resolve()
     ledger, recipe_path, summary_path = out / "ledger.sqlite", out / "recipe.yaml", out / "summary.json"
     if not ledger.is_file() and not recipe_path.is_file() and not summary_path.is_file():
-        raise RunError(f"{out} holds no run: none of recipe.yaml, ledger.sqlite and summary.json is there. Name the folder given to `sparring run --out`.")
+        raise RunError(
+            f"{out} holds no run: none of recipe.yaml, ledger.sqlite and summary.json is there. Name the folder given to `sparring run --out`."
+        )
     recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
     recipe, summary = _recipe(recipe_path, recipe_text), _summary(summary_path)
     if not ledger.is_file():
@@ -128,7 +130,8 @@ def read_run(out: Path) -> Run:
     try:
         with closing(_open(ledger)) as db:
             stages = {
-                row["name"]: StageRow(row["status"], row["seconds"], json.loads(row["result"])) for row in db.execute("SELECT * FROM stages")
+                row["name"]: StageRow(row["status"], row["seconds"], json.loads(row["result"]))
+                for row in db.execute("SELECT * FROM stages")
             }
             histories: dict[str, list[tuple[int, dict[str, Any]]]] = {}
             for row in db.execute("SELECT * FROM updates ORDER BY stage, step"):

@@ -18,8 +18,14 @@ LABELS = {
     "reward_mean": "mean reward",
     "reward_std": "spread of the reward in a group",
     "dead_groups": "groups without signal (share)",
-    "kept_groups": "groups with signal, kept",
-    "thrown_groups": "groups without signal, thrown",
+    "kept_groups": "kept",
+    "thrown_high": "all right",
+    "thrown_low": "all wrong",
+    "surplus_groups": "groups sampled beyond need",
+    "right_mean": "right answers (share)",
+    "unparsed": "replies without an answer (share)",
+    "finished": "replies that ended by themselves (share)",
+    "broken": "updates left out: loss not finite",
     "length_mean": "tokens in a reply",
     "loss": "loss",
     "grad_norm": "gradient norm",
@@ -68,21 +74,35 @@ def players(run: Run) -> list[Player]:
     bootstrap = run.histories.get("round0/bootstrap", [])
     found = []
     if bootstrap:
-        strip = _strip("Loss of the fine-tuning", "Falling means that the editor learns to draw the distractors that worked.", [bootstrap], ["loss"], ["Bootstrap"])
+        strip = _strip(
+            "Loss of the fine-tuning",
+            "Falling means that the editor learns to draw the distractors that worked.",
+            [bootstrap],
+            ["loss"],
+            ["Bootstrap"],
+        )
         found.append(Player("Bootstrap", (strip,), ()))
     titles = [f"Round {i}" for i in range(1, run.rounds + 1)]
     found.append(
         Player(
             "Attacker",
             (
-                _strip("Reward", "Higher means that more edits pass the gate and push the frozen Defender off the right answer.", attacker, ["reward_mean"], titles),
+                _strip(
+                    "Reward",
+                    "Higher means that more edits pass the gate and push the frozen Defender off the right answer.",
+                    attacker,
+                    ["reward_mean"],
+                    titles,
+                ),
                 _strip(
                     "What became of its edits",
                     "Shares of an update’s edits: targets intact, the whole gate passed, gate passed and Defender fooled. Fooled should rise while accepted stays up.",
                     attacker,
                     ["intact", "accepted", "fooled"],
                     titles,
-                    shares=True,
+                    y_label="share of edits",
+                    floor=0.0,
+                    ceiling=1.0,
                 ),
             ),
             _others(attacker, {"reward_mean", "intact", "accepted", "fooled"}),
@@ -92,10 +112,24 @@ def players(run: Run) -> list[Player]:
         Player(
             "Defender",
             (
-                _strip("Reward", "Higher means more right answers in the asked form, on a mix of accepted edits and clean pictures.", defender, ["reward_mean"], titles),
-                _strip("Groups with signal", "Groups whose replies differ in reward; only these teach. Few are left when the Defender has learned what the edits can teach.", defender, ["kept_groups"], titles, floor=0.0),
+                _strip(
+                    "Reward",
+                    "Higher means more right answers in the asked form, on a mix of accepted edits and clean pictures.",
+                    defender,
+                    ["reward_mean"],
+                    titles,
+                ),
+                _strip(
+                    "What became of the groups",
+                    "Only groups whose replies differ in reward teach (kept). When nearly all are right, the Defender has learned what these edits can teach.",
+                    defender,
+                    ["thrown_high", "thrown_low", "kept_groups"],
+                    titles,
+                    y_label="groups",
+                    floor=0.0,
+                ),
             ),
-            _others(defender, {"reward_mean", "kept_groups"}),
+            _others(defender, {"reward_mean", "thrown_high", "thrown_low", "kept_groups"}),
         )
     )
     return found
@@ -111,17 +145,28 @@ def _values(history: History, metric: str, offset: int = 0) -> tuple[tuple[float
 
 
 def _strip(
-    title: str, note: str, phases: Sequence[History], metrics: Sequence[str], titles: Sequence[str], *, shares: bool = False, floor: float | None = None
+    title: str,
+    note: str,
+    phases: Sequence[History],
+    metrics: Sequence[str],
+    titles: Sequence[str],
+    *,
+    y_label: str | None = None,
+    floor: float | None = None,
+    ceiling: float | None = None,
 ) -> Strip:
     styles: tuple[Style, ...] = ("soft", "ink", "accent") if len(metrics) > 1 else ("accent",)
     series = [[Series(LABELS[m], _values(phase, m), style) for m, style in zip(metrics, styles, strict=True)] for phase in phases]
-    y_range = span_of([one for own in series for one in own], floor=0.0 if shares else floor, ceiling=1.0 if shares else None)
+    y_range = span_of([one for own in series for one in own], floor=floor, ceiling=ceiling)
     last = max((x for own in series for one in own for x, _ in one.points), default=1.0)
-    y_label = "share of edits" if shares else LABELS[metrics[0]]
     panels = []
     for own, name in zip(series, titles, strict=True):
         drawn = any(one.finite for one in own)
-        chart = curves(own, label=f"{name}: {title}", y_range=y_range, x_range=(1.0, max(last, 2.0)), y_label=y_label) if drawn else None
+        chart = (
+            curves(own, label=f"{name}: {title}", y_range=y_range, x_range=(1.0, max(last, 2.0)), y_label=y_label or LABELS[metrics[0]])
+            if drawn
+            else None
+        )
         panels.append(Panel(name, chart))
     return Strip(title, note, tuple(panels))
 
@@ -142,6 +187,14 @@ def _others(phases: Sequence[History], shown: set[str]) -> tuple[Panel, ...]:
             offset += max((step + 1 for step, _ in phase), default=0)
         one, label = Series(name, tuple(points), "ink"), LABELS.get(name, name.replace("_", " "))
         if one.finite:
-            chart = curves([one], label=label, y_range=span_of([one]), x_range=(1.0, max(offset, 2.0)), y_label="", x_label="update, all rounds", breaks=breaks)
+            chart = curves(
+                [one],
+                label=label,
+                y_range=span_of([one]),
+                x_range=(1.0, max(offset, 2.0)),
+                y_label="",
+                x_label="update, all rounds",
+                breaks=breaks,
+            )
             panels.append(Panel(label, chart))
     return tuple(panels)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,12 @@ ANGLES = (-15.0, -5.0, 5.0, 15.0)
 SMALLEST, LARGEST, STEEPEST = 13.0, 28.0, 23.0
 EDGE = 2  # free pixels kept around a sprite on its canvas, for the ring in which the background is seen
 POSES = 2 * len(ANGLES)
-REACH = 5.0  # pixels from a guess within which another thing is a rival for the same place
-FAINT = 20.0  # nats below which the coarse pass has seen nothing
+REACH = 8.0  # pixels from a guess within which another thing may be a rival for its place
+SHARED = 0.35  # part of a box from which another one claims the same place
+FAINT = 12.0  # nats below which the coarse pass has seen nothing
 GUESSES, FEW, MOST = 14, 4, 10  # guesses that are fitted in a round over all names; over a few names, for each; objects in a picture
-LIKELY, PLAIN = 0.7, 0.96  # explained shares from which a fit may be a thing, and from which it is one beyond doubt
+# Explained shares: below which a first fit is not worth improving, from which a fit may be a thing, from which it is one beyond doubt.
+HOPELESS, LIKELY, PLAIN = 0.3, 0.7, 0.96
 COARSE_NOISE, NOISE = 18.0, 6.0  # grey levels that a sprite may leave unexplained, in each pass
 TONES = torch.tensor(list(COLORS.values()), dtype=torch.float32)
 _render = placed.__wrapped__  # the fit asks for thousands of different sprites: they would only flush the renderer's cache
@@ -58,7 +61,8 @@ class Fit:
 class _Bank:
     """Sprites of one size on one canvas of side K at half resolution, in rows G. Colour c of a sprite is `tone_c * F + H`.
 
-    maps_RK: a^2, a F and the ring (sum 1), one after the other, 3 G rows; own_GK: a H, the three channels side by side.
+    maps_RK: a, a (1 - a), a F and the ring in which the background is seen (sum 1), one after the other, 4 G rows; own_GK: a H, the three channels
+    side by side. sums_GS: the sums of a, a (1 - a)^2 and a (1 - a) F; own_sums_GC: of a (1 - a) H; square_GT: of a |sprite|^2 in each colour T.
     """
 
     side: int
@@ -66,8 +70,9 @@ class _Bank:
     poses: tuple[tuple[float, bool, int, int], ...]  # angle, mirror, width, height in pixels
     maps_RK: Tensor
     own_GK: Tensor
-    area_G: Tensor
-    square_GC: Tensor  # |a-weighted sprite|^2 in each colour
+    sums_GS: Tensor
+    own_sums_GC: Tensor
+    square_GT: Tensor
 
 
 def _half(canvas: Array) -> Array:
@@ -78,8 +83,8 @@ def _half(canvas: Array) -> Array:
 def _bank(name: str, size: float) -> _Bank:
     """The sprites of one name at one size."""
     side = math.ceil((size * 1.23 + 2 * EDGE) / 2)
-    maps: dict[str, list[Array]] = {"square": [], "shade": [], "ring": [], "own": []}
-    poses, areas, squares = [], [], []
+    maps: list[Array] = []
+    owns, poses, sums, own_sums, squares = [], [], [], [], []
     tones = TONES.numpy()
     for mirror in (False, True):
         for angle in ANGLES:
@@ -93,31 +98,37 @@ def _bank(name: str, size: float) -> _Bank:
             shade = ((white[..., 1] - red[..., 1]) / step[0] + (white[..., 2] - red[..., 2]) / step[1]) / 2
             own = white[..., :3] - shade[..., None] * tones[-1]
             ring = np.clip(_widened(alpha) - alpha, 0, 1) * (alpha < 0.3)
-            maps["square"].append(alpha**2)
-            maps["shade"].append(alpha * shade)
-            maps["ring"].append(ring / ring.sum())
-            maps["own"].append((alpha[..., None] * own).transpose(2, 0, 1))
+            edge = alpha * (1 - alpha)
+            maps.append(np.stack([alpha, edge, alpha * shade, ring / ring.sum()]))
+            owns.append((alpha[..., None] * own).transpose(2, 0, 1))
+            sums.append([alpha.sum(), (edge * (1 - alpha)).sum(), (edge * shade).sum()])
+            own_sums.append((edge[..., None] * own).sum((0, 1)))
+            squares.append([(alpha[..., None] * (shade[..., None] * tone + own) ** 2).sum() for tone in tones])
             poses.append((angle, mirror, width, height))
-            areas.append((alpha**2).sum())
-            squares.append([((shade[..., None] * tone + own) ** 2).sum() for tone in tones])
-    stack = {key: torch.from_numpy(np.stack(value)).flatten(1) for key, value in maps.items()}
-    rows = torch.cat([stack["square"], stack["shade"], stack["ring"]])
-    return _Bank(side, (name,) * len(poses), tuple(poses), rows, stack["own"], torch.tensor(areas), torch.tensor(np.array(squares), dtype=torch.float32))
+    return _Bank(
+        side,
+        (name,) * len(poses),
+        tuple(poses),
+        torch.from_numpy(np.stack(maps, axis=1)).flatten(2).flatten(0, 1),
+        torch.from_numpy(np.stack(owns)).flatten(1),
+        *(torch.from_numpy(np.array(numbers, dtype=np.float32)) for numbers in (sums, own_sums, squares)),
+    )
 
 
 @cache
 def _banks(names: tuple[str, ...], size: float) -> _Bank:
     """The sprites of several names at one size."""
     banks = [_bank(name, size) for name in names]
-    thirds = [bank.maps_RK.chunk(3) for bank in banks]
+    parts = [bank.maps_RK.chunk(4) for bank in banks]
     return _Bank(
         banks[0].side,
         tuple(name for bank in banks for name in bank.names),
         tuple(pose for bank in banks for pose in bank.poses),
-        torch.cat([third[i] for i in range(3) for third in thirds]),
+        torch.cat([part[i] for i in range(4) for part in parts]),
         torch.cat([bank.own_GK for bank in banks]),
-        torch.cat([bank.area_G for bank in banks]),
-        torch.cat([bank.square_GC for bank in banks]),
+        torch.cat([bank.sums_GS for bank in banks]),
+        torch.cat([bank.own_sums_GC for bank in banks]),
+        torch.cat([bank.square_GT for bank in banks]),
     )
 
 
@@ -126,8 +137,11 @@ def _widened(alpha: Array) -> Array:
     return np.max([padded[y : y + alpha.shape[0], x : x + alpha.shape[1]] for y in range(3) for x in range(3)], axis=0)
 
 
-def _screen(pixels: Array, names: tuple[str, ...], most: int, around: tuple[float, float] | None = None) -> list[Fit]:
-    """The coarse pass: at most `most` guesses, best first; with `around` only those whose middle is within REACH pixels of that point."""
+def _screen(pixels: Array, names: tuple[str, ...], most: int, shifts: Sequence[int], around: tuple[float, float] | None = None) -> list[Fit]:
+    """The coarse pass: at most `most` guesses, best first; with `around` only those whose middle is within REACH pixels of that point.
+
+    Places are two pixels apart, from each of the `shifts` on: thin sprites need both 0 and 1.
+    """
     picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if around is None:
         tops = lefts = range(0, (SIZE - 6) // 2)
@@ -137,16 +151,17 @@ def _screen(pixels: Array, names: tuple[str, ...], most: int, around: tuple[floa
     best_NYX, pose_NYX, color_NYX = torch.zeros(shape), torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     x_1P = (2 * torch.tensor(lefts)).repeat(len(tops))[None]
     y_1P = (2 * torch.tensor(tops)).repeat_interleave(len(lefts))[None]
-    for number, size in enumerate(SIZES):
+    for number, (size, shift) in enumerate(product(SIZES, shifts)):
         bank = _banks(names, size)
-        halved = F.avg_pool2d(F.pad(picture, (EDGE, 2 * bank.side, EDGE, 2 * bank.side), mode="replicate"), 2)
+        padded = F.pad(picture, (EDGE, 2 * bank.side, EDGE, 2 * bank.side), mode="replicate")
+        halved = F.avg_pool2d(padded[..., shift:, shift:], 2)
         part = halved[..., tops.start : tops.stop + bank.side - 1, lefts.start : lefts.stop + bank.side - 1]
-        nats_GP, color_GP = _nats(bank, F.unfold(part, bank.side).view(3, bank.side**2, -1))
+        nats_GP, color_GP = _nats(bank, F.unfold(part.transpose(0, 1), bank.side))
         width_G1, height_G1 = torch.tensor([pose[2:] for pose in bank.poses])[:, :, None].unbind(1)
-        away = (x_1P + width_G1 > SIZE) | (y_1P + height_G1 > SIZE)
+        away = (x_1P + shift + width_G1 > SIZE) | (y_1P + shift + height_G1 > SIZE)
         if around is not None:
-            away |= (x_1P + width_G1 / 2 - around[0]).abs() > REACH
-            away |= (y_1P + height_G1 / 2 - around[1]).abs() > REACH
+            away |= (x_1P + shift + width_G1 / 2 - around[0]).abs() > REACH
+            away |= (y_1P + shift + height_G1 / 2 - around[1]).abs() > REACH
         nats_NP, pose_NP = nats_GP.masked_fill_(away, 0).view(len(names), POSES, -1).max(1)
         color_NP = color_GP.view(len(names), POSES, -1).gather(1, pose_NP[:, None])
         better = nats_NP.view(shape) > best_NYX
@@ -159,34 +174,39 @@ def _screen(pixels: Array, names: tuple[str, ...], most: int, around: tuple[floa
     for nats, place in zip(values.tolist(), places.tolist(), strict=True):
         n, y, x = (int(i) for i in np.unravel_index(place, shape))
         number, pose = divmod(int(pose_NYX[n, y, x]), POSES)
-        angle, mirror, width, height = _bank(names[n], SIZES[number]).poses[pose]
-        left, top = 2 * lefts[x], 2 * tops[y]
-        thing = Thing(names[n], tuple(COLORS)[int(color_NYX[n, y, x])], SIZES[number], angle, mirror, (left, top, left + width, top + height))
+        size, shift = SIZES[number // len(shifts)], shifts[number % len(shifts)]
+        angle, mirror, width, height = _bank(names[n], size).poses[pose]
+        left, top = 2 * lefts[x] + shift, 2 * tops[y] + shift
+        thing = Thing(names[n], tuple(COLORS)[int(color_NYX[n, y, x])], size, angle, mirror, (left, top, left + width, top + height))
         if nats > FAINT:
             guesses.append(Fit(thing, nats, 0.0, 0.0))
     return guesses
 
 
-def _nats(bank: _Bank, columns_3KP: Tensor) -> tuple[Tensor, Tensor]:
-    """The measure of every sprite at every place, in its best colour, and that colour."""
-    rows = len(bank.poses)
-    light_CGP, shade_CGP, ground_CGP = (bank.maps_RK @ columns_3KP).split(rows, dim=1)
-    square_GP = bank.maps_RK[:rows] @ columns_3KP.square().sum(0)
-    own_GP = bank.own_GK @ columns_3KP.reshape(-1, columns_3KP.shape[-1])
-    cross_TGP = (TONES @ shade_CGP.reshape(3, -1)).view(len(TONES), *own_GP.shape)
-    gain_GP, color_GP = (2 * cross_TGP - bank.square_GC.T[..., None]).max(0)
-    area_G1 = bank.area_G[:, None]
-    left_GP = (square_GP - gain_GP - 2 * own_GP).clamp(min=0) / area_G1
-    plain_GP = (square_GP - 2 * (ground_CGP * light_CGP).sum(0)).div_(area_G1).add_(ground_CGP.square().sum(0)).clamp_(min=0)
-    noise = 3 * COARSE_NOISE**2
-    return 2 * area_G1 * torch.log((plain_GP + noise) / (left_GP + noise)), color_GP
+def _nats(bank: _Bank, windows_3KP: Tensor) -> tuple[Tensor, Tensor]:
+    """The measure of every sprite at every place, in its best colour, and that colour.
+
+    With b the background that the ring shows: sums of a |picture - (1 - a) b - sprite|^2 against sums of a |picture - b|^2.
+    """
+    light_3GP, edge_3GP, shade_3GP, ground_3GP = (bank.maps_RK @ windows_3KP).chunk(4, dim=1)
+    square_GP = bank.maps_RK[: len(bank.poses)] @ windows_3KP.square().sum(0)
+    area_G1, rest_G1, edge_shade_G1 = bank.sums_GS.T[..., None]
+    own_GP = bank.own_GK @ windows_3KP.reshape(-1, windows_3KP.shape[-1]) - torch.einsum("gc,cgp->gp", bank.own_sums_GC, ground_3GP)
+    shade_3GP = shade_3GP - edge_shade_G1 * ground_3GP
+    cross_TGP = (TONES @ shade_3GP.reshape(3, -1)).view(len(TONES), *own_GP.shape)
+    gain_GP, color_GP = (2 * cross_TGP - bank.square_GT.T[..., None]).max(0)
+    ground_GP = ground_3GP.square().sum(0)
+    left_GP = square_GP - gain_GP - 2 * own_GP - 2 * (ground_3GP * edge_3GP).sum(0) + rest_G1 * ground_GP
+    plain_GP = square_GP - 2 * (ground_3GP * light_3GP).sum(0) + area_G1 * ground_GP
+    noise_G1 = 3 * COARSE_NOISE**2 * area_G1
+    return 2 * area_G1 * torch.log((plain_GP.clamp(min=0) + noise_G1) / (left_GP.clamp(min=0) + noise_G1)), color_GP
 
 
-class _Fitter:
+class Fitter:
     """Lays rendered sprites over one place of a picture and measures them against the background seen around a first guess."""
 
     def __init__(self, pixels: Array, guess: Thing) -> None:
-        self.pixels, self.name, self.color, self.center = pixels, guess.name, guess.color, guess.center
+        self.pixels, self.guess, self.name, self.color = pixels, guess, guess.name, guess.color
         x0, y0, x1, y1 = guess.box
         alpha = np.zeros((SIZE + 2 * EDGE, SIZE + 2 * EDGE), dtype=np.uint8)
         alpha[y0 + EDGE : y1 + EDGE, x0 + EDGE : x1 + EDGE] = self.sprite(guess.size, guess.angle, guess.mirror)[..., 3]
@@ -220,11 +240,20 @@ class _Fitter:
         return Fit(thing, nats, 1 - left_over / max(plain, 1.0), math.sqrt(left_over / 3))
 
 
+    def erase(self) -> None:
+        """Lay the background seen around the first guess over it, in the picture itself."""
+        x0, y0, x1, y1 = self.guess.box
+        cover = np.clip(self.sprite(self.guess.size, self.guess.angle, self.guess.mirror)[..., 3:] / 128, 0, 1)
+        self.pixels[y0:y1, x0:x1] += cover * (self.ground - self.pixels[y0:y1, x0:x1])
+
+
 def _fit(pixels: Array, guess: Thing) -> Fit:
     """The fine pass: the pose near the guess whose rendered sprite explains the pixels best, and the colour that does."""
-    fitter = _Fitter(pixels, guess)
+    fitter = Fitter(pixels, guess)
     best = max((fitter.at(guess.size, guess.angle, mirror, 2, guess.center) for mirror in (guess.mirror, not guess.mirror)), key=_by_nats)
     for size_step, angle_step in ((1.6, 5.0), (0.8, 2.5), (0.4, 1.2)):
+        if best.explained < HOPELESS:
+            break
         for _ in range(3):
             pose = best.thing
             moves = [(pose.size + step, pose.angle) for step in (size_step, -size_step) if SMALLEST <= pose.size + step <= LARGEST]
@@ -244,48 +273,57 @@ def _by_nats(fit: Fit) -> float:
     return fit.nats
 
 
-def find(picture: NDArray[np.uint8], names: Sequence[str] = NAMES) -> list[Fit]:
-    """The objects of these names in a picture, uint8 [SIZE, SIZE, 3], each with how well it fits; the best first.
+def find(picture: NDArray[Any], names: Sequence[str] = NAMES, changed: NDArray[np.bool_] | None = None) -> list[Fit]:
+    """The objects of these names in a picture, [SIZE, SIZE, 3] in 0 to 255, each with how well it fits; the best first.
 
     With few names this takes a few hundredths of a second. What looks like one of them only roughly is compared with all the other names.
+    With `changed`, [SIZE, SIZE], only things are looked for whose box is at least a fifth changed.
     """
     wanted = tuple(dict.fromkeys(names))
     pixels = np.asarray(picture, dtype=np.float32)
     found: list[Fit] = []
     rest = pixels.copy()
-    while len(found) < MOST:
+    for rounds in range(MOST):
         fits: list[Fit] = []
-        for guess in _screen(rest, wanted, GUESSES if len(wanted) > FEW else FEW * len(wanted)):
-            here = [fit for fit in fits if _distance(fit.thing, guess.thing) < REACH]
-            if len(here) < 3 and not any(fit.explained > PLAIN for fit in here):
+        few = len(wanted) <= FEW
+        for guess in _screen(rest, wanted, FEW * len(wanted) if few else GUESSES, (0, 1) if few else (rounds % 2,)):
+            x0, y0, x1, y1 = guess.thing.box
+            if changed is not None and changed[y0:y1, x0:x1].mean() < 0.2:
+                continue
+            here = [fit for fit in fits if _distance(fit.thing, guess.thing) < 5]
+            if len(here) < 4 and not any(fit.explained > PLAIN for fit in here):
                 fits.append(_fit(rest, guess.thing))
         new: list[Fit] = []
         for fit in sorted(fits, key=_by_nats, reverse=True):
-            if fit.explained >= LIKELY and not any(_overlap(fit.thing.box, other.thing.box) > 0.35 for other in new) and _stands(rest, fit, wanted):
+            if fit.explained >= LIKELY and not any(_overlap(fit.thing.box, other.thing.box) > SHARED for other in new) and stands(rest, fit, wanted):
                 new.append(fit)
-        if not new:
+        if not new and (few or rounds):
             break
         found += new
         for fit in new:
-            _erase(rest, fit.thing)
+            Fitter(rest, fit.thing).erase()
     return sorted(found, key=_by_nats, reverse=True)
 
 
-def _stands(pixels: Array, fit: Fit, names: tuple[str, ...]) -> bool:
-    """No sprite of a name that was not searched for explains the place better."""
+def locate(picture: NDArray[Any], name: str, box: Box) -> Fit | None:
+    """The thing of that name in that box of a picture, or None when none is there."""
+    pixels = np.asarray(picture, dtype=np.float32)
+    guesses = _screen(pixels, (name,), 2, (0, 1), ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+    fits = [_fit(pixels, guess.thing) for guess in guesses]
+    fits = [fit for fit in fits if fit.explained >= LIKELY and all(abs(a - b) <= 3 for a, b in zip(fit.thing.box, box, strict=True))]
+    return max(fits, key=_by_nats, default=None)
+
+
+def stands(pixels: Array, fit: Fit, names: tuple[str, ...]) -> bool:
+    """No sprite of another name than these explains the place of a fit better."""
     others = tuple(name for name in NAMES if name not in names)
     if fit.explained > PLAIN or not others:
         return True
-    rivals = _screen(pixels, others, 2, fit.thing.center)
-    return all(_fit(pixels, rival.thing).nats < fit.nats for rival in rivals)
-
-
-def _erase(pixels: Array, thing: Thing) -> None:
-    """Lay the background seen around a thing over it."""
-    fitter = _Fitter(pixels, thing)
-    x0, y0, x1, y1 = thing.box
-    cover = np.clip(fitter.sprite(thing.size, thing.angle, thing.mirror)[..., 3:] / 128, 0, 1)
-    pixels[y0:y1, x0:x1] += cover * (fitter.ground - pixels[y0:y1, x0:x1])
+    for rival in _screen(pixels, others, 3, (0,), fit.thing.center):
+        better = _fit(pixels, rival.thing)
+        if better.nats > fit.nats and _overlap(better.thing.box, fit.thing.box) > SHARED:
+            return False
+    return True
 
 
 def _distance(a: Thing, b: Thing) -> float:

@@ -6,6 +6,8 @@
 Stages are named by their folder below `OUT`: "round0/candidates", "round1/attacker", "round1/curriculum", "round1/defender", and
 "evaluation/<opponent>" for held-out play, where `answers.defender` tells the players of the payoff matrix apart. In "evaluation/<opponent>"
 an edit that was not accepted has no answers: the answer to the clean picture ("evaluation/clean") stands for it.
+In "round<i>/defender" the answers are those that the Defender was trained on: `sample` numbers the groups of an update, `trial` a group's
+answers. Elsewhere `trial` counts how often the Defender was asked about the same edit.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,11 +92,13 @@ def train_defender(game: Game, number: int) -> None:
     trainer = DefenderTrainer(vlm, settings, seed)
 
     def update(step: int) -> dict[str, Any]:
-        return dict(trainer.update(curriculum.stream(seed, step), step))
+        metrics = trainer.update(curriculum.stream(seed, step), step)
+        answers = [replace(sampled.answer, defender=f"round{number}") for sampled in trainer.sampled]
+        groups, places = zip(*(divmod(i, settings.group_size) for i in range(len(answers))), strict=True)
+        game.ledger.record_answers(stage.name, step, answers, samples=groups, trials=places)
+        return dict(metrics)
 
-    history = _phase(
-        game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("reward_mean", "kept_groups", "length_mean")
-    )
+    history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("reward_mean", "kept_groups"))
     stage.folder_written_whole("model", vlm.save)
     totals = {name: int(sum(metrics[name] for metrics in history)) for name in ("rollouts", "kept_groups")}
     if history and totals["kept_groups"] == 0:

@@ -1,0 +1,51 @@
+"""Prompts and rewards of the Defender."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparring.config import DefenderSettings
+from sparring.data.errors import RecipeError
+from sparring.data.records import VisualQuestion
+from sparring.defenders.prompts import render_prompt
+from sparring.defenders.rewards import answer_reward
+
+SETTINGS = DefenderSettings(model="none")
+QUESTION = VisualQuestion("q", Path("q.png"), "Where is {it}?", ("left", "right"), "B")
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        (r"\boxed{B}", 1.0),
+        ("it is right \\boxed{B}\n", 1.0),
+        (r"\boxed{B. right}", 0.8),
+        (r"\boxed{right}", 0.8),
+        (r"\boxed{b}", 0.8),
+        (r"\boxed{B}, I think", 0.8),
+        (r"\boxed{B} \boxed{B}", 0.8),
+        # Form alone earns nothing, and neither does a right answer outside a box.
+        (r"\boxed{A}", 0.0),
+        (r"\boxed{A} \boxed{B}", 0.0),
+        ("B", 0.0),
+        (r"\boxed{B", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_accuracy_first_then_form(text: str, reward: float) -> None:
+    assert answer_reward(text, QUESTION, SETTINGS) == pytest.approx(reward)
+
+
+def test_weights_come_from_the_settings() -> None:
+    settings = DefenderSettings(model="none", reward_accuracy=0.5, reward_format=0.3)
+    assert [answer_reward(text, QUESTION, settings) for text in (r"\boxed{B}", r"\boxed{B. right}", r"\boxed{A}")] == [0.8, 0.5, 0.0]
+
+
+def test_prompt_holds_question_and_options() -> None:
+    prompt = render_prompt(QUESTION, SETTINGS.prompt)
+    assert prompt.startswith("Where is {it}?\nOptions:\nA. left\nB. right\n")
+    assert prompt.endswith(r"\boxed{}.")
+    with pytest.raises(RecipeError, match=r"defender\.prompt"):
+        render_prompt(QUESTION, "{question} {choices}")

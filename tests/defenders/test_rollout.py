@@ -1,0 +1,119 @@
+"""Dynamic sampling: which groups are kept, how often it refills, what it counts. The players here say what their question tells them to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sparring.config import DefenderSettings
+from sparring.data.errors import TrainingError
+from sparring.data.records import VisualQuestion
+from sparring.defenders.rollout import Item, collect
+from sparring.models.vlms.local import Completion
+
+PICTURE = Image.new("RGB", (8, 8))
+
+
+class Scripted:
+    """Of n replies, as many are right as the first word of the question says; each is as long as the second."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, n: int, seed: int, **_: Any) -> list[list[Completion]]:
+        assert len(images) == len(prompts)
+        self.seeds.append(seed)
+        replies = []
+        for prompt in prompts:
+            right, length = (int(word) for word in prompt.split()[:2])
+            replies.append(
+                [Completion(r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True) for i in range(n)]
+            )
+        return replies
+
+
+def settings(**fields: Any) -> DefenderSettings:
+    return DefenderSettings(model="none", **({"prompts_per_step": 3, "group_size": 4, "max_new_tokens": 16} | fields))
+
+
+def items(*right: int, length: int = 5) -> list[Item]:
+    return [(PICTURE, VisualQuestion(f"q{i}", Path("q.png"), f"{r} {length}", ("yes", "no"), "A")) for i, r in enumerate(right)]
+
+
+def test_keeps_exactly_the_groups_with_signal() -> None:
+    rollout = collect(Scripted(), lambda _: items(0, 1, 4, 2, 3, 4), settings(prompts_per_step=6, max_refills=1), seed=0, step=0)  # type: ignore[arg-type]
+    assert rollout.kept == [1, 3, 4]
+    assert (rollout.thrown_low, rollout.thrown_high, rollout.surplus, rollout.batches) == (1, 2, 0, 1)
+    sampled = rollout.sampled()
+    assert [s.kept for s in sampled[::4]] == [False, True, False, True, True, False]
+    assert [s.reward for s in sampled[4:8]] == [1.0, 0.0, 0.0, 0.0]
+    assert [s.answer.right for s in sampled[12:16]] == [True, True, False, False]
+    assert (sampled[4].answer.question_id, sampled[4].answer.choice, sampled[4].answer.tokens) == ("q1", "A", 5)
+
+
+def test_the_bounds_are_the_settings() -> None:
+    rollout = collect(
+        Scripted(),  # type: ignore[arg-type]
+        lambda _: items(0, 1, 2, 3, 4),
+        settings(prompts_per_step=5, max_refills=1, keep_reward_above=0.3, keep_reward_below=0.7),
+        seed=0,
+        step=0,
+    )
+    assert rollout.kept == [2]
+
+
+def test_refills_until_full_and_no_further() -> None:
+    player = Scripted()
+    batches = [items(4, 2, 0), items(0, 0, 1), items(3, 3, 3), items(2, 2, 2)]
+    rollout = collect(player, lambda i: batches[i], settings(), seed=3, step=1)  # type: ignore[arg-type]
+    assert rollout.batches == 3
+    assert rollout.kept == [1, 5, 6]
+    assert rollout.surplus == 2
+    assert len(rollout.groups) == 9
+    assert len(set(player.seeds)) == 3
+    again, other = Scripted(), Scripted()
+    collect(again, lambda i: batches[i], settings(), seed=3, step=1)  # type: ignore[arg-type]
+    collect(other, lambda i: batches[i], settings(), seed=3, step=2)  # type: ignore[arg-type]
+    assert again.seeds == player.seeds
+    assert not set(other.seeds) & set(player.seeds)
+
+
+def test_refills_are_bounded() -> None:
+    asked: list[int] = []
+
+    def draw(batch: int) -> list[Item]:
+        asked.append(batch)
+        return items(4, 4, 0)
+
+    rollout = collect(Scripted(), draw, settings(max_refills=4), seed=0, step=0)  # type: ignore[arg-type]
+    assert asked == [0, 1, 2, 3]
+    assert (rollout.kept, rollout.thrown_low, rollout.thrown_high) == ([], 4, 8)
+
+
+def test_an_endless_iterator_feeds_it_too() -> None:
+    endless = (item for i in count() for item in items(i % 5))
+    rollout = collect(Scripted(), endless, settings(), seed=0, step=0)  # type: ignore[arg-type]
+    assert [group.question.question[0] for group in rollout.groups] == ["0", "1", "2", "3", "4", "0"]
+    assert rollout.kept == [1, 2, 3]
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        collect(Scripted(), iter([]), settings(), seed=0, step=0)  # type: ignore[arg-type]
+
+
+def test_overlong_answers_are_punished_but_do_not_decide_what_is_kept() -> None:
+    rollout = collect(
+        Scripted(),  # type: ignore[arg-type]
+        lambda _: items(2, 4, length=14),
+        settings(prompts_per_step=2, max_refills=1, overlong_cache=4),
+        seed=0,
+        step=0,
+    )
+    assert rollout.groups[0].rewards == pytest.approx((0.5, 0.5, -0.5, -0.5))
+    assert rollout.kept == [0]
+    assert rollout.thrown_high == 1

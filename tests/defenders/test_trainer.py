@@ -1,0 +1,212 @@
+"""The Defender's trainer with small real models: it learns, it goes on after a kill as if nothing had been, it survives broken losses."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.config import DefenderSettings, LoraSettings
+from sparring.data.errors import RunError, TrainingError
+from sparring.data.records import VisualQuestion
+from sparring.defenders import rollout, trainer
+from sparring.defenders.play import ask, ask_often
+from sparring.defenders.rollout import Item
+from sparring.defenders.trainer import DefenderTrainer
+from sparring.models.vlms.local import LocalVLM
+
+PICTURES = noise_pictures(4)
+QUESTIONS = [
+    VisualQuestion(f"q{i}", Path("q.png"), text, ("yes", "no"), "AB"[i % 2])
+    for i, text in enumerate(("Is it?", "Or is it not so?", "Cup?", "Why"))
+]
+ITEMS: list[Item] = list(zip(PICTURES, QUESTIONS, strict=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_qwen2_5_vl(tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(autouse=True)
+def toy_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model boxes nothing. Here the reply to every other question should begin low in the alphabet, to the others high."""
+    monkeypatch.setattr(rollout, "answer_reward", lambda text, question, _: float((text[:1] < "Z") is (question.answer == "A")))
+
+
+def settings(**fields: Any) -> DefenderSettings:
+    few = {
+        "prompts_per_step": 4,
+        "group_size": 6,
+        "max_new_tokens": 3,
+        "micro_batch": 24,
+        "max_refills": 1,
+        "learning_rate": 3e-3,
+        "prompt": "{question}",
+    }
+    return DefenderSettings(model="none", **(few | fields))
+
+
+def weights(vlm: LocalVLM) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in vlm.model.state_dict().items()}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_reward_rises_on_a_toy_task(folder: Path) -> None:
+    player = DefenderTrainer(LocalVLM.load(folder), settings(group_size=12, max_new_tokens=2), seed=0)
+    history = [player.update(lambda _: ITEMS, step) for step in range(14)]
+    rewards = [metrics["reward_mean"] for metrics in history]
+    assert sum(rewards[:2]) / 2 < 0.7
+    assert sum(rewards[-2:]) / 2 > 0.9
+    for metrics in history:
+        if metrics["kept_groups"]:
+            assert metrics["ratio_first"] < 1e-4
+            assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-4)
+            assert metrics["clip_fraction"] == 0
+    assert {"rollouts", "length_mean", "grad_norm", "approx_kl", "thrown_low", "thrown_high"} <= history[0].keys()
+    assert history[0]["rollouts"] == 48 == len(player.sampled)
+
+
+VARIANTS = {
+    "all_weights": {"family": tiny_qwen2_5_vl},
+    "adapter_and_kl": {"family": tiny_qwen2_5_vl, "lora": LoraSettings(rank=2, alpha=4), "kl_weight": 0.1, "train_vision": False},
+    "half_precision": {"family": tiny_llava, "dtype": torch.bfloat16},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resumed_equals_undisturbed_bit_for_bit(variant: str, tmp_path: Path) -> None:
+    fields = dict(VARIANTS[variant])
+    folder, dtype = fields.pop("family")(tmp_path / "model"), fields.pop("dtype", torch.float32)  # type: ignore[operator]
+
+    def fresh() -> DefenderTrainer:
+        return DefenderTrainer(LocalVLM.load(folder, dtype=dtype), settings(prompts_per_step=2, **fields), seed=5)
+
+    undisturbed = fresh()
+    before = weights(undisturbed.vlm)
+    expected = [undisturbed.update(iter(ITEMS), step) for step in range(3)]
+    killed = fresh()
+    killed.update(iter(ITEMS), 0)
+    killed.save(tmp_path / "state")
+    torch.rand(17)
+    resumed = fresh()
+    resumed.load(tmp_path / "state")
+    assert [resumed.update(iter(ITEMS), step) for step in (1, 2)] == expected[1:]
+    assert_same(weights(resumed.vlm), weights(undisturbed.vlm))
+    assert resumed.updates == 3
+    changed = [name for name, tensor in weights(undisturbed.vlm).items() if not torch.equal(tensor, before[name])]
+    assert changed
+    if variant == "adapter_and_kl":
+        assert all(".lora_" in name for name in changed)
+        assert expected[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
+        assert expected[2]["reference_kl"] > 0
+
+
+def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dict[str, float]]:
+    """The clipped gradient of one update, as the optimizer sees it."""
+    player = DefenderTrainer(LocalVLM.load(folder), settings(**fields), seed=1)
+    seen: list[Tensor] = []
+    player.optimizer.register_step_pre_hook(
+        lambda *_: seen.extend(p.grad.clone() for p in player.parameters.values() if p.grad is not None)
+    )
+    return seen, player.update(lambda _: ITEMS, 0)
+
+
+def test_micro_batches_make_the_same_step(folder: Path) -> None:
+    (small, some), (whole, all_of_it) = (gradient_and_metrics(folder, micro_batch=size) for size in (6, 24))
+    assert len(whole) > 20
+    for one, other in zip(small, whole, strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm() + 1e-7
+    for name, value in some.items():
+        assert value == pytest.approx(all_of_it[name], rel=1e-3, abs=1e-5), name
+
+
+def test_frozen_tower_stays(folder: Path) -> None:
+    player = DefenderTrainer(LocalVLM.load(folder), settings(train_vision=False), seed=0)
+    before = weights(player.vlm)
+    player.update(lambda _: ITEMS, 0)
+    changed = {name for name, tensor in weights(player.vlm).items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any(name.startswith(player.vlm.tower + ".") for name in changed)
+
+
+def test_groups_without_signal_teach_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "answer_reward", lambda *_: 1.0)
+    player = DefenderTrainer(LocalVLM.load(folder), settings(max_refills=2), seed=0)
+    before = weights(player.vlm)
+    metrics = player.update((ITEMS[i % 4] for i in count()), 0)
+    assert (metrics["kept_groups"], metrics["thrown_high"], metrics["batches"]) == (0, 8, 2)
+    assert_same(before, weights(player.vlm))
+
+
+def test_overlong_filter_leaves_cut_answers_out_of_the_loss(folder: Path) -> None:
+    player = DefenderTrainer(LocalVLM.load(folder), settings(overlong_filter=True), seed=0)
+    metrics = player.update(lambda _: ITEMS, 0)
+    whole = sum(s.answer.tokens for s in player.sampled if s.answer.tokens < 3)
+    assert metrics["finished"] < 1
+    # With three tokens at most, an answer of fewer has ended by itself.
+    assert whole <= metrics["trained_tokens"] < sum(s.answer.tokens for s in player.sampled if s.kept)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_is_skipped_counted_and_finally_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    all_kept = settings(prompts_per_step=2, keep_reward_above=-1, keep_reward_below=2)
+    player = DefenderTrainer(LocalVLM.load(folder), all_kept, seed=0)
+    before = weights(player.vlm)
+    broken = [True]
+    if where == "loss":
+        surrogate = trainer.clipped_surrogate
+
+        def spoilt(*arguments: Any, **fields: Any) -> Any:
+            loss, metrics = surrogate(*arguments, **fields)
+            return loss * float("nan") if broken[0] else loss, metrics
+
+        monkeypatch.setattr(trainer, "clipped_surrogate", spoilt)
+    else:
+        next(iter(player.parameters.values())).register_hook(lambda gradient: gradient * torch.inf if broken[0] else gradient)
+    for step in range(4):
+        assert player.update(iter(ITEMS), step)["broken"] == 1
+    assert_same(before, weights(player.vlm))
+    broken[0] = False
+    assert player.update(iter(ITEMS), 4)["broken"] == 0
+    assert player.broken_in_a_row == 0
+    broken[0] = True
+    for step in range(5, 9):
+        player.update(iter(ITEMS), step)
+    with pytest.raises(TrainingError, match=r"update 9.*q0, q1"):
+        player.update(iter(ITEMS), 9)
+
+
+def test_a_foreign_state_is_refused(folder: Path, tmp_path: Path) -> None:
+    player = DefenderTrainer(LocalVLM.load(folder), settings(), seed=0)
+    player.save(tmp_path / "state")
+    with pytest.raises(RunError, match="another seed"):
+        DefenderTrainer(LocalVLM.load(folder), settings(), seed=1).load(tmp_path / "state")
+    with pytest.raises(RunError, match="other settings"):
+        DefenderTrainer(LocalVLM.load(folder), settings(train_vision=False), seed=0).load(tmp_path / "state")
+    with pytest.raises(RunError, match="no state"):
+        player.load(tmp_path / "nothing")
+
+
+def test_ask_reads_every_reply(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = LocalVLM.load(folder)
+    answers = ask(vlm, QUESTIONS, PICTURES, settings())
+    greedy = vlm.generate(PICTURES, [question.question for question in QUESTIONS], max_new_tokens=3)
+    assert [answer.text for answer in answers] == [own[0].text for own in greedy]
+    assert [answer.question_id for answer in answers] == ["q0", "q1", "q2", "q3"]
+    sampled = ask_often(vlm, QUESTIONS, PICTURES, settings(), n=3, temperature=1.0, seed=1)
+    assert [len(own) for own in sampled] == [3] * 4
+    monkeypatch.setattr(vlm.processor.tokenizer, "decode", lambda *_, **__: r"\boxed{B}")
+    answers = ask(vlm, QUESTIONS, PICTURES, settings())
+    assert [(answer.choice, answer.rule, answer.right) for answer in answers] == [
+        ("B", "boxed", right) for right in (False, True, False, True)
+    ]
