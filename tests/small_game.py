@@ -6,11 +6,13 @@ it makes is noise, which changes some answers.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 
 from small_checkpoints import tiny_flux2_klein
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
@@ -18,6 +20,8 @@ from sparring.config import Recipe
 from sparring.data.records import Target, VisualQuestion
 from sparring.data.writer import write_questions
 from sparring.models.vlms.local import LocalVLM
+from sparring.selfplay.loop import run_game
+from sparring.selfplay.progress import Screen
 
 PROMPT = "{question}"
 
@@ -69,9 +73,9 @@ def write_players(folder: Path) -> None:
     # One label in eight is wrong, so that the Defender stays unsure and sampling it gives groups with a signal.
     labels = [is_light != (number % 8 == 0) for number, is_light in enumerate(light)]
     tiny_qwen2_5_vl(folder / "defender", scale=1.0)
-    teach(folder / "defender", [f"\\boxed{{{'AB'[label]}}}" for label in labels], list(images), "Light?", steps=150)
+    teach(folder / "defender", [f"\\boxed{{{'AB'[label]}}}" for label in labels], list(images), "Light?", steps=110)
     tiny_llava(folder / "judge", scale=1.0)
-    teach(folder / "judge", ["one"] * len(images), list(images), "cups?", steps=40)
+    teach(folder / "judge", ["one"] * len(images), list(images), "cups?", steps=25)
 
 
 def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: dict[str, object]) -> Recipe:
@@ -118,3 +122,8 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
 def audit(question: VisualQuestion, image: Image.Image) -> bool | None:
     """An auditor that knows nothing of some pictures and objects to some others."""
     return None if question.id.endswith("3") else not question.id.endswith("7")
+
+
+def play_quietly(recipe: str, out: str) -> None:
+    """Play a recipe, given as JSON, in a process of its own."""
+    run_game(Recipe.model_validate_json(recipe), Path(out), Screen(Console(file=io.StringIO())))

@@ -66,6 +66,9 @@ def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sam
         logp, mean, std = replay_logp(editor, made, place, torch.tensor([3, 0]))
         fresh = (made.states[place + 1][[3, 0]] - mean) / std
         assert fresh.std().item() == pytest.approx(1, abs=0.08)
+        start = editor.noise(conditions, [seeds[3], seeds[0]])
+        assert (fresh[0] - fresh[1]).abs().max() > 0.5  # every row draws its own noise, and not its starting noise again
+        assert (fresh.flatten(1).sort().values - start.flatten(1).sort().values).abs().max() > 0.1
         assert logp.requires_grad
         torch.testing.assert_close(torch.exp(logp - made.old_logp_WB[place, [3, 0]]), torch.ones(2), atol=1e-4, rtol=0)
     again = roll_out(editor, conditions, rows[1:2], seeds[1:2], steps=5, chance=chance)

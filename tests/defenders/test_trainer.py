@@ -62,18 +62,19 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def test_reward_rises_on_a_toy_task(folder: Path) -> None:
-    player = DefenderTrainer(LocalVLM.load(folder), settings(group_size=12, max_new_tokens=2), seed=0)
-    history = [player.update(lambda _: ITEMS, step) for step in range(14)]
+    # Half the questions want the contrary of the other half, so this only works if every advantage meets its own prompt.
+    player = DefenderTrainer(LocalVLM.load(folder), settings(group_size=32, max_new_tokens=1, micro_batch=128, learning_rate=1e-2), seed=0)
+    history = [player.update(lambda _: ITEMS, step) for step in range(40)]
     rewards = [metrics["reward_mean"] for metrics in history]
-    assert sum(rewards[:2]) / 2 < 0.7
-    assert sum(rewards[-2:]) / 2 > 0.9
+    assert sum(rewards[:4]) / 4 < 0.6
+    assert sum(rewards[-4:]) / 4 > 0.9
     for metrics in history:
         if metrics["kept_groups"]:
             assert metrics["ratio_first"] < 1e-4
             assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-4)
             assert metrics["clip_fraction"] == 0
     assert {"rollouts", "length_mean", "grad_norm", "approx_kl", "thrown_low", "thrown_high"} <= history[0].keys()
-    assert history[0]["rollouts"] == 48 == len(player.sampled)
+    assert history[0]["rollouts"] == 128 == len(player.sampled)
 
 
 VARIANTS = {

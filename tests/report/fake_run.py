@@ -191,7 +191,7 @@ class FakeRun:
             "wall_seconds": 684.2,
             "peak_rss_mb": 3210.5,
             "questions": {"train": 2400, "held_out": len(self.questions)},
-            "bootstrap": {"candidates": 512, "effective": 61, "pairs": 61, "against": "base"} | figures("bootstrap", "base"),
+            "bootstrap": Stage(self.out, "round0/bootstrap", self.ledger).result | {"against": "base"} | figures("bootstrap", "base"),
             "rounds": rounds,
             "payoff": payoff.as_dict()
             | {

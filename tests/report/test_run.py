@@ -3,11 +3,15 @@
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import yaml
 
 from report.fake_run import FakeRun, write_fake_run
+from sparring.config import Recipe
 from sparring.report.run import Run, read_run
 
 
@@ -80,12 +84,7 @@ def test_the_number_of_rounds_without_a_recipe(made: tuple[FakeRun, Path], tmp_p
 
 def test_the_made_up_summary_is_what_the_game_writes(made: tuple[FakeRun, Path], tmp_path: Path) -> None:
     """The other tests are worth what this one says: the real summary has the same fields and, but for drawn intervals, the same figures."""
-    from contextlib import closing
-    from typing import Any, cast
-
-    import yaml
-
-    from sparring.config import Recipe
+    # These import torch and the model libraries, which no other test of the report needs.
     from sparring.selfplay.game import Game
     from sparring.selfplay.ledger import Ledger
     from sparring.selfplay.summary import summarise

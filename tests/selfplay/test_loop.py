@@ -2,22 +2,23 @@
 
 import io
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
-import yaml
 from rich.console import Console
 from transformers import AutoModelForImageTextToText
 
-from small_game import game_recipe
+from small_game import game_recipe, play_quietly
 from sparring.config import Recipe
 from sparring.data.errors import RecipeError, RunError
 from sparring.selfplay.ledger import Ledger
@@ -38,7 +39,7 @@ def figures(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(out: Path, query: str) -> Rows:
-    with sqlite3.connect(out / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(f"{(out / 'ledger.sqlite').as_uri()}?mode=ro", uri=True)) as ledger:
         return ledger.execute(query).fetchall()
 
 
@@ -131,6 +132,14 @@ def test_everything_is_in_the_ledger_and_every_picture_beside_it(undisturbed: tu
     )
     for stage in ("round1/attacker", "round1/defender", "round2/attacker", "round2/defender"):
         assert rows(out, f"SELECT count(*) FROM updates WHERE stage = '{stage}'") == [(3,)]
+
+
+def test_the_answers_that_a_defender_learned_from_are_in_the_ledger(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = undisturbed
+    for number in (1, 2):
+        per_group = rows(out, f"SELECT count(*) FROM answers WHERE stage = 'round{number}/defender' GROUP BY step, sample")
+        assert set(per_group) == {(4,)}
+        assert 4 * len(per_group) == summary["rounds"][number - 1]["defender"]["rollouts"]
 
 
 def test_only_items_right_when_clean_are_attacked_and_taught(undisturbed: tuple[Path, dict[str, Any]]) -> None:
@@ -244,7 +253,12 @@ def test_another_seed_is_another_game(undisturbed: tuple[Path, dict[str, Any]], 
 def test_an_attacker_that_finds_nothing_is_reported(players: Path, questions: Path, tmp_path: Path) -> None:
     """No edit can pass: bootstrap without pairs, a curriculum without edits, groups without signal. The run ends and says so."""
     recipe = game_recipe(
-        players, questions, rounds=1, judge={"integrity_threshold": 1.0, "model": None}, attacker={"steps": 2}, defender={"steps": 1}
+        players,
+        questions,
+        rounds=1,
+        judge={"integrity_threshold": 1.0, "model": None},
+        attacker={"steps": 2, "lora": None},
+        defender={"steps": 1},
     )
     screen = io.StringIO()
     summary = run_game(recipe, tmp_path, Screen(Console(file=screen, width=300)))
@@ -268,14 +282,6 @@ def test_a_wrong_auditor_is_an_error_before_anything_is_played(players: Path, qu
     assert not (tmp_path / "round0").exists()
 
 
-RUN = """
-import sys, yaml
-from pathlib import Path
-from sparring.config import Recipe
-from sparring.selfplay.loop import run_game
-run_game(Recipe.model_validate(yaml.safe_load(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
-"""
-
 KILLS = [  # stage, and what the ledger must show before the kill
     ("round0/candidates", "SELECT count(*) FROM edits WHERE stage = 'round0/candidates'"),
     ("round0/bootstrap", "SELECT count(*) FROM updates WHERE stage = 'round0/bootstrap'"),
@@ -288,44 +294,54 @@ KILLS = [  # stage, and what the ledger must show before the kill
 ]
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", RUN, str(recipe), str(out)], env=environment, stderr=subprocess.PIPE)
+# A server that has imported everything forks the processes that are killed: importing anew would take most of the time.
+SERVER = multiprocessing.get_context("forkserver")
 
 
-def kill_inside(process: subprocess.Popen[bytes], out: Path, stage: str, query: str) -> None:
+@contextmanager
+def playing(recipe: Recipe, out: Path) -> Iterator[ForkServerProcess]:
+    """The recipe's run in a process of its own, which does not outlive the block."""
+    SERVER.set_forkserver_preload(["sparring.selfplay.loop"])
+    process = SERVER.Process(target=play_quietly, args=(recipe.model_dump_json(), str(out)))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
     """SIGKILL once the ledger shows that the stage is under way; the process is stopped first, to make sure that it still is."""
-    while process.poll() is None:
-        try:
-            seen = rows(out, query)[0][0] if (out / "ledger.sqlite").exists() else 0
-        except sqlite3.OperationalError:
-            seen = 0
-        if seen:
-            process.send_signal(signal.SIGSTOP)
+    with playing(recipe, out) as process:
+        while process.is_alive():
+            time.sleep(0.01)
+            try:
+                if not rows(out, query)[0][0]:
+                    continue
+            except sqlite3.OperationalError:  # the ledger is not there yet
+                continue
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
             assert not (out / stage / "done.json").exists(), f"{stage} was over before it could be killed"
-            process.kill()
-            process.wait()
             return
-        time.sleep(0.002)
-    assert process.stderr is not None
-    raise AssertionError(f"the run ended before {stage}: {process.stderr.read().decode()}")
+    raise AssertionError(f"the run ended before {stage} was seen")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Path, tmp_path: Path) -> None:
-    """SIGKILL, eight times in one run, against a run that nobody disturbed; both in processes of their own."""
+    """SIGKILL, eight times in one run, against a run that nobody disturbed; all in processes of their own."""
     sizes = {"attacker": {"steps": 5}, "defender": {"steps": 5}, "bootstrap": {"candidates": 24, "steps": 12}, "evaluation": {"batch": 4}}
     base = game_recipe(players, questions)
-    sections = {name: getattr(base, name).model_dump() | own for name, own in sizes.items()}
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(json.loads(Recipe.model_validate(base.model_dump() | sections).model_dump_json())))
+    recipe = Recipe.model_validate(base.model_dump() | {name: getattr(base, name).model_dump() | own for name, own in sizes.items()})
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    undisturbed = start(recipe, whole)
-    assert undisturbed.wait(timeout=500) == 0
+    with playing(recipe, whole) as undisturbed:
+        undisturbed.join()
     for stage, query in KILLS:
-        kill_inside(start(recipe, out), out, stage, query)
-    last = start(recipe, out)
-    assert last.wait(timeout=500) == 0
+        kill_inside(recipe, out, stage, query)
+    with playing(recipe, out) as last:
+        last.join()
     assert figures(json.loads((out / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))
     assert everything(out) == everything(whole)
     assert pictures(out) == pictures(whole)

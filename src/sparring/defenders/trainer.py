@@ -92,7 +92,7 @@ class DefenderTrainer:
             if not math.isfinite(loss.item()):
                 self._clear_gradients()
                 return None
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             ratio_first = max(ratio_first, deviation)
             for name, value in metrics.items():
                 total[name] = total.get(name, 0.0) + value

@@ -104,7 +104,7 @@ def _examples(run: Run) -> Image.Image:
     top = 62
     picture = Image.new("RGB", (LABELS + len(examples) * (TILE + GAP) - GAP, top + 3 * (TILE + GAP) + 7 * LINE), PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((0, 0), "Held-out edits, and what the Defenders say to them", INK, title)
+    draw.text((0, 0), _title(examples), INK, title)
     for row, name in enumerate(("before", "after", "difference")):
         draw.text((0, top + row * (TILE + GAP) + TILE // 2), name, SOFT, small, anchor="lm")
     bottom = top
@@ -128,6 +128,15 @@ def _examples(run: Run) -> Image.Image:
             y += LINE
         bottom = max(bottom, y)
     return picture.crop((0, 0, picture.width, bottom))
+
+
+def _title(examples: Sequence[Example]) -> str:
+    """Says how the examples were chosen."""
+    if all(example.exhibit.won_back for example in examples):
+        return "Held-out edits that fooled the base Defender, but not the last one"
+    if all(example.exhibit.outcome == "fooled" for example in examples):
+        return "Held-out edits that fooled the base Defender"
+    return "Held-out edits, and what the Defenders say to them"
 
 
 def tile(image: Image.Image, targets: Sequence[Target]) -> Image.Image:

@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
 from sparring.data.records import Target, VisualQuestion
-from sparring.scenes.oracle import Array, Fit, Fitter, find, locate, stands
+from sparring.scenes.oracle import Array, Fit, Fitter, find, locate, rival
 from sparring.scenes.questions import KINDS, SceneQuestion, ask
 from sparring.scenes.sprites import COLORS, NAMES, plural
 from sparring.scenes.world import SIZE, Scene, Thing, place, random_color, render, sample_scene
@@ -64,7 +64,9 @@ def label_valid(question: VisualQuestion, edited: Image.Image) -> bool | None:
     clean, things = reference
     pixels = np.asarray(edited.convert("RGB"), dtype=np.float32)
     if pixels.shape != clean.shape:
-        raise DataError(f'question "{question.id}": the edited picture is {edited.width} x {edited.height}, the clean one {SIZE} x {SIZE} pixels.')
+        raise DataError(
+            f'question "{question.id}": the edited picture is {edited.width} x {edited.height}, the clean one {SIZE} x {SIZE} pixels.'
+        )
     return still_right(names, things, clean, pixels)
 
 
@@ -113,7 +115,7 @@ def _kept(thing: Thing, before: Array, after: Array) -> bool:
     fit = fitter.at(thing.size, thing.angle, thing.mirror, 2, thing.center)
     if hidden > 0.3 or fit.explained < 0.7 or _second_color(fitter, fit) > DOUBT * fit.nats:
         return False
-    return stands(after, fit, (thing.name,))
+    return rival(after, fit, (thing.name,)) is None
 
 
 def _second_color(fitter: Fitter, fit: Fit) -> float:
@@ -123,7 +125,19 @@ def _second_color(fitter: Fitter, fit: Fit) -> float:
     return max(Fitter(fitter.pixels, other).at(pose.size, pose.angle, pose.mirror, 0, pose.center).nats for other in others)
 
 
-EDITS = ("none", "add", "duplicate", "remove", "remove other", "move", "recolor", "recolor other", "replace", "replace other", "replace by asked")
+EDITS = (
+    "none",
+    "add",
+    "duplicate",
+    "remove",
+    "remove other",
+    "move",
+    "recolor",
+    "recolor other",
+    "replace",
+    "replace other",
+    "replace by asked",
+)
 
 
 @dataclass
@@ -160,7 +174,9 @@ def measure(seed: int, number: int, blur: float = 0.0) -> Agreement:
         else:
             result.invalid, result.invalid_agreed = result.invalid + 1, result.invalid_agreed + agreed
         if not agreed:
-            result.mistakes.append(f"[{seed}, {index}] {EDITS[done % len(EDITS)]}, {asked.question} {'valid' if truth else 'invalid'} in truth")
+            result.mistakes.append(
+                f"[{seed}, {index}] {EDITS[done % len(EDITS)]}, {asked.question} {'valid' if truth else 'invalid'} in truth"
+            )
     return result
 
 
@@ -188,7 +204,11 @@ def plant(scene: Scene, asked: SceneQuestion, edit: str, rng: np.random.Generato
         return None if color == old.color else _swapped(scene, index, replace(old, color=color))
     if edit == "move":
         moved = place(rng, old.name, old.color, taken, tries=60)
-        return None if moved is None or max(abs(a - b) for a, b in zip(moved.center, old.center, strict=True)) < 6 else _swapped(scene, index, moved)
+        return (
+            None
+            if moved is None or max(abs(a - b) for a, b in zip(moved.center, old.center, strict=True)) < 6
+            else _swapped(scene, index, moved)
+        )
     # The new thing has the colour and nearly the place of the old one: the hardest to tell.
     found = [place(rng, asked_name if edit == "replace by asked" else name, old.color, taken, tries=4) for _ in range(60)]
     near = [new for new in found if new is not None and max(abs(a - b) for a, b in zip(new.center, old.center, strict=True)) < 8]

@@ -11,10 +11,9 @@ pixels, so that of two sprites that fit equally well the larger one wins.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sparring.data.records import Box
@@ -38,9 +36,9 @@ POSES = 2 * len(ANGLES)
 REACH = 8.0  # pixels from a guess within which another thing may be a rival for its place
 SHARED = 0.35  # part of a box from which another one claims the same place
 FAINT = 12.0  # nats below which the coarse pass has seen nothing
-GUESSES, FEW, MOST = 14, 4, 10  # guesses that are fitted in a round over all names; over a few names, for each; objects in a picture
-# Explained shares: below which a first fit is not worth improving, from which a fit may be a thing, from which it is one beyond doubt.
-HOPELESS, LIKELY, PLAIN = 0.3, 0.7, 0.96
+GUESSES, FEW, ROUNDS = 14, 4, 6  # guesses that are fitted in a round over all names; over a few names, for each; rounds
+# Explained shares: below which a first fit is not worth improving, from which it is worth a second try, from which it may be a thing, from which it is one beyond doubt.
+HOPELESS, PROMISING, LIKELY, PLAIN = 0.3, 0.6, 0.77, 0.96
 COARSE_NOISE, NOISE = 18.0, 6.0  # grey levels that a sprite may leave unexplained, in each pass
 TONES = torch.tensor(list(COLORS.values()), dtype=torch.float32)
 _render = placed.__wrapped__  # the fit asks for thousands of different sprites: they would only flush the renderer's cache
@@ -76,7 +74,7 @@ class _Bank:
 
 
 def _half(canvas: Array) -> Array:
-    return canvas.reshape(canvas.shape[0] // 2, 2, canvas.shape[1] // 2, 2, *canvas.shape[2:]).mean((1, 3))
+    return np.asarray(canvas.reshape(canvas.shape[0] // 2, 2, canvas.shape[1] // 2, 2, 4).mean((1, 3)), dtype=np.float32)
 
 
 @cache
@@ -93,7 +91,7 @@ def _bank(name: str, size: float) -> _Bank:
             canvas = np.zeros((2, 2 * side, 2 * side, 4), dtype=np.float32)
             canvas[:, EDGE : EDGE + height, EDGE : EDGE + width] = red, white
             red, white = _half(canvas[0]), _half(canvas[1])
-            alpha = white[..., 3] / 255
+            alpha = white[..., 3] / np.float32(255)
             step = COLORS["white"][1] - COLORS["red"][1], COLORS["white"][2] - COLORS["red"][2]
             shade = ((white[..., 1] - red[..., 1]) / step[0] + (white[..., 2] - red[..., 2]) / step[1]) / 2
             own = white[..., :3] - shade[..., None] * tones[-1]
@@ -134,62 +132,77 @@ def _banks(names: tuple[str, ...], size: float) -> _Bank:
 
 def _widened(alpha: Array) -> Array:
     padded = np.pad(alpha, 1)
-    return np.max([padded[y : y + alpha.shape[0], x : x + alpha.shape[1]] for y in range(3) for x in range(3)], axis=0)
+    shifted = [padded[y : y + alpha.shape[0], x : x + alpha.shape[1]] for y in range(3) for x in range(3)]
+    return np.asarray(np.max(shifted, axis=0), dtype=np.float32)
 
 
-def _screen(pixels: Array, names: tuple[str, ...], most: int, shifts: Sequence[int], around: tuple[float, float] | None = None) -> list[Fit]:
+def _screen(
+    pixels: Array, names: tuple[str, ...], most: int, shift: int, around: tuple[float, float] | None = None, above: float = 0
+) -> list[Fit]:
     """The coarse pass: at most `most` guesses, best first; with `around` only those whose middle is within REACH pixels of that point.
 
-    Places are two pixels apart, from each of the `shifts` on: thin sprites need both 0 and 1.
+    Places are two pixels apart, from `shift` on, 0 or 1. Sizes are those larger than `above`.
     """
     picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if around is None:
-        tops = lefts = range(0, (SIZE - 6) // 2)
+        tops = lefts = range((SIZE - 6) // 2)
     else:
-        lefts, tops = (range(max(0, int(m - 20) // 2), max(1, min(SIZE - 6, int(m)) // 2)) for m in around)
+        lefts, tops = (range(max(0, int(m - 23) // 2), max(1, min(SIZE - 6, int(m + 3)) // 2)) for m in around)
     shape = (len(names), len(tops), len(lefts))
     best_NYX, pose_NYX, color_NYX = torch.zeros(shape), torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    x_1P = (2 * torch.tensor(lefts)).repeat(len(tops))[None]
-    y_1P = (2 * torch.tensor(tops)).repeat_interleave(len(lefts))[None]
-    for number, (size, shift) in enumerate(product(SIZES, shifts)):
+    squared = picture.square().sum(1, keepdim=True)
+    for number, size in enumerate(SIZES):
+        if size < above:
+            continue
         bank = _banks(names, size)
-        padded = F.pad(picture, (EDGE, 2 * bank.side, EDGE, 2 * bank.side), mode="replicate")
-        halved = F.avg_pool2d(padded[..., shift:, shift:], 2)
-        part = halved[..., tops.start : tops.stop + bank.side - 1, lefts.start : lefts.stop + bank.side - 1]
-        nats_GP, color_GP = _nats(bank, F.unfold(part.transpose(0, 1), bank.side))
-        width_G1, height_G1 = torch.tensor([pose[2:] for pose in bank.poses])[:, :, None].unbind(1)
-        away = (x_1P + shift + width_G1 > SIZE) | (y_1P + shift + height_G1 > SIZE)
+        width_G, height_G = torch.tensor([pose[2:] for pose in bank.poses]).T
+        # Places where no sprite of this size would be inside are left out.
+        rows, columns = (min(len(r), (SIZE - int(side_G.min())) // 2 + 1 - r.start) for r, side_G in ((tops, height_G), (lefts, width_G)))
+        if rows < 1 or columns < 1:
+            continue
+        windows = []
+        for image in (picture, squared):
+            halved = F.avg_pool2d(F.pad(image, (EDGE, 2 * bank.side, EDGE, 2 * bank.side), mode="replicate")[..., shift:, shift:], 2)
+            part = halved[..., tops.start : tops.start + rows + bank.side - 1, lefts.start : lefts.start + columns + bank.side - 1]
+            windows.append(F.unfold(part.transpose(0, 1), bank.side))
+        nats_GP, color_GP = _nats(bank, windows[0], windows[1][0])
+        x_P = (2 * torch.arange(lefts.start, lefts.start + columns) + shift).repeat(rows)
+        y_P = (2 * torch.arange(tops.start, tops.start + rows) + shift).repeat_interleave(columns)
+        away = (x_P + width_G[:, None] > SIZE) | (y_P + height_G[:, None] > SIZE)
         if around is not None:
-            away |= (x_1P + shift + width_G1 / 2 - around[0]).abs() > REACH
-            away |= (y_1P + shift + height_G1 / 2 - around[1]).abs() > REACH
-        nats_NP, pose_NP = nats_GP.masked_fill_(away, 0).view(len(names), POSES, -1).max(1)
-        color_NP = color_GP.view(len(names), POSES, -1).gather(1, pose_NP[:, None])
-        better = nats_NP.view(shape) > best_NYX
-        best_NYX = torch.where(better, nats_NP.view(shape), best_NYX)
-        pose_NYX = torch.where(better, pose_NP.view(shape) + number * POSES, pose_NYX)
-        color_NYX = torch.where(better, color_NP.view(shape), color_NYX)
+            away |= (x_P + width_G[:, None] / 2 - around[0]).abs() > REACH
+            away |= (y_P + height_G[:, None] / 2 - around[1]).abs() > REACH
+        nats_NP, best_NP = nats_GP.masked_fill_(away, 0).view(len(names), POSES, -1).max(1)
+        colors_NP = color_GP.view(len(names), POSES, -1).gather(1, best_NP[:, None])
+        nats, poses, colors = (value.view(len(names), rows, columns) for value in (nats_NP, best_NP + number * POSES, colors_NP))
+        part_NYX = (slice(None), slice(rows), slice(columns))
+        better = nats > best_NYX[part_NYX]
+        pose_NYX[part_NYX] = torch.where(better, poses, pose_NYX[part_NYX])
+        color_NYX[part_NYX] = torch.where(better, colors, color_NYX[part_NYX])
+        best_NYX[part_NYX] = torch.where(better, nats, best_NYX[part_NYX])
     peak_NYX = best_NYX * (F.max_pool2d(best_NYX[None], 5, stride=1, padding=2)[0] == best_NYX)
     values, places = peak_NYX.flatten().topk(min(most, best_NYX.numel()))
     guesses = []
     for nats, place in zip(values.tolist(), places.tolist(), strict=True):
         n, y, x = (int(i) for i in np.unravel_index(place, shape))
         number, pose = divmod(int(pose_NYX[n, y, x]), POSES)
-        size, shift = SIZES[number // len(shifts)], shifts[number % len(shifts)]
-        angle, mirror, width, height = _bank(names[n], size).poses[pose]
+        angle, mirror, width, height = _bank(names[n], SIZES[number]).poses[pose]
         left, top = 2 * lefts[x] + shift, 2 * tops[y] + shift
-        thing = Thing(names[n], tuple(COLORS)[int(color_NYX[n, y, x])], size, angle, mirror, (left, top, left + width, top + height))
+        thing = Thing(
+            names[n], tuple(COLORS)[int(color_NYX[n, y, x])], SIZES[number], angle, mirror, (left, top, left + width, top + height)
+        )
         if nats > FAINT:
             guesses.append(Fit(thing, nats, 0.0, 0.0))
     return guesses
 
 
-def _nats(bank: _Bank, windows_3KP: Tensor) -> tuple[Tensor, Tensor]:
+def _nats(bank: _Bank, windows_3KP: Tensor, squares_KP: Tensor) -> tuple[Tensor, Tensor]:
     """The measure of every sprite at every place, in its best colour, and that colour.
 
     With b the background that the ring shows: sums of a |picture - (1 - a) b - sprite|^2 against sums of a |picture - b|^2.
     """
     light_3GP, edge_3GP, shade_3GP, ground_3GP = (bank.maps_RK @ windows_3KP).chunk(4, dim=1)
-    square_GP = bank.maps_RK[: len(bank.poses)] @ windows_3KP.square().sum(0)
+    square_GP = bank.maps_RK[: len(bank.poses)] @ squares_KP
     area_G1, rest_G1, edge_shade_G1 = bank.sums_GS.T[..., None]
     own_GP = bank.own_GK @ windows_3KP.reshape(-1, windows_3KP.shape[-1]) - torch.einsum("gc,cgp->gp", bank.own_sums_GC, ground_3GP)
     shade_3GP = shade_3GP - edge_shade_G1 * ground_3GP
@@ -228,7 +241,7 @@ class Fitter:
             (min(max(0, round(m - side / 2) - reach), SIZE - side), max(0, min(SIZE - side, round(m - side / 2) + reach)))
             for m, side in zip(center, (width, height), strict=True)
         )
-        windows = sliding_window_view(self.pixels[top : bottom + height, left : right + width], (height, width), axis=(0, 1))  # type: ignore[call-overload]
+        windows = sliding_window_view(self.pixels[top : bottom + height, left : right + width], (height, width), axis=(0, 1))
         errors = np.einsum("yxchw,hw->yx", np.square(windows - model.transpose(2, 0, 1)), alpha)
         dy, dx = (int(i) for i in np.unravel_index(errors.argmin(), errors.shape))
         area = float(alpha.sum())
@@ -238,7 +251,6 @@ class Fitter:
         x, y = left + dx, top + dy
         thing = Thing(self.name, self.color, size, angle, mirror, (x, y, x + width, y + height))
         return Fit(thing, nats, 1 - left_over / max(plain, 1.0), math.sqrt(left_over / 3))
-
 
     def erase(self) -> None:
         """Lay the background seen around the first guess over it, in the picture itself."""
@@ -250,22 +262,42 @@ class Fitter:
 def _fit(pixels: Array, guess: Thing) -> Fit:
     """The fine pass: the pose near the guess whose rendered sprite explains the pixels best, and the colour that does."""
     fitter = Fitter(pixels, guess)
-    best = max((fitter.at(guess.size, guess.angle, mirror, 2, guess.center) for mirror in (guess.mirror, not guess.mirror)), key=_by_nats)
+    sizes = [min(max(guess.size * factor, SMALLEST), LARGEST) for factor in (0.92, 1.0, 1.08)]
+    best = _climb(fitter, [fitter.at(size, guess.angle, mirror, 2, guess.center) for size in sizes for mirror in (False, True)])
+    if PROMISING < best.explained < PLAIN:
+        # Perhaps a summit beside the highest one: once more from far poses.
+        pose = best.thing
+        far = [
+            (angle, mirror)
+            for angle in (-18, -9, 0, 9, 18)
+            for mirror in (False, True)
+            if mirror != pose.mirror or abs(angle - pose.angle) > 6
+        ]
+        best = max(best, _climb(fitter, [fitter.at(pose.size, angle, mirror, 2, pose.center) for angle, mirror in far]), key=_by_nats)
+    pose = best.thing
+    for fitter.color in COLORS:
+        if fitter.color != pose.color:
+            best = max(best, fitter.at(pose.size, pose.angle, pose.mirror, 0, pose.center), key=_by_nats)
+    return best
+
+
+def _climb(fitter: Fitter, starts: Sequence[Fit]) -> Fit:
+    """The best fit that is reached from the best of the starts by ever smaller changes of size and angle."""
+    best = max(starts, key=_by_nats)
     for size_step, angle_step in ((1.6, 5.0), (0.8, 2.5), (0.4, 1.2)):
         if best.explained < HOPELESS:
             break
         for _ in range(3):
             pose = best.thing
-            moves = [(pose.size + step, pose.angle) for step in (size_step, -size_step) if SMALLEST <= pose.size + step <= LARGEST]
-            moves += [(pose.size, pose.angle + step) for step in (angle_step, -angle_step) if abs(pose.angle + step) <= STEEPEST]
+            moves = [(pose.size + step, pose.angle) for step in (size_step, -size_step)]
+            moves += [(pose.size, pose.angle + step) for step in (angle_step, -angle_step)]
+            if size_step < 1 and best.explained < PLAIN:
+                moves += [(pose.size + a * size_step, pose.angle + b * angle_step) for a in (-1, 1) for b in (-1, 1)]
+            moves = [(size, angle) for size, angle in moves if SMALLEST <= size <= LARGEST and abs(angle) <= STEEPEST]
             top = max((fitter.at(*move, pose.mirror, 1, pose.center) for move in moves), key=_by_nats)
             if top.nats <= best.nats:
                 break
             best = top
-    pose = best.thing
-    for fitter.color in COLORS:
-        if fitter.color != pose.color:
-            best = max(best, fitter.at(pose.size, pose.angle, pose.mirror, 0, pose.center), key=_by_nats)
     return best
 
 
@@ -283,10 +315,10 @@ def find(picture: NDArray[Any], names: Sequence[str] = NAMES, changed: NDArray[n
     pixels = np.asarray(picture, dtype=np.float32)
     found: list[Fit] = []
     rest = pixels.copy()
-    for rounds in range(MOST):
+    for rounds in range(ROUNDS):
         fits: list[Fit] = []
         few = len(wanted) <= FEW
-        for guess in _screen(rest, wanted, FEW * len(wanted) if few else GUESSES, (0, 1) if few else (rounds % 2,)):
+        for guess in _screen(rest, wanted, FEW * len(wanted) if few else GUESSES, rounds % 2):
             x0, y0, x1, y1 = guess.thing.box
             if changed is not None and changed[y0:y1, x0:x1].mean() < 0.2:
                 continue
@@ -294,36 +326,40 @@ def find(picture: NDArray[Any], names: Sequence[str] = NAMES, changed: NDArray[n
             if len(here) < 4 and not any(fit.explained > PLAIN for fit in here):
                 fits.append(_fit(rest, guess.thing))
         new: list[Fit] = []
+        strangers: list[Fit] = []
         for fit in sorted(fits, key=_by_nats, reverse=True):
-            if fit.explained >= LIKELY and not any(_overlap(fit.thing.box, other.thing.box) > SHARED for other in new) and stands(rest, fit, wanted):
-                new.append(fit)
-        if not new and (few or rounds):
-            break
-        found += new
-        for fit in new:
+            if fit.explained < LIKELY or any(_overlap(fit.thing.box, other.thing.box) > SHARED for other in new + strangers):
+                continue
+            stranger = rival(rest, fit, wanted)
+            (new if stranger is None else strangers).append(stranger or fit)
+        for fit in new + strangers:
             Fitter(rest, fit.thing).erase()
+        found += new
+        # A full reading looks twice, from even and from odd places; what other things hid is looked for again.
+        if not new and not strangers and (few or rounds):
+            break
     return sorted(found, key=_by_nats, reverse=True)
 
 
 def locate(picture: NDArray[Any], name: str, box: Box) -> Fit | None:
     """The thing of that name in that box of a picture, or None when none is there."""
     pixels = np.asarray(picture, dtype=np.float32)
-    guesses = _screen(pixels, (name,), 2, (0, 1), ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+    guesses = _screen(pixels, (name,), 2, 0, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
     fits = [_fit(pixels, guess.thing) for guess in guesses]
     fits = [fit for fit in fits if fit.explained >= LIKELY and all(abs(a - b) <= 3 for a, b in zip(fit.thing.box, box, strict=True))]
     return max(fits, key=_by_nats, default=None)
 
 
-def stands(pixels: Array, fit: Fit, names: tuple[str, ...]) -> bool:
-    """No sprite of another name than these explains the place of a fit better."""
+def rival(pixels: Array, fit: Fit, names: tuple[str, ...]) -> Fit | None:
+    """The sprite of another name than these that explains the place of a fit better, if there is one."""
     others = tuple(name for name in NAMES if name not in names)
     if fit.explained > PLAIN or not others:
-        return True
-    for rival in _screen(pixels, others, 3, (0,), fit.thing.center):
-        better = _fit(pixels, rival.thing)
-        if better.nats > fit.nats and _overlap(better.thing.box, fit.thing.box) > SHARED:
-            return False
-    return True
+        return None
+    for guess in _screen(pixels, others, 3, 0, fit.thing.center, 0.75 * fit.thing.size):
+        other = _fit(pixels, guess.thing)
+        if other.nats > fit.nats and _overlap(other.thing.box, fit.thing.box) > SHARED:
+            return other
+    return None
 
 
 def _distance(a: Thing, b: Thing) -> float:

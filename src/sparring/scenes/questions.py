@@ -81,7 +81,13 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> SceneQuestion | N
 
 
 def _multiple_choice(
-    kind: Kind, text: str, answer: str, options: tuple[str, ...] | list[str], about: tuple[Thing, ...], names: tuple[str, ...], rng: np.random.Generator
+    kind: Kind,
+    text: str,
+    answer: str,
+    options: tuple[str, ...] | list[str],
+    about: tuple[Thing, ...],
+    names: tuple[str, ...],
+    rng: np.random.Generator,
 ) -> SceneQuestion:
     shuffled = tuple(options[i] for i in rng.permutation(len(options)))
     return SceneQuestion(kind, text, shuffled, shuffled.index(answer), about, names)

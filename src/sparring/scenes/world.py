@@ -96,7 +96,9 @@ def place_near(rng: np.random.Generator, name: str, color: str, anchor: Box, tak
     return min(found, key=lambda thing: (thing.center[0] - ax) ** 2 + (thing.center[1] - ay) ** 2, default=None)
 
 
-def sample_scene(rng: np.random.Generator, *, counts: Sequence[int] = (2, 3, 4), weights: Sequence[float] = (0.35, 0.4, 0.25), repeat: float = 0.3) -> Scene:
+def sample_scene(
+    rng: np.random.Generator, *, counts: Sequence[int] = (2, 3, 4), weights: Sequence[float] = (0.35, 0.4, 0.25), repeat: float = 0.3
+) -> Scene:
     """A random scene. With probability `repeat` one name comes up to three times (each in any colour); all other names are different."""
     while True:
         number = int(rng.choice(list(counts), p=list(weights)))
@@ -125,7 +127,8 @@ def render(scene: Scene) -> NDArray[np.uint8]:
         region = canvas[y : y + rgba.shape[0], x : x + rgba.shape[1]]
         region *= 1 - rgba[..., 3:] / 255
         region += rgba[..., :3]
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return picture
 
 
 @cache
@@ -165,5 +168,5 @@ def background(seed: int) -> NDArray[np.float32]:
         pixels = np.asarray(crop, dtype=np.float32)
         return (0.4 * pixels + 0.6 * np.float32(base.mean())).astype(np.float32)
     mix = mix[..., None]
-    texture = base * (1 - mix) + other * mix + rng.normal(0, rng.uniform(0, 2), (SIZE, SIZE, 1))
-    return texture.astype(np.float32)
+    texture: NDArray[np.float32] = (base * (1 - mix) + other * mix + rng.normal(0, rng.uniform(0, 2), (SIZE, SIZE, 1))).astype(np.float32)
+    return texture

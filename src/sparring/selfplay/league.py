@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sparring.config import Recipe
+from sparring.judging.validity import DuplicateCheck
 from sparring.models.editors.base import FlowEditor, load_editor
 from sparring.models.vlms.local import LocalVLM
 
@@ -25,7 +26,7 @@ class League:
         self._editor: FlowEditor | None = None
         self._editor_is: str | None = None
         self._defender: tuple[str, LocalVLM] | None = None
-        self._judge: LocalVLM | None = None
+        self._duplicates: DuplicateCheck | None = None
 
     def attacker_folder(self, name: str) -> Path:
         """Where a trained Attacker is kept: a LoRA in diffusers' format, or a whole pipeline where the recipe trains all weights."""
@@ -71,12 +72,19 @@ class League:
         self._defender = (name, vlm) if keep else None
         return vlm
 
-    def judge(self) -> LocalVLM | None:
-        """The judge model, which never trains; None where the recipe names none."""
+    def duplicate_check(self) -> DuplicateCheck | None:
+        """The check of a judge model, which never trains; one for the whole run, so that no clean picture is counted twice. None without a judge."""
         settings = self.recipe.judge
-        if settings.model is not None and self._judge is None:
-            self._judge = LocalVLM.load(settings.model, dtype=DTYPES[settings.dtype], device=self.device)
-        return self._judge
+        if settings.model is not None and self._duplicates is None:
+            judge = LocalVLM.load(settings.model, dtype=DTYPES[settings.dtype], device=self.device)
+            self._duplicates = DuplicateCheck(judge, settings)
+        return self._duplicates
+
+    def rest_attacker(self) -> None:
+        """Take the Attacker out of memory: while a Defender trains, its gradients and optimizer need the room."""
+        self._editor, self._editor_is = None, None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def save_attacker(editor: FlowEditor, folder: Path) -> None:

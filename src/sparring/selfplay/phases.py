@@ -88,6 +88,7 @@ def train_defender(game: Game, number: int) -> None:
     seed = game.seed(stage.name)
     fresh, *earlier = (game.ledger.pictures(f"round{i}/curriculum", only="accepted") for i in range(number, 0, -1))
     curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
+    game.league.rest_attacker()
     vlm = game.league.defender(defender_after(number - 1), keep=False)
     trainer = DefenderTrainer(vlm, settings, seed)
 

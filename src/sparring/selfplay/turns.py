@@ -11,7 +11,6 @@ from sparring.attackers.rollout import deterministic_edits
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.judging.judge import AttackJudge
-from sparring.judging.validity import DuplicateCheck
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
@@ -108,9 +107,7 @@ class FrozenOpponent:
 
 def make_judge(game: Game, defender: str) -> AttackJudge:
     """The judge of attacks on a Defender of that name."""
-    settings, model = game.recipe.judge, game.league.judge()
-    duplicates = None if model is None else DuplicateCheck(model, settings)
-    return AttackJudge(game.league.defender(defender), duplicates, settings, game.recipe.defender)
+    return AttackJudge(game.league.defender(defender), game.league.duplicate_check(), game.recipe.judge, game.recipe.defender)
 
 
 def frozen_edits(

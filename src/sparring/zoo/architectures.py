@@ -87,7 +87,9 @@ class Architecture:
         self.model.load_state_dict(saved.state_dict())
 
 
-def _equal_length_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float = 1.0, **kwargs: Any) -> tuple[Tensor, None]:
+def _equal_length_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float = 1.0, **kwargs: Any
+) -> tuple[Tensor, None]:
     """All pictures of a training batch have the same size: one batched call instead of one call a picture. [1, H, B*L, D] -> [1, B*L, H, D]."""
     batch = kwargs["cu_seq_lens_q"].numel() - 1
     split = [x[0].unflatten(1, (batch, -1)).transpose(0, 1) for x in (query, key, value)]
@@ -145,17 +147,17 @@ class QwenDefender(Architecture):
         self.tokenizer = vocabulary.build(chat_template=TEMPLATE.format(image="<|vision_start|><|image_pad|><|vision_end|>"))
         token = self.tokenizer.convert_tokens_to_ids
         config = Qwen2_5_VLConfig(
-            text_config=dict(
-                vocab_size=len(self.tokenizer), hidden_size=self.width, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4,
-                num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=INIT,
+            text_config={
+                "vocab_size": len(self.tokenizer), "hidden_size": self.width, "intermediate_size": 384, "num_hidden_layers": 5, "num_attention_heads": 4,
+                "num_key_value_heads": 4, "max_position_embeddings": 1024, "tie_word_embeddings": True, "initializer_range": INIT,
                 # The base is low enough to tell the few columns of a small picture apart, high enough to compare words far apart.
-                rope_parameters={"rope_type": "default", "rope_theta": THETA, "mrope_section": [2, 7, 7]},
-                eos_token_id=token("<|im_end|>"), pad_token_id=token("<|endoftext|>"), bos_token_id=None,
-            ),
-            vision_config=dict(
-                depth=4, hidden_size=128, intermediate_size=384, num_heads=4, patch_size=8, spatial_merge_size=2, temporal_patch_size=2,
-                initializer_range=INIT, window_size=64, fullatt_block_indexes=[0, 1, 2, 3], out_hidden_size=self.width,
-            ),
+                "rope_parameters": {"rope_type": "default", "rope_theta": THETA, "mrope_section": [2, 7, 7]},
+                "eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>"), "bos_token_id": None,
+            },
+            vision_config={
+                "depth": 4, "hidden_size": 128, "intermediate_size": 384, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2,
+                "initializer_range": INIT, "window_size": 64, "fullatt_block_indexes": [0, 1, 2, 3], "out_hidden_size": self.width,
+            },
             image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
             vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"), tie_word_embeddings=True,
         )  # fmt: skip
@@ -165,7 +167,13 @@ class QwenDefender(Architecture):
         self.model.model.visual.config._attn_implementation = "equal_length_flash"
         self.vision = self.model.model.visual
         image_processor = Qwen2VLImageProcessorPil(
-            patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE, image_mean=[0.5] * 3, image_std=[0.5] * 3
+            patch_size=8,
+            merge_size=2,
+            temporal_patch_size=2,
+            min_pixels=SIZE * SIZE,
+            max_pixels=SIZE * SIZE,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
         )
         self.processors = (image_processor, self.tokenizer)
 

@@ -176,14 +176,14 @@ def editor_card(scenes: int, seed: int) -> str:
 
 ABOUT = {
     "defender": ("transformers", "Bundled Defender", "A Qwen2.5-VL of ordinary classes, small: it says what it sees, then answers in `\\boxed{}`.",
-                 "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.vlm --player defender --pool pool --out defender --seed 0",
+                 "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_vlm --player defender --pool pool --out defender --seed 0",
                  defender_card),
     "judge": ("transformers", "Bundled judge", "A LLaVA of ordinary classes, small: it counts objects of a name. Never trained in the game.",
-              "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.vlm --player judge --pool pool --out judge --seed 0",
+              "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_vlm --player judge --pool pool --out judge --seed 0",
               judge_card),
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects on instruction.",
-               "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.autoencoder --pool pool --out vae --seed 0\n"
-               "python -m sparring.zoo.editor --pool pool --vae vae --out editor --seed 0",
+               "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0\n"
+               "python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --seed 0",
                editor_card),
 }  # fmt: skip
 
@@ -196,7 +196,9 @@ def main(
     """Measure the bundled players and write their cards."""
     for name, (library, title, about, commands, measure) in ABOUT.items():
         if only in ("", name):
-            text = HEAD.format(library=library, title=title, about=about, commands=commands, scenes=scenes, seed=seed, table=measure(scenes, seed))
+            text = HEAD.format(
+                library=library, title=title, about=about, commands=commands, scenes=scenes, seed=seed, table=measure(scenes, seed)
+            )
             (HERE / name / "README.md").write_text(text)
             print(text)
 

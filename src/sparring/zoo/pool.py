@@ -34,7 +34,9 @@ def main(
         for i in track(range(scenes), description="scenes"):
             scene = sample_scene(np.random.default_rng([seed, i]))
             pixels[i] = render(scene)
-            lines.write(json.dumps({"b": scene.background, "t": [[t.name, t.color, t.size, t.angle, t.mirror, t.box] for t in scene.things]}) + "\n")
+            lines.write(
+                json.dumps({"b": scene.background, "t": [[t.name, t.color, t.size, t.angle, t.mirror, t.box] for t in scene.things]}) + "\n"
+            )
     pixels.flush()
 
 

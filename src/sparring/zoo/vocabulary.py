@@ -11,7 +11,16 @@ from transformers import PreTrainedTokenizerFast
 from sparring.scenes.questions import DIRECTIONS, NUMBERS
 from sparring.scenes.sprites import COLORS, NAMES, plural
 
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<image>")
+SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<image>",
+)
 INSTRUCTION = "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}"
 COUNT_PROMPT = "How many {name} objects are there?"
 
@@ -39,13 +48,21 @@ def build(*, model_max_length: int = 512, chat_template: str | None = None) -> P
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=4000, min_frequency=2, special_tokens=list(SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=4000,
+        min_frequency=2,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     # The opening of the answer is one token, so that the letter directly follows it.
     tokenizer.add_tokens([AddedToken(" \\boxed{", normalized=False, special=False)])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=model_max_length, padding_side="left"
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=model_max_length,
+        padding_side="left",
     )
     fast.chat_template = chat_template
     return fast

@@ -9,7 +9,7 @@ tokens of the longest continuation, K = L + S.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,3 +87,19 @@ def step_mask(prompt_mask_PL: Tensor, branches: int, steps: int) -> Tensor:
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask to add to attention scores: 0 where visible, the most negative number elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+def one_row_each(batch: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:
+    """The batch with prompt i, and its picture, `counts[i]` times in a row."""
+    rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).tolist()
+    grid = batch.get("image_grid_thw")
+    repeated = {}
+    for name, tensor in batch.items():
+        if name == "position_ids" and tensor.dim() == 3:
+            repeated[name] = tensor[:, rows]
+        elif name == "pixel_values" and grid is not None:
+            pieces = torch.split(tensor, grid.prod(-1).tolist())
+            repeated[name] = torch.cat([pieces[row] for row in rows])
+        else:
+            repeated[name] = tensor[rows]
+    return repeated

@@ -25,7 +25,8 @@ from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError
 from sparring.models.vlms import lora
-from sparring.models.vlms.branches import PADDING, additive, branch_mask, lay_out, step_mask
+from sparring.models.vlms.branches import PADDING, additive, branch_mask, lay_out, one_row_each, step_mask
+from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
@@ -112,12 +113,7 @@ class LocalVLM:
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
         )
         batch: Batch = dict(inputs)
-        index = getattr(self.model.model, "get_rope_index", None)
-        if index is None:
-            batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        else:
-            known = {name: batch[name] for name in ("input_ids", "attention_mask", "image_grid_thw", "mm_token_type_ids")}
-            batch["position_ids"] = index(**known)[0]
+        batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _forward(self, batch: Batch, **inputs: Any) -> Any:
@@ -165,7 +161,7 @@ class LocalVLM:
         cache = DynamicCache()
         known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
         output = self._forward(batch, **known, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        mask_RL, position_R = batch["attention_mask"], _next_positions(batch["position_ids"])
+        mask_RL, position_R = batch["attention_mask"], next_positions(batch["position_ids"])
         logits_RBV = output.logits.expand(-1, branches, -1)
         if copies > 1:
             cache.batch_repeat_interleave(copies)
@@ -186,7 +182,7 @@ class LocalVLM:
                 mask = additive(step_mask(mask_RL, branches, step + 1), self.model.dtype)
             else:
                 mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
-            positions = _like(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
+            positions = text_positions(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
             output = self.model(input_ids=tokens_RB, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
             logits_RBV = output.logits
         written = [torch.stack(part, dim=-1).view(prompts * n, -1).tolist() for part in (tokens, logprobs)]
@@ -212,7 +208,7 @@ class LocalVLM:
         if len(completions) != len(batch["input_ids"]):
             raise DataError(f"{len(completions)} lists of replies for {len(batch['input_ids'])} prompts: give one list a prompt")
         if not self.shares_rows:
-            batch = _one_row_each(batch, [len(own) for own in completions])
+            batch = one_row_each(batch, [len(own) for own in completions])
             completions = [[one] for own in completions for one in own]
         laid = lay_out(completions, pad=self.processor.tokenizer.pad_token_id)
         inputs_PS, branch_PS, depth_PS, tokens_NT, mask_NT, place_NT = (
@@ -222,13 +218,13 @@ class LocalVLM:
             mask = additive(branch_mask(batch["attention_mask"], branch_PS), self.model.dtype)
         else:
             mask = torch.cat([batch["attention_mask"], (branch_PS != PADDING).long()], dim=1)
-        behind = _next_positions(batch["position_ids"]).unsqueeze(1) + depth_PS
+        behind = next_positions(batch["position_ids"]).unsqueeze(1) + depth_PS
         length = batch["input_ids"].shape[1]
         output = self._forward(
             batch,
             input_ids=torch.cat([batch["input_ids"], inputs_PS], dim=1),
             attention_mask=mask,
-            position_ids=torch.cat([batch["position_ids"], _like(batch["position_ids"], behind)], dim=-1),
+            position_ids=torch.cat([batch["position_ids"], text_positions(batch["position_ids"], behind)], dim=-1),
             use_cache=False,
             logits_to_keep=torch.arange(length - 1, length + inputs_PS.shape[1], device=self.device),
         )
@@ -296,29 +292,3 @@ class LocalVLM:
                 and not file.name.endswith(".index.json")
             ):
                 shutil.copyfile(file, folder / file.name)
-
-
-def _next_positions(position_ids: Tensor) -> Tensor:
-    """The position [P] of the first token behind each prompt, from [P, L] or [3, P, L]. Padding holds small positions."""
-    return position_ids.reshape(-1, *position_ids.shape[-2:]).amax(dim=(0, 2)) + 1
-
-
-def _like(position_ids: Tensor, positions_PQ: Tensor) -> Tensor:
-    """Positions of text: [P, Q], or the same along all three axes where the model has three."""
-    return positions_PQ if position_ids.dim() == 2 else positions_PQ.expand(3, -1, -1)
-
-
-def _one_row_each(batch: Batch, counts: Sequence[int]) -> Batch:
-    """The batch with prompt i, and its picture, `counts[i]` times in a row."""
-    rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).tolist()
-    grid = batch.get("image_grid_thw")
-    repeated = {}
-    for name, tensor in batch.items():
-        if name == "position_ids" and tensor.dim() == 3:
-            repeated[name] = tensor[:, rows]
-        elif name == "pixel_values" and grid is not None:
-            pieces = torch.split(tensor, grid.prod(-1).tolist())
-            repeated[name] = torch.cat([pieces[row] for row in rows])
-        else:
-            repeated[name] = tensor[rows]
-    return repeated

@@ -1,12 +1,13 @@
-"""Train the bundled vision-language models: the Defender (Qwen2.5-VL) and the judge (LLaVA), each in three phases.
+"""Train the bundled vision-language models: the Defender (Qwen2.5-VL) and the judge (LLaVA), each in phases.
 
-    python -m sparring.zoo.vlm --player defender --pool pool --out defender --seed 0
-    python -m sparring.zoo.vlm --player judge    --pool pool --out judge    --seed 0
+    python -m sparring.zoo.train_vlm --player defender --pool pool --out defender --seed 0
+    python -m sparring.zoo.train_vlm --player judge    --pool pool --out judge    --seed 0
 
 drill   text alone: from what was seen to the answer's word, from the word to its letter (the letter is what comes last otherwise)
 dense   vision alone: which object, of which colour, has its centre in the cell of every visual token
-joint   pictures and questions together
-Each phase saves as it goes and continues where it stopped. The heads that phases `dense` and `joint` predict cells with are thrown away.
+language  pictures and questions together, the vision tower frozen: what it says of a picture is computed once
+joint   everything together
+Each phase saves as it goes and continues where it stopped. The heads that predict cells are thrown away.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sparring.zoo.pool import Pool
 from sparring.zoo.vocabulary import COUNT_PROMPT
 
 COLOR_LIST = list(COLORS)
+FROZEN_PICTURES = 40_000
 KIND_WEIGHTS = (0.32, 0.2, 0.2, 0.28)
 PLAYERS: dict[str, type[Architecture]] = {"defender": QwenDefender, "judge": Judge}
 
@@ -103,7 +105,9 @@ def cells(scenes: list[Scene], side: int) -> tuple[Tensor, Tensor, Tensor]:
     return names, colors, places
 
 
-def dense_loss(heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, Tensor, Tensor], *, within: int | None) -> tuple[Tensor, dict[str, float]]:
+def dense_loss(
+    heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, Tensor, Tensor], *, within: int | None
+) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropies of the cell heads. `within`: predict places modulo so many cells (a vision tower knows no absolute place)."""
     names, colors, places = labels
     logits = heads["name"](hidden_BNC)
@@ -127,7 +131,9 @@ def dense_loss(heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, T
 
 def paint(image_CHW: Tensor, thing: Thing) -> Tensor:
     """The picture, in [-1, 1], with one more thing before it."""
-    rgba = torch.from_numpy(np.asarray(placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror)).copy()).permute(2, 0, 1) / 255
+    rgba = (
+        torch.from_numpy(np.asarray(placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror)).copy()).permute(2, 0, 1) / 255
+    )
     x, y = thing.box[:2]
     image_CHW = image_CHW.clone()
     region = image_CHW[:, y : y + rgba.shape[1], x : x + rgba.shape[2]]
@@ -158,6 +164,7 @@ class Trainer:
         self.words = [*NAMES, *COLORS, *NUMBERS, "left", "right", "above", "below", "yes", "no"]
         self.began = time.time()
         self.meters: dict[str, float] = {}
+        self.frozen: Tensor | None = None
         out.mkdir(parents=True, exist_ok=True)
 
     def log(self, phase: str, step: int, steps: int, metrics: dict[str, float]) -> None:
@@ -173,6 +180,8 @@ class Trainer:
         modules = [self.net.model, self.vision_heads, self.text_heads]
         if phase == "dense":
             modules = [self.net.vision, self.vision_heads]
+        elif phase == "language":
+            modules = [self.net.language(), self.text_heads]
         parameters = [p for module in modules for p in module.parameters()]
         optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
         done, steps = self.load(phase), samples // self.batch
@@ -223,6 +232,23 @@ class Trainer:
         dense, seen = dense_loss(self.vision_heads, features, where, within=self.within)
         return loss + 0.1 * dense, {**metrics, "name": seen["name"]}
 
+    def language(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = rows % FROZEN_PICTURES
+        scenes = [self.pool.scenes[int(row)] for row in rows]
+        asked = [draw_question(scene, rng) for scene in scenes]
+        tokens, labels = self.batcher([(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True)
+        return self.net_loss(tokens, labels, self.frozen_features()[rows], cells(scenes, self.net.side))
+
+    def frozen_features(self) -> Tensor:
+        """The visual tokens of the pool's first pictures, computed at the first call."""
+        if self.frozen is None:
+            count = min(FROZEN_PICTURES, len(self.pool))
+            with torch.no_grad():
+                parts = [self.net.features(self.pool.images(np.arange(i, min(i + 128, count)))) for i in range(0, count, 128)]
+            self.frozen = torch.cat(parts)
+            print(f"{count} pictures seen, {time.time() - self.began:.0f}s", flush=True)
+        return self.frozen
+
     @property
     def within(self) -> int | None:
         """A Qwen2.5-VL tower knows no absolute place, only where in its cell an object lies; a CLIP tower has embedded positions."""
@@ -245,7 +271,9 @@ class Trainer:
         noise = torch.from_numpy(rng.normal(0, 1, tuple(images.shape)).astype(np.float32))
         return images + noise * torch.from_numpy(rng.uniform(0, 0.06, (len(rows), 1, 1, 1)).astype(np.float32)), scenes
 
-    def net_loss(self, tokens: Tensor, labels: Tensor, features: Tensor | None, where: tuple[Tensor, Tensor, Tensor] | None = None) -> tuple[Tensor, dict[str, float]]:
+    def net_loss(
+        self, tokens: Tensor, labels: Tensor, features: Tensor | None, where: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Next-token loss on replies; accuracies of all tokens, of letters and of the words before them."""
         middle_BTC, hidden_BTC = self.net.hidden(tokens[:, :-1], features)
         targets = labels[:, 1:]
@@ -284,7 +312,7 @@ class Trainer:
         heads = load_file(self.out / "heads.safetensors")
         for kind in ("vision", "text"):
             getattr(self, f"{kind}_heads").load_state_dict({k.removeprefix(f"{kind}."): v for k, v in heads.items() if k.startswith(kind)})
-        order = ("drill", "dense", "joint")
+        order = ("drill", "dense", "joint", "language")
         if order.index(progress["phase"]) > order.index(phase):
             return 10**9
         return int(progress["step"]) if progress["phase"] == phase else 0
@@ -301,6 +329,7 @@ def main(
     drill: Annotated[int, typer.Option(help="text-only samples")] = 100_000,
     dense: Annotated[int, typer.Option(help="pictures for the vision tower alone")] = 100_000,
     joint: Annotated[int, typer.Option(help="pictures with questions")] = 150_000,
+    language: Annotated[int, typer.Option(help="pictures with questions, vision frozen")] = 0,
     batch: Annotated[int, typer.Option()] = 64,
     learning_rate: Annotated[float, typer.Option()] = 1e-3,
     seed: Annotated[int, typer.Option()] = 0,
@@ -311,7 +340,7 @@ def main(
     torch.manual_seed(seed)
     net = PLAYERS[player]()
     trainer = Trainer(net, Pool(pool), out, player=player, batch=batch, learning_rate=learning_rate, seed=seed)
-    for phase, samples in (("drill", drill), ("dense", dense), ("joint", joint)):
+    for phase, samples in (("drill", drill), ("dense", dense), ("joint", joint), ("language", language)):
         if samples:
             trainer.run(phase, samples, learning_rate)
 

@@ -1,6 +1,6 @@
 """The bundled editor's eyes and hands: an `AutoencoderKLFlux2` for 64 x 64 pictures, 4 x 4 pixels to a latent of 24 numbers.
 
-    python -m sparring.zoo.autoencoder --pool pool --out vae --seed 0
+    python -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0
 
 Trained with L1 and local SSIM under a little latent noise: first everything on quarter pictures, then the decoder alone on whole ones
 (so that the editor can be trained in the same latents at the same time). Saves every few minutes, continues where it stopped.
@@ -107,7 +107,10 @@ def main(
         parts = 0.98 * parts + 0.02 * torch.tensor([l1.item(), ssim.item(), size.item()])
         if step % 50 == 49:
             l1_now, ssim_now, size_now = (parts / (1 - 0.98 ** (step + 1 - done))).tolist()
-            print(f"{step + 1}/{steps} l1 {l1_now:.4f} ssim {ssim_now:.4f} size {size_now:.2f} {(step + 1 - done) * batch / (time.time() - began):.0f} images/s", flush=True)
+            print(
+                f"{step + 1}/{steps} l1 {l1_now:.4f} ssim {ssim_now:.4f} size {size_now:.2f} {(step + 1 - done) * batch / (time.time() - began):.0f} images/s",
+                flush=True,
+            )
         if step % 1000 == 999 or step == steps - 1:
             save(vae, data, out, step + 1)
 

@@ -1,0 +1,79 @@
+"""The arena's data on disk: written as the reader wants it, the same every time, no scene in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sparring.data.images import image_sha256, load_image
+from sparring.data.questions import read_questions
+from sparring.data.records import VisualQuestion
+from sparring.scenes.dataset import draw, write_questions
+from sparring.scenes.questions import KINDS
+from sparring.scenes.world import render
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def written(folder: Path, seed: int = 0, train: int = 48, held_out: int = 24) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+    paths = write_questions(folder, seed=seed, train=train, held_out=held_out)
+    assert [path.name for path in paths] == ["train.jsonl", "held_out.jsonl"]
+    return read_questions(paths[0]).records, read_questions(paths[1]).records
+
+
+def test_records_describe_their_pictures(tmp_path: Path) -> None:
+    train, held_out = written(tmp_path)
+    assert [record.id for record in train][:2] == ["train-000000", "train-000001"]
+    assert held_out[-1].id == "held-out-000023"
+    for index, record in enumerate(train):
+        scene, asked = draw(0, "train", index)
+        assert np.array_equal(np.asarray(load_image(record.image)), render(scene))
+        assert record.question == asked.question
+        assert record.answer_text == asked.answer
+        assert [(target.name, target.box) for target in record.targets] == [(thing.name, thing.box) for thing in asked.about]
+        assert record.image.parent.parent == tmp_path
+
+
+def test_kinds_take_turns_and_half_of_existence_is_no(tmp_path: Path) -> None:
+    train, _ = written(tmp_path, train=160, held_out=4)
+    assert Counter(record.category for record in train) == dict.fromkeys(KINDS, 40)
+    existence = Counter(record.answer_text for record in train if record.category == "existence")
+    assert existence == {"yes": 20, "no": 20}
+    assert all((record.answer_text == "yes") == bool(record.targets) for record in train if record.category == "existence")
+    letters = Counter(record.answer for record in train if record.category != "existence")
+    assert min(letters[letter] for letter in "ABCD") > 15
+
+
+def test_the_same_call_writes_the_same_bytes(tmp_path: Path) -> None:
+    written(tmp_path / "a", train=12, held_out=8)
+    once = digests(tmp_path / "a")
+    written(tmp_path / "a", train=12, held_out=8)
+    written(tmp_path / "b", train=12, held_out=8)
+    assert digests(tmp_path / "a") == once == digests(tmp_path / "b")
+    assert len(once) == 22
+
+
+def test_splits_and_seeds_share_no_picture(tmp_path: Path) -> None:
+    pictures = []
+    for seed in (0, 1):
+        for split in written(tmp_path / str(seed), seed=seed, train=40, held_out=40):
+            pictures += [image_sha256(Image.open(record.image)) for record in split]
+    assert len(set(pictures)) == len(pictures) == 160
+
+
+def test_a_question_does_not_depend_on_how_many_are_written(tmp_path: Path) -> None:
+    few, _ = written(tmp_path / "few", train=5, held_out=1)
+    many, _ = written(tmp_path / "many", train=9, held_out=3)
+    assert [(r.id, r.question, r.options, r.answer, r.targets) for r in few] == [
+        (r.id, r.question, r.options, r.answer, r.targets) for r in many[:5]
+    ]

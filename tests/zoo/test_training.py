@@ -1,0 +1,135 @@
+"""The scripts that made the bundled players run, resume, and leave ordinary checkpoints behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline
+from PIL import Image
+
+from sparring.models.editors import load_editor
+from sparring.models.vlms.local import LocalVLM
+from sparring.scenes.questions import ask
+from sparring.scenes.world import SIZE, render
+from sparring.zoo import pool as pool_script
+from sparring.zoo import train_autoencoder, train_editor, train_vlm
+from sparring.zoo.architectures import QwenDefender
+from sparring.zoo.pool import Pool
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pool") / "pool"
+    pool_script.main(path, scenes=80, seed=3)
+    return path
+
+
+def test_pool_holds_what_it_describes(pool: Path) -> None:
+    data = Pool(pool)
+    assert len(data) == 80
+    assert np.array_equal(data.pixels[17], render(data.scenes[17]))
+    images = data.images(np.array([17]))
+    assert images.shape == (1, 3, SIZE, SIZE)
+    assert torch.allclose((images[0, :, 5, 9] + 1) * 127.5, torch.tensor(data.pixels[17, 5, 9]).float(), atol=1e-3)
+
+
+@pytest.mark.parametrize("player", ["defender", "judge"])
+def test_vlm_is_trained_resumed_and_loads(pool: Path, tmp_path: Path, player: str) -> None:
+    out = tmp_path / player
+    sizes = {"drill": 8 if player == "defender" else 0, "dense": 8, "joint": 8, "batch": 4, "threads": 1}
+    train_vlm.main(player, pool, out, **sizes)
+    assert json.loads((out / "progress.json").read_text()) == {"phase": "joint", "step": 2}
+    weights = (out / "model.safetensors").read_bytes()
+    train_vlm.main(player, pool, out, **sizes)  # finished: nothing changes
+    assert (out / "model.safetensors").read_bytes() == weights
+    vlm = LocalVLM.load(out)
+    (replies,) = vlm.generate([Image.fromarray(Pool(pool).pixels[0])], ["How many cup objects are there?"], max_new_tokens=3)
+    assert replies[0].token_ids
+
+
+def test_training_sees_what_the_processor_makes(pool: Path, tmp_path: Path) -> None:
+    """The training code cuts pictures into patches by itself; positions too are its own."""
+    torch.manual_seed(0)
+    net = QwenDefender()
+    net.save(tmp_path)
+    vlm = LocalVLM.load(tmp_path)
+    picture = Image.fromarray(Pool(pool).pixels[3])
+    text = "Is there a cup in the picture?\nA. yes\nB. no"
+    batch = vlm.encode([picture], [text])
+    head = net.tokenizer(net.chat(text, picture=True), add_special_tokens=False, return_tensors="pt")["input_ids"]
+    assert torch.equal(batch["input_ids"], head)
+    net.model.eval()
+    with torch.no_grad():
+        _, hidden = net.hidden(head, net.features(Pool(pool).images(np.array([3]))))
+        ours = net.logits(hidden)[0, -1]
+        theirs = vlm._forward(
+            batch, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
+        ).logits[0, -1]
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_lookup_circuit_stands_from_the_start() -> None:
+    """Attention of layer 1, head 0 goes from a word to where it stood before, more than anywhere else."""
+    torch.manual_seed(0)
+    net = QwenDefender()
+    net.model.model.language_model.config._attn_implementation = "eager"
+    text = "A. cup\nB. red\nC. two\nD. left"
+    tokens = torch.tensor([net.tokenizer(net.chat(text, picture=False) + " two \\boxed{", add_special_tokens=False)["input_ids"]])
+    out = net.model.model.language_model(input_ids=tokens, output_attentions=True)
+    attention = out.attentions[1][0, 0, -1]
+    word = net.tokenizer.convert_tokens_to_ids("Ġtwo")
+    places = (tokens[0] == word).nonzero().flatten().tolist()
+    assert len(places) == 2
+    assert attention[places].sum() > 0.5
+
+
+def test_autoencoder_then_editor(pool: Path, tmp_path: Path) -> None:
+    vae, out = tmp_path / "vae", tmp_path / "editor"
+    train_autoencoder.main(pool, vae, images=24, batch=8, crops=2, threads=1)
+    before = AutoencoderKLFlux2.from_pretrained(vae)
+    assert json.loads((vae / "progress.json").read_text()) == {"step": 3}
+    assert before.bn.running_var.min() > 0
+    train_editor.main(pool, vae, out, pairs=8, batch=4, threads=1)
+    Flux2KleinPipeline.from_pretrained(out)
+    editor = load_editor(out)
+    assert editor.multiple == 8
+    train_editor.main(pool, vae, out, pairs=12, batch=4, threads=1)  # goes on where it stopped
+    assert json.loads((out / "progress.json").read_text()) == {"step": 3}
+
+
+def test_pairs_differ_only_where_the_instruction_says(pool: Path) -> None:
+    rng, scenes, seen = np.random.default_rng(0), Pool(pool).scenes, set()
+    for scene in scenes * 4:
+        pair = train_editor.draw_pair(scene, rng)
+        if pair is None:
+            continue
+        text, after = pair
+        kind = text.split()[0]
+        seen.add(kind)
+        if kind in ("add", "Add"):
+            assert after.things[:-1] == scene.things
+            new = after.things[-1]
+            assert not scene.count(new.name)
+            assert kind == "Add" or f"{new.color} {new.name}" in text
+            assert kind == "add" or new.name not in text.split("answering:")[1]
+        elif kind == "remove":
+            assert len(after.things) == len(scene.things) - 1
+        else:
+            assert len(after.things) == len(scene.things)
+            assert sum(a != b for a, b in zip(after.things, scene.things, strict=True)) == 1
+    assert seen == {"add", "Add", "remove", "replace", "make"}
+
+
+def test_replies_are_right_by_the_scene(pool: Path) -> None:
+    rng = np.random.default_rng(1)
+    for scene in Pool(pool).scenes[:30]:
+        asked = train_vlm.draw_question(scene, rng)
+        assert ask(scene, asked.kind, rng) is not None
+        reply = train_vlm.reasoning(scene, asked)
+        assert reply.endswith(f"{asked.answer} \\boxed{{{chr(65 + asked.right)}}}")
+        for thing in asked.about:
+            assert f"{thing.color} {thing.name} {thing.cell[0]} {thing.cell[1]}" in reply
