@@ -28,7 +28,8 @@ class CallSettings(Settings):
 class DataSettings(Settings):
     path: str | None = Field(None, description="JSONL file of questions; images are named relative to it")
     generator: CallSettings | None = Field(
-        None, description="called as f(folder, seed=..., **arguments); writes questions and returns the path of the JSONL file. Used when path is not set"
+        None,
+        description="called as f(folder, seed=..., **arguments); writes questions and returns the path of the JSONL file. Used when path is not set",
     )
     held_out_path: str | None = Field(None, description="JSONL file of held-out questions; without it they are split off `path`, by image")
     held_out: int = Field(320, ge=1, description="held-out questions on which every player is judged")
@@ -66,7 +67,9 @@ class AttackerSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="edits in one forward and backward pass of the editor")
-    optimizer_steps: int = Field(1, ge=1, description="optimiser steps in one update, each on its own share of the edits; 1 is strictly on-policy")
+    optimizer_steps: int = Field(
+        1, ge=1, description="optimiser steps in one update, each on its own share of the edits; 1 is strictly on-policy"
+    )
     lora: LoraSettings | None = Field(default_factory=lambda: LoraSettings(), description="null trains all weights of the transformer")
     noise_level: float = Field(0.7, ge=0, description="a of the SDE step (Flow-GRPO)")
     sampler: Literal["sde", "cps"] = Field("sde", description="stochastic step: Flow-GRPO's SDE, or coefficient-preserving (CPS)")
@@ -74,7 +77,9 @@ class AttackerSettings(Settings):
     clip_range: float = Field(1e-4, gt=0, description="symmetric clip of the ratio (Flow-GRPO)")
     advantage_clip: float = Field(5.0, gt=0)
     std_over: Literal["group", "batch"] = "group"
-    kl_weight: float = Field(0.0, ge=0, description="weight of the KL term to the editor without LoRA (DiffusionNFT: of the squared distance of the velocities)")
+    kl_weight: float = Field(
+        0.0, ge=0, description="weight of the KL term to the editor without LoRA (DiffusionNFT: of the squared distance of the velocities)"
+    )
     nft_beta: float = Field(0.1, gt=0, description="b of DiffusionNFT: how far the implicit positive and negative policies lie apart")
     nft_timesteps: int = Field(2, ge=1, description="noise levels drawn per final image in one DiffusionNFT update")
     nft_ema_slope: float = Field(0.001, ge=0, description="old policy's EMA decay grows by this per update")
@@ -122,9 +127,13 @@ class JudgeSettings(Settings):
     integrity_threshold: float = Field(0.8, ge=-1, le=1, description="every protected box must keep at least this mean local SSIM")
     trials: int = Field(1, ge=1, description="k: the Defender is asked up to k times and stops at the first right answer")
     trial_temperature: float = Field(0.0, ge=0, description="temperature of those trials; 0 with trials=1 is greedy")
-    dense_weight: float = Field(0.5, ge=0, le=1, description="share of the reward given by the fall of the right answer's probability; 0 is the paper's reward")
+    dense_weight: float = Field(
+        0.5, ge=0, le=1, description="share of the reward given by the fall of the right answer's probability; 0 is the paper's reward"
+    )
     validity_bonus: float = Field(0.0, ge=0, description="reward of an accepted edit that fools nobody; 0 is the paper's reward")
-    shortfall_penalty: float = Field(0.0, ge=0, description="weight of (threshold - integrity) as a penalty on rejected edits; 0 is the paper's reward")
+    shortfall_penalty: float = Field(
+        0.0, ge=0, description="weight of (threshold - integrity) as a penalty on rejected edits; 0 is the paper's reward"
+    )
 
 
 class BootstrapSettings(Settings):
@@ -143,13 +152,16 @@ class CurriculumSettings(Settings):
 class SelfplaySettings(Settings):
     rounds: int = Field(3, ge=1)
     curriculum: CurriculumSettings = Field(default_factory=lambda: CurriculumSettings())
-    plateau_patience: int | None = Field(None, description="a phase ends early when its reward has not risen for so many updates; null: never")
+    plateau_patience: int | None = Field(
+        None, description="a phase ends early when its reward has not risen for so many updates; null: never"
+    )
     checkpoint_every: int = Field(10, ge=1, description="updates between saved states inside a phase; what a kill can cost")
 
 
 class EvaluationSettings(Settings):
     audit: CallSettings | None = Field(
-        None, description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward"
+        None,
+        description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",
     )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of paired differences, clustered by image")
     batch: int = Field(64, ge=1)

@@ -156,6 +156,10 @@ def test_overlong_filter_leaves_cut_answers_out_of_the_loss(folder: Path) -> Non
     assert metrics["finished"] < 1
     # With three tokens at most, an answer of fewer has ended by itself.
     assert whole <= metrics["trained_tokens"] < sum(s.answer.tokens for s in player.sampled if s.kept)
+    assert metrics["grad_norm"] > 0
+    player.vlm.end_tokens = (-1,)
+    metrics = player.update(lambda _: ITEMS, 1)
+    assert (metrics["finished"], metrics["grad_norm"]) == (0, 0)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

@@ -30,10 +30,10 @@ def kinds(curriculum: Curriculum, count: int, *where: int | str) -> list[tuple[s
 def test_shares(pools) -> None:
     curriculum, warnings = compose(*pools, CurriculumSettings(clean_share=0.25, replay_share=0.2))
     assert warnings == []
-    counts = Counter(kind for kind, _ in kinds(curriculum, 4000, 0))
-    assert counts["clean"] == pytest.approx(1000, abs=100)
-    assert counts["replay"] == pytest.approx(800, abs=100)
-    assert counts["fresh"] == pytest.approx(2200, abs=120)
+    counts = Counter(kind for kind, _ in kinds(curriculum, 1200, 0))
+    assert counts["clean"] == pytest.approx(300, abs=50)
+    assert counts["replay"] == pytest.approx(240, abs=45)
+    assert counts["fresh"] == pytest.approx(660, abs=60)
 
 
 def test_clean_share_one_uses_no_edit(pools) -> None:

@@ -132,4 +132,4 @@ def test_replies_are_right_by_the_scene(pool: Path) -> None:
         reply = train_vlm.reasoning(scene, asked)
         assert reply.endswith(f"{asked.answer} \\boxed{{{chr(65 + asked.right)}}}")
         for thing in asked.about:
-            assert f"{thing.color} {thing.name} {thing.cell[0]} {thing.cell[1]}" in reply
+            assert f"{thing.name} {thing.color} {thing.cell[0]} {thing.cell[1]}" in reply

@@ -33,12 +33,14 @@ ANGLES = (-15.0, -5.0, 5.0, 15.0)
 SMALLEST, LARGEST, STEEPEST = 13.0, 28.0, 23.0
 EDGE = 2  # free pixels kept around a sprite on its canvas, for the ring in which the background is seen
 POSES = 2 * len(ANGLES)
-REACH = 8.0  # pixels from a guess within which another thing may be a rival for its place
+REACH = 7.0  # pixels from a guess within which another thing may be a rival for its place
 SHARED = 0.35  # part of a box from which another one claims the same place
-FAINT = 12.0  # nats below which the coarse pass has seen nothing
-GUESSES, FEW, ROUNDS = 14, 4, 6  # guesses that are fitted in a round over all names; over a few names, for each; rounds
-# Explained shares: below which a first fit is not worth improving, from which it is worth a second try, from which it may be a thing, from which it is one beyond doubt.
-HOPELESS, PROMISING, LIKELY, PLAIN = 0.3, 0.6, 0.77, 0.96
+FAINT = 8.0  # nats below which the coarse pass has seen nothing
+GUESSES, FEW, ROUNDS = 14, 5, 6  # guesses that are fitted in a round over all names; over a few names, for each; rounds
+# Explained shares: below which a first fit is not worth improving, from which it is worth a second try, from which it may be a thing, from which it
+# is one if little is left, from which it is one beyond doubt.
+HOPELESS, PROMISING, LIKELY, CLEAR, PLAIN = 0.3, 0.6, 0.77, 0.9, 0.96
+TOLERANCE = 28.0  # grey levels that the sprite of a thing may leave unexplained, root mean square; half of it where there is no doubt
 COARSE_NOISE, NOISE = 18.0, 6.0  # grey levels that a sprite may leave unexplained, in each pass
 TONES = torch.tensor(list(COLORS.values()), dtype=torch.float32)
 _render = placed.__wrapped__  # the fit asks for thousands of different sprites: they would only flush the renderer's cache
@@ -53,6 +55,16 @@ class Fit:
     nats: float
     explained: float
     error: float
+
+    @property
+    def likely(self) -> bool:
+        """It may be a thing, if nothing else explains the place better."""
+        return self.explained >= LIKELY and self.error <= TOLERANCE
+
+    @property
+    def plain(self) -> bool:
+        """It is one beyond doubt."""
+        return self.explained >= PLAIN or (self.explained >= CLEAR and self.error <= TOLERANCE / 2)
 
 
 @dataclass(frozen=True)
@@ -264,7 +276,7 @@ def _fit(pixels: Array, guess: Thing) -> Fit:
     fitter = Fitter(pixels, guess)
     sizes = [min(max(guess.size * factor, SMALLEST), LARGEST) for factor in (0.92, 1.0, 1.08)]
     best = _climb(fitter, [fitter.at(size, guess.angle, mirror, 2, guess.center) for size in sizes for mirror in (False, True)])
-    if PROMISING < best.explained < PLAIN:
+    if best.explained > PROMISING and not best.plain:
         # Perhaps a summit beside the highest one: once more from far poses.
         pose = best.thing
         far = [
@@ -284,14 +296,14 @@ def _fit(pixels: Array, guess: Thing) -> Fit:
 def _climb(fitter: Fitter, starts: Sequence[Fit]) -> Fit:
     """The best fit that is reached from the best of the starts by ever smaller changes of size and angle."""
     best = max(starts, key=_by_nats)
-    for size_step, angle_step in ((1.6, 5.0), (0.8, 2.5), (0.4, 1.2)):
-        if best.explained < HOPELESS:
+    for number, (size_step, angle_step) in enumerate(((1.6, 5.0), (0.8, 2.5), (0.4, 1.2))):
+        if best.explained < HOPELESS + 0.15 * number:
             break
         for _ in range(3):
             pose = best.thing
             moves = [(pose.size + step, pose.angle) for step in (size_step, -size_step)]
             moves += [(pose.size, pose.angle + step) for step in (angle_step, -angle_step)]
-            if size_step < 1 and best.explained < PLAIN:
+            if size_step < 1 and not best.plain:
                 moves += [(pose.size + a * size_step, pose.angle + b * angle_step) for a in (-1, 1) for b in (-1, 1)]
             moves = [(size, angle) for size, angle in moves if SMALLEST <= size <= LARGEST and abs(angle) <= STEEPEST]
             top = max((fitter.at(*move, pose.mirror, 1, pose.center) for move in moves), key=_by_nats)
@@ -323,20 +335,20 @@ def find(picture: NDArray[Any], names: Sequence[str] = NAMES, changed: NDArray[n
             if changed is not None and changed[y0:y1, x0:x1].mean() < 0.2:
                 continue
             here = [fit for fit in fits if _distance(fit.thing, guess.thing) < 5]
-            if len(here) < 4 and not any(fit.explained > PLAIN for fit in here):
+            if len(here) < 4 and not any(fit.plain for fit in here):
                 fits.append(_fit(rest, guess.thing))
         new: list[Fit] = []
         strangers: list[Fit] = []
         for fit in sorted(fits, key=_by_nats, reverse=True):
-            if fit.explained < LIKELY or any(_overlap(fit.thing.box, other.thing.box) > SHARED for other in new + strangers):
+            if not fit.likely or any(_overlap(fit.thing.box, other.thing.box) > SHARED for other in new + strangers):
                 continue
             stranger = rival(rest, fit, wanted)
             (new if stranger is None else strangers).append(stranger or fit)
         for fit in new + strangers:
             Fitter(rest, fit.thing).erase()
         found += new
-        # A full reading looks twice, from even and from odd places; what other things hid is looked for again.
-        if not new and not strangers and (few or rounds):
+        # A full reading looks on until it finds nothing, at least once from odd places; a short one only where other things were in the way.
+        if not strangers and (few or (rounds and not new)):
             break
     return sorted(found, key=_by_nats, reverse=True)
 
@@ -346,14 +358,14 @@ def locate(picture: NDArray[Any], name: str, box: Box) -> Fit | None:
     pixels = np.asarray(picture, dtype=np.float32)
     guesses = _screen(pixels, (name,), 2, 0, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
     fits = [_fit(pixels, guess.thing) for guess in guesses]
-    fits = [fit for fit in fits if fit.explained >= LIKELY and all(abs(a - b) <= 3 for a, b in zip(fit.thing.box, box, strict=True))]
+    fits = [fit for fit in fits if fit.likely and all(abs(a - b) <= 3 for a, b in zip(fit.thing.box, box, strict=True))]
     return max(fits, key=_by_nats, default=None)
 
 
 def rival(pixels: Array, fit: Fit, names: tuple[str, ...]) -> Fit | None:
     """The sprite of another name than these that explains the place of a fit better, if there is one."""
     others = tuple(name for name in NAMES if name not in names)
-    if fit.explained > PLAIN or not others:
+    if fit.plain or not others:
         return None
     for guess in _screen(pixels, others, 3, 0, fit.thing.center, 0.75 * fit.thing.size):
         other = _fit(pixels, guess.thing)

@@ -96,11 +96,11 @@ def _multiple_choice(
 def reasoning(scene: Scene, asked: SceneQuestion) -> str:
     """The short reasoned reply that the bundled Defender learns: each thing asked about, its colour and cell, then the answer.
 
-    For example `red cup 2 5, blue bottle 6 4, left \\boxed{A}` or `no cup, no \\boxed{B}`; cells are (column, row) of 8.
-    Things of one name come in reading order.
+    For example `cup red 2 5, bottle blue 6 4, left \\boxed{A}` or `cup no, no \\boxed{B}`; cells are (column, row) of 8. The name comes first: it is
+    what the model looks for in the picture. Things of one name come in reading order.
     """
     seen = []
     for name in asked.names:
         things = sorted((t for t in scene.things if t.name == name), key=lambda t: (t.cell[1], t.cell[0], t.center))
-        seen += [f"{t.color} {t.name} {t.cell[0]} {t.cell[1]}" for t in things] or [f"no {name}"]
+        seen += [f"{t.name} {t.color} {t.cell[0]} {t.cell[1]}" for t in things] or [f"{name} no"]
     return f"{', '.join(seen)}, {asked.answer} \\boxed{{{chr(65 + asked.right)}}}"

@@ -75,7 +75,8 @@ class Architecture:
         return result.hidden_states[self.middle], result.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.model.lm_head(hidden)
+        logits: Tensor = self.model.lm_head(hidden)
+        return logits
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -92,8 +93,8 @@ def _equal_length_attention(
 ) -> tuple[Tensor, None]:
     """All pictures of a training batch have the same size: one batched call instead of one call a picture. [1, H, B*L, D] -> [1, B*L, H, D]."""
     batch = kwargs["cu_seq_lens_q"].numel() - 1
-    split = [x[0].unflatten(1, (batch, -1)).transpose(0, 1) for x in (query, key, value)]
-    mixed = nn.functional.scaled_dot_product_attention(*split, scale=scaling)
+    q, k, v = (x[0].unflatten(1, (batch, -1)).transpose(0, 1) for x in (query, key, value))
+    mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
     return mixed.transpose(1, 2).flatten(0, 1)[None], None
 
 

@@ -25,7 +25,7 @@ from sparring.judging.validity import parse_count
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe, resolve_model
-from sparring.scenes.oracle import count_objects
+from sparring.scenes.oracle import count_objects, find
 from sparring.scenes.questions import KINDS, SceneQuestion, ask
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, random_color, render, sample_scene
@@ -165,7 +165,7 @@ def editor_card(scenes: int, seed: int) -> str:
             elif kind == "remove":
                 done.append(count_objects(pixels, old) == scene.count(old) - 1)
             else:
-                done.append(count_objects(pixels, old, color=color) >= 1)
+                done.append(any(fit.thing.color == color for fit in find(pixels, (old,))))
             rest = [thing.name for thing in scene.things if kind == "add" or thing.name != old]
             kept.append(all(count_objects(pixels, name) == scene.count(name) for name in dict.fromkeys(rest)))
         rows += [row(f"{kind}: done, says the oracle", rate(done)), row(f"{kind}: the other objects are unchanged", rate(kept))]

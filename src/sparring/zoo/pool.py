@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Draw a pool of scenes."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.lib.format.open_memmap(out.with_suffix(".npy"), mode="w+", dtype=np.uint8, shape=(scenes, SIZE, SIZE, 3))  # type: ignore[no-untyped-call]
+    pixels = np.lib.format.open_memmap(out.with_suffix(".npy"), mode="w+", dtype=np.uint8, shape=(scenes, SIZE, SIZE, 3))
     with out.with_suffix(".jsonl").open("w") as lines:
         for i in track(range(scenes), description="scenes"):
             scene = sample_scene(np.random.default_rng([seed, i]))

@@ -21,6 +21,7 @@ from diffusers import AutoencoderKLFlux2
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 
+from sparring.scenes.world import SIZE
 from sparring.zoo.pool import Pool
 
 LATENT_CHANNELS = 24
@@ -53,7 +54,10 @@ def build(latent_channels: int = LATENT_CHANNELS) -> AutoencoderKLFlux2:
 
 def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """SSIM with a 7 x 7 box window, for training only; pictures in [-1, 1]."""
-    pool = lambda x: F.avg_pool2d(x, 7, 1)  # noqa: E731
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(x, 7, 1)
+
     ma, mb = pool(a), pool(b)
     va, vb, cov = pool(a * a) - ma * ma, pool(b * b) - mb * mb, pool(a * b) - ma * mb
     c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
@@ -88,6 +92,8 @@ def main(
         if step == max(crops, done):
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
+            spread = F.pixel_shuffle(vae.bn.running_var.sqrt()[None, :, None, None], 2)
+            spread = spread.repeat(1, 1, SIZE // 8, SIZE // 8)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         x = data.images(next(rows))
@@ -96,12 +102,15 @@ def main(
             x = x[..., top : top + 32, left : left + 32]
         x = x.contiguous(memory_format=torch.channels_last)
         latents = vae.encode(x).latent_dist.mode()
-        decoded = vae.decode(latents + 0.03 * torch.randn_like(latents)).sample
+        noise = 0.03 * torch.randn_like(latents)
+        if step >= crops:  # an editor gets latents nearly right: the decoder learns to make a clean picture of such ones
+            noise = spread * 0.45 * torch.rand(batch, 1, 1, 1) * torch.randn_like(latents)
+        decoded = vae.decode(latents + noise).sample
         # Without gradient for the encoder, this term is a constant.
         l1, ssim, size = (decoded - x).abs().mean(), ssim_map(decoded, x).mean(), latents.square().mean()
         loss = l1 + 0.3 * (1 - ssim) + 1e-3 * (size - 1).clamp(min=0)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         parts = 0.98 * parts + 0.02 * torch.tensor([l1.item(), ssim.item(), size.item()])

@@ -180,7 +180,7 @@ def main(
         error = (v - (noise - target_BTC)).square().mean(-1, keepdim=True)
         loss = (error * (1 + 4 * changed_BT1)).mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         with torch.no_grad():

@@ -34,7 +34,7 @@ from sparring.zoo.pool import Pool
 from sparring.zoo.vocabulary import COUNT_PROMPT
 
 COLOR_LIST = list(COLORS)
-FROZEN_PICTURES = 40_000
+FROZEN_PICTURES = 24_000
 KIND_WEIGHTS = (0.32, 0.2, 0.2, 0.28)
 PLAYERS: dict[str, type[Architecture]] = {"defender": QwenDefender, "judge": Judge}
 
@@ -58,7 +58,7 @@ def count_question(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
         name = NAMES[int(rng.integers(len(NAMES)))]
     else:
         name = scene.things[int(rng.integers(len(scene.things)))].name
-    return COUNT_PROMPT.format(name=name), " " + NUMBERS[min(scene.count(name), 5)]
+    return COUNT_PROMPT.format(name=name), f"{name} {NUMBERS[min(scene.count(name), 5)]}"
 
 
 def lookup_drill(rng: np.random.Generator, words: list[str]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from sparring.data.errors import ModelError
 
 
-class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):  # type: ignore[misc]
+class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
     """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
