@@ -151,11 +151,12 @@ def test_groups_without_signal_teach_nothing(folder: Path, monkeypatch: pytest.M
 
 def test_overlong_filter_leaves_cut_answers_out_of_the_loss(folder: Path) -> None:
     player = DefenderTrainer(LocalVLM.load(folder), settings(overlong_filter=True), seed=0)
+    player.vlm.end_tokens = tuple(range(0, 264, 4))
     metrics = player.update(lambda _: ITEMS, 0)
-    whole = sum(s.answer.tokens for s in player.sampled if s.answer.tokens < 3)
+    whole = sum(s.answer.tokens for s in player.sampled if s.kept and s.answer.tokens < 3)
     assert metrics["finished"] < 1
     # With three tokens at most, an answer of fewer has ended by itself.
-    assert whole <= metrics["trained_tokens"] < sum(s.answer.tokens for s in player.sampled if s.kept)
+    assert 0 < whole <= metrics["trained_tokens"] < sum(s.answer.tokens for s in player.sampled if s.kept)
     assert metrics["grad_norm"] > 0
     player.vlm.end_tokens = (-1,)
     metrics = player.update(lambda _: ITEMS, 1)

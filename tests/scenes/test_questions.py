@@ -117,6 +117,6 @@ def test_no_question_without_a_single_thing() -> None:
 def test_reasoning_names_things_cells_and_answer() -> None:
     scene = Scene(1, (thing("cup", 2, 2), thing("bottle", 46, 2, "blue")))
     asked = SceneQuestion("position", "", ("right", "left"), 1, scene.things, ("cup", "bottle"))
-    assert reasoning(scene, asked) == "red cup 1 1, blue bottle 7 1, left \\boxed{B}"
+    assert reasoning(scene, asked) == "cup red 1 1, bottle blue 7 1, left \\boxed{B}"
     absent = SceneQuestion("existence", "", ("no", "yes"), 0, (), ("key",))
-    assert reasoning(scene, absent) == "no key, no \\boxed{A}"
+    assert reasoning(scene, absent) == "key no, no \\boxed{A}"

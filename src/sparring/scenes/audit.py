@@ -19,7 +19,8 @@ from PIL import Image, ImageFilter
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
 from sparring.data.records import Target, VisualQuestion
-from sparring.scenes.oracle import Array, Fit, Fitter, find, locate, rival
+from sparring.scenes.filters import Array
+from sparring.scenes.oracle import Fit, Fitter, find, locate, rival
 from sparring.scenes.questions import KINDS, SceneQuestion, ask
 from sparring.scenes.sprites import COLORS, NAMES, plural
 from sparring.scenes.world import SIZE, Scene, Thing, place, random_color, render, sample_scene

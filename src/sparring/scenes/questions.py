@@ -93,14 +93,20 @@ def _multiple_choice(
     return SceneQuestion(kind, text, shuffled, shuffled.index(answer), about, names)
 
 
+def sightings(scene: Scene, asked: SceneQuestion) -> list[tuple[str, Thing | None]]:
+    """What the reply goes through: each name asked about with the things that bear it, in reading order, or None."""
+    seen: list[tuple[str, Thing | None]] = []
+    for name in asked.names:
+        things = sorted((t for t in scene.things if t.name == name), key=lambda t: (t.cell[1], t.cell[0], t.center))
+        seen += [(name, thing) for thing in things] or [(name, None)]
+    return seen
+
+
 def reasoning(scene: Scene, asked: SceneQuestion) -> str:
     """The short reasoned reply that the bundled Defender learns: each thing asked about, its colour and cell, then the answer.
 
     For example `cup red 2 5, bottle blue 6 4, left \\boxed{A}` or `cup no, no \\boxed{B}`; cells are (column, row) of 8. The name comes first: it is
     what the model looks for in the picture. Things of one name come in reading order.
     """
-    seen = []
-    for name in asked.names:
-        things = sorted((t for t in scene.things if t.name == name), key=lambda t: (t.cell[1], t.cell[0], t.center))
-        seen += [f"{t.name} {t.color} {t.cell[0]} {t.cell[1]}" for t in things] or [f"{name} no"]
+    seen = [f"{name} {t.color} {t.cell[0]} {t.cell[1]}" if t else f"{name} no" for name, t in sightings(scene, asked)]
     return f"{', '.join(seen)}, {asked.answer} \\boxed{{{chr(65 + asked.right)}}}"

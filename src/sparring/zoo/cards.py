@@ -113,7 +113,7 @@ def defender_card(scenes: int, seed: int) -> str:
 def judge_card(scenes: int, seed: int) -> str:
     """How often the judge's count is the true one: clean pictures, and pictures with one more object painted and re-encoded by the editor."""
     settings = load_recipe("arena", [])
-    judge = LocalVLM.load(resolve_model(str(settings.judge.model)))
+    judge = LocalVLM.load(resolve_model("zoo/judge"))
     editor = load_editor(settings.attacker.model)
     drawn = scenes_of(seed, scenes)
     names = []
@@ -195,7 +195,7 @@ def main(
 ) -> None:
     """Measure the bundled players and write their cards."""
     for name, (library, title, about, commands, measure) in ABOUT.items():
-        if only in ("", name):
+        if only == name or (not only and (HERE / name).is_dir()):
             text = HEAD.format(
                 library=library, title=title, about=about, commands=commands, scenes=scenes, seed=seed, table=measure(scenes, seed)
             )

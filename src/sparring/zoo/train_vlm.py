@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sparring.scenes.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning
+from sparring.scenes.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning, sightings
 from sparring.scenes.sprites import COLORS, NAMES, placed
 from sparring.scenes.world import SIZE, Scene, Thing, place, random_color
 from sparring.zoo.architectures import Architecture, Judge, QwenDefender
@@ -34,7 +34,7 @@ from sparring.zoo.pool import Pool
 from sparring.zoo.vocabulary import COUNT_PROMPT
 
 COLOR_LIST = list(COLORS)
-FROZEN_PICTURES = 24_000
+FROZEN_PICTURES = 12_000
 KIND_WEIGHTS = (0.32, 0.2, 0.2, 0.28)
 PLAYERS: dict[str, type[Architecture]] = {"defender": QwenDefender, "judge": Judge}
 
@@ -237,7 +237,23 @@ class Trainer:
         scenes = [self.pool.scenes[int(row)] for row in rows]
         asked = [draw_question(scene, rng) for scene in scenes]
         tokens, labels = self.batcher([(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True)
-        return self.net_loss(tokens, labels, self.frozen_features()[rows], cells(scenes, self.net.side))
+        loss, metrics = self.net_loss(tokens, labels, self.frozen_features()[rows], cells(scenes, self.net.side))
+        looking, looked = self.net.looking_loss(tokens, self.where_to_look(scenes, asked, tokens, labels))
+        return loss + 0.5 * looking, {**metrics, "looked": looked}
+
+    def where_to_look(self, scenes: list[Scene], asked: list[SceneQuestion], tokens: Tensor, labels: Tensor) -> list[tuple[int, int, int]]:
+        """(row, place of a name in the reply, place of the visual token that shows that thing; 0 where there is none)."""
+        comma, side, found = self.net.tokenizer.convert_tokens_to_ids(","), self.net.side, []
+        for row, (scene, question) in enumerate(zip(scenes, asked, strict=True)):
+            start = int((labels[row] != -100).nonzero()[0])
+            places = [start, *((tokens[row, start:] == comma).nonzero().flatten() + start + 1).tolist()]
+            for place, (_, thing) in zip(places, sightings(scene, question), strict=False):
+                if thing is None:
+                    found.append((row, place, 0))
+                else:
+                    x, y = (min(int(m * side / SIZE), side - 1) for m in thing.center)
+                    found.append((row, place, self.net.picture_start + y * side + x))
+        return found
 
     def frozen_features(self) -> Tensor:
         """The visual tokens of the pool's first pictures, computed at the first call."""
