@@ -85,6 +85,14 @@ def test_what_changes_the_cups_is_not(blur: float, question: VisualQuestion, sce
     assert label_valid(question, Image.fromarray(covered)) is False
 
 
+@pytest.mark.parametrize(("share", "valid"), [(0.15, True), (0.6, False)])
+def test_a_corner_may_be_hidden_but_not_most(share: float, valid: bool, question: VisualQuestion, scene: Scene) -> None:
+    x0, y0, x1, y1 = scene.things[0].box
+    edited = np.array(picture(scene))
+    edited[y0:y1, x0 : x0 + round(share * (x1 - x0))] = (230, 40, 30)
+    assert label_valid(question, Image.fromarray(edited)) is valid
+
+
 def test_a_new_object_that_was_said_not_to_be_there(question: VisualQuestion, scene: Scene) -> None:
     absent = replace(question, question="Is there a key in the picture?", options=("yes", "no"), answer="B", targets=())
     boxes = [thing.box for thing in scene.things]

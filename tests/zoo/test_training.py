@@ -72,19 +72,17 @@ def test_training_sees_what_the_processor_makes(pool: Path, tmp_path: Path) -> N
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_lookup_circuit_stands_from_the_start() -> None:
-    """Attention of layer 1, head 0 goes from a word to where it stood before, more than anywhere else."""
+def test_first_heads_look_one_two_and_three_tokens_back() -> None:
     torch.manual_seed(0)
     net = QwenDefender()
     net.model.model.language_model.config._attn_implementation = "eager"
     text = "A. cup\nB. red\nC. two\nD. left"
-    tokens = torch.tensor([net.tokenizer(net.chat(text, picture=False) + " two \\boxed{", add_special_tokens=False)["input_ids"]])
-    out = net.model.model.language_model(input_ids=tokens, output_attentions=True)
-    attention = out.attentions[1][0, 0, -1]
-    word = net.tokenizer.convert_tokens_to_ids("Ġtwo")
-    places = (tokens[0] == word).nonzero().flatten().tolist()
-    assert len(places) == 2
-    assert attention[places].sum() > 0.5
+    tokens = torch.tensor([net.tokenizer(net.chat(text, picture=False), add_special_tokens=False)["input_ids"]])
+    attention = net.model.model.language_model(input_ids=tokens, output_attentions=True).attentions[0][0]
+    here = torch.arange(6, tokens.shape[1])
+    for head, distance in enumerate((1, 2, 3)):
+        # What the tokens are pulls at the attention too, at random: most, not all.
+        assert (attention[head].argmax(-1)[here] == here - distance).float().mean() > 0.6
 
 
 def test_autoencoder_then_editor(pool: Path, tmp_path: Path) -> None:

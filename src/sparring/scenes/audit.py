@@ -36,7 +36,10 @@ _PATTERNS = (
 _SINGULAR = {plural(name): name for name in NAMES} | {name: name for name in NAMES}
 CHANGED = 14.0  # grey levels, mean over channels and 3 x 3 pixels, from which a pixel is not as it was
 KEPT = 18.0  # grey levels, root mean square under a target, up to which it was not touched
-COVERED = 60.0  # grey levels from which a pixel of a target shows something else
+COVERED, MOST_COVERED = (
+    60.0,
+    0.3,
+)  # grey levels from which a pixel of a target shows something else; the share up to which a target may be hidden
 DOUBT = 0.85  # a second colour that explains a target this much as well as its own makes the colour ambiguous
 
 
@@ -104,19 +107,24 @@ def _changed(before: Array, after: Array) -> NDArray[np.bool_]:
 
 
 def _kept(thing: Thing, before: Array, after: Array) -> bool:
-    """The thing is still there: nearly untouched, or its own sprite still explains its place, in its own colour and better than any other name."""
-    fitter = Fitter(after, thing)
-    sprite = fitter.sprite(thing.size, thing.angle, thing.mirror)
+    """The thing is still there: nearly untouched, or what is to be seen of it is its own sprite in its own colour, and no other name fits better."""
     x0, y0, x1, y1 = thing.box
+    sprite = Fitter(after, thing).sprite(thing.size, thing.angle, thing.mirror)
     body = sprite[..., 3] > 128
-    moved = np.square(after[y0:y1, x0:x1] - before[y0:y1, x0:x1])[body].mean(-1)
-    hidden = float((moved > COVERED**2).mean())
-    if hidden < 0.05 and moved.mean() < KEPT**2:
+    moved = np.square(after[y0:y1, x0:x1] - before[y0:y1, x0:x1]).mean(-1)
+    hidden = moved > COVERED**2
+    if hidden[body].mean() < 0.05 and moved[body].mean() < KEPT**2:
         return True
-    fit = fitter.at(thing.size, thing.angle, thing.mirror, 2, thing.center)
-    if hidden > 0.3 or fit.explained < 0.7 or _second_color(fitter, fit) > DOUBT * fit.nats:
+    if hidden[body].mean() > MOST_COVERED:
         return False
-    return rival(after, fit, (thing.name,)) is None
+    seen = after.copy()
+    seen[y0:y1, x0:x1][hidden] = before[y0:y1, x0:x1][hidden]
+    fitter = Fitter(seen, thing)
+    fit = fitter.at(thing.size, thing.angle, thing.mirror, 2, thing.center)
+    if fit.explained < 0.7 or _second_color(fitter, fit) > DOUBT * fit.nats:
+        return False
+    whole = Fitter(after, thing).at(thing.size, thing.angle, thing.mirror, 2, thing.center)
+    return rival(after, whole, (thing.name,)) is None
 
 
 def _second_color(fitter: Fitter, fit: Fit) -> float:

@@ -124,7 +124,7 @@ def _equal_length_attention(
 
 @torch.no_grad()
 def begin_with_lookup(language: Any, theta: float) -> None:
-    """Begin with a look-up circuit: after a word, attend to where it stood before and say what stood two tokens before it there.
+    """Begin near a look-up circuit: after a word, attend to where it stood before and say what stood two tokens before it there.
 
     "B. red ... red \\boxed{" -> "B". Left to itself, a small model finds this circuit (an induction head) only after some hundred thousand
     samples, if at all; from here on it is trained like everything else. Four heads of 32, width 128:

@@ -57,7 +57,8 @@ class Pool:
         return len(self.scenes)
 
     def batches(self, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-        """Endless batches of indices, every scene once in each pass."""
+        """Endless batches of indices, every scene at most once in each pass; at most the whole pool is one batch."""
+        size = min(size, len(self))
         rng = np.random.default_rng(seed)
         while True:
             order = rng.permutation(len(self))
