@@ -40,9 +40,10 @@ def test_pool_holds_what_it_describes(pool: Path) -> None:
 @pytest.mark.parametrize("player", ["defender", "judge"])
 def test_vlm_is_trained_resumed_and_loads(pool: Path, tmp_path: Path, player: str) -> None:
     out = tmp_path / player
-    sizes = {"drill": 8 if player == "defender" else 0, "dense": 8, "joint": 8, "batch": 4, "threads": 1}
+    own = {"drill": 8, "language": 8} if player == "defender" else {"drill": 0, "language": 0}
+    sizes = {**own, "dense": 8, "joint": 8, "batch": 4, "threads": 1}
     train_vlm.main(player, pool, out, **sizes)
-    assert json.loads((out / "progress.json").read_text()) == {"phase": "joint", "step": 2}
+    assert json.loads((out / "progress.json").read_text()) == {"phase": "language" if player == "defender" else "joint", "step": 2}
     weights = (out / "model.safetensors").read_bytes()
     train_vlm.main(player, pool, out, **sizes)  # finished: nothing changes
     assert (out / "model.safetensors").read_bytes() == weights

@@ -22,8 +22,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from sparring.scenes.world import SIZE
 from sparring.zoo import vocabulary

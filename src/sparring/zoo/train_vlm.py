@@ -247,12 +247,12 @@ class Trainer:
         for row, (scene, question) in enumerate(zip(scenes, asked, strict=True)):
             start = int((labels[row] != -100).nonzero()[0])
             places = [start, *((tokens[row, start:] == comma).nonzero().flatten() + start + 1).tolist()]
-            for place, (_, thing) in zip(places, sightings(scene, question), strict=False):
+            for at, (_, thing) in zip(places, sightings(scene, question), strict=False):
                 if thing is None:
-                    found.append((row, place, 0))
+                    found.append((row, at, 0))
                 else:
                     x, y = (min(int(m * side / SIZE), side - 1) for m in thing.center)
-                    found.append((row, place, self.net.picture_start + y * side + x))
+                    found.append((row, at, self.net.picture_start + y * side + x))
         return found
 
     def frozen_features(self) -> Tensor:
@@ -342,12 +342,12 @@ def main(
     player: Annotated[str, typer.Option(help="defender or judge")],
     pool: Annotated[Path, typer.Option()],
     out: Annotated[Path, typer.Option()],
-    drill: Annotated[int, typer.Option(help="text-only samples")] = 100_000,
-    dense: Annotated[int, typer.Option(help="pictures for the vision tower alone")] = 100_000,
-    joint: Annotated[int, typer.Option(help="pictures with questions")] = 150_000,
-    language: Annotated[int, typer.Option(help="pictures with questions, vision frozen")] = 0,
+    drill: Annotated[int, typer.Option(help="text-only samples")] = 40_000,
+    dense: Annotated[int, typer.Option(help="pictures for the vision tower alone")] = 90_000,
+    joint: Annotated[int, typer.Option(help="pictures with questions")] = 70_400,
+    language: Annotated[int, typer.Option(help="pictures with questions, vision frozen")] = 64_000,
     batch: Annotated[int, typer.Option()] = 64,
-    learning_rate: Annotated[float, typer.Option()] = 1e-3,
+    learning_rate: Annotated[float, typer.Option()] = 1.5e-3,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
