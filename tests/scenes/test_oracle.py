@@ -140,18 +140,22 @@ def test_a_rough_fit_has_a_rival() -> None:
 
 
 @pytest.mark.slow
-def test_accuracy_on_many_scenes() -> None:
-    """At least 99 of 100 things; the bars on whole scenes leave room for chance at this number."""
-    scenes, things = accuracy([usual(i) for i in range(100, 220)])
+def test_accuracy_on_usual_scenes() -> None:
+    scenes, things = accuracy([usual(i) for i in range(100, 160)])
     assert scenes >= 0.98
     assert things >= 0.99
-    scenes, things = accuracy([crowded(i) for i in range(100, 180)])
-    assert scenes >= 0.95
+
+
+@pytest.mark.slow
+def test_accuracy_on_crowded_scenes() -> None:
+    """Five things a scene, so that whole scenes fail more easily than things do."""
+    scenes, things = accuracy([crowded(i) for i in range(100, 130)])
+    assert scenes >= 0.96
     assert things >= 0.99
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [blurred, compressed, noisy])
 def test_accuracy_on_soft_and_noisy_pictures(change: Callable[[Picture], Picture]) -> None:
-    _, things = accuracy([usual(i) for i in range(300, 330)], change)
+    _, things = accuracy([usual(i) for i in range(300, 320)], change)
     assert things >= 0.95
