@@ -172,3 +172,16 @@ def test_recipes_lists_the_bundled_ones() -> None:
     result = runner.invoke(app, ["recipes"])
     assert result.exit_code == 0
     assert "arena-clean\n  The control arm" in result.stdout
+
+
+def test_report_is_written_anew(played: list[tuple[Recipe, Path]]) -> None:
+    result = runner.invoke(app, ["report", "runs/a"])
+    assert result.exit_code == 0
+    assert "runs/a/report.html" in result.stdout.replace("\n", "")
+    assert played == []
+
+
+def test_report_of_no_run_is_an_error(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 2
+    assert str(tmp_path) in result.stderr.replace("\n", "")

@@ -144,6 +144,15 @@ def _play(settings: Recipe, folder: Path) -> None:
 
 
 @app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.", show_default=False)]) -> None:
+    """Write report.html anew from what a run's folder holds, also while the run still goes on."""
+    from sparring.report.page import write_report
+
+    with _clean_errors():
+        out_console.print(f"Report: {escape(str(write_report(folder)))}")
+
+
+@app.command()
 def plan(recipe: RecipeArgument = None, seed: SeedOption = None, changes: SetOption = None, skip_bad_records: SkipOption = False) -> None:
     """Show what a recipe would do, without training: resolved settings, data found, models found, estimated memory.
 

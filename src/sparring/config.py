@@ -64,6 +64,9 @@ class AttackerSettings(Settings):
     evaluation_steps: int = Field(6, ge=1, description="denoising steps of the deterministic sampler that makes the edits that count")
     guidance_scale: float = Field(1.0, ge=1.0, description="true classifier-free guidance; 1 is off")
     learning_rate: float = Field(3e-4, gt=0)
+    learning_rate_end: float = Field(
+        1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
+    )
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="edits in one forward and backward pass of the editor")
@@ -103,6 +106,9 @@ class DefenderSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     learning_rate: float = Field(1e-6, gt=0)
+    learning_rate_end: float = Field(
+        1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
+    )
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="completions in one forward and backward pass")
@@ -123,7 +129,10 @@ class DefenderSettings(Settings):
 class JudgeSettings(Settings):
     model: str | None = Field(None, description="a VLM, not the Defender, that counts queried objects; null leaves the duplicate check out")
     dtype: DType = "float32"
-    count_prompt: str = Field("How many {name}s are in the picture?", description="{name} is replaced by a queried object's name")
+    count_prompt: str = Field(
+        'How many objects of the kind "{name}" are in the picture? Answer with one number.',
+        description="{name} is replaced by a queried object's name",
+    )
     integrity_threshold: float = Field(0.8, ge=-1, le=1, description="every protected box must keep at least this mean local SSIM")
     trials: int = Field(1, ge=1, description="k: the Defender is asked up to k times and stops at the first right answer")
     trial_temperature: float = Field(0.0, ge=0, description="temperature of those trials; 0 with trials=1 is greedy")

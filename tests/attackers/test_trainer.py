@@ -329,3 +329,15 @@ def test_settings_that_cannot_train_fail_at_once(editor: FlowEditor) -> None:
         AttackerTrainer(editor, settings(window=WindowSettings(size=3)), seed=0)
     with pytest.raises(TrainingError, match="lora is null"):
         AttackerTrainer(editor, settings(lora=None), seed=0)
+
+
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
+def test_the_rate_falls_to_its_end(editor: FlowEditor, algorithm: str) -> None:
+    """With nothing left of the rate, the last update changes no weight; the one before does."""
+    trainer = AttackerTrainer(editor, settings(algorithm=algorithm, steps=3, learning_rate_end=0.0), seed=1)
+    before = trainer.learner.snapshot()
+    assert trainer.update(questions(2), pictures(2), redness, 1)["grad_norm"] > 0
+    between = trainer.learner.snapshot()
+    assert any(not torch.equal(between[name], before[name]) for name in before)
+    assert trainer.update(questions(2), pictures(2), redness, 2)["grad_norm"] > 0
+    assert all(torch.equal(trainer.learner.snapshot()[name], between[name]) for name in between)

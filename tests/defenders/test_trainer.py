@@ -216,3 +216,14 @@ def test_ask_reads_every_reply(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [(answer.choice, answer.rule, answer.right) for answer in answers] == [
         ("B", "boxed", right) for right in (False, True, False, True)
     ]
+
+
+def test_the_rate_falls_to_its_end(folder: Path) -> None:
+    """With nothing left of the rate, the last update changes no weight; the one before does."""
+    player = DefenderTrainer(LocalVLM.load(folder), settings(steps=3, learning_rate_end=0.0, weight_decay=0.0), seed=0)
+    before = weights(player.vlm)
+    assert player.update(lambda _: ITEMS, 1)["kept_groups"] > 0
+    between = weights(player.vlm)
+    assert any(not torch.equal(between[name], before[name]) for name in before)
+    assert player.update(lambda _: ITEMS, 2)["kept_groups"] > 0
+    assert_same(weights(player.vlm), between)

@@ -32,6 +32,11 @@ class Learner:
         self.optimizer = torch.optim.AdamW(list(parameters.values()), lr=learning_rate, weight_decay=weight_decay)
         self.skipped_in_a_row = 0
 
+    def set_rate(self, learning_rate: float) -> None:
+        """The learning rate of the steps to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
     def step(self, where: str) -> tuple[float, bool]:
         """Clip, step, and forget the gradients. Returns (norm of the gradient before clipping, whether the step was taken).
 

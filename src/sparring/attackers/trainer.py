@@ -23,6 +23,7 @@ from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor
 from sparring.rl import flow, nft
 from sparring.rl.advantages import group_advantages
+from sparring.rl.schedule import rate_factor
 from sparring.rl.seeds import derive_seed
 
 RewardFunction = Callable[[list[list[Image]]], Tensor]
@@ -105,6 +106,7 @@ class AttackerTrainer:
     def _learn(self, rollouts: list[Rollout], advantages: list[Tensor], live: list[Tensor], step: int, where: str) -> dict[str, float]:
         """The optimiser steps of one update, over the rows that have a signal."""
         settings = self.settings
+        self.learner.set_rate(settings.learning_rate * rate_factor(step, settings.steps, settings.learning_rate_end))
         items = [(number, row) for number, alive in enumerate(live) for row in alive.nonzero().flatten().tolist()]
         if settings.optimizer_steps > 1:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "shares", step))

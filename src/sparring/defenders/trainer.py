@@ -24,6 +24,7 @@ from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.advantages import group_advantages
 from sparring.rl.policy import clipped_surrogate
+from sparring.rl.schedule import rate_factor
 from sparring.rl.seeds import derive_seed
 
 BROKEN_IN_A_ROW = 5
@@ -61,6 +62,8 @@ class DefenderTrainer:
         Without any group that has a signal nothing is learned (`trained_groups` is 0). A loss or gradient that is not finite is not stepped
         on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row.
         """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
         rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step)
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]

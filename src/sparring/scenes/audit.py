@@ -40,6 +40,11 @@ COVERED, MOST_COVERED = (
     60.0,
     0.3,
 )  # grey levels from which a pixel of a target shows something else; the share up to which a target may be hidden
+GAIN, TINT = (
+    1.8,
+    1.25,
+)  # the strongest change of light that is undone: of all channels by such a factor, of one against their mean by such a one
+DARK, BRIGHT = 16, 250  # grey levels beyond which a pixel does not tell the light
 DOUBT = 0.85  # a second colour that explains a target this much as well as its own makes the colour ambiguous
 
 
@@ -86,8 +91,12 @@ def _reference(path: Path, version: object, targets: tuple[Target, ...]) -> tupl
 
 
 def still_right(names: Sequence[str], things: Sequence[Thing], clean: NDArray[Any], edited: NDArray[Any]) -> bool:
-    """The audit itself: `things` are all objects with one of the `names` in the clean picture; pictures [SIZE, SIZE, 3] in 0 to 255."""
-    before, after = np.asarray(clean, dtype=np.float32), np.asarray(edited, dtype=np.float32)
+    """The audit itself: `things` are all objects with one of the `names` in the clean picture; pictures [SIZE, SIZE, 3] in 0 to 255.
+
+    A change of light alone, within bounds, leaves every answer true.
+    """
+    before = np.asarray(clean, dtype=np.float32)
+    after = same_light(before, np.asarray(edited, dtype=np.float32))
     if not all(_kept(thing, before, after) for thing in things):
         return False
     changed = _changed(before, after)
@@ -99,6 +108,18 @@ def still_right(names: Sequence[str], things: Sequence[Thing], clean: NDArray[An
         x0, y0, x1, y1 = thing.box
         changed[y0:y1, x0:x1] = False
     return not find(rest, tuple(names), changed)
+
+
+def same_light(before: Array, after: Array) -> Array:
+    """The edited picture in the light of the clean one: its channels divided by their median gains, as far as these are a change of light.
+
+    Beyond the bounds the gains are clipped: what is left of the change is then judged like any other.
+    """
+    told = (before > DARK) & (before < BRIGHT) & (after < BRIGHT)
+    gains = np.array([np.median(after[..., c][told[..., c]] / before[..., c][told[..., c]]) if told[..., c].any() else 1 for c in range(3)])
+    common = float(np.clip(np.exp(np.log(np.maximum(gains, 1e-3)).mean()), 1 / GAIN, GAIN))
+    lit: Array = (after / (common * np.clip(gains / common, 1 / TINT, TINT))).astype(np.float32)
+    return lit
 
 
 def _changed(before: Array, after: Array) -> NDArray[np.bool_]:

@@ -1,9 +1,10 @@
-"""The bundled editor's eyes and hands: an `AutoencoderKLFlux2` for 64 x 64 pictures, 4 x 4 pixels to a latent of 24 numbers.
+"""The bundled editor's eyes and hands: an `AutoencoderKLFlux2` for 64 x 64 pictures, 4 x 4 pixels to a latent of 16 numbers.
 
     python -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0
 
-Trained with L1 and local SSIM under a little latent noise: first everything on quarter pictures, then the decoder alone on whole ones
-(so that the editor can be trained in the same latents at the same time). Saves every few minutes, continues where it stopped.
+Trained with L1 and local SSIM under latent noise: first everything on quarter pictures, with latents of 24 numbers; then these are aligned with the
+picture (see `latents.py`), and the decoder alone learns on whole pictures, so that the editor can be trained in the same latents at the same
+time. Saves every few minutes, continues where it stopped.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import torch.nn.functional as F
 import typer
 from diffusers import AutoencoderKLFlux2
 from diffusers.models.resnet import ResnetBlock2D
-from safetensors.torch import load_file, save_file
 
-from sparring.scenes.world import SIZE
+from sparring.zoo.latents import aligned, fit_statistics
 from sparring.zoo.pool import Pool
 
-LATENT_CHANNELS = 24
+FIRST_CHANNELS, LATENT_CHANNELS = 24, 16  # before and after they are aligned
+NOISE = 0.3  # up to which the decoder learns to forgive, in standard deviations of the latents: an editor gets them only nearly right
 
 
-def build(latent_channels: int = LATENT_CHANNELS) -> AutoencoderKLFlux2:
+def build(latent_channels: int = FIRST_CHANNELS) -> AutoencoderKLFlux2:
     """The untrained autoencoder. Full resolution is what costs: few channels there, more further down."""
     vae = AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -71,41 +72,59 @@ def main(
     batch: Annotated[int, typer.Option()] = 8,
     learning_rate: Annotated[float, typer.Option()] = 2.5e-3,
     seed: Annotated[int, typer.Option()] = 0,
-    crops: Annotated[int, typer.Option(help="steps on 32 x 32 crops before whole pictures")] = 9_000,
-    latent_channels: Annotated[int, typer.Option()] = LATENT_CHANNELS,
+    crops: Annotated[int, typer.Option(help="steps on 32 x 32 crops, before the latents are aligned")] = 9_000,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
     """Train the autoencoder."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     data = Pool(pool)
-    vae = build(latent_channels).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), learning_rate, weight_decay=1e-4, betas=(0.9, 0.98))
-    steps, done = images // batch, 0
-    out.mkdir(parents=True, exist_ok=True)
+    steps, done, vae = images // batch, 0, build()
     if (out / "progress.json").exists():
         done = json.loads((out / "progress.json").read_text())["step"]
-        vae.load_state_dict(load_file(out / "diffusion_pytorch_model.safetensors"))
-    began, parts = time.time(), torch.zeros(3)
-    rows = data.batches(batch, seed + done)
-    for step in range(done, steps):
-        if step == max(crops, done):
-            vae.encoder.requires_grad_(False)
-            vae.quant_conv.requires_grad_(False)
-            spread = F.pixel_shuffle(vae.bn.running_var.sqrt()[None, :, None, None], 2)
-            spread = spread.repeat(1, 1, SIZE // 8, SIZE // 8)
+        vae = AutoencoderKLFlux2.from_pretrained(out)
+    for first, last in ((done, min(crops, steps)), (max(done, crops), steps)):
+        if first >= last:
+            continue
+        if first == crops:
+            pictures = data.images(next(data.batches(512, 7)))
+            vae = aligned(vae.eval(), pictures, LATENT_CHANNELS)
+            fit_statistics(vae, pictures)
+        phase(
+            vae.to(memory_format=torch.channels_last).train(),
+            data,
+            out,
+            range(first, last),
+            steps,
+            batch,
+            learning_rate,
+            whole=first >= crops,
+            seed=seed,
+        )
+
+
+def phase(
+    vae: AutoencoderKLFlux2, data: Pool, out: Path, part: range, steps: int, batch: int, learning_rate: float, *, whole: bool, seed: int
+) -> None:
+    """The steps of one phase; the learning rate falls over all `steps`. On whole pictures the latents stay, and the decoder alone learns."""
+    if whole:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], learning_rate, weight_decay=1e-4, betas=(0.9, 0.98))
+    spread = math.sqrt(vae.bn.running_var.mean().item())
+    began, parts, rows = time.time(), torch.zeros(3), data.batches(batch, seed + part.start)
+    for step in part:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            warm = min(1, (step + 1 - part.start) / 100)
+            group["lr"] = learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         x = data.images(next(rows))
-        if step < crops:  # quarter pictures first: four times as many updates in the same time
+        if not whole:  # quarter pictures first: four times as many updates in the same time
             left, top = torch.randint(0, 33, (2,)).tolist()
             x = x[..., top : top + 32, left : left + 32]
         x = x.contiguous(memory_format=torch.channels_last)
         latents = vae.encode(x).latent_dist.mode()
-        noise = 0.03 * torch.randn_like(latents)
-        if step >= crops:  # an editor gets latents nearly right: the decoder learns to make a clean picture of such ones
-            noise = spread * 0.45 * torch.rand(batch, 1, 1, 1) * torch.randn_like(latents)
-        decoded = vae.decode(latents + noise).sample
+        amount = spread * NOISE * torch.rand(batch, 1, 1, 1) if whole else 0.03
+        decoded = vae.decode(latents + amount * torch.randn_like(latents)).sample
         # Without gradient for the encoder, this term is a constant.
         l1, ssim, size = (decoded - x).abs().mean(), ssim_map(decoded, x).mean(), latents.square().mean()
         loss = l1 + 0.3 * (1 - ssim) + 1e-3 * (size - 1).clamp(min=0)
@@ -114,29 +133,18 @@ def main(
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         parts = 0.98 * parts + 0.02 * torch.tensor([l1.item(), ssim.item(), size.item()])
+        seen = step + 1 - part.start
         if step % 50 == 49:
-            l1_now, ssim_now, size_now = (parts / (1 - 0.98 ** (step + 1 - done))).tolist()
-            print(
-                f"{step + 1}/{steps} l1 {l1_now:.4f} ssim {ssim_now:.4f} size {size_now:.2f} {(step + 1 - done) * batch / (time.time() - began):.0f} images/s",
-                flush=True,
-            )
-        if step % 1000 == 999 or step == steps - 1:
-            save(vae, data, out, step + 1)
-
-
-@torch.no_grad()
-def save(vae: AutoencoderKLFlux2, data: Pool, out: Path, step: int) -> None:
-    """Fit the batch-norm statistics that normalise packed latents, and write everything."""
-    vae.eval()
-    latents = torch.cat([vae.encode(data.images(rows)).latent_dist.mode() for rows, _ in zip(data.batches(64, 7), range(16), strict=False)])
-    packed = F.pixel_unshuffle(latents, 2)
-    if vae.encoder.conv_in.weight.requires_grad:
-        vae.bn.running_mean.copy_(packed.mean((0, 2, 3)))
-        vae.bn.running_var.copy_(packed.var((0, 2, 3)))
-    vae.train()
-    vae.save_config(out)
-    save_file({k: v.contiguous() for k, v in vae.state_dict().items()}, out / "diffusion_pytorch_model.safetensors")
-    (out / "progress.json").write_text(json.dumps({"step": step}))
+            l1_now, ssim_now, size_now = (parts / (1 - 0.98**seen)).tolist()
+            speed = seen * batch / (time.time() - began)
+            print(f"{step + 1}/{steps} l1 {l1_now:.4f} ssim {ssim_now:.4f} size {size_now:.2f} {speed:.0f} images/s", flush=True)
+        if step % 1000 == 999 or step == part[-1]:
+            vae.eval()
+            if not whole:
+                fit_statistics(vae, data.images(next(data.batches(512, 7))))
+            vae.save_pretrained(out)
+            (out / "progress.json").write_text(json.dumps({"step": step + 1}))
+            vae.train()
 
 
 if __name__ == "__main__":

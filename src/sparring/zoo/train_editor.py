@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -29,12 +30,25 @@ from sparring.scenes.sprites import COLORS, NAMES
 from sparring.scenes.world import Scene, Thing, place, place_near, random_color, render
 from sparring.zoo import vocabulary
 from sparring.zoo.architectures import TEMPLATE
+from sparring.zoo.light import Gains, drift, gains
 from sparring.zoo.pool import Pool
 from sparring.zoo.train_autoencoder import LATENT_CHANNELS
 
 TEXT_TOKENS = 36
-KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract")
-WEIGHTS = (0.18, 0.12, 0.16, 0.14, 0.1, 0.3)
+KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract", "relight")
+WEIGHTS = (0.18, 0.1, 0.12, 0.12, 0.08, 0.34, 0.06)
+RELATIVES = (  # what a question about one of them makes one think of
+    ("phone", "camera", "television", "laptop", "clock"),
+    ("bottle", "cup", "teapot", "bucket", "basket"),
+    ("umbrella", "kite", "balloon", "ball", "bulb"),
+    ("chair", "ladder", "broom", "hammer", "scissors"),
+    ("guitar", "trumpet", "drum", "bell", "magnet"),
+    ("pencil", "book", "envelope", "box", "gift"),
+    ("backpack", "hat", "shirt", "shoe", "glasses"),
+    ("key", "candle", "trophy", "crown", "bear"),
+)
+DRIFT = (0.1, 0.04)  # standard deviations of the light (logarithm of the gain) and of its warmth in edits by the Attacker's instruction
+LIGHTS = {"darker": (-0.4, -0.2, 0.0), "brighter": (0.15, 0.35, 0.0), "warmer": (-0.05, 0.05, 0.12), "colder": (-0.05, 0.05, -0.12)}
 
 
 def build(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
@@ -64,8 +78,28 @@ def other(rng: np.random.Generator, items: Any, *taken: str) -> str:
     return str(left[int(rng.integers(len(left)))])
 
 
-def draw_pair(scene: Scene, rng: np.random.Generator) -> tuple[str, Scene] | None:
-    """An instruction and the scene after it, or None when the scene has no room for it."""
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """An instruction, the scene after it, and the light that falls on it: gains of red, green and blue."""
+
+    instruction: str
+    scene: Scene
+    light: Gains = (1.0, 1.0, 1.0)
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture after the edit."""
+        picture = render(self.scene)
+        if self.light == (1.0, 1.0, 1.0):
+            return picture
+        lit: NDArray[np.uint8] = np.clip(picture * np.array(self.light, dtype=np.float32) + 0.5, 0, 255).astype(np.uint8)
+        return lit
+
+
+def draw_pair(scene: Scene, rng: np.random.Generator) -> Edit | None:
+    """An instruction and the scene after it, or None when the scene has no room for it.
+
+    The Attacker's own instruction adds an object that is related to one asked about, and lets the light drift a little, as image editors do.
+    """
     kind = KINDS_OF_EDIT[int(rng.choice(len(WEIGHTS), p=WEIGHTS))]
     boxes = [thing.box for thing in scene.things]
     index = int(rng.integers(len(scene.things)))
@@ -77,24 +111,31 @@ def draw_pair(scene: Scene, rng: np.random.Generator) -> tuple[str, Scene] | Non
         new = place_near(rng, name, color, thing.box, boxes) if near else place(rng, name, color, boxes, sizes=(16, 26), tries=60)
         if new is None:
             return None
-        return f"add a {color} {name}" + (f" beside the {thing.name}" if near else ""), scene.with_thing(new)
+        return Edit(f"add a {color} {name}" + (f" beside the {thing.name}" if near else ""), scene.with_thing(new))
+    if kind == "relight":
+        word = tuple(LIGHTS)[int(rng.integers(len(LIGHTS)))]
+        low, high, warmth = LIGHTS[word]
+        return Edit(f"make the picture {word}", scene, gains(rng.uniform(low, high), warmth))
     if kind == "distract":
         asked = ask(scene, KINDS[int(rng.integers(4))], rng)
         if asked is None:
             return None
-        name = other(rng, NAMES, *present, *asked.names)
-        new = place(rng, name, color, boxes, sizes=(14, 24), tries=60)
-        return None if new is None else (vocabulary.INSTRUCTION.format(question=asked.question), scene.with_thing(new))
+        (family,) = (names for names in RELATIVES if asked.names[0] in names)
+        name = other(rng, [n for n in family if n not in present] or NAMES, *present, *asked.names)
+        new = place(rng, name, color, boxes, sizes=(16, 24), tries=60)
+        if new is None:
+            return None
+        return Edit(vocabulary.INSTRUCTION.format(question=asked.question), scene.with_thing(new), drift(rng, *DRIFT))
     if scene.count(thing.name) > 1:
         return None
     if kind == "remove":
-        return f"remove the {thing.name}", scene.without(index)
+        return Edit(f"remove the {thing.name}", scene.without(index))
     if kind == "recolor":
         color = other(rng, COLORS, thing.color)
-        return f"make the {thing.name} {color}", _swap(scene, index, replace(thing, color=color))
+        return Edit(f"make the {thing.name} {color}", _swap(scene, index, replace(thing, color=color)))
     rest = [box for i, box in enumerate(boxes) if i != index]
     new = _instead(rng, name, color, thing, rest)
-    return None if new is None else (f"replace the {thing.name} with a {color} {name}", _swap(scene, index, new))
+    return None if new is None else Edit(f"replace the {thing.name} with a {color} {name}", _swap(scene, index, new))
 
 
 def _swap(scene: Scene, index: int, thing: Thing) -> Scene:
@@ -116,18 +157,18 @@ class Pairs:
 
     def __init__(self, pool: Pool, batch: int, seed: int) -> None:
         self.pool, self.rows, self.rng, self.batch = pool, pool.batches(256, seed), np.random.default_rng(seed), batch
-        self.waiting: list[tuple[int, str, Scene]] = []
+        self.waiting: list[tuple[int, Edit]] = []
 
     def next(self) -> tuple[Tensor, Tensor, list[str]]:
         while len(self.waiting) < self.batch:
             for row in next(self.rows):
                 pair = draw_pair(self.pool.scenes[int(row)], self.rng)
                 if pair is not None:
-                    self.waiting.append((int(row), *pair))
+                    self.waiting.append((int(row), pair))
         chosen, self.waiting = self.waiting[: self.batch], self.waiting[self.batch :]
-        clean = self.pool.images(np.array([row for row, _, _ in chosen]))
-        edited = torch.from_numpy(np.stack([render(scene) for _, _, scene in chosen])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return clean, edited, [text for _, text, _ in chosen]
+        clean = self.pool.images(np.array([row for row, _ in chosen]))
+        edited = torch.from_numpy(np.stack([edit.render() for _, edit in chosen])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return clean, edited, [edit.instruction for _, edit in chosen]
 
 
 def text_features(editor: Flux2KleinEditor, texts: list[str]) -> Tensor:

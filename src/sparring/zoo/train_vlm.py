@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from sparring.scenes.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning, sightings
 from sparring.scenes.sprites import COLORS, NAMES, placed
 from sparring.scenes.world import SIZE, Scene, Thing, place, random_color
+from sparring.zoo import light
 from sparring.zoo.architectures import Architecture, Judge, QwenDefender
 from sparring.zoo.pool import Pool
 from sparring.zoo.vocabulary import COUNT_PROMPT
@@ -272,7 +273,7 @@ class Trainer:
 
     def pictures(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, list[Scene]]:
         """Pictures in [-1, 1] and what they show. The judge sees what it will have to judge: one more object in most of them, often a bit
-        blurred and noisy, as an editor paints. The Defender sees clean scenes alone: it is the game that hardens it."""
+        blurred, noisy and in another light, as an editor paints. The Defender sees clean scenes alone: it is the game that hardens it."""
         images, scenes = self.pool.images(rows), [self.pool.scenes[int(row)] for row in rows]
         if self.player == "defender":
             return images, scenes
@@ -284,6 +285,9 @@ class Trainer:
                     images[i], scenes[i] = paint(images[i], thing), scene.with_thing(thing)
             if rng.random() < 0.5:
                 images[i] = blur(images[i][None], float(rng.uniform(0.3, 0.9)))[0]
+            if rng.random() < 0.7:
+                gains = torch.tensor(light.drift(rng, 0.2, 0.06), dtype=torch.float32)[:, None, None]
+                images[i] = ((images[i] + 1) * gains - 1).clamp(-1, 1)
         noise = torch.from_numpy(rng.normal(0, 1, tuple(images.shape)).astype(np.float32))
         return images + noise * torch.from_numpy(rng.uniform(0, 0.06, (len(rows), 1, 1, 1)).astype(np.float32)), scenes
 

@@ -11,6 +11,7 @@ Letters: P prompts, n replies of each, N = P * n replies, T tokens of the longes
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class LocalVLM:
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
+        # Renamed in transformers 5.24.
+        self.cache_argument = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self.end_tokens: tuple[int, ...] = tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
 
     @classmethod
@@ -160,7 +163,7 @@ class LocalVLM:
         branches, copies = (n, 1) if self.shares_rows else (1, n)
         cache = DynamicCache()
         known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        output = self._forward(batch, **known, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = self._forward(batch, **known, **{self.cache_argument: cache}, use_cache=True, logits_to_keep=1)
         mask_RL, position_R = batch["attention_mask"], next_positions(batch["position_ids"])
         logits_RBV = output.logits.expand(-1, branches, -1)
         if copies > 1:
@@ -183,7 +186,8 @@ class LocalVLM:
             else:
                 mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
             positions = text_positions(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
-            output = self.model(input_ids=tokens_RB, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+            step_inputs = {"input_ids": tokens_RB, "attention_mask": mask, "position_ids": positions, self.cache_argument: cache}
+            output = self.model(**step_inputs, use_cache=True)
             logits_RBV = output.logits
         written = [torch.stack(part, dim=-1).view(prompts * n, -1).tolist() for part in (tokens, logprobs)]
         replies = [self._completion(*reply) for reply in zip(*written, strict=True)]
