@@ -146,7 +146,7 @@ def test_agreement_on_many_planted_edits(blur: float) -> None:
     assert result.invalid_agreed >= 0.96 * result.invalid, result.mistakes
 
 
-@pytest.mark.parametrize("gains", [(0.7, 0.7, 0.7), (1.25, 1.25, 1.25), (0.88, 0.8, 0.72)])
+@pytest.mark.parametrize("gains", [(0.7, 0.7, 0.7), (1.25, 1.25, 1.25), (1.35, 1.35, 1.35), (0.88, 0.8, 0.72)])
 def test_another_light_leaves_the_answer_true(gains: tuple[float, float, float], question: VisualQuestion, scene: Scene) -> None:
     def lit(shown: Scene) -> Image.Image:
         return Image.fromarray(np.clip(np.asarray(picture(shown)) * np.array(gains) + 0.5, 0, 255).astype(np.uint8))

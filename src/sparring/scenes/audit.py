@@ -113,13 +113,15 @@ def still_right(names: Sequence[str], things: Sequence[Thing], clean: NDArray[An
 def same_light(before: Array, after: Array) -> Array:
     """The edited picture in the light of the clean one: its channels divided by their median gains, as far as these are a change of light.
 
-    Beyond the bounds the gains are clipped: what is left of the change is then judged like any other.
+    Beyond the bounds the gains are clipped: what is left of the change is then judged like any other. Where the light alone leaves a pixel
+    without room, the clean one stands.
     """
     told = (before > DARK) & (before < BRIGHT) & (after < BRIGHT)
     gains = np.array([np.median(after[..., c][told[..., c]] / before[..., c][told[..., c]]) if told[..., c].any() else 1 for c in range(3)])
     common = float(np.clip(np.exp(np.log(np.maximum(gains, 1e-3)).mean()), 1 / GAIN, GAIN))
-    lit: Array = (after / (common * np.clip(gains / common, 1 / TINT, TINT))).astype(np.float32)
-    return lit
+    gains = common * np.clip(gains / common, 1 / TINT, TINT)
+    blinded = (after >= BRIGHT) & (before * gains >= BRIGHT)
+    return np.where(blinded, before, after / gains).astype(np.float32)
 
 
 def _changed(before: Array, after: Array) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ Scenes of different splits and seeds come from different random streams, none of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,27 @@ from PIL import Image
 from sparring.data.records import LETTERS, Target, VisualQuestion
 from sparring.data.writer import write_questions as write_records
 from sparring.scenes.questions import KINDS, SceneQuestion, ask
-from sparring.scenes.world import Scene, render, sample_scene
+from sparring.scenes.world import SIZES, Scene, render, sample_scene
 
 STREAMS = {"train": 1001, "held_out": 1002}
 
 
-def write_questions(folder: str | Path, *, seed: int, train: int, held_out: int) -> tuple[Path, Path]:
-    """Draw both splits into `folder` and return the paths of `train.jsonl` and `held_out.jsonl`.
+def write_questions(folder: str | Path, *, seed: int, train: int, held_out: int, sizes: Sequence[float] = SIZES) -> tuple[Path, Path]:
+    """Draw both splits into `folder` and return the paths of `train.jsonl` and `held_out.jsonl`. `sizes`: the smallest and the largest thing, pixels.
 
     Every question has a scene of its own; the four kinds take turns, and every second existence question is answered by "no".
     The same arguments write the same bytes. Raises OSError if the folder cannot be written.
     """
     folder = Path(folder)
-    return _write_split(folder, "train", seed, train), _write_split(folder, "held_out", seed, held_out)
+    return _write_split(folder, "train", seed, train, sizes), _write_split(folder, "held_out", seed, held_out, sizes)
 
 
-def _write_split(folder: Path, split: str, seed: int, number: int) -> Path:
+def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequence[float]) -> Path:
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(number):
-        scene, asked = draw(seed, split, index)
+        scene, asked = draw(seed, split, index, sizes)
         name = f"{split.replace('_', '-')}-{index:06d}"
         path = pictures / f"{name}.png"
         Image.fromarray(render(scene)).save(path, compress_level=4)
@@ -41,13 +42,13 @@ def _write_split(folder: Path, split: str, seed: int, number: int) -> Path:
     return write_records(folder / f"{split}.jsonl", records)
 
 
-def draw(seed: int, split: str, index: int) -> tuple[Scene, SceneQuestion]:
+def draw(seed: int, split: str, index: int, sizes: Sequence[float] = SIZES) -> tuple[Scene, SceneQuestion]:
     """Scene and question number `index` of a split ("train" or "held_out"): the same ones whatever else was drawn before."""
     rng = np.random.default_rng([seed, STREAMS[split], index])
     kind = KINDS[index % len(KINDS)]
     answer = ("yes", "no")[index // len(KINDS) % 2] if kind == "existence" else None
     while True:
-        scene = sample_scene(rng)
+        scene = sample_scene(rng, sizes=(sizes[0], sizes[1]))
         asked = ask(scene, kind, rng)
         if asked is not None and answer in (None, asked.answer):
             return scene, asked

@@ -18,6 +18,7 @@ from sparring.scenes.sprites import ASSETS, COLORS, NAMES, placed
 
 SIZE = 64
 PHOTOS = ("brick", "grass", "gravel", "coffee", "chelsea")
+SIZES = (18.0, 26.0)  # pixels, smallest and largest longest side of a thing
 MARGIN = 1  # free pixels between two boxes
 
 
@@ -74,7 +75,7 @@ def apart(a: Box, b: Box, margin: int = MARGIN) -> bool:
 
 
 def place(
-    rng: np.random.Generator, name: str, color: str, taken: Sequence[Box], sizes: tuple[float, float] = (18, 26), tries: int = 30
+    rng: np.random.Generator, name: str, color: str, taken: Sequence[Box], sizes: tuple[float, float] = SIZES, tries: int = 30
 ) -> Thing | None:
     """A thing of that name and colour at a free place, or None when `tries` draws found none."""
     size, angle, mirror = float(rng.uniform(*sizes)), float(rng.uniform(-20, 20)), bool(rng.random() < 0.5)
@@ -97,9 +98,14 @@ def place_near(rng: np.random.Generator, name: str, color: str, anchor: Box, tak
 
 
 def sample_scene(
-    rng: np.random.Generator, *, counts: Sequence[int] = (2, 3, 4), weights: Sequence[float] = (0.35, 0.4, 0.25), repeat: float = 0.3
+    rng: np.random.Generator,
+    *,
+    counts: Sequence[int] = (2, 3, 4),
+    weights: Sequence[float] = (0.35, 0.4, 0.25),
+    repeat: float = 0.3,
+    sizes: tuple[float, float] = SIZES,
 ) -> Scene:
-    """A random scene. With probability `repeat` one name comes up to three times (each in any colour); all other names are different."""
+    """A random scene of so many things, of such sizes. With probability `repeat` one name comes up to three times (each in any colour); all other names are different."""
     while True:
         number = int(rng.choice(list(counts), p=list(weights)))
         names = [NAMES[i] for i in rng.permutation(len(NAMES))[:number]]
@@ -108,7 +114,7 @@ def sample_scene(
                 names[i] = names[0]
         things: list[Thing] = []
         for name in names:
-            thing = place(rng, name, random_color(rng), [t.box for t in things])
+            thing = place(rng, name, random_color(rng), [t.box for t in things], sizes=sizes)
             if thing is None:
                 break
             things.append(thing)
