@@ -99,6 +99,13 @@ class DefenderSettings(Settings):
     min_pixels: int | None = Field(None, description="lower bound of the image size handed to the processor; null keeps its own")
     max_pixels: int | None = Field(None, description="upper bound of the image size handed to the processor; null keeps its own")
     algorithm: Literal["dapo"] = "dapo"
+    interpolation: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the way from its weights before a round to those after it that the Defender goes (WiSE-FT, arXiv 2109.01903): "
+        "less than 1 gives up a little robustness for what it knew before",
+    )
     steps: int = Field(30, ge=0, description="updates in one round")
     prompts_per_step: int = Field(32, ge=1, description="groups in one update")
     group_size: int = Field(5, ge=2, description="completions per prompt")

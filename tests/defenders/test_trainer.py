@@ -227,3 +227,22 @@ def test_the_rate_falls_to_its_end(folder: Path) -> None:
     assert any(not torch.equal(between[name], before[name]) for name in before)
     assert player.update(lambda _: ITEMS, 2)["kept_groups"] > 0
     assert_same(weights(player.vlm), between)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_defender_settles_on_the_way(folder: Path, tmp_path: Path, share: float) -> None:
+    """Also when training was cut off: the way begins at the weights before the round, not at those that were resumed from."""
+    chosen = settings(interpolation=share)
+    player = DefenderTrainer(LocalVLM.load(folder), chosen, seed=0)
+    before = weights(player.vlm)
+    player.update(lambda _: ITEMS, 0)
+    player.save(tmp_path)
+    player = DefenderTrainer(LocalVLM.load(folder), chosen, seed=0)
+    player.load(tmp_path)
+    player.update(lambda _: ITEMS, 1)
+    after = weights(player.vlm)
+    player.settle()
+    settled = weights(player.vlm)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    for name in before:
+        assert torch.allclose(settled[name], before[name] + share * (after[name] - before[name]), atol=1e-6)

@@ -77,3 +77,10 @@ def test_a_question_does_not_depend_on_how_many_are_written(tmp_path: Path) -> N
     assert [(r.id, r.question, r.options, r.answer, r.targets) for r in few] == [
         (r.id, r.question, r.options, r.answer, r.targets) for r in many[:5]
     ]
+
+
+def test_sizes_of_the_things_are_asked_for() -> None:
+    usual = [thing.size for index in range(30) for thing in draw(0, "train", index)[0].things]
+    small = [thing.size for index in range(30) for thing in draw(0, "train", index, (10, 13))[0].things]
+    assert 18 <= min(usual) <= max(usual) <= 26
+    assert 10 <= min(small) <= max(small) <= 13

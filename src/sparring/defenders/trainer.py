@@ -54,6 +54,7 @@ class DefenderTrainer:
             name: parameter if parameter.dtype == torch.float32 else parameter.detach().float()
             for name, parameter in self.parameters.items()
         }
+        self.start = {name: master.detach().clone() for name, master in self.master.items()} if settings.interpolation < 1 else {}
         self.optimizer = torch.optim.AdamW(self.master.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
     def update(self, items: Items, step: int) -> Metrics:
@@ -79,6 +80,15 @@ class DefenderTrainer:
                 )
         self.updates += 1
         return metrics
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """After the last update: go back to `settings.interpolation` of the way from the weights that the trainer was made with.
+
+        WiSE-FT (arXiv 2109.01903). Training cannot go on after it.
+        """
+        for name, start in self.start.items():
+            self.parameters[name].copy_(torch.lerp(start, self.master[name], self.settings.interpolation))
 
     def _learn(self, groups: Sequence[Group]) -> Metrics | None:
         """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""

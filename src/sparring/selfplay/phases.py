@@ -100,6 +100,7 @@ def train_defender(game: Game, number: int) -> None:
         return dict(metrics)
 
     history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("reward_mean", "kept_groups"))
+    trainer.settle()
     stage.folder_written_whole("model", vlm.save)
     totals = {name: int(sum(metrics[name] for metrics in history)) for name in ("rollouts", "kept_groups")}
     if history and totals["kept_groups"] == 0:
