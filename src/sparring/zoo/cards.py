@@ -185,8 +185,8 @@ ABOUT = {
               "python -m sparring.zoo.train_vlm --player judge --pool pool --out judge --drill 0 --dense 140000 --joint 48000 --language 0 --batch 32 --learning-rate 1e-3 --seed 0",
               judge_card),
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects and changes the light on instruction. Asked for a distractor, "
-        "it lets the light drift a little as well, as image editors do. It keeps a scene well, removes and relights as asked, and paints in the right colour; what it adds is still a smear more often than a "
-        "recognisable object. Its autoencoder was trained with latents of 24 numbers for 15,000 steps, then aligned (`sparring.zoo.latents`).",
+        "it lets the light drift a little as well, as image editors do. It keeps a scene when it adds, relights it as asked, and paints in the right colour; but what it "
+        "adds is a smear, not yet an object, and what it removes, replaces or recolours spills over to other objects. Its autoencoder was trained with latents of 24 numbers for 15,000 steps, then aligned (`sparring.zoo.latents`).",
                "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0\n"
                "python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --pairs 64000 --batch 16 --seed 0",
                editor_card),
