@@ -186,7 +186,7 @@ ABOUT = {
               judge_card),
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects and changes the light on instruction. Asked for a distractor, "
         "it lets the light drift a little as well, as image editors do. It keeps a scene when it adds, relights it as asked, and paints in the right colour; but what it "
-        "adds is a smear, not yet an object, and what it removes, replaces or recolours spills over to other objects. Its autoencoder was trained with latents of 24 numbers for 15,000 steps, then aligned (`sparring.zoo.latents`).",
+        "adds is a smear, not yet an object, and what it removes, replaces or recolours spills over to other objects. Its autoencoder comes from an earlier run of the script with latents of 24 numbers, aligned afterwards (`sparring.zoo.latents`); the decoder was not trained on after that.",
                "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0\n"
                "python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --pairs 64000 --batch 16 --seed 0",
                editor_card),
