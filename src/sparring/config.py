@@ -67,6 +67,13 @@ class AttackerSettings(Settings):
     learning_rate_end: float = Field(
         1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
     )
+    past_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of an update's questions that face Defenders of earlier rounds instead of the last one, so that what fooled them is not "
+        "forgotten; these Defenders are in memory together",
+    )
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="edits in one forward and backward pass of the editor")

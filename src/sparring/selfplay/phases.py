@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sparring.attackers.rollout import sample_seed
 from sparring.attackers.trainer import AttackerTrainer
+from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.selfplay.curriculum import compose
@@ -19,47 +21,87 @@ from sparring.selfplay.league import save_attacker
 from sparring.selfplay.progress import figures_of
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
-from sparring.selfplay.turns import FrozenOpponent, attacker_after, defender_after, edit_and_judge, right_when_clean, shares
+from sparring.selfplay.turns import FrozenOpponent, SeedOf, attacker_after, defender_after, edit_and_judge, right_when_clean, shares
 
 
 def train_attacker(game: Game, number: int) -> None:
-    """Attacker `number`, from Attacker `number - 1`, learns to fool the frozen Defender `number - 1` on what that one gets right when clean."""
+    """Attacker `number`, from Attacker `number - 1`, learns to fool the frozen Defender `number - 1` on what that one gets right when clean.
+
+    With `attacker.past_share` some of an update's questions face the Defenders before that one, each on what it gets right itself.
+    """
     stage, settings = game.stage(f"round{number}/attacker"), game.recipe.attacker
     if stage.done:
         return
-    questions = right_when_clean(game, number - 1)
+    past = range(number - 1) if settings.past_share else range(0)
+    questions = {n: right_when_clean(game, n) for n in (number - 1, *past)}
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
     trainer = AttackerTrainer(editor, settings, seed)
-    opponent = FrozenOpponent(game, stage, number - 1)
+    opponents = {n: FrozenOpponent(game, stage, n) for n in questions}
+
+    def seed_of(step: int) -> SeedOf:
+        return lambda question, sample: sample_seed(seed, step, question.id, sample)
 
     def update(step: int) -> dict[str, Any]:
-        chosen = draw(questions, min(settings.questions_per_step, len(questions)), step, seed)
-        images, verdicts = pictures_of(chosen), list[Verdict]()
-
-        def seed_of(question: VisualQuestion, sample: int) -> int:
-            return sample_seed(seed, step, question.id, sample)
+        pairing = pair(questions, number - 1, settings, step, seed)
+        chosen = [question for own in pairing.values() for question in own]
+        images, verdicts = pictures_of(chosen), list[list[Verdict]]()
 
         def reward(edits: list[list[Image]]) -> Tensor:
-            judged = opponent.face(f"round{number}", chosen, images, edits, seed_of=seed_of, step=step)
-            verdicts.extend(verdict for own in judged for verdict in own)
-            return torch.tensor([[verdict.reward for verdict in own] for own in judged])
+            start = 0
+            for n, own in pairing.items():
+                part = slice(start, start := start + len(own))
+                verdicts.extend(
+                    opponents[n].face(f"round{number}", chosen[part], images[part], edits[part], seed_of=seed_of(step), step=step)
+                )
+            return torch.tensor([[verdict.reward for verdict in own] for own in verdicts])
 
-        return {**trainer.update(chosen, images, reward, step), **shares(verdicts)}
+        metrics = trainer.update(chosen, images, reward, step)
+        return {**metrics, **shares([verdict for own in verdicts for verdict in own])}
 
     history = _phase(
-        game, stage, trainer, update, settings.steps if questions else 0, f"round {number}: Attacker", ("reward_mean", "accepted", "fooled")
+        game,
+        stage,
+        trainer,
+        update,
+        settings.steps if questions[number - 1] else 0,
+        f"round {number}: Attacker",
+        ("reward_mean", "accepted", "fooled"),
     )
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     warnings = []
-    if not questions:
+    if not questions[number - 1]:
         warnings.append("the Defender gets no training question right when clean, so the Attacker had nothing to attack and did not train")
     elif history and not any(metrics["fooled"] for metrics in history):
         warnings.append("the Attacker found nothing: no accepted edit of its training fooled the Defender")
     if history and all(metrics["dead_groups"] == 1 for metrics in history):
         warnings.append("no group of edits had a signal, so the Attacker learned nothing")
-    _finish(game, stage, {"updates": len(history), "ended_early": bool(questions) and len(history) < settings.steps, "warnings": warnings})
+    _finish(
+        game,
+        stage,
+        {"updates": len(history), "ended_early": bool(questions[number - 1]) and len(history) < settings.steps, "warnings": warnings},
+    )
+
+
+def pair(
+    questions: Mapping[int, Sequence[VisualQuestion]], last: int, settings: AttackerSettings, step: int, seed: int
+) -> dict[int, list[VisualQuestion]]:
+    """The questions of one update by the number of the Defender that they are put to; no question comes twice.
+
+    questions: what each Defender gets right when clean. Defender `last` has its share; the past ones, in turns, have the rest.
+    """
+    count, past = settings.questions_per_step, sorted(n for n in questions if n != last and questions[n])
+    facing_past = round(count * settings.past_share) if past else 0
+    counts = {n: len(range((i - step) % len(past), facing_past, len(past))) for i, n in enumerate(past)}
+    pairing, taken = dict[int, list[VisualQuestion]](), set[str]()
+    for n, wanted in {last: count - facing_past, **counts}.items():
+        due = draw(questions[n], min(count, len(questions[n])), step, seed, n)
+        own = [question for question in due if question.id not in taken][:wanted]
+        taken.update(question.id for question in own)
+        if own:
+            pairing[n] = own
+    return pairing
 
 
 def write_curriculum(game: Game, number: int) -> None:
