@@ -72,6 +72,11 @@ def test_memory_is_the_documented_formula(recipe: Recipe) -> None:
     assert turns(algorithm="diffusion_nft")["attacker trains"] == weights + 160 * 24
     assert turns(lora=None)["attacker trains"] == weights + 97 * 4 * 3
     assert turns(algorithm="flow_grpo", dtype="bfloat16")["attacker trains"] == weights - 2 * 151 + 160 * 16
+    past = 150 * 4 * (recipe.selfplay.rounds - 1)
+    assert turns(algorithm="flow_grpo", past_share=0.5) == {
+        "attacker trains": weights + 160 * 16 + past,
+        "defender trains": weights + 150 * 4 * 3,
+    }
 
 
 def test_sizes_of_the_large_models_are_known_without_them() -> None:

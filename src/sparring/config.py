@@ -169,6 +169,9 @@ class BootstrapSettings(Settings):
 class CurriculumSettings(Settings):
     questions: int = Field(512, ge=1, description="training questions edited by the frozen Attacker for one round's curriculum")
     clean_share: float = Field(0.25, ge=0, le=1, description="share of untouched items mixed in; 1 trains on clean data alone")
+    effective_weight: int = Field(
+        1, ge=1, description="an edit that fooled the frozen Defender comes so many times as often as one that was only accepted"
+    )
     replay_share: float = Field(0.2, ge=0, le=1, description="share of items that come from earlier rounds' Attackers")
 
 

@@ -5,6 +5,7 @@ Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every play
     LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT keeps two more copies (8 bytes)
     all weights:  3 x the size of the weights in their dtype: gradient and Adam's two moments
 
+plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker trains,
 plus 1 GB for Python and libraries. The two players train in turns, so the peak is the larger of the two turns. Activations come on top; they grow with
 `micro_batch`. A LoRA of rank r adds r x (inputs + outputs) to every linear layer in the attention of the editor's transformer.
 """
@@ -201,6 +202,8 @@ def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
         attacker_state = float((attacker.lora or 0) * (16 + 4 * copies))
     else:
         attacker_state = 3.0 * attacker.parts.get("transformer", 0) * BYTES[attacker.dtype]
+    past = recipe.selfplay.rounds - 1 if recipe.attacker.past_share else 0
+    attacker_state += past * (defender.parameters or 0) * BYTES[defender.dtype]
     # A LoRA on a VLM is at most a few hundredths of its weights; its exact targets are peft's affair.
     share = 0.02 * 16 / BYTES[defender.dtype] if recipe.defender.lora else 3.0
     defender_state = share * (defender.parameters or 0) * BYTES[defender.dtype]

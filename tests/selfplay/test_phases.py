@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparring.config import AttackerSettings
 from sparring.data.records import VisualQuestion
-from sparring.selfplay.phases import pair
+from sparring.selfplay.phases import pair, weighted_edits
 
 
 def questions(first: int, last: int) -> list[VisualQuestion]:
@@ -45,3 +46,18 @@ def test_a_question_is_put_to_one_defender_only() -> None:
     pairing = pair({0: same, 1: same}, 1, settings(0.5, 4), 0, 7)
     ids = [question.id for own in pairing.values() for question in own]
     assert len(ids) == len(set(ids)) == 4
+
+
+def test_effective_edits_come_as_often_as_they_weigh(tmp_path: Path) -> None:
+    def pictures(stage: str, *, only: str) -> list[tuple[str, Path]]:
+        assert stage == "round2/curriculum"
+        return [(name, tmp_path / name) for name in {"accepted": ("a", "b", "c"), "effective": ("b",)}[only]]
+
+    def counted(weight: int) -> Counter[str]:
+        curriculum = SimpleNamespace(effective_weight=weight)
+        recipe = SimpleNamespace(selfplay=SimpleNamespace(curriculum=curriculum))
+        edits = weighted_edits(SimpleNamespace(ledger=SimpleNamespace(pictures=pictures), recipe=recipe), 2)  # type: ignore[arg-type]
+        return Counter(name for name, _ in edits)
+
+    assert counted(1) == {"a": 1, "b": 1, "c": 1}
+    assert counted(3) == {"a": 1, "b": 3, "c": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ def train_defender(game: Game, number: int) -> None:
         return
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
-    fresh, *earlier = (game.ledger.pictures(f"round{i}/curriculum", only="accepted") for i in range(number, 0, -1))
+    fresh, *earlier = (weighted_edits(game, i) for i in range(number, 0, -1))
     curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
     game.league.rest_attacker()
     vlm = game.league.defender(defender_after(number - 1), keep=False)
@@ -148,6 +149,12 @@ def train_defender(game: Game, number: int) -> None:
     if history and totals["kept_groups"] == 0:
         warnings.append("no group of answers had a signal, so the Defender learned nothing")
     _finish(game, stage, totals | {"updates": len(history), "ended_early": len(history) < settings.steps, "warnings": warnings})
+
+
+def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
+    """A round's accepted edits; those that fooled the Defender of that time as often as the recipe weighs them."""
+    accepted, effective = (game.ledger.pictures(f"round{number}/curriculum", only=only) for only in ("accepted", "effective"))
+    return accepted + effective * (game.recipe.selfplay.curriculum.effective_weight - 1)
 
 
 def _phase(game: Game, stage: Stage, trainer: Any, update: Any, steps: int, title: str, shown: tuple[str, ...]) -> list[dict[str, Any]]:
