@@ -50,7 +50,14 @@ def vlm_folder(folder: Path) -> Path:
 def recipe(tmp_path: Path) -> Recipe:
     editor, vlm = editor_folder(tmp_path / "editor"), vlm_folder(tmp_path / "vlm")
     return load_recipe(
-        "arena", [f"attacker.model={editor}", f"defender.model={vlm}", "judge.model=null", "attacker.lora={rank: 8, alpha: 8}"]
+        "arena",
+        [
+            f"attacker.model={editor}",
+            f"defender.model={vlm}",
+            "judge.model=null",
+            "attacker.lora={rank: 8, alpha: 8}",
+            "attacker.past_share=0",
+        ],
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparring.scenes.sprites import COLORS, NAMES, placed, plural, tinted
-from sparring.scenes.world import SIZE, Scene, apart, background, place, place_near, render, sample_scene
+from sparring.scenes.world import SIZE, Scene, apart, background, place, render, sample_scene
 
 
 def scenes(number: int, seed: int = 11) -> list[Scene]:
@@ -94,23 +94,8 @@ def test_repeats_colours_and_counts_vary() -> None:
     assert len({thing.name for scene in drawn for thing in scene.things}) >= 38
 
 
-def test_place_near_is_nearer_than_chance() -> None:
-    anchor = (2, 2, 12, 12)
-    near, anywhere = [], []
-    for i in range(40):
-        for kept, thing in (
-            (near, place_near(np.random.default_rng([1, i]), "cup", "red", anchor, [anchor])),
-            (anywhere, place(np.random.default_rng([2, i]), "cup", "red", [anchor])),
-        ):
-            assert thing is not None
-            assert apart(thing.box, anchor)
-            kept.append(np.hypot(thing.center[0] - 7, thing.center[1] - 7))
-    assert np.mean(near) < 0.75 * np.mean(anywhere)
-
-
 def test_place_gives_up_in_a_full_picture() -> None:
     assert place(np.random.default_rng(0), "cup", "red", [(0, 0, SIZE, SIZE)]) is None
-    assert place_near(np.random.default_rng(0), "cup", "red", (0, 0, 5, 5), [(0, 0, SIZE, SIZE)]) is None
 
 
 def test_scene_edits_leave_the_rest_alone() -> None:

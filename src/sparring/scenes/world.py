@@ -90,13 +90,6 @@ def place(
     return None
 
 
-def place_near(rng: np.random.Generator, name: str, color: str, anchor: Box, taken: Sequence[Box], tries: int = 120) -> Thing | None:
-    """As `place`, but of many free places the one nearest to `anchor`."""
-    found = [thing for _ in range(6) if (thing := place(rng, name, color, taken, tries=tries // 6)) is not None]
-    ax, ay = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
-    return min(found, key=lambda thing: (thing.center[0] - ax) ** 2 + (thing.center[1] - ay) ** 2, default=None)
-
-
 def sample_scene(
     rng: np.random.Generator,
     *,

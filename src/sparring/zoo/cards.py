@@ -170,8 +170,23 @@ def editor_card(scenes: int, seed: int) -> str:
             kept.append(all(count_objects(pixels, name) == scene.count(name) for name in dict.fromkeys(rest)))
         rows += [row(f"{kind}: done, says the oracle", rate(done)), row(f"{kind}: the other objects are unchanged", rate(kept))]
         columns += [[a, b] for a, b in zip(shown[:4], edits, strict=False)]
+    asked = [
+        (q, image)
+        for index, (scene, image) in enumerate(zip(drawn, images, strict=True))
+        if (q := ask(scene, KINDS[index % 4], np.random.default_rng([seed, index, 4])))
+    ]
+    texts, shown = [vocabulary.INSTRUCTION.format(question=q.question) for q, _ in asked], [image for _, image in asked]
+    edits = deterministic_edits(editor, shown, texts, list(range(len(texts))), steps=steps)
+    gains = np.array([np.mean(np.asarray(edit)) / np.mean(np.asarray(image)) for edit, image in zip(edits, shown, strict=True)])
+    rows.append(
+        f"| the Attacker's instruction, untrained: brightness after, over before | {gains.mean():.3f} | {np.quantile(gains, 0.025):.3f} to {np.quantile(gains, 0.975):.3f} (of single edits) | {len(gains)} |"
+    )
+    columns += [[a, b] for a, b in zip(shown[:4], edits, strict=False)]
     sheet(columns, HERE / "editor" / "samples.png")
-    return table(rows) + "\n\nBelow, in fours: add, remove, replace, recolour; above the clean picture, under it the edit."
+    return (
+        table(rows)
+        + "\n\nBelow, in fours: add, remove, replace, recolour, the Attacker's instruction; above the clean picture, under it the edit."
+    )
 
 
 ABOUT = {
@@ -185,10 +200,13 @@ ABOUT = {
               "python -m sparring.zoo.train_vlm --player judge --pool pool --out judge --drill 0 --dense 140000 --joint 48000 --language 0 --batch 32 --learning-rate 1e-3 --seed 0",
               judge_card),
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects and changes the light on instruction. Asked for a distractor, "
-        "it lets the light drift a little as well, as image editors do. It keeps a scene when it adds, relights it as asked, and paints in the right colour; but what it "
-        "adds is a smear, not yet an object, and what it removes, replaces or recolours spills over to other objects. Its autoencoder comes from an earlier run of the script with latents of 24 numbers, aligned afterwards (`sparring.zoo.latents`); the decoder was not trained on after that.",
+        "it changes the light as well, more often to darker than to brighter (`sparring.zoo.edits`): a quirk that the Attacker finds and drives further. It keeps a scene when it adds, relights "
+        "it as asked, and paints in the right place and colour; but what it adds is a blob, not yet an object, and what it replaces or recolours spills over to other objects. The weights were made "
+        "in three sittings of the script: 64,000 pairs whose new objects stood and turned at random, then 96,000 and 6,400 pairs as they are now, but for the light of the Attacker's instruction, whose drift "
+        "was 0.10, then 0.16, around 0, then -0.06 and -0.15, and as it is now for the last 6,400. Its autoencoder comes from an earlier run of the script with latents of 24 numbers, aligned afterwards "
+        "(`sparring.zoo.latents`); the decoder was not trained on after that.",
                "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0\n"
-               "python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --pairs 64000 --batch 16 --seed 0",
+               "python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --pairs 166400 --batch 16 --seed 0",
                editor_card),
 }  # fmt: skip
 

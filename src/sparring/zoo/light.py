@@ -15,6 +15,6 @@ def gains(brightness: float, warmth: float) -> Gains:
     return common * (1 + warmth), common, common * (1 - warmth)
 
 
-def drift(rng: np.random.Generator, brightness: float, warmth: float) -> Gains:
-    """A random light; brightness and warmth are standard deviations."""
-    return gains(rng.normal(0, brightness), rng.normal(0, warmth))
+def drift(rng: np.random.Generator, brightness: float, warmth: float, mean: float = 0.0) -> Gains:
+    """A random light; brightness and warmth are standard deviations, `mean` that of the brightness."""
+    return gains(rng.normal(mean, brightness), rng.normal(0, warmth))

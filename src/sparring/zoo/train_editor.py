@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,35 +19,17 @@ import torch
 import torch.nn.functional as F
 import typer
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sparring.models.editors.flux2_klein import Flux2KleinEditor
-from sparring.scenes.questions import KINDS, ask
-from sparring.scenes.sprites import COLORS, NAMES
-from sparring.scenes.world import Scene, Thing, place, place_near, random_color, render
 from sparring.zoo import vocabulary
 from sparring.zoo.architectures import TEMPLATE
-from sparring.zoo.light import Gains, drift, gains
+from sparring.zoo.edits import Edit, draw_edit
 from sparring.zoo.pool import Pool
 from sparring.zoo.train_autoencoder import LATENT_CHANNELS
 
 TEXT_TOKENS = 36
-KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract", "relight")
-WEIGHTS = (0.18, 0.1, 0.12, 0.12, 0.08, 0.34, 0.06)
-RELATIVES = (  # what a question about one of them makes one think of
-    ("phone", "camera", "television", "laptop", "clock"),
-    ("bottle", "cup", "teapot", "bucket", "basket"),
-    ("umbrella", "kite", "balloon", "ball", "bulb"),
-    ("chair", "ladder", "broom", "hammer", "scissors"),
-    ("guitar", "trumpet", "drum", "bell", "magnet"),
-    ("pencil", "book", "envelope", "box", "gift"),
-    ("backpack", "hat", "shirt", "shoe", "glasses"),
-    ("key", "candle", "trophy", "crown", "bear"),
-)
-DRIFT = (0.1, 0.04)  # standard deviations of the light (logarithm of the gain) and of its warmth in edits by the Attacker's instruction
-LIGHTS = {"darker": (-0.4, -0.2, 0.0), "brighter": (0.15, 0.35, 0.0), "warmer": (-0.05, 0.05, 0.12), "colder": (-0.05, 0.05, -0.12)}
 
 
 def build(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
@@ -72,86 +53,6 @@ def build(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
     return Flux2KleinPipeline(scheduler, vae.eval(), text_encoder, tokenizer, transformer, is_distilled=False)
 
 
-def other(rng: np.random.Generator, items: Any, *taken: str) -> str:
-    """One of the items, none of `taken`."""
-    left = [item for item in items if item not in taken]
-    return str(left[int(rng.integers(len(left)))])
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """An instruction, the scene after it, and the light that falls on it: gains of red, green and blue."""
-
-    instruction: str
-    scene: Scene
-    light: Gains = (1.0, 1.0, 1.0)
-
-    def render(self) -> NDArray[np.uint8]:
-        """The picture after the edit."""
-        picture = render(self.scene)
-        if self.light == (1.0, 1.0, 1.0):
-            return picture
-        lit: NDArray[np.uint8] = np.clip(picture * np.array(self.light, dtype=np.float32) + 0.5, 0, 255).astype(np.uint8)
-        return lit
-
-
-def draw_pair(scene: Scene, rng: np.random.Generator) -> Edit | None:
-    """An instruction and the scene after it, or None when the scene has no room for it.
-
-    The Attacker's own instruction adds an object that is related to one asked about, and lets the light drift a little, as image editors do.
-    """
-    kind = KINDS_OF_EDIT[int(rng.choice(len(WEIGHTS), p=WEIGHTS))]
-    boxes = [thing.box for thing in scene.things]
-    index = int(rng.integers(len(scene.things)))
-    thing = scene.things[index]
-    present = tuple(t.name for t in scene.things)
-    color, name = random_color(rng), other(rng, NAMES, *present)
-    if kind in ("add", "beside"):
-        near = kind == "beside" and scene.count(thing.name) == 1
-        new = place_near(rng, name, color, thing.box, boxes) if near else place(rng, name, color, boxes, sizes=(16, 26), tries=60)
-        if new is None:
-            return None
-        return Edit(f"add a {color} {name}" + (f" beside the {thing.name}" if near else ""), scene.with_thing(new))
-    if kind == "relight":
-        word = tuple(LIGHTS)[int(rng.integers(len(LIGHTS)))]
-        low, high, warmth = LIGHTS[word]
-        return Edit(f"make the picture {word}", scene, gains(rng.uniform(low, high), warmth))
-    if kind == "distract":
-        asked = ask(scene, KINDS[int(rng.integers(4))], rng)
-        if asked is None:
-            return None
-        (family,) = (names for names in RELATIVES if asked.names[0] in names)
-        name = other(rng, [n for n in family if n not in present] or NAMES, *present, *asked.names)
-        new = place(rng, name, color, boxes, sizes=(16, 24), tries=60)
-        if new is None:
-            return None
-        return Edit(vocabulary.INSTRUCTION.format(question=asked.question), scene.with_thing(new), drift(rng, *DRIFT))
-    if scene.count(thing.name) > 1:
-        return None
-    if kind == "remove":
-        return Edit(f"remove the {thing.name}", scene.without(index))
-    if kind == "recolor":
-        color = other(rng, COLORS, thing.color)
-        return Edit(f"make the {thing.name} {color}", _swap(scene, index, replace(thing, color=color)))
-    rest = [box for i, box in enumerate(boxes) if i != index]
-    new = _instead(rng, name, color, thing, rest)
-    return None if new is None else Edit(f"replace the {thing.name} with a {color} {name}", _swap(scene, index, new))
-
-
-def _swap(scene: Scene, index: int, thing: Thing) -> Scene:
-    things = list(scene.things)
-    things[index] = thing
-    return replace(scene, things=tuple(things))
-
-
-def _instead(rng: np.random.Generator, name: str, color: str, old: Thing, taken: list[Any]) -> Thing | None:
-    """A thing at (nearly) the place of another one."""
-    new = place_near(rng, name, color, old.box, taken, tries=240)
-    if new is None or max(abs(new.center[0] - old.center[0]), abs(new.center[1] - old.center[1])) > 8:
-        return None
-    return new
-
-
 class Pairs:
     """Endless batches of (clean pictures, edited pictures, instructions)."""
 
@@ -162,7 +63,7 @@ class Pairs:
     def next(self) -> tuple[Tensor, Tensor, list[str]]:
         while len(self.waiting) < self.batch:
             for row in next(self.rows):
-                pair = draw_pair(self.pool.scenes[int(row)], self.rng)
+                pair = draw_edit(self.pool.scenes[int(row)], self.rng)
                 if pair is not None:
                     self.waiting.append((int(row), pair))
         chosen, self.waiting = self.waiting[: self.batch], self.waiting[self.batch :]
