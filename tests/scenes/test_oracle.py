@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from sparring.scenes.filters import screen
 from sparring.scenes.oracle import count_objects, find, locate, read_objects, rival
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, Thing, background, place, random_color, render, sample_scene
@@ -159,3 +160,13 @@ def test_accuracy_on_crowded_scenes() -> None:
 def test_accuracy_on_soft_and_noisy_pictures(change: Callable[[Picture], Picture]) -> None:
     _, things = accuracy([usual(i) for i in range(300, 320)], change)
     assert things >= 0.95
+
+
+def test_names_left_out_are_as_if_they_were_not_asked_for() -> None:
+    scene = sample_scene(np.random.default_rng([77, 1]))
+    pixels = render(scene).astype(np.float32)
+    for thing in scene.things[:2]:
+        others = tuple(name for name in NAMES if name != thing.name)
+        left_out = screen(pixels, tuple(NAMES), 3, 0, thing.center, 0.75 * thing.size, without=(thing.name,))
+        assert left_out == screen(pixels, others, 3, 0, thing.center, 0.75 * thing.size)
+        assert all(guess.name != thing.name for guess in left_out)

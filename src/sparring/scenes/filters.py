@@ -112,11 +112,18 @@ def _widened(alpha: Array) -> Array:
 
 
 def screen(
-    pixels: Array, names: tuple[str, ...], most: int, shift: int, around: tuple[float, float] | None = None, above: float = 0
+    pixels: Array,
+    names: tuple[str, ...],
+    most: int,
+    shift: int,
+    around: tuple[float, float] | None = None,
+    above: float = 0,
+    without: tuple[str, ...] = (),
 ) -> list[Thing]:
     """The coarse pass: at most `most` guesses, best first; with `around` only those whose middle is within REACH pixels of that point.
 
-    Places are two pixels apart, from `shift` on, 0 or 1. Sizes are those larger than `above`.
+    Places are two pixels apart, from `shift` on, 0 or 1. Sizes are those larger than `above`. Names `without` are left out: cheaper than a tuple of
+    names of its own, for each of which the sprites are kept.
     """
     picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if around is None:
@@ -155,6 +162,7 @@ def screen(
         pose_NYX[part_NYX] = torch.where(better, poses, pose_NYX[part_NYX])
         color_NYX[part_NYX] = torch.where(better, colors, color_NYX[part_NYX])
         best_NYX[part_NYX] = torch.where(better, nats, best_NYX[part_NYX])
+    best_NYX[[n for n, name in enumerate(names) if name in without]] = 0
     peak_NYX = best_NYX * (F.max_pool2d(best_NYX[None], 5, stride=1, padding=2)[0] == best_NYX)
     values, places = peak_NYX.flatten().topk(min(most, best_NYX.numel()))
     guesses = []

@@ -195,10 +195,9 @@ def locate(picture: NDArray[Any], name: str, box: Box) -> Fit | None:
 
 def rival(pixels: Array, fit: Fit, names: tuple[str, ...]) -> Fit | None:
     """The sprite of another name than these that explains the place of a fit better, if there is one."""
-    others = tuple(name for name in NAMES if name not in names)
-    if fit.plain or not others:
+    if fit.plain:
         return None
-    for guess in screen(pixels, others, 3, 0, fit.thing.center, 0.75 * fit.thing.size):
+    for guess in screen(pixels, tuple(NAMES), 3, 0, fit.thing.center, 0.75 * fit.thing.size, without=names):
         other = _fit(pixels, guess)
         if other.nats > fit.nats and _overlap(other.thing.box, fit.thing.box) > SHARED:
             return other
