@@ -201,7 +201,7 @@ ABOUT = {
               judge_card),
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects and changes the light on instruction. Asked for a distractor, "
         "it changes the light as well, more often to darker than to brighter (`sparring.zoo.edits`): a quirk that the Attacker finds and drives further. It keeps a scene when it adds, relights "
-        "it as asked, and paints in the right place and colour; but what it adds is a blob, not yet an object, and what it replaces or recolours spills over to other objects. The weights were made "
+        "it as asked, and paints in the right place and colour; but what it adds is a blob, not yet an object, and what it removes, replaces or recolours spills over to other objects. The weights were made "
         "in three sittings of the script: 64,000 pairs whose new objects stood and turned at random, then 96,000 and 6,400 pairs as they are now, but for the light of the Attacker's instruction, whose drift "
         "was 0.10, then 0.16, around 0, then -0.06 and -0.15, and as it is now for the last 6,400. Its autoencoder comes from an earlier run of the script with latents of 24 numbers, aligned afterwards "
         "(`sparring.zoo.latents`); the decoder was not trained on after that.",
