@@ -233,20 +233,15 @@ def plant(scene: Scene, asked: SceneQuestion, edit: str, rng: np.random.Generato
         return rest
     if edit.startswith("recolor"):
         color = random_color(rng)
-        return None if color == old.color else _swapped(scene, index, replace(old, color=color))
+        return None if color == old.color else scene.swapped(index, replace(old, color=color))
     if edit == "move":
         moved = place(rng, old.name, old.color, taken, tries=60)
         return (
             None
             if moved is None or max(abs(a - b) for a, b in zip(moved.center, old.center, strict=True)) < 6
-            else _swapped(scene, index, moved)
+            else scene.swapped(index, moved)
         )
     # The new thing has the colour and nearly the place of the old one: the hardest to tell.
     found = [place(rng, asked_name if edit == "replace by asked" else name, old.color, taken, tries=4) for _ in range(60)]
     near = [new for new in found if new is not None and max(abs(a - b) for a, b in zip(new.center, old.center, strict=True)) < 8]
-    return _swapped(scene, index, near[0]) if near else None
-
-
-def _swapped(scene: Scene, index: int, thing: Thing) -> Scene:
-    """The scene with another thing in the place of that one; the order of the others is kept."""
-    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
+    return scene.swapped(index, near[0]) if near else None

@@ -63,6 +63,10 @@ class Scene:
     def without(self, index: int) -> Scene:
         return replace(self, things=self.things[:index] + self.things[index + 1 :])
 
+    def swapped(self, index: int, thing: Thing) -> Scene:
+        """With another thing in the place of number `index`; the order of the others is kept."""
+        return replace(self, things=(*self.things[:index], thing, *self.things[index + 1 :]))
+
 
 def random_color(rng: np.random.Generator) -> str:
     """One of the colours."""

@@ -84,9 +84,9 @@ def draw_edit(scene: Scene, rng: np.random.Generator) -> Edit | None:
         return Edit(f"remove the {thing.name}", scene.without(index))
     if kind == "recolor":
         color = _other(rng, list(COLORS), thing.color)
-        return Edit(f"make the {thing.name} {color}", _swap(scene, index, replace(thing, color=color)))
+        return Edit(f"make the {thing.name} {color}", scene.swapped(index, replace(thing, color=color)))
     new = instead(name, color, scene, index)
-    return None if new is None else Edit(f"replace the {thing.name} with a {color} {name}", _swap(scene, index, new))
+    return None if new is None else Edit(f"replace the {thing.name} with a {color} {name}", scene.swapped(index, new))
 
 
 def _distract(scene: Scene, rng: np.random.Generator) -> Edit | None:
@@ -137,12 +137,6 @@ def _upright(name: str, color: str) -> Iterator[Thing]:
 def _gap(a: Box, b: Box) -> int:
     """Pixels between two boxes, along the axis where they are farther apart."""
     return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
-
-
-def _swap(scene: Scene, index: int, thing: Thing) -> Scene:
-    things = list(scene.things)
-    things[index] = thing
-    return replace(scene, things=tuple(things))
 
 
 def _other(rng: np.random.Generator, items: Sequence[str], *taken: str) -> str:
