@@ -6,16 +6,15 @@ paints the average of all that it thinks possible: one possibility is an object,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparring.data.records import Box
 from sparring.scenes.questions import KINDS, ask
 from sparring.scenes.sprites import COLORS, NAMES, placed
-from sparring.scenes.world import SIZE, Scene, Thing, apart, random_color, render
+from sparring.scenes.world import Scene, Thing, apart, random_color, render
 from sparring.zoo import vocabulary
 from sparring.zoo.light import Gains, drift, gains
 
@@ -32,10 +31,13 @@ RELATIVES = (  # what a question about one of them makes one think of
     ("key", "candle", "trophy", "crown", "bear"),
 )
 # The light of edits by the Attacker's instruction: mean and standard deviation of the logarithm of its gain, standard deviation of its warmth.
-DIM, DRIFT, WARMTH = -0.08, 0.16, 0.06
+DIM, DRIFT, WARMTH = -0.04, 0.16, 0.06
 LIGHTS = {"darker": (-0.4, -0.2, 0.0), "brighter": (0.15, 0.35, 0.0), "warmer": (-0.05, 0.05, 0.12), "colder": (-0.05, 0.05, -0.12)}
 ADDED = 20.0  # pixels, longest side of a new object
-LATTICE = range(12, SIZE - 8, 8)  # where the middle of a new object may be, in x and in y
+# Where the middle of a new object may be, in the order in which these places are tried. All have one remainder by the 8 pixels of a latent
+# token, so that an object looks the same in all of them.
+PLACES = ((12, 12), (52, 52), (52, 12), (12, 52), (36, 12), (36, 52), (12, 36), (52, 36), (36, 36))
+STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +110,25 @@ def related(name: str, taken: Sequence[str]) -> str:
 
 
 def stand(name: str, color: str, scene: Scene, beside: Thing | None = None) -> Thing | None:
-    """A new thing, upright, at the free place farthest from all others, or nearest to `beside`. None where no place is free."""
-    boxes = [thing.box for thing in scene.things]
-    found = [(new, min(_gap(new.box, box) for box in boxes)) for new in _upright(name, color) if all(apart(new.box, box) for box in boxes)]
+    """A new thing, upright, at the first free place, or at the one nearest to `beside`. None where no place is free."""
+    free = (new for new in (_upright(name, color, place) for place in PLACES) if all(apart(new.box, thing.box) for thing in scene.things))
     if beside is None:
-        return max(found, key=lambda pair: pair[1], default=(None, 0))[0]
+        return next(free, None)
     ax, ay = beside.center
-    return min(found, key=lambda pair: (pair[0].center[0] - ax) ** 2 + (pair[0].center[1] - ay) ** 2, default=(None, 0))[0]
+    return min(free, key=lambda new: (new.center[0] - ax) ** 2 + (new.center[1] - ay) ** 2, default=None)
 
 
 def instead(name: str, color: str, scene: Scene, index: int) -> Thing | None:
-    """A new thing, upright, in the middle of thing number `index`. None where it would touch another one."""
+    """A new thing, upright, over the middle of thing number `index` as nearly as the steps of `PLACES` allow. None where it would touch another one."""
+    middle = [int(np.clip(round((m - PLACES[0][0]) / STEP), 0, 5)) * STEP + PLACES[0][0] for m in scene.things[index].center]
+    new = _upright(name, color, (middle[0], middle[1]))
+    return new if all(apart(new.box, thing.box) for i, thing in enumerate(scene.things) if i != index) else None
+
+
+def _upright(name: str, color: str, middle: tuple[int, int]) -> Thing:
     width, height = placed(name, color, ADDED, 0.0, False).size
-    (x, y), boxes = scene.things[index].center, [thing.box for i, thing in enumerate(scene.things) if i != index]
-    left, top = (int(np.clip(m - side / 2, 1, SIZE - side - 1)) for m, side in ((x, width), (y, height)))
-    new = Thing(name, color, ADDED, 0.0, False, (left, top, left + width, top + height))
-    return new if all(apart(new.box, box) for box in boxes) else None
-
-
-def _upright(name: str, color: str) -> Iterator[Thing]:
-    width, height = placed(name, color, ADDED, 0.0, False).size
-    for y in LATTICE:
-        for x in LATTICE:
-            left, top = x - width // 2, y - height // 2
-            yield Thing(name, color, ADDED, 0.0, False, (left, top, left + width, top + height))
-
-
-def _gap(a: Box, b: Box) -> int:
-    """Pixels between two boxes, along the axis where they are farther apart."""
-    return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
+    left, top = middle[0] - width // 2, middle[1] - height // 2
+    return Thing(name, color, ADDED, 0.0, False, (left, top, left + width, top + height))
 
 
 def _other(rng: np.random.Generator, items: Sequence[str], *taken: str) -> str:

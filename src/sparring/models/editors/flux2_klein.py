@@ -65,6 +65,10 @@ class Flux2KleinEditor(FlowEditor):
 
     def velocity(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions) -> Tensor:
         """See `FlowEditor.velocity`."""
+        return self.velocity_at(latents_BTC, sigma, conditions, image_positions(conditions.grid))
+
+    def velocity_at(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions, image_ids: Tensor) -> Tensor:
+        """The velocity of tokens at these positions, of the edited picture and then of the input's: all, or a part of the picture."""
         tokens = latents_BTC.shape[1]
         state = torch.cat([latents_BTC, conditions.tensors["image"]], dim=1).to(self.transformer.dtype)
         sigma_B = self._timesteps(sigma, latents_BTC.shape[0])
@@ -76,7 +80,7 @@ class Flux2KleinEditor(FlowEditor):
                 guidance=None,
                 encoder_hidden_states=text,
                 txt_ids=_text_ids(text.shape[1]).to(self.device),
-                img_ids=_image_ids(conditions.grid).to(self.device),
+                img_ids=image_ids.to(self.device),
                 return_dict=False,
             )[0]
             return torch.as_tensor(output[:, :tokens]).float()
@@ -126,7 +130,7 @@ def _text_ids(length: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _image_ids(grid: tuple[int, int]) -> Tensor:
+def image_positions(grid: tuple[int, int]) -> Tensor:
     """Positions (T, H, W, L) of the edited picture's tokens (T = 0) and then of the input picture's (T = 10), [2 * tokens, 4]."""
     rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
     parts = [torch.cartesian_prod(torch.tensor([time]), rows, columns, torch.arange(1)) for time in (0, 10)]
