@@ -200,7 +200,10 @@ class Recipe(Settings):
     description: str = ""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(None, description="CPU threads of torch; null leaves torch's choice")
+    threads: int | None = Field(
+        None,
+        description="CPU threads of torch, and processes of the audit; null leaves torch's choice, and audits in the run's own process",
+    )
     data: DataSettings
     attacker: AttackerSettings
     defender: DefenderSettings

@@ -10,7 +10,7 @@ from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.game import import_call
+from sparring.selfplay.calls import import_call
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.progress import Screen
 from sparring.selfplay.seeds import shuffled

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
-import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,12 @@ import torch
 import yaml
 from PIL import Image
 
-from sparring.config import CallSettings, Recipe
+from sparring.config import Recipe
 from sparring.data.errors import RecipeError, RunError
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
 from sparring.rl.seeds import derive_seed
+from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.league import League
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.progress import Screen
@@ -36,6 +35,7 @@ class Game:
     ledger: Ledger
     screen: Screen
     league: League
+    auditor: Auditor
     train: list[VisualQuestion]
     held_out: list[VisualQuestion]
 
@@ -56,29 +56,6 @@ def pictures_of(questions: Sequence[VisualQuestion]) -> list[Image.Image]:
     """The questions' clean pictures, each file read once."""
     pictures = {path: load_image(path) for path in {question.image for question in questions}}
     return [pictures[question.image] for question in questions]
-
-
-def import_call(settings: CallSettings, field: str) -> Callable[..., Any]:
-    """The callable that a recipe names as `package.module:function`.
-
-    Errors: RecipeError if it is not of that form, cannot be imported, is no callable or does not take the recipe's arguments.
-    """
-    module_name, _, name = settings.call.partition(":")
-    if not module_name or not name:
-        raise RecipeError(f'{field}.call: "{settings.call}" is not of the form package.module:function.')
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f'{field}.call: "{settings.call}" cannot be imported ({error}). Install the package or correct the name.'
-        ) from error
-    if not callable(function):
-        raise RecipeError(f'{field}.call: "{settings.call}" is not a function.')
-    try:
-        inspect.signature(function).bind_partial(**settings.arguments)
-    except TypeError as error:
-        raise RecipeError(f'{field}.arguments do not fit "{settings.call}": {error}.') from error
-    return function  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -7,17 +7,15 @@ the attack has failed and the answer to the clean picture stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-
-from PIL.Image import Image
 
 from sparring.attackers.rollout import by_size, to_pictures
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, play_off
-from sparring.selfplay.game import Game, import_call, pictures_of
+from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.stages import Stage
 from sparring.selfplay.turns import defender_after, frozen_edits, make_judge
 
@@ -83,7 +81,8 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
     edits = [Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made]
     game.ledger.record_edits(stage.name, 0, edits)
     gates = make_judge(game, defender_after(0)).gate(questions, cleans, [[image] for image in images])
-    audit = auditor(game)
+    accepted = [place for place, (gate,) in enumerate(gates) if gate.accepted]
+    words = dict(zip(accepted, game.auditor.audit([questions[i] for i in accepted], [images[i] for i in accepted]), strict=True))
     verdicts = [
         Verdict(
             question.id,
@@ -92,25 +91,11 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
             gate.duplicate,
             0.0,
             0.0,
-            label_valid=audit(question, image) if gate.accepted else None,
+            label_valid=words.get(place),
         )
-        for question, image, (gate,) in zip(questions, images, gates, strict=True)
+        for place, (question, (gate,)) in enumerate(zip(questions, gates, strict=True))
     ]
     game.ledger.record_verdicts(stage.name, 0, verdicts)
-
-
-def auditor(game: Game) -> Callable[[VisualQuestion, Image], bool | None]:
-    """The recipe's auditor: is the right answer still right? Without one nothing is known."""
-    settings = game.recipe.evaluation.audit
-    if settings is None:
-        return lambda question, image: None
-    call = import_call(settings, "evaluation.audit")
-
-    def audit(question: VisualQuestion, image: Image) -> bool | None:
-        word = call(question, image, **settings.arguments)
-        return None if word is None else bool(word)
-
-    return audit
 
 
 def play_cell(game: Game, defender: str, opponent: str) -> float:

@@ -16,9 +16,10 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from sparring.config import Recipe
+from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.dataset import load_questions
-from sparring.selfplay.game import Game, choose_device, import_call, run_folder
+from sparring.selfplay.game import Game, choose_device, run_folder
 from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
 from sparring.selfplay.ledger import Ledger
@@ -58,11 +59,13 @@ def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
         logging.disable_progress_bar()
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    with run_folder(recipe, out) as folder, closing(Ledger(folder)) as ledger:
-        if recipe.evaluation.audit is not None:
-            import_call(recipe.evaluation.audit, "evaluation.audit")
+    with (
+        run_folder(recipe, out) as folder,
+        closing(Ledger(folder)) as ledger,
+        closing(Auditor(recipe.evaluation.audit, recipe.threads or 1)) as auditor,
+    ):
         train, held_out = load_questions(recipe, folder, ledger, screen)
         screen.say(
             f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
         )
-        yield Game(recipe, folder, ledger, screen, League(recipe, folder, device), train, held_out)
+        yield Game(recipe, folder, ledger, screen, League(recipe, folder, device), auditor, train, held_out)

@@ -1,0 +1,67 @@
+"""The recipe's auditor at work: is the right answer still right in an edited picture? Several processes share the pictures."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import torch
+from PIL.Image import Image
+
+from sparring.config import CallSettings
+from sparring.data.records import VisualQuestion
+from sparring.selfplay.calls import import_call
+
+
+class Auditor:
+    """Asks the function that `evaluation.audit` names; without one nothing is known.
+
+    With more than one process the pictures are shared out among them: they start with the first audit and end with `close` or with this process,
+    however it ends. What is found does not depend on their number.
+    """
+
+    def __init__(self, settings: CallSettings | None, processes: int) -> None:
+        if settings is not None:
+            import_call(settings, "evaluation.audit")
+        self.settings, self.processes = settings, processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def audit(self, questions: Sequence[VisualQuestion], edits: Sequence[Image]) -> list[bool | None]:
+        """The auditor's word on each edited picture of these questions; what it raises comes through."""
+        if self.settings is None:
+            return [None] * len(questions)
+        ask = partial(_ask, self.settings)
+        if self.processes < 2 or len(questions) < 2:
+            return list(map(ask, questions, edits))
+        if self._pool is None:
+            # Forking a process that has run torch's threads is not safe.
+            self._pool = ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn"), _begin)
+        return list(self._pool.map(ask, questions, edits, chunksize=4))
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _begin() -> None:
+    """One thread for each process, which must not outlive the one that started it: after a kill nobody else would end it."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def end_with_parent() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _ask(settings: CallSettings, question: VisualQuestion, edit: Image) -> bool | None:
+    word = import_call(settings, "evaluation.audit")(question, edit, **settings.arguments)
+    return None if word is None else bool(word)

@@ -1,0 +1,14 @@
+"""An auditor of pictures in a module of its own: the processes of the audit import it."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from sparring.data.errors import DataError
+from sparring.data.records import VisualQuestion
+
+
+def by_width(question: VisualQuestion, image: Image.Image, limit: int) -> bool | None:
+    if question.id == "broken":
+        raise DataError('question "broken": cannot be read')
+    return None if question.id == "unknown" else image.width < limit
