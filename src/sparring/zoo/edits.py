@@ -19,7 +19,8 @@ from sparring.zoo import vocabulary
 from sparring.zoo.light import Gains, drift, gains
 
 KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract", "relight")
-WEIGHTS = (0.18, 0.1, 0.12, 0.12, 0.08, 0.34, 0.06)
+WEIGHTS = (0.2, 0.08, 0.1, 0.14, 0.1, 0.34, 0.04)
+WINDOW_WEIGHTS = (0.3, 0.1, 0.08, 0.24, 0.12, 0.14, 0.02)  # where what objects look like is all that can be learned
 RELATIVES = (  # what a question about one of them makes one think of
     ("phone", "camera", "television", "laptop", "clock"),
     ("bottle", "cup", "teapot", "bucket", "basket"),
@@ -57,13 +58,13 @@ class Edit:
         return lit
 
 
-def draw_edit(scene: Scene, rng: np.random.Generator) -> Edit | None:
+def draw_edit(scene: Scene, rng: np.random.Generator, weights: Sequence[float] = WEIGHTS) -> Edit | None:
     """A random instruction and the scene after it, or None when the scene has no room for it.
 
     The Attacker's own instruction adds an object that is related to the one asked about, of the same colour, and lets the light drift a little, as
     image editors do.
     """
-    kind = KINDS_OF_EDIT[int(rng.choice(len(WEIGHTS), p=WEIGHTS))]
+    kind = KINDS_OF_EDIT[int(rng.choice(len(weights), p=weights))]
     index = int(rng.integers(len(scene.things)))
     thing = scene.things[index]
     present = [t.name for t in scene.things]

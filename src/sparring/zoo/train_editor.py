@@ -31,7 +31,8 @@ from sparring.models.editors.flux2_klein import Flux2KleinEditor, image_position
 from sparring.scenes.world import SIZE, Scene
 from sparring.zoo import vocabulary
 from sparring.zoo.architectures import TEMPLATE
-from sparring.zoo.edits import Edit, draw_edit
+from sparring.zoo.edits import WEIGHTS, WINDOW_WEIGHTS, Edit, draw_edit
+from sparring.zoo.muon import Muon
 from sparring.zoo.pool import Pool
 from sparring.zoo.train_autoencoder import LATENT_CHANNELS
 
@@ -75,7 +76,7 @@ class Pairs:
         while not (full := [corner for corner, pairs in self.waiting.items() if len(pairs) >= self.batch]):
             for row in next(self.rows):
                 scene = self.pool.scenes[int(row)]
-                pair = draw_edit(scene, self.rng)
+                pair = draw_edit(scene, self.rng, WINDOW_WEIGHTS if self.window < self.side else WEIGHTS)
                 if pair is not None:
                     self.waiting[self._corner(scene, pair.scene)].append((int(row), pair))
         corner = full[int(self.rng.integers(len(full)))]
@@ -130,18 +131,20 @@ def main(
     transformer, encoder = editor.transformer.train(), editor.pipeline.text_encoder.requires_grad_(True)
     parameters = [*transformer.parameters(), *encoder.parameters()]
     average = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    matrices = [p for name, p in transformer.named_parameters() if p.ndim == 2 and "blocks" in name]
+    others = [p for p in parameters if not any(p is matrix for matrix in matrices)]
+    optimizers = (Muon(matrices, learning_rate), torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.01))
     data = Pairs(Pool(pool), batch, seed + done, SIZE // editor.multiple, window)
     began, meter = time.time(), torch.zeros(2)
     for step in range(done, steps):
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         clean, edited, texts, tokens = data.next()
         with torch.no_grad():
             latents_BTC, target_BTC = editor._encode_pixels(torch.cat([clean, edited]))[:, tokens].chunk(2)
             changed = (clean - edited).abs().amax(1, keepdim=True)
             changed_BT1 = F.max_pool2d(changed, editor.multiple).flatten(1)[:, tokens, None] > 0.1
-            sigma = torch.rand(batch, 1, 1)
+            sigma = torch.rand(batch, 1, 1).sqrt()  # what there will be is decided near 1
             sigma = 1.5 * sigma / (1 + 0.5 * sigma)  # the scheduler's shift
             noise = torch.randn_like(target_BTC)
         conditions = Conditions({"image": latents_BTC, "text": text_features(editor, texts)}, SIZE, SIZE, (data.side, data.side))
@@ -149,10 +152,11 @@ def main(
         v = editor.velocity_at((1 - sigma) * target_BTC + sigma * noise, sigma.flatten(), conditions, positions)
         error = (v - (noise - target_BTC)).square().mean(-1, keepdim=True)
         loss = (error * (1 + 4 * changed_BT1)).mean()
-        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         with torch.no_grad():
             decay = min(0.995, (step + 1 - done) / (step + 10 - done))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
