@@ -227,7 +227,7 @@ def _qwen_image_parts(seed: int, **transformer_options: Any) -> dict[str, Any]:
         vision_end_token_id=ids["<|vision_end|>"],
     )
     text_encoder = Qwen2_5_VLForConditionalGeneration(config)
-    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 65536})
+    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 16384})
     processor = Qwen2VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02)
     return {

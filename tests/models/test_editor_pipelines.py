@@ -18,7 +18,7 @@ from sparring.models.editors import FlowEditor, load_editor
 from sparring.models.editors.flux_kontext import FluxKontextEditor
 from sparring.models.editors.qwen_image_edit_plus import QwenImageEditPlusEditor
 
-INSTRUCTIONS = ["add a red cup", "remove the old clock on the wall", "x"]
+INSTRUCTIONS = ["add a red cup", "remove the old clock on the wall"]
 VARIANTS = ["flux_kontext without embedded guidance", "qwen_image_edit_plus 2511"]
 
 
@@ -43,10 +43,10 @@ def test_the_deterministic_roll_out_equals_the_official_pipeline(
     editors: dict[str, FlowEditor], family: str, guidance: float, size: tuple[int, int]
 ) -> None:
     editor = editors[family]
-    expected = torch.stack([official(editor, picture(*size, row), INSTRUCTIONS[row], 7 + row, guidance) for row in range(3)])
-    assert expected.shape == (3, 3, size[1], size[0])
+    expected = torch.stack([official(editor, picture(*size, row), INSTRUCTIONS[row], 7 + row, guidance) for row in range(2)])
+    assert expected.shape == (2, 3, size[1], size[0])
     assert expected.std() > 0.01
-    for batch in (1, 3):
+    for batch in (1, 2):
         assert (rolled_out(editor, size, batch, guidance) - expected[:batch]).abs().max() < 1e-4
 
 
