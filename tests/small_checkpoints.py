@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
     QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
+from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2TokenizerFast,
     Qwen2VLImageProcessorPil,
     Qwen3Config,
     Qwen3ForCausalLM,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
 )
 
 from sparring.models.editors.qwen_image_edit import Qwen2VLProcessor, QwenImageEditEditor
+from sparring.models.editors.qwen_image_edit_plus import QwenImageEditPlusEditor
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def picture(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
+    """A picture of noise."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def byte_tokenizer(model_max_length: int = 64) -> Qwen2TokenizerFast:
@@ -87,8 +107,73 @@ def tiny_flux2_klein(folder: Path, *, seed: int = 0, text_tokens: int = 48, shif
     return folder
 
 
+def tiny_flux_kontext(folder: Path, *, seed: int = 0, guidance: bool = True) -> Path:
+    """Write a FluxKontextPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token). `guidance`: the transformer takes a guidance scale."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+        scaling_factor=0.36,
+        shift_factor=0.12,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=12,
+        guidance_embeds=guidance,
+        axes_dims_rope=(4, 6, 6),
+    )
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={token: index for index, token in enumerate(words)}, merges=[], model_max_length=24)
+    clip = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=12,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
+    tokenizer_2 = T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=32)
+    t5 = T5Config(
+        vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu", dropout_rate=0.0
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0, base_shift=0.5, max_shift=1.15)
+    texts = CLIPTextModel(clip).eval(), tokenizer, T5EncoderModel(t5).eval(), tokenizer_2
+    FluxKontextPipeline(scheduler, vae.eval(), *texts, transformer.eval()).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def tiny_qwen_image_edit(folder: Path, *, seed: int = 0) -> Path:
     """Write a QwenImageEditPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token)."""
+    QwenImageEditEditor(QwenImageEditPipeline(**_qwen_image_parts(seed))).save_pipeline(folder)
+    return folder
+
+
+def tiny_qwen_image_edit_plus(folder: Path, *, seed: int = 0, zero_cond_t: bool = False) -> Path:
+    """The same as a QwenImageEditPlusPipeline. `zero_cond_t`: the input picture's tokens are at noise level 0, as in the version 2511."""
+    parts = _qwen_image_parts(seed, zero_cond_t=zero_cond_t)
+    QwenImageEditPlusEditor(QwenImageEditPlusPipeline(**parts)).save_pipeline(folder)
+    return folder
+
+
+def _qwen_image_parts(seed: int, **transformer_options: Any) -> dict[str, Any]:
     torch.manual_seed(seed)
     vae = AutoencoderKLQwenImage(
         base_dim=4,
@@ -107,6 +192,7 @@ def tiny_qwen_image_edit(folder: Path, *, seed: int = 0) -> Path:
         num_attention_heads=2,
         joint_attention_dim=16,
         axes_dims_rope=(4, 6, 6),
+        **transformer_options,
     )
     tokenizer = byte_tokenizer(1024)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
@@ -141,9 +227,23 @@ def tiny_qwen_image_edit(folder: Path, *, seed: int = 0) -> Path:
         vision_end_token_id=ids["<|vision_end|>"],
     )
     text_encoder = Qwen2_5_VLForConditionalGeneration(config)
-    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 65536})
+    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 16384})
     processor = Qwen2VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02)
-    pipeline = QwenImageEditPipeline(scheduler, vae.eval(), text_encoder.eval(), tokenizer, processor, transformer.eval())
-    QwenImageEditEditor(pipeline).save_pipeline(folder)
-    return folder
+    return {
+        "scheduler": scheduler,
+        "vae": vae.eval(),
+        "text_encoder": text_encoder.eval(),
+        "tokenizer": tokenizer,
+        "processor": processor,
+        "transformer": transformer.eval(),
+    }
+
+
+TINY_EDITORS: dict[str, Callable[[Path], Path]] = {
+    "flux2_klein": tiny_flux2_klein,
+    "flux_kontext": tiny_flux_kontext,
+    "qwen_image_edit": tiny_qwen_image_edit,
+    "qwen_image_edit_plus": tiny_qwen_image_edit_plus,
+}
+"""A checkpoint of every family."""

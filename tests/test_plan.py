@@ -94,6 +94,23 @@ def test_sizes_of_the_large_models_are_known_without_them() -> None:
     assert "is not there" in plan.data_note
 
 
+def test_offload_keeps_text_encoders_and_vae_on_the_accelerator_in_turns(recipe: Recipe) -> None:
+    for name, size in (("text_encoder", 20), ("text_encoder_2", 80)):  # together they are larger than the VAE's 54
+        (Path(recipe.attacker.model) / name).mkdir()
+        save_file({"a": torch.zeros(size)}, Path(recipe.attacker.model) / name / "model.safetensors")
+    frugal = recipe.model_copy(update={"attacker": recipe.attacker.model_copy(update={"offload": True})})
+    for turn, amount in make_plan(recipe).memory.items():
+        assert amount - make_plan(frugal).memory[turn] == 4 * 54
+
+
+@pytest.mark.parametrize(("model", "billions"), [("black-forest-labs/FLUX.1-Kontext-dev", 16.9), ("Qwen/Qwen-Image-Edit-2509", 28.9)])
+def test_sizes_of_other_editors_are_known_too(model: str, billions: float) -> None:
+    plan = make_plan(load_recipe("qwen2.5-vl-3b_flux2-klein-4b", [f"attacker.model={model}", "attacker.offload=true"]))
+    assert plan.models[0].parameters == pytest.approx(billions * 1e9, rel=0.01)
+    assert plan.models[0].lora == pytest.approx(64 * {16.9: 1_634_304, 28.9: 2_949_120}[billions])
+    assert plan.memory
+
+
 def test_a_model_of_unknown_size_leaves_the_memory_open() -> None:
     recipe = load_recipe("arena", ["attacker.model=someone/editor"])
     plan = make_plan(recipe)

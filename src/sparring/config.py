@@ -50,7 +50,9 @@ class WindowSettings(Settings):
 
 
 class AttackerSettings(Settings):
-    model: str = Field(description="a diffusers pipeline folder or hub id of an image editor (FLUX.2-klein, Qwen-Image-Edit)")
+    model: str = Field(
+        description="a diffusers pipeline folder or hub id of an image editor: FLUX.2-klein, FLUX.1-Kontext, Qwen-Image-Edit or Qwen-Image-Edit-Plus (2509 and later)"
+    )
     dtype: DType = "float32"
     instruction: str = Field(
         "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}",
@@ -63,6 +65,9 @@ class AttackerSettings(Settings):
     rollout_steps: int = Field(6, ge=1, description="denoising steps of a roll-out")
     evaluation_steps: int = Field(6, ge=1, description="denoising steps of the deterministic sampler that makes the edits that count")
     guidance_scale: float = Field(1.0, ge=1.0, description="true classifier-free guidance; 1 is off")
+    embedded_guidance: float = Field(
+        2.5, ge=0, description="guidance scale that a guidance-distilled transformer takes as an input (FLUX.1-Kontext); others take none"
+    )
     learning_rate: float = Field(3e-4, gt=0)
     learning_rate_end: float = Field(
         1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
@@ -77,6 +82,15 @@ class AttackerSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="edits in one forward and backward pass of the editor")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep the input of every transformer block alone and compute the rest again in the backward pass: less memory, more time",
+    )
+    offload: bool = Field(
+        False,
+        description="text encoders and VAE are on the accelerator only while they work, the transformer not while the Defender answers; "
+        "without effect on a CPU",
+    )
     optimizer_steps: int = Field(
         1, ge=1, description="optimiser steps in one update, each on its own share of the edits; 1 is strictly on-policy"
     )

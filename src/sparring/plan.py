@@ -1,6 +1,7 @@
 """What a recipe would do, found out without loading a weight: its data, its models, an estimate of the memory.
 
-Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every player's weights stay resident, and the player that trains adds
+Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every player's weights stay resident (with `attacker.offload`, of the
+editor's text encoders and VAE only what is there at once), and the player that trains adds
 
     LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT keeps two more copies (8 bytes)
     all weights:  3 x the size of the weights in their dtype: gradient and Adam's two moments
@@ -35,6 +36,8 @@ Where = Literal["on this disk", "in the hub cache", "hub id, not on this disk", 
 # Parameters of what the bundled recipes name, in units of 1e9 (counted from their configurations): for plans made where the models are not.
 PUBLISHED: dict[str, dict[str, float]] = {
     "Qwen/Qwen-Image-Edit": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
+    "Qwen/Qwen-Image-Edit-2509": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
+    "black-forest-labs/FLUX.1-Kontext-dev": {"transformer": 11.90, "text_encoder": 0.12, "text_encoder_2": 4.76, "vae": 0.08},
     "black-forest-labs/FLUX.2-klein-4B": {"transformer": 3.88, "text_encoder": 4.02, "vae": 0.08},
     "Qwen/Qwen2.5-VL-3B-Instruct": {"": 3.75},
     "Qwen/Qwen2.5-VL-7B-Instruct": {"": 8.29},
@@ -44,6 +47,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
 # LoRA parameters per unit of rank of those editors: sum of inputs + outputs over their attention's linear layers.
 PUBLISHED_LORA = {
     "Qwen/Qwen-Image-Edit": 60 * 8 * 2 * 3072,
+    "Qwen/Qwen-Image-Edit-2509": 60 * 8 * 2 * 3072,
+    "black-forest-labs/FLUX.1-Kontext-dev": 19 * 8 * 2 * 3072 + 38 * 3 * 2 * 3072,
     "black-forest-labs/FLUX.2-klein-4B": 5 * 8 * 2 * 3072 + 20 * (3072 + 27648 + 12288 + 3072),
 }
 
@@ -197,6 +202,10 @@ def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
     if any(size is None for size in sizes.values()) or (recipe.attacker.lora and attacker.lora is None):
         return {}
     resident = OVERHEAD + sum(size * BYTES[models[player].dtype] for player, size in sizes.items() if size is not None)
+    if recipe.attacker.offload:
+        texts = sum(size for part, size in attacker.parts.items() if part.startswith("text_encoder"))
+        # In turns; whichever is the smaller is at rest.
+        resident -= min(texts, attacker.parts.get("vae", 0)) * BYTES[attacker.dtype]
     if recipe.attacker.lora:
         copies = 2 if recipe.attacker.algorithm == "diffusion_nft" else 0
         attacker_state = float((attacker.lora or 0) * (16 + 4 * copies))

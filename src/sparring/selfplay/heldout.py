@@ -80,7 +80,8 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
     made = zip(questions, seeds, images, strict=True)
     edits = [Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made]
     game.ledger.record_edits(stage.name, 0, edits)
-    gates = make_judge(game, defender_after(0)).gate(questions, cleans, [[image] for image in images])
+    with game.league.defenders_turn():
+        gates = make_judge(game, defender_after(0)).gate(questions, cleans, [[image] for image in images])
     accepted = [place for place, (gate,) in enumerate(gates) if gate.accepted]
     words = dict(zip(accepted, game.auditor.audit([questions[i] for i in accepted], [images[i] for i in accepted]), strict=True))
     verdicts = [
@@ -109,10 +110,11 @@ def play_cell(game: Game, defender: str, opponent: str) -> float:
         pictures = dict(game.ledger.pictures(source, only="all" if opponent in UNGATED else "accepted"))
     asked = [question for question in game.held_out if question.id in pictures]
     vlm, answers = game.league.defender(defender), list[Answer]()
-    for start in range(0, len(asked), batch):
-        part = asked[start : start + batch]
-        images = [load_image(pictures[question.id]) for question in part]
-        answers += ask(vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation"))
+    with game.league.defenders_turn():
+        for start in range(0, len(asked), batch):
+            part = asked[start : start + batch]
+            images = [load_image(pictures[question.id]) for question in part]
+            answers += ask(vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation"))
     game.ledger.record_answers(source, 0, [replace(answer, defender=defender) for answer in answers])
     right = sum(answer.right for answer in answers)
     stage.finish({"asked": len(asked), "right": right})

@@ -6,13 +6,15 @@ been trained is only ever read back from its folder, so that a resumed run plays
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from sparring.config import Recipe
 from sparring.judging.validity import DuplicateCheck
-from sparring.models.editors.base import FlowEditor, load_editor
+from sparring.models.editors import FlowEditor, load_editor
 from sparring.models.vlms.local import LocalVLM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,7 +53,9 @@ class League:
         self._editor = None
         if editor is None:
             path = str(self.attacker_folder(name)) if whole else settings.model
-            editor = load_editor(path, dtype=DTYPES[settings.dtype], device=self.device)
+            editor = load_editor(path, dtype=DTYPES[settings.dtype], device=self.device, offload=settings.offload)
+            editor.embedded_guidance = settings.embedded_guidance
+            editor.checkpoint_gradients(settings.gradient_checkpointing)
         elif editor.has_lora:
             editor.remove_lora()
         if not whole and name != "untuned":
@@ -79,6 +83,15 @@ class League:
             judge = LocalVLM.load(settings.model, dtype=DTYPES[settings.dtype], device=self.device)
             self._duplicates = DuplicateCheck(judge, settings)
         return self._duplicates
+
+    @contextmanager
+    def defenders_turn(self) -> Iterator[None]:
+        """Inside, with `attacker.offload`, the Attacker in memory makes room on the accelerator, also one that a caller trains; then it is back."""
+        if self._editor is None:
+            yield
+        else:
+            with self._editor.resting():
+                yield
 
     def rest_attacker(self) -> None:
         """Take the Attacker out of memory: while a Defender trains, its gradients and optimizer need the room."""

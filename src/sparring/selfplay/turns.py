@@ -32,7 +32,8 @@ def attacker_after(number: int) -> str:
 def clean_answers(game: Game, vlm_name: str, stage: str, questions: Sequence[VisualQuestion]) -> list[Answer]:
     """A Defender's greedy answers to clean pictures, in one batch, recorded."""
     settings = game.recipe.defender
-    answers = ask(game.league.defender(vlm_name), questions, pictures_of(questions), settings, temperature=0.0, seed=game.seed(stage))
+    with game.league.defenders_turn():
+        answers = ask(game.league.defender(vlm_name), questions, pictures_of(questions), settings, temperature=0.0, seed=game.seed(stage))
     answers = [replace(answer, defender=vlm_name) for answer in answers]
     game.ledger.record_answers(stage, 0, answers)
     return answers
@@ -95,7 +96,8 @@ class FrozenOpponent:
         for question, image in zip(questions, images, strict=True):
             if question.id in self._clean:
                 self.judge.remember(question, image, self._clean[question.id])
-        judgements = self.judge.examine(questions, images, edits, seed=self.game.seed(name, step, "trials"))
+        with self.game.league.defenders_turn():
+            judgements = self.judge.examine(questions, images, edits, seed=self.game.seed(name, step, "trials"))
         flat = [judgement for own in judgements for judgement in own]
         replies = [
             (replace(a, defender=self.name), s, t) for judged, s in zip(flat, samples, strict=True) for t, a in enumerate(judged.answers)

@@ -26,7 +26,7 @@ from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sparring.models.editors.base import Conditions
+from sparring.models.editors import Conditions
 from sparring.models.editors.flux2_klein import Flux2KleinEditor, image_positions
 from sparring.scenes.world import SIZE, Scene
 from sparring.zoo import vocabulary

@@ -1,5 +1,7 @@
 """Image editors: one interface over flow-matching families, one short adapter for each."""
 
-from sparring.models.editors.base import Conditions, FlowEditor, load_editor
+from sparring.models.editors.base import FlowEditor
+from sparring.models.editors.conditions import Conditions
+from sparring.models.editors.loading import load_editor
 
 __all__ = ["Conditions", "FlowEditor", "load_editor"]

@@ -12,8 +12,8 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL.Image import Image
 from torch import Tensor
 
-from sparring.data.errors import ModelError
-from sparring.models.editors.base import Conditions, FlowEditor, unique
+from sparring.models.editors.base import FlowEditor
+from sparring.models.editors.conditions import unique
 
 TEXT_TOKENS = 512
 
@@ -28,9 +28,9 @@ class Flux2KleinEditor(FlowEditor):
     )
 
     @property
-    def multiple(self) -> int:
-        """VAE factor times the 2 x 2 packing."""
-        return int(self.pipeline.vae_scale_factor) * 2
+    def takes_guidance(self) -> bool:
+        """A distilled checkpoint ignores guidance, as the official pipeline does."""
+        return not self.pipeline.config.is_distilled
 
     @property
     def text_length(self) -> int:
@@ -43,68 +43,38 @@ class Flux2KleinEditor(FlowEditor):
         depth = int(self.pipeline.text_encoder.config.num_hidden_layers)
         return depth // 4, depth * 2 // 4, depth * 3 // 4
 
-    @torch.no_grad()
-    def encode(self, images: Sequence[Image], instructions: Sequence[str], guidance_scale: float = 1.0) -> Conditions:
-        """See `FlowEditor.encode`. A distilled checkpoint ignores guidance, as the official pipeline does."""
-        if not images or len(images) != len(instructions):
-            raise ModelError(f"{len(images)} pictures and {len(instructions)} instructions: there must be as many, and at least one")
-        pictures, places = unique(images, id)
-        pixels_BCHW = self.pixels(pictures)
-        tensors = {"image": self._encode_pixels(pixels_BCHW)[places], "text": self._encode_text(instructions)}
-        if guidance_scale > 1 and not self.pipeline.config.is_distilled:
-            tensors["negative_text"] = self._encode_text([""] * len(instructions))
-        grid = (pixels_BCHW.shape[2] // self.multiple, pixels_BCHW.shape[3] // self.multiple)
-        return Conditions(tensors, images[0].height, images[0].width, grid, guidance_scale)
-
-    def _encode_text(self, texts: Sequence[str]) -> Tensor:
+    def _encode_text(self, images: Sequence[Image], texts: Sequence[str]) -> dict[str, Tensor]:
         different, places = unique(texts, str)
         embeddings, _ = self.pipeline.encode_prompt(
             different, device=self.device, max_sequence_length=self.text_length, text_encoder_out_layers=self.text_layers
         )
-        return torch.as_tensor(embeddings)[places]
+        return {"text": torch.as_tensor(embeddings)[places]}
 
-    def velocity(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions) -> Tensor:
-        """See `FlowEditor.velocity`."""
-        return self.velocity_at(latents_BTC, sigma, conditions, image_positions(conditions.grid))
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        return image_positions(grid)
 
-    def velocity_at(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions, image_ids: Tensor) -> Tensor:
-        """The velocity of tokens at these positions, of the edited picture and then of the input's: all, or a part of the picture."""
-        tokens = latents_BTC.shape[1]
-        state = torch.cat([latents_BTC, conditions.tensors["image"]], dim=1).to(self.transformer.dtype)
-        sigma_B = self._timesteps(sigma, latents_BTC.shape[0])
-
-        def predict(text: Tensor) -> Tensor:
-            output = self.transformer(
-                hidden_states=state,
-                timestep=sigma_B,
-                guidance=None,
-                encoder_hidden_states=text,
-                txt_ids=_text_ids(text.shape[1]).to(self.device),
-                img_ids=image_ids.to(self.device),
-                return_dict=False,
-            )[0]
-            return torch.as_tensor(output[:, :tokens]).float()
-
-        v_BTC = predict(conditions.tensors["text"])
-        if "negative_text" in conditions.tensors:
-            negative_BTC = predict(conditions.tensors["negative_text"])
-            v_BTC = negative_BTC + conditions.guidance_scale * (v_BTC - negative_BTC)
-        return v_BTC
-
-    @torch.no_grad()
-    def decode(self, latents_BTC: Tensor, conditions: Conditions) -> Tensor:
-        """See `FlowEditor.decode`."""
-        vae = self.pipeline.vae
-        rows, columns = conditions.grid
-        packed_BCHW = latents_BTC.transpose(1, 2).reshape(latents_BTC.shape[0], -1, rows, columns).to(self.dtype)
-        mean, std = self._statistics(packed_BCHW)
-        pixels_BCHW = vae.decode(self.pipeline._unpatchify_latents(packed_BCHW * std + mean), return_dict=False)[0]
-        return self._finish(pixels_BCHW, conditions)
+    def _predict(self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Tensor) -> Tensor:
+        output: Tensor = self.transformer(
+            hidden_states=state_BSC,
+            timestep=sigma_B,
+            guidance=None,
+            encoder_hidden_states=texts["text"],
+            txt_ids=_text_ids(texts["text"].shape[1]).to(self.device),
+            img_ids=positions.to(self.device),
+            return_dict=False,
+        )[0]
+        return output
 
     def _encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
         latents_BCHW = self.pipeline._patchify_latents(self.pipeline.vae.encode(pixels_BCHW).latent_dist.mode())
         mean, std = self._statistics(latents_BCHW)
         return self._pack((latents_BCHW - mean) / std).float()
+
+    def _decode_latents(self, latents_BTC: Tensor, grid: tuple[int, int]) -> Tensor:
+        packed_BCHW = latents_BTC.transpose(1, 2).reshape(latents_BTC.shape[0], -1, *grid).to(self.dtype)
+        mean, std = self._statistics(packed_BCHW)
+        pixels_BCHW: Tensor = self.pipeline.vae.decode(self.pipeline._unpatchify_latents(packed_BCHW * std + mean), return_dict=False)[0]
+        return pixels_BCHW
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by which latents are normalised, held by the VAE's batch norm."""

@@ -1,0 +1,172 @@
+"""What of an editor trains, where its parts lie, and how it is stored: a LoRA as diffusers reads it, or the whole pipeline folder.
+
+Offload: the text encoders and the VAE lie in the CPU's memory but for the moments when they work, and the transformer goes there while others
+need the accelerator. diffusers' own `enable_model_cpu_offload` is not used: it moves the transformer away whenever the VAE works, so for
+every batch of a roll-out, and back inside its forward pass, which would be in the middle of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from sparring.data.errors import ModelError
+
+ADAPTER = "default"
+RESTING_PLACE = torch.device("cpu")
+
+
+class EditorWeights:
+    """The parts of an editor's pipeline. `transformer` is what is trained; text encoders and VAE are frozen.
+
+    device: where the editor works. With `offload` only what works at the moment is there; on a CPU that changes nothing.
+    """
+
+    lora_targets: ClassVar[str]
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+
+    def __init__(self, pipeline: Any, *, device: torch.device | str | None = None, offload: bool = False) -> None:
+        self.pipeline = pipeline
+        self.transformer: Any = pipeline.transformer
+        self.device = torch.device(self.transformer.device if device is None else device)
+        self.offload = offload
+        for name in ("vae", *self.text_encoders):
+            getattr(pipeline, name).requires_grad_(False).eval()
+        self.transformer.requires_grad_(True).eval()
+        pipeline.set_progress_bar_config(disable=True)
+        self._move(self.device, "transformer")
+        self._move(RESTING_PLACE if offload else self.device, "vae", *self.text_encoders)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of the frozen weights."""
+        dtype: torch.dtype = self.pipeline.vae.dtype
+        return dtype
+
+    # ---- where the parts lie
+
+    def _move(self, device: torch.device, *names: str) -> None:
+        for name in names:
+            getattr(self.pipeline, name).to(device)
+        if self.device.type == "cuda" and device.type != "cuda":
+            torch.cuda.empty_cache()  # for those who share the card, and against splinters between large blocks
+
+    @contextmanager
+    def _at_work(self, *names: str) -> Iterator[None]:
+        """Inside, these parts of the pipeline are on the editor's device; with offload they leave it afterwards."""
+        try:
+            if self.offload:
+                self._move(self.device, *names)
+            yield
+        finally:
+            if self.offload:
+                self._move(RESTING_PLACE, *names)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside, with offload, the transformer leaves the accelerator to others; afterwards it is back, its trainable weights the same objects.
+
+        Not inside code that computes gradients: what is kept for a backward pass would stay. Optimisers' states stay too.
+        """
+        try:
+            if self.offload:
+                self._move(RESTING_PLACE, "transformer")
+            yield
+        finally:
+            if self.offload:
+                self._move(self.device, "transformer")
+
+    def checkpoint_gradients(self, on: bool) -> None:
+        """Whether training keeps the input of every transformer block alone and computes the rest again: less memory, about a third more time."""
+        if on:
+            self.transformer.enable_gradient_checkpointing()
+        else:
+            self.transformer.disable_gradient_checkpointing()
+
+    # ---- LoRA and checkpoints
+
+    @property
+    def has_lora(self) -> bool:
+        """A LoRA is attached to the transformer."""
+        return ADAPTER in getattr(self.transformer, "peft_config", {})
+
+    def add_lora(self, rank: int, alpha: int, seed: int) -> None:
+        """Attach a LoRA that changes nothing yet, and freeze the rest. Its first weights depend on `seed` alone."""
+        if self.has_lora:
+            raise ModelError("the editor has a LoRA already: merge_lora() or remove_lora() first")
+        self.transformer.requires_grad_(False)
+        self.transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=self.lora_targets), adapter_name=ADAPTER)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        for name, parameter in sorted(self._lora_parameters().items()):
+            start = torch.zeros(parameter.shape)
+            if "lora_A" in name:
+                torch.nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+            parameter.data = start.to(self.device)
+
+    def _lora_parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {name: parameter for name, parameter in self.transformer.named_parameters() if ".lora_" in name}
+
+    def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The LoRA's parameters by name, or all of the transformer's where no LoRA is attached."""
+        return {name: parameter for name, parameter in self.transformer.named_parameters() if parameter.requires_grad}
+
+    @contextmanager
+    def lora_disabled(self) -> Iterator[None]:
+        """Inside, the editor works as if its LoRA were not there."""
+        if not self.has_lora:
+            raise ModelError("the editor has no LoRA to disable")
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()
+
+    def save_lora(self, folder: str | Path) -> None:
+        """Write the LoRA so that plain diffusers loads it: `pipeline.load_lora_weights(folder)`."""
+        if not self.has_lora:
+            raise ModelError("the editor has no LoRA to save; save_pipeline() writes all weights")
+        tensors = get_peft_model_state_dict(self.transformer, adapter_name=ADAPTER)
+        config = self.transformer.peft_config[ADAPTER].to_dict()
+        self.pipeline.save_lora_weights(folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config)
+
+    def load_lora(self, folder: str | Path) -> None:
+        """Attach a saved LoRA in place of the present one; it is trainable, the rest is frozen.
+
+        What `save_lora` wrote comes back bit by bit; weights under other names (kohya's, say) as diffusers reads them. Raises ModelError.
+        """
+        if self.has_lora:
+            self.remove_lora()
+        self.transformer.requires_grad_(False)
+        try:
+            self.pipeline.load_lora_weights(str(folder), adapter_name=ADAPTER)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: no LoRA that fits this editor: {error}") from error
+        # diffusers rounds a LoRA to the dtype of the weights that it is attached to.
+        saved = self.pipeline.lora_state_dict(str(folder))
+        for name, parameter in self._lora_parameters().items():
+            exact = saved.get(f"transformer.{name.replace(f'.{ADAPTER}.', '.')}", parameter.data)
+            parameter.data = exact.to(device=self.device, dtype=torch.float32)
+            parameter.requires_grad_(True)
+
+    def remove_lora(self) -> None:
+        """Take the LoRA off; its weights are lost. All weights are trainable again."""
+        self.transformer.unload_lora()
+        self.transformer.requires_grad_(True)
+
+    def merge_lora(self) -> None:
+        """Add the LoRA into the weights for good. All weights are trainable again."""
+        self.transformer.fuse_lora()
+        self.remove_lora()
+
+    def save_pipeline(self, folder: str | Path) -> None:
+        """Write the whole pipeline folder, as `from_pretrained` reads it."""
+        if self.has_lora:
+            raise ModelError("save_pipeline() writes weights without a LoRA: merge_lora() or remove_lora() first, or save_lora()")
+        self.pipeline.save_pretrained(folder, safe_serialization=True)
