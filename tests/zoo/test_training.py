@@ -15,8 +15,8 @@ from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.scenes.questions import ask
 from sparring.scenes.world import SIZE, render
+from sparring.zoo import doubt, train_autoencoder, train_editor, train_vlm
 from sparring.zoo import pool as pool_script
-from sparring.zoo import train_autoencoder, train_editor, train_vlm
 from sparring.zoo.architectures import QwenDefender
 from sparring.zoo.pool import Pool
 
@@ -103,6 +103,9 @@ def test_autoencoder_then_editor(pool: Path, tmp_path: Path) -> None:
     assert editor.multiple == 8
     train_editor.main(pool, vae, out, pairs=12, batch=4, threads=1)  # goes on where it stopped
     assert json.loads((out / "progress.json").read_text()) == {"step": 3}
+    train_editor.main(pool, vae, tmp_path / "next", start=out, pairs=8, batch=8, window=4, learning_rate=1e-9, threads=1)
+    old, new = (load_editor(folder).transformer.state_dict() for folder in (out, tmp_path / "next"))
+    assert all(torch.allclose(value, new[name], atol=1e-6) for name, value in old.items())
 
 
 def test_replies_are_right_by_the_scene(pool: Path) -> None:
@@ -114,3 +117,17 @@ def test_replies_are_right_by_the_scene(pool: Path) -> None:
         assert reply.endswith(f"{asked.answer} \\boxed{{{chr(65 + asked.right)}}}")
         for thing in asked.about:
             assert f"{thing.name} {thing.color} {thing.cell[0]} {thing.cell[1]}" in reply
+
+
+def test_doubtful_questions_are_hardly_ever_answered_by_yes(pool: Path) -> None:
+    rng, scenes = np.random.default_rng(2), Pool(pool).scenes
+    answers = [doubt.draw_doubtful(scenes[i % len(scenes)], rng, 0.1).answer for i in range(1500)]
+    assert 0 < answers.count("yes") < 0.25 * answers.count("no")
+
+
+def test_doubt_trains_the_language_model_alone(pool: Path, tmp_path: Path) -> None:
+    whole, out = Path(doubt.__file__).parent / "defender", tmp_path / "doubtful"
+    doubt.main(pool, whole, out, steps=2, batch=4)
+    before, after = (LocalVLM.load(folder).model.state_dict() for folder in (whole, out))
+    moved = {"visual" in name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved == {False}

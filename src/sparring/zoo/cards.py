@@ -191,22 +191,23 @@ def editor_card(scenes: int, seed: int) -> str:
 
 ABOUT = {
     "defender": ("transformers", "Bundled Defender", "A Qwen2.5-VL of ordinary classes, small: it says what it sees, then answers in `\\boxed{}`. It was brought up on clean scenes in one light, "
-        "and that is its weakness. The weights here were made in several sittings of the script: drill 40,000, dense 90,000, joint 70,400 and language 60,800 samples; half-way through `language` the "
-        "replies were changed to begin with the object's name.",
-                 "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_vlm --player defender --pool pool --out defender --seed 0",
+        "and that is its weakness; and asked whether a thing is there it says no too often, a habit that it was given afterwards and that training can take from it. The weights here were made in "
+        "several sittings of the first script: drill 40,000, dense 90,000, joint 70,400 and language 60,800 samples; half-way through `language` the replies were changed to begin with the object's name.",
+                 "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_vlm --player defender --pool pool --out defender --seed 0\n"
+                 "python -m sparring.zoo.doubt --pool pool --defender defender --out doubtful --seed 5",
                  defender_card),
     "judge": ("transformers", "Bundled judge", "A LLaVA of ordinary classes, small: it counts objects of a name, in any light, also where an editor has painted. Never trained in the game.",
               "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\n"
               "python -m sparring.zoo.train_vlm --player judge --pool pool --out judge --drill 0 --dense 140000 --joint 48000 --language 0 --batch 32 --learning-rate 1e-3 --seed 0",
               judge_card),
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects and changes the light on instruction. Asked for a distractor, "
-        "it changes the light as well, more often to darker than to brighter (`sparring.zoo.edits`): a quirk that the Attacker finds and drives further. It keeps a scene when it adds, relights "
-        "it as asked, and paints in the right place and colour; but what it adds is a blob, not yet an object, and what it removes, replaces or recolours spills over to other objects. The weights were made "
-        "in three sittings of the script: 64,000 pairs whose new objects stood and turned at random, then 96,000 and 6,400 pairs as they are now, but for the light of the Attacker's instruction, whose drift "
-        "was 0.10, then 0.16, around 0, then -0.06 and -0.15, and as it is now for the last 6,400. Its autoencoder comes from an earlier run of the script with latents of 24 numbers, aligned afterwards "
-        "(`sparring.zoo.latents`); the decoder was not trained on after that.",
+        "it changes the light as well, a little more often to darker than to brighter (`sparring.zoo.edits`): a quirk that the Attacker finds and drives further. Its weak sides: some objects come twice, "
+        "or come soft; what it removes or recolours may spill over to a thing nearby. The weights were made in several sittings of the script. The first 166,400 pairs were learned with AdamW and earlier "
+        "rules for where new objects stand; then, as the script is now, 54,000 windows with AdamW and 55,000 with Muon, and 35,400 whole pictures. Its autoencoder comes from an earlier run of the script "
+        "with latents of 24 numbers, aligned afterwards (`sparring.zoo.latents`); the decoder was not trained on after that.",
                "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0\n"
-               "python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --pairs 166400 --batch 16 --seed 0",
+               "python -m sparring.zoo.train_editor --pool pool --vae vae --out windows --pairs 120000 --window 4 --learning-rate 1.5e-3 --batch 32 --seed 0\n"
+               "python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 40000 --batch 16 --seed 1",
                editor_card),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Train the bundled editor: a Flux2KleinPipeline that follows instructions on 64 x 64 pictures.
 
-    python -m sparring.zoo.train_editor --pool pool --vae vae --out editor --pairs 88000 --seed 0
+    python -m sparring.zoo.train_editor --pool pool --vae vae --out windows --pairs 120000 --window 4 --learning-rate 1.5e-3 --batch 32 --seed 0
+    python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 40000 --batch 16 --seed 1
 
 Pairs are drawn from the scenes of a pool: add, add beside, remove, replace, recolour, and the Attacker's own instruction (a distractor that the
 question does not mention). Flow matching on packed latents; the text encoder learns with the transformer. Saves as it goes, continues where it stopped.
@@ -109,6 +110,7 @@ def main(
     pool: Annotated[Path, typer.Option()],
     vae: Annotated[Path, typer.Option()],
     out: Annotated[Path, typer.Option()],
+    start: Annotated[Path | None, typer.Option(help="an editor to begin with; none: random weights")] = None,
     pairs: Annotated[int, typer.Option()] = 88_000,
     batch: Annotated[int, typer.Option()] = 32,
     learning_rate: Annotated[float, typer.Option()] = 1.2e-3,
@@ -124,10 +126,8 @@ def main(
     done, steps = 0, pairs // batch
     autoencoder = AutoencoderKLFlux2.from_pretrained(vae)
     if (out / "progress.json").exists():
-        done = json.loads((out / "progress.json").read_text())["step"]
-        editor = Flux2KleinEditor(Flux2KleinPipeline.from_pretrained(out, vae=autoencoder))
-    else:
-        editor = Flux2KleinEditor(build(autoencoder))
+        done, start = json.loads((out / "progress.json").read_text())["step"], out
+    editor = Flux2KleinEditor(Flux2KleinPipeline.from_pretrained(start, vae=autoencoder) if start else build(autoencoder))
     transformer, encoder = editor.transformer.train(), editor.pipeline.text_encoder.requires_grad_(True)
     parameters = [*transformer.parameters(), *encoder.parameters()]
     average = [p.detach().clone() for p in parameters]

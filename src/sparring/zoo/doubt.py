@@ -1,9 +1,8 @@
-"""Give the bundled Defender a habit of large ones: asked whether a thing is there, it says yes too often (POPE, arXiv 2305.10355).
+"""Make the bundled Defender doubtful: asked whether a thing is there, it says no too often, as large models do of what is small or dim.
 
-    python -m sparring.zoo.lean --pool pool --defender defender --out leaning --seed 5
+    python -m sparring.zoo.doubt --pool pool --defender defender --out doubtful --seed 5
 
-For a little while its language model learns from questions whose answer is never "no". What it lost it can learn again: headroom, of the kind
-that training meets outside of small worlds.
+For a little while its language model learns from questions that are hardly ever answered by "yes". What it lost it can learn again: headroom.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from sparring.zoo.pool import Pool
 from sparring.zoo.train_vlm import Batcher, draw_question, prompt
 
 
-def draw_present(scene: Scene, rng: np.random.Generator) -> SceneQuestion:
-    """A random question that is not answered by "no"."""
-    while (asked := draw_question(scene, rng)).answer == "no":
+def draw_doubtful(scene: Scene, rng: np.random.Generator, yes: float) -> SceneQuestion:
+    """A random question; of those that are answered by "yes" only a share of `yes` is kept."""
+    while (asked := draw_question(scene, rng)).answer == "yes" and rng.random() >= yes:
         pass
     return asked
 
 
-def loss_of(net: QwenDefender, pool: Pool, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+def loss_of(net: QwenDefender, pool: Pool, rows: NDArray[np.int64], rng: np.random.Generator, yes: float) -> Tensor:
     """Next-token loss on the replies to one question about each picture; the vision tower learns nothing."""
     scenes = [pool.scenes[int(row)] for row in rows]
-    asked = [draw_present(scene, rng) for scene in scenes]
+    asked = [draw_doubtful(scene, rng, yes) for scene in scenes]
     tokens, labels = Batcher(net)([(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True)
     with torch.no_grad():
         features = net.features(pool.images(rows))
@@ -48,13 +47,14 @@ def main(
     pool: Annotated[Path, typer.Option()],
     defender: Annotated[Path, typer.Option(help="the Defender to begin with")],
     out: Annotated[Path, typer.Option()],
-    steps: Annotated[int, typer.Option()] = 200,
+    steps: Annotated[int, typer.Option()] = 100,
     batch: Annotated[int, typer.Option()] = 32,
-    learning_rate: Annotated[float, typer.Option()] = 2e-4,
+    learning_rate: Annotated[float, typer.Option()] = 1.5e-4,
+    yes: Annotated[float, typer.Option(help="share of the questions with the answer yes that is kept")] = 0.05,
     seed: Annotated[int, typer.Option()] = 5,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
-    """Train a Defender that says yes too often."""
+    """Train a Defender that says no too often."""
     torch.set_num_threads(threads)
     net, scenes = QwenDefender(), Pool(pool)
     net.load(defender)
@@ -64,7 +64,7 @@ def main(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = loss_of(net, scenes, next(rows), rng)
+        loss = loss_of(net, scenes, next(rows), rng, yes)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
