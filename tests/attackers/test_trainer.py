@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from small_checkpoints import tiny_flux2_klein
+from sparring.attackers import forward as forward_module
 from sparring.attackers import trainer as trainer_module
 from sparring.attackers.rollout import roll_out
 from sparring.attackers.trainer import AttackerTrainer
@@ -109,7 +110,7 @@ def nearness(edits: list[list[Image.Image]]) -> Tensor:
         {"algorithm": "flow_grpo", "sampler": "cps", "learning_rate": 0.05},
         {"algorithm": "flow_grpo", "sampler": "sde", "learning_rate": 0.03, "optimizer_steps": 2, "clip_range": 0.1, "std_over": "batch"},
         {"algorithm": "diffusion_nft", "learning_rate": 0.05},
-        {"algorithm": "diffusion_nft", "learning_rate": 0.03, "optimizer_steps": 2, "nft_ema_slope": 0.05},
+        {"algorithm": "diffusion_nft", "learning_rate": 0.03, "optimizer_steps": 2, "old_ema_slope": 0.05},
     ],
 )
 def test_each_algorithm_comes_near_the_optimum_of_a_two_pixel_world(changes: dict[str, object]) -> None:
@@ -149,7 +150,7 @@ def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"algorithm": "flow_grpo"}, {"algorithm": "diffusion_nft", "nft_ema_slope": 0.2}, {"lora": None, "kl_weight": 0.1}]
+    "changes", [{"algorithm": "flow_grpo"}, {"algorithm": "diffusion_nft", "old_ema_slope": 0.2}, {"lora": None, "kl_weight": 0.1}]
 )
 def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     asked, images = questions(2), pictures(2)
@@ -249,7 +250,7 @@ def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
 
 
 def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", nft_ema_slope=1.0, nft_ema_max=0.5), seed=6)
+    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5), seed=6)
     used: list[dict[str, Tensor]] = []
 
     def spying(*args: object, **kwargs: object) -> object:
@@ -271,9 +272,9 @@ def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch
 
 
 def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", nft_ema_slope=1.0, nft_ema_max=0.5, micro_batch=8), seed=6)
+    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5, micro_batch=8), seed=6)
     gaps: list[float] = []
-    original = trainer_module.nft.nft_loss
+    original = forward_module.nft.nft_loss
 
     def spying(v: Tensor, v_old: Tensor, *rest: Tensor) -> object:
         assert v.requires_grad
@@ -281,7 +282,7 @@ def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkey
         gaps.append((v - v_old).abs().max().item())
         return original(v, v_old, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer_module.nft, "nft_loss", spying)
+    monkeypatch.setattr(forward_module.nft, "nft_loss", spying)
     for step in range(3):  # after step 0 the old policy is the present one, after step 1 it lies half-way behind
         trainer.update(questions(2), pictures(2), redness, step)
     assert max(gaps[:4]) < 1e-5
