@@ -126,10 +126,14 @@ class AttackerSettings(Settings):
     advantage_clip: float = Field(5.0, gt=0)
     std_over: Literal["group", "batch"] = "group"
     kl_weight: float = Field(
-        0.0, ge=0, description="weight of the KL term to the editor without LoRA (DiffusionNFT, AWM: of the squared distance of the velocities)"
+        0.0,
+        ge=0,
+        description="weight of the KL term to the editor without LoRA (DiffusionNFT, AWM: of the squared distance of the velocities)",
     )
     nft_beta: float = Field(0.1, gt=0, description="b of DiffusionNFT: how far the implicit positive and negative policies lie apart")
-    awm_power: float = Field(0.25, gt=0, le=1, description="power of AWM's generalised Huber weight of the matching error; 1 is the plain error")
+    awm_power: float = Field(
+        0.25, gt=0, le=1, description="power of AWM's generalised Huber weight of the matching error; 1 is the plain error"
+    )
     awm_clip_range: float = Field(1.0, gt=0, description="symmetric clip of AWM's ratio to the old policy")
     awm_old_weight: float = Field(5.0, ge=0, description="weight of the squared distance to the old policy's velocity, AWM's trust region")
     forward_timesteps: int = Field(2, ge=1, description="noise levels drawn per final image in one update (DiffusionNFT, AWM)")
