@@ -56,8 +56,8 @@ class WindowSettings(Settings):
     wrap: bool = Field(False, description="slide: begin again at `first` after the last place, instead of staying there")
     shared_start: bool = Field(
         False,
-        description="the edits of a group begin from one noise and share the ODE steps before the window, which are computed once "
-        "(Flow-GRPO-Fast); they then differ by the window's noise alone",
+        description="the edits of a group begin from one noise and part in the window's first step (Flow-GRPO-Fast), so that all before is computed "
+        "once a group; they then differ by the window's noise alone",
     )
 
 

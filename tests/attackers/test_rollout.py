@@ -94,12 +94,17 @@ def test_a_shared_start_is_one_noise_and_one_path_up_to_the_window(editor: FlowE
     monkeypatch.setattr(editor, "velocity", counting)
     chance = Chance(range(2, 3), "cps", 0.7, shared_start=True)
     made = roll_out(editor, conditions, rows, seeds, steps=4, chance=chance, batch=4)
-    assert calls == [2, 2, 4, 4, 2, 2]  # two steps of one row a question, then two of all rows, four and two at a time
+    assert calls == [2, 2, 2, 4, 2]  # two steps and the window's velocity of one row a question, then the last step of all rows
     before, after = made.states
     for group in (slice(0, 3), slice(3, 6)):
         assert (before[group] == before[group][:1]).all()
         assert (after[group][0] - after[group][1]).abs().max() > 0.1
     assert (before[0] - before[3]).abs().max() > 0.1
+    calls.clear()
+    log_ratio, mean, _ = replay(editor, made, 0, torch.tensor([5, 0, 4, 1]))
+    assert calls == [2]
+    assert log_ratio.abs().max() < 1e-5
+    torch.testing.assert_close(mean[[0, 1]], mean[[2, 3]])
     alone = roll_out(editor, conditions, torch.tensor([0, 1]), [0, 3], steps=4, chance=Chance(range(2, 3), "cps", 0.7))
     torch.testing.assert_close(before[[0, 3]], alone.states[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(after[[0, 3]], alone.states[1], atol=1e-5, rtol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from small_checkpoints import tiny_flux2_klein
 from sparring.attackers import forward as forward_module
+from sparring.attackers import grpo as grpo_module
 from sparring.attackers import trainer as trainer_module
-from sparring.attackers.rollout import roll_out
+from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, LoraSettings, WindowSettings
 from sparring.data.errors import RunError, TrainingError
@@ -164,6 +166,24 @@ def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str,
         assert abs(metrics["ratio_first"] - 1) < 1e-4
         assert metrics["clip_fraction"] == 0
         assert metrics["grad_norm"] > 0
+
+
+def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window's first velocity once a group, or once an edit: the weights come to the same."""
+    ends = []
+    for once in (True, False):
+        trainer = AttackerTrainer(load_editor(folder), settings(window=WindowSettings(size=2, shared_start=True), micro_batch=8), seed=1)
+        if not once:
+            whole = grpo_module.replay
+
+            def apart(editor: FlowEditor, rollout: Rollout, *rest: object) -> object:
+                return whole(editor, replace(rollout, chance=replace(rollout.chance, shared_start=False)), *rest)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(grpo_module, "replay", apart)
+        trainer.update(questions(2), pictures(2), redness, 0)
+        ends.append(weights(trainer))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], atol=1e-5, rtol=0)
 
 
 def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(editor: FlowEditor) -> None:

@@ -27,7 +27,8 @@ from sparring.rl.seeds import derive_seed
 class Chance:
     """Where and how a roll-out is stochastic, and what it keeps. An empty window is the ODE.
 
-    shared_start: the rows of one conditions row begin from one noise, that of the first of them, and share the steps before the window.
+    shared_start: the rows of one conditions row begin from one noise, that of the first of them, and part in the window's first step. They share
+    the steps before it and the velocity in it, so that roll-out and replay compute these once a group.
     state_dtype: number type in which the states around the window's steps are kept. A state is rounded in the roll-out itself, before its
     log-probability is taken, so that the replay sees the same numbers. keep_means: keep the steps' means too, for GRPO-Guard.
     """
@@ -81,8 +82,8 @@ def roll_out(
     """
     sigmas = editor.sigmas(steps, conditions).tolist()
     window = chance.window
-    trunk_PTC = _shared_start(editor, conditions, rows_B, seeds, sigmas[: window.start + 1], batch) if chance.shared_start else None
-    begin = 0 if trunk_PTC is None else window.start
+    trunk = _shared_start(editor, conditions, rows_B, seeds, sigmas, chance, batch) if chance.shared_start and window else None
+    begin = window.start if trunk else 0
     finals, edits = [], []
     states: list[list[Tensor]] = [[] for _ in range(len(window) + 1 if window else 0)]
     logps: list[list[Tensor]] = [[] for _ in window]
@@ -92,12 +93,12 @@ def roll_out(
         part = conditions.select(part_rows)
         part_seeds = seeds[start : start + batch]
         generators = [torch.Generator("cpu").manual_seed(derive_seed(seed, "steps")) for seed in part_seeds]
-        x_BTC = editor.noise(part, part_seeds) if trunk_PTC is None else trunk_PTC[part_rows]
+        x_BTC = trunk[0][part_rows] if trunk else editor.noise(part, part_seeds)
         for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[begin:]), begin):
             if window and step == window.start:
                 x_BTC = chance.rounded(x_BTC)
                 states[0].append(x_BTC.to(chance.state_dtype))
-            v_BTC = editor.velocity(x_BTC, sigma, part)
+            v_BTC = trunk[1][part_rows] if trunk and step == begin else editor.velocity(x_BTC, sigma, part)
             if step not in window:
                 x_BTC = flow.ode_step(x_BTC, v_BTC, sigma, sigma_next)
                 continue
@@ -127,18 +128,20 @@ def roll_out(
 
 
 def _shared_start(
-    editor: FlowEditor, conditions: Conditions, rows_B: Tensor, seeds: Sequence[int], sigmas: Sequence[float], batch: int
-) -> Tensor:
-    """x_PTC of every conditions row after the ODE steps along `sigmas`, from the noise of the first row that belongs to it."""
+    editor: FlowEditor, conditions: Conditions, rows_B: Tensor, seeds: Sequence[int], sigmas: Sequence[float], chance: Chance, batch: int
+) -> tuple[Tensor, Tensor]:
+    """(x_PTC, v_PTC): state and velocity of every conditions row where the window begins, from the noise of the first row that belongs to it."""
     firsts = [seeds[int((rows_B == row).nonzero()[0])] for row in range(conditions.batch)]
-    trunks = []
+    before = sigmas[: chance.window.start + 1]
+    states, velocities = [], []
     for start in range(0, conditions.batch, batch):
         part = conditions.select(slice(start, start + batch))
         x_PTC = editor.noise(part, firsts[start : start + batch])
-        for sigma, sigma_next in pairwise(sigmas):
+        for sigma, sigma_next in pairwise(before):
             x_PTC = flow.ode_step(x_PTC, editor.velocity(x_PTC, sigma, part), sigma, sigma_next)
-        trunks.append(x_PTC)
-    return torch.cat(trunks)
+        states.append(chance.rounded(x_PTC))
+        velocities.append(editor.velocity(states[-1], before[-1], part))
+    return torch.cat(states), torch.cat(velocities)
 
 
 def replay(editor: FlowEditor, rollout: Rollout, place: int, rows: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -149,7 +152,13 @@ def replay(editor: FlowEditor, rollout: Rollout, place: int, rows: Tensor) -> tu
     chance, step = rollout.chance, rollout.chance.window[place]
     sigma, sigma_next = rollout.sigmas[step], rollout.sigmas[step + 1]
     before, after = rollout.states[place][rows].float(), rollout.states[place + 1][rows].float()
-    v = editor.velocity(before, sigma, rollout.conditions.select(rollout.rows_B[rows]))
+    owners = rollout.rows_B[rows]
+    if chance.shared_start and place == 0:
+        groups, group_of = owners.unique(return_inverse=True)
+        first = [int((group_of == group).nonzero()[0]) for group in range(len(groups))]
+        v = editor.velocity(before[first], sigma, rollout.conditions.select(groups))[group_of]
+    else:
+        v = editor.velocity(before, sigma, rollout.conditions.select(owners))
     mean, std = flow.step_moments(chance.sampler, before, v, sigma, sigma_next, chance.noise_level)
     if rollout.means:
         return flow.guarded_log_ratio(after, mean, rollout.means[place][rows], std), mean, std
