@@ -170,15 +170,14 @@ def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str,
 
 def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window's first velocity once a group, or once an edit: the weights come to the same."""
-    ends = []
+    ends, whole = [], grpo_module.replay
+
+    def apart(editor: FlowEditor, rollout: Rollout, *rest: object) -> object:
+        return whole(editor, replace(rollout, chance=replace(rollout.chance, shared_start=False)), *rest)  # type: ignore[arg-type]
+
     for once in (True, False):
         trainer = AttackerTrainer(load_editor(folder), settings(window=WindowSettings(size=2, shared_start=True), micro_batch=8), seed=1)
         if not once:
-            whole = grpo_module.replay
-
-            def apart(editor: FlowEditor, rollout: Rollout, *rest: object) -> object:
-                return whole(editor, replace(rollout, chance=replace(rollout.chance, shared_start=False)), *rest)  # type: ignore[arg-type]
-
             monkeypatch.setattr(grpo_module, "replay", apart)
         trainer.update(questions(2), pictures(2), redness, 0)
         ends.append(weights(trainer))
