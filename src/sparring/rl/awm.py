@@ -19,8 +19,9 @@ def matching_logp(v: Tensor, u: Tensor, sigma_B: Tensor, power: float) -> Tensor
     The generalised Huber weight of the published code, whose power is 0.25: the smaller the power, the less a sample counts that is far from its
     target anyway. power 1 is sigma times the plain error. v, u: [B, ...]; sigma_B: [B].
     """
+    tiny: float = TINY**power
     error_B: Tensor = ((v.float() - u.float()) ** 2).flatten(1).mean(1) + TINY
-    return -sigma_B / power * (error_B.pow(power) - TINY**power)
+    return -sigma_B / power * (error_B.pow(power) - tiny)
 
 
 def awm_loss(
