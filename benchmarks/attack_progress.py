@@ -36,7 +36,6 @@ from sparring.recipes.load import load_recipe
 from sparring.report.charts import ticks
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game, pictures_of
-from sparring.selfplay.heldout import auditor
 from sparring.selfplay.loop import open_game
 from sparring.selfplay.phases import pair
 from sparring.selfplay.progress import Screen
@@ -95,10 +94,11 @@ class Examiner:
             batch=settings.micro_batch,
         )
         gates = [gate for (gate,) in self.opponent.judge.gate(questions, self.images, [[edit] for edit in edits])]
-        audit, accepted = auditor(game), [i for i, gate in enumerate(gates) if gate.accepted]
+        accepted = [i for i, gate in enumerate(gates) if gate.accepted]
+        words = dict(zip(accepted, game.auditor.audit([questions[i] for i in accepted], [edits[i] for i in accepted]), strict=True))
         verdicts = tuple(
-            Verdict(q.id, g.integrity, g.intact, g.duplicate, 0.0, 0.0, label_valid=audit(q, edit) if g.accepted else None)
-            for q, g, edit in zip(questions, gates, edits, strict=True)
+            Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(i))
+            for i, (question, gate) in enumerate(zip(questions, gates, strict=True))
         )
         answers = dict(zip(accepted, self._ask(accepted, [edits[i] for i in accepted]), strict=True)) if accepted else {}
         right = {
