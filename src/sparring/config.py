@@ -47,6 +47,18 @@ class WindowSettings(Settings):
     size: int | None = Field(2, ge=1, description="steps in the window; null: every step but the last")
     first: int = Field(0, ge=0, description="earliest step at which the window may begin")
     last: int | None = Field(None, description="the window ends before this step; null: before the last step")
+    move: Literal["random", "fixed", "slide"] = Field(
+        "random",
+        description="random: drawn anew for every update; fixed: at `first`; slide: from `first` towards the end over a round's updates (MixGRPO)",
+    )
+    every: int = Field(1, ge=1, description="slide: updates after which the window moves on")
+    stride: int = Field(1, ge=1, description="slide: steps by which it moves")
+    wrap: bool = Field(False, description="slide: begin again at `first` after the last place, instead of staying there")
+    shared_start: bool = Field(
+        False,
+        description="the edits of a group begin from one noise and part in the window's first step (Flow-GRPO-Fast), so that all before is computed "
+        "once a group; they then differ by the window's noise alone",
+    )
 
 
 class AttackerSettings(Settings):
@@ -58,7 +70,7 @@ class AttackerSettings(Settings):
         "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}",
         description="the editing instruction; {question} is replaced",
     )
-    algorithm: Literal["flow_grpo", "diffusion_nft"] = Field("flow_grpo", description="how the editor learns from rewards")
+    algorithm: Literal["flow_grpo", "diffusion_nft", "awm"] = Field("flow_grpo", description="how the editor learns from rewards")
     steps: int = Field(30, ge=0, description="updates in one round")
     questions_per_step: int = Field(8, ge=1, description="groups in one update")
     group_size: int = Field(16, ge=2, description="edits of the same image with the same instruction")
@@ -95,19 +107,40 @@ class AttackerSettings(Settings):
         1, ge=1, description="optimiser steps in one update, each on its own share of the edits; 1 is strictly on-policy"
     )
     lora: LoraSettings | None = Field(default_factory=lambda: LoraSettings(), description="null trains all weights of the transformer")
-    noise_level: float = Field(0.7, ge=0, description="a of the SDE step (Flow-GRPO)")
-    sampler: Literal["sde", "cps"] = Field("sde", description="stochastic step: Flow-GRPO's SDE, or coefficient-preserving (CPS)")
+    noise_level: float = Field(0.7, ge=0, description="how much noise a stochastic step brings (Flow-GRPO)")
+    sampler: Literal["sde", "constant", "cps"] = Field(
+        "sde",
+        description="stochastic step (Flow-GRPO): its own SDE with a diffusion of noise_level x sqrt(sigma / (1 - sigma)), the SDE with a diffusion "
+        "of noise_level everywhere (DanceGRPO), or coefficient-preserving (CPS)",
+    )
     window: WindowSettings = Field(default_factory=lambda: WindowSettings())
+    state_dtype: DType = Field(
+        "float32", description="number type in which a roll-out keeps the states around the window's steps; bfloat16 halves their memory"
+    )
     clip_range: float = Field(1e-4, gt=0, description="symmetric clip of the ratio (Flow-GRPO)")
+    grpo_guard: bool = Field(
+        False,
+        description="GRPO-Guard: normalise the ratio, so that it is 1 on average at every noise level, and weigh steps of unequal length alike; "
+        "goes with a smaller clip_range (2e-6 is usual)",
+    )
     advantage_clip: float = Field(5.0, gt=0)
     std_over: Literal["group", "batch"] = "group"
     kl_weight: float = Field(
-        0.0, ge=0, description="weight of the KL term to the editor without LoRA (DiffusionNFT: of the squared distance of the velocities)"
+        0.0,
+        ge=0,
+        description="weight of the KL term to the editor without LoRA (DiffusionNFT, AWM: of the squared distance of the velocities)",
     )
     nft_beta: float = Field(0.1, gt=0, description="b of DiffusionNFT: how far the implicit positive and negative policies lie apart")
-    nft_timesteps: int = Field(2, ge=1, description="noise levels drawn per final image in one DiffusionNFT update")
-    nft_ema_slope: float = Field(0.001, ge=0, description="old policy's EMA decay grows by this per update")
-    nft_ema_max: float = Field(0.5, ge=0, le=1, description="upper bound of that decay")
+    awm_power: float = Field(
+        0.25, gt=0, le=1, description="power of AWM's generalised Huber weight of the matching error; 1 is the plain error"
+    )
+    awm_clip_range: float = Field(1.0, gt=0, description="symmetric clip of AWM's ratio to the old policy")
+    awm_old_weight: float = Field(5.0, ge=0, description="weight of the squared distance to the old policy's velocity, AWM's trust region")
+    forward_timesteps: int = Field(2, ge=1, description="noise levels drawn per final image in one update (DiffusionNFT, AWM)")
+    old_ema_slope: float = Field(
+        0.001, ge=0, description="the EMA decay of the old policy, which makes the samples, grows by this per update (DiffusionNFT, AWM)"
+    )
+    old_ema_max: float = Field(0.5, ge=0, le=1, description="upper bound of that decay; 0 makes the samples with the present weights")
 
 
 class DefenderSettings(Settings):

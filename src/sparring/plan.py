@@ -3,7 +3,7 @@
 Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every player's weights stay resident (with `attacker.offload`, of the
 editor's text encoders and VAE only what is there at once), and the player that trains adds
 
-    LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT keeps two more copies (8 bytes)
+    LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT and AWM keep two more copies (8 bytes)
     all weights:  3 x the size of the weights in their dtype: gradient and Adam's two moments
 
 plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker trains,
@@ -207,7 +207,7 @@ def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
         # In turns; whichever is the smaller is at rest.
         resident -= min(texts, attacker.parts.get("vae", 0)) * BYTES[attacker.dtype]
     if recipe.attacker.lora:
-        copies = 2 if recipe.attacker.algorithm == "diffusion_nft" else 0
+        copies = 0 if recipe.attacker.algorithm == "flow_grpo" else 2
         attacker_state = float((attacker.lora or 0) * (16 + 4 * copies))
     else:
         attacker_state = 3.0 * attacker.parts.get("transformer", 0) * BYTES[attacker.dtype]

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from small_checkpoints import tiny_flux2_klein
-from sparring.attackers.rollout import Chance, by_size, deterministic_edits, replay_logp, roll_out, sample_seed, to_pictures
+from sparring.attackers.rollout import Chance, by_size, deterministic_edits, replay, roll_out, sample_seed, to_pictures
 from sparring.models.editors import FlowEditor, load_editor
+from sparring.rl import flow
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_edits_are_those_of_the_official_pipeline(editor: FlowEditor) -> None:
     assert furthest(ours, theirs) <= 1
 
 
-@pytest.mark.parametrize("sampler", ["sde", "cps"])
+@pytest.mark.parametrize("sampler", ["sde", "constant", "cps"])
 def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sampler: str) -> None:
     conditions = editor.encode([picture(64, 64, 0), picture(64, 64, 1)], ["a", "b"])
     rows, seeds = torch.tensor([0, 0, 1, 1]), [1, 2, 3, 4]
@@ -63,14 +64,14 @@ def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sam
     assert len(made.edits) == 4
     assert all(state.dtype == torch.float32 for state in [*made.states, made.old_logp_WB])
     for place in range(2):
-        logp, mean, std = replay_logp(editor, made, place, torch.tensor([3, 0]))
+        log_ratio, mean, std = replay(editor, made, place, torch.tensor([3, 0]))
         fresh = (made.states[place + 1][[3, 0]] - mean) / std
         assert fresh.std().item() == pytest.approx(1, abs=0.08)
         start = editor.noise(conditions, [seeds[3], seeds[0]])
         assert (fresh[0] - fresh[1]).abs().max() > 0.5  # every row draws its own noise, and not its starting noise again
         assert (fresh.flatten(1).sort().values - start.flatten(1).sort().values).abs().max() > 0.1
-        assert logp.requires_grad
-        torch.testing.assert_close(torch.exp(logp - made.old_logp_WB[place, [3, 0]]), torch.ones(2), atol=1e-4, rtol=0)
+        assert log_ratio.requires_grad
+        torch.testing.assert_close(torch.exp(log_ratio), torch.ones(2), atol=1e-4, rtol=0)
     again = roll_out(editor, conditions, rows[1:2], seeds[1:2], steps=5, chance=chance)
     torch.testing.assert_close(again.final_BTC[0], made.final_BTC[1], atol=1e-4, rtol=1e-4)
     ode = roll_out(editor, conditions, rows, seeds, steps=5)
@@ -79,6 +80,49 @@ def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sam
     )
     assert ode.states == []
     assert (ode.final_BTC - made.final_BTC).abs().max() > 1e-2
+
+
+def test_a_shared_start_is_one_noise_and_one_path_up_to_the_window(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+    conditions = editor.encode([picture(64, 64, 0), picture(64, 64, 1)], ["a", "b"])
+    rows, seeds, calls = torch.tensor([0, 0, 0, 1, 1, 1]), list(range(6)), []
+    original = editor.velocity
+
+    def counting(latents: torch.Tensor, *rest: object) -> torch.Tensor:
+        calls.append(len(latents))
+        return original(latents, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(editor, "velocity", counting)
+    chance = Chance(range(2, 3), "cps", 0.7, shared_start=True)
+    made = roll_out(editor, conditions, rows, seeds, steps=4, chance=chance, batch=4)
+    assert calls == [2, 2, 2, 4, 2]  # two steps and the window's velocity of one row a question, then the last step of all rows
+    before, after = made.states
+    for group in (slice(0, 3), slice(3, 6)):
+        assert (before[group] == before[group][:1]).all()
+        assert (after[group][0] - after[group][1]).abs().max() > 0.1
+    assert (before[0] - before[3]).abs().max() > 0.1
+    calls.clear()
+    log_ratio, mean, _ = replay(editor, made, 0, torch.tensor([5, 0, 4, 1]))
+    assert calls == [2]
+    assert log_ratio.abs().max() < 1e-5
+    torch.testing.assert_close(mean[[0, 1]], mean[[2, 3]])
+    alone = roll_out(editor, conditions, torch.tensor([0, 1]), [0, 3], steps=4, chance=Chance(range(2, 3), "cps", 0.7))
+    torch.testing.assert_close(before[[0, 3]], alone.states[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after[[0, 3]], alone.states[1], atol=1e-5, rtol=1e-5)
+
+
+def test_states_kept_in_bfloat16_are_the_ones_that_the_roll_out_went_on_from(editor: FlowEditor) -> None:
+    conditions = editor.encode([picture(64, 64, 0)], ["a"])
+    rows, seeds = torch.tensor([0, 0]), [1, 2]
+    chance = Chance(range(1, 3), "sde", 0.7, state_dtype=torch.bfloat16)
+    made = roll_out(editor, conditions, rows, seeds, steps=3 + 1, chance=chance)
+    assert {state.dtype for state in made.states} == {torch.bfloat16}
+    for place in range(2):
+        log_ratio, _, _ = replay(editor, made, place, torch.tensor([0, 1]))
+        assert log_ratio.abs().max() < 1e-5
+    last = made.states[-1].float()
+    with torch.no_grad():
+        end = flow.ode_step(last, editor.velocity(last, made.sigmas[3], conditions.select(rows)), made.sigmas[3], made.sigmas[4])
+    torch.testing.assert_close(end, made.final_BTC)
 
 
 def test_pictures_are_rounded_not_cut() -> None:

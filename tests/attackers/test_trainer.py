@@ -1,10 +1,11 @@
-"""The Attacker's trainer: exact replay, resume, grouping, and that both algorithms learn."""
+"""The Attacker's trainer: exact replay, resume, grouping, and that every algorithm learns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from small_checkpoints import tiny_flux2_klein
+from sparring.attackers import forward as forward_module
+from sparring.attackers import grpo as grpo_module
 from sparring.attackers import trainer as trainer_module
-from sparring.attackers.rollout import roll_out
+from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, LoraSettings, WindowSettings
 from sparring.data.errors import RunError, TrainingError
@@ -102,39 +105,84 @@ def nearness(edits: list[list[Image.Image]]) -> Tensor:
     return torch.tensor([[-float(((np.asarray(edit)[0, :, 0] / 255 - GOAL) ** 2).sum()) for edit in group] for group in edits])
 
 
+def reward_of_ode_edits(editor: TwoPixels) -> float:
+    """The mean reward of deterministic edits: what was learned, without the noise that taught it."""
+    conditions = editor.encode(pictures(1), ["x"])
+    made = roll_out(editor, conditions, torch.zeros(128, dtype=torch.long), list(range(128)), steps=6)  # type: ignore[arg-type]
+    return nearness([made.edits]).mean().item()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {"algorithm": "flow_grpo", "sampler": "sde", "learning_rate": 0.05},
-        {"algorithm": "flow_grpo", "sampler": "cps", "learning_rate": 0.05},
-        {"algorithm": "flow_grpo", "sampler": "sde", "learning_rate": 0.03, "optimizer_steps": 2, "clip_range": 0.1, "std_over": "batch"},
-        {"algorithm": "diffusion_nft", "learning_rate": 0.05},
-        {"algorithm": "diffusion_nft", "learning_rate": 0.03, "optimizer_steps": 2, "nft_ema_slope": 0.05},
+        {"window": WindowSettings(size=None)},
+        {"window": WindowSettings(size=2)},
+        {"window": WindowSettings(size=2, shared_start=True)},
+        {"window": WindowSettings(size=1, move="slide", every=5, wrap=True)},
+        {"sampler": "constant"},
+        {"sampler": "cps"},
+        {"sampler": "sde", "grpo_guard": True, "clip_range": 1e-3},
+        {"sampler": "cps", "grpo_guard": True, "clip_range": 1e-3},
+        {"optimizer_steps": 2, "clip_range": 0.1, "std_over": "batch", "learning_rate": 0.03},
+        {"algorithm": "diffusion_nft"},
+        {"algorithm": "diffusion_nft", "optimizer_steps": 2, "old_ema_slope": 0.05},
+        {"algorithm": "awm"},
+        {"algorithm": "awm", "optimizer_steps": 2, "old_ema_slope": 0.01, "awm_old_weight": 1.0, "awm_power": 1.0},
     ],
+    ids=str,
 )
-def test_each_algorithm_comes_near_the_optimum_of_a_two_pixel_world(changes: dict[str, object]) -> None:
-    editor = TwoPixels()
-    chosen = settings(lora=None, group_size=16, rollout_steps=6, micro_batch=256, noise_level=0.7, **changes)
-    trainer = AttackerTrainer(editor, chosen, seed=0)  # type: ignore[arg-type]
+def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_world(changes: dict[str, object]) -> None:
+    """Of what there is to gain over the start, with the reward of the best centre as the optimum."""
+    editor, best = TwoPixels(), TwoPixels()
+    best.centre.data = torch.tensor(2 * GOAL - 1, dtype=torch.float32)
+    start, optimum = reward_of_ode_edits(editor), reward_of_ode_edits(best)
+    fixed = {"lora": None, "group_size": 16, "rollout_steps": 6, "micro_batch": 256, "learning_rate": 0.05, "learning_rate_end": 0.1}
+    trainer = AttackerTrainer(editor, settings(**{**fixed, "steps": 60, **changes}), seed=0)  # type: ignore[arg-type]
     asked, images = questions(4), pictures(4)
-    rewards = [trainer.update(asked, images, nearness, step)["reward_mean"] for step in range(100)]
-    conditions = editor.encode(images[:1], ["x"])
-    made = roll_out(editor, conditions, torch.zeros(64, dtype=torch.long), list(range(64)), steps=6)  # type: ignore[arg-type]
-    reached = nearness([made.edits]).mean().item()
-    best = -2 * (SPREAD / 2) ** 2
-    assert rewards[0] < -0.2
-    assert reached > best - 0.03, (rewards[0], reached, editor.centre)
+    for step in range(60):
+        trainer.update(asked, images, nearness, step)
+    assert optimum - start > 0.2
+    assert (reward_of_ode_edits(editor) - start) / (optimum - start) > 0.98, editor.centre
 
 
-@pytest.mark.parametrize("sampler", ["sde", "cps"])
-def test_the_ratio_is_one_before_the_first_update(editor: FlowEditor, sampler: str) -> None:
-    trainer = AttackerTrainer(editor, settings(sampler=sampler, micro_batch=5, clip_range=1e-4), seed=1)
+@pytest.mark.parametrize(
+    ("weights_in", "changes"),
+    [
+        ("float32", {"sampler": "sde"}),
+        ("float32", {"sampler": "constant", "state_dtype": "bfloat16"}),
+        ("float32", {"sampler": "cps", "state_dtype": "bfloat16", "window": WindowSettings(size=2, shared_start=True)}),
+        ("float32", {"sampler": "sde", "state_dtype": "bfloat16", "grpo_guard": True}),
+        ("bfloat16", {"sampler": "sde"}),
+        ("bfloat16", {"sampler": "cps", "state_dtype": "bfloat16", "grpo_guard": True}),
+    ],
+    ids=str,
+)
+def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str, changes: dict[str, object]) -> None:
+    editor = load_editor(folder, dtype=weights_in)
+    trainer = AttackerTrainer(editor, settings(micro_batch=5, clip_range=1e-4, **changes), seed=1)
     asked, images = questions(3), pictures(3)
     for step in range(2):  # the second time with weights that have moved
         metrics = trainer.update(asked, images, redness, step)
         assert abs(metrics["ratio_first"] - 1) < 1e-4
         assert metrics["clip_fraction"] == 0
         assert metrics["grad_norm"] > 0
+
+
+def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window's first velocity once a group, or once an edit: the weights come to the same."""
+    ends, whole = [], grpo_module.replay
+
+    def apart(editor: FlowEditor, rollout: Rollout, *rest: object) -> object:
+        return whole(editor, replace(rollout, chance=replace(rollout.chance, shared_start=False)), *rest)  # type: ignore[arg-type]
+
+    for once in (True, False):
+        trainer = AttackerTrainer(load_editor(folder), settings(window=WindowSettings(size=2, shared_start=True), micro_batch=8), seed=1)
+        if not once:
+            monkeypatch.setattr(grpo_module, "replay", apart)
+        trainer.update(questions(2), pictures(2), redness, 0)
+        ends.append(weights(trainer))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], atol=1e-5, rtol=0)
 
 
 def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(editor: FlowEditor) -> None:
@@ -149,7 +197,8 @@ def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"algorithm": "flow_grpo"}, {"algorithm": "diffusion_nft", "nft_ema_slope": 0.2}, {"lora": None, "kl_weight": 0.1}]
+    "changes",
+    [{"window": WindowSettings(size=1, move="slide")}, {"algorithm": "awm", "old_ema_slope": 0.2}, {"lora": None, "kl_weight": 0.1}],
 )
 def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     asked, images = questions(2), pictures(2)
@@ -210,7 +259,7 @@ def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor
     assert difference.max() <= 1  # the third question's edits do not depend on its neighbours
 
 
-@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft", "awm"])
 def test_groups_without_signal_are_counted_and_change_nothing(editor: FlowEditor, algorithm: str) -> None:
     trainer = AttackerTrainer(editor, settings(algorithm=algorithm), seed=3)
     before = weights(trainer)
@@ -249,7 +298,7 @@ def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
 
 
 def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", nft_ema_slope=1.0, nft_ema_max=0.5), seed=6)
+    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5), seed=6)
     used: list[dict[str, Tensor]] = []
 
     def spying(*args: object, **kwargs: object) -> object:
@@ -271,9 +320,9 @@ def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch
 
 
 def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", nft_ema_slope=1.0, nft_ema_max=0.5, micro_batch=8), seed=6)
+    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5, micro_batch=8), seed=6)
     gaps: list[float] = []
-    original = trainer_module.nft.nft_loss
+    original = forward_module.nft.nft_loss
 
     def spying(v: Tensor, v_old: Tensor, *rest: Tensor) -> object:
         assert v.requires_grad
@@ -281,7 +330,7 @@ def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkey
         gaps.append((v - v_old).abs().max().item())
         return original(v, v_old, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer_module.nft, "nft_loss", spying)
+    monkeypatch.setattr(forward_module.nft, "nft_loss", spying)
     for step in range(3):  # after step 0 the old policy is the present one, after step 1 it lies half-way behind
         trainer.update(questions(2), pictures(2), redness, step)
     assert max(gaps[:4]) < 1e-5
@@ -331,7 +380,7 @@ def test_settings_that_cannot_train_fail_at_once(editor: FlowEditor) -> None:
         AttackerTrainer(editor, settings(lora=None), seed=0)
 
 
-@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft", "awm"])
 def test_the_rate_falls_to_its_end(editor: FlowEditor, algorithm: str) -> None:
     """With nothing left of the rate, the last update changes no weight; the one before does."""
     trainer = AttackerTrainer(editor, settings(algorithm=algorithm, steps=3, learning_rate_end=0.0), seed=1)

@@ -25,19 +25,32 @@ from sparring.rl.seeds import derive_seed
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """Where and how a roll-out is stochastic. An empty window is the ODE."""
+    """Where and how a roll-out is stochastic, and what it keeps. An empty window is the ODE.
+
+    shared_start: the rows of one conditions row begin from one noise, that of the first of them, and part in the window's first step. They share
+    the steps before it and the velocity in it, so that roll-out and replay compute these once a group.
+    state_dtype: number type in which the states around the window's steps are kept. A state is rounded in the roll-out itself, before its
+    log-probability is taken, so that the replay sees the same numbers. keep_means: keep the steps' means too, for GRPO-Guard.
+    """
 
     window: range = range(0)
     sampler: flow.Sampler = "sde"
     noise_level: float = 0.0
+    shared_start: bool = False
+    state_dtype: torch.dtype = torch.float32
+    keep_means: bool = False
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """x as it will be read back: float32 again, after a round trip through `state_dtype`."""
+        return x.to(self.state_dtype).float()
 
 
 @dataclass(slots=True)
 class Rollout:
     """Edits of P questions of one picture size. Row b belongs to `conditions` row `rows_B[b]` and began from the noise of `seeds[b]`.
 
-    final_BTC: the clean latents that were decoded. states: the W + 1 states x_BTC around the window's steps, float32;
-    old_logp_WB: log-probabilities of those steps.
+    final_BTC: the clean latents that were decoded. states: the W + 1 states x_BTC around the window's steps, in the chance's `state_dtype`;
+    old_logp_WB: log-probabilities of those steps; means: their W means, float32, where they are kept.
     """
 
     conditions: Conditions
@@ -49,6 +62,7 @@ class Rollout:
     edits: list[Image]
     states: list[Tensor]
     old_logp_WB: Tensor
+    means: list[Tensor]
 
 
 @torch.no_grad()
@@ -64,45 +78,91 @@ def roll_out(
 ) -> Rollout:
     """Edit: row b starts from the noise of `seeds[b]` under conditions row `rows_B[b]`, `batch` rows at a time.
 
-    A row depends on its own seed and conditions alone, not on its neighbours.
+    A row depends on its own seed and conditions alone, not on its neighbours; with a shared start, on the first seed of its group too.
     """
     sigmas = editor.sigmas(steps, conditions).tolist()
+    window = chance.window
+    trunk = _shared_start(editor, conditions, rows_B, seeds, sigmas, chance, batch) if chance.shared_start and window else None
+    begin = window.start if trunk else 0
     finals, edits = [], []
-    states: list[list[Tensor]] = [[] for _ in range(len(chance.window) + 1 if chance.window else 0)]
-    logps: list[list[Tensor]] = [[] for _ in chance.window]
+    states: list[list[Tensor]] = [[] for _ in range(len(window) + 1 if window else 0)]
+    logps: list[list[Tensor]] = [[] for _ in window]
+    means: list[list[Tensor]] = [[] for _ in window]
     for start in range(0, len(rows_B), batch):
-        part = conditions.select(rows_B[start : start + batch])
+        part_rows = rows_B[start : start + batch]
+        part = conditions.select(part_rows)
         part_seeds = seeds[start : start + batch]
         generators = [torch.Generator("cpu").manual_seed(derive_seed(seed, "steps")) for seed in part_seeds]
-        x_BTC = editor.noise(part, part_seeds)
-        for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            v_BTC = editor.velocity(x_BTC, sigma, part)
-            if step not in chance.window:
+        x_BTC = trunk[0][part_rows] if trunk else editor.noise(part, part_seeds)
+        for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[begin:]), begin):
+            if window and step == window.start:
+                x_BTC = chance.rounded(x_BTC)
+                states[0].append(x_BTC.to(chance.state_dtype))
+            v_BTC = trunk[1][part_rows] if trunk and step == begin else editor.velocity(x_BTC, sigma, part)
+            if step not in window:
                 x_BTC = flow.ode_step(x_BTC, v_BTC, sigma, sigma_next)
                 continue
-            place = step - chance.window.start
-            if place == 0:
-                states[0].append(x_BTC)
+            place = step - window.start
             mean_BTC, std = flow.step_moments(chance.sampler, x_BTC, v_BTC, sigma, sigma_next, chance.noise_level)
             fresh_BTC = torch.stack([torch.randn(x_BTC.shape[1:], generator=generator) for generator in generators])
-            x_BTC = mean_BTC + std * fresh_BTC.to(mean_BTC)
-            states[place + 1].append(x_BTC)
+            x_BTC = chance.rounded(mean_BTC + std * fresh_BTC.to(mean_BTC))
+            states[place + 1].append(x_BTC.to(chance.state_dtype))
             logps[place].append(flow.log_probability(chance.sampler, x_BTC, mean_BTC, std))
+            if chance.keep_means:
+                means[place].append(mean_BTC)
         finals.append(x_BTC)
         edits += to_pictures(editor.decode(x_BTC, part))
     old_logp_WB = torch.stack([torch.cat(parts) for parts in logps]) if logps else torch.zeros(0, len(rows_B))
-    joined = [torch.cat(parts) for parts in states]
-    return Rollout(conditions, rows_B, list(seeds), sigmas, chance, torch.cat(finals), edits, joined, old_logp_WB)
+    return Rollout(
+        conditions=conditions,
+        rows_B=rows_B,
+        seeds=list(seeds),
+        sigmas=sigmas,
+        chance=chance,
+        final_BTC=torch.cat(finals),
+        edits=edits,
+        states=[torch.cat(parts) for parts in states],
+        old_logp_WB=old_logp_WB,
+        means=[torch.cat(parts) for parts in means if parts],
+    )
 
 
-def replay_logp(editor: FlowEditor, rollout: Rollout, place: int, rows: Tensor) -> tuple[Tensor, Tensor, float]:
-    """(logp, mean, std) of the window's step number `place` for some rows, from the present weights. Differentiable."""
-    step = rollout.chance.window[place]
+def _shared_start(
+    editor: FlowEditor, conditions: Conditions, rows_B: Tensor, seeds: Sequence[int], sigmas: Sequence[float], chance: Chance, batch: int
+) -> tuple[Tensor, Tensor]:
+    """(x_PTC, v_PTC): state and velocity of every conditions row where the window begins, from the noise of the first row that belongs to it."""
+    firsts = [seeds[int((rows_B == row).nonzero()[0])] for row in range(conditions.batch)]
+    before = sigmas[: chance.window.start + 1]
+    states, velocities = [], []
+    for start in range(0, conditions.batch, batch):
+        part = conditions.select(slice(start, start + batch))
+        x_PTC = editor.noise(part, firsts[start : start + batch])
+        for sigma, sigma_next in pairwise(before):
+            x_PTC = flow.ode_step(x_PTC, editor.velocity(x_PTC, sigma, part), sigma, sigma_next)
+        states.append(chance.rounded(x_PTC))
+        velocities.append(editor.velocity(states[-1], before[-1], part))
+    return torch.cat(states), torch.cat(velocities)
+
+
+def replay(editor: FlowEditor, rollout: Rollout, place: int, rows: Tensor) -> tuple[Tensor, Tensor, float]:
+    """(log_ratio, mean, std) of the window's step number `place` for some rows, from the present weights. Differentiable.
+
+    log_ratio_B: of the present policy to the one that made the roll-out; GRPO-Guard's normalised one where the means were kept.
+    """
+    chance, step = rollout.chance, rollout.chance.window[place]
     sigma, sigma_next = rollout.sigmas[step], rollout.sigmas[step + 1]
-    before, after = rollout.states[place][rows], rollout.states[place + 1][rows]
-    v = editor.velocity(before, sigma, rollout.conditions.select(rollout.rows_B[rows]))
-    mean, std = flow.step_moments(rollout.chance.sampler, before, v, sigma, sigma_next, rollout.chance.noise_level)
-    return flow.log_probability(rollout.chance.sampler, after, mean, std), mean, std
+    before, after = rollout.states[place][rows].float(), rollout.states[place + 1][rows].float()
+    owners = rollout.rows_B[rows]
+    if chance.shared_start and place == 0:
+        groups, group_of = owners.unique(return_inverse=True)
+        first = [int((group_of == group).nonzero()[0]) for group in range(len(groups))]
+        v = editor.velocity(before[first], sigma, rollout.conditions.select(groups))[group_of]
+    else:
+        v = editor.velocity(before, sigma, rollout.conditions.select(owners))
+    mean, std = flow.step_moments(chance.sampler, before, v, sigma, sigma_next, chance.noise_level)
+    if rollout.means:
+        return flow.guarded_log_ratio(after, mean, rollout.means[place][rows], std), mean, std
+    return flow.log_probability(chance.sampler, after, mean, std) - rollout.old_logp_WB[place, rows], mean, std
 
 
 def deterministic_edits(

@@ -60,5 +60,5 @@ def player(name: str) -> str:
 
 def algorithm(name: str | None) -> str:
     """The written name of a training algorithm."""
-    known = {"flow_grpo": "Flow-GRPO", "diffusion_nft": "DiffusionNFT", "dapo": "DAPO"}
+    known = {"flow_grpo": "Flow-GRPO", "diffusion_nft": "DiffusionNFT", "awm": "AWM", "dapo": "DAPO"}
     return UNKNOWN if name is None else known.get(name, name)
