@@ -35,7 +35,7 @@ def test_an_editor_of_any_family_learns_by_either_algorithm(family: str, algorit
             "learning_rate": 1e-2,
             "lora": {"rank": 2, "alpha": 4},
             "window": {"size": 1},
-            "nft_timesteps": 1,
+            "forward_timesteps": 1,
         }
     )
     trainer = AttackerTrainer(editor, settings, seed=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from small_checkpoints import picture
-from sparring.attackers.rollout import Chance, replay_logp, roll_out
+from sparring.attackers.rollout import Chance, replay, roll_out
 from sparring.models.editors import FlowEditor, load_editor
 
 AWAY, HOME = "cpu", "cpu:0"
@@ -96,8 +96,8 @@ def test_the_transformer_makes_room_between_roll_out_and_learning(watched: tuple
     assert watch.moves == watch.there_and_back("transformer")[::-1]
     assert all(parameters[name] is parameter for name, parameter in editor.trainable_parameters().items())
     assert all(torch.equal(values[name], parameter) for name, parameter in parameters.items())
-    logp, _, _ = replay_logp(editor, rollout, 0, torch.arange(2))
-    torch.autograd.backward(logp.sum())
+    log_ratio, _, _ = replay(editor, rollout, 0, torch.arange(2))
+    torch.autograd.backward(log_ratio.sum())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from official_pipelines import official
 from small_checkpoints import TINY_EDITORS, picture
-from sparring.attackers.rollout import Chance, replay_logp, roll_out
+from sparring.attackers.rollout import Chance, replay, roll_out
 from sparring.data.errors import ModelError
 from sparring.models.editors import FlowEditor, load_editor
 
@@ -178,9 +178,9 @@ def test_a_float32_lora_trains_on_frozen_bfloat16_weights(folder: Path, tmp_path
         torch.float32
     }
     for place in range(2):
-        logp, _, _ = replay_logp(editor, rollout, place, torch.arange(2))
-        torch.testing.assert_close(torch.exp(logp - rollout.old_logp_WB[place]), torch.ones(2), atol=1e-4, rtol=0)
-        torch.autograd.backward(logp.sum())
+        log_ratio, _, _ = replay(editor, rollout, place, torch.arange(2))
+        torch.testing.assert_close(torch.exp(log_ratio), torch.ones(2), atol=1e-4, rtol=0)
+        torch.autograd.backward(log_ratio.sum())
     gradients = [p.grad for p in editor.trainable_parameters().values() if p.grad is not None]
     assert {gradient.dtype for gradient in gradients} == {torch.float32}
     assert any(gradient.abs().max() > 0 for gradient in gradients)
