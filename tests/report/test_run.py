@@ -94,8 +94,8 @@ def test_the_made_up_summary_is_what_the_game_writes(made: tuple[FakeRun, Path],
     expected = json.loads((out / "summary.json").read_text())
     recipe = Recipe.model_validate(yaml.safe_load((out / "recipe.yaml").read_text()))
     with closing(Ledger(tmp_path / "run")) as ledger:
-        absent = cast("Any", None)  # neither players nor a screen are needed to sum up
-        found = summarise(Game(recipe, tmp_path / "run", ledger, absent, absent, [], fake.questions))
+        absent = cast("Any", None)  # no players, screen or auditor are needed to sum up
+        found = summarise(Game(recipe, tmp_path / "run", ledger, absent, absent, absent, [], fake.questions))
 
     def fields(value: Any) -> Any:
         if isinstance(value, dict):
