@@ -240,6 +240,27 @@ class EvaluationSettings(Settings):
     batch: int = Field(64, ge=1)
 
 
+class PgdSettings(Settings):
+    """A gradient attack on pixels (`sparring.attackers.rivals.pgd`)."""
+
+    eps: float = Field(8.0, ge=1, le=255, description="budget: the most that a channel of a pixel may change, in grey levels of 255")
+    steps: int = Field(20, ge=1, description="gradient steps")
+    step: float | None = Field(None, gt=0, description="grey levels of one step; null: 2.5 eps / steps")
+    restarts: int = Field(1, ge=1, description="attacks from different starts, of which the best is kept; they are in memory together")
+    random_start: bool = Field(True, description="start at a random place inside the budget instead of at the clean picture")
+    goal: Literal["right", "wrong"] = Field(
+        "right", description="lower the probability of the right answer, or raise that of a wrong option drawn at random"
+    )
+
+
+class PasteSettings(Settings):
+    """Static distractors (`sparring.attackers.rivals.paste`)."""
+
+    mode: Literal["add", "insert"] = Field("add", description="paste onto free space, or beside the picture on a widened canvas")
+    folder: str | None = Field(None, description="folder of RGBA cut-outs, each file named after its object; null: the bundled sprites")
+    size: float = Field(0.3, gt=0, le=1, description="longer side of the cut-out, as a share of the picture's shorter side")
+
+
 class Recipe(Settings):
     """One experiment."""
 

@@ -1,0 +1,61 @@
+"""What every opponent of a Defender can do, trained or not: turn pictures and their questions into edits, from a seed.
+
+Everything that a rival draws follows from (seed, question id), whatever else is edited beside it. An editor's pictures may differ by a grey
+level with the batch that they are made in; all others are the same to the byte.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from PIL.Image import Image
+
+from sparring.data.errors import DataError
+from sparring.data.records import Edit, VisualQuestion
+from sparring.rl.seeds import derive_seed
+
+
+class Rival(ABC):
+    """An opponent. `name` is what its edits are signed with; `keeps_size`: edits have the size of the pictures they were made from."""
+
+    keeps_size: bool = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Edit]:
+        """One edit of every question's clean picture, in the order given; pictures may differ in size. `Edit.instruction` says what was done."""
+        if len(questions) != len(images):
+            raise DataError(f"{len(questions)} questions and {len(images)} pictures: there must be as many")
+        seeds = [own_seed(seed, question) for question in questions]
+        made = self._edit(questions, [image.convert("RGB") for image in images], seeds)
+        return [
+            Edit(question.id, self.name, done, own, picture) for question, own, (picture, done) in zip(questions, seeds, made, strict=True)
+        ]
+
+    @abstractmethod
+    def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]) -> list[tuple[Image, str]]:
+        """(edited picture, what was done) for each RGB picture, from a seed of its own."""
+
+
+class OneByOne(Rival):
+    """A rival that edits every picture by itself."""
+
+    def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]) -> list[tuple[Image, str]]:
+        return [self._edit_one(*each) for each in zip(questions, images, seeds, strict=True)]
+
+    @abstractmethod
+    def _edit_one(self, question: VisualQuestion, image: Image, seed: int) -> tuple[Image, str]:
+        """(edited picture, what was done)."""
+
+
+def own_seed(seed: int, question: VisualQuestion) -> int:
+    """The seed of one edit. It is the one of held-out play, so that an editor makes here the very pictures that a run with that seed judges."""
+    return derive_seed(seed, "evaluation", question.id)
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers of one edit."""
+    return np.random.default_rng(seed)
