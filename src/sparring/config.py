@@ -261,6 +261,23 @@ class PasteSettings(Settings):
     size: float = Field(0.3, gt=0, le=1, description="longer side of the cut-out, as a share of the picture's shorter side")
 
 
+class KindSettings(Settings):
+    """How an edit's kind is told (`sparring.judging.kinds`)."""
+
+    threshold: float = Field(14.0, gt=0, description="grey levels from which a place of the smoothed difference map has changed")
+    smooth: float = Field(0.016, ge=0, description="sigma of that smoothing, as a share of the picture's shorter side")
+    join: float = Field(0.016, ge=0, description="gaps up to twice this share of the shorter side are closed within a changed region")
+    smallest: float = Field(0.006, gt=0, lt=1, description="changed regions of less than this share of the picture are left out")
+    stands_out: float = Field(
+        1.5, ge=1, description="how much more an unnamed change must differ from its surroundings on one side than on the other to count"
+    )
+    object_prompt: str = Field(
+        'What object is in the middle of this picture? Answer with its colour and its name, or with "nothing" if there is only background.',
+        description="asked of a judge model beside a cut-out of every changed region, before and after",
+    )
+    margin: float = Field(0.25, ge=0, description="share of a region's size that is cut out around it for the judge model")
+
+
 class Recipe(Settings):
     """One experiment."""
 

@@ -193,6 +193,16 @@ def locate(picture: NDArray[Any], name: str, box: Box) -> Fit | None:
     return max(fits, key=_by_nats, default=None)
 
 
+def identify(picture: NDArray[Any], center: tuple[float, float]) -> Fit | None:
+    """The thing of any name whose middle is near a point of a picture, or None when none is: quicker than reading the whole picture."""
+    pixels = np.asarray(picture, dtype=np.float32)
+    for shift in (0, 1):
+        fits = [fit for fit in (_fit(pixels, guess) for guess in screen(pixels, tuple(NAMES), 3, shift, center)) if fit.likely]
+        if fits:
+            return max(fits, key=_by_nats)
+    return None
+
+
 def rival(pixels: Array, fit: Fit, names: tuple[str, ...]) -> Fit | None:
     """The sprite of another name than these that explains the place of a fit better, if there is one."""
     if fit.plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_the_more_severe_the_less_similar(kind: str, size: tuple[int, int]) -> N
         np.mean([ssim(p, corrupt(p, kind, severity, np.random.default_rng([i, j]))) for i, p in enumerate(pictures) for j in range(2)])
         for severity in range(1, 6)
     ]
-    assert all(before > after for before, after in zip(similar, similar[1:], strict=False)), similar
+    assert all(before > after for before, after in pairwise(similar)), similar
     assert similar[0] < 0.99
 
 
