@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-
 import sparring
 from sparring.attackers.rollout import to_pictures
 from sparring.evaluation.statistics import wilson
