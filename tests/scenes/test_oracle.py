@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from sparring.scenes.filters import screen
-from sparring.scenes.oracle import count_objects, find, locate, read_objects, rival
+from sparring.scenes.oracle import count_objects, find, identify, locate, read_objects, rival
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, Thing, background, place, random_color, render, sample_scene
 
@@ -170,3 +170,13 @@ def test_names_left_out_are_as_if_they_were_not_asked_for() -> None:
         left_out = screen(pixels, tuple(NAMES), 3, 0, thing.center, 0.75 * thing.size, without=(thing.name,))
         assert left_out == screen(pixels, others, 3, 0, thing.center, 0.75 * thing.size)
         assert all(guess.name != thing.name for guess in left_out)
+
+
+def test_identify_names_what_is_near_a_point_and_nothing_elsewhere() -> None:
+    scene = sample_scene(np.random.default_rng(5))
+    picture = render(scene)
+    for thing in scene.things:
+        fit = identify(picture, thing.center)
+        assert fit is not None
+        assert (fit.thing.name, fit.thing.color) == (thing.name, thing.color)
+    assert identify(render(Scene(scene.background, ())), scene.things[0].center) is None
