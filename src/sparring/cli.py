@@ -174,7 +174,8 @@ def _show_plan(settings: Recipe) -> None:
     out_console.print("\n[bold]Models[/bold]")
     for model in found.models:
         lora = f", LoRA {_amount(model.lora)}" if model.lora is not None else ""
-        out_console.print(f"{model.player}: {escape(model.name)}\n  {model.where}; {model.dtype}; {_size(model)}{lora}")
+        size = "" if model.where == "behind an endpoint" else f"; {model.dtype}; {_size(model)}{lora}"
+        out_console.print(f"{model.player}: {escape(model.name)}\n  {model.where}{size}")
     out_console.print("\n[bold]Memory[/bold] (weights and optimiser; activations come on top and grow with micro_batch)")
     for turn, amount in found.memory.items():
         out_console.print(f"{turn}: {amount / 1e9:.1f} GB")

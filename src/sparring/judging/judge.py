@@ -26,7 +26,7 @@ from sparring.defenders.prompts import render_prompt
 from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
 from sparring.judging.integrity import local_ssim
 from sparring.judging.validity import DuplicateCheck
-from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.base import VLM
 
 PIXELS_AT_ONCE = 2**25  # of edited pictures in one call of local SSIM: bounds memory for large pictures
 
@@ -56,7 +56,7 @@ class AttackJudge:
     """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights have changed."""
 
     def __init__(
-        self, defender: LocalVLM, duplicates: DuplicateCheck | None, settings: JudgeSettings, defender_settings: DefenderSettings
+        self, defender: VLM, duplicates: DuplicateCheck | None, settings: JudgeSettings, defender_settings: DefenderSettings
     ) -> None:
         self.defender = defender
         self.duplicates = duplicates

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparring.config import AttackerSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.data.errors import ModelError
+from sparring.models.vlms.address import is_endpoint, parse_address
 
 
 def problems_between_fields(recipe: Recipe) -> Iterator[str]:
@@ -19,6 +21,12 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
     yield from _judge(recipe.judge)
     if recipe.judge.model is not None and recipe.judge.model == recipe.defender.model:
         yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
+    for field, model in (("defender.model", recipe.defender.model), ("judge.model", recipe.judge.model)):
+        if model is not None and is_endpoint(model):
+            try:
+                parse_address(model)
+            except ModelError as error:
+                yield f"{field}: {error}"
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         if call is not None and not (call.call.count(":") == 1 and all(call.call.split(":"))):
             yield f'{field}.call: must be "package.module:function", not "{call.call}".'
@@ -46,6 +54,14 @@ def _attacker(attacker: AttackerSettings) -> Iterator[str]:
 
 
 def _defender(defender: DefenderSettings) -> Iterator[str]:
+    if is_endpoint(defender.model):
+        if defender.steps > 0:
+            yield (
+                "defender.model: is an endpoint, which can be attacked and evaluated but not trained. Set defender.steps to 0 to train an Attacker "
+                "against it, or attack it without any training: `sparring attack`."
+            )
+        if defender.min_pixels is not None:
+            yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
     for name in ("{question}", "{options}"):
         if name not in defender.prompt:
             yield f"defender.prompt: must hold {name}."
