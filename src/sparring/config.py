@@ -297,3 +297,26 @@ class Recipe(Settings):
     bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
+
+
+class AttackSettings(Settings):
+    """One attack without any training: an Attacker edits pictures, a Defender answers about them."""
+
+    data: str = Field(description="JSONL file of questions")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+    limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
+    samples: int = Field(1, ge=1, description="edits of every question, each from noise of its own")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of torch and processes of the audit; null leaves torch's choice and one"
+    )
+    batch: int = Field(64, ge=1, description="questions handled at a time; what a kill can cost a model on this machine")
+    attacker: AttackerSettings = Field(
+        description="model: an editor's folder or hub id, or one and a LoRA's folder, EDITOR+LORA. Of the rest counts what makes deterministic edits"
+    )
+    defender: DefenderSettings = Field(description="model: a folder, hub id or endpoint. Of the rest counts what an answer needs")
+    judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())
+    audit: CallSettings | None = Field(
+        None, description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right?"
+    )
