@@ -27,6 +27,7 @@ from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.judging.judge import check_edits
 from sparring.judging.validity import DuplicateCheck
+from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM, load_vlm
 from sparring.redteam.attackers import Attacker, load_attacker
 from sparring.redteam.dataset import write_dataset
@@ -205,12 +206,12 @@ def ask_attacked(attack: Attack) -> None:
 
 def _spending(attack: Attack) -> dict[str, dict[str, float]]:
     """What endpoints have cost, by their names; read without asking them anything."""
-    from sparring.models.vlms.address import is_endpoint
     from sparring.models.vlms.endpoint import EndpointVLM
 
-    players = {"defender": attack.settings.defender, "judge": attack.settings.judge}
+    defender, judge = attack.settings.defender, attack.settings.judge
+    players = {"defender": (defender.model, defender.endpoint), "judge": (judge.model, judge.endpoint)}
     return {
-        player: EndpointVLM(settings.model, settings.endpoint, cache=attack.out / "answers.sqlite").spending()
-        for player, settings in players.items()
-        if settings.model is not None and is_endpoint(settings.model)
+        player: EndpointVLM(model, endpoint, cache=attack.out / "answers.sqlite").spending()
+        for player, (model, endpoint) in players.items()
+        if model is not None and is_endpoint(model)
     }

@@ -74,7 +74,7 @@ def summarise(
         "attacker": settings.attacker.model,
         "defender": settings.defender.model,
         "judge": settings.judge.model,
-        "audited": settings.audit is not None,
+        "audited": any(verdict.label_valid is not None for verdict in found),
         "integrity_threshold": settings.judge.integrity_threshold,
         "seed": settings.seed,
         "samples": settings.samples,
@@ -147,6 +147,8 @@ def _warnings(settings: AttackSettings, summary: dict[str, Any]) -> list[str]:
         )
     if (summary["unparsed"]["clean"]["value"] or 0) > 0.05:
         texts.append("more than one clean answer in twenty names no option: check defender.prompt and defender.max_new_tokens")
+    if settings.audit is not None and not summary["audited"]:
+        texts.append(f"the audit {settings.audit.call} could say nothing of any edit that passed the checks")
     if not summary["audited"] and settings.judge.model is None:
         texts.append("neither judge nor audit: an edit counts when the targets are intact, so the right answer may no longer be right")
     return texts

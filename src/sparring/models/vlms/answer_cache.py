@@ -35,7 +35,7 @@ class AnswerCache:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # A caller inside an event loop is served from another thread (never by two at a time).
+            # Written by the thread that asks, read by its caller, who waits for it.
             self._db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

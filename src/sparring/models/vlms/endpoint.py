@@ -4,7 +4,8 @@ Asked through chat completions, one request a reply, several at a time. Every pi
 A greedy reply is asked for once however many are wanted; sampled ones have seeds of their own, which servers follow as far as they can.
 Probabilities of given texts need a server that scores prompts (vLLM's `prompt_logprobs`).
 
-Inside, this is asyncio; outside it is plain. Each call runs an event loop of its own, in a thread where the caller is in one already (a notebook).
+Inside, this is asyncio; outside it is plain. One event loop in a thread of its own serves all endpoints of a process, so that connections last from
+call to call, and so that a caller may be inside an event loop itself (a notebook).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import base64
 import io
 import math
 import os
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -185,7 +187,26 @@ class EndpointVLM:
 
     async def _ask(self, jobs: Sequence[Job]) -> None:
         """Ask the server and keep the answers. After a request is given up no new one is begun, and those under way may still come back."""
-        client = openai.AsyncOpenAI(
+        courier = Courier(self._client, self.address, self.settings, self.cache, self._key)
+        queue, errors = iter(jobs), list[SparringError]()
+
+        async def work() -> None:
+            for job in queue:
+                try:
+                    self._keep(job, await courier.fetch(job.body()))
+                except SparringError as error:
+                    errors.append(error)
+                    courier.failed = True
+                if courier.failed:
+                    return
+
+        await asyncio.gather(*(work() for _ in range(min(self.settings.concurrency, len(jobs)))))
+        if errors:
+            raise errors[0]
+
+    @cached_property
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
             base_url=self.address.url,
             api_key=self._key or NO_KEY,
             max_retries=0,
@@ -193,24 +214,6 @@ class EndpointVLM:
             # Otherwise the client library takes both from its own environment variables and tells them to whatever server this is.
             default_headers={"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},
         )
-        queue, errors = iter(jobs), list[SparringError]()
-        async with client:
-            courier = Courier(client, self.address, self.settings, self.cache, self._key)
-
-            async def work() -> None:
-                for job in queue:
-                    try:
-                        answer = await courier.fetch(job.body())
-                        self._keep(job, answer)
-                    except SparringError as error:
-                        errors.append(error)
-                        courier.failed = True
-                    if courier.failed:
-                        return
-
-            await asyncio.gather(*(work() for _ in range(min(self.settings.concurrency, len(jobs)))))
-        if errors:
-            raise errors[0]
 
     def _keep(self, job: Job, answer: dict[str, Any]) -> None:
         self.cache.spend(str(self.address), **{name: _counted(answer, name) for name in ("prompt_tokens", "completion_tokens")})
@@ -261,10 +264,18 @@ def _data_uri(image: Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop that serves this process's endpoints, in a thread that ends with it."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="endpoints", daemon=True).start()
+    return loop
+
+
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    future = asyncio.run_coroutine_threadsafe(work, _loop())
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        return future.result()
+    except BaseException:  # stopped by hand: nothing more is to be asked
+        future.cancel()
+        raise
