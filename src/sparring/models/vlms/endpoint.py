@@ -125,7 +125,12 @@ class EndpointVLM:
         jobs = [
             self._job(self._shown(image), prompt, {"scored": text}) for image, prompt, text in zip(images, prompts, answers, strict=True)
         ]
-        found = self._answer(jobs)
+        try:
+            found = self._answer(jobs)
+        except ModelError as error:
+            raise ModelError(
+                f"{error} Asked was the probability of a text, which needs a server that scores prompts, such as vLLM; judge.dense_weight=0 does without."
+            ) from error
         return torch.tensor([found[job.key]["probability"] for job in jobs], dtype=torch.float32)
 
     def spending(self) -> dict[str, float]:
@@ -223,10 +228,7 @@ class EndpointVLM:
         """From the scored prompt: its last tokens, as many as spell the text."""
         scored = answer.get("prompt_logprobs")
         if not isinstance(scored, list):
-            raise ModelError(
-                f"endpoint {self.address.url}: the server does not score prompts (it left out prompt_logprobs, as vLLM gives them). "
-                "Set judge.dense_weight=0 to do without probabilities."
-            )
+            raise ModelError(f"endpoint {self.address.url}: the server does not score prompts (prompt_logprobs is not in its answer).")
         spelled, logprobs = "", list[float]()
         for entry in reversed(scored):
             token = next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else None
@@ -236,8 +238,7 @@ class EndpointVLM:
             logprobs.append(token["logprob"])
         if spelled != text:
             raise ModelError(
-                f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text {text!r} that was to be scored. "
-                "Set judge.dense_weight=0 to do without probabilities."
+                f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text {text!r} that was to be scored."
             )
         return math.exp(math.fsum(logprobs) / len(logprobs))
 
