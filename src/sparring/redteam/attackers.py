@@ -12,7 +12,7 @@ from PIL.Image import Image
 from sparring.attackers.rollout import deterministic_edits
 from sparring.config import AttackerSettings
 from sparring.data.records import Edit, VisualQuestion
-from sparring.models.editors.base import FlowEditor, load_editor
+from sparring.models.editors import FlowEditor, load_editor
 from sparring.redteam.spec import split_lora
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.league import DTYPES
@@ -57,7 +57,8 @@ def load_attacker(settings: AttackerSettings, device: torch.device) -> Attacker:
     Raises ModelError where it cannot be loaded.
     """
     path, lora = split_lora(settings.model)
-    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device)
+    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
+    editor.embedded_guidance = settings.embedded_guidance
     name = Path(path).name
     if lora is not None:
         editor.load_lora(lora)
