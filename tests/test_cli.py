@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import sparring
 from sparring.cli import app
-from sparring.config import Recipe
+from sparring.config import AttackSettings, Recipe
 from sparring.recipes import load_recipe
 
 runner = CliRunner()
@@ -185,3 +185,45 @@ def test_report_of_no_run_is_an_error(tmp_path: Path) -> None:
     result = runner.invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 2
     assert str(tmp_path) in result.stderr.replace("\n", "")
+
+
+def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    attack, page = ModuleType("sparring.redteam.attack"), ModuleType("sparring.report.attack")
+    calls: list[tuple[AttackSettings, Path]] = []
+    some, none = {"value": 0.25, "n": 8, "ci95": [0.1, 0.5]}, {"value": None, "n": 0, "ci95": [0.0, 1.0]}
+    rates = {"clean_accuracy": some, "accepted_rate": some, "robust_accuracy": none}
+    tries = [{"k": 1, "asr": some, "valid_asr": none}]
+    spending = {"defender": {"requests": 12, "cost": 0.5}}
+    summary = {**rates, "asr_at_k": tries, "audited": False, "warnings": ["mind [this]"], "spending": spending}
+    attack.run_attack = lambda settings, out: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
+    page.write_attack_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparring.redteam.attack", attack)
+    monkeypatch.setitem(sys.modules, "sparring.report.attack", page)
+    options = ["--samples", "3", "--limit", "5", "--seed", "7", "--integrity-threshold", "0.6", "--budget", "9", "--audit", "m:f"]
+    command = ["attack", "--data", "q.jsonl", "--attacker", "a/b", "--defender", "http://h/v1#m", "--out", "there", *options]
+    result = runner.invoke(app, [*command, "--concurrency", "2", "--set", "attacker.evaluation_steps=9"])
+    assert result.exit_code == 0, result.output
+    ((settings, out),) = calls
+    assert out == Path("there")
+    assert (settings.data, settings.attacker.model, settings.defender.model) == (str(tmp_path / "q.jsonl"), "a/b", "http://h/v1#m")
+    assert (settings.samples, settings.limit, settings.seed, settings.judge.integrity_threshold) == (3, 5, 7, 0.6)
+    assert (settings.defender.endpoint.budget, settings.defender.endpoint.concurrency, settings.judge.endpoint.budget) == (9, 2, None)
+    assert (settings.attacker.evaluation_steps, settings.audit.call if settings.audit else "") == (9, "m:f")
+    assert "ASR@1                25.0 %  of 8  (95 % interval 10.0 to 50.0)" in result.stdout
+    assert "right under attack  nothing to count" in result.stdout
+    assert "defender: 12 requests, 0.5 cost" in result.stdout
+    assert "mind [this]" in result.stderr
+    attack.run_attack = lambda settings, out: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    stopped = runner.invoke(app, command)
+    assert stopped.exit_code == 130
+    assert "The same command goes on from here" in stopped.stderr
+
+
+def test_attack_without_players_or_questions_is_a_message() -> None:
+    result = runner.invoke(app, ["attack", "--data", "q.jsonl", "--out", "x"])
+    assert result.exit_code == 2
+    assert "--attacker is missing" in result.stderr
+    result = runner.invoke(app, ["attack", "--data", "q.jsonl", "--out", "x", "--attacker", "zoo/editor", "--defender", "zoo/defender"])
+    assert result.exit_code == 2
+    assert "q.jsonl: no such file" in result.stderr
+    assert "Traceback" not in result.output

@@ -138,3 +138,11 @@ def test_what_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="is no safetensors file"):
         tensor_shapes(tmp_path)
+
+
+def test_an_endpoint_takes_no_memory_here_and_is_not_looked_for(recipe: Recipe) -> None:
+    url = "http://127.0.0.1:8000/v1#m"
+    changed = recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": url, "steps": 0})})
+    assert find_model("defender", url, "float32").where == "behind an endpoint"
+    require_models(changed)
+    assert make_plan(changed).memory["attacker trains"] == 1e9 + 4 * 151 + 160 * 24

@@ -202,3 +202,15 @@ def test_a_stored_recipe_is_the_one_that_ran(tmp_path: Path) -> None:
         assert load_stored_recipe(tmp_path) == recipe
     with pytest.raises(RecipeError, match="holds no run"):
         load_stored_recipe(tmp_path / "none")
+
+
+def test_an_endpoint_can_judge_and_be_attacked_but_not_be_trained() -> None:
+    url = "http://127.0.0.1:8000/v1#some/model"
+    assert load_recipe("arena", [f"judge.model={url}"]).judge.model == url
+    assert load_recipe("arena", [f"defender.model={url}", "defender.steps=0"]).defender.model == url
+    with pytest.raises(RecipeError, match=r"defender.model: is an endpoint.*not trained.*sparring attack"):
+        load_recipe("arena", [f"defender.model={url}"])
+    with pytest.raises(RecipeError, match=r"judge.model: endpoint http://127.0.0.1:8000/v1: which model"):
+        load_recipe("arena", ["judge.model=http://127.0.0.1:8000/v1"])
+    with pytest.raises(RecipeError, match=r"defender.min_pixels: cannot be set for an endpoint"):
+        load_recipe("arena", [f"defender.model={url}", "defender.steps=0", "defender.min_pixels=100"])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 
 from sparring import __version__
-from sparring.data.errors import RecipeError, SparringError
+from sparring.attack_command import attack
+from sparring.console import clean_errors, error_console, out_console
+from sparring.data.errors import RecipeError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,9 +32,6 @@ app = typer.Typer(
         "Start with [bold]sparring plan arena[/bold], then [bold]sparring run arena --out runs/arena[/bold]."
     ),
 )
-out_console = Console(soft_wrap=True, highlight=False)
-error_console = Console(stderr=True, soft_wrap=True, highlight=False)
-
 RecipeArgument = Annotated[
     str | None,
     typer.Argument(metavar="RECIPE", help="A bundled recipe (see `sparring recipes`) or a YAML file of your own.", show_default=False),
@@ -54,16 +50,6 @@ SetOption = Annotated[
 SkipOption = Annotated[
     bool, typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them.")
 ]
-
-
-@contextmanager
-def _clean_errors() -> Iterator[None]:
-    """Errors that Sparring raises on purpose are messages, not tracebacks; exit code 2."""
-    try:
-        yield
-    except SparringError as error:
-        error_console.print(f"[bold red]Error:[/bold red] {escape(str(error))}")
-        raise typer.Exit(2) from error
 
 
 def _load(recipe: str | None, seed: int | None, changes: list[str] | None, skip_bad_records: bool) -> Recipe:
@@ -105,7 +91,7 @@ def run(
     sparring run arena --out runs/mine --set data.path=my.jsonl
     sparring run --resume runs/arena
     """
-    with _clean_errors():
+    with clean_errors():
         if resume is not None:
             if recipe is not None or out is not None or seed is not None or changes or skip_bad_records:
                 raise RecipeError(
@@ -143,13 +129,24 @@ def _play(settings: Recipe, folder: Path) -> None:
     out_console.print(f"Figures: {escape(str(folder / 'summary.json'))}\nReport:  {escape(str(report))}")
 
 
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.", show_default=False)]) -> None:
-    """Write report.html anew from what a run's folder holds, also while the run still goes on."""
-    from sparring.report.page import write_report
+app.command()(attack)
 
-    with _clean_errors():
-        out_console.print(f"Report: {escape(str(write_report(folder)))}")
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack.", show_default=False)],
+) -> None:
+    """Write report.html anew from what a run's folder holds, also while the run still goes on."""
+    with clean_errors():
+        if (folder / "attack.yaml").is_file():
+            from sparring.report.attack import write_attack_report
+
+            written = write_attack_report(folder)
+        else:
+            from sparring.report.page import write_report
+
+            written = write_report(folder)
+        out_console.print(f"Report: {escape(str(written))}")
 
 
 @app.command()
@@ -159,7 +156,7 @@ def plan(recipe: RecipeArgument = None, seed: SeedOption = None, changes: SetOpt
     Nothing is downloaded and no weight is loaded. The data file, where there is one, is checked as a run would check it. The settings are printed as YAML:
     saved to a file, they are a recipe.
     """
-    with _clean_errors():
+    with clean_errors():
         _show_plan(_load(recipe, seed, changes, skip_bad_records))
 
 
@@ -174,7 +171,8 @@ def _show_plan(settings: Recipe) -> None:
     out_console.print("\n[bold]Models[/bold]")
     for model in found.models:
         lora = f", LoRA {_amount(model.lora)}" if model.lora is not None else ""
-        out_console.print(f"{model.player}: {escape(model.name)}\n  {model.where}; {model.dtype}; {_size(model)}{lora}")
+        size = "" if model.where == "behind an endpoint" else f"; {model.dtype}; {_size(model)}{lora}"
+        out_console.print(f"{model.player}: {escape(model.name)}\n  {model.where}{size}")
     out_console.print("\n[bold]Memory[/bold] (weights and optimiser; activations come on top and grow with micro_batch)")
     for turn, amount in found.memory.items():
         out_console.print(f"{turn}: {amount / 1e9:.1f} GB")
@@ -212,7 +210,7 @@ def recipes() -> None:
     """List the bundled recipes."""
     from sparring.recipes import bundled_recipes, load_recipe
 
-    with _clean_errors():
+    with clean_errors():
         for name in bundled_recipes():
             out_console.print(f"[bold]{name}[/bold]\n  {escape(load_recipe(name).description.strip())}")
 
@@ -220,9 +218,12 @@ def recipes() -> None:
 @app.command()
 def fields() -> None:
     """Explain every setting that a recipe may hold, with its type and default."""
-    from sparring.config import Recipe
+    from sparring.config import AttackSettings, Recipe
 
     _show_fields(Recipe, "")
+    out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
+    for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
+        out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
 
 
 def _show_fields(model: type[BaseModel], where: str) -> None:

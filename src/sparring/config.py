@@ -143,8 +143,41 @@ class AttackerSettings(Settings):
     old_ema_max: float = Field(0.5, ge=0, le=1, description="upper bound of that decay; 0 makes the samples with the present weights")
 
 
+class PriceSettings(Settings):
+    """What a hosted model costs, in any currency."""
+
+    prompt: float = Field(ge=0, description="for a million tokens of prompts, pictures included")
+    completion: float = Field(ge=0, description="for a million tokens of replies")
+
+
+class EndpointSettings(Settings):
+    """How a model behind an OpenAI-compatible endpoint is asked."""
+
+    key_variable: str = Field("SPARRING_API_KEY", description="environment variable that holds the API key; unset: no key is sent")
+    concurrency: int = Field(8, ge=1, description="requests under way at a time")
+    deadline: float = Field(120.0, gt=0, description="seconds that one request may take in all; then it counts as failed")
+    retries: int = Field(6, ge=0, description="further tries of a request that failed in a way that may pass")
+    first_wait: float = Field(0.5, gt=0, description="seconds before the first further try; doubled before every other, with jitter")
+    longest_wait: float = Field(60.0, gt=0, description="upper bound of that wait; a server's Retry-After is waited for where it is longer")
+    budget: int | None = Field(
+        None, ge=0, description="requests at most, failed ones included, over all processes of a run; null: no bound"
+    )
+    price_per_million: PriceSettings | None = Field(None, description="null: tokens are counted, their price is not")
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="what the server calls the longest reply; some hosted models only take max_completion_tokens"
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of every request, for settings of one kind of server"
+    )
+
+
 class DefenderSettings(Settings):
-    model: str = Field(description="a transformers folder or hub id of a vision-language model")
+    model: str = Field(
+        description="a transformers folder or hub id of a vision-language model; or an endpoint, http://127.0.0.1:8000/v1#model, which cannot be trained"
+    )
+    endpoint: EndpointSettings = Field(
+        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+    )
     dtype: DType = "float32"
     prompt: str = Field(
         "{question}\nOptions:\n{options}\nThink briefly, then put the letter of the right option in \\boxed{{}}.",
@@ -188,7 +221,13 @@ class DefenderSettings(Settings):
 
 
 class JudgeSettings(Settings):
-    model: str | None = Field(None, description="a VLM, not the Defender, that counts queried objects; null leaves the duplicate check out")
+    model: str | None = Field(
+        None,
+        description="a VLM (folder, hub id or endpoint), not the Defender, that counts queried objects; null leaves the duplicate check out",
+    )
+    endpoint: EndpointSettings = Field(
+        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+    )
     dtype: DType = "float32"
     count_prompt: str = Field(
         'How many objects of the kind "{name}" are in the picture? Answer with one number.',
@@ -296,3 +335,26 @@ class Recipe(Settings):
     bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
+
+
+class AttackSettings(Settings):
+    """One attack without any training: an Attacker edits pictures, a Defender answers about them."""
+
+    data: str = Field(description="JSONL file of questions")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+    limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
+    samples: int = Field(1, ge=1, description="edits of every question, each from noise of its own")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of torch and processes of the audit; null leaves torch's choice and one"
+    )
+    batch: int = Field(64, ge=1, description="questions handled at a time; what a kill can cost a model on this machine")
+    attacker: AttackerSettings = Field(
+        description="model: an editor's folder or hub id, or one and a LoRA's folder, EDITOR+LORA. Of the rest counts what makes deterministic edits"
+    )
+    defender: DefenderSettings = Field(description="model: a folder, hub id or endpoint. Of the rest counts what an answer needs")
+    judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())
+    audit: CallSettings | None = Field(
+        None, description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right?"
+    )

@@ -27,11 +27,12 @@ from huggingface_hub.errors import HFValidationError
 from sparring.config import Recipe
 from sparring.data.errors import ModelError
 from sparring.data.questions import Questions, read_questions
+from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.load import PACKAGE
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1e9
-Where = Literal["on this disk", "in the hub cache", "hub id, not on this disk", "missing"]
+Where = Literal["on this disk", "in the hub cache", "hub id, not on this disk", "behind an endpoint", "missing"]
 
 # Parameters of what the bundled recipes name, in units of 1e9 (counted from their configurations): for plans made where the models are not.
 PUBLISHED: dict[str, dict[str, float]] = {
@@ -114,7 +115,12 @@ def find_models(recipe: Recipe) -> list[ModelPlan]:
 
 
 def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None) -> ModelPlan:
-    """Where a model is, and its parameters as its safetensors headers give them; nothing is loaded or downloaded."""
+    """Where a model is, and its parameters as its safetensors headers give them; nothing is loaded, downloaded or asked.
+
+    A model behind an endpoint takes no memory here: its parameters count as 0.
+    """
+    if is_endpoint(name):
+        return ModelPlan(player, name, "behind an endpoint", dtype, {"": 0})
     folder, where = Path(name), "on this disk"
     if not folder.is_dir():
         cached = _in_hub_cache(name)

@@ -10,11 +10,11 @@ from sparring.config import DefenderSettings
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.defenders.prompts import render_prompt
-from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.models.vlms.base import VLM, Reply
 
 
 def ask(
-    vlm: LocalVLM,
+    vlm: VLM,
     questions: Sequence[VisualQuestion],
     images: Sequence[Image],
     settings: DefenderSettings,
@@ -28,7 +28,7 @@ def ask(
 
 
 def ask_often(
-    vlm: LocalVLM,
+    vlm: VLM,
     questions: Sequence[VisualQuestion],
     images: Sequence[Image],
     settings: DefenderSettings,
@@ -53,7 +53,7 @@ def ask_often(
     return [[read(reply, question, vlm.name) for reply in own] for own, question in zip(replies, questions, strict=True)]
 
 
-def read(reply: Completion, question: VisualQuestion, defender: str) -> Answer:
+def read(reply: Reply, question: VisualQuestion, defender: str) -> Answer:
     """A reply as an answer: which option it chose, by which rule, and whether that is right."""
     choice, rule = parse_answer(reply.text, question.options)
-    return Answer(question.id, defender, reply.text, choice, rule, choice == question.answer, tokens=len(reply.token_ids))
+    return Answer(question.id, defender, reply.text, choice, rule, choice == question.answer, tokens=reply.tokens)

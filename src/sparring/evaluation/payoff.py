@@ -187,6 +187,21 @@ def attack_report(payoff: Payoff, *, attacker: str, defender: str) -> AttackRepo
     )
 
 
+def asr_at_k(payoff: Payoff, *, attackers: Sequence[str], defender: str) -> list[tuple[Rate, Rate]]:
+    """(ASR@k, valid ASR@k) for k = 1, 2, ...: of the items right when clean, the share that one of the first k opponents fools.
+
+    An attack with a budget of k tries, stopped at its first success. Neither figure can fall as k grows.
+    """
+    n, clean_N = len(payoff.clusters), payoff.right(defender, CLEAN)
+    fooled_N, valid_N = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    found = []
+    for name in attackers:
+        fooled_N |= payoff.opponent(name).accepted(n) & ~payoff.right(defender, name)
+        valid_N |= payoff.fooled(defender, name)
+        found.append((rate(fooled_N[clean_N]), rate(valid_N[clean_N])))
+    return found
+
+
 def gains(
     payoff: Payoff, *, base: str, last: str, first_attacker: str, last_attacker: str, resamples: int, seed: int
 ) -> dict[str, Difference]:

@@ -26,7 +26,7 @@ from sparring.defenders.prompts import render_prompt
 from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
 from sparring.judging.integrity import local_ssim
 from sparring.judging.validity import DuplicateCheck
-from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.base import VLM
 
 PIXELS_AT_ONCE = 2**25  # of edited pictures in one call of local SSIM: bounds memory for large pictures
 
@@ -56,7 +56,7 @@ class AttackJudge:
     """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights have changed."""
 
     def __init__(
-        self, defender: LocalVLM, duplicates: DuplicateCheck | None, settings: JudgeSettings, defender_settings: DefenderSettings
+        self, defender: VLM, duplicates: DuplicateCheck | None, settings: JudgeSettings, defender_settings: DefenderSettings
     ) -> None:
         self.defender = defender
         self.duplicates = duplicates
@@ -98,16 +98,7 @@ class AttackJudge:
         self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]]
     ) -> list[list[Gate]]:
         """Integrity of every edit, and the duplicate check of the intact ones. The Defender is not asked."""
-        integrity = _integrity(questions, clean_images, edits, self.defender.device)
-        intact = [[value >= self.settings.integrity_threshold for value in own] for own in integrity]
-        duplicate = [[False] * len(own) for own in edits]
-        if self.duplicates is not None:
-            to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
-            changed = self.duplicates.changed_batch(questions, clean_images, [[edits[q][e] for e in own] for q, own in enumerate(to_check)])
-            for q, own in enumerate(to_check):
-                for e, other in zip(own, changed[q], strict=True):
-                    duplicate[q][e] = other
-        return [[Gate(*each) for each in zip(integrity[q], intact[q], duplicate[q], strict=True)] for q in range(len(questions))]
+        return check_edits(questions, clean_images, edits, self.settings, self.duplicates, self.defender.device)
 
     def remember(self, question: VisualQuestion, clean_image: Image, answer: Answer) -> None:
         """Take over the Defender's greedy answer to a clean picture, so that it is not asked for again."""
@@ -183,6 +174,27 @@ class AttackJudge:
         reward = attack_reward(self.settings, gate, efficacy=failed, fall=fall)
         verdict = Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward, probability_drop=drop, notes=notes)
         return Judgement(verdict, answers)
+
+
+def check_edits(
+    questions: Sequence[VisualQuestion],
+    clean_images: Sequence[Image],
+    edits: Sequence[Sequence[Image]],
+    settings: JudgeSettings,
+    duplicates: DuplicateCheck | None,
+    device: torch.device,
+) -> list[list[Gate]]:
+    """Integrity of every edit, computed on `device`, and the duplicate check of the intact ones. Errors as for `AttackJudge.judge`."""
+    integrity = _integrity(questions, clean_images, edits, device)
+    intact = [[value >= settings.integrity_threshold for value in own] for own in integrity]
+    duplicate = [[False] * len(own) for own in edits]
+    if duplicates is not None:
+        to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
+        changed = duplicates.changed_batch(questions, clean_images, [[edits[q][e] for e in own] for q, own in enumerate(to_check)])
+        for q, own in enumerate(to_check):
+            for e, other in zip(own, changed[q], strict=True):
+                duplicate[q][e] = other
+    return [[Gate(*each) for each in zip(integrity[q], intact[q], duplicate[q], strict=True)] for q in range(len(questions))]
 
 
 def attack_reward(settings: JudgeSettings, gate: Gate, *, efficacy: float, fall: float) -> float:

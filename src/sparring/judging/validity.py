@@ -18,7 +18,7 @@ from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 
 if TYPE_CHECKING:
-    from sparring.models.vlms.local import LocalVLM
+    from sparring.models.vlms.base import VLM
 
 COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which a judge only rambles
 
@@ -68,7 +68,7 @@ def _singular(name: str) -> str:
 class DuplicateCheck:
     """Has the count of a queried object changed, as a judge model sees it?"""
 
-    def __init__(self, judge: LocalVLM, settings: JudgeSettings, *, batch: int = 128) -> None:
+    def __init__(self, judge: VLM, settings: JudgeSettings, *, batch: int = 128) -> None:
         """`batch`: pictures handed to the judge at once. RecipeError where `judge.count_prompt` has another placeholder than {name}."""
         try:
             settings.count_prompt.format(name="cup")

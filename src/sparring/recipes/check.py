@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparring.config import AttackerSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.data.errors import ModelError
+from sparring.models.vlms.address import is_endpoint, parse_address
 
 
 def problems_between_fields(recipe: Recipe) -> Iterator[str]:
@@ -14,14 +16,39 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         yield "data: needs path (a JSONL file of questions) or generator (a function that writes one)."
     if data.held_out_path is not None and data.path is None:
         yield "data.held_out_path: goes with data.path, which is not set."
-    yield from _attacker(recipe.attacker)
-    yield from _defender(recipe.defender)
-    yield from _judge(recipe.judge)
-    if recipe.judge.model is not None and recipe.judge.model == recipe.defender.model:
-        yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
+    if is_endpoint(recipe.defender.model) and recipe.defender.steps > 0:
+        yield (
+            "defender.model: is an endpoint, which can be attacked and evaluated but not trained. Set defender.steps to 0 to train an Attacker "
+            "against it, or attack it without any training: `sparring attack`."
+        )
+    yield from _players(recipe.attacker, recipe.defender, recipe.judge)
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
-        if call is not None and not (call.call.count(":") == 1 and all(call.call.split(":"))):
-            yield f'{field}.call: must be "package.module:function", not "{call.call}".'
+        yield from _call(field, call)
+
+
+def problems_of_attack(settings: AttackSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for an attack without training."""
+    yield from _players(settings.attacker, settings.defender, settings.judge)
+    yield from _call("audit", settings.audit)
+
+
+def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: JudgeSettings) -> Iterator[str]:
+    yield from _attacker(attacker)
+    yield from _defender(defender)
+    yield from _judge(judge)
+    if judge.model is not None and judge.model == defender.model:
+        yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
+    for field, model in (("defender.model", defender.model), ("judge.model", judge.model)):
+        if model is not None and is_endpoint(model):
+            try:
+                parse_address(model)
+            except ModelError as error:
+                yield f"{field}: {error}"
+
+
+def _call(field: str, call: CallSettings | None) -> Iterator[str]:
+    if call is not None and not (call.call.count(":") == 1 and all(call.call.split(":"))):
+        yield f'{field}.call: must be "package.module:function", not "{call.call}".'
 
 
 def _attacker(attacker: AttackerSettings) -> Iterator[str]:
@@ -46,6 +73,8 @@ def _attacker(attacker: AttackerSettings) -> Iterator[str]:
 
 
 def _defender(defender: DefenderSettings) -> Iterator[str]:
+    if is_endpoint(defender.model) and defender.min_pixels is not None:
+        yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
     for name in ("{question}", "{options}"):
         if name not in defender.prompt:
             yield f"defender.prompt: must hold {name}."

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,6 +22,7 @@ from sparring.config import Recipe
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_between_fields
 
+Kind = TypeVar("Kind", bound=BaseModel)
 FOLDER = Path(__file__).parent
 PACKAGE = FOLDER.parent
 
@@ -40,7 +41,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     path = _find(str(name_or_path), Path.cwd())
     data = _read_with_base(path, ())
     for override in overrides:
-        _put(data, override)
+        put(data, override)
     recipe = _validate(data, path.name)
     return _with_absolute_paths(recipe, path.parent)
 
@@ -149,8 +150,8 @@ def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _put(data: dict[str, Any], override: str) -> None:
-    """Put `a.b=value` into nested mappings. The value is read as YAML."""
+def put(data: dict[str, Any], override: str) -> None:
+    """Put `a.b=value` into nested mappings. The value is read as YAML. Raises RecipeError where it is not of that form."""
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -171,20 +172,25 @@ def _put(data: dict[str, Any], override: str) -> None:
 
 
 def _validate(data: dict[str, Any], source: str) -> Recipe:
+    recipe = validate(data, source, Recipe)
+    problems = list(problems_between_fields(recipe))
+    if problems:
+        raise RecipeError("\n".join(f"{source}: {problem}" for problem in problems))
+    return recipe
+
+
+def validate(data: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
+    """Nested mappings as settings. Raises RecipeError, naming every wrong field by its dotted path and `source`."""
     for path, value in _leaves(data):
         if isinstance(value, float) and not math.isfinite(value):
             raise RecipeError(f"{source}: {path}: must be a finite number, not {value}.")
     try:
         # Strict: a text is no number and a truth value is no count. By way of JSON, because that is where lists may stand for tuples.
-        recipe = Recipe.model_validate_json(json.dumps(data), strict=True)
+        return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{source}: {_in_words(detail)}" for detail in error.errors())) from error
+        raise RecipeError("\n".join(f"{source}: {_in_words(detail, kind)}" for detail in error.errors())) from error
     except TypeError as error:
         raise RecipeError(f"{source}: holds a value of a kind that no setting takes ({error}). Put dates into quotes.") from error
-    problems = list(problems_between_fields(recipe))
-    if problems:
-        raise RecipeError("\n".join(f"{source}: {problem}" for problem in problems))
-    return recipe
 
 
 def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -196,11 +202,11 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(child, f"{where}.{key}" if where else str(key))
 
 
-def _in_words(detail: ErrorDetails) -> str:
+def _in_words(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     """One line for one pydantic error: the dotted path, what is wrong, what would be right."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        model = _model_at(detail["loc"][:-1])
+        model = _model_at(detail["loc"][:-1], kind)
         names = list(model.model_fields) if model else []
         near = get_close_matches(str(detail["loc"][-1]), names, n=1)
         return f"{path}: no such setting; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}.")
@@ -216,9 +222,9 @@ def _in_words(detail: ErrorDetails) -> str:
     return f"{path}: must be {message}, not {detail['input']!r}.{hint}"
 
 
-def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
+def _model_at(loc: Sequence[int | str], kind: type[BaseModel]) -> type[BaseModel] | None:
     """The settings class at a place in the tree."""
-    model: type[BaseModel] = Recipe
+    model = kind
     for part in loc:
         field = model.model_fields.get(str(part))
         kinds = (field.annotation, *get_args(field.annotation)) if field else ()

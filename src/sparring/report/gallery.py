@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -98,3 +99,17 @@ def _hung(shown: dict[str, list[Hung]]) -> list[Hung]:
 
 def _gone(broken: int) -> list[str]:
     return [f"{broken} are not shown because a picture's file is gone or damaged."] if broken else []
+
+
+def gallery_filters(hung: Sequence[Hung]) -> dict[str, Any]:
+    """The gallery's filters: outcomes and Attackers with their counts, and the combinations that show nothing."""
+    attackers = sorted({item.exhibit.attacker for item in hung}, key=lambda name: (name != "bootstrap", len(name), name))
+    outcomes = {outcome: sum(item.exhibit.outcome == outcome for item in hung) for outcome in OUTCOMES}
+    pairs = {(item.exhibit.outcome, item.exhibit.attacker) for item in hung}
+    return {
+        "outcomes": outcomes,
+        "attackers": [(place, name, sum(item.exhibit.attacker == name for item in hung)) for place, name in enumerate(attackers)],
+        "place": {name: place for place, name in enumerate(attackers)},
+        "empty": [(o, place) for o in OUTCOMES for place, name in enumerate(attackers) if (o, name) not in pairs]
+        + [(o, None) for o in OUTCOMES if not outcomes[o]],
+    }

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sparring.report import numbers
-from sparring.report.charts import Style, Whisker, boxes, interval_bar, progress_chart
-from sparring.report.gallery import OUTCOMES, Hung, choose, hang
+from sparring.report.charts import Style, Whisker, interval_bar, progress_chart
+from sparring.report.gallery import choose, gallery_filters, hang
 from sparring.report.matrix import heat_map
+from sparring.report.render import write_page
 from sparring.report.run import UNATTACKED, Run, read_run
 from sparring.report.training import players
 
@@ -24,22 +24,7 @@ def write_report(out: Path) -> Path:
     Errors: RunError if the folder holds no run or its files cannot be read.
     """
     run = read_run(Path(out))
-    environment = Environment(
-        loader=PackageLoader("sparring.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    filters = {
-        name: getattr(numbers, name)
-        for name in ("percent", "points", "interval", "points_interval", "count", "duration", "player", "algorithm")
-    }
-    environment.filters.update(filters)
-    environment.globals["boxes"] = boxes
-    style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
-    text = environment.get_template("report.html.j2").render(style=style, **_contents(run))
-    path = run.out / "report.html"
-    partial = path.with_name("report.html.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-    return path
+    return write_page(run.out, "report.html.j2", _contents(run))
 
 
 def _contents(run: Run) -> dict[str, Any]:
@@ -67,7 +52,9 @@ def _contents(run: Run) -> dict[str, Any]:
         "players": players(run),
         "hung": hung,
         "gallery_notes": notes,
-        "filters": _filters(hung),
+        "gallery_words": {"questions": "Held-out questions", "defender": "base Defender"},
+        "last_defender": run.last_defender,
+        "filters": gallery_filters(hung),
         "warnings": summary.get("warnings") or _warnings(run),
     }
 
@@ -202,17 +189,3 @@ def _accuracy(payoff: Mapping[str, Any], defender: str, opponent: str) -> Mappin
 
 def _warnings(run: Run) -> list[str]:
     return [f"{name}: {text}" for name, row in run.stages.items() for text in row.result.get("warnings", [])]
-
-
-def _filters(hung: Sequence[Hung]) -> dict[str, Any]:
-    """The gallery's filters: outcomes and Attackers with their counts, and the combinations that show nothing."""
-    attackers = sorted({item.exhibit.attacker for item in hung}, key=lambda name: (name != "bootstrap", len(name), name))
-    outcomes = {outcome: sum(item.exhibit.outcome == outcome for item in hung) for outcome in OUTCOMES}
-    pairs = {(item.exhibit.outcome, item.exhibit.attacker) for item in hung}
-    return {
-        "outcomes": outcomes,
-        "attackers": [(place, name, sum(item.exhibit.attacker == name for item in hung)) for place, name in enumerate(attackers)],
-        "place": {name: place for place, name in enumerate(attackers)},
-        "empty": [(o, place) for o in OUTCOMES for place, name in enumerate(attackers) if (o, name) not in pairs]
-        + [(o, None) for o in OUTCOMES if not outcomes[o]],
-    }

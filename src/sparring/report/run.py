@@ -128,7 +128,7 @@ def read_run(out: Path) -> Run:
         payoff = (summary or {}).get("payoff", {})
         return Run(out, recipe_text, recipe, summary, {}, {}, {}, {}, {}, payoff, (), _last(payoff))
     try:
-        with closing(_open(ledger)) as db:
+        with closing(open_ledger(ledger)) as db:
             stages = {
                 row["name"]: StageRow(row["status"], row["seconds"], json.loads(row["result"]))
                 for row in db.execute("SELECT * FROM stages")
@@ -151,14 +151,14 @@ def read_run(out: Path) -> Run:
                 meta=dict(db.execute("SELECT key, value FROM meta").fetchall()),
                 questions=dict(db.execute("SELECT split, count(*) FROM questions GROUP BY split").fetchall()),
                 payoff=payoff,
-                exhibits=tuple(_exhibits(db, out, last)),
+                exhibits=tuple(read_exhibits(db, out, last)),
                 last_defender=last,
             )
     except sqlite3.Error as error:
         raise RunError(f"{ledger} cannot be read as a run's ledger: {error}") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def open_ledger(path: Path) -> sqlite3.Connection:
     """Read-only. A ledger without a write-ahead log has no writer, and then the folder need not be writable either."""
     logged = path.with_name(path.name + "-wal").exists()
     db = sqlite3.connect(f"{path.as_uri()}?mode=ro{'' if logged else '&immutable=1'}", uri=True)
@@ -224,7 +224,8 @@ def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], round
     return {"defenders": defenders, "opponents": opponents, "accuracy": accuracy}
 
 
-def _exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhibit]:
+def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhibit]:
+    """The edits of held-out play, or of an attack, with the answers of the Defenders "base" and `last` about them."""
     query = """
         SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image, e.stage, e.attacker, e.picture,
                v.integrity, v.intact, v.duplicate, v.label_valid, c.right AS clean_right,

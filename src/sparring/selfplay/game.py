@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from sparring.config import Recipe
+from sparring.config import EndpointSettings, Recipe, Settings
 from sparring.data.errors import RecipeError, RunError
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
@@ -24,6 +24,9 @@ from sparring.selfplay.league import League
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.progress import Screen
 from sparring.selfplay.stages import Stage
+
+PACE = EndpointSettings.model_fields.keys() - {"extra_body"}
+"""Settings of an endpoint that decide when and how often it is asked, not what."""
 
 
 @dataclass
@@ -59,11 +62,13 @@ def pictures_of(questions: Sequence[VisualQuestion]) -> list[Image.Image]:
 
 
 @contextmanager
-def run_folder(recipe: Recipe, out: Path) -> Iterator[Path]:
-    """Claim a folder for a recipe's run, new or resumed, for this process alone.
+def run_folder(
+    settings: Settings, out: Path, *, file: str = "recipe.yaml", kind: str = "recipe", resume: str = "sparring run --resume {out}"
+) -> Iterator[Path]:
+    """Claim a folder for the run of these settings, new or resumed, for this process alone.
 
-    The resolved recipe is kept as `out/recipe.yaml`. The lock goes with the process, however it ends.
-    Errors: RunError if another process works in the folder or if it holds the run of another recipe.
+    The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. How fast and how patiently endpoints are asked
+    may change between processes. Errors: RunError if another process works in the folder or if it holds the run of other settings.
     """
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -72,17 +77,17 @@ def run_folder(recipe: Recipe, out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"{out} is in use by another process. Wait for it, or choose another folder with --out.") from error
-        stored, resolved = out / "recipe.yaml", json.loads(recipe.model_dump_json())
+        stored, resolved = out / file, json.loads(settings.model_dump_json())
         if stored.is_file():
             difference = _first_difference(yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
             if difference is not None:
                 raise RunError(
-                    f"{out} holds the run of another recipe ({difference}). Resume it with `sparring run --resume {out}`, or choose another folder."
+                    f"{out} holds the run of another {kind} ({difference}). Resume it with `{resume.format(out=out)}`, or choose another folder."
                 )
         elif (out / "ledger.sqlite").exists():
-            raise RunError(f"{out} holds a ledger but no recipe.yaml, so its run cannot be continued. Choose another folder with --out.")
+            raise RunError(f"{out} holds a ledger but no {file}, so its run cannot be continued. Choose another folder with --out.")
         else:
-            partial = out / "recipe.yaml.partial"
+            partial = out / f"{file}.partial"
             partial.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
             partial.replace(stored)
         yield out
@@ -91,7 +96,10 @@ def run_folder(recipe: Recipe, out: Path) -> Iterator[Path]:
 def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Where two recipes differ, in words; None where they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
+        passed_over = PACE if where.endswith("endpoint") else ()
         for key in [*new, *(k for k in old if k not in new)]:
+            if key in passed_over:
+                continue
             found = _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
             if found:
                 return found

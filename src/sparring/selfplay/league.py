@@ -2,6 +2,7 @@
 
 Defenders: "base", then "round1", "round2", ... Attackers: "untuned" (the editor as it came), "bootstrap", then "round1", ... A player that has
 been trained is only ever read back from its folder, so that a resumed run plays with exactly what an undisturbed one plays with.
+A Defender that is an endpoint is never trained: it is the same one under all names. What endpoints answer is kept in `answers.sqlite`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pathlib import Path
 import torch
 
 from sparring.config import Recipe
+from sparring.data.errors import ModelError
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.editors import FlowEditor, load_editor
+from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.base import VLM, load_vlm
 from sparring.models.vlms.local import LocalVLM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -27,7 +31,7 @@ class League:
         self.recipe, self.out, self.device = recipe, out, device
         self._editor: FlowEditor | None = None
         self._editor_is: str | None = None
-        self._defender: tuple[str, LocalVLM] | None = None
+        self._defender: tuple[str, VLM] | None = None
         self._duplicates: DuplicateCheck | None = None
 
     def attacker_folder(self, name: str) -> Path:
@@ -62,25 +66,52 @@ class League:
             editor.load_lora(self.attacker_folder(name))
         return editor
 
-    def defender(self, name: str, keep: bool = True) -> LocalVLM:
-        """A Defender as it was saved. With `keep` false the caller may train it: nobody else will be handed this one."""
-        if self._defender is not None and self._defender[0] == name:
-            vlm = self._defender[1]
-        else:
+    @property
+    def answers(self) -> Path:
+        """The cache of what endpoints answered."""
+        return self.out / "answers.sqlite"
+
+    @property
+    def defender_is_fixed(self) -> bool:
+        """The Defender is an endpoint: it can be asked, and attacked, but not trained."""
+        return is_endpoint(self.recipe.defender.model)
+
+    def defender(self, name: str) -> VLM:
+        """A Defender as it was saved."""
+        if self.defender_is_fixed:
+            name = "base"
+        if self._defender is None or self._defender[0] != name:
             self._defender = None
-            settings = self.recipe.defender
-            path = settings.model if name == "base" else str(self.defender_folder(name))
-            vlm = LocalVLM.load(
-                path, dtype=DTYPES[settings.dtype], device=self.device, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels
-            )
-        self._defender = (name, vlm) if keep else None
+            self._defender = (name, self._load_defender(name))
+        return self._defender[1]
+
+    def defender_to_train(self, name: str) -> LocalVLM:
+        """A Defender that the caller may train: nobody else will be handed this one. Raises ModelError for one that is an endpoint."""
+        vlm = self.defender(name)
+        self._defender = None
+        if not isinstance(vlm, LocalVLM):
+            raise ModelError(f"defender.model {self.recipe.defender.model} is an endpoint: it can be asked and attacked, but not trained")
         return vlm
+
+    def _load_defender(self, name: str) -> VLM:
+        settings = self.recipe.defender
+        return load_vlm(
+            settings.model if name == "base" else str(self.defender_folder(name)),
+            dtype=DTYPES[settings.dtype],
+            device=self.device,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            endpoint=settings.endpoint,
+            cache=self.answers,
+        )
 
     def duplicate_check(self) -> DuplicateCheck | None:
         """The check of a judge model, which never trains; one for the whole run, so that no clean picture is counted twice. None without a judge."""
         settings = self.recipe.judge
         if settings.model is not None and self._duplicates is None:
-            judge = LocalVLM.load(settings.model, dtype=DTYPES[settings.dtype], device=self.device)
+            judge = load_vlm(
+                settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers
+            )
             self._duplicates = DuplicateCheck(judge, settings)
         return self._duplicates
 

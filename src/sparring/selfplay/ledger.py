@@ -184,6 +184,11 @@ class Ledger:
         )
         return [(row["question_id"], self.folder / row["picture"]) for row in rows]
 
+    def edits(self, stage: str, step: int = 0) -> list[dict[str, Any]]:
+        """The rows of a stage's edits, in the order of their keys; `picture` is the file's path."""
+        rows = self._db.execute("SELECT * FROM edits WHERE stage = ? AND step = ? ORDER BY question_id, sample", (stage, step))
+        return [dict(row) | {"picture": self.folder / row["picture"]} for row in rows]
+
     def verdicts(self, stage: str, step: int = 0) -> list[Verdict]:
         """The verdicts of a stage's step, in the order of their keys."""
         rows = self._db.execute("SELECT * FROM verdicts WHERE stage = ? AND step = ? ORDER BY question_id, sample", (stage, step))
@@ -201,6 +206,17 @@ class Ledger:
             )
             for row in rows
         ]
+
+    def keys(self, table: Literal["edits", "verdicts", "answers"], stage: str, step: int = 0) -> list[tuple[str, int]]:
+        """(question id, sample) of a table's rows, first trials only, in the order in which `verdicts` and `answers` give theirs.
+
+        In a stage of several Defenders a key of answers comes once for each.
+        """
+        first = " AND trial = 0" if table == "answers" else ""
+        rows = self._db.execute(
+            f"SELECT question_id, sample FROM {table} WHERE stage = ? AND step = ?{first} ORDER BY question_id, sample", (stage, step)
+        )
+        return [(row["question_id"], row["sample"]) for row in rows]
 
     def answers(self, stage: str, defender: str, step: int = 0) -> list[Answer]:
         """A Defender's first-trial answers in a stage's step, in the order of their keys."""

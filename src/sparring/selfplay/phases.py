@@ -123,16 +123,22 @@ def write_curriculum(game: Game, number: int) -> None:
 
 
 def train_defender(game: Game, number: int) -> None:
-    """Defender `number`, from Defender `number - 1`, learns from the round's curriculum, clean items and earlier rounds' edits."""
+    """Defender `number`, from Defender `number - 1`, learns from the round's curriculum, clean items and earlier rounds' edits.
+
+    One that is an endpoint stays as it is.
+    """
     stage, settings = game.stage(f"round{number}/defender"), game.recipe.defender
     if stage.done:
         return
     stage.begin(resumes=True)
+    if game.league.defender_is_fixed:
+        stage.finish({"rollouts": 0, "kept_groups": 0, "updates": 0, "ended_early": False, "warnings": []})
+        return
     seed = game.seed(stage.name)
     fresh, *earlier = (weighted_edits(game, i) for i in range(number, 0, -1))
     curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
     game.league.rest_attacker()
-    vlm = game.league.defender(defender_after(number - 1), keep=False)
+    vlm = game.league.defender_to_train(defender_after(number - 1))
     trainer = DefenderTrainer(vlm, settings, seed)
 
     def update(step: int) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class Completion:
     logprobs: tuple[float, ...]
     finished: bool
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens it took."""
+        return len(self.token_ids)
+
 
 class LocalVLM:
     """A vision-language model with its processor."""

@@ -1,0 +1,25 @@
+"""What every verb of the command line shares: where it writes, and how an error looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from sparring.data.errors import SparringError
+
+out_console = Console(soft_wrap=True, highlight=False)
+error_console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Errors that Sparring raises on purpose are messages, not tracebacks; exit code 2."""
+    try:
+        yield
+    except SparringError as error:
+        error_console.print(f"[bold red]Error:[/bold red] {escape(str(error))}")
+        raise typer.Exit(2) from error

@@ -1,0 +1,73 @@
+"""Answers of endpoints on disk: what was answered once is never asked again, in this process or the next.
+
+An answer's key is a hash of all that decides it: the address, the picture's pixels (not its file, its id or its name), the text beside it and
+the settings of generation with their seed. Every answer is a transaction of its own, so a kill loses at most those on their way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparring.data.errors import RunError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, address TEXT, asked TEXT, answer TEXT);
+CREATE TABLE IF NOT EXISTS spending (address TEXT PRIMARY KEY, requests INTEGER, failures INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER);
+"""
+SPENT = ("requests", "failures", "prompt_tokens", "completion_tokens")
+
+
+def answer_key(asked: Mapping[str, Any]) -> str:
+    """SHA-256 of what was asked, as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+class AnswerCache:
+    """A SQLite file of answers and of what they cost; several processes may share it. Without a path it lives in memory."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Written by the thread that asks, read by its caller, who waits for it.
+            self._db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise RunError(f"{path}: cannot be used as a cache of answers ({error}). Remove it, or name another file.") from error
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What was answered, or None."""
+        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, key: str, address: str, asked: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        """Keep an answer, with what was asked beside it for people who look."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)",
+                (key, address, json.dumps(dict(asked), sort_keys=True), json.dumps(dict(answer))),
+            )
+
+    def spend(self, address: str, **amounts: int) -> None:
+        """Add to what an address has cost: requests, failures, prompt_tokens, completion_tokens."""
+        row = tuple(amounts.get(name, 0) for name in SPENT)
+        added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SPENT)
+        with self._db:
+            self._db.execute(f"INSERT INTO spending VALUES (?, ?, ?, ?, ?) ON CONFLICT (address) DO UPDATE SET {added}", (address, *row))
+
+    def spent(self, address: str) -> dict[str, int]:
+        """What an address has cost so far, in all processes that used this file."""
+        row = self._db.execute(f"SELECT {', '.join(SPENT)} FROM spending WHERE address = ?", (address,)).fetchone()
+        return dict(zip(SPENT, row or (0, 0, 0, 0), strict=True))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

@@ -1,0 +1,89 @@
+"""What the game asks of a vision-language model, and the one place where a model is made from its name.
+
+A model that answers is a `VLM`, whether its weights are in this process (`LocalVLM`) or behind an OpenAI-compatible endpoint (`EndpointVLM`).
+Only a local one can be trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sparring.config import EndpointSettings
+from sparring.data.errors import ModelError
+from sparring.models.vlms.address import is_endpoint
+
+
+class Reply(Protocol):
+    """One reply: its text, how many tokens it took (0 where that is not known), and whether it ended by itself."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+
+class VLM(Protocol):
+    """A vision-language model that can be asked: one picture and one text in, text out."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors about its pictures are best put."""
+
+    def generate(
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch: int = 128,
+    ) -> Sequence[Sequence[Reply]]:
+        """n replies to every prompt about the picture beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i."""
+
+    def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+        """probability_P (float32, CPU) of each text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
+
+        Errors: ModelError where the model does not tell log-probabilities.
+        """
+
+
+def load_vlm(
+    spec: str,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    device: torch.device | str = "cpu",
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    endpoint: EndpointSettings | None = None,
+    cache: Path | None = None,
+) -> VLM:
+    """A model by its folder, hub id, or endpoint (`http://127.0.0.1:8000/v1#model`). Raises ModelError when it cannot be had.
+
+    endpoint, cache: how an endpoint is asked, and the SQLite file that keeps its answers; without effect on local models. Pixel limits: see
+    `load_processor`; an endpoint is sent pictures scaled down to `max_pixels`, and takes no `min_pixels`.
+    """
+    if not is_endpoint(spec):
+        from sparring.models.vlms.local import LocalVLM
+
+        return LocalVLM.load(spec, dtype=dtype, device=device, min_pixels=min_pixels, max_pixels=max_pixels)
+    from sparring.models.vlms.endpoint import EndpointVLM
+
+    if min_pixels is not None:
+        raise ModelError(f"{spec}: min_pixels cannot be set for an endpoint; its server decides. Leave it out.")
+    return EndpointVLM(spec, endpoint or EndpointSettings(), cache=cache, max_pixels=max_pixels, device=torch.device(device))

@@ -1,0 +1,142 @@
+"""Brings one request to an OpenAI-compatible endpoint and its answer back: with a deadline, again after a fault, within a budget.
+
+Tried again: connections that fail or are cut, a deadline that passes, HTTP 408, 409, 425, 429 and 5xx, answers that are no chat completion.
+Given up at once: every other 4xx (a wrong key, an unknown model, a field that the server does not take), and an account without quota.
+
+The wait before try k is drawn from [d/2, d], d = first_wait * 2^k, at most `longest_wait`; a server's Retry-After is waited for where it is longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import openai
+
+from sparring.config import EndpointSettings
+from sparring.data.errors import ModelError, RunError
+from sparring.models.vlms.address import Address
+from sparring.models.vlms.answer_cache import AnswerCache
+
+PASSING = (408, 409, 425, 429)
+LONGEST_RETRY_AFTER = 600.0  # a server that asks for more will not be back during this run
+
+
+class Fault(Exception):
+    """A request failed in a way that may pass. `retry_after`: seconds that the server asked to wait."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Courier:
+    """Requests to one address. `failed` stops further tries of all requests under way, once one of them has been given up."""
+
+    def __init__(
+        self, client: openai.AsyncOpenAI, address: Address, settings: EndpointSettings, cache: AnswerCache, key: str | None
+    ) -> None:
+        self.client, self.address, self.settings, self.cache = client, address, settings, cache
+        self.failed = False
+        self._key = key
+        # Jitter is there to keep clients apart, so it must not follow from a seed that they share.
+        self._random = random.SystemRandom()
+
+    async def fetch(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one chat-completion request, as JSON. Raises ModelError when it is given up, RunError when the budget is used up."""
+        tries = self.settings.retries + 1
+        for number in range(tries):
+            self._take_from_budget()
+            try:
+                async with asyncio.timeout(self.settings.deadline):
+                    return await self._try(body)
+            except TimeoutError:
+                fault = Fault(f"no answer within {self.settings.deadline:g} s")
+            except Fault as found:
+                fault = found
+            self.cache.spend(str(self.address), failures=1)
+            if number + 1 == tries or self.failed:
+                break
+            await asyncio.sleep(self._wait(number, fault.retry_after))
+        raise ModelError(
+            f"endpoint {self.address}: given up after {number + 1} tries; the last one: {fault}. What was answered so far "
+            "is kept: start again when the server is well, or raise endpoint.retries or endpoint.deadline."
+        )
+
+    def _take_from_budget(self) -> None:
+        """Count a request before it is made. A cut-off process counts it too, as the server may have answered it."""
+        budget, spent = self.settings.budget, self.cache.spent(str(self.address))["requests"]
+        if budget is not None and spent >= budget:
+            raise RunError(
+                f"endpoint {self.address}: the budget of {budget} requests is used up. What was answered is kept: "
+                "raise endpoint.budget and start again to go on from there."
+            )
+        self.cache.spend(str(self.address), requests=1)
+
+    def _wait(self, number: int, retry_after: float) -> float:
+        longest = min(self.settings.first_wait * 2.0**number, self.settings.longest_wait)
+        drawn = longest * (0.5 + 0.5 * self._random.random())
+        return drawn if retry_after <= drawn else retry_after + drawn - longest / 2
+
+    async def _try(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            # The raw text is read here, because a broken one is a fault like others and must not raise what the client library does.
+            response = await self.client.chat.completions.with_raw_response.create(**body)
+            answer = json.loads(response.content)
+        except openai.APIStatusError as error:
+            message = self._said(error)
+            if error.code == "insufficient_quota" or not (error.status_code in PASSING or error.status_code >= 500):
+                raise ModelError(f"endpoint {self.address}: HTTP {error.status_code}: {message}") from error
+            retry_after = _seconds(error.response.headers.get("retry-after"))
+            if retry_after > LONGEST_RETRY_AFTER:
+                raise ModelError(
+                    f"endpoint {self.address}: HTTP {error.status_code}, and it asks to wait {retry_after:.0f} s. Start again then."
+                ) from error
+            raise Fault(f"HTTP {error.status_code}: {message}", retry_after) from error
+        except openai.APIConnectionError as error:
+            raise Fault(f"the connection failed ({error.__cause__ or error})") from error
+        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError among them
+            raise Fault(f"the answer is no JSON ({error})") from error
+        if not _is_completion(answer):
+            raise Fault(f"the answer is no chat completion: {self._scrubbed(json.dumps(answer))[:200]}")
+        return dict(answer)
+
+    def _said(self, error: openai.APIStatusError) -> str:
+        """What the server said, short, without the key should it have repeated it."""
+        body = error.body
+        message = body.get("message", body) if isinstance(body, dict) else body or error.message
+        return self._scrubbed(str(message))[:500]
+
+    def _scrubbed(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _is_completion(answer: Any) -> bool:
+    if not isinstance(answer, dict):
+        return False
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return False
+    message = choices[0].get("message")
+    return isinstance(message, dict) and isinstance(message.get("content"), str | None)
+
+
+def _seconds(header: str | None) -> float:
+    """Retry-After in seconds, given as a number or a date (RFC 9110, section 10.2.3); 0 where it says nothing."""
+    if header is None:
+        return 0.0
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(header)
+    except ValueError:
+        return 0.0
+    return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time())

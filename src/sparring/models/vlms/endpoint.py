@@ -1,0 +1,282 @@
+"""Vision-language models behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, a hosted model.
+
+Asked through chat completions, one request a reply, several at a time. Every picture is sent as a PNG, so that the server sees the very pixels.
+A greedy reply is asked for once however many are wanted; sampled ones have seeds of their own, which servers follow as far as they can.
+Probabilities of given texts need a server that scores prompts (vLLM's `prompt_logprobs`).
+
+Inside, this is asyncio; outside it is plain. One event loop in a thread of its own serves all endpoints of a process, so that connections last from
+call to call, and so that a caller may be inside an event loop itself (a notebook).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import math
+import os
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
+import torch
+from PIL.Image import Image, Resampling
+from torch import Tensor
+
+from sparring.config import EndpointSettings
+from sparring.data.errors import DataError, ModelError, SparringError
+from sparring.data.images import image_sha256
+from sparring.models.vlms.address import parse_address
+from sparring.models.vlms.answer_cache import AnswerCache, answer_key
+from sparring.models.vlms.courier import Courier
+from sparring.rl.seeds import derive_seed
+
+Result = TypeVar("Result")
+NO_KEY = "none"  # what local servers are sent: the client library insists on a key
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReply:
+    """One reply: its text, its tokens as the server counted them, and whether it ended by itself."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request that is still to be made: its key, what is asked in words, and its body once it is needed."""
+
+    key: str
+    asked: Mapping[str, Any]
+    body: Callable[[], dict[str, Any]]
+    read: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class EndpointVLM:
+    """A vision-language model that a server runs. It can be asked, not trained."""
+
+    def __init__(
+        self,
+        spec: str,
+        settings: EndpointSettings,
+        *,
+        cache: Path | None = None,
+        max_pixels: int | None = None,
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
+        """spec: `http://host:port/v1#model`. cache: the SQLite file of its answers; without one they last as long as this object.
+
+        max_pixels: pictures of a larger area are scaled down before they are sent. Raises ModelError for a spec that is none.
+        """
+        self.address = parse_address(spec)
+        self.settings = settings
+        self.name = self.address.model
+        self.device = device
+        self.max_pixels = max_pixels
+        self.cache = AnswerCache(cache)
+        self._key = os.environ.get(settings.key_variable) or None
+
+    # ---- asking
+
+    def generate(
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch: int = 128,
+    ) -> list[list[EndpointReply]]:
+        """n replies to every prompt. Temperature 0 is greedy (all n are then the same).
+
+        The seed of reply j to prompt i follows from (seed, i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under way.
+        Errors: ModelError when a request is given up, RunError when the budget is used up; what was answered by then is in the cache.
+        """
+        if len(images) != len(prompts):
+            raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
+        jobs: list[list[Job]] = []
+        for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            shown = self._shown(image)
+            how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
+            drawn = [how | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [how] * n
+            jobs.append([self._job(shown, prompt, sampling) for sampling in drawn])
+        answers = self._answer([job for own in jobs for job in own])
+        return [[EndpointReply(**answers[job.key]) for job in own] for own in jobs]
+
+    def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+        """probability_P (float32) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
+
+        The text is put as the beginning of the assistant's turn, and its tokens are those at the end of the prompt that the server scored.
+        Errors as for `generate`; ModelError where the server does not score prompts.
+        """
+        if not len(images) == len(prompts) == len(answers) or not all(answers):
+            raise DataError(
+                f"{len(images)} pictures, {len(prompts)} prompts and {len(answers)} texts: as many are needed, and no empty text"
+            )
+        jobs = [
+            self._job(self._shown(image), prompt, {"scored": text}) for image, prompt, text in zip(images, prompts, answers, strict=True)
+        ]
+        try:
+            found = self._answer(jobs)
+        except ModelError as error:
+            raise ModelError(
+                f"{error} Asked was the probability of a text, which needs a server that scores prompts, such as vLLM; judge.dense_weight=0 does without."
+            ) from error
+        return torch.tensor([found[job.key]["probability"] for job in jobs], dtype=torch.float32)
+
+    def spending(self) -> dict[str, float]:
+        """What this address has cost since its cache was begun: requests, failures, tokens, and the price where prices are set."""
+        spent: dict[str, float] = dict(self.cache.spent(str(self.address)))
+        prices = self.settings.price_per_million
+        if prices is not None:
+            spent["cost"] = (spent["prompt_tokens"] * prices.prompt + spent["completion_tokens"] * prices.completion) / 1e6
+        return spent
+
+    # ---- requests
+
+    def _shown(self, image: Image) -> Image:
+        """The picture that the server is shown."""
+        rgb = image.convert("RGB")
+        if self.max_pixels is None or rgb.width * rgb.height <= self.max_pixels:
+            return rgb
+        scale = math.sqrt(self.max_pixels / (rgb.width * rgb.height))
+        return rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Resampling.LANCZOS)
+
+    def _job(self, image: Image, prompt: str, how: Mapping[str, Any]) -> Job:
+        asked = {
+            "url": self.address.url,
+            "model": self.address.model,
+            "image": image_sha256(image),
+            "prompt": prompt,
+            "how": dict(how),
+            "extra_body": self.settings.extra_body,
+        }
+
+        def body() -> dict[str, Any]:
+            content = [{"type": "image_url", "image_url": {"url": _data_uri(image)}}, {"type": "text", "text": prompt}]
+            turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+            common: dict[str, Any] = {"model": self.address.model, "messages": turns}
+            if "scored" in how:
+                turns.append({"role": "assistant", "content": how["scored"]})
+                scoring = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
+                return common | {"max_tokens": 1, "temperature": 0.0, "extra_body": scoring | self.settings.extra_body}
+            limit = {self.settings.limit_field: how["max_new_tokens"]}
+            sampling = {name: how[name] for name in ("temperature", "seed") if name in how}
+            if how["top_p"] < 1:
+                sampling["top_p"] = how["top_p"]
+            return common | limit | sampling | {"extra_body": self.settings.extra_body}
+
+        def read(answer: dict[str, Any]) -> dict[str, Any]:
+            return {"probability": self._probability(answer, str(how["scored"]))} if "scored" in how else _reply(answer)
+
+        return Job(answer_key(asked), asked, body, read)
+
+    def _answer(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+        """Key -> answer of every job, from the cache where it is known; of jobs with the same key one is asked."""
+        wanted = {job.key: job for job in jobs}
+        known = {key: self.cache.get(key) for key in wanted}
+        missing = [wanted[key] for key, answer in known.items() if answer is None]
+        if missing:
+            _run(self._ask(missing))
+            known |= {job.key: self.cache.get(job.key) for job in missing}
+        return {key: answer for key, answer in known.items() if answer is not None}
+
+    async def _ask(self, jobs: Sequence[Job]) -> None:
+        """Ask the server and keep the answers. After a request is given up no new one is begun, and those under way may still come back."""
+        courier = Courier(self._client, self.address, self.settings, self.cache, self._key)
+        queue, errors = iter(jobs), list[SparringError]()
+
+        async def work() -> None:
+            for job in queue:
+                try:
+                    self._keep(job, await courier.fetch(job.body()))
+                except SparringError as error:
+                    errors.append(error)
+                    courier.failed = True
+                if courier.failed:
+                    return
+
+        await asyncio.gather(*(work() for _ in range(min(self.settings.concurrency, len(jobs)))))
+        if errors:
+            raise errors[0]
+
+    @cached_property
+    def _client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            base_url=self.address.url,
+            api_key=self._key or NO_KEY,
+            max_retries=0,
+            timeout=self.settings.deadline,
+            # Otherwise the client library takes both from its own environment variables and tells them to whatever server this is.
+            default_headers={"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},
+        )
+
+    def _keep(self, job: Job, answer: dict[str, Any]) -> None:
+        self.cache.spend(str(self.address), **{name: _counted(answer, name) for name in ("prompt_tokens", "completion_tokens")})
+        self.cache.put(job.key, str(self.address), job.asked, job.read(answer))
+
+    def _probability(self, answer: dict[str, Any], text: str) -> float:
+        """From the scored prompt: its last tokens, as many as spell the text."""
+        scored = answer.get("prompt_logprobs")
+        if not isinstance(scored, list):
+            raise ModelError(f"endpoint {self.address.url}: the server does not score prompts (prompt_logprobs is not in its answer).")
+        spelled, logprobs = "", list[float]()
+        for entry in reversed(scored):
+            token = next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else None
+            if len(spelled) >= len(text) or not isinstance(token, dict) or not isinstance(token.get("logprob"), int | float):
+                break
+            spelled = str(token.get("decoded_token")) + spelled
+            logprobs.append(token["logprob"])
+        if spelled != text:
+            raise ModelError(
+                f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text {text!r} that was to be scored."
+            )
+        return math.exp(math.fsum(logprobs) / len(logprobs))
+
+
+def _reply(answer: dict[str, Any]) -> dict[str, Any]:
+    choice = answer["choices"][0]
+    return {
+        "text": choice["message"].get("content") or "",
+        "tokens": _counted(answer, "completion_tokens"),
+        "finished": choice.get("finish_reason") != "length",
+    }
+
+
+def _counted(answer: dict[str, Any], name: str) -> int:
+    """Tokens as the server counted them; 0 where it did not."""
+    usage = answer.get("usage")
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def _data_uri(image: Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop that serves this process's endpoints, in a thread that ends with it."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="endpoints", daemon=True).start()
+    return loop
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    try:
+        return future.result()
+    except BaseException:  # stopped by hand: nothing more is to be asked
+        future.cancel()
+        raise

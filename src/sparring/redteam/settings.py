@@ -1,0 +1,64 @@
+"""From what a person wrote on the command line to the checked settings of an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparring.config import AttackSettings
+from sparring.data.errors import RecipeError
+from sparring.recipes.check import problems_of_attack
+from sparring.recipes.load import load_recipe, put, resolve_model, validate
+from sparring.redteam.spec import split_lora
+
+SOURCE = "attack"
+BORROWED = ("attacker", "defender", "judge")
+
+
+def attack_settings(given: Sequence[tuple[str, Any]], *, recipe: str | None = None, changes: Sequence[str] = ()) -> AttackSettings:
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's players, under changes as `a.b=value`.
+
+    From a recipe come the settings of its Attacker, Defender and judge, its audit, device and threads; not its data and not its seed.
+    Models and files are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
+    """
+    data: dict[str, Any] = {}
+    if recipe is not None:
+        found = load_recipe(recipe).model_dump(mode="json")
+        data = {name: found[name] for name in (*BORROWED, "device", "threads")} | {"audit": found["evaluation"]["audit"]}
+    for field, value in given:
+        if value is not None:
+            *above, last = field.split(".")
+            place = data
+            for name in above:
+                place = place.setdefault(name, {})
+            place[last] = value
+    for change in changes:
+        put(data, change)
+    for player in ("attacker", "defender"):
+        if not data.get(player, {}).get("model"):
+            raise RecipeError(f"--{player} is missing: name a folder or hub id, or a --recipe that names one.")
+    settings = validate(data, SOURCE, AttackSettings)
+    problems = list(problems_of_attack(settings))
+    if problems:
+        raise RecipeError("\n".join(f"{SOURCE}: {problem}" for problem in problems))
+    return _with_absolute_paths(settings)
+
+
+def _with_absolute_paths(settings: AttackSettings) -> AttackSettings:
+    editor, lora = split_lora(settings.attacker.model)
+    folder = Path(lora).expanduser() if lora is not None else None
+    if folder is not None and not folder.is_dir():
+        raise RecipeError(
+            f"{SOURCE}: attacker.model: the LoRA {lora} is no folder. A run keeps its Attackers as RUN/round1/attacker/editor."
+        )
+    model = resolve_model(editor) + (f"+{folder.resolve()}" if folder is not None else "")
+    judge = settings.judge.model
+    return settings.model_copy(
+        update={
+            "data": str(Path(settings.data).expanduser().absolute()),
+            "attacker": settings.attacker.model_copy(update={"model": model}),
+            "defender": settings.defender.model_copy(update={"model": resolve_model(settings.defender.model)}),
+            "judge": settings.judge.model_copy(update={"model": judge if judge is None else resolve_model(judge)}),
+        }
+    )
