@@ -27,7 +27,8 @@ def attack(
     attacker: Annotated[
         str | None,
         typer.Option(
-            help="An image editor: a diffusers folder or hub id; or one with a LoRA that a run has trained, EDITOR+RUN/round3/attacker/editor.",
+            help="An image editor: a diffusers folder or hub id; or one with a LoRA that a run has trained, EDITOR+RUN/round3/attacker/editor; or an opponent "
+            "that nobody trains: pgd:eps=8, paste:add, corruption:fog:3, jpeg:30, roundtrip@EDITOR, benign@EDITOR.",
             rich_help_panel=PLAYERS,
             show_default=False,
         ),
@@ -114,6 +115,7 @@ def attack(
     \b
     sparring attack --data my.jsonl --attacker zoo/editor --defender zoo/defender --recipe arena --out attacks/zoo
     sparring attack --data my.jsonl --attacker zoo/editor+runs/a/round3/attacker/editor --defender zoo/defender --recipe arena --samples 4 --out attacks/a
+    sparring attack --data my.jsonl --attacker corruption:fog:3 --defender zoo/defender --recipe arena --out attacks/fog
     sparring attack --data my.jsonl --attacker black-forest-labs/FLUX.2-klein-4B --defender http://127.0.0.1:8000/v1#qwen --budget 5000 --out attacks/b
     """
     with clean_errors():

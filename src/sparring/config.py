@@ -351,7 +351,7 @@ class AttackSettings(Settings):
     )
     batch: int = Field(64, ge=1, description="questions handled at a time; what a kill can cost a model on this machine")
     attacker: AttackerSettings = Field(
-        description="model: an editor's folder or hub id, or one and a LoRA's folder, EDITOR+LORA. Of the rest counts what makes deterministic edits"
+        description="model: an editor's folder or hub id, one and a LoRA's folder, EDITOR+LORA, or a rival such as pgd:eps=8 or benign@EDITOR. Of the rest counts what makes deterministic edits"
     )
     defender: DefenderSettings = Field(description="model: a folder, hub id or endpoint. Of the rest counts what an answer needs")
     judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())

@@ -19,6 +19,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import RunError
 from sparring.data.images import load_image
@@ -29,7 +30,7 @@ from sparring.judging.judge import check_edits
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM, load_vlm
-from sparring.redteam.attackers import Attacker, load_attacker
+from sparring.redteam.attackers import load_attacker
 from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
@@ -152,7 +153,7 @@ def ask_clean(attack: Attack) -> None:
 def make_edits(attack: Attack) -> None:
     """Edits of all questions with their verdicts: integrity, duplicates, the auditor's word on those that passed."""
     settings, done = attack.settings, set(attack.ledger.keys("verdicts", STAGE))
-    attacker: Attacker | None = None
+    attacker: Rival | None = None
     duplicates: DuplicateCheck | None = None
     accepted = count = 0
     with attack.screen.stage("edits", len(attack.questions) * settings.samples) as bar:
@@ -160,14 +161,15 @@ def make_edits(attack: Attack) -> None:
             for part in attack.batches():
                 if not done.issuperset((question.id, sample) for question in part):
                     if attacker is None:
-                        attacker, duplicates = load_attacker(settings.attacker, attack.device), attack.load_duplicate_check()
+                        attacker = load_attacker(settings.attacker, attack.device, lambda: (attack.defender, settings.defender))
+                        duplicates = attack.load_duplicate_check()
                     judged = _edit(attack, attacker, duplicates, part, sample)
                     accepted, count = accepted + sum(verdict.accepted for verdict in judged), count + len(judged)
                 bar.advance(len(part), {"accepted": accepted / max(1, count)})
 
 
 def _edit(
-    attack: Attack, attacker: Attacker, duplicates: DuplicateCheck | None, questions: Sequence[VisualQuestion], sample: int
+    attack: Attack, attacker: Rival, duplicates: DuplicateCheck | None, questions: Sequence[VisualQuestion], sample: int
 ) -> list[Verdict]:
     settings, cleans = attack.settings, pictures_of(questions)
     # The first sample has the noise of held-out play in a run with this seed.

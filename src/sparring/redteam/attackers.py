@@ -2,68 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from PIL.Image import Image
 
-from sparring.attackers.rollout import deterministic_edits
-from sparring.config import AttackerSettings
-from sparring.data.records import Edit, VisualQuestion
+from sparring.attackers.rivals import Rival, load_rival
+from sparring.config import AttackerSettings, DefenderSettings
+from sparring.data.errors import RecipeError
+from sparring.evaluation.victim import victim_of
 from sparring.models.editors import FlowEditor, load_editor
-from sparring.redteam.spec import split_lora
-from sparring.rl.seeds import derive_seed
+from sparring.models.vlms.base import VLM
+from sparring.models.vlms.local import LocalVLM
+from sparring.redteam.spec import split_lora, split_rival
 from sparring.selfplay.league import DTYPES
 
 
-class Attacker(Protocol):
-    """Whoever edits pictures. The same questions, pictures and seed give the same edits, whatever else is edited beside them."""
+def load_attacker(settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]) -> Rival:
+    """The Attacker that `settings.model` names: an editor's folder or hub id, one with a LoRA's folder, `EDITOR+LORA`, or a rival that nobody trains.
 
-    @property
-    def name(self) -> str: ...
-
-    def edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Edit]:
-        """One edit of every question's clean picture, in the order given and of that picture's size; pictures may differ in size."""
-
-
-class EditorAttacker:
-    """An image editor, trained or not, with the deterministic sampler: its edits are those of held-out play in a run with the same seed."""
-
-    def __init__(self, editor: FlowEditor, name: str, settings: AttackerSettings) -> None:
-        self.editor, self.name, self.settings = editor, name, settings
-
-    def edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Edit]:
-        settings = self.settings
-        seeds = [derive_seed(seed, "evaluation", question.id) for question in questions]
-        instructions = [settings.instruction.replace("{question}", question.question) for question in questions]
-        pictures = deterministic_edits(
-            self.editor,
-            images,
-            instructions,
-            seeds,
-            steps=settings.evaluation_steps,
-            guidance=settings.guidance_scale,
-            batch=settings.micro_batch,
-        )
-        made = zip(questions, instructions, seeds, pictures, strict=True)
-        return [Edit(question.id, self.name, instruction, own, picture) for question, instruction, own, picture in made]
-
-
-def load_attacker(settings: AttackerSettings, device: torch.device) -> Attacker:
-    """The Attacker that `settings.model` names: an editor's folder or hub id, or one with a LoRA's folder, `EDITOR+LORA`.
-
-    Raises ModelError where it cannot be loaded.
+    defender: gives the Defender; called for a rival that takes its gradients. An editor's edits are those of held-out play in a run with the same seed.
+    Raises ModelError where it cannot be loaded, RecipeError for a rival that is not known or lacks what it needs.
     """
-    path, lora = split_lora(settings.model)
+    rival, spec = split_rival(settings.model)
+    editor, name = (None, "") if spec is None else _load_editor(spec, settings, device)
+    if rival is None:
+        return load_rival("editor", editor=editor, attacker=settings, name=name)
+    victim = None
+    if rival.split(":")[0] == "pgd":
+        vlm, asked = defender()
+        if not isinstance(vlm, LocalVLM):
+            raise RecipeError(
+                f'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a Defender\'s folder or hub id.'
+            )
+        victim = victim_of(vlm, asked)
+    return load_rival(rival, victim=victim, editor=editor, attacker=settings)
+
+
+def _load_editor(spec: str, settings: AttackerSettings, device: torch.device) -> tuple[FlowEditor, str]:
+    path, lora = split_lora(spec)
     editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
     editor.embedded_guidance = settings.embedded_guidance
-    name = Path(path).name
-    if lora is not None:
-        editor.load_lora(lora)
-        name = f"{name}+{_telling(Path(lora))}"
-    return EditorAttacker(editor, name, settings)
+    if lora is None:
+        return editor, Path(path).name
+    editor.load_lora(lora)
+    return editor, f"{Path(path).name}+{_telling(Path(lora))}"
 
 
 def _telling(folder: Path) -> str:

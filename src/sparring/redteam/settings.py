@@ -10,7 +10,7 @@ from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_attack
 from sparring.recipes.load import load_recipe, put, resolve_model, validate
-from sparring.redteam.spec import split_lora
+from sparring.redteam.spec import ON_EDITOR, split_lora, split_rival
 
 SOURCE = "attack"
 BORROWED = ("attacker", "defender", "judge")
@@ -46,13 +46,13 @@ def attack_settings(given: Sequence[tuple[str, Any]], *, recipe: str | None = No
 
 
 def _with_absolute_paths(settings: AttackSettings) -> AttackSettings:
-    editor, lora = split_lora(settings.attacker.model)
-    folder = Path(lora).expanduser() if lora is not None else None
-    if folder is not None and not folder.is_dir():
+    rival, editor = split_rival(settings.attacker.model)
+    needs = rival is not None and rival.split(":")[0] in ON_EDITOR
+    if rival is not None and needs != (editor is not None):
         raise RecipeError(
-            f"{SOURCE}: attacker.model: the LoRA {lora} is no folder. A run keeps its Attackers as RUN/round1/attacker/editor."
+            f"{SOURCE}: attacker.model: {rival} " + ("needs an editor: RIVAL@EDITOR." if needs else "takes no editor, so there is no @.")
         )
-    model = resolve_model(editor) + (f"+{folder.resolve()}" if folder is not None else "")
+    model = "@".join(part for part in (rival, _absolute(editor) if editor is not None else None) if part is not None)
     judge = settings.judge.model
     return settings.model_copy(
         update={
@@ -62,3 +62,13 @@ def _with_absolute_paths(settings: AttackSettings) -> AttackSettings:
             "judge": settings.judge.model_copy(update={"model": judge if judge is None else resolve_model(judge)}),
         }
     )
+
+
+def _absolute(spec: str) -> str:
+    editor, lora = split_lora(spec)
+    folder = Path(lora).expanduser() if lora is not None else None
+    if folder is not None and not folder.is_dir():
+        raise RecipeError(
+            f"{SOURCE}: attacker.model: the LoRA {lora} is no folder. A run keeps its Attackers as RUN/round1/attacker/editor."
+        )
+    return resolve_model(editor) + (f"+{folder.resolve()}" if folder is not None else "")

@@ -34,16 +34,24 @@ class Means:
 
 
 def load_rival(
-    spec: str, *, victim: Victim | None = None, editor: FlowEditor | None = None, attacker: AttackerSettings | None = None
+    spec: str,
+    *,
+    victim: Victim | None = None,
+    editor: FlowEditor | None = None,
+    attacker: AttackerSettings | None = None,
+    name: str | None = None,
 ) -> Rival:
     """The rival of a specification. RecipeError for an unknown name, option or value, naming the nearest right one, and for a missing means.
 
-    victim: for "pgd". editor: for "roundtrip"; with `attacker` (instruction, steps, guidance) also for "benign" and "editor".
+    victim: for "pgd". editor: for "roundtrip"; with `attacker` (instruction, steps, guidance) also for "benign" and "editor". name: what
+    its edits are signed with, the specification if left out.
     """
-    name, _, rest = spec.strip().partition(":")
-    if name not in RIVALS:
-        raise RecipeError(f'rival "{spec}": there is no "{name}"{_nearest(name, RIVALS)}. Known are {", ".join(RIVALS)}.')
-    return RIVALS[name](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
+    kind, _, rest = spec.strip().partition(":")
+    if kind not in RIVALS:
+        raise RecipeError(f'rival "{spec}": there is no "{kind}"{_nearest(kind, RIVALS)}. Known are {", ".join(RIVALS)}.')
+    rival = RIVALS[kind](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
+    rival.name = name or rival.name
+    return rival
 
 
 def all_corruptions(severities: Sequence[int] = SEVERITIES) -> list[Rival]:
