@@ -61,6 +61,18 @@ class WindowSettings(Settings):
     )
 
 
+class CropSettings(Settings):
+    """Where a picture that is too large for the editor is edited: in a crop around the question's targets; the rest of it stays as it is."""
+
+    max_area: int = Field(
+        1024 * 1024,
+        ge=32 * 32,
+        description="pixels that the editor works on at once; a picture of no more is edited whole, of a larger one a crop",
+    )
+    context: int = Field(96, ge=0, description="pixels around the targets that the crop takes in too, or as many of them as fit")
+    feather: int = Field(32, ge=0, description="pixels over which an edit fades in from the crop's border; 0: a hard seam")
+
+
 class AttackerSettings(Settings):
     model: str = Field(
         description="a diffusers pipeline folder or hub id of an image editor: FLUX.2-klein, FLUX.1-Kontext, Qwen-Image-Edit or Qwen-Image-Edit-Plus (2509 and later)"
@@ -74,6 +86,7 @@ class AttackerSettings(Settings):
     steps: int = Field(30, ge=0, description="updates in one round")
     questions_per_step: int = Field(8, ge=1, description="groups in one update")
     group_size: int = Field(16, ge=2, description="edits of the same image with the same instruction")
+    crop: CropSettings = Field(default_factory=lambda: CropSettings())
     rollout_steps: int = Field(6, ge=1, description="denoising steps of a roll-out")
     evaluation_steps: int = Field(6, ge=1, description="denoising steps of the deterministic sampler that makes the edits that count")
     guidance_scale: float = Field(1.0, ge=1.0, description="true classifier-free guidance; 1 is off")

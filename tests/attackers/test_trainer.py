@@ -33,6 +33,7 @@ class TwoPixels:
 
     has_lora = False
     device = torch.device("cpu")
+    multiple = 1
 
     def __init__(self) -> None:
         self.centre = torch.nn.Parameter(torch.zeros(2))
@@ -138,7 +139,7 @@ def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_w
     start, optimum = reward_of_ode_edits(editor), reward_of_ode_edits(best)
     fixed = {"lora": None, "group_size": 16, "rollout_steps": 6, "micro_batch": 256, "learning_rate": 0.05, "learning_rate_end": 0.1}
     trainer = AttackerTrainer(editor, settings(**{**fixed, "steps": 60, **changes}), seed=0)  # type: ignore[arg-type]
-    asked, images = questions(4), pictures(4)
+    asked, images = questions(4), pictures(4, (2, 1))
     for step in range(60):
         trainer.update(asked, images, nearness, step)
     assert optimum - start > 0.2

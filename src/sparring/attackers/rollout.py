@@ -18,6 +18,8 @@ import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor
 
+from sparring.attackers.crops import Crop, choose_crop, cut_all
+from sparring.config import CropSettings
 from sparring.models.editors import Conditions, FlowEditor
 from sparring.rl import flow
 from sparring.rl.seeds import derive_seed
@@ -49,8 +51,9 @@ class Chance:
 class Rollout:
     """Edits of P questions of one picture size. Row b belongs to `conditions` row `rows_B[b]` and began from the noise of `seeds[b]`.
 
-    final_BTC: the clean latents that were decoded. states: the W + 1 states x_BTC around the window's steps, in the chance's `state_dtype`;
-    old_logp_WB: log-probabilities of those steps; means: their W means, float32, where they are kept.
+    Of large pictures these are the crops that were cut out of them. final_BTC: the clean latents that were decoded. states: the W + 1 states
+    x_BTC around the window's steps, in the chance's `state_dtype`; old_logp_WB: log-probabilities of those steps; means: their W means,
+    float32, where they are kept.
     """
 
     conditions: Conditions
@@ -173,18 +176,23 @@ def deterministic_edits(
     steps: int,
     guidance: float = 1.0,
     batch: int = 64,
+    crops: Sequence[Crop] | None = None,
 ) -> list[Image]:
     """One edit for every (picture, instruction, seed), by the ODE, in the order given; pictures may differ in size.
 
-    The edits are rounded to 8 bits a channel: what is returned is what a PNG holds.
+    crops: where each picture is edited; without them, everywhere, scaled down where it is too large. The edits have the pictures' sizes and
+    are rounded to 8 bits a channel: what is returned is what a PNG holds.
     """
+    if crops is None:
+        crops = [choose_crop(image.size, (), CropSettings(), editor.multiple) for image in images]
+    cuts = cut_all(images, crops)
     edits: dict[int, Image] = {}
-    for places in by_size(images):
+    for places in by_size(cuts):
         for start in range(0, len(places), batch):
             part = places[start : start + batch]
-            conditions = editor.encode([images[i] for i in part], [instructions[i] for i in part], guidance_scale=guidance)
+            conditions = editor.encode([cuts[i] for i in part], [instructions[i] for i in part], guidance_scale=guidance)
             made = roll_out(editor, conditions, torch.arange(len(part)), [seeds[i] for i in part], steps=steps, batch=batch)
-            edits.update(zip(part, made.edits, strict=True))
+            edits.update((i, crops[i].compose(images[i], edit)) for i, edit in zip(part, made.edits, strict=True))
     return [edits[i] for i in range(len(images))]
 
 

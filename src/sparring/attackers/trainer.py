@@ -13,6 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.forward import ForwardProcess
 from sparring.attackers.grpo import FlowGRPO
 from sparring.attackers.learner import Learner
@@ -58,18 +59,20 @@ class AttackerTrainer:
     ) -> dict[str, float]:
         """Edit every question's picture G times, have the edits rewarded, and learn from groups whose rewards differ.
 
-        questions, images: P of each; pictures may differ in size. reward_fn: edits (P lists of G pictures) -> rewards_PG.
+        questions, images: P of each; pictures may differ in size, and of large ones a crop is edited (`attackers.crops`). reward_fn: edits (P
+        lists of G pictures, of the sizes of `images`) -> rewards_PG.
         step: number of the update, from 0; what the update draws depends on it and on the trainer's seed alone.
         Returns reward_mean, reward_std (mean over groups), dead_groups (share without signal), loss, grad_norm, skipped (optimiser steps
         left out because their gradient was not finite); Flow-GRPO and AWM also ratio_mean and clip_fraction, Flow-GRPO ratio_first (the ratio
         farthest from 1 before the first optimiser step); with a KL weight, kl.
         """
-        rollouts, owners = self._edit(questions, images, step)
+        crops = crops_of(questions, images, self.settings.crop, self.editor.multiple)
+        rollouts, owners = self._edit(questions, cut_all(images, crops), step)
         group = self.settings.group_size
         edits: list[list[Image]] = [[] for _ in questions]
         for rollout, places in zip(rollouts, owners, strict=True):
             for row, place in enumerate(places):
-                edits[place] = rollout.edits[row * group : (row + 1) * group]
+                edits[place] = [crops[place].compose(images[place], edit) for edit in rollout.edits[row * group : (row + 1) * group]]
         rewards_PG = torch.as_tensor(reward_fn(edits), dtype=torch.float32).cpu()
         names = ", ".join(question.id for question in questions)
         if rewards_PG.shape != (len(questions), group) or not bool(rewards_PG.isfinite().all()):
@@ -84,7 +87,7 @@ class AttackerTrainer:
         return {**shares, "dead_groups": 1 - live_P.float().mean().item(), **metrics}
 
     def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], step: int) -> tuple[list[Rollout], list[list[int]]]:
-        """Roll-outs by picture size, and which questions each one holds."""
+        """Roll-outs by size of what is edited, and which questions each one holds."""
         settings, rollouts, owners = self.settings, [], by_size(images)
         chance = self.algorithm.chance(step)
         for places in owners:

@@ -6,10 +6,13 @@ that the base Defender gets right when clean; an edit is kept when it passes the
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from sparring.attackers.sft import finetune
+from sparring.attackers.crops import crops_of
+from sparring.attackers.sft import Pair, finetune
 from sparring.data.images import load_image
+from sparring.data.records import VisualQuestion
 from sparring.selfplay.game import Game
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.progress import figures_of
@@ -47,8 +50,8 @@ def tune(game: Game) -> None:
     stage.begin(resumes=True)
     by_id = {question.id: question for question in game.train}
     effective = game.ledger.pictures(CANDIDATES, only="effective")
-    pairs = [(load_image(by_id[name].image), game.instruction(by_id[name]), load_image(picture)) for name, picture in effective]
     editor = game.league.attacker("untuned", keep=False)
+    pairs = [_pair(game, editor.multiple, by_id[name], picture) for name, picture in effective]
     if recipe.attacker.lora is not None:
         editor.add_lora(recipe.attacker.lora.rank, recipe.attacker.lora.alpha, game.seed(BOOTSTRAP, "lora"))
     warnings = []
@@ -78,3 +81,10 @@ def tune(game: Game) -> None:
         game.screen.warn(f"{BOOTSTRAP}: {text}")
     result: dict[str, Any] = game.stage(CANDIDATES).result | {"pairs": len(pairs), "warnings": warnings}
     stage.finish(result)
+
+
+def _pair(game: Game, multiple: int, question: VisualQuestion, picture: Path) -> Pair:
+    """A pair to learn from, cut as the editor will see it in play."""
+    clean = load_image(question.image)
+    (crop,) = crops_of([question], [clean], game.recipe.attacker.crop, multiple)
+    return crop.cut(clean), game.instruction(question), crop.cut(load_image(picture))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.rollout import by_size, to_pictures
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
@@ -63,12 +64,19 @@ def make_pictures(game: Game, opponent: str) -> None:
 
 
 def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
-    """The control: what the editor's autoencoder alone does to the pictures. No gate, because nobody attacks."""
-    editor, cleans = game.league.attacker("bootstrap"), pictures_of(questions)
-    for places in by_size(cleans):
-        pictures = to_pictures(editor.reencode([cleans[place] for place in places]))
-        edits = [Edit(questions[place].id, opponent, "", 0, picture) for place, picture in zip(places, pictures, strict=True)]
-        game.ledger.record_edits(stage.name, 0, edits)
+    """The control: what the editor's autoencoder alone does where the pictures would be edited. No gate, because nobody attacks."""
+    editor, cleans, settings = game.league.attacker("bootstrap"), pictures_of(questions), game.recipe.attacker
+    crops = crops_of(questions, cleans, settings.crop, editor.multiple)
+    cuts = cut_all(cleans, crops)
+    for same_size in by_size(cuts):
+        for start in range(0, len(same_size), settings.micro_batch):
+            places = same_size[start : start + settings.micro_batch]
+            pictures = to_pictures(editor.reencode([cuts[place] for place in places]))
+            edits = [
+                Edit(questions[place].id, opponent, "", 0, crops[place].compose(cleans[place], picture))
+                for place, picture in zip(places, pictures, strict=True)
+            ]
+            game.ledger.record_edits(stage.name, 0, edits)
 
 
 def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from PIL.Image import Image
 
+from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
@@ -116,15 +117,16 @@ def frozen_edits(
     game: Game, attacker: str, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]
 ) -> list[Image]:
     """One edit a question by the deterministic sampler: the edits that count."""
-    settings = game.recipe.attacker
+    settings, editor = game.recipe.attacker, game.league.attacker(attacker)
     return deterministic_edits(
-        game.league.attacker(attacker),
+        editor,
         images,
         [game.instruction(question) for question in questions],
         seeds,
         steps=settings.evaluation_steps,
         guidance=settings.guidance_scale,
         batch=settings.micro_batch,
+        crops=crops_of(questions, images, settings.crop, editor.multiple),
     )
 
 

@@ -4,8 +4,8 @@ Conventions (rectified flow): x_sigma = (1 - sigma) x0 + sigma eps, velocity v =
 Letters: B rows of a batch, T packed latent tokens of the edited picture, C channels of a token, H and W pixels.
 
 Sizes: an edited picture has the size of its input picture. Families work on multiples of some number of pixels: a picture that
-is not such a multiple is padded on the right and at the bottom by repeating its edge, and the padding is cut off after decoding. A picture of
-more than `MAX_AREA` pixels (what these models were made for) is scaled down inside and the edit scaled back up.
+is not such a multiple is padded on the right and at the bottom by repeating its edge, and the padding is cut off after decoding. Nothing is
+scaled: which part of a large picture an editor is given, and at which size, is chosen in `attackers.crops`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from PIL.Image import Image, Resampling, fromarray
+from PIL.Image import Image, fromarray
 from torch import Tensor
-from torch.nn import functional
 
 from sparring.data.errors import ModelError
 from sparring.models.editors.conditions import Conditions, unique
 from sparring.models.editors.weights import EditorWeights
-
-MAX_AREA = 1024 * 1024
 
 
 class FlowEditor(EditorWeights, ABC):
@@ -203,18 +200,12 @@ class FlowEditor(EditorWeights, ABC):
 
     def inner_size(self, image: Image) -> tuple[int, int]:
         """(width, height) at which a picture is worked on: see the module's note on sizes."""
-        width, height = image.size
-        if width * height <= MAX_AREA:
-            return math.ceil(width / self.multiple) * self.multiple, math.ceil(height / self.multiple) * self.multiple
-        scale = math.sqrt(MAX_AREA / (width * height))
-        return max(1, int(width * scale) // self.multiple) * self.multiple, max(1, int(height * scale) // self.multiple) * self.multiple
+        return math.ceil(image.width / self.multiple) * self.multiple, math.ceil(image.height / self.multiple) * self.multiple
 
     def fit(self, image: Image) -> Image:
-        """The picture as RGB at its inner size: padded with its edge, or scaled down when it is too large."""
+        """The picture as RGB at its inner size: padded with its edge."""
         width, height = self.inner_size(image)
         rgb = image.convert("RGB")
-        if image.width * image.height > MAX_AREA:
-            return rgb.resize((width, height), Resampling.LANCZOS)
         if rgb.size == (width, height):
             return rgb
         padding = ((0, height - rgb.height), (0, width - rgb.width), (0, 0))
@@ -231,7 +222,4 @@ class FlowEditor(EditorWeights, ABC):
     def _finish(self, pixels_BCHW: Tensor, conditions: Conditions) -> Tensor:
         """Decoded pixels in [-1, 1] to images in [0, 1] of the conditions' size."""
         images_BCHW = (pixels_BCHW.float() / 2 + 0.5).clamp(0, 1)
-        if conditions.height * conditions.width > MAX_AREA:
-            size = (conditions.height, conditions.width)
-            return functional.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True).clamp(0, 1)
         return images_BCHW[:, :, : conditions.height, : conditions.width]
