@@ -91,6 +91,7 @@ def test_the_papers_values() -> None:
         ("defender={model: a/b, min_pixels: 9, max_pixels: 8}", "must not be above max_pixels"),
         ("judge.model=some/vlm", "judge.model: is the Defender's own checkpoint"),
         ("judge.trials=3", "judge.trial_temperature: must be above 0"),
+        ("judge.frontier_weight=0.5", "judge.frontier_weight: needs judge.trials of at least 2"),
         ("judge.count_prompt=How many?", "judge.count_prompt: must hold {name}"),
         ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
     ],

@@ -256,6 +256,16 @@ class JudgeSettings(Settings):
     shortfall_penalty: float = Field(
         0.0, ge=0, description="weight of (threshold - integrity) as a penalty on rejected edits; 0 is the paper's reward"
     )
+    frontier_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the term for efficacy that pays for the frontier instead: most where the Defender fails half of its trials, nothing "
+        "where it fails all or none. All trials are then asked; it needs trials of at least 2 and a trial_temperature",
+    )
+    diversity_weight: float = Field(
+        0.0, ge=0, description="weight of how much an accepted edit differs from the other accepted edits of its group, from 0 to 1"
+    )
 
 
 class BootstrapSettings(Settings):
@@ -283,7 +293,20 @@ class SelfplaySettings(Settings):
     checkpoint_every: int = Field(10, ge=1, description="updates between saved states inside a phase; what a kill can cost")
 
 
+class AlarmSettings(Settings):
+    """How far a measure on held-out edits, which no reward pays for, may fall in a round whose training reward rises, before a warning is given."""
+
+    success: float | None = Field(0.1, ge=0, description="fall of the valid attack success against the round's Defender; null: no warning")
+    label_valid: float | None = Field(
+        0.1, ge=0, description="fall of the share of accepted edits whose right answer the audit finds still right"
+    )
+    sharpness: float | None = Field(
+        0.2, ge=0, description="how much farther from 1 the sharpness ratio goes, blurred or grainy: fall of min(ratio, 1 / ratio)"
+    )
+
+
 class EvaluationSettings(Settings):
+    alarms: AlarmSettings = Field(default_factory=lambda: AlarmSettings())
     audit: CallSettings | None = Field(
         None,
         description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",

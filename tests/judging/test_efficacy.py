@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sparring.data.records import Answer, VisualQuestion
-from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
+from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
 
 
 def question(number: int) -> VisualQuestion:
@@ -79,3 +79,21 @@ def test_one_trial_is_right_or_wrong() -> None:
 )
 def test_relative_fall(clean: float, edited: float, expected: float) -> None:
     assert relative_fall(clean, edited) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "trials", "expected"), [(0, 4, 0), (1, 4, 0.5), (2, 4, 1), (3, 4, 0.5), (4, 4, 0), (1, 3, 2 / 3), (2, 3, 2 / 3)]
+)
+def test_the_frontier_is_where_half_the_trials_fail(wrong: int, trials: int, expected: float) -> None:
+    answers = [answer(trial >= wrong) for trial in range(trials)]
+    assert frontier(answers) == frontier(answers[::-1]) == pytest.approx(expected)
+    assert frontier([]) == 0
+
+
+def test_all_trials_can_be_asked_and_efficacy_still_counts_up_to_the_first_right_answer() -> None:
+    player = Stubborn({"q1": 0, "q2": 2})
+    images = [Image.new("RGB", (i, 1)) for i in (1, 2)]
+    answers = ask_until_right(player, [question(1), question(2)], images, trials=3, greedy=False, seed=0, go_on=True)
+    assert player.asked == [["q1", "q2"]] * 3
+    assert [len(own) for own in answers] == [3, 3]
+    assert [efficacy(own, 3) for own in answers] == pytest.approx([0, 2 / 3])

@@ -19,9 +19,11 @@ from small_vlms import tiny_llava, tiny_qwen2_5_vl
 from sparring.config import DefenderSettings, JudgeSettings
 from sparring.data.errors import DataError, ModelError
 from sparring.data.records import Answer, Target, VisualQuestion
-from sparring.judging.judge import AttackJudge, Gate, attack_reward
+from sparring.judging.judge import AttackJudge
+from sparring.judging.rewards import Gate, reward_of, reward_parts
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.selfplay.turns import reward_means
 
 REPLY = "the cup is left \\boxed{A}"
 PAPER = JudgeSettings(dense_weight=0.0)
@@ -237,10 +239,51 @@ def test_pictures_of_many_sizes_and_modes_in_one_call() -> None:
         (JudgeSettings(validity_bonus=0.3), Gate(0.5, False, False), 0.0),
         (JudgeSettings(shortfall_penalty=2.0), Gate(0.5, False, False), -0.6),
         (JudgeSettings(shortfall_penalty=2.0), Gate(0.9, True, True), 0.0),
+        (JudgeSettings(dense_weight=0.25, frontier_weight=1.0), Gate(0.9, True, False), 0.75 * 0.8 + 0.25 * 0.6),
+        (JudgeSettings(dense_weight=0.0, frontier_weight=0.5, diversity_weight=0.2), Gate(0.9, True, False), 0.5 * (0.4 + 0.8) + 0.1),
+        (JudgeSettings(frontier_weight=0.5, diversity_weight=0.2), Gate(0.5, False, False), 0.0),
     ],
 )
 def test_reward_by_hand(settings: JudgeSettings, gate: Gate, expected: float) -> None:
-    assert attack_reward(settings, gate, efficacy=0.4, fall=0.6) == pytest.approx(expected)
+    parts = reward_parts(settings, gate, efficacy=0.4, fall=0.6, frontier=0.8, diversity=0.5)
+    assert reward_of(parts) == pytest.approx(expected)
+
+
+def test_what_is_not_paid_for_changes_no_bit_of_the_reward() -> None:
+    rng = np.random.default_rng(0)
+    for bonus, weight, efficacy, fall in rng.random((200, 4)).tolist():
+        settings = JudgeSettings(validity_bonus=bonus, dense_weight=weight)
+        parts = reward_parts(settings, Gate(0.9, True, False), efficacy=efficacy, fall=fall)
+        assert reward_of(parts) == bonus + (1 - weight) * efficacy + weight * fall
+        assert list(parts) == ["bonus", "efficacy", "fall"]
+
+
+def test_frontier_and_diversity_are_paid_and_recorded_apart() -> None:
+    settings = JudgeSettings(dense_weight=0.0, trials=4, trial_temperature=1.0, frontier_weight=0.5, diversity_weight=0.1)
+    judge, defender, _ = judge_of(settings, count=False)
+
+    def painted(failures: int, rows: slice) -> Image.Image:
+        pixels = np.array(picture(failures=failures))
+        pixels[rows, 2:20] = 255 - pixels[rows, 2:20]
+        return Image.fromarray(pixels)
+
+    upper, lower = slice(2, 12), slice(20, 30)
+    edits = [painted(0, upper), painted(2, upper), painted(255, lower), picture(failures=255, broken=True)]
+    (verdicts,) = judge.judge([question()], [picture()], [edits])
+    assert defender.generated == [3, 3, 3, 3]  # all trials, of all accepted edits
+    assert [v.accepted for v in verdicts] == [True, True, True, False]
+    assert [v.efficacy for v in verdicts] == [0, 0.5, 1, 0]
+    assert [v.notes.get("frontier") for v in verdicts] == [0, 1, 0, 0]
+    first, second, odd, rejected = (v.notes for v in verdicts)
+    assert odd["diversity"] > 1.5 * first["diversity"] == pytest.approx(1.5 * second["diversity"], rel=0.05)
+    assert "diversity" not in rejected
+    assert [v.notes["reward_efficacy"] for v in verdicts] == [0, 0.25, 0.5, 0]
+    assert [v.notes["reward_frontier"] for v in verdicts] == [0, 0.5, 0, 0]
+    for verdict in verdicts:
+        assert verdict.reward == reward_of({name: value for name, value in verdict.notes.items() if name.startswith("reward_")})
+    means = reward_means(verdicts)
+    assert set(means) == {"reward_efficacy", "reward_frontier", "reward_diversity"}
+    assert sum(means.values()) == pytest.approx(np.mean([v.reward for v in verdicts]))
 
 
 def test_errors_name_the_question() -> None:

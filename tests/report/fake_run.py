@@ -15,6 +15,7 @@ from PIL import Image
 
 from sparring.data.records import Answer, Edit, Target, Verdict, VisualQuestion
 from sparring.evaluation.payoff import Opponent, Payoff, attack_report, gains, play_off
+from sparring.evaluation.sharpness import sharpness_ratio
 from sparring.scenes.questions import KINDS, ask
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, place, random_color, render, sample_scene
@@ -125,7 +126,8 @@ class FakeRun:
             intact, duplicate = bool(self.rng.random() < 0.92), bool(self.rng.random() < 0.06)
             valid = bool(self.rng.random() < 0.98) if intact and not duplicate else None
             integrity = float(self.rng.uniform(0.82, 0.99) if intact else self.rng.uniform(0.3, 0.79))
-            verdicts.append(Verdict(question.id, integrity, intact, duplicate, 0.0, 0.0, label_valid=valid))
+            notes = {"sharpness": float(sharpness_ratio(Image.fromarray(render(scene)), image))}
+            verdicts.append(Verdict(question.id, integrity, intact, duplicate, 0.0, 0.0, label_valid=valid, notes=notes))
         self.ledger.record_edits(stage, 0, edits)
         if attacker != "reencoded":
             self.ledger.record_verdicts(stage, 0, verdicts)
@@ -183,7 +185,8 @@ class FakeRun:
             attacker = {"algorithm": "diffusion_nft", "edits": 2432, "against": against} | figures(f"round{i}", against)
             attacker |= {"valid_asr_base": figures(f"round{i}", "base")["valid_asr"]} | stages["attacker"]
             defender = {"algorithm": "dapo"} | stages["defender"]
-            rounds.append({"round": i, "attacker": attacker, "defender": defender, "curriculum": stages["curriculum"]})
+            watched = Stage(self.out, f"round{i}/watch", self.ledger).result
+            rounds.append({"round": i, "attacker": attacker, "defender": defender, "curriculum": stages["curriculum"], "watch": watched})
         summary = {
             "schema": 1,
             "recipe": "arena",
@@ -199,7 +202,8 @@ class FakeRun:
                 "worst_case": [payoff.worst_case(d).as_dict() for d in payoff.defenders],
             },
             "gains": {name: value.as_dict() for name, value in difference.items()},
-            "warnings": [f"round{r['round']}/curriculum: {text}" for r in rounds for text in r["curriculum"]["warnings"]],
+            "warnings": [f"round{r['round']}/curriculum: {text}" for r in rounds for text in r["curriculum"]["warnings"]]
+            + [f"round{r['round']}/watch: {text}" for r in rounds for text in r["watch"]["warnings"]],
         }
         write_json(self.out / "summary.json", summary)
         return summary
@@ -218,6 +222,15 @@ DEFENDER = (
     "loss",
     "grad_norm",
 )
+
+
+def watched(number: int) -> dict[str, Any]:
+    """What a round's watch finds; the second round's reward rises while its labels break."""
+    label = {"before": 0.98, "after": 0.98 if number != 2 else 0.71}
+    warnings = ["the reward rose while the share of held-out edits with a valid label fell"] if number == 2 else []
+    reward, success = {"before": 0.25, "after": 0.61}, {"before": 0.12, "after": 0.2 + 0.05 * number}
+    rest = {"sharpness": {"before": 0.93, "after": None if number == 1 else 0.9}, "reencoded": 0.02}
+    return {"reward": reward, "success": success, "label_valid": label, **rest, "warnings": warnings}
 
 
 def write_fake_run(
@@ -258,6 +271,7 @@ def write_fake_run(
         )
         names.append(f"round{i}")
         run.evaluate(["clean", "reencoded", "bootstrap", *names[1:]], names)
+        run.done(f"round{i}/watch", watched(i))
     if until_round is None:
         run.summarise()
     run.ledger.close()

@@ -196,6 +196,18 @@ def deterministic_edits(
     return [edits[i] for i in range(len(images))]
 
 
+def round_trips(editor: FlowEditor, images: Sequence[Image], crops: Sequence[Crop], batch: int = 64) -> list[Image]:
+    """What the editor's autoencoder alone does to each picture where it would be edited; pictures may differ in size."""
+    cuts = cut_all(images, crops)
+    made: dict[int, Image] = {}
+    for places in by_size(cuts):
+        for start in range(0, len(places), batch):
+            part = places[start : start + batch]
+            again = to_pictures(editor.reencode([cuts[i] for i in part]))
+            made.update((i, crops[i].compose(images[i], picture)) for i, picture in zip(part, again, strict=True))
+    return [made[i] for i in range(len(images))]
+
+
 def by_size(images: Sequence[Image]) -> list[list[int]]:
     """The pictures' places, sorted into lists of equal size; sizes come in order of appearance."""
     groups: dict[tuple[int, int], list[int]] = {}

@@ -92,6 +92,8 @@ class Verdict:
     efficacy: failures / k of the Defender on the edited picture. probability_drop: fall of the right answer's
     length-normalised probability from the clean to the edited picture, None where it was not asked for.
     label_valid: an auditor's word that the right answer is still right; None where nobody audited. Never part of the reward.
+    notes: figures by name: the parts that make up `reward` ("reward_efficacy", ...), what they were computed from, and, of held-out edits,
+    "sharpness", which no reward pays for.
     """
 
     question_id: str

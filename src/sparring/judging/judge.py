@@ -1,16 +1,15 @@
 """The judge of attacks: edited pictures in, verdicts and rewards out, in one batched pass over all edits of all questions.
 
-    reward = accepted x (validity_bonus + (1 - w) efficacy + w fall)  -  shortfall_penalty x (threshold - integrity) where not intact
-
-With dense_weight w = 0 and the two extras 0 this is the integrity gate times efficacy. `fall` is the share of the right answer's
-length-normalised probability that the edit takes away. Which text is measured is ours: the Defender's own greedy reply to the clean
-picture, where that is right, so that the signal is graded through the reasoning and not only at the final letter; else `\\boxed{X}`.
+What an edit is paid is said in `rewards`. Its `fall` is the share of the right answer's length-normalised probability that the edit takes away. Which
+text is measured is ours: the Defender's own greedy reply to the clean picture, where that is right, so that the signal is graded through the
+reasoning and not only at the final letter; else `\\boxed{X}`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -23,25 +22,14 @@ from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.defenders.prompts import render_prompt
-from sparring.judging.efficacy import ask_until_right, efficacy, relative_fall
+from sparring.judging.diversity import group_diversity
+from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
 from sparring.judging.integrity import local_ssim
+from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.base import VLM
 
 PIXELS_AT_ONCE = 2**25  # of edited pictures in one call of local SSIM: bounds memory for large pictures
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits, and False for others."""
-
-    integrity: float
-    intact: bool
-    duplicate: bool
-
-    @property
-    def accepted(self) -> bool:
-        return self.intact and not self.duplicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +74,16 @@ class AttackJudge:
             trials=self.settings.trials,
             greedy=self.settings.trial_temperature == 0,
             seed=seed,
+            go_on=self.settings.frontier_weight > 0,
         )
         answers = dict(zip(accepted, trials, strict=True))
         probabilities = self._probabilities(questions, clean_images, edits, accepted) if self.settings.dense_weight > 0 else {}
+        diversity = self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
         return [
-            [self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e))) for e, gate in enumerate(gates[q])]
+            [
+                self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)))
+                for e, gate in enumerate(gates[q])
+            ]
             for q, question in enumerate(questions)
         ]
 
@@ -144,6 +137,17 @@ class AttackJudge:
         clean = dict(zip(asked, values, strict=False))
         return {(q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)}
 
+    @staticmethod
+    def _diversity(
+        clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], accepted: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], float]:
+        """Of every accepted edit, how far it is from the other accepted edits of its question."""
+        values: dict[tuple[int, int], float] = {}
+        for q, own in groupby(accepted, key=lambda place: place[0]):
+            places = list(own)
+            values.update(zip(places, group_diversity(clean_images[q], [edits[q][e] for _, e in places]), strict=True))
+        return values
+
     def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image]) -> None:
         pairs = zip(questions, images, strict=True)
         missing = [(question, image) for question, image in pairs if self._key(question, image) not in self._clean_replies]
@@ -160,10 +164,14 @@ class AttackJudge:
         return answer.text if answer.right else f"\\boxed{{{question.answer}}}"
 
     def _judgement(
-        self, question: VisualQuestion, gate: Gate, answers: tuple[Answer, ...], probability: tuple[float, float] | None
+        self,
+        question: VisualQuestion,
+        gate: Gate,
+        answers: tuple[Answer, ...],
+        probability: tuple[float, float] | None,
+        diversity: float | None,
     ) -> Judgement:
-        failed = efficacy(answers, self.settings.trials)
-        notes: dict[str, float] = {"answers": len(answers)}
+        failed, notes = efficacy(answers, self.settings.trials), {"answers": float(len(answers))}
         if not gate.intact:
             notes["shortfall"] = self.settings.integrity_threshold - gate.integrity
         fall, drop = 0.0, None
@@ -171,8 +179,16 @@ class AttackJudge:
             clean, edited = probability
             fall, drop = relative_fall(clean, edited), clean - edited
             notes |= {"probability_clean": clean, "probability_edited": edited}
-        reward = attack_reward(self.settings, gate, efficacy=failed, fall=fall)
-        verdict = Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward, probability_drop=drop, notes=notes)
+        if diversity is not None:
+            notes["diversity"] = diversity
+        near = frontier(answers) if self.settings.frontier_weight > 0 else 0.0
+        if self.settings.frontier_weight > 0:
+            notes["frontier"] = near
+        parts = reward_parts(self.settings, gate, efficacy=failed, fall=fall, frontier=near, diversity=diversity or 0.0)
+        notes |= {PREFIX + name: value for name, value in parts.items()}
+        verdict = Verdict(
+            question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward_of(parts), probability_drop=drop, notes=notes
+        )
         return Judgement(verdict, answers)
 
 
@@ -195,15 +211,6 @@ def check_edits(
             for e, other in zip(own, changed[q], strict=True):
                 duplicate[q][e] = other
     return [[Gate(*each) for each in zip(integrity[q], intact[q], duplicate[q], strict=True)] for q in range(len(questions))]
-
-
-def attack_reward(settings: JudgeSettings, gate: Gate, *, efficacy: float, fall: float) -> float:
-    """The Attacker's reward, as written at the head of this module; `fall` in [0, 1], without effect where dense_weight is 0."""
-    if gate.accepted:
-        return settings.validity_bonus + (1 - settings.dense_weight) * efficacy + settings.dense_weight * fall
-    if not gate.intact:
-        return -settings.shortfall_penalty * (settings.integrity_threshold - gate.integrity)
-    return 0.0
 
 
 def _integrity(

@@ -91,3 +91,5 @@ def _judge(judge: JudgeSettings) -> Iterator[str]:
         yield "judge.count_prompt: must hold {name}."
     if judge.trials > 1 and judge.trial_temperature == 0:
         yield "judge.trial_temperature: must be above 0 when trials is above 1; greedy trials are all the same."
+    if judge.frontier_weight > 0 and judge.trials < 2:
+        yield "judge.frontier_weight: needs judge.trials of at least 2; a single trial cannot fail by half."

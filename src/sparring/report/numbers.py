@@ -36,6 +36,12 @@ def points_interval(difference: Mapping[str, Any] | None) -> str:
     return UNKNOWN if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
+def change(ends: Mapping[str, float | None], digits: int | None = None) -> str:
+    """From what to what a measure went: shares in per cent, or with so many decimals."""
+    shown = (percent(end) if digits is None else UNKNOWN if end is None else f"{end:.{digits}f}" for end in (ends["before"], ends["after"]))
+    return " → ".join(shown)
+
+
 def count(value: Any) -> str:
     """A whole number with thin spaces between thousands."""
     return UNKNOWN if value is None else f"{int(value):,}".replace(",", "\u202f")

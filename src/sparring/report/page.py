@@ -50,6 +50,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "asr": heat_map(names[0], *_attacked(names[1], asr), "valid attack success", low=0.0) if asr else None,
         "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
         "players": players(run),
+        "watched": _watched(run),
         "hung": hung,
         "gallery_notes": notes,
         "gallery_words": {"questions": "Held-out questions", "defender": "base Defender"},
@@ -178,6 +179,18 @@ def _round(run: Run, number: int) -> dict[str, Any]:
         "after": _accuracy(run.payoff, f"round{number}", f"round{number}"),
         "warnings": warnings,
     }
+
+
+def _watched(run: Run) -> list[dict[str, Any]]:
+    """What no reward pays for, of the rounds in which it has been measured, beside the reward."""
+    found = []
+    for number in range(1, run.rounds + 1):
+        row = run.stages.get(f"round{number}/watch")
+        known: Mapping[str, Any] = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
+        result = known.get("watch") or (row.result if row else None)
+        if result:
+            found.append({"number": number, **result})
+    return found
 
 
 def _accuracy(payoff: Mapping[str, Any], defender: str, opponent: str) -> Mapping[str, Any] | None:

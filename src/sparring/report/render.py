@@ -12,7 +12,7 @@ from markupsafe import Markup
 from sparring.report import numbers
 from sparring.report.charts import boxes
 
-FILTERS = ("percent", "points", "interval", "points_interval", "count", "duration", "player", "algorithm")
+FILTERS = ("percent", "points", "interval", "points_interval", "change", "count", "duration", "player", "algorithm")
 
 
 def write_page(out: Path, template: str, contents: Mapping[str, Any]) -> Path:

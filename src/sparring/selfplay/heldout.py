@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sparring.attackers.crops import crops_of, cut_all
-from sparring.attackers.rollout import by_size, to_pictures
+from sparring.attackers.crops import crops_of
+from sparring.attackers.rollout import round_trips
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, play_off
+from sparring.evaluation.sharpness import sharpness_ratio
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.stages import Stage
 from sparring.selfplay.turns import defender_after, frozen_edits, make_judge
@@ -67,16 +68,9 @@ def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[Visual
     """The control: what the editor's autoencoder alone does where the pictures would be edited. No gate, because nobody attacks."""
     editor, cleans, settings = game.league.attacker("bootstrap"), pictures_of(questions), game.recipe.attacker
     crops = crops_of(questions, cleans, settings.crop, editor.multiple)
-    cuts = cut_all(cleans, crops)
-    for same_size in by_size(cuts):
-        for start in range(0, len(same_size), settings.micro_batch):
-            places = same_size[start : start + settings.micro_batch]
-            pictures = to_pictures(editor.reencode([cuts[place] for place in places]))
-            edits = [
-                Edit(questions[place].id, opponent, "", 0, crops[place].compose(cleans[place], picture))
-                for place, picture in zip(places, pictures, strict=True)
-            ]
-            game.ledger.record_edits(stage.name, 0, edits)
+    pictures = round_trips(editor, cleans, crops, settings.micro_batch)
+    made = zip(questions, pictures, strict=True)
+    game.ledger.record_edits(stage.name, 0, [Edit(question.id, opponent, "", 0, picture) for question, picture in made])
 
 
 def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
@@ -101,6 +95,7 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
             0.0,
             0.0,
             label_valid=words.get(place),
+            notes={"sharpness": sharpness_ratio(cleans[place], images[place])},
         )
         for place, (question, (gate,)) in enumerate(zip(questions, gates, strict=True))
     ]

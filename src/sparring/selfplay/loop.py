@@ -26,6 +26,7 @@ from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
 from sparring.selfplay.progress import Screen
 from sparring.selfplay.summary import summarise
+from sparring.selfplay.watch import watch
 
 
 def run_game(recipe: Recipe, out: Path, screen: Screen | None = None) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def play_round(game: Game, number: int) -> None:
     train_attacker(game, number)
     write_curriculum(game, number)
     train_defender(game, number)
-    evaluate(game, number)
+    watch(game, number, evaluate(game, number))
 
 
 @contextmanager

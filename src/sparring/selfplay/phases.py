@@ -22,7 +22,16 @@ from sparring.selfplay.league import save_attacker
 from sparring.selfplay.progress import figures_of
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
-from sparring.selfplay.turns import FrozenOpponent, SeedOf, attacker_after, defender_after, edit_and_judge, right_when_clean, shares
+from sparring.selfplay.turns import (
+    FrozenOpponent,
+    SeedOf,
+    attacker_after,
+    defender_after,
+    edit_and_judge,
+    reward_means,
+    right_when_clean,
+    shares,
+)
 
 
 def train_attacker(game: Game, number: int) -> None:
@@ -59,7 +68,8 @@ def train_attacker(game: Game, number: int) -> None:
             return torch.tensor([[verdict.reward for verdict in own] for own in verdicts])
 
         metrics = trainer.update(chosen, images, reward, step)
-        return {**metrics, **shares([verdict for own in verdicts for verdict in own])}
+        flat = [verdict for own in verdicts for verdict in own]
+        return {**metrics, **shares(flat), **reward_means(flat)}
 
     history = _phase(
         game,

@@ -18,8 +18,9 @@ def summarise(game: Game) -> dict[str, Any]:
 
     A rate is {"value", "n", "ci95"} with Wilson's interval, a gain the same for a paired difference with the interval of a bootstrap that
     resamples pictures. In "rounds", `valid_asr` is the round's Attacker against the frozen Defender that it was trained against, and
-    `valid_asr_base` the same edits against the base Defender; `edits` counts those of its training and of its curriculum. "warnings" names
-    every round whose Attacker found nothing or whose Defender had nothing to learn from.
+    `valid_asr_base` the same edits against the base Defender; `edits` counts those of its training and of its curriculum; `watch` holds what no reward pays
+    for (see `watch`). "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from, or whose reward rose while
+    such a measure fell.
     """
     recipe, ledger = game.recipe, game.ledger
     rounds = recipe.selfplay.rounds
@@ -63,6 +64,7 @@ def _round(game: Game, payoff: Payoff, number: int) -> dict[str, Any]:
         "attacker": {"algorithm": game.recipe.attacker.algorithm, "edits": edits} | figures | {"valid_asr_base": base} | attacker,
         "defender": {"algorithm": game.recipe.defender.algorithm} | defender,
         "curriculum": game.stage(f"round{number}/curriculum").result,
+        "watch": game.stage(f"round{number}/watch").result,
     }
 
 
@@ -89,5 +91,5 @@ def warnings_of(game: Game) -> list[str]:
     """What the stages had to say, in the order of play."""
     names = ["round0/bootstrap"]
     for number in range(1, game.recipe.selfplay.rounds + 1):
-        names += [f"round{number}/{part}" for part in ("attacker", "curriculum", "defender")]
+        names += [f"round{number}/{part}" for part in ("attacker", "curriculum", "defender", "watch")]
     return [f"{name}: {text}" for name in names for text in game.stage(name).result.get("warnings", [])]

@@ -12,6 +12,7 @@ from sparring.attackers.rollout import deterministic_edits
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.judging.judge import AttackJudge
+from sparring.judging.rewards import PREFIX
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
@@ -155,3 +156,9 @@ def shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
     n = max(1, len(verdicts))
     fooled = sum(v.accepted and v.efficacy > 0 for v in verdicts)
     return {"intact": sum(v.intact for v in verdicts) / n, "accepted": sum(v.accepted for v in verdicts) / n, "fooled": fooled / n}
+
+
+def reward_means(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """The mean over edits of every part of the reward that is paid for; together they are the mean reward."""
+    names = dict.fromkeys(name for verdict in verdicts for name in verdict.notes if name.startswith(PREFIX))
+    return {name: sum(verdict.notes.get(name, 0.0) for verdict in verdicts) / len(verdicts) for name in names}

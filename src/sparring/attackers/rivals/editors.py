@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from PIL.Image import Image
 
+from sparring.attackers.crops import crops_of
 from sparring.attackers.rivals.base import Rival
-from sparring.attackers.rollout import by_size, deterministic_edits, to_pictures
-from sparring.config import AttackerSettings
+from sparring.attackers.rollout import deterministic_edits, round_trips
+from sparring.config import AttackerSettings, CropSettings
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor
 from sparring.rl.seeds import derive_seed
@@ -29,8 +30,9 @@ class EditorRival(Rival):
     def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]) -> list[tuple[Image, str]]:
         told = [self._instruction(question, seed) for question, seed in zip(questions, seeds, strict=True)]
         settings = self.settings
+        crops = crops_of(questions, images, settings.crop, self.editor.multiple)
         made = deterministic_edits(
-            self.editor, images, told, seeds, settings.evaluation_steps, settings.guidance_scale, settings.micro_batch
+            self.editor, images, told, seeds, settings.evaluation_steps, settings.guidance_scale, settings.micro_batch, crops
         )
         return list(zip(made, told, strict=True))
 
@@ -51,14 +53,10 @@ class Benign(EditorRival):
 class RoundTrip(Rival):
     """The editor's autoencoder alone: encoded and decoded, nothing edited."""
 
-    def __init__(self, editor: FlowEditor, batch: int = 64, name: str = "roundtrip") -> None:
+    def __init__(self, editor: FlowEditor, batch: int = 64, name: str = "roundtrip", crop: CropSettings = CropSettings()) -> None:
         super().__init__(name)
-        self.editor, self.batch = editor, batch
+        self.editor, self.batch, self.crop = editor, batch, crop
 
     def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]) -> list[tuple[Image, str]]:
-        pictures: dict[int, Image] = {}
-        for places in by_size(images):
-            for start in range(0, len(places), self.batch):
-                part = places[start : start + self.batch]
-                pictures.update(zip(part, to_pictures(self.editor.reencode([images[i] for i in part])), strict=True))
-        return [(pictures[i], "encoded and decoded") for i in range(len(images))]
+        crops = crops_of(questions, images, self.crop, self.editor.multiple)
+        return [(picture, "encoded and decoded") for picture in round_trips(self.editor, images, crops, self.batch)]
