@@ -87,6 +87,16 @@ def test_the_figures_of_the_summary_are_on_the_page(finished: Path, page: Page) 
     assert "11 min 24 s" in page.text
 
 
+def test_what_no_reward_pays_for_stands_beside_the_reward(page: Page, tmp_path: Path) -> None:
+    assert "Beside the reward" in page.text
+    for shown in ("0.250 → 0.610", "98.0\u202f% → 71.0\u202f%", "0.93 → –", "0.93 → 0.90"):
+        assert shown in page.text
+    assert len(page.with_class("warned")) == 1
+    assert page.text.count("the reward rose while") == 3  # at the top, in the round's card, in the table
+    write_fake_run(tmp_path, held_out=4, rounds=2, until_round=1, steps=2)
+    assert "Beside the reward" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+
+
 def test_nothing_is_loaded_and_nothing_runs(page: Page) -> None:
     assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
     assert all(value.startswith("data:image/") for value in page.attributes("src"))

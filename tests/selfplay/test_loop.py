@@ -15,12 +15,14 @@ from typing import Any
 
 import diffusers
 import pytest
+from PIL import ImageChops
 from rich.console import Console
 from transformers import AutoModelForImageTextToText
 
 from small_game import game_recipe, play_quietly
 from sparring.config import Recipe
 from sparring.data.errors import RecipeError, RunError
+from sparring.data.images import load_image
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import run_game
 from sparring.selfplay.progress import Screen
@@ -180,6 +182,59 @@ def test_a_finished_run_is_not_played_again_and_another_recipe_is_refused(
     assert everything(out) == before
     with pytest.raises(RunError, match=r"selfplay\.rounds is 2 there and 3 here"):
         play(game_recipe(players, questions, rounds=3), out)
+
+
+def test_what_no_reward_pays_for_is_in_the_summary(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = undisturbed
+    for number, each in enumerate(summary["rounds"], start=1):
+        rewards = [
+            json.loads(m)["reward_mean"]
+            for (m,) in rows(out, f"SELECT metrics FROM updates WHERE stage = 'round{number}/attacker' ORDER BY step")
+        ]
+        watched = each["watch"]
+        assert watched["reward"] == {"before": rewards[0], "after": rewards[-1]}
+        assert watched["success"]["after"] == each["attacker"]["valid_asr"]["value"]
+        assert watched["label_valid"]["after"] == each["attacker"]["label_valid_rate"]["value"]
+        assert watched["sharpness"]["before"] > 0
+        assert 0 <= watched["reencoded"] <= 1
+        assert [f"round{number}/watch: {text}" for text in watched["warnings"]] == [
+            w for w in summary["warnings"] if w.startswith(f"round{number}/watch")
+        ]
+
+
+def test_the_parts_of_the_reward_add_up_to_it(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = undisturbed
+    for (metrics,) in rows(out, "SELECT metrics FROM updates WHERE stage LIKE 'round%/attacker'"):
+        found = json.loads(metrics)
+        parts = {name: value for name, value in found.items() if name.startswith("reward_") and name not in ("reward_mean", "reward_std")}
+        assert set(parts) == {"reward_efficacy", "reward_fall"}
+        assert sum(parts.values()) == pytest.approx(found["reward_mean"], abs=1e-6)
+
+
+def test_a_game_on_pictures_that_are_too_large_for_the_editor(players: Path, questions: Path, tmp_path: Path) -> None:
+    """The miniature's pictures of 64 x 64 pixels with an editor that is given 40 x 40: targets at (8, 8) to (40, 40), crop at (4, 4) to (44, 44)."""
+    crop = {"max_area": 40 * 40, "context": 3, "feather": 2}
+    recipe = game_recipe(players, questions, rounds=1, attacker={"crop": crop}, judge={"frontier_weight": 0.5, "diversity_weight": 0.1})
+    summary = play(recipe, tmp_path)
+    found = rows(tmp_path, "SELECT e.picture, q.image, e.stage FROM edits e JOIN questions q ON q.id = e.question_id")
+    assert {stage for *_, stage in found} >= {
+        "round0/candidates",
+        "round1/attacker",
+        "round1/curriculum",
+        "evaluation/reencoded",
+        "evaluation/round1",
+    }
+    for picture, clean, _ in found:
+        gap = ImageChops.difference(load_image(tmp_path / picture), load_image(tmp_path / clean)).getbbox()
+        assert gap is not None
+        assert gap[0] >= 4
+        assert gap[1] >= 4
+        assert gap[2] <= 44
+        assert gap[3] <= 44
+    assert summary["bootstrap"]["pairs"] > 0
+    notes = [json.loads(n) for (n,) in rows(tmp_path, "SELECT notes FROM verdicts WHERE stage = 'round1/attacker' AND accepted")]
+    assert notes
+    assert all({"frontier", "diversity", "reward_frontier", "reward_diversity"} <= set(own) for own in notes)
 
 
 class CutOffError(Exception):

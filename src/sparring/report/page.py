@@ -162,12 +162,13 @@ def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]]) -> tuple
 def _round(run: Run, number: int) -> dict[str, Any]:
     """What a round's card shows, from the summary where it is there and from the stages' results before that."""
     known: Mapping[str, Any] = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
-    stages = {part: run.stages.get(f"round{number}/{part}") for part in ("attacker", "curriculum", "defender")}
+    stages = {part: run.stages.get(f"round{number}/{part}") for part in ("attacker", "curriculum", "defender", "watch")}
     results = {part: dict(row.result) if row else {} for part, row in stages.items()}
     attacker, defender = results["attacker"] | known.get("attacker", {}), results["defender"] | known.get("defender", {})
     edits = sum(run.edits.get(f"round{number}/{part}", 0) for part in ("attacker", "curriculum"))
     algorithms = {player: run.recipe.get(player, {}).get("algorithm") for player in ("attacker", "defender")}
-    warnings = [w for part in (attacker, results["curriculum"] | known.get("curriculum", {}), defender) for w in part.get("warnings", [])]
+    parts = (attacker, results["curriculum"] | known.get("curriculum", {}), defender, results["watch"] | known.get("watch", {}))
+    warnings = [w for part in parts for w in part.get("warnings", [])]
     return {
         "number": number,
         "begun": bool(known) or any(stages.values()),

@@ -17,7 +17,7 @@ from sparring.attackers.rivals.corruptions import CORRUPTIONS, SEVERITIES, Corru
 from sparring.attackers.rivals.editors import Benign, EditorRival, RoundTrip
 from sparring.attackers.rivals.paste import Paste
 from sparring.attackers.rivals.pgd import Pgd, Victim
-from sparring.config import AttackerSettings, PasteSettings, PgdSettings, Settings
+from sparring.config import AttackerSettings, CropSettings, PasteSettings, PgdSettings, Settings
 from sparring.data.errors import RecipeError
 from sparring.models.editors import FlowEditor
 
@@ -87,7 +87,8 @@ def _paste(spec: str, words: list[str], means: Means) -> Rival:
 
 def _roundtrip(spec: str, words: list[str], means: Means) -> Rival:
     _options(spec, words, ())
-    return RoundTrip(_needed(spec, means.editor, "an editor"), name=spec)
+    crop = means.attacker.crop if means.attacker else CropSettings()
+    return RoundTrip(_needed(spec, means.editor, "an editor"), name=spec, crop=crop)
 
 
 def _edits(kind: type[EditorRival]) -> Callable[[str, list[str], Means], Rival]:
