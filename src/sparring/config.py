@@ -155,6 +155,10 @@ class AttackerSettings(Settings):
     )
     old_ema_max: float = Field(0.5, ge=0, le=1, description="upper bound of that decay; 0 makes the samples with the present weights")
 
+    def instruct(self, question: str) -> str:
+        """What the editor is told about a question."""
+        return self.instruction.replace("{question}", question)
+
 
 class PriceSettings(Settings):
     """What a hosted model costs, in any currency."""

@@ -91,7 +91,7 @@ class AttackerTrainer:
         settings, rollouts, owners = self.settings, [], by_size(images)
         chance = self.algorithm.chance(step)
         for places in owners:
-            instructions = [settings.instruction.replace("{question}", questions[place].question) for place in places]
+            instructions = [settings.instruct(questions[place].question) for place in places]
             conditions = self.editor.encode([images[place] for place in places], instructions, guidance_scale=settings.guidance_scale)
             rows_B = torch.arange(len(places)).repeat_interleave(settings.group_size)
             seeds = [sample_seed(self.seed, step, questions[place].id, sample) for place in places for sample in range(settings.group_size)]

@@ -29,14 +29,14 @@ from sparring.defenders.play import ask
 from sparring.judging.judge import check_edits
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.base import VLM
 from sparring.redteam.attackers import load_attacker
 from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.game import choose_device, pictures_of, run_folder
-from sparring.selfplay.league import DTYPES
+from sparring.selfplay.league import load_asked_defender, load_duplicate_check
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.progress import Screen
 from sparring.selfplay.seeds import shuffled
@@ -58,24 +58,12 @@ class Attack:
     @cached_property
     def defender(self) -> VLM:
         settings = self.settings.defender
-        return load_vlm(
-            settings.model,
-            dtype=DTYPES[settings.dtype],
-            device=self.device,
-            min_pixels=settings.min_pixels,
-            max_pixels=settings.max_pixels,
-            endpoint=settings.endpoint,
-            cache=self.out / "answers.sqlite",
-        )
+        return load_asked_defender(settings.model, settings, self.device, self.answers)
 
-    def load_duplicate_check(self) -> DuplicateCheck | None:
-        """The check of the judge model; None where there is none."""
-        settings = self.settings.judge
-        if settings.model is None:
-            return None
-        cache = self.out / "answers.sqlite"
-        judge = load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=cache)
-        return DuplicateCheck(judge, settings)
+    @property
+    def answers(self) -> Path:
+        """The cache of what endpoints answered."""
+        return self.out / "answers.sqlite"
 
     def batches(self) -> Iterator[list[VisualQuestion]]:
         """The questions, a batch at a time; the same batches in every process, because sums depend on them in their last digits."""
@@ -162,7 +150,7 @@ def make_edits(attack: Attack) -> None:
                 if not done.issuperset((question.id, sample) for question in part):
                     if attacker is None:
                         attacker = load_attacker(settings.attacker, attack.device, lambda: (attack.defender, settings.defender))
-                        duplicates = attack.load_duplicate_check()
+                        duplicates = load_duplicate_check(settings.judge, attack.device, attack.answers)
                     judged = _edit(attack, attacker, duplicates, part, sample)
                     accepted, count = accepted + sum(verdict.accepted for verdict in judged), count + len(judged)
                 bar.advance(len(part), {"accepted": accepted / max(1, count)})
@@ -213,7 +201,7 @@ def _spending(attack: Attack) -> dict[str, dict[str, float]]:
     defender, judge = attack.settings.defender, attack.settings.judge
     players = {"defender": (defender.model, defender.endpoint), "judge": (judge.model, judge.endpoint)}
     return {
-        player: EndpointVLM(model, endpoint, cache=attack.out / "answers.sqlite").spending()
+        player: EndpointVLM(model, endpoint, cache=attack.answers).spending()
         for player, (model, endpoint) in players.items()
         if model is not None and is_endpoint(model)
     }

@@ -11,11 +11,11 @@ from sparring.attackers.rivals import Rival, load_rival
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.evaluation.victim import victim_of
-from sparring.models.editors import FlowEditor, load_editor
+from sparring.models.editors import FlowEditor
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.redteam.spec import split_lora, split_rival
-from sparring.selfplay.league import DTYPES
+from sparring.selfplay.league import load_attacking_editor
 
 
 def load_attacker(settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]) -> Rival:
@@ -41,8 +41,7 @@ def load_attacker(settings: AttackerSettings, device: torch.device, defender: Ca
 
 def _load_editor(spec: str, settings: AttackerSettings, device: torch.device) -> tuple[FlowEditor, str]:
     path, lora = split_lora(spec)
-    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
-    editor.embedded_guidance = settings.embedded_guidance
+    editor = load_attacking_editor(path, settings, device)
     if lora is None:
         return editor, Path(path).name
     editor.load_lora(lora)

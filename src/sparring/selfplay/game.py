@@ -52,7 +52,7 @@ class Game:
 
     def instruction(self, question: VisualQuestion) -> str:
         """What the Attacker's editor is told."""
-        return self.recipe.attacker.instruction.replace("{question}", question.question)
+        return self.recipe.attacker.instruct(question.question)
 
 
 def pictures_of(questions: Sequence[VisualQuestion]) -> list[Image.Image]:

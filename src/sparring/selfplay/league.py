@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sparring.config import Recipe
+from sparring.config import AttackerSettings, DefenderSettings, JudgeSettings, Recipe
 from sparring.data.errors import ModelError
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.editors import FlowEditor, load_editor
@@ -22,6 +22,34 @@ from sparring.models.vlms.base import VLM, load_vlm
 from sparring.models.vlms.local import LocalVLM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_attacking_editor(path: str, settings: AttackerSettings, device: torch.device) -> FlowEditor:
+    """The editor in that folder, or of that hub id, as an Attacker's settings want it. Raises ModelError."""
+    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
+    editor.embedded_guidance = settings.embedded_guidance
+    return editor
+
+
+def load_asked_defender(path: str, settings: DefenderSettings, device: torch.device, cache: Path) -> VLM:
+    """The Defender in that folder, of that hub id or behind that endpoint, whose answers are kept in `cache`. Raises ModelError."""
+    return load_vlm(
+        path,
+        dtype=DTYPES[settings.dtype],
+        device=device,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        endpoint=settings.endpoint,
+        cache=cache,
+    )
+
+
+def load_duplicate_check(settings: JudgeSettings, device: torch.device, cache: Path) -> DuplicateCheck | None:
+    """The check of the judge model, whose answers are kept in `cache` where it is an endpoint; None where there is no judge. Raises ModelError."""
+    if settings.model is None:
+        return None
+    judge = load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=device, endpoint=settings.endpoint, cache=cache)
+    return DuplicateCheck(judge, settings)
 
 
 class League:
@@ -57,8 +85,7 @@ class League:
         self._editor = None
         if editor is None:
             path = str(self.attacker_folder(name)) if whole else settings.model
-            editor = load_editor(path, dtype=DTYPES[settings.dtype], device=self.device, offload=settings.offload)
-            editor.embedded_guidance = settings.embedded_guidance
+            editor = load_attacking_editor(path, settings, self.device)
             editor.checkpoint_gradients(settings.gradient_checkpointing)
         elif editor.has_lora:
             editor.remove_lora()
@@ -95,24 +122,13 @@ class League:
 
     def _load_defender(self, name: str) -> VLM:
         settings = self.recipe.defender
-        return load_vlm(
-            settings.model if name == "base" else str(self.defender_folder(name)),
-            dtype=DTYPES[settings.dtype],
-            device=self.device,
-            min_pixels=settings.min_pixels,
-            max_pixels=settings.max_pixels,
-            endpoint=settings.endpoint,
-            cache=self.answers,
-        )
+        path = settings.model if name == "base" else str(self.defender_folder(name))
+        return load_asked_defender(path, settings, self.device, self.answers)
 
     def duplicate_check(self) -> DuplicateCheck | None:
         """The check of a judge model, which never trains; one for the whole run, so that no clean picture is counted twice. None without a judge."""
-        settings = self.recipe.judge
-        if settings.model is not None and self._duplicates is None:
-            judge = load_vlm(
-                settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers
-            )
-            self._duplicates = DuplicateCheck(judge, settings)
+        if self._duplicates is None:
+            self._duplicates = load_duplicate_check(self.recipe.judge, self.device, self.answers)
         return self._duplicates
 
     @contextmanager

@@ -25,7 +25,7 @@ class EditorRival(Rival):
         self.editor, self.settings = editor, settings
 
     def _instruction(self, question: VisualQuestion, seed: int) -> str:
-        return self.settings.instruction.replace("{question}", question.question)
+        return self.settings.instruct(question.question)
 
     def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]) -> list[tuple[Image, str]]:
         told = [self._instruction(question, seed) for question, seed in zip(questions, seeds, strict=True)]
