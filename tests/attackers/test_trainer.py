@@ -220,6 +220,38 @@ def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
+@pytest.mark.parametrize("killed_after", [None, 2, 4])
+def test_the_attacker_goes_back_to_the_weights_that_made_the_best_edits(
+    folder: Path, tmp_path: Path, algorithm: str, killed_after: int | None
+) -> None:
+    asked, images, changes = questions(2), pictures(2), {"algorithm": algorithm, "keep_best": 2, "lora": None, "old_ema_slope": 0.2}
+    levels = [0.0, 2.0, 3.0, -1.0, 4.0, 0.0]  # the best two in a row are updates 1 and 2
+    samplers: list[dict[str, Tensor]] = []
+    trainer = AttackerTrainer(load_editor(folder), settings(**changes), seed=4)
+    assert trainer.settle() is None
+    for step, level in enumerate(levels):
+        if step == killed_after:
+            trainer.save(tmp_path)
+            trainer = AttackerTrainer(load_editor(folder), settings(**changes), seed=4)
+            trainer.load(tmp_path)
+        samplers.append({name: tensor.clone() for name, tensor in trainer.policies.sampler().items()})
+        trainer.update(asked, images, lambda edits, level=level: redness(edits) + level, step)
+    assert any(not torch.equal(samplers[2][name], samplers[1][name]) for name in samplers[2])
+    assert trainer.settle() == 2
+    assert all(torch.equal(tensor, samplers[2][name]) for name, tensor in weights(trainer).items())
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_without_a_stretch_to_keep_the_last_weights_stay(folder: Path, window: int) -> None:
+    trainer = AttackerTrainer(load_editor(folder), settings(keep_best=window), seed=4)
+    for step in range(3):
+        trainer.update(questions(2), pictures(2), redness, step)
+    last = weights(trainer)
+    assert trainer.settle() is None
+    assert all(torch.equal(tensor, last[name]) for name, tensor in weights(trainer).items())
+
+
 def test_a_state_of_other_weights_or_a_damaged_one_is_an_error(folder: Path, tmp_path: Path) -> None:
     trainer = AttackerTrainer(load_editor(folder), settings(), seed=0)
     with pytest.raises(RunError, match="no readable training state"):

@@ -26,7 +26,11 @@ class Policies:
 
     def as_sampler(self) -> AbstractContextManager[None]:
         """Inside, the editor is the policy that makes the samples. Not for code that computes gradients."""
-        return self.learner.using(self.old or {name: parameter.data for name, parameter in self.learner.parameters.items()})
+        return self.learner.using(self.sampler())
+
+    def sampler(self) -> dict[str, Tensor]:
+        """The weights of the policy that makes the samples, not copied."""
+        return self.old or {name: parameter.data for name, parameter in self.learner.parameters.items()}
 
     def as_reference(self) -> AbstractContextManager[None]:
         """Inside, the editor is the reference. Not for code that computes gradients."""

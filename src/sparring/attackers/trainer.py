@@ -13,6 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.attackers.best import BestWeights
 from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.forward import ForwardProcess
 from sparring.attackers.grpo import FlowGRPO
@@ -29,6 +30,7 @@ from sparring.rl.seeds import derive_seed
 
 RewardFunction = Callable[[list[list[Image]]], Tensor]
 STATE = "attacker.safetensors"
+BEST = "best/"
 SAME_REWARD = 1e-6
 
 
@@ -53,6 +55,7 @@ class AttackerTrainer:
             self.algorithm = FlowGRPO(editor, settings, self.policies, seed)
         else:
             self.algorithm = ForwardProcess(editor, settings, self.policies)
+        self.best = BestWeights(settings.keep_best)
 
     def update(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], reward_fn: RewardFunction, step: int
@@ -77,6 +80,7 @@ class AttackerTrainer:
         names = ", ".join(question.id for question in questions)
         if rewards_PG.shape != (len(questions), group) or not bool(rewards_PG.isfinite().all()):
             raise TrainingError(f"attacker update {step} on questions {names}: rewards must be {len(questions)} x {group} finite numbers")
+        self.best.see(rewards_PG.mean().item(), self.policies.sampler())
         advantages_PG = group_advantages(rewards_PG, std_over=self.settings.std_over, clip=self.settings.advantage_clip)
         live_P = rewards_PG.amax(1) - rewards_PG.amin(1) > SAME_REWARD
         advantages = [advantages_PG[places].flatten().to(self.editor.device) for places in owners]
@@ -135,11 +139,22 @@ class AttackerTrainer:
             "skipped": float(skipped),
         }
 
+    def settle(self) -> int | None:
+        """After the last update: go back to the weights of the best stretch of `settings.keep_best` updates. Training cannot go on after it.
+
+        Returns the number of the update whose edits these weights made; None where the last weights stay, because there was no such stretch.
+        """
+        for name, weight in self.best.weights.items():
+            self.learner.parameters[name].data.copy_(weight)
+        return self.best.update
+
     def save(self, folder: str | Path) -> None:
-        """Write all that a resumed training needs: weights, optimiser, old policy, reference. Replaces an earlier state at once."""
-        self.learner.save(Path(folder) / STATE, self.policies.state(), {})
+        """Write all that a resumed training needs: weights, optimiser, old policy, reference, best weights. Replaces an earlier state at once."""
+        best = {f"{BEST}{name}": tensor for name, tensor in self.best.state().items()}
+        self.learner.save(Path(folder) / STATE, self.policies.state() | best, {})
 
     def load(self, folder: str | Path) -> None:
         """Read what `save` wrote; training then goes on as if it had never stopped. Raises RunError."""
         extra, _ = self.learner.load(Path(folder) / STATE)
         self.policies.load_state(extra)
+        self.best.load_state({name.removeprefix(BEST): tensor for name, tensor in extra.items() if name.startswith(BEST)})

@@ -80,6 +80,7 @@ def train_attacker(game: Game, number: int) -> None:
         f"round {number}: Attacker",
         ("reward_mean", "accepted", "fooled"),
     )
+    kept = trainer.settle()
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     warnings = []
     if not questions[number - 1]:
@@ -88,11 +89,8 @@ def train_attacker(game: Game, number: int) -> None:
         warnings.append("the Attacker found nothing: no accepted edit of its training fooled the Defender")
     if history and all(metrics["dead_groups"] == 1 for metrics in history):
         warnings.append("no group of edits had a signal, so the Attacker learned nothing")
-    _finish(
-        game,
-        stage,
-        {"updates": len(history), "ended_early": bool(questions[number - 1]) and len(history) < settings.steps, "warnings": warnings},
-    )
+    ended_early = bool(questions[number - 1]) and len(history) < settings.steps
+    _finish(game, stage, {"updates": len(history), "kept_update": kept, "ended_early": ended_early, "warnings": warnings})
 
 
 def pair(
