@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from report.fake_run import FakeRun, write_fake_run
@@ -126,6 +127,18 @@ def test_the_gallery_shows_before_after_and_difference(finished: Path, page: Pag
     assert {"fooled", "held", "rejected"} <= kinds
     assert "fooled, then won back" in page.text
     assert "Round 2 Defender" in page.text
+
+
+def test_a_count_that_no_judge_looked_at_is_not_called_kept(finished: Path, page: Page, tmp_path: Path) -> None:
+    assert "object count not judged" in page.text
+    assert "object count kept" not in page.text
+    judged = tmp_path / "judged"
+    shutil.copytree(finished, judged)
+    recipe = yaml.safe_load((judged / "recipe.yaml").read_text())
+    (judged / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"judge": {"model": "some/judge"}}))
+    text = write_report(judged).read_text()
+    assert "object count kept" in text
+    assert "object count not judged" not in text
 
 
 def test_every_filter_hides_the_others(finished: Path, page: Page) -> None:

@@ -41,6 +41,7 @@ def write_attack_report(out: Path) -> Path:
         "hung": hung,
         "gallery_notes": notes,
         "gallery_words": {"questions": "Questions", "defender": "Defender"},
+        "counts_judged": summary["judge"] is not None,
         "last_defender": "base",
         "filters": gallery_filters(hung),
     }

@@ -54,6 +54,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "hung": hung,
         "gallery_notes": notes,
         "gallery_words": {"questions": "Held-out questions", "defender": "base Defender"},
+        "counts_judged": bool((run.recipe.get("judge") or {}).get("model")),
         "last_defender": run.last_defender,
         "filters": gallery_filters(hung),
         "warnings": summary.get("warnings") or _warnings(run),
