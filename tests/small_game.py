@@ -92,6 +92,7 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "learning_rate": 3e-2,
             "lora": {"rank": 2, "alpha": 4},
             "noise_level": 0.7,
+            "keep_best": 2,
         },
         "defender": {
             "model": str(players / "defender"),
@@ -111,7 +112,7 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "trial_temperature": 1.0,
         },
         "bootstrap": {"candidates": 8, "steps": 3, "batch": 4},
-        "selfplay": {"rounds": rounds, "checkpoint_every": 2, "curriculum": {"questions": 8}},
+        "selfplay": {"rounds": rounds, "checkpoint_every": 2, "curriculum": {"questions": 8, "training_edits": True}},
         "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},
     }
     for name, own in changes.items():  # e.g. judge={"trials": 1}

@@ -292,6 +292,11 @@ class CurriculumSettings(Settings):
         1, ge=1, description="an edit that fooled the frozen Defender comes so many times as often as one that was only accepted"
     )
     replay_share: float = Field(0.2, ge=0, le=1, description="share of items that come from earlier rounds' Attackers")
+    training_edits: bool = Field(
+        False,
+        description="the accepted edits that the Attacker made while it trained join those of the frozen Attacker: many more pictures for nothing, of "
+        "an Attacker that was not yet as good",
+    )
 
 
 class SelfplaySettings(Settings):

@@ -156,6 +156,21 @@ def test_only_items_right_when_clean_are_attacked_and_taught(undisturbed: tuple[
     assert not held_out & {q for (q,) in rows(out, "SELECT question_id FROM edits WHERE stage NOT LIKE 'evaluation/%'")}
 
 
+def test_the_curriculum_takes_other_questions_than_the_attacker_trained_on(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path
+) -> None:
+    out, _ = undisturbed
+    recipe = game_recipe(players, questions)
+    trained_on = recipe.attacker.steps * recipe.attacker.questions_per_step
+    for number, last in ((1, "base"), (2, "round1")):
+        right = json.loads((out / f"round{number - 1}/clean/done.json").read_text())["right"]
+        faced = {q for (q,) in rows(out, f"SELECT question_id FROM answers WHERE stage = 'round{number}/attacker' AND defender = '{last}'")}
+        edited = {q for (q,) in rows(out, f"SELECT question_id FROM edits WHERE stage = 'round{number}/curriculum'")}
+        assert faced
+        assert faced <= set(right[:trained_on])
+        assert edited == set(right[-recipe.selfplay.curriculum.questions :])
+
+
 def test_held_out_edits_of_all_attackers_start_from_the_same_noise(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     out, _ = undisturbed
     seeds = [

@@ -50,14 +50,15 @@ def test_a_question_is_put_to_one_defender_only() -> None:
 
 def test_effective_edits_come_as_often_as_they_weigh(tmp_path: Path) -> None:
     def pictures(stage: str, *, only: str) -> list[tuple[str, Path]]:
-        assert stage == "round2/curriculum"
-        return [(name, tmp_path / name) for name in {"accepted": ("a", "b", "c"), "effective": ("b",)}[only]]
+        names = {"round2/curriculum": {"accepted": "abc", "effective": "b"}, "round2/attacker": {"accepted": "de", "effective": "e"}}
+        return [(name, tmp_path / name) for name in names[stage][only]]
 
-    def counted(weight: int) -> Counter[str]:
-        curriculum = SimpleNamespace(effective_weight=weight)
+    def counted(weight: int, training_edits: bool = False) -> Counter[str]:
+        curriculum = SimpleNamespace(effective_weight=weight, training_edits=training_edits)
         recipe = SimpleNamespace(selfplay=SimpleNamespace(curriculum=curriculum))
         edits = weighted_edits(SimpleNamespace(ledger=SimpleNamespace(pictures=pictures), recipe=recipe), 2)  # type: ignore[arg-type]
         return Counter(name for name, _ in edits)
 
     assert counted(1) == {"a": 1, "b": 1, "c": 1}
     assert counted(3) == {"a": 1, "b": 3, "c": 1}
+    assert counted(3, training_edits=True) == {"a": 1, "b": 3, "c": 1, "d": 1, "e": 3}

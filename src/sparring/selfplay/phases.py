@@ -43,7 +43,7 @@ def train_attacker(game: Game, number: int) -> None:
     if stage.done:
         return
     past = range(number - 1) if settings.past_share else range(0)
-    questions = {n: right_when_clean(game, n) for n in (number - 1, *past)}
+    questions = {n: right_when_clean(game, n)[: settings.steps * settings.questions_per_step] for n in (number - 1, *past)}
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
@@ -122,7 +122,7 @@ def write_curriculum(game: Game, number: int) -> None:
     if settings.clean_share == 1.0:
         _finish(game, stage, {"edits": 0, "accepted": 0, "effective": 0, "warnings": []})
         return
-    questions = right_when_clean(game, number - 1)[: settings.questions]
+    questions = right_when_clean(game, number - 1)[-settings.questions :]  # as far as there are enough, none that the Attacker trained on
     title = f"round {number}: curriculum"
     verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title)
     accepted, effective = sum(v.accepted for v in verdicts), sum(v.accepted and v.efficacy > 0 for v in verdicts)
@@ -166,9 +166,12 @@ def train_defender(game: Game, number: int) -> None:
 
 
 def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
-    """A round's accepted edits; those that fooled the Defender of that time as often as the recipe weighs them."""
-    accepted, effective = (game.ledger.pictures(f"round{number}/curriculum", only=only) for only in ("accepted", "effective"))
-    return accepted + effective * (game.recipe.selfplay.curriculum.effective_weight - 1)
+    """A round's accepted edits; those that fooled the Defender that they faced as often as the recipe weighs them."""
+    settings, edits = game.recipe.selfplay.curriculum, list[tuple[str, Path]]()
+    for stage in (f"round{number}/curriculum", *((f"round{number}/attacker",) if settings.training_edits else ())):
+        accepted, effective = (game.ledger.pictures(stage, only=only) for only in ("accepted", "effective"))
+        edits += accepted + effective * (settings.effective_weight - 1)
+    return edits
 
 
 def _phase(game: Game, stage: Stage, trainer: Any, update: Any, steps: int, title: str, shown: tuple[str, ...]) -> list[dict[str, Any]]:

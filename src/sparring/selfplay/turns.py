@@ -50,7 +50,7 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
     by_id = {question.id: question for question in game.train}
     if not stage.done:
         stage.begin()
-        wanted = max(recipe.attacker.steps * recipe.attacker.questions_per_step, recipe.selfplay.curriculum.questions)
+        wanted = recipe.attacker.steps * recipe.attacker.questions_per_step + recipe.selfplay.curriculum.questions
         wanted = max(wanted, recipe.bootstrap.candidates) if number == 0 else wanted
         order, right, asked = shuffled(game.train, recipe.seed, stage.name), list[str](), 0
         with game.screen.stage(f"round {number}: clean answers", min(wanted, len(order))) as bar:

@@ -19,7 +19,7 @@ from sparring.zoo import vocabulary
 from sparring.zoo.light import Gains, drift, gains
 
 KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract", "relight")
-WEIGHTS = (0.2, 0.08, 0.1, 0.14, 0.1, 0.34, 0.04)
+WEIGHTS = (0.16, 0.06, 0.13, 0.2, 0.15, 0.27, 0.03)
 WINDOW_WEIGHTS = (0.3, 0.1, 0.08, 0.24, 0.12, 0.14, 0.02)  # where what objects look like is all that can be learned
 RELATIVES = (  # what a question about one of them makes one think of
     ("phone", "camera", "television", "laptop", "clock"),
