@@ -32,7 +32,7 @@ RELATIVES = (  # what a question about one of them makes one think of
     ("key", "candle", "trophy", "crown", "bear"),
 )
 # The light of edits by the Attacker's instruction: mean and standard deviation of the logarithm of its gain, standard deviation of its warmth.
-DIM, DRIFT, WARMTH = -0.04, 0.16, 0.06
+DIM, DRIFT, WARMTH = -0.08, 0.24, 0.08
 LIGHTS = {"darker": (-0.4, -0.2, 0.0), "brighter": (0.15, 0.35, 0.0), "warmer": (-0.05, 0.05, 0.12), "colder": (-0.05, 0.05, -0.12)}
 ADDED = 20.0  # pixels, longest side of a new object
 # Where the middle of a new object may be, in the order in which these places are tried. All have one remainder by the 8 pixels of a latent
