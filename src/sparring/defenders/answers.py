@@ -26,6 +26,9 @@ CLAUSE_END = re.compile(r"[.,;:!?\n]|\s[-–—]\s")
 STATED = re.compile(r"\banswer\s*(?:is|:|=)\s*(?:option\s+|choice\s+)?\**(\(?)([A-Za-z])(\)?)\**(?![\w'’])", re.IGNORECASE)
 MARKED = re.compile(r"\(([A-Za-z])\)|\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s+\**([A-Z])\**(?![\w'’])")
 LONE = re.compile(r"(?<![\w'’])([A-Z])(?![\w'’])")
+YES_NO = ("yes", "no")
+STATED_YES_NO = re.compile(r"\banswer\s*(?:is|:|=)\s*\**(yes|no)\b", re.IGNORECASE)
+BEGINS_YES_NO = re.compile(r"^\W*(?:(yes)\b|(?=no\s+(?:there|it|i|this|that|the|they|he|she|we)\b)(?:no)\b)", re.IGNORECASE)
 LABELLED = re.compile(r"^\(?([A-Za-z])(?:\)|\.|:|\s)\s*(.*)$", re.DOTALL)
 
 
@@ -55,6 +58,32 @@ def parse_answer(text: str, options: Sequence[str]) -> tuple[str | None, str]:
         named = list(found)
         if named:
             return _decide(rule, named)
+    return None, "unparsed"
+
+
+def parse_yes_no(text: str) -> tuple[str | None, str]:
+    """("yes" or "no", rule that found it), or (None, why), as `parse_answer` says why.
+
+    The rules are tried in turn: what is boxed, the whole reply, "answer is yes", a part between punctuation marks that is nothing but yes or no ("No
+    doubt: yes." is yes), a reply that begins with one of them. A "no" that begins a phrase ("No doubt about it") is none.
+    """
+    said = _after_thought(text)
+    if said is None:
+        return None, "unfinished_thought"
+    boxes = [_plain(box) for box in boxed(said) if box.strip()]
+    if boxes:
+        return _decide("boxed", [box if box in YES_NO else None for box in boxes])
+    if said.count("\\boxed") > len(boxed(said)):
+        return None, "unfinished_box"
+    if _plain(said) in YES_NO:
+        return _plain(said), "whole"
+    for rule, found in (
+        ("stated", [match[1].lower() for match in STATED_YES_NO.finditer(said)]),
+        ("clause", [_plain(clause) for clause in CLAUSE_END.split(said) if _plain(clause) in YES_NO]),
+        ("begins", ["yes" if match[1] else "no" for match in BEGINS_YES_NO.finditer(said)]),
+    ):
+        if found:
+            return _decide(rule, found)
     return None, "unparsed"
 
 
