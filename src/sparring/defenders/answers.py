@@ -80,11 +80,16 @@ def parse_yes_no(text: str) -> tuple[str | None, str]:
     for rule, found in (
         ("stated", [match[1].lower() for match in STATED_YES_NO.finditer(said)]),
         ("clause", [_plain(clause) for clause in CLAUSE_END.split(said) if _plain(clause) in YES_NO]),
-        ("begins", ["yes" if match[1] else "no" for match in BEGINS_YES_NO.finditer(said)]),
+        ("begins", ["yes" if match[1] else "no" for match in BEGINS_YES_NO.finditer(said)] and _words_yes_no(said)),
     ):
         if found:
             return _decide(rule, found)
     return None, "unparsed"
+
+
+def _words_yes_no(text: str) -> list[str]:
+    """Every yes and no of a text that begins with one: where both occur it is ambiguous."""
+    return [word.lower() for word in re.findall(r"\b(?:yes|no)\b", text, re.IGNORECASE)]
 
 
 def boxed(text: str) -> list[str]:
@@ -148,8 +153,8 @@ def _denied(text: str, place: int) -> bool:
 
 
 def _is_word(text: str, match: re.Match[str], group: int) -> bool:
-    """ "A red car", "I see": a letter that goes on as a sentence."""
-    return match[group] in ("A", "I", "a", "i") and re.match(r"\s+[a-z]", text[match.end() :]) is not None
+    """ "A red car", "I see": a letter that goes on as a sentence. "A or B" does not."""
+    return match[group] in ("A", "I", "a", "i") and re.match(r"\s+(?!(?:or|and)\b)[a-z]", text[match.end() :]) is not None
 
 
 def _stated(text: str, options: Sequence[str]) -> Iterable[str]:

@@ -91,10 +91,7 @@ def run_evaluation(settings: EvalSettings, out: Path, screen: Screen, device: to
     )
     screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
     answered = ask_items(harness, items, settings, screen, resources, benchmark.rules)
-    if isinstance(vlm, EndpointVLM):
-        spending = vlm.spending()
-    else:
-        spending = {}
+    spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
     facts = {
         "schema": SCHEMA,
         "kind": "evaluation",
@@ -174,6 +171,9 @@ def ask_items(
 
 
 def _with(answered: Answered, raw: RawAnswer) -> Answered:
+    if raw.trouble is not None and answered.replies:
+        # A later trial that came to nothing: no answer, which is a miss where all trials count.
+        return replace(answered, replies=(*answered.replies, ""), error=raw.error)
     if raw.trouble is not None:
         return replace(answered, trouble=raw.trouble, error=raw.error, cluster=_cluster(raw) or answered.item.id, sizes=raw.sizes)
     return replace(

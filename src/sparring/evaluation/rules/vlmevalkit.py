@@ -11,7 +11,7 @@ from typing import Any
 
 from sparring.evaluation.items import Item
 from sparring.evaluation.marks import Answered, Mark, failed, judged
-from sparring.evaluation.rules.vqa import OFFICIAL, soft_score, without_marks
+from sparring.evaluation.rules.vqa import LONE_STOP, VLMEVALKIT, soft_score, without_marks
 
 REFUSALS = (
     "Sorry, I can't help with images of people yet.",
@@ -75,7 +75,7 @@ def yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[M
 
 def yes_or_no(reply: str) -> str | None:
     """"yes" or "no" where exactly one of these words is in the reply."""
-    words = without_marks(reply.lower()).split()
+    words = without_marks(reply.lower(), stops=LONE_STOP).split()
     found = [word for word in ("yes", "no") if word in words]
     return found[0] if len(found) == 1 else None
 
@@ -94,6 +94,6 @@ def vqa(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark
     """`vqa_score`: both sides normalised, leave-one-out."""
     marks = []
     for one in answered:
-        score, said = soft_score(OFFICIAL, one.reply, one.item.meta["references"], when_unanimous=True)
+        score, said = soft_score(VLMEVALKIT, one.reply, one.item.meta["references"], when_unanimous=True)
         marks.append(failed(one) or Mark(said, score, "vqa_score"))
     return marks

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 MARKS = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`", ",", "?", "!")
 STOP = re.compile(r"(?!<=\d)(\.)(?!\d)")
+LONE_STOP = re.compile(r"(?<!\d)\.(?!\d)")
 STOPS = int(re.UNICODE)
 THOUSANDS = re.compile(r"(\d)(,)(\d)")
 MANY_COMMAS = re.compile(r"(?<=\d)(,)+(?=\d)")
@@ -41,13 +42,13 @@ def stripped(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def without_marks(text: str, commas: re.Pattern[str] = THOUSANDS) -> str:
+def without_marks(text: str, commas: re.Pattern[str] = THOUSANDS, stops: re.Pattern[str] = STOP) -> str:
     """Punctuation is taken out where it stands beside a space (or the text holds a comma between digits), and becomes a space elsewhere."""
     result = text
     for mark in MARKS:
         taken = f"{mark} " in text or f" {mark}" in text or commas.search(text) is not None
         result = result.replace(mark, "" if taken else " ")
-    return STOP.sub("", result, count=STOPS)
+    return stops.sub("", result, count=STOPS)
 
 
 def without_articles(text: str) -> str:
@@ -64,6 +65,11 @@ def OFFICIAL(text: str) -> str:  # noqa: N802
 def LMMS(text: str) -> str:  # noqa: N802
     """lmms-eval's: as the official one, with commas between digits found by another pattern."""
     return without_articles(without_marks(stripped(text), MANY_COMMAS))
+
+
+def VLMEVALKIT(text: str) -> str:  # noqa: N802
+    """VLMEvalKit's: a full stop behind a digit stays."""
+    return without_articles(without_marks(stripped(text), stops=LONE_STOP))
 
 
 def soft_score(normal: Callable[[str], str], reply: str, references: Sequence[str], *, when_unanimous: bool = False) -> tuple[float, str]:
