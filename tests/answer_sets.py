@@ -88,7 +88,26 @@ OPEN = [
     ("It could be 3 or {A}", False),
     ("So the result is\n{A}", False),
 ]
-VQA = ["yes", "Yes.", "no", "2", "two", "the red one", "red, one", "10,000", "it isnt", "it isn't", "a dog", "dog!", "", "1.5", "U.S.A.", "left/right", "wont", "3 dogs"]
+VQA = [
+    "yes",
+    "Yes.",
+    "no",
+    "2",
+    "two",
+    "the red one",
+    "red, one",
+    "10,000",
+    "it isnt",
+    "it isn't",
+    "a dog",
+    "dog!",
+    "",
+    "1.5",
+    "U.S.A.",
+    "left/right",
+    "wont",
+    "3 dogs",
+]
 REFERENCES = [
     ["2"] * 10,
     ["yes"] * 6 + ["no"] * 4,
@@ -103,7 +122,17 @@ REFERENCES = [
     ["won't"] * 2 + ["wont"] * 8,
     ["Yes."] * 10,
 ]
-SYNONYMS = ["person, man, woman, people", "dog, puppy", "dining table, table", "traffic light, stop light", "cup, mug", "toilet", "chair, seat", "tie", "bird"]
+SYNONYMS = [
+    "person, man, woman, people",
+    "dog, puppy",
+    "dining table, table",
+    "traffic light, stop light",
+    "cup, mug",
+    "toilet",
+    "chair, seat",
+    "tie",
+    "bird",
+]
 # (caption, objects named)
 CAPTIONS = [
     ("A man walks two dogs.", ["person", "dog"]),
@@ -157,7 +186,13 @@ def items_of(rules: str) -> list[Item]:
         elif rules == "vqav2":
             item = Item(name, "open", "?", REFERENCES[place][0], meta={"references": REFERENCES[place]})
         elif rules == "chair":
-            item = Item(name, "caption", "Describe.", "", meta={"objects": [["person", "dog"], ["dining table"], ["cup", "bird", "person"], []][place % 4]})
+            item = Item(
+                name,
+                "caption",
+                "Describe.",
+                "",
+                meta={"objects": [["person", "dog"], ["dining table"], ["cup", "bird", "person"], []][place % 4]},
+            )
         else:
             item = choice
         items.append(item)

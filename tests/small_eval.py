@@ -12,7 +12,6 @@ import torch
 from PIL.Image import Image
 from rich.console import Console
 
-from small_vlms import noise_pictures
 from sparring.config import EvalSettings
 from sparring.eval_command import eval_settings
 from sparring.evaluation.run import run_evaluation
@@ -22,12 +21,20 @@ from sparring.selfplay.progress import Screen
 
 def write_custom(folder: Path, count: int, *, seed: int = 0) -> Path:
     """A JSONL file of `count` questions with two to four options about pictures of their own."""
+    from small_vlms import noise_pictures  # takes seconds to import, and a process that is killed does not need it
+
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, image in enumerate(noise_pictures(count, seed=seed)):
         image.save(folder / f"{number}.png")
         options = ["red", "blue", "green", "white"][: 2 + number % 3]
-        record = {"id": f"q{number}", "image": f"{number}.png", "question": f"Colour {number}?", "options": options, "answer": "AB"[number % 2]}
+        record = {
+            "id": f"q{number}",
+            "image": f"{number}.png",
+            "question": f"Colour {number}?",
+            "options": options,
+            "answer": "AB"[number % 2],
+        }
         lines.append(json.dumps(record | {"category": ("warm", "cold")[number % 2]}))
     path = folder / "questions.jsonl"
     path.write_text("\n".join(lines) + "\n")

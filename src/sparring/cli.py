@@ -138,7 +138,9 @@ app.command()(compare)
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False)
+    ],
 ) -> None:
     """Write report.html anew from what a run's folder holds, also while the run still goes on."""
     with clean_errors():

@@ -20,7 +20,9 @@ BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
-    typer.Option(help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."),
+    typer.Option(
+        help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."
+    ),
 ]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished evaluation.", show_default=False)]
 
@@ -45,7 +47,9 @@ def evaluate(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Take the Defender's prompt, pixel limits and lengths that are not named here from this recipe.", show_default=False),
+        typer.Option(
+            help="Take the Defender's prompt, pixel limits and lengths that are not named here from this recipe.", show_default=False
+        ),
     ] = None,
     images: Annotated[
         Path | None,
@@ -54,14 +58,23 @@ def evaluate(
     profile: ProfileOption = "sparring",
     against: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="An earlier evaluation of the suite: the report marks what is harmed and rescued.", show_default=False),
+        typer.Option(
+            metavar="DIR", help="An earlier evaluation of the suite: the report marks what is harmed and rescued.", show_default=False
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
     prompt: Annotated[str, typer.Option(help="boxed, direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING)] = "boxed",
     trials: Annotated[
         int | None,
-        typer.Option(min=1, help="Times that a question is asked, until the first miss; 3 with aot-strict, else 1.", rich_help_panel=ASKING, show_default=False),
+        typer.Option(
+            min=1,
+            help="Times that a question is asked, until the first miss; 3 with aot-strict, else 1.",
+            rich_help_panel=ASKING,
+            show_default=False,
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Questions in one batch of a model on this machine.", rich_help_panel=ASKING)] = 8,
     max_new_tokens: Annotated[
@@ -70,7 +83,12 @@ def evaluate(
     ] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(min=1, help="Largest area of a picture. Left out: as the checkpoint has it; the results say what it is.", rich_help_panel=ASKING, show_default=False),
+        typer.Option(
+            min=1,
+            help="Largest area of a picture. Left out: as the checkpoint has it; the results say what it is.",
+            rich_help_panel=ASKING,
+            show_default=False,
+        ),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ENDPOINTS, show_default=False)
@@ -80,7 +98,12 @@ def evaluate(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="A.B=VALUE", help="Change one setting, e.g. defender.dtype=bfloat16. May be given often.", rich_help_panel=ASKING),
+        typer.Option(
+            "--set",
+            metavar="A.B=VALUE",
+            help="Change one setting, e.g. defender.dtype=bfloat16. May be given often.",
+            rich_help_panel=ASKING,
+        ),
     ] = None,
 ) -> None:
     """Ask a model a benchmark's questions and score its answers under every profile.

@@ -56,7 +56,9 @@ def by_hand(rules: str, items: Sequence[Item], replies: Sequence[Said], *, box: 
     def groups(name: str) -> dict[str, list[float]]:
         keys = {item.category if name == "category" else item.meta[name] for item in items}
         return {
-            key: [score for score, item in zip(right, items, strict=True) if key == (item.category if name == "category" else item.meta[name])]
+            key: [
+                score for score, item in zip(right, items, strict=True) if key == (item.category if name == "category" else item.meta[name])
+            ]
             for key in keys
         }
 

@@ -77,9 +77,7 @@ def _load(source: Callable[[], Path | io.BytesIO], name: str) -> Image.Image:
             with Image.open(source(), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise ImageError(
-                        "image too large", f"image {name} says it is {width} x {height} pixels; at most {MAX_PIXELS} are read"
-                    )
+                    raise ImageError("image too large", f"image {name} says it is {width} x {height} pixels; at most {MAX_PIXELS} are read")
                 image.verify()  # checksums; leaves the object unusable, hence the second open
             with Image.open(source(), formats=FORMATS) as image:
                 image.load()

@@ -13,11 +13,33 @@ from pathlib import Path
 
 from sparring.data.errors import DataError
 
-PAIRS = (
-    "motor bike|motor cycle|air plane|traffic light|street light|traffic signal|stop light|fire hydrant|stop sign|parking meter|suit case|sports ball|"
-    "baseball bat|baseball glove|tennis racket|wine glass|hot dog|cell phone|mobile phone|teddy bear|hair drier|potted plant|laptop computer|"
-    "stove top oven|home plate"
-).split("|")
+PAIRS = [
+    "motor bike",
+    "motor cycle",
+    "air plane",
+    "traffic light",
+    "street light",
+    "traffic signal",
+    "stop light",
+    "fire hydrant",
+    "stop sign",
+    "parking meter",
+    "suit case",
+    "sports ball",
+    "baseball bat",
+    "baseball glove",
+    "tennis racket",
+    "wine glass",
+    "hot dog",
+    "cell phone",
+    "mobile phone",
+    "teddy bear",
+    "hair drier",
+    "potted plant",
+    "laptop computer",
+    "stove top oven",
+    "home plate",
+]
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "people", "knives": "knife", "mice": "mouse", "geese": "goose",
              "teeth": "tooth", "feet": "foot", "skis": "ski", "buses": "bus", "wolves": "wolf", "loaves": "loaf", "leaves": "leaf"}  # fmt: skip

@@ -43,7 +43,11 @@ def read_choices(
     """The items of a table. needed: columns beside question, answer and picture. extra: a row's meta. open_answers: rows may be without options."""
     table = read_table(path, images)
     table.require(benchmark, IDS, TEXTS, ANSWERS, IMAGES, *needed)
-    if not open_answers and not any(name in table.columns for name in LISTS) and not any(embedded_options(row)[1] for row in table.rows[:3]):
+    if (
+        not open_answers
+        and not any(name in table.columns for name in LISTS)
+        and not any(embedded_options(row)[1] for row in table.rows[:3])
+    ):
         table.require(benchmark, "A", "B")
     items, seen = [], set[str]()
     for row in table.rows:

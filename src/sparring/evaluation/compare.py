@@ -27,7 +27,7 @@ class Pair:
 
     @property
     def outcome(self) -> str:
-        """"harmed" (right only before), "rescued" (right only after), "right" or "wrong" in both; right is a full score."""
+        """ "harmed" (right only before), "rescued" (right only after), "right" or "wrong" in both; right is a full score."""
         right = self.before_mark.score == 1, self.after_mark.score == 1
         return {(True, False): "harmed", (False, True): "rescued", (True, True): "right", (False, False): "wrong"}[right]
 

@@ -19,6 +19,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".JPG")
 POPE_SPLITS = ("random", "popular", "adversarial")
 CAPTION = "Describe this image in detail."
 
+
 def read_vstar(path: Path, images: Path | None) -> list[Item]:
     """V*Bench: a folder of `direct_attributes/`, `relative_position/` with pairs of JSON and picture, its `test_questions.jsonl`, or VLMEvalKit's TSV."""
     if path.is_dir() and (path / "test_questions.jsonl").is_file() and not list(path.glob("*/*.json")):
@@ -27,8 +28,11 @@ def read_vstar(path: Path, images: Path | None) -> list[Item]:
         return read_choices(path, "vstar", images=images, needed=("category",))
     files = sorted(path.glob("*/*.json")) or sorted(path.glob("*.json"))
     if not files:
-        raise DataError(f"{path}: V*Bench needs a folder of pairs of .json and picture, test_questions.jsonl or a TSV; there is none of them.")
+        raise DataError(
+            f"{path}: V*Bench needs a folder of pairs of .json and picture, test_questions.jsonl or a TSV; there is none of them."
+        )
     return [_vstar_pair(path, file) for file in files]
+
 
 def _vstar_pair(folder: Path, file: Path) -> Item:
     record = _object(file)
@@ -53,6 +57,7 @@ def _vstar_pair(folder: Path, file: Path) -> Item:
         category=file.parent.name if file.parent != folder else None,
         targets=targets,
     )
+
 
 def read_pope(path: Path, images: Path | None) -> list[Item]:
     """POPE: official JSON lines (one file, or a folder of three, named after their splits), or a TSV with comma-joined categories.
@@ -83,11 +88,13 @@ def read_pope(path: Path, images: Path | None) -> list[Item]:
             )
     return list(found.values())
 
+
 def _yes_no(row: Row, where: str, *names: str) -> str:
     value = row.text(*names).lower()
     if value not in YES_NO:
         raise DataError(f'{where}: {names[-1]} is "{value}"; it must be yes or no.')
     return value
+
 
 def read_hallusionbench(path: Path, images: Path | None) -> list[Item]:
     """HallusionBench: the official list (1,129 questions, 178 of them without a picture), or VLMEvalKit's TSV, whose index holds the ids."""
@@ -116,6 +123,7 @@ def read_hallusionbench(path: Path, images: Path | None) -> list[Item]:
         )
     return items
 
+
 def _hallusion_record(record: Mapping[str, Any], place: int, path: Path, folder: Path) -> Item:
     where = f"{path.name} record {place}"
     needed = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question", "gt_answer", "filename")
@@ -134,6 +142,7 @@ def _hallusion_record(record: Mapping[str, Any], place: int, path: Path, folder:
         category=str(record["category"]),
         meta={name: str(value) for name, value in ids.items()} | {"shown": shown},
     )
+
 
 def read_vqav2(path: Path, images: Path | None) -> list[Item]:
     """VQAv2: a folder with the official questions and annotations, or a TSV whose `answer` is a list of ten answers."""
@@ -156,6 +165,7 @@ def read_vqav2(path: Path, images: Path | None) -> list[Item]:
         items.append(_vqa_item(str(identity), record["question"], references, (picture,), kind))
     return items
 
+
 def _vqa_row(table: Table, row: Row) -> Item:
     value = row.values.get("answers") or row.values.get("answer")
     listed = python_list(value, f"{table.where(row)} answer") if isinstance(value, str) and value.startswith("[") else value
@@ -163,13 +173,16 @@ def _vqa_row(table: Table, row: Row) -> Item:
     texts = [str(part["answer"] if isinstance(part, dict) else part) for part in references]
     return _vqa_item(row.text(*IDS), row.text("question"), texts, row.held.get("image", ()), row.text("category", "answer_type") or None)
 
+
 def _vqa_item(identity: str, question: str, references: list[str], pictures: Any, category: str | None) -> Item:
     usual = max(sorted(set(references)), key=references.count)
     return Item(identity, "open", question, usual, pictures=pictures, category=category, meta={"references": references})
 
+
 def _coco_name(folder: Path, number: int) -> str:
     names = [f"COCO_{split}_{number:012d}.jpg" for split in ("val2014", "train2014", "test2015")] + [f"{number:012d}.jpg"]
     return next((name for name in names if (folder / name).is_file()), names[0])
+
 
 def read_amber(path: Path, images: Path | None) -> list[Item]:
     """AMBER, discriminative: a folder with `annotations.json` and `query_discriminative.json` or `query_all.json` (also below `data/`, `query/`), or a TSV."""
@@ -207,6 +220,7 @@ def read_amber(path: Path, images: Path | None) -> list[Item]:
         items.append(Item(str(record["id"]), "yes_no", str(record["query"]), answer, pictures=(picture,), category=str(truth["type"])))
     return items
 
+
 def read_chair(path: Path, images: Path | None) -> list[Item]:
     """CHAIR: a folder with COCO's `instances*.json`, the official `synonyms.txt`, and, where it is there, `captions*.json`; one caption a picture.
 
@@ -237,6 +251,7 @@ def read_chair(path: Path, images: Path | None) -> list[Item]:
         for record in instances["images"]
     ]
 
+
 def chair_resources(path: Path) -> dict[str, Any]:
     """What CHAIR's scores need beside the items: the lines of synonyms."""
     return {"synonyms": Vocabulary.read(_only(path, "synonyms.txt")).lines}
@@ -248,6 +263,7 @@ def _only(folder: Path, pattern: str) -> Path:
         raise DataError(f"{folder}: the file {pattern.removeprefix('**/')} is missing.")
     return found[0]
 
+
 def _object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -256,6 +272,7 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{file}: must be an object, {{...}}.")
     return value
+
 
 def _list(file: Path) -> list[dict[str, Any]]:
     try:
@@ -266,6 +283,7 @@ def _list(file: Path) -> list[dict[str, Any]]:
         raise DataError(f"{file}: must be a list of objects.")
     return value
 
+
 def _field(file: Path, name: str, *needed: str) -> list[dict[str, Any]]:
     records = _object(file).get(name)
     if not isinstance(records, list):
@@ -275,4 +293,3 @@ def _field(file: Path, name: str, *needed: str) -> list[dict[str, Any]]:
             if key not in record:
                 raise DataError(f'{file} {name} {place}: the field "{key}" is missing.')
     return records
-

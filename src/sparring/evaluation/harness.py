@@ -202,9 +202,7 @@ class Harness:
             return RawAnswer(one.query.id, trouble="picture", error=one.error)
         if answer is None:
             return RawAnswer(one.query.id, trouble="request", error=errors[key], hashes=one.hashes, sizes=sizes)
-        return RawAnswer(
-            one.query.id, answer["text"], tokens=answer["tokens"], finished=answer["finished"], hashes=one.hashes, sizes=sizes
-        )
+        return RawAnswer(one.query.id, answer["text"], tokens=answer["tokens"], finished=answer["finished"], hashes=one.hashes, sizes=sizes)
 
 
 def _batches(queries: Iterable[Query], size: int) -> Iterator[list[Query]]:

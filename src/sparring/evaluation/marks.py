@@ -56,7 +56,9 @@ Marked = tuple[Answered, Mark]
 
 def judged(answered: Answered, said: str | None, rule: str = "", *, status: Status | None = None) -> Mark:
     """The mark of an answer that is right where it equals the item's."""
-    return Mark(said, float(said is not None and said == answered.item.answer), rule, status or ("read" if said is not None else "unparsed"))
+    return Mark(
+        said, float(said is not None and said == answered.item.answer), rule, status or ("read" if said is not None else "unparsed")
+    )
 
 
 def failed(answered: Answered, *, leave_out: Sequence[Trouble] = ()) -> Mark | None:

@@ -37,7 +37,9 @@ RULES: dict[tuple[ProfileName, str], Rule] = {
     ("sparring", "custom"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "vstar"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "hrbench"): Rule(sparring.strict, _HR),
-    ("sparring", "pope"): Rule(sparring.strict, figures.pope(rows=False), "over the different questions, not over the rows of the three files"),
+    ("sparring", "pope"): Rule(
+        sparring.strict, figures.pope(rows=False), "over the different questions, not over the rows of the three files"
+    ),
     ("sparring", "hallusionbench"): Rule(sparring.strict, figures.hallusion()),
     ("sparring", "mmmu"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "mmstar"): Rule(sparring.strict, figures.accuracy),
@@ -48,12 +50,16 @@ RULES: dict[tuple[ProfileName, str], Rule] = {
     ("sparring", "amber"): Rule(sparring.strict, lambda marked: figures.detection(marked, positive="no"), 'the positive class is "no"'),
     ("sparring", "chair"): Rule(sparring.strict, figures.chair, _CHAIR, low_is_good=True),
     ("official", "pope"): Rule(official.pope, figures.pope(rows=True), "every question once for each file that holds it"),
-    ("official", "hallusionbench"): Rule(official.hallusion, figures.hallusion(), "GPT-4 as a reader of answers is replaced by a rule for words"),
+    ("official", "hallusionbench"): Rule(
+        official.hallusion, figures.hallusion(), "GPT-4 as a reader of answers is replaced by a rule for words"
+    ),
     ("official", "mmmu"): Rule(official.mmmu, figures.accuracy, _MMMU),
     ("official", "mmstar"): Rule(official.mmstar, figures.accuracy),
     ("official", "blink"): Rule(official.blink, figures.macro("category"), "GPT-3.5, asked where no option is read, is left out"),
     ("official", "vqav2"): Rule(official.vqa, figures.accuracy),
-    ("official", "amber"): Rule(official.amber, figures.amber_official, 'the positive class is "no"; only the replies "Yes" and "No" are read'),
+    ("official", "amber"): Rule(
+        official.amber, figures.amber_official, 'the positive class is "no"; only the replies "Yes" and "No" are read'
+    ),
     ("official", "chair"): Rule(official.chair, figures.chair, _CHAIR, low_is_good=True),
     ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
     ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),

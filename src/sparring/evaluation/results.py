@@ -94,7 +94,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * 2 + "---:|" * (len(rows[0]) - 2))
     facts = [f"{results['title']} ({results['items']} items, {results['pictures']} pictures), answered by {results['defender']}."]
-    facts.append(f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}")
+    facts.append(
+        f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}"
+    )
     notes = [f"* {name}: {own['note']}." for name, own in results["profiles"].items() if own["note"]]
     return "\n".join([f"# {results['title']}", "", *facts, "", *lines, "", *notes]).rstrip() + "\n"
 

@@ -25,7 +25,11 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
     for place, one in enumerate(answered):
         item = one.item
         row: dict[str, Any] = {name: getattr(item, name) for name in ("id", "kind", "question", "answer", "category", "hint")}
-        row |= {"options": list(item.options), "meta": json.dumps(dict(item.meta)), "targets": json.dumps([asdict(t) for t in item.targets])}
+        row |= {
+            "options": list(item.options),
+            "meta": json.dumps(dict(item.meta)),
+            "targets": json.dumps([asdict(t) for t in item.targets]),
+        }
         row |= {name: getattr(one, name) for name in ("trouble", "error", "cluster", "prompt", "tokens", "finished")}
         row |= {"replies": list(one.replies), "sizes": [list(size) for size in one.sizes]}
         for profile, own in marks.items():
@@ -36,7 +40,9 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
     schema += [("options", arrow.list_(arrow.string())), ("replies", arrow.list_(arrow.string()))]
     schema += [("tokens", arrow.int64()), ("finished", arrow.bool_()), ("sizes", arrow.list_(arrow.list_(arrow.int64())))]
     for profile in marks:
-        schema += [(f"{profile}_{name}", arrow.float64() if name == "score" else arrow.string()) for name in ("said", "score", "rule", "status")]
+        schema += [
+            (f"{profile}_{name}", arrow.float64() if name == "score" else arrow.string()) for name in ("said", "score", "rule", "status")
+        ]
     path, partial = folder / FILE, folder / f"{FILE}.partial"
     parquet.write_table(arrow.Table.from_pylist(rows, schema=arrow.schema(schema)), partial, compression="zstd")
     partial.replace(path)
@@ -47,7 +53,9 @@ def read_items(folder: Path) -> list[Answered]:
     """The items of a finished evaluation, without their pictures. Raises RunError where the folder holds none."""
     path = folder / FILE
     if not path.is_file():
-        raise RunError(f"{folder} holds no finished evaluation: {FILE} is not there. Begin or go on with `sparring eval ... --out {folder}`.")
+        raise RunError(
+            f"{folder} holds no finished evaluation: {FILE} is not there. Begin or go on with `sparring eval ... --out {folder}`."
+        )
     return [_answered(row) for row in parquet.read_table(path).to_pylist()]
 
 

@@ -300,7 +300,9 @@ def _parquet(path: Path) -> Table:
     for name in pictures:
         found = []
         for batch in source.file.iter_batches(batch_size=16, columns=[name]):
-            found += [cell is not None and (cell.get("bytes") if isinstance(cell, dict) else cell) is not None for cell in batch[0].to_pylist()]
+            found += [
+                cell is not None and (cell.get("bytes") if isinstance(cell, dict) else cell) is not None for cell in batch[0].to_pylist()
+            ]
         present[name] = found
     return _from_records(path, tuple(schema.names), values, source, present)
 

@@ -113,7 +113,11 @@ def hallusion(*, with_category: bool = True, figures_without_picture: bool = Fal
         return (item.category if with_category else "", item.meta["subcategory"], item.meta["set"], item.meta[last])
 
     def figures(marked: Sequence[Marked]) -> Figures:
-        pictured = [one for one in marked if figures_without_picture or not (one[0].item.category == "VS" and str(one[0].item.meta["figure"]) == "0")]
+        pictured = [
+            one
+            for one in marked
+            if figures_without_picture or not (one[0].item.category == "VS" and str(one[0].item.meta["figure"]) == "0")
+        ]
         found = {"aAcc": mean(_scores(marked))}
         for name, part, last in (("fAcc", pictured, "figure"), ("qAcc", marked, "pair")):
             groups = grouped(part, lambda one, last=last: key(one, last))  # type: ignore[misc]

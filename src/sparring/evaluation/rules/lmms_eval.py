@@ -29,11 +29,35 @@ VSTAR = tuple(
 STARTS = re.compile(r"[\(\s]*([A-Z])[\)\.\s]*", re.IGNORECASE)
 AI2D = re.compile(r"^\s*([A-Z])\.")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-PHRASES = (
-    "the answer is|answer is|the correct answer is|correct answer is|the best answer is|best answer is|the correct option is|correct option is|"
-    "the best option is|best option is|the choice is|choice is|the correct choice is|correct choice is|i choose|i select|i pick|my answer is|my choice is|"
-    "옵션|정답은|답은|답:|答案是|答案为|选|答えは"
-).split("|")
+PHRASES = [
+    "the answer is",
+    "answer is",
+    "the correct answer is",
+    "correct answer is",
+    "the best answer is",
+    "best answer is",
+    "the correct option is",
+    "correct option is",
+    "the best option is",
+    "best option is",
+    "the choice is",
+    "choice is",
+    "the correct choice is",
+    "correct choice is",
+    "i choose",
+    "i select",
+    "i pick",
+    "my answer is",
+    "my choice is",
+    "옵션",
+    "정답은",
+    "답은",
+    "답:",
+    "答案是",
+    "答案为",
+    "选",
+    "答えは",
+]
 
 Rule = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
 
@@ -95,7 +119,7 @@ def realworld_answer(one: Answered) -> str | None:
 
 
 def ai2d_letter(one: Answered) -> str | None:
-    """"B. ..." at the beginning is B; any other reply must be the letter, but for case and punctuation."""
+    """ "B. ..." at the beginning is B; any other reply must be the letter, but for case and punctuation."""
     match = AI2D.match(one.reply)
     plain = (match[1] if match else one.reply).lower().translate(PUNCTUATION)
     return plain.upper() if plain.upper() in one.item.letters else None

@@ -74,7 +74,7 @@ def yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[M
 
 
 def yes_or_no(reply: str) -> str | None:
-    """"yes" or "no" where exactly one of these words is in the reply."""
+    """ "yes" or "no" where exactly one of these words is in the reply."""
     words = without_marks(reply.lower(), stops=LONE_STOP).split()
     found = [word for word in ("yes", "no") if word in words]
     return found[0] if len(found) == 1 else None

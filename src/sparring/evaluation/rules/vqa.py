@@ -15,7 +15,9 @@ LONE_STOP = re.compile(r"(?<!\d)\.(?!\d)")
 STOPS = int(re.UNICODE)
 THOUSANDS = re.compile(r"(\d)(,)(\d)")
 MANY_COMMAS = re.compile(r"(?<=\d)(,)+(?=\d)")
-DIGITS = {word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine ten".split())} | {"none": "0"}
+DIGITS = {
+    word: str(value) for value, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+} | {"none": "0"}
 ARTICLES = {"a", "an", "the"}
 # The left-hand sides as a rule are the right-hand ones without apostrophes; those below are not.
 ODD = {"couldn'tve": "couldn't've", "couldnt've": "couldn't've", "hadnt've": "hadn't've", "hadn'tve": "hadn't've", "hed've": "he'd've", "he'dve": "he'd've",
@@ -28,12 +30,81 @@ ODD = {"couldn'tve": "couldn't've", "couldnt've": "couldn't've", "hadnt've": "ha
        "whod've": "who'd've", "who'dve": "who'd've", "wouldnt've": "wouldn't've", "wouldn'tve": "wouldn't've", "yall'll": "y'all'll",
        "y'allll": "y'all'll", "yall'd've": "y'all'd've", "y'alld've": "y'all'd've", "y'all'dve": "y'all'd've", "youd've": "you'd've",
        "you'dve": "you'd've"}  # fmt: skip
-PLAIN = (
-    "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't it'd it'll ma'am mightn't might've "
-    "mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll somebody's someone'd someone'll someone's something'd "
-    "something'll that's there'd there're there's they'd they'll they're they've 'twas we've weren't wasn't what'll what're what's what've when's where'd where's "
-    "where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've"
-).split()
+PLAIN = [
+    "ain't",
+    "aren't",
+    "can't",
+    "could've",
+    "couldn't",
+    "didn't",
+    "doesn't",
+    "don't",
+    "hadn't",
+    "hasn't",
+    "haven't",
+    "he'd",
+    "he's",
+    "how'd",
+    "how'll",
+    "how's",
+    "isn't",
+    "it'd",
+    "it'll",
+    "ma'am",
+    "mightn't",
+    "might've",
+    "mustn't",
+    "must've",
+    "needn't",
+    "not've",
+    "o'clock",
+    "oughtn't",
+    "shan't",
+    "should've",
+    "shouldn't",
+    "somebody'll",
+    "somebody's",
+    "someone'd",
+    "someone'll",
+    "someone's",
+    "something'd",
+    "something'll",
+    "that's",
+    "there'd",
+    "there're",
+    "there's",
+    "they'd",
+    "they'll",
+    "they're",
+    "they've",
+    "'twas",
+    "we've",
+    "weren't",
+    "wasn't",
+    "what'll",
+    "what're",
+    "what's",
+    "what've",
+    "when's",
+    "where'd",
+    "where's",
+    "where've",
+    "who'd",
+    "who'll",
+    "who's",
+    "who've",
+    "why'll",
+    "why're",
+    "why's",
+    "won't",
+    "would've",
+    "wouldn't",
+    "y'all",
+    "you'd",
+    "you'll",
+    "you're",
+    "you've",
+]
 CONTRACTIONS = {word.replace("'", ""): word for word in PLAIN} | ODD
 
 
@@ -57,17 +128,17 @@ def without_articles(text: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
-def OFFICIAL(text: str) -> str:  # noqa: N802
+def OFFICIAL(text: str) -> str:
     """The official normalisation."""
     return without_articles(without_marks(stripped(text)))
 
 
-def LMMS(text: str) -> str:  # noqa: N802
+def LMMS(text: str) -> str:
     """lmms-eval's: as the official one, with commas between digits found by another pattern."""
     return without_articles(without_marks(stripped(text), MANY_COMMAS))
 
 
-def VLMEVALKIT(text: str) -> str:  # noqa: N802
+def VLMEVALKIT(text: str) -> str:
     """VLMEvalKit's: a full stop behind a digit stays."""
     return without_articles(without_marks(stripped(text), stops=LONE_STOP))
 

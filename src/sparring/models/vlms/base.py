@@ -18,7 +18,6 @@ from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError
 from sparring.models.vlms.address import is_endpoint
 
-
 Pictures = Image | Sequence[Image]
 """What stands beside a text: one picture, or any number of them in order, also none."""
 
@@ -65,7 +64,9 @@ class VLM(Protocol):
     ) -> Sequence[Sequence[Reply]]:
         """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i."""
 
-    def option_probabilities(self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+    def option_probabilities(
+        self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
+    ) -> Tensor:
         """probability_P (float32, CPU) of each text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
 
         Errors: ModelError where the model does not tell log-probabilities.

@@ -138,7 +138,9 @@ class EndpointVLM:
         answers = self._answer(jobs, failed)
         return [failed[job.key] if job.key in failed else EndpointReply(**answers[job.key]) for job in jobs]
 
-    def option_probabilities(self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+    def option_probabilities(
+        self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
+    ) -> Tensor:
         """probability_P (float32) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
 
         The text is put as the beginning of the assistant's turn, and its tokens are those at the end of the prompt that the server scored.

@@ -114,7 +114,12 @@ class LocalVLM:
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
         turns = [
-            [{"role": "user", "content": [*({"type": "image", "image": image} for image in each_picture(own)), {"type": "text", "text": prompt}]}]
+            [
+                {
+                    "role": "user",
+                    "content": [*({"type": "image", "image": image} for image in each_picture(own)), {"type": "text", "text": prompt}],
+                }
+            ]
             for own, prompt in zip(images, prompts, strict=True)
         ]
         inputs = self.processor.apply_chat_template(
@@ -241,7 +246,9 @@ class LocalVLM:
         return logprobs[place_NT, tokens_NT].masked_fill(~mask_NT, 0.0), mask_NT
 
     @torch.inference_mode()
-    def option_probabilities(self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+    def option_probabilities(
+        self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
+    ) -> Tensor:
         """probability_P (float32, CPU) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens)."""
         tokens = [self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
         empty = [i for i, own in enumerate(tokens) if not own]

@@ -19,9 +19,9 @@ def prompt_positions(core: Any, batch: Mapping[str, Tensor]) -> Tensor:
     mask, types, grid = batch["attention_mask"], batch["mm_token_type_ids"], batch.get("image_grid_thw")
     pictures = (types.diff(dim=1, prepend=torch.zeros_like(types[:, :1])) == 1).sum(1)
     if grid is None or not (pictures == 1).all():
-        positions: Tensor = core.get_rope_index(
-            torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask
-        )[0]
+        positions: Tensor = core.get_rope_index(torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask)[
+            0
+        ]
         return positions
     # They depend on where the picture stands and how large it is, and the model goes through them row by row: once for every kind of row.
     layout = torch.cat([mask, types, grid], dim=1)
