@@ -272,8 +272,8 @@ def was_reduced(size: tuple[int, int], limits: dict[str, Any]) -> bool | None:
     if "size" in limits:
         fixed = limits["size"]
         height, width = fixed.get("height", fixed.get("shortest_edge")), fixed.get("width", fixed.get("shortest_edge"))
-        return None if not width or not height else size[0] * size[1] > width * height
+        return None if not width or not height else bool(size[0] * size[1] > width * height)
     most = limits.get("max_area", limits.get("max_area_sent"))
     if most is None:
         return False if "max_area_sent" in limits else None
-    return size[0] * size[1] > most
+    return bool(size[0] * size[1] > most)

@@ -226,7 +226,7 @@ def _json(path: Path, folder: Path) -> Table:
         if not isinstance(record, dict):
             raise DataError(f"{path.name} row {number}: must be an object, {{...}}.")
         columns |= dict.fromkeys(record)
-        named = next((record[name] for name in ("image", "image_path", "images") if not is_empty(record.get(name))), [])
+        named: Any = next((record[name] for name in ("image", "image_path", "images") if not is_empty(record.get(name))), [])
         files = tuple(
             picture_file(folder, str(name), f"{path.name} row {number}") for name in (named if isinstance(named, list) else [named])
         )
