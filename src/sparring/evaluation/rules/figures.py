@@ -10,7 +10,6 @@ from sparring.evaluation.marks import Marked
 
 Figures = dict[str, float]
 Aggregate = Callable[[Sequence[Marked]], Figures]
-GROUP = ("subcategory", "set", "figure")
 
 
 def mean(values: Sequence[float]) -> float:
@@ -146,16 +145,12 @@ def amber_official(marked: Sequence[Marked]) -> Figures:
     def percent(part: int, whole: int) -> float:
         return round(part / (0.001 + whole) * 100, 1)
 
-    def own(part: Sequence[Marked]) -> Figures:
-        said_no = [mark.said == "no" for _, mark in part]
-        truth_no = [one.item.answer == "no" for one, _ in part]
-        both = sum(a and b for a, b in zip(said_no, truth_no, strict=True))
-        precision, recall = percent(both, sum(said_no)), percent(both, sum(truth_no))
-        f1 = round(2 * (precision / 100) * (recall / 100) / (precision / 100 + recall / 100 + 0.0001) * 100, 1)
-        right = percent(int(sum(_scores(part))), len(part))
-        return {"f1": f1 / 100, "accuracy": right / 100, "precision": precision / 100, "recall": recall / 100}
-
-    return own(marked)
+    said_no, truth_no = [mark.said == "no" for _, mark in marked], [one.item.answer == "no" for one, _ in marked]
+    both = sum(a and b for a, b in zip(said_no, truth_no, strict=True))
+    precision, recall = percent(both, sum(said_no)), percent(both, sum(truth_no))
+    f1 = round(2 * (precision / 100) * (recall / 100) / (precision / 100 + recall / 100 + 0.0001) * 100, 1)
+    right = percent(int(sum(_scores(marked))), len(marked))
+    return {"f1": f1 / 100, "accuracy": right / 100, "precision": precision / 100, "recall": recall / 100}
 
 
 AMBER_GROUPS: Mapping[str, str] = {
