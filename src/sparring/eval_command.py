@@ -165,7 +165,9 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from sparring.evaluation.run import run_evaluation
+    from sparring.evaluation.benchmarks import find_benchmark
+    from sparring.evaluation.profiles import rule_of
+    from sparring.evaluation.run import chosen_items, run_evaluation
     from sparring.report.evaluation import write_eval_report
     from sparring.selfplay.game import choose_device, run_folder
     from sparring.selfplay.progress import Screen
@@ -173,9 +175,13 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()
     screen = Screen()
+    # Before the folder is claimed for these settings: what is mistyped is to leave nothing behind.
+    benchmark = find_benchmark(settings.suite)
+    rule_of(settings.profile, benchmark.rules)
+    items = chosen_items(settings, benchmark)
     try:
         with run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-            run_evaluation(settings, folder, screen, choose_device(settings.device))
+            run_evaluation(settings, folder, screen, choose_device(settings.device), items=items)
     except KeyboardInterrupt:
         error_console.print("Stopped. The same command goes on from here.")
         raise typer.Exit(130) from None

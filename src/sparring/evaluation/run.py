@@ -65,8 +65,10 @@ class Tally:
         return {"accuracy": 100 * self.right / max(1, self.asked), "from": 100 * low, "to": 100 * high}
 
 
-def run_evaluation(settings: EvalSettings, out: Path, screen: Screen, device: torch.device, vlm: VLM | None = None) -> dict[str, Any]:
-    """Ask and score; writes and returns `out/results.json`. vlm: a model that is loaded already, else that of the settings is.
+def run_evaluation(
+    settings: EvalSettings, out: Path, screen: Screen, device: torch.device, vlm: VLM | None = None, items: Sequence[Item] | None = None
+) -> dict[str, Any]:
+    """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
 
     Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
     endpoint is down, RunError when a budget is used up.
@@ -75,7 +77,7 @@ def run_evaluation(settings: EvalSettings, out: Path, screen: Screen, device: to
     rule_of(settings.profile, benchmark.rules)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    items = chosen_items(settings, benchmark)
+    items = chosen_items(settings, benchmark) if items is None else items
     resources = benchmark.resources(Path(settings.data))
     (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
     (out / THUMBNAILS).mkdir(exist_ok=True)

@@ -12,13 +12,9 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow.parquet as parquet
-from datasets import Dataset, load_from_disk
-from datasets import Image as ImageFeature
 from PIL.Image import Image
 
 from sparring.data.errors import DataError
@@ -78,8 +74,10 @@ def read_table(path: Path, images: Path | None = None) -> Table:
 
     Raises DataError where it is of no format that is known, or holds no row.
     """
+    from sparring.evaluation.records import read_parquet, read_saved
+
     if path.is_dir() and (path / "dataset_info.json").is_file():
-        table = _saved(path)
+        table = read_saved(path)
     elif not path.is_file():
         raise DataError(f"{path}: no such file. Name a TSV, JSONL, JSON or Parquet file, or a folder saved with datasets.save_to_disk.")
     elif path.suffix in (".tsv", ".csv"):
@@ -87,7 +85,7 @@ def read_table(path: Path, images: Path | None = None) -> Table:
     elif path.suffix in (".jsonl", ".json"):
         table = _json(path, images or path.parent)
     elif path.suffix == ".parquet":
-        table = _parquet(path)
+        table = read_parquet(path)
     else:
         raise DataError(f"{path}: its name ends in none of .tsv, .csv, .jsonl, .json, .parquet, so its format is not known.")
     if not table.rows:
@@ -232,98 +230,3 @@ def _json(path: Path, folder: Path) -> Table:
         )
         rows.append(Row(number, record, {"image": files} if files else {}))
     return Table(path, tuple(columns), rows)
-
-
-# ---- Parquet and saved data sets: pictures are structs of bytes and path
-
-
-class _Records(Protocol):
-    def record(self, row: int, column: str) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PictureInRecord:
-    """A picture in a record of a Parquet file or a saved data set."""
-
-    source: _Records
-    row: int
-    column: str
-    name: str
-
-    def load(self) -> Image:
-        held = self.source.record(self.row, self.column)
-        data = held.get("bytes") if isinstance(held, dict) else held
-        if not isinstance(data, bytes):
-            raise DataError(f"{self.name}: holds no bytes of a picture.")
-        return decode_image(data, self.name)
-
-
-class _ParquetFile:
-    """A Parquet file, of which one group of rows of one column is in memory at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = parquet.ParquetFile(path)
-        self.firsts = [0]
-        for group in range(self.file.num_row_groups):
-            self.firsts.append(self.firsts[-1] + self.file.metadata.row_group(group).num_rows)
-        self._group = lru_cache(maxsize=1)(lambda group, column: self.file.read_row_group(group, columns=[column])[column])
-
-    def record(self, row: int, column: str) -> Any:
-        group = next(place for place, first in enumerate(self.firsts[1:]) if row < first)
-        return self._group(group, column)[row - self.firsts[group]].as_py()
-
-
-class _SavedDataset:
-    """A data set in memory-mapped files."""
-
-    def __init__(self, data: Dataset) -> None:
-        pictures = [name for name, feature in data.features.items() if isinstance(feature, ImageFeature)]
-        for name in pictures:
-            data = data.cast_column(name, ImageFeature(decode=False))
-        self.data, self.pictures = data, pictures
-
-    def record(self, row: int, column: str) -> Any:
-        return self.data[row][column]
-
-
-def _parquet(path: Path) -> Table:
-    try:
-        source = _ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no readable Parquet file ({error}).") from error
-    schema = source.file.schema_arrow
-    pictures = [name for name in schema.names if name.startswith("image") and str(schema.field(name).type).startswith(("struct", "binary"))]
-    texts = [name for name in schema.names if name not in pictures]
-    values = source.file.read(columns=texts).to_pylist()
-    # Which pictures are there is told by the lengths of their bytes, without keeping these.
-    present: dict[str, list[bool]] = {}
-    for name in pictures:
-        found = []
-        for batch in source.file.iter_batches(batch_size=16, columns=[name]):
-            found += [
-                cell is not None and (cell.get("bytes") if isinstance(cell, dict) else cell) is not None for cell in batch[0].to_pylist()
-            ]
-        present[name] = found
-    return _from_records(path, tuple(schema.names), values, source, present)
-
-
-def _saved(path: Path) -> Table:
-    data = load_from_disk(str(path))
-    if not isinstance(data, Dataset):
-        raise DataError(f"{path}: holds several splits ({', '.join(data)}). Name the folder of one of them.")
-    source = _SavedDataset(data)
-    values = source.data.remove_columns(source.pictures).to_list()
-    present = {name: [cell is not None for cell in source.data[name]] for name in source.pictures}
-    return _from_records(path, tuple(data.column_names), values, source, present)
-
-
-def _from_records(
-    path: Path, columns: tuple[str, ...], values: list[dict[str, Any]], source: _Records, present: Mapping[str, Sequence[bool]]
-) -> Table:
-    rows = []
-    for place, record in enumerate(values):
-        held = tuple(
-            PictureInRecord(source, place, name, f"{path.name} row {place + 1} {name}") for name in present if present[name][place]
-        )
-        rows.append(Row(place + 1, record, {"image": held} if held else {}))
-    return Table(path, columns, rows)
