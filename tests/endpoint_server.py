@@ -42,14 +42,16 @@ def question(body: dict[str, Any]) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """`faulty`: how many first tries of every request end in a fault, of every kind in turn. `log`: one line a request, as it ends."""
+    """`faulty`: how many first tries of every request end in a fault, of every kind in turn. `share`: of tries that end in a fault, drawn by request and
+    try, but for every fifth try. `log`: one line a request, as it ends."""
 
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, answer: Answer = dice, *, faulty: int = 0, faults: tuple[str, ...] = FAULTS, key: str | None = None, delay: float = 0.0,
+    def __init__(self, answer: Answer = dice, *, faulty: int = 0, share: float = 0.0, faults: tuple[str, ...] = FAULTS, key: str | None = None, delay: float = 0.0,
                  slow: float = 3.0, log: Path | None = None) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), Handler)
+        self.share = share
         self.answer, self.faulty, self.key, self.delay, self.slow, self.log = answer, faulty, key, delay, slow, log
         self.lines: list[dict[str, Any]] = []
         self.tries: Counter[str] = Counter()
@@ -90,7 +92,9 @@ class Handler(BaseHTTPRequestHandler):
             server.tries[key] += 1
             server.busy += 1
             server.busiest = max(server.busiest, server.busy)
-            fault = next(server.due) if number < server.faulty else ""
+            drawn = int(hashlib.sha256(f"{key}{number}".encode()).hexdigest()[:8], 16) / 2**32
+            due = number < server.faulty or (drawn < server.share and number % 5 < 4)
+            fault = next(server.due) if due else ""
         try:
             time.sleep(server.delay)
             if server.key is not None and self.headers["authorization"] != f"Bearer {server.key}":
@@ -175,10 +179,11 @@ def serving(answer: Answer = dice, **settings: Any) -> Iterator[Server]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--faulty", type=int, default=0)
+    parser.add_argument("--share", type=float, default=0.0)
     parser.add_argument("--slow", type=float, default=3.0)
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
-    with Server(faulty=arguments.faulty, slow=arguments.slow, log=arguments.log) as own:
+    with Server(faulty=arguments.faulty, share=arguments.share, slow=arguments.slow, log=arguments.log) as own:
         print(own.url, flush=True)
         threading.Thread(target=lambda: (sys.stdin.read(), own.shutdown()), daemon=True).start()  # the parent is gone
         own.serve_forever()

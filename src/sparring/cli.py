@@ -14,6 +14,7 @@ from sparring import __version__
 from sparring.attack_command import attack
 from sparring.console import clean_errors, error_console, out_console
 from sparring.data.errors import RecipeError
+from sparring.eval_command import compare, evaluate, rescore
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -130,11 +131,16 @@ def _play(settings: Recipe, folder: Path) -> None:
 
 
 app.command()(attack)
+app.command("eval")(evaluate)
+app.command()(rescore)
+app.command()(compare)
 
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False)
+    ],
 ) -> None:
     """Write report.html anew from what a run's folder holds, also while the run still goes on."""
     with clean_errors():
@@ -142,6 +148,10 @@ def report(
             from sparring.report.attack import write_attack_report
 
             written = write_attack_report(folder)
+        elif (folder / "eval.yaml").is_file():
+            from sparring.report.evaluation import write_eval_report
+
+            written = write_eval_report(folder)
         else:
             from sparring.report.page import write_report
 

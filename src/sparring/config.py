@@ -409,3 +409,35 @@ class AttackSettings(Settings):
     audit: CallSettings | None = Field(
         None, description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right?"
     )
+
+
+class EvalSettings(Settings):
+    """One evaluation: a benchmark's questions, asked of a model and scored."""
+
+    suite: str = Field(description="name of the benchmark")
+    data: str = Field(description="its file or folder")
+    images: str | None = Field(None, description="folder of pictures that the data names by path; null: the data's own folder")
+    profile: Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot-strict"] = Field(
+        "sparring", description="scoring profile that is quoted; the results hold every profile that knows the benchmark"
+    )
+    prompt: Literal["boxed", "direct", "vlmevalkit"] = Field(
+        "boxed",
+        description="how questions are put: with the Defender's own prompt and a box, for a bare letter or word, or as VLMEvalKit puts them",
+    )
+    shuffle: bool | None = Field(
+        None, description="put options in an order that follows from seed and id; null: as the benchmark wants it (all but HR-Bench)"
+    )
+    trials: int = Field(1, ge=1, description="times that a question is asked, until the first miss; 3 is usual with aot-strict")
+    temperature: float = Field(0.0, ge=0, description="0 is greedy")
+    limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
+    seed: int = 0
+    batch: int = Field(8, ge=1, description="questions in one batch of a model on this machine")
+    revision: str | None = Field(
+        None, description="of an endpoint: a name for the weights that it serves, so that other weights under its name are asked anew"
+    )
+    thumbnails: int = Field(2000, ge=0, description="pictures of which a small copy is kept for the report")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's choice")
+    defender: DefenderSettings = Field(
+        description="model: a folder, hub id or endpoint. Of the rest counts what an answer needs: prompt, max_new_tokens, pixel limits, endpoint"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparring.defenders.answers import boxed, parse_answer
+from sparring.defenders.answers import boxed, parse_answer, parse_yes_no
 
 THREE = ("bottle", "blue", "a red car")
 COLOURS = ("blue", "red", "dark red")
@@ -62,6 +62,7 @@ def test_reads(text: str, options: tuple[str, ...], letter: str, rule: str) -> N
         (r"The answer is \boxed{B", COLOURS, "unfinished_box"),
         ("<think>It is B", COLOURS, "unfinished_thought"),
         ("B or C", COLOURS, "ambiguous_letter"),
+        ("A or C", COLOURS, "ambiguous_letter"),
         ("(A) is wrong and (B) is right", COLOURS, "ambiguous_marked"),
         ("The answer is A. The answer is B.", COLOURS, "ambiguous_stated"),
         ("Yes, no", YES_NO, "ambiguous_clause"),
@@ -82,3 +83,27 @@ def test_leaves_unread(text: str, options: tuple[str, ...], why: str) -> None:
 
 def test_boxes_have_balanced_braces() -> None:
     assert boxed(r"\boxed{a{b}c} \boxed {d} \boxed{e") == ["a{b}c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "rule"),
+    [
+        ("Yes.", "yes", "whole"),
+        ("No doubt: yes.", "yes", "clause"),
+        ("No doubt about it.", None, "unparsed"),
+        (r"\boxed{No}", "no", "boxed"),
+        (r"\boxed{maybe}", None, "ambiguous_boxed"),
+        (r"\boxed{yes", None, "unfinished_box"),
+        ("There is no dog, so the answer is **no**.", "no", "stated"),
+        ("There is no dog", None, "unparsed"),
+        ("Yes there is a dog", "yes", "begins"),
+        ("no there is not", "no", "begins"),
+        ("Yes and no", None, "ambiguous_begins"),
+        ("Yes, and no, no.", None, "ambiguous_clause"),
+        ("A.", None, "unparsed"),
+        ("<think>yes", None, "unfinished_thought"),
+        ("<think>no</think>Yes", "yes", "whole"),
+    ],
+)
+def test_yes_and_no(text: str, said: str | None, rule: str) -> None:
+    assert parse_yes_no(text) == (said, rule)

@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from sparring.data.errors import DataError
-from sparring.evaluation.statistics import mcnemar_exact, paired_bootstrap, rate, wilson
+from sparring.evaluation.statistics import bootstrap_statistic, holm, mcnemar_exact, paired_bootstrap, rate, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (1, 3), (37, 320), (319, 320), (5000, 9000)])
@@ -26,6 +27,28 @@ def test_a_rate_knows_its_denominator() -> None:
     json.dumps(nothing.as_dict(), allow_nan=False)
     with pytest.raises(DataError):
         wilson(5, 4)
+
+
+def test_a_hundred_random_tables_are_statsmodels_and_scipys() -> None:
+    """Intervals of rates, exact McNemar and Holm's adjustment."""
+    rng = np.random.default_rng(7)
+    pvalues = []
+    for table in range(100):
+        both, only_a, only_b, none = (int(count) for count in rng.integers(0, rng.integers(2, 200), size=4))
+        a = np.repeat([True, True, False, False], [both, only_a, only_b, none])
+        b = np.repeat([True, False, True, False], [both, only_a, only_b, none])
+        found = rate(a)
+        if a.size:
+            assert (found.low, found.high) == pytest.approx(proportion_confint(both + only_a, a.size, method="wilson"), abs=1e-9)
+        pvalues.append(mcnemar_exact(a, b))
+        assert pvalues[-1] == pytest.approx(mcnemar([[both, only_a], [only_b, none]], exact=True).pvalue, rel=1e-9)
+        if only_a + only_b:
+            assert pvalues[-1] == pytest.approx(binomtest(only_b, only_a + only_b).pvalue, rel=1e-9)
+        few = [float(p) for p in rng.random(rng.integers(1, 9)) ** 3]
+        if table % 10 == 0:  # theirs takes long
+            assert holm(few) == pytest.approx(multipletests(few, method="holm")[1].tolist(), abs=1e-12)
+    assert holm(pvalues) == pytest.approx(multipletests(pvalues, method="holm")[1].tolist(), abs=1e-12)
+    assert holm([]) == []
 
 
 def test_mcnemar_is_statsmodels_and_symmetric() -> None:
@@ -104,18 +127,28 @@ def test_the_resampling_in_parts_is_the_resampling_at_once(monkeypatch: pytest.M
 def test_coverage_of_the_clustered_bootstrap() -> None:
     """Pictures differ in how much they gain and carry two to four items each: 95 % intervals hold the truth about 95 % of the time."""
     rng = np.random.default_rng(3)
-    truth, hits, naive_hits, trials = 0.2, 0, 0, 300
+    truth, hits, naive_hits, trials = 0.2, 0, 0, 1000
     for trial in range(trials):
-        sizes = rng.integers(2, 5, size=80)
-        own = np.repeat(rng.normal(truth, 0.5, size=80), sizes)
+        sizes = rng.integers(2, 5, size=100)
+        own = np.repeat(rng.normal(truth, 0.5, size=100), sizes)
         gain = own + rng.normal(0, 0.2, size=own.size)
-        pictures = np.repeat(np.arange(80), sizes).tolist()
+        pictures = np.repeat(np.arange(100), sizes).tolist()
         result = paired_bootstrap(gain, np.zeros_like(gain), pictures, resamples=400, seed=trial)
-        naive = paired_bootstrap(gain, np.zeros_like(gain), None, resamples=400, seed=trial)
         hits += result.low <= truth <= result.high
-        naive_hits += naive.low <= truth <= naive.high
-    assert 0.90 <= hits / trials <= 0.985
-    assert naive_hits / trials < 0.85
+        if trial < 100:
+            naive = paired_bootstrap(gain, np.zeros_like(gain), None, resamples=400, seed=trial)
+            naive_hits += naive.low <= truth <= naive.high
+    assert 0.93 <= hits / trials <= 0.97
+    assert naive_hits / 100 < 0.85
+
+
+def test_bootstrap_of_a_figure_is_that_of_its_mean_where_it_is_a_mean() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.random(80)
+    found = bootstrap_statistic(lambda drawn: float(values[list(drawn)].mean()), 80, resamples=4000, seed=0)
+    theirs = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.006)
+    assert bootstrap_statistic(lambda drawn: 0.0, 0, resamples=10, seed=0) == (None, None)
 
 
 def test_empty_and_ill_matched_input() -> None:

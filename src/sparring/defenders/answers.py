@@ -26,6 +26,9 @@ CLAUSE_END = re.compile(r"[.,;:!?\n]|\s[-–—]\s")
 STATED = re.compile(r"\banswer\s*(?:is|:|=)\s*(?:option\s+|choice\s+)?\**(\(?)([A-Za-z])(\)?)\**(?![\w'’])", re.IGNORECASE)
 MARKED = re.compile(r"\(([A-Za-z])\)|\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s+\**([A-Z])\**(?![\w'’])")
 LONE = re.compile(r"(?<![\w'’])([A-Z])(?![\w'’])")
+YES_NO = ("yes", "no")
+STATED_YES_NO = re.compile(r"\banswer\s*(?:is|:|=)\s*\**(yes|no)\b", re.IGNORECASE)
+BEGINS_YES_NO = re.compile(r"^\W*(?:(yes)\b|(?=no\s+(?:there|it|i|this|that|the|they|he|she|we)\b)(?:no)\b)", re.IGNORECASE)
 LABELLED = re.compile(r"^\(?([A-Za-z])(?:\)|\.|:|\s)\s*(.*)$", re.DOTALL)
 
 
@@ -56,6 +59,37 @@ def parse_answer(text: str, options: Sequence[str]) -> tuple[str | None, str]:
         if named:
             return _decide(rule, named)
     return None, "unparsed"
+
+
+def parse_yes_no(text: str) -> tuple[str | None, str]:
+    """("yes" or "no", rule that found it), or (None, why), as `parse_answer` says why.
+
+    The rules are tried in turn: what is boxed, the whole reply, "answer is yes", a part between punctuation marks that is nothing but yes or no ("No
+    doubt: yes." is yes), a reply that begins with one of them. A "no" that begins a phrase ("No doubt about it") is none.
+    """
+    said = _after_thought(text)
+    if said is None:
+        return None, "unfinished_thought"
+    boxes = [_plain(box) for box in boxed(said) if box.strip()]
+    if boxes:
+        return _decide("boxed", [box if box in YES_NO else None for box in boxes])
+    if said.count("\\boxed") > len(boxed(said)):
+        return None, "unfinished_box"
+    if _plain(said) in YES_NO:
+        return _plain(said), "whole"
+    for rule, found in (
+        ("stated", [match[1].lower() for match in STATED_YES_NO.finditer(said)]),
+        ("clause", [_plain(clause) for clause in CLAUSE_END.split(said) if _plain(clause) in YES_NO]),
+        ("begins", ["yes" if match[1] else "no" for match in BEGINS_YES_NO.finditer(said)] and _words_yes_no(said)),
+    ):
+        if found:
+            return _decide(rule, found)
+    return None, "unparsed"
+
+
+def _words_yes_no(text: str) -> list[str]:
+    """Every yes and no of a text that begins with one: where both occur it is ambiguous."""
+    return [word.lower() for word in re.findall(r"\b(?:yes|no)\b", text, re.IGNORECASE)]
 
 
 def boxed(text: str) -> list[str]:
@@ -119,8 +153,8 @@ def _denied(text: str, place: int) -> bool:
 
 
 def _is_word(text: str, match: re.Match[str], group: int) -> bool:
-    """ "A red car", "I see": a letter that goes on as a sentence."""
-    return match[group] in ("A", "I", "a", "i") and re.match(r"\s+[a-z]", text[match.end() :]) is not None
+    """ "A red car", "I see": a letter that goes on as a sentence. "A or B" does not."""
+    return match[group] in ("A", "I", "a", "i") and re.match(r"\s+(?!(?:or|and)\b)[a-z]", text[match.end() :]) is not None
 
 
 def _stated(text: str, options: Sequence[str]) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,3 +109,29 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[Sequence[int]], float], clusters: int, *, resamples: int, seed: int
+) -> tuple[float | None, float | None]:
+    """95 % percentile interval of a statistic of whole clusters, drawn with replacement; (None, None) of no cluster.
+
+    statistic: takes the numbers of the clusters drawn, as many as there are, some of them more than once. For figures that are no mean over items.
+    """
+    if clusters == 0:
+        return None, None
+    rng = np.random.default_rng(seed)
+    found = [statistic(rng.integers(clusters, size=clusters).tolist()) for _ in range(resamples)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """p-values adjusted by Holm's step-down method, in the order given: those below 0.05 hold together at that level (Holm 1979)."""
+    order = np.argsort(pvalues, kind="stable")
+    adjusted, running = [0.0] * len(order), 0.0
+    for rank, place in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * float(pvalues[place])))
+        adjusted[place] = running
+    return adjusted

@@ -18,6 +18,14 @@ from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError
 from sparring.models.vlms.address import is_endpoint
 
+Pictures = Image | Sequence[Image]
+"""What stands beside a text: one picture, or any number of them in order, also none."""
+
+
+def each_picture(pictures: Pictures) -> list[Image]:
+    """The pictures beside one text, as a list of RGB pictures."""
+    return [image.convert("RGB") for image in ([pictures] if isinstance(pictures, Image) else pictures)]
+
 
 class Reply(Protocol):
     """One reply: its text, how many tokens it took (0 where that is not known), and whether it ended by itself."""
@@ -33,7 +41,7 @@ class Reply(Protocol):
 
 
 class VLM(Protocol):
-    """A vision-language model that can be asked: one picture and one text in, text out."""
+    """A vision-language model that can be asked: pictures (as a rule one) and one text in, text out."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +52,7 @@ class VLM(Protocol):
 
     def generate(
         self,
-        images: Sequence[Image],
+        images: Sequence[Pictures],
         prompts: Sequence[str],
         *,
         n: int = 1,
@@ -54,9 +62,11 @@ class VLM(Protocol):
         seed: int = 0,
         batch: int = 128,
     ) -> Sequence[Sequence[Reply]]:
-        """n replies to every prompt about the picture beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i."""
+        """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i."""
 
-    def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+    def option_probabilities(
+        self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
+    ) -> Tensor:
         """probability_P (float32, CPU) of each text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
 
         Errors: ModelError where the model does not tell log-probabilities.

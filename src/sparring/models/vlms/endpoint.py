@@ -32,6 +32,7 @@ from sparring.data.errors import DataError, ModelError, SparringError
 from sparring.data.images import image_sha256
 from sparring.models.vlms.address import parse_address
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
+from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.courier import Courier
 from sparring.rl.seeds import derive_seed
 
@@ -86,7 +87,7 @@ class EndpointVLM:
 
     def generate(
         self,
-        images: Sequence[Image],
+        images: Sequence[Pictures],
         prompts: Sequence[str],
         *,
         n: int = 1,
@@ -112,7 +113,34 @@ class EndpointVLM:
         answers = self._answer([job for own in jobs for job in own])
         return [[EndpointReply(**answers[job.key]) for job in own] for own in jobs]
 
-    def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+    def try_each(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        trial: int = 0,
+    ) -> list[EndpointReply | ModelError]:
+        """One reply to every prompt, or the error with which its request was given up; the others are asked all the same.
+
+        seeds: one a prompt where the temperature is above 0. trial: a greedy question that is put again is asked again once for every number.
+        Errors: RunError when the budget is used up.
+        """
+        how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
+        jobs = []
+        for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            seed = {"seed": seeds[i] % 2**31} if seeds is not None and temperature > 0 else {}
+            jobs.append(self._job(self._shown(image), prompt, how | seed | ({"trial": trial} if trial else {})))
+        failed: dict[str, ModelError] = {}
+        answers = self._answer(jobs, failed)
+        return [failed[job.key] if job.key in failed else EndpointReply(**answers[job.key]) for job in jobs]
+
+    def option_probabilities(
+        self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
+    ) -> Tensor:
         """probability_P (float32) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
 
         The text is put as the beginning of the assistant's turn, and its tokens are those at the end of the prompt that the server scored.
@@ -143,26 +171,31 @@ class EndpointVLM:
 
     # ---- requests
 
-    def _shown(self, image: Image) -> Image:
-        """The picture that the server is shown."""
-        rgb = image.convert("RGB")
+    def _shown(self, pictures: Pictures) -> list[Image]:
+        """The pictures that the server is shown."""
+        return [self._reduced(image) for image in each_picture(pictures)]
+
+    def _reduced(self, rgb: Image) -> Image:
         if self.max_pixels is None or rgb.width * rgb.height <= self.max_pixels:
             return rgb
         scale = math.sqrt(self.max_pixels / (rgb.width * rgb.height))
         return rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Resampling.LANCZOS)
 
-    def _job(self, image: Image, prompt: str, how: Mapping[str, Any]) -> Job:
+    def _job(self, images: Sequence[Image], prompt: str, how: Mapping[str, Any]) -> Job:
+        hashes = [image_sha256(image) for image in images]
         asked = {
             "url": self.address.url,
             "model": self.address.model,
-            "image": image_sha256(image),
+            # One picture by itself, so that answers of before are found.
+            "image": hashes[0] if len(hashes) == 1 else hashes,
             "prompt": prompt,
             "how": dict(how),
             "extra_body": self.settings.extra_body,
         }
 
         def body() -> dict[str, Any]:
-            content = [{"type": "image_url", "image_url": {"url": _data_uri(image)}}, {"type": "text", "text": prompt}]
+            shown = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in images]
+            content = [*shown, {"type": "text", "text": prompt}]
             turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
             common: dict[str, Any] = {"model": self.address.model, "messages": turns}
             if "scored" in how:
@@ -180,18 +213,21 @@ class EndpointVLM:
 
         return Job(answer_key(asked), asked, body, read)
 
-    def _answer(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-        """Key -> answer of every job, from the cache where it is known; of jobs with the same key one is asked."""
+    def _answer(self, jobs: Sequence[Job], failed: dict[str, ModelError] | None = None) -> dict[str, dict[str, Any]]:
+        """Key -> answer of every job, from the cache where it is known; of jobs with the same key one is asked.
+
+        failed: takes the errors of requests that are given up, by their keys; without it the first such error is raised.
+        """
         wanted = {job.key: job for job in jobs}
         known = {key: self.cache.get(key) for key in wanted}
         missing = [wanted[key] for key, answer in known.items() if answer is None]
         if missing:
-            _run(self._ask(missing))
+            _run(self._ask(missing, failed))
             known |= {job.key: self.cache.get(job.key) for job in missing}
         return {key: answer for key, answer in known.items() if answer is not None}
 
-    async def _ask(self, jobs: Sequence[Job]) -> None:
-        """Ask the server and keep the answers. After a request is given up no new one is begun, and those under way may still come back."""
+    async def _ask(self, jobs: Sequence[Job], failed: dict[str, ModelError] | None) -> None:
+        """Ask the server and keep the answers. After an error that is raised no new request is begun, and those under way may still come back."""
         courier = Courier(self._client, self.address, self.settings, self.cache, self._key)
         queue, errors = iter(jobs), list[SparringError]()
 
@@ -200,6 +236,9 @@ class EndpointVLM:
                 try:
                     self._keep(job, await courier.fetch(job.body()))
                 except SparringError as error:
+                    if failed is not None and isinstance(error, ModelError):
+                        failed[job.key] = error
+                        continue
                     errors.append(error)
                     courier.failed = True
                 if courier.failed:

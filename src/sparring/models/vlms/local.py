@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, DynamicCache
 from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError
 from sparring.models.vlms import lora
+from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
 from sparring.models.vlms.processors import load_processor
@@ -106,16 +106,21 @@ class LocalVLM:
 
     # ---- inputs
 
-    def encode(self, images: Sequence[Image], prompts: Sequence[str]) -> Batch:
-        """The model's inputs for one user turn each, a picture and a text, ready to be answered. Texts are padded on the left.
+    def encode(self, images: Sequence[Pictures], prompts: Sequence[str]) -> Batch:
+        """The model's inputs for one user turn each, pictures and a text, ready to be answered. Texts are padded on the left.
 
         Besides what the processor gives there is `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions.
         """
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
         turns = [
-            [{"role": "user", "content": [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": prompt}]}]
-            for image, prompt in zip(images, prompts, strict=True)
+            [
+                {
+                    "role": "user",
+                    "content": [*({"type": "image", "image": image} for image in each_picture(own)), {"type": "text", "text": prompt}],
+                }
+            ]
+            for own, prompt in zip(images, prompts, strict=True)
         ]
         inputs = self.processor.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
@@ -138,7 +143,7 @@ class LocalVLM:
     @torch.inference_mode()
     def generate(
         self,
-        images: Sequence[Image],
+        images: Sequence[Pictures],
         prompts: Sequence[str],
         *,
         n: int = 1,
@@ -241,7 +246,9 @@ class LocalVLM:
         return logprobs[place_NT, tokens_NT].masked_fill(~mask_NT, 0.0), mask_NT
 
     @torch.inference_mode()
-    def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:
+    def option_probabilities(
+        self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
+    ) -> Tensor:
         """probability_P (float32, CPU) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens)."""
         tokens = [self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
         empty = [i for i, own in enumerate(tokens) if not own]

@@ -16,10 +16,17 @@ def prompt_positions(core: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """Positions of the prompts' tokens: counted from the first that is no padding, [P, L], or as the model lays pictures out in three axes, [3, P, L]."""
     if not hasattr(core, "get_rope_index"):
         return (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    mask, types, grid = batch["attention_mask"], batch["mm_token_type_ids"], batch.get("image_grid_thw")
+    pictures = (types.diff(dim=1, prepend=torch.zeros_like(types[:, :1])) == 1).sum(1)
+    if grid is None or not (pictures == 1).all():
+        positions: Tensor = core.get_rope_index(torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask)[
+            0
+        ]
+        return positions
     # They depend on where the picture stands and how large it is, and the model goes through them row by row: once for every kind of row.
-    layout = torch.cat([batch["attention_mask"], batch["mm_token_type_ids"], batch["image_grid_thw"]], dim=1)
+    layout = torch.cat([mask, types, grid], dim=1)
     kinds, kind_of = torch.unique(layout, dim=0, return_inverse=True)
-    mask, types, grid = kinds.split([batch["attention_mask"].shape[1], batch["mm_token_type_ids"].shape[1], 3], dim=1)
+    mask, types, grid = kinds.split([mask.shape[1], types.shape[1], 3], dim=1)
     positions_3KL: Tensor = core.get_rope_index(torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask)[
         0
     ]

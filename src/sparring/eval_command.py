@@ -1,0 +1,269 @@
+"""`sparring eval`, `sparring rescore`, `sparring compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from sparring.console import clean_errors, error_console, out_console
+from sparring.data.errors import RecipeError
+
+if TYPE_CHECKING:
+    from sparring.config import EvalSettings
+
+ASKING, ENDPOINTS = "How it is asked", "Endpoints"
+BORROWED = ("defender", "device", "threads")
+LONGEST_REPLY = 512
+ProfileOption = Annotated[
+    str,
+    typer.Option(
+        help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."
+    ),
+]
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished evaluation.", show_default=False)]
+
+
+def evaluate(
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="vstar, hrbench-4k, hrbench-8k, pope, hallusionbench, mmmu, mmstar, realworldqa, blink, ai2d, vqav2, amber, chair, or custom.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[Path, typer.Option(metavar="PATH", help="The benchmark's file or folder, as it is distributed.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    defender: Annotated[
+        str | None,
+        typer.Option(
+            help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible endpoint, http://127.0.0.1:8000/v1#model-name. "
+            "An endpoint's key is read from the environment variable SPARRING_API_KEY.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Take the Defender's prompt, pixel limits and lengths that are not named here from this recipe.", show_default=False
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
+    ] = None,
+    profile: ProfileOption = "sparring",
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="An earlier evaluation of the suite: the report marks what is harmed and rescued.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
+    prompt: Annotated[str, typer.Option(help="boxed, direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING)] = "boxed",
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Times that a question is asked, until the first miss; 3 with aot-strict, else 1.",
+            rich_help_panel=ASKING,
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Questions in one batch of a model on this machine.", rich_help_panel=ASKING)] = 8,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.", rich_help_panel=ASKING, show_default=False),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Largest area of a picture. Left out: as the checkpoint has it; the results say what it is.",
+            rich_help_panel=ASKING,
+            show_default=False,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ENDPOINTS, show_default=False)
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=0, help="Requests at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False)
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=VALUE",
+            help="Change one setting, e.g. defender.dtype=bfloat16. May be given often.",
+            rich_help_panel=ASKING,
+        ),
+    ] = None,
+) -> None:
+    """Ask a model a benchmark's questions and score its answers under every profile.
+
+    DIR then holds results.json and results.md (the figures), items.parquet (every item with its raw replies), report.html (every item, to be filtered) and
+    answers.sqlite. The same command again goes on where a stopped or killed one was, and asks nothing twice.
+
+    \b
+    sparring eval --suite pope --data POPE/output/coco --images val2014 --defender Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope
+    sparring eval --suite hrbench-4k --data hr_bench_4k.tsv --defender http://127.0.0.1:8000/v1#qwen --out evals/hr4k
+    sparring eval --suite custom --data my.jsonl --defender zoo/defender --recipe arena --out evals/mine
+    """
+    with clean_errors():
+        given: list[tuple[str, Any]] = [
+            ("suite", suite),
+            ("data", str(data.expanduser().absolute())),
+            ("images", str(images.expanduser().absolute()) if images else None),
+            ("profile", profile),
+            ("prompt", prompt),
+            ("trials", trials if trials is not None else 3 if profile == "aot-strict" else 1),
+            ("limit", limit),
+            ("seed", seed),
+            ("batch", batch),
+            ("defender.model", defender),
+            ("defender.max_new_tokens", max_new_tokens),
+            ("defender.max_pixels", max_pixels),
+            ("defender.endpoint.concurrency", concurrency),
+            ("defender.endpoint.budget", budget),
+        ]
+        _run(eval_settings(given, recipe=recipe, changes=changes or []), out, against)
+
+
+def eval_settings(given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None) -> EvalSettings:
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`."""
+    from sparring.config import EvalSettings
+    from sparring.recipes.load import load_recipe, put, resolve_model, validate
+
+    data: dict[str, Any] = {"defender": {"max_new_tokens": LONGEST_REPLY}}
+    if recipe is not None:
+        found = load_recipe(recipe).model_dump(mode="json")
+        data = {name: found[name] for name in BORROWED}
+    for field, value in given:
+        if value is not None:
+            *above, last = field.split(".")
+            place = data
+            for name in above:
+                place = place.setdefault(name, {})
+            place[last] = value
+    for change in changes or []:
+        put(data, change)
+    if not data["defender"].get("model"):
+        raise RecipeError("--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one.")
+    settings = validate(data, "eval", EvalSettings)
+    own = settings.defender
+    return settings.model_copy(update={"defender": own.model_copy(update={"model": resolve_model(own.model)})})
+
+
+def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from sparring.evaluation.benchmarks import find_benchmark
+    from sparring.evaluation.profiles import rule_of
+    from sparring.evaluation.run import chosen_items, run_evaluation
+    from sparring.report.evaluation import write_eval_report
+    from sparring.selfplay.game import choose_device, run_folder
+    from sparring.selfplay.progress import Screen
+
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()
+    screen = Screen()
+    # Before the folder is claimed for these settings: what is mistyped is to leave nothing behind.
+    benchmark = find_benchmark(settings.suite)
+    rule_of(settings.profile, benchmark.rules)
+    items = chosen_items(settings, benchmark)
+    try:
+        with run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
+            run_evaluation(settings, folder, screen, choose_device(settings.device), items=items)
+    except KeyboardInterrupt:
+        error_console.print("Stopped. The same command goes on from here.")
+        raise typer.Exit(130) from None
+    _show(out)
+    report = write_eval_report(out, against=against)
+    out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")
+
+
+def _show(out: Path) -> None:
+    from sparring.evaluation.results import headline, pixels_in_words, table_rows
+    from sparring.evaluation.run import read_results
+
+    results = read_results(out)
+    rows = table_rows(results["profiles"])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    out_console.print(f"{escape(results['title'])}, {results['items']} items, per cent")
+    for row in rows:
+        cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        out_console.print("  ".join(cells).rstrip())
+    out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{escape(pixels_in_words(results))}")
+    if results["api_errors"] or results["unreadable_pictures"]:
+        error_console.print(
+            f"[yellow]warning:[/yellow] {results['api_errors']} requests were given up and {results['unreadable_pictures']} items have a picture that "
+            "cannot be read. The same command asks the former again."
+        )
+    if results["cut_off"]:
+        error_console.print(f"[yellow]warning:[/yellow] {results['cut_off']} replies were cut off at {results['max_new_tokens']} tokens.")
+
+
+def rescore(
+    folder: FolderArgument,
+    profile: Annotated[str | None, typer.Option(help="Profile that is quoted from now on.", show_default=False)] = None,
+) -> None:
+    """Score the answers of a finished evaluation anew, without the model and the data: results.json, results.md, items.parquet and the report."""
+    with clean_errors():
+        from sparring.evaluation.run import rescore as score_again
+        from sparring.report.evaluation import write_eval_report
+
+        score_again(folder, profile)
+        _show(folder)
+        out_console.print(f"Report: {escape(str(write_eval_report(folder)))}")
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help="Folder of a finished evaluation.", show_default=False)],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one of the same suite.", show_default=False)],
+    profile: ProfileOption = "sparring",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the comparison as JSON to this file.", show_default=False),
+    ] = None,
+) -> None:
+    """Test the paired difference of two evaluations of the same questions: B minus A.
+
+    The interval is from a bootstrap of whole pictures, p-values are exact McNemar's, those of categories adjusted by Holm. The report of B then marks
+    what is harmed and rescued.
+    """
+    with clean_errors():
+        from sparring.evaluation.compare import compare as compare_runs
+        from sparring.report.evaluation import write_eval_report
+
+        found = compare_runs(before, after, profile)
+        for text in _comparison_warnings(found):
+            error_console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        for name, own in (("all items", found["all"]), *found["categories"].items()):
+            difference, p = own["difference"], own.get("mcnemar_holm", own["mcnemar"])
+            low, high = difference["ci95"]
+            out_console.print(
+                f"{escape(name):<24}{100 * own['before']:5.1f} -> {100 * own['after']:5.1f}  {100 * difference['value']:+5.1f} points of {difference['n']}  "
+                f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})  harmed {own['harmed']}, rescued {own['rescued']}, p = {p:.3g}"
+            )
+        if out is not None:
+            out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        out_console.print(f"Report: {escape(str(write_eval_report(after, against=before, profile=profile)))}")
+
+
+def _comparison_warnings(found: dict[str, Any]) -> list[str]:
+    texts = []
+    if found["only_before"] or found["only_after"]:
+        texts.append(f"{found['only_before']} items are only in A and {found['only_after']} only in B; compared are those in both.")
+    if found["differences_in_asking"]:
+        texts.append(f"the two were asked differently: {', '.join(found['differences_in_asking'])}.")
+    if found["other_pictures"]:
+        texts.append(f"{found['other_pictures']} items have other pictures in B than in A.")
+    return texts

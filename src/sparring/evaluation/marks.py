@@ -1,0 +1,68 @@
+"""What was answered to an item, and what a profile makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sparring.evaluation.items import Item
+
+Trouble = Literal["picture", "request"]
+Status = Literal["read", "unparsed", "error", "left_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
+
+    trouble: why not: its picture cannot be read ("picture"), or its request was given up ("request"); `error` says it in words.
+    cluster: what items share that are no independent evidence: the hash of their pictures.
+    """
+
+    item: Item
+    replies: tuple[str, ...] = ()
+    trouble: Trouble | None = None
+    error: str = ""
+    cluster: str = ""
+    prompt: str = ""
+    tokens: int = 0
+    finished: bool = True
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def reply(self) -> str:
+        """The first reply."""
+        return self.replies[0] if self.replies else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One item under one profile.
+
+    said: the option's letter, "yes" or "no", or the text that was read; None where nothing was. score: from 0 to 1. status: "unparsed" means that the
+    profile's rule found no answer (some profiles guess then: `said` is the guess); "left_out" that the item is not in the denominator.
+    """
+
+    said: str | None
+    score: float
+    rule: str = ""
+    status: Status = "read"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Marked = tuple[Answered, Mark]
+
+
+def judged(answered: Answered, said: str | None, rule: str = "", *, status: Status | None = None) -> Mark:
+    """The mark of an answer that is right where it equals the item's."""
+    return Mark(
+        said, float(said is not None and said == answered.item.answer), rule, status or ("read" if said is not None else "unparsed")
+    )
+
+
+def failed(answered: Answered, *, leave_out: Sequence[Trouble] = ()) -> Mark | None:
+    """The mark of an item that could not be asked: wrong, or left out of the denominator; None where it was asked."""
+    if answered.trouble is None:
+        return None
+    return Mark(None, 0.0, answered.trouble, "left_out" if answered.trouble in leave_out else "error")

@@ -1,0 +1,108 @@
+"""Scoring profiles: which rule reads a benchmark's answers, and which sum makes its figures. The same raw answers can be scored under every profile.
+
+A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that needs no judge model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sparring.data.errors import RecipeError
+from sparring.evaluation.marks import Answered, Mark
+from sparring.evaluation.rules import figures, lmms_eval, official, sparring, vlmevalkit
+from sparring.evaluation.rules.figures import Aggregate
+
+ProfileName = Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot-strict"]
+PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
+Read = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`: of the first figure."""
+
+    read: Read
+    figures: Aggregate
+    note: str = ""
+    low_is_good: bool = False
+
+
+_HR, _HR_OLD = figures.cycles, "the judge model, asked where no option is read, is left out"
+_JUDGE = "exact_matching: no judge model is asked"
+_CHAIR = "words are split and made singular by rules of our own, not by NLTK and pattern.en"
+_MMMU = "where no option is read one is guessed, from a fixed seed"
+RULES: dict[tuple[ProfileName, str], Rule] = {
+    ("sparring", "custom"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "vstar"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "hrbench"): Rule(sparring.strict, _HR),
+    ("sparring", "pope"): Rule(
+        sparring.strict, figures.pope(rows=False), "over the different questions, not over the rows of the three files"
+    ),
+    ("sparring", "hallusionbench"): Rule(sparring.strict, figures.hallusion()),
+    ("sparring", "mmmu"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "mmstar"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "realworldqa"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "blink"): Rule(sparring.strict, figures.macro("category")),
+    ("sparring", "ai2d"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "vqav2"): Rule(sparring.strict, figures.accuracy),
+    ("sparring", "amber"): Rule(sparring.strict, lambda marked: figures.detection(marked, positive="no"), 'the positive class is "no"'),
+    ("sparring", "chair"): Rule(sparring.strict, figures.chair, _CHAIR, low_is_good=True),
+    ("official", "pope"): Rule(official.pope, figures.pope(rows=True), "every question once for each file that holds it"),
+    ("official", "hallusionbench"): Rule(
+        official.hallusion, figures.hallusion(), "GPT-4 as a reader of answers is replaced by a rule for words"
+    ),
+    ("official", "mmmu"): Rule(official.mmmu, figures.accuracy, _MMMU),
+    ("official", "mmstar"): Rule(official.mmstar, figures.accuracy),
+    ("official", "blink"): Rule(official.blink, figures.macro("category"), "GPT-3.5, asked where no option is read, is left out"),
+    ("official", "vqav2"): Rule(official.vqa, figures.accuracy),
+    ("official", "amber"): Rule(
+        official.amber, figures.amber_official, 'the positive class is "no"; only the replies "Yes" and "No" are read'
+    ),
+    ("official", "chair"): Rule(official.chair, figures.chair, _CHAIR, low_is_good=True),
+    ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "hrbench"): Rule(vlmevalkit.choice, _HR, _JUDGE),
+    ("vlmevalkit", "pope"): Rule(vlmevalkit.yes_no, figures.pope(rows=True), _JUDGE + "; every question once for each split"),
+    ("vlmevalkit", "hallusionbench"): Rule(
+        vlmevalkit.pictured_yes_no,
+        figures.hallusion(with_category=False, figures_without_picture=True),
+        _JUDGE + "; its keys mix the OCR sets of VD and VS",
+    ),
+    ("vlmevalkit", "mmmu"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE + "; an open question is its answer against Other Answers"),
+    ("vlmevalkit", "mmstar"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "realworldqa"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "blink"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "ai2d"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "vqav2"): Rule(vlmevalkit.vqa, figures.accuracy, "its vqa_score"),
+    ("vlmevalkit", "amber"): Rule(vlmevalkit.yes_no, figures.amber_groups, _JUDGE),
+    ("lmms-eval", "vstar"): Rule(lmms_eval.vstar, figures.accuracy),
+    ("lmms-eval", "hrbench"): Rule(lmms_eval.hrbench, _HR, _HR_OLD),
+    ("lmms-eval", "pope"): Rule(lmms_eval.pope, figures.pope(rows=True, missed_is_no=False), 'only the replies "yes" and "no" are read'),
+    ("lmms-eval", "hallusionbench"): Rule(
+        lmms_eval.hallusion, figures.hallusion(figures_without_picture=True), "its variant without a judge"
+    ),
+    ("lmms-eval", "mmmu"): Rule(official.mmmu_lmms, figures.accuracy, _MMMU),
+    ("lmms-eval", "mmstar"): Rule(lmms_eval.mmstar, figures.macro("l2_category")),
+    ("lmms-eval", "realworldqa"): Rule(lmms_eval.realworldqa, figures.accuracy),
+    ("lmms-eval", "blink"): Rule(lmms_eval.blink, figures.accuracy),
+    ("lmms-eval", "ai2d"): Rule(lmms_eval.ai2d, figures.accuracy),
+    ("lmms-eval", "vqav2"): Rule(lmms_eval.vqa, figures.accuracy),
+}
+for _name in ("custom", "vstar", "hrbench", "pope", "hallusionbench", "mmstar", "realworldqa", "blink", "ai2d", "amber"):
+    RULES["aot-strict", _name] = Rule(sparring.aot, RULES["sparring", _name].figures, "unreadable pictures are left out of the denominator")
+
+
+def rule_of(profile: ProfileName, benchmark: str) -> Rule:
+    """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one, where it has none."""
+    if (profile, benchmark) not in RULES:
+        raise RecipeError(
+            f"profile {profile} has no rule for {benchmark} that needs no judge model. There are {', '.join(profiles_of(benchmark))}."
+        )
+    return RULES[profile, benchmark]
+
+
+def profiles_of(benchmark: str) -> list[ProfileName]:
+    """The profiles that have a rule for a benchmark, in a fixed order."""
+    return [profile for profile in PROFILES if (profile, benchmark) in RULES]

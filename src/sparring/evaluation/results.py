@@ -1,0 +1,125 @@
+"""Figures of an evaluation: every profile on the same answers, each with its denominator, its interval and what a model without eyes would get."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparring.evaluation.marks import Answered, Mark, Marked
+from sparring.evaluation.profiles import PROFILES, ProfileName, Rule, profiles_of, rule_of
+from sparring.evaluation.rules.figures import grouped
+from sparring.evaluation.statistics import bootstrap_statistic, rate
+
+RESAMPLES = 500
+
+
+def mark_all(answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> dict[str, list[Mark]]:
+    """Profile -> one mark an item, for every profile that knows the benchmark."""
+    return {profile: rule_of(profile, benchmark).read(answered, resources) for profile in profiles_of(benchmark)}
+
+
+def profile_figures(answered: Sequence[Answered], marks: Sequence[Mark], rule: Rule, *, seed: int = 0) -> dict[str, Any]:
+    """What a profile says: its figures, the first of them with an interval, counts, and baselines on the same scale.
+
+    The interval is Wilson's where the figure is the share of items that are right, else a percentile bootstrap over pictures.
+    """
+    marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
+    figures = rule.figures(marked)
+    name = next(iter(figures))
+    counts = Counter(mark.status for mark in marks)
+    found: dict[str, Any] = {
+        "figure": name,
+        "value": figures[name] if marked else None,
+        "n": len(marked),
+        "ci95": _interval(marked, rule, name, seed),
+        "low_is_good": rule.low_is_good,
+        "figures": figures,
+        "unparsed": counts["unparsed"],
+        "errors": counts["error"],
+        "left_out": counts["left_out"],
+        "baselines": {kind: _baseline(marked, rule, kind) for kind in ("first", "majority")},
+        "note": rule.note,
+    }
+    return found
+
+
+def _interval(marked: Sequence[Marked], rule: Rule, name: str, seed: int) -> list[float | None]:
+    if not marked:
+        return [None, None]
+    scores = [mark.score for _, mark in marked]
+    plain = name == "accuracy" or (name == "aAcc")
+    if plain and set(scores) <= {0.0, 1.0}:
+        found = rate([score == 1 for score in scores])
+        return [found.low, found.high]
+    clusters = list(grouped(marked, lambda one: one[0].cluster or one[0].item.id).values())
+
+    def statistic(drawn: Sequence[int]) -> float:
+        return rule.figures([one for place in drawn for one in clusters[place]])[name]
+
+    return list(bootstrap_statistic(statistic, len(clusters), resamples=RESAMPLES, seed=seed))
+
+
+def _baseline(marked: Sequence[Marked], rule: Rule, kind: str) -> float | None:
+    """The first figure of a model that always says the first option, or the most frequent right one; None where answers are free."""
+    if not marked or not any(one.item.choices for one, _ in marked):
+        return None
+    usual = Counter(one.item.answer for one, _ in marked if one.item.choices).most_common()
+    most = min((answer for answer, count in usual if count == usual[0][1]), default=None)
+    said = [(one.item.choices[0] if kind == "first" else most) if one.item.choices else None for one, _ in marked]
+    figures = rule.figures(
+        [(one, Mark(word, float(word is not None and word == one.item.answer))) for (one, _), word in zip(marked, said, strict=True)]
+    )
+    return next(iter(figures.values()))
+
+
+def table_rows(profiles: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The side-by-side table: a head and one row a profile."""
+    head = ["profile", "figure", "value", "95 % interval", "n", "unparsed", "errors", "left out", "always first", "majority"]
+    rows = [head]
+    for name in [*(p for p in PROFILES if p in profiles), *(p for p in profiles if p not in PROFILES)]:
+        own = profiles[name]
+        low, high = own["ci95"]
+        interval = "–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        values = [own["value"], own["baselines"]["first"], own["baselines"]["majority"]]
+        value, first, most = ("–" if one is None else f"{100 * one:.1f}" for one in values)
+        figure = own["figure"] + (" (low is good)" if own["low_is_good"] else "")
+        rows.append([name, figure, value, interval, *(str(own[key]) for key in ("n", "unparsed", "errors", "left_out")), first, most])
+    return rows
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """`results.md`: what was asked and the side-by-side table, in per cent."""
+    rows = table_rows(results["profiles"])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * 2 + "---:|" * (len(rows[0]) - 2))
+    facts = [f"{results['title']} ({results['items']} items, {results['pictures']} pictures), answered by {results['defender']}."]
+    facts.append(
+        f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}"
+    )
+    notes = [f"* {name}: {own['note']}." for name, own in results["profiles"].items() if own["note"]]
+    return "\n".join([f"# {results['title']}", "", *facts, "", *lines, "", *notes]).rstrip() + "\n"
+
+
+def pixels_in_words(results: Mapping[str, Any]) -> str:
+    """What happened to the pictures before the model saw them."""
+    limits, reduced = results["pixels"]["limits"], results["pixels"]["reduced"]
+    if "max_area" in limits:
+        text = f"The processor keeps pictures between {limits['min_area']:,} and {limits['max_area']:,} pixels"
+    elif "size" in limits:
+        sides = " x ".join(str(value) for value in limits["size"].values())
+        text = f"The processor makes every picture {sides} pixels"
+    elif limits.get("max_area_sent") is not None:
+        text = f"Pictures were sent with at most {limits['max_area_sent']:,} pixels; what the server makes of them it decides by itself"
+    else:
+        return "Pictures were sent as they are; what the server makes of them it decides by itself."
+    return f"{text}; {reduced} of {results['pictures']} pictures were made smaller." if reduced is not None else f"{text}."
+
+
+def headline(results: Mapping[str, Any], profile: ProfileName) -> str:
+    """The quoted figure in a line."""
+    own = results["profiles"][profile]
+    if own["value"] is None:
+        return f"{own['figure']}: nothing to count"
+    low, high = own["ci95"]
+    return f"{own['figure']} {100 * own['value']:.1f} %  of {own['n']}  (95 % interval {100 * low:.1f} to {100 * high:.1f})"

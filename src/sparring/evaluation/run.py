@@ -1,0 +1,261 @@
+"""One evaluation, from a benchmark's file to its figures.
+
+In the folder: `answers.sqlite` (every answer, under a key of all that decides it), `items.parquet` (every item with its raw replies and what every
+profile makes of them), `results.json`, `results.md`, `pictures/` (small copies for the report). The same command goes on where a killed one was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sparring.config import EvalSettings
+from sparring.data.errors import RunError
+from sparring.evaluation.benchmarks import Benchmark, find_benchmark, read_benchmark
+from sparring.evaluation.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
+from sparring.evaluation.items import Item, shuffled_options
+from sparring.evaluation.marks import Answered, Mark
+from sparring.evaluation.profiles import rule_of
+from sparring.evaluation.prompts import render_item
+from sparring.evaluation.results import mark_all, markdown, profile_figures
+from sparring.evaluation.statistics import wilson
+from sparring.evaluation.store import read_items, write_items
+from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.endpoint import EndpointVLM
+from sparring.rl.seeds import derive_seed
+
+SCHEMA = 1
+ANSWERS, RESULTS, TABLE, RESOURCES, THUMBNAILS = "answers.sqlite", "results.json", "results.md", "resources.json", "pictures"
+
+
+class Bar(Protocol):
+    """The progress of a stage."""
+
+    def advance(self, count: int, figures: Mapping[str, float]) -> None: ...
+
+
+class Screen(Protocol):
+    """Where an evaluation reports."""
+
+    def stage(self, title: str, total: int | None = None) -> AbstractContextManager[Bar]: ...
+
+    def say(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass
+class Tally:
+    """Answers that are right so far, by a profile's reading of each by itself."""
+
+    right: float = 0.0
+    asked: int = 0
+
+    def figures(self) -> dict[str, float]:
+        """The running accuracy in per cent and its 95 % interval."""
+        low, high = wilson(round(self.right), self.asked)
+        return {"accuracy": 100 * self.right / max(1, self.asked), "from": 100 * low, "to": 100 * high}
+
+
+def run_evaluation(
+    settings: EvalSettings, out: Path, screen: Screen, device: torch.device, vlm: VLM | None = None, items: Sequence[Item] | None = None
+) -> dict[str, Any]:
+    """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
+
+    Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
+    endpoint is down, RunError when a budget is used up.
+    """
+    benchmark = find_benchmark(settings.suite)
+    rule_of(settings.profile, benchmark.rules)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    items = chosen_items(settings, benchmark) if items is None else items
+    resources = benchmark.resources(Path(settings.data))
+    (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
+    (out / THUMBNAILS).mkdir(exist_ok=True)
+    vlm = vlm or _load(settings, device, out)
+    limits = pixel_limits(vlm)
+    harness = Harness(
+        vlm,
+        AnswerCache(out / ANSWERS),
+        model_identity(vlm, settings.defender.model, revision=settings.revision, pixels=limits, dtype=settings.defender.dtype),
+        Generation(settings.defender.max_new_tokens, settings.temperature, settings.defender.top_p, settings.seed),
+        settings.batch,
+        (out / THUMBNAILS, settings.thumbnails),
+    )
+    screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
+    answered = ask_items(harness, items, settings, screen, resources, benchmark.rules)
+    spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
+    facts = {
+        "schema": SCHEMA,
+        "kind": "evaluation",
+        "suite": benchmark.name,
+        "rules": benchmark.rules,
+        "title": benchmark.title,
+        "data": settings.data,
+        "data_sha256": data_sha256(items),
+        "defender": settings.defender.model,
+        "revision": harness.identity.get("revision"),
+        "profile": settings.profile,
+        "prompt": settings.prompt,
+        "shuffled": shuffles(settings, benchmark),
+        "trials": settings.trials,
+        "temperature": settings.temperature,
+        "max_new_tokens": settings.defender.max_new_tokens,
+        "seed": settings.seed,
+        "pixels": _pixels(answered, limits),
+        "spending": spending,
+    }
+    return score(out, facts, answered, resources)
+
+
+def _load(settings: EvalSettings, device: torch.device, out: Path) -> VLM:
+    own = settings.defender
+    return load_vlm(
+        own.model,
+        dtype=own.dtype,
+        device=device,
+        min_pixels=own.min_pixels,
+        max_pixels=own.max_pixels,
+        endpoint=own.endpoint,
+        cache=out / ANSWERS,
+    )
+
+
+def shuffles(settings: EvalSettings, benchmark: Benchmark) -> bool:
+    """Are options put in an order of our own?"""
+    return benchmark.shuffle if settings.shuffle is None else settings.shuffle
+
+
+def chosen_items(settings: EvalSettings, benchmark: Benchmark) -> list[Item]:
+    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; with options as they are to be shown."""
+    items = read_benchmark(benchmark, Path(settings.data), Path(settings.images) if settings.images else None)
+    if settings.limit is not None:
+        drawn = sorted(items, key=lambda item: derive_seed(settings.seed, "limit", item.id))[: settings.limit]
+        kept = {item.id for item in drawn}
+        items = [item for item in items if item.id in kept]
+    return [shuffled_options(item, settings.seed) for item in items] if shuffles(settings, benchmark) else items
+
+
+def ask_items(
+    harness: Harness, items: Sequence[Item], settings: EvalSettings, screen: Screen, resources: Mapping[str, Any], rules: str
+) -> list[Answered]:
+    """Put every item, and put it again up to `trials` times while its answers are right by the profile."""
+    prompts = {item.id: render_item(item, settings.prompt, settings.defender.prompt) for item in items}
+    read = rule_of(settings.profile, rules).read
+    answered = {item.id: Answered(item, prompt=prompts[item.id]) for item in items}
+    waiting, tally = list(items), Tally()
+    for trial in range(settings.trials):
+        title = "answers" if settings.trials == 1 else f"answers, trial {trial + 1}"
+        right: list[Item] = []
+        with screen.stage(title, len(waiting)) as bar:
+            queries = (Query(item.id, item.pictures, prompts[item.id]) for item in waiting)
+            for raws in harness.ask(queries, trial=trial):
+                for raw in raws:
+                    answered[raw.id] = _with(answered[raw.id], raw)
+                own = [answered[raw.id] for raw in raws]
+                marks = read(own, resources)
+                right += [one.item for one, mark in zip(own, marks, strict=True) if mark.score == 1]
+                if trial == 0:
+                    tally.asked += sum(mark.status != "left_out" for mark in marks)
+                    tally.right += sum(mark.score for mark in marks)
+                bar.advance(len(raws), tally.figures())
+        waiting = right
+    return [answered[item.id] for item in items]
+
+
+def _with(answered: Answered, raw: RawAnswer) -> Answered:
+    if raw.trouble is not None and answered.replies:
+        # A later trial that came to nothing: no answer, which is a miss where all trials count.
+        return replace(answered, replies=(*answered.replies, ""), error=raw.error)
+    if raw.trouble is not None:
+        return replace(answered, trouble=raw.trouble, error=raw.error, cluster=_cluster(raw) or answered.item.id, sizes=raw.sizes)
+    return replace(
+        answered,
+        replies=(*answered.replies, raw.text),
+        tokens=answered.tokens + raw.tokens,
+        finished=answered.finished and raw.finished,
+        cluster=_cluster(raw) or answered.item.id,
+        sizes=raw.sizes,
+    )
+
+
+def _cluster(raw: RawAnswer) -> str:
+    return raw.hashes[0] if len(raw.hashes) == 1 else hashlib.sha256("".join(raw.hashes).encode()).hexdigest() if raw.hashes else ""
+
+
+def data_sha256(items: Sequence[Item]) -> str:
+    """SHA-256 of what is asked: ids, questions, options as shown, answers. Pictures are told apart by the answers' keys."""
+    lines = (json.dumps([item.id, item.kind, item.question, list(item.options), item.answer]) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _pixels(answered: Sequence[Answered], limits: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = {one.cluster: one.sizes for one in answered}
+    reduced = [was_reduced(size, dict(limits)) for own in sizes.values() for size in own]
+    areas = [width * height for own in sizes.values() for width, height in own]
+    known = None if any(one is None for one in reduced) else sum(bool(one) for one in reduced)
+    return {"limits": dict(limits), "largest_area": max(areas, default=0), "reduced": known}
+
+
+def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Mark the answers under every profile; writes items, `results.json` and `results.md`."""
+    marks = mark_all(answered, facts["rules"], resources)
+    profiles = {
+        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"])  # type: ignore[arg-type]
+        for name, own in marks.items()
+    }
+    write_items(out, answered, marks)
+    results = {
+        **facts,
+        "items": len(answered),
+        "pictures": len({(one.cluster, place) for one in answered for place in range(len(one.sizes))}),
+        "cut_off": sum(not one.finished for one in answered),
+        "tokens": sum(one.tokens for one in answered),
+        "api_errors": sum(one.trouble == "request" for one in answered),
+        "unreadable_pictures": sum(one.trouble == "picture" for one in answered),
+        "profiles": profiles,
+    }
+    _write(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    _write(out / TABLE, markdown(results))
+    return results
+
+
+def rescore(out: Path, profile: str | None = None) -> dict[str, Any]:
+    """Score the raw answers of a finished evaluation anew, without the model and the data. profile: is quoted from now on."""
+    facts = read_results(out)
+    if profile is not None:
+        rule_of(profile, facts["rules"])  # type: ignore[arg-type]
+        facts["profile"] = profile
+    resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
+    return score(out, facts, read_items(out), resources)
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """`results.json` of a finished evaluation. Raises RunError where there is none."""
+    path = out / RESULTS
+    if not path.is_file():
+        raise RunError(f"{out} holds no finished evaluation: {RESULTS} is not there. Begin or go on with `sparring eval ... --out {out}`.")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], list[Mark]]:
+    """Results, items and one profile's marks of a finished evaluation."""
+    facts, answered = read_results(out), read_items(out)
+    resources = json.loads((out / RESOURCES).read_text(encoding="utf-8"))
+    return facts, answered, rule_of(profile, facts["rules"]).read(answered, resources)  # type: ignore[arg-type]
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

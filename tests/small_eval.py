@@ -1,0 +1,61 @@
+"""An evaluation in miniature: questions about pictures on disk, a model behind an endpoint or of random weights."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from rich.console import Console
+
+from sparring.config import EvalSettings
+from sparring.eval_command import eval_settings
+from sparring.evaluation.run import run_evaluation
+from sparring.models.vlms.base import VLM
+from sparring.selfplay.progress import Screen
+
+
+def write_custom(folder: Path, count: int, *, seed: int = 0) -> Path:
+    """A JSONL file of `count` questions with two to four options about pictures of their own."""
+    from small_vlms import noise_pictures  # takes seconds to import, and a process that is killed does not need it
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, image in enumerate(noise_pictures(count, seed=seed)):
+        image.save(folder / f"{number}.png")
+        options = ["red", "blue", "green", "white"][: 2 + number % 3]
+        record = {
+            "id": f"q{number}",
+            "image": f"{number}.png",
+            "question": f"Colour {number}?",
+            "options": options,
+            "answer": "AB"[number % 2],
+        }
+        lines.append(json.dumps(record | {"category": ("warm", "cold")[number % 2]}))
+    path = folder / "questions.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def in_base64(image: Image) -> str:
+    """A picture as benchmarks in TSV files have it."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def settings_of(data: Path, model: str, **given: Any) -> EvalSettings:
+    """Settings of an evaluation of `custom`; `given` are dotted fields, with __ for the dots."""
+    basics: dict[str, Any] = {"suite": "custom", "data": str(data), "defender.model": model, "device": "cpu", "threads": 1}
+    basics |= {"defender.max_new_tokens": 16, "defender.endpoint.first_wait": 0.01}
+    return eval_settings([*basics.items(), *((name.replace("__", "."), value) for name, value in given.items())])
+
+
+def evaluate(settings: EvalSettings, out: Path, vlm: VLM | None = None) -> dict[str, Any]:
+    """Evaluate without a word."""
+    out.mkdir(parents=True, exist_ok=True)
+    return run_evaluation(settings, out, Screen(Console(file=io.StringIO())), torch.device("cpu"), vlm)
