@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,3 +109,31 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[object], *, resamples: int, seed: int
+) -> Difference:
+    """Any statistic of N items, given by the numbers of the items that it is computed over, with a percentile interval from resampling whole clusters.
+
+    clusters: [N] of what the items share (the picture they show), compared as text. The same seed gives the same interval.
+    """
+    n = len(clusters)
+    if n == 0:
+        return Difference(None, 0, None, None)
+    member_N = _cluster_numbers(clusters, n)
+    rows = [np.flatnonzero(member_N == cluster) for cluster in range(int(member_N.max()) + 1)]
+    rng = np.random.default_rng(seed)
+    drawn = (np.concatenate([rows[cluster] for cluster in rng.integers(len(rows), size=len(rows))]) for _ in range(resamples))
+    values = [statistic(own) for own in drawn]
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Difference(float(statistic(np.arange(n))), n, float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (1979), in the order given: the smallest times m, the next times m - 1, ..., never falling, at most 1."""
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = worst
+    return adjusted
