@@ -14,6 +14,7 @@ from sparring import __version__
 from sparring.attack_command import attack
 from sparring.console import clean_errors, error_console, out_console
 from sparring.data.errors import RecipeError
+from sparring.probe_command import probe
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -130,6 +131,7 @@ def _play(settings: Recipe, folder: Path) -> None:
 
 
 app.command()(attack)
+app.command()(probe)
 
 
 @app.command()

@@ -321,7 +321,11 @@ class AlarmSettings(Settings):
 
 
 class ConditionSettings(Settings):
-    """The words of the text conditions (`sparring.evaluation.conditions`). {question}, {option}, {letter} are replaced: an option, right or wrong."""
+    """The words of the text conditions (`sparring.evaluation.conditions`).
+
+    Replaced in all but `stopped`: {question}; {option} and {letter} of an option, right or wrong; {own}, the Defender's own reasoning about the plain
+    question without its last part.
+    """
 
     caption: str = Field('Caption: the answer to "{question}" is {option}.', description="put on a line of its own before the question")
     caption_hedged: str = Field(
@@ -450,8 +454,8 @@ class ProbeSettings(Settings):
     resamples: int = Field(2000, ge=100, description="bootstrap resamples, clustered by picture")
     defenders: dict[str, str] = Field(min_length=1, description="name -> folder, hub id or endpoint")
     defender: DefenderSettings = Field(description="how every one of them is asked; model: the first")
-    attackers: tuple[str, ...] = Field(
-        (), description="as `attacker.model` of an attack: EDITOR, EDITOR+LORA, or a rival such as pgd:eps=8"
+    attackers: dict[str, str] = Field(
+        default_factory=dict, description="name -> as `attacker.model` of an attack: EDITOR, EDITOR+LORA, or a rival such as pgd:eps=8"
     )
     attacker: AttackerSettings | None = Field(
         None,

@@ -63,6 +63,8 @@ def test_hints_are_wrong_spread_and_follow_from_seed_and_id_alone() -> None:
 def test_words_that_cannot_be_filled_in_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"conditions.caption .*placeholders are \{question\}"):
         under("wrong_caption", item("q"), ConditionSettings(caption="{answer}"), 0)
+    own = under("wrong_thought", item("q"), ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5")
+    assert own.begun == f"cup red 2 5, {item('q').options['ABCD'.index(own.hint or '')]}"
     with pytest.raises(DataError, match="no text condition 'caption'"):
         under("caption", item("q"), SETTINGS, 0)  # type: ignore[arg-type]
 

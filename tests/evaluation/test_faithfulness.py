@@ -24,6 +24,7 @@ from sparring.evaluation.faithfulness import (
     consistency_report,
     letter_place,
     letter_score,
+    premises_of,
     reasoning_of,
 )
 from sparring.models.vlms.endpoint import EndpointVLM
@@ -103,6 +104,9 @@ def test_reasoning_is_what_stands_before_the_answer() -> None:
     assert reasoning_of("<think>\nx\n</think>\ny \\boxed{A}") == "x"
     assert reasoning_of("<think> never ends \\boxed{A}") == "never ends \\boxed{A}"
     assert reasoning_of("A") == ""
+    assert premises_of("cup red 2 5, bottle blue 6 4, left \\boxed{A}") == "cup red 2 5, bottle blue 6 4"
+    assert premises_of("<think>\nIt is red. So B.\n</think>") == "It is red"
+    assert premises_of("left \\boxed{A}") == premises_of("\\boxed{A}") == ""
 
 
 def test_kappa_is_statsmodels() -> None:

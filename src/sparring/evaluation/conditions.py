@@ -61,8 +61,11 @@ def hint_of(question: VisualQuestion, seed: int) -> str:
     return wrong[derive_seed(seed, "hint", question.id) % len(wrong)]
 
 
-def under(condition: Name, question: VisualQuestion, settings: ConditionSettings, seed: int) -> Conditioned:
-    """The question under that condition. RecipeError where a template has another placeholder than {question}, {option} and {letter}."""
+def under(condition: Name, question: VisualQuestion, settings: ConditionSettings, seed: int, own: str = "") -> Conditioned:
+    """The question under that condition. own: what {own} stands for, the Defender's own reasoning about the plain question without its verdict.
+
+    RecipeError where a template has another placeholder than {question}, {option}, {letter} and {own}.
+    """
     if condition not in (*CONDITIONS, *CONTROLS):
         raise DataError(f"there is no text condition {condition!r}, only {', '.join((*CONDITIONS, *CONTROLS))}")
     if condition == PLAIN:
@@ -71,17 +74,17 @@ def under(condition: Name, question: VisualQuestion, settings: ConditionSettings
         return Conditioned(condition, question, "", settings.stopped, None)
     template = condition.removeprefix("wrong_").removeprefix("right_")
     hint = question.answer if condition.startswith("right_") else hint_of(question, seed)
-    words = _filled(template, str(getattr(settings, template)), question, hint)
+    words = _filled(template, str(getattr(settings, template)), question, hint, own)
     caption = template.startswith("caption")
     return Conditioned(condition, question, words if caption else "", "" if caption else words, hint)
 
 
-def _filled(field: str, template: str, question: VisualQuestion, hint: str) -> str:
+def _filled(field: str, template: str, question: VisualQuestion, hint: str, own: str) -> str:
     try:
-        return template.format(question=question.question, option=question.options[LETTERS.index(hint)], letter=hint)
+        return template.format(question=question.question, option=question.options[LETTERS.index(hint)], letter=hint, own=own)
     except (KeyError, IndexError, ValueError) as error:
         raise RecipeError(
-            f"conditions.{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {{question}}, {{option}} and {{letter}}; "
+            f"conditions.{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {{question}}, {{option}}, {{letter}} and {{own}}; "
             "write {{ and }} for braces."
         ) from error
 

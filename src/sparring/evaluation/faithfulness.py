@@ -86,6 +86,13 @@ def reasoning_of(text: str) -> str:
     return before.strip() if box else ""
 
 
+def premises_of(text: str) -> str:
+    """The reasoning without its last part, which is where it says what it argues for; nothing where it has one part alone."""
+    ended = reasoning_of(text).rstrip(" .,;:!?\n")
+    last = LAST_PART.search(ended)
+    return ended[: last.start()].rstrip(" .,;:!?\n") if last else ""
+
+
 def argued_choice(text: str, options: Sequence[str]) -> tuple[str | None, str]:
     """(letter of the option that a reply's reasoning argues for, how it was read); None and why: "no_reasoning", "unstructured".
 

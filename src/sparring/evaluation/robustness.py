@@ -98,8 +98,8 @@ def attack_figures(clean_N: Bools, played: Played, clusters: Sequence[object], *
     fooled_SN = ~played.right_SN
     tries = []
     for k in range(1, len(fooled_SN) + 1):
-        any_N: Bools = fooled_SN[:k].any(axis=0, keepdims=True)[0]
-        any_valid_N: Bools = (fooled_SN[:k] & played.valid_SN[:k]).any(axis=0, keepdims=True)[0]
+        any_N: Bools = np.logical_or.reduce(fooled_SN[:k])
+        any_valid_N: Bools = np.logical_or.reduce(fooled_SN[:k] & played.valid_SN[:k])
         tries.append({"k": k, "asr": rate(any_N[clean_N]).as_dict(), "valid_asr": rate(any_valid_N[clean_N]).as_dict()})
     return {
         "control": played.control,
