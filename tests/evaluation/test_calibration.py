@@ -9,6 +9,7 @@ import pytest
 
 from sparring.data.errors import DataError
 from sparring.evaluation.calibration import brier_scores, calibration_report, expected_calibration_error
+from sparring.evaluation.statistics import paired_bootstrap
 
 
 def test_ece_by_hand() -> None:
@@ -56,6 +57,23 @@ def test_a_calibrated_defender_and_a_boastful_one() -> None:
     assert [b.n for b in boastful.bins][-1] == 3000
     assert boastful.bins[0].accuracy is None
     json.dumps(boastful.as_dict(), allow_nan=False)
+
+
+def test_intervals_draw_whole_pictures() -> None:
+    """The interval of the Brier score, a mean, is that of the paired bootstrap; the same items in fewer pictures give a wider one."""
+    rng = np.random.default_rng(2)
+    p = rng.random(120)
+    probabilities, answers = [[x, 1 - x] for x in p], [0] * 120
+
+    def brier(clusters: list[int]) -> tuple[float, float]:
+        found = calibration_report(probabilities, answers, clusters, resamples=4000, seed=1).brier
+        theirs = paired_bootstrap(brier_scores(probabilities, answers), np.zeros(120), clusters, resamples=4000, seed=2)
+        assert (found.value, found.low, found.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=0.02)
+        return found.low, found.high
+
+    order = np.argsort(p)
+    alone, together = brier(list(range(120))), brier((np.argsort(order) // 12).tolist())
+    assert together[1] - together[0] > 2 * (alone[1] - alone[0])
 
 
 def test_what_is_no_distribution_is_refused() -> None:

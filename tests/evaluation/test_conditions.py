@@ -35,8 +35,8 @@ def test_six_conditions_and_two_controls_say_what_they_should() -> None:
     for name, own in made.items():
         assert own.question is question  # nothing but words beside it
         assert bool(own.before) == ("caption" in name)
-        assert bool(own.begun) == ("thought" in name or name == "stop_think")
-        words = own.before + own.begun
+        assert bool(own.start) == ("thought" in name or name == "stop_think")
+        words = own.before + own.start
         assert (wrong in words) == name.startswith("wrong"), name
         assert ("left" in words) == name.startswith("right"), name
         assert ("but I" in words) == name.endswith("hedged")
@@ -46,8 +46,8 @@ def test_six_conditions_and_two_controls_say_what_they_should() -> None:
     }
     assert made["wrong_caption"].prompt("Q?") == f'Caption: the answer to "Where is the {{cup}}?" is {wrong}.\nQ?'
     assert made["plain"].prompt("Q?") == made["wrong_thought"].prompt("Q?") == "Q?"
-    assert made["stop_think"].begun.endswith("</think>\n")
-    assert "</think>" not in made["wrong_thought"].begun
+    assert made["stop_think"].start.endswith("</think>\n")
+    assert "</think>" not in made["wrong_thought"].start
 
 
 def test_hints_are_wrong_spread_and_follow_from_seed_and_id_alone() -> None:
@@ -64,7 +64,7 @@ def test_words_that_cannot_be_filled_in_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"conditions.caption .*placeholders are \{question\}"):
         under("wrong_caption", item("q"), ConditionSettings(caption="{answer}"), 0)
     own = under("wrong_thought", item("q"), ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5")
-    assert own.begun == f"cup red 2 5, {item('q').options['ABCD'.index(own.hint or '')]}"
+    assert own.start == f"cup red 2 5, {item('q').options['ABCD'.index(own.hint or '')]}"
     with pytest.raises(DataError, match="no text condition 'caption'"):
         under("caption", item("q"), SETTINGS, 0)  # type: ignore[arg-type]
 

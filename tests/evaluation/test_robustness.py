@@ -17,7 +17,7 @@ from sparring.config import JudgeSettings, PasteSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Edit, Target, VisualQuestion
 from sparring.evaluation.robustness import Played, gate_edits, robustness_report, transfer_matrix
-from sparring.evaluation.statistics import bootstrap_statistic, holm, paired_bootstrap
+from sparring.evaluation.statistics import holm
 
 CLEAN = np.array([1, 1, 1, 1, 1, 1, 0, 0], dtype=bool)
 FIRST = np.array([1, 1, 0, 0, 0, 1, 1, 0], dtype=bool)
@@ -97,15 +97,6 @@ def test_holm_is_statsmodels() -> None:
         p = rng.random(n) ** 3
         assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-12)
     assert holm([]) == []
-
-
-def test_bootstrap_of_a_mean_is_the_paired_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    values, clusters = rng.random(90), [str(i // 3) for i in range(90)]
-    ours = bootstrap_statistic(lambda rows: float(values[rows].mean()), clusters, resamples=4000, seed=1)
-    theirs = paired_bootstrap(values, np.zeros(90), clusters, resamples=4000, seed=2)
-    assert ours.value == pytest.approx(theirs.value)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
 def test_the_gate_takes_pictures_on_a_widened_canvas_and_questions_without_boxes(tmp_path: Path) -> None:

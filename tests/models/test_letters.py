@@ -32,29 +32,27 @@ def test_a_begun_reply_goes_on_as_the_model_would(vlm: LocalVLM, shared: bool, m
     monkeypatch.setattr(vlm, "shares_rows", shared)
     thoughts = ["left \\boxed{", "", "no"]
     tokens = [vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in thoughts]
-    replies = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6, begun=thoughts)
+    replies = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6, starts=thoughts)
     for i, (reply,) in enumerate(replies):
         # The same tokens, scored in one piece behind the prompt alone.
         whole = [*tokens[i], *reply.token_ids]
         logprobs, _ = vlm.completion_logprobs(vlm.encode(PICTURES[i : i + 1], PROMPTS[i : i + 1]), [[whole]])
         assert logprobs[0, len(tokens[i]) :].tolist() == pytest.approx(reply.logprobs, abs=5e-5)
-    assert [r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, max_new_tokens=6, begun=["", "", ""])] == [
+    assert [r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, max_new_tokens=6, starts=["", "", ""])] == [
         r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
     ]
     assert replies[0][0].token_ids != vlm.generate(PICTURES[:1], PROMPTS[:1], max_new_tokens=6)[0][0].token_ids
-    with pytest.raises(DataError, match="beginnings of replies"):
-        vlm.generate(PICTURES, PROMPTS, max_new_tokens=2, begun=["a"])
 
 
 def test_letters_are_scored_where_the_reply_names_one(vlm: LocalVLM) -> None:
     """With one token a character every place holds a token; the oracle is transformers' own forward pass over prompt and reply."""
     places = [0, None, 0]
-    begun = ["so ", "", ""]
+    starts = ["so ", "", ""]
     found = ask_with_letters(
-        vlm, PICTURES, PROMPTS, ["ABC", "AB", "ABCD"], lambda i, text: _alphanumeric(text, places[i]), max_new_tokens=16, begun=begun
+        vlm, PICTURES, PROMPTS, ["ABC", "AB", "ABCD"], lambda i, text: _alphanumeric(text, places[i]), max_new_tokens=16, starts=starts
     )
     assert found[1].logprobs is None
-    replies = vlm.generate(PICTURES, PROMPTS, max_new_tokens=16, begun=begun)
+    replies = vlm.generate(PICTURES, PROMPTS, max_new_tokens=16, starts=starts)
     for i in (0, 2):
         place = _alphanumeric(found[i].text, places[i])
         assert place is not None
@@ -65,7 +63,7 @@ def test_letters_are_scored_where_the_reply_names_one(vlm: LocalVLM) -> None:
         inputs = dict(vlm.processor(images=[PICTURES[i]], text=[text], return_tensors="pt"))
         ids, decode = replies[i][0].token_ids, vlm.processor.tokenizer.decode
         before = next(n for n in range(len(ids)) if len(decode(ids[: n + 1], skip_special_tokens=True)) > place)
-        said = torch.tensor([[*vlm.processor.tokenizer(begun[i], add_special_tokens=False)["input_ids"], *ids[:before]]], dtype=torch.long)
+        said = torch.tensor([[*vlm.processor.tokenizer(starts[i], add_special_tokens=False)["input_ids"], *ids[:before]]], dtype=torch.long)
         inputs["input_ids"] = torch.cat([inputs["input_ids"], said], 1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if "mm_token_type_ids" in inputs:
@@ -119,8 +117,10 @@ def test_letters_behind_an_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert server.lines[0]["body"]["top_logprobs"] == 20
         (whole,) = ask_with_letters(vlm, PICTURES[:1], ["?"], ["ABC"], lambda i, text: 0, max_new_tokens=8)
         assert whole.logprobs is None  # "left " is a word, not a letter
-        (reply,) = vlm.generate(PICTURES[:1], ["?"], max_new_tokens=8, begun=["cup red, "])[0]
+        (reply,) = vlm.generate(PICTURES[:1], ["?"], max_new_tokens=8, starts=["cup red, "])[0]
         assert reply.text == "goes on from 'cup red, '"
+        with pytest.raises(DataError, match="1 beginnings of replies for 2 prompts"):
+            vlm.generate(PICTURES[:2], ["?", "!"], max_new_tokens=8, starts=["a"])
     with serving() as server, pytest.raises(ModelError, match="carry no log-probabilities"):
         ask_with_letters(
             EndpointVLM(f"{server.url}#toy", EndpointSettings()), PICTURES[:1], ["?"], ["AB"], lambda i, text: 0, max_new_tokens=8

@@ -144,7 +144,7 @@ def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], playe
     ]
     assert len(own) == 8
     for a, b in own:
-        (reply,) = vlm.generate([picture], [a["prompt"]], max_new_tokens=4, begun=[a["begun"]])[0]
+        (reply,) = vlm.generate([picture], [a["prompt"]], max_new_tokens=4, starts=[a["start"]])[0]
         assert b["text"] == reply.text
 
 

@@ -7,7 +7,7 @@ over options of (probability - truth)^2, from 0 to 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,17 +82,32 @@ def calibration_report(
 
     An item counts as right when its likeliest option is the right one; that may differ from the reply where the reply names its option in words.
     """
+    if not len(probabilities) == len(answers) == len(clusters):
+        raise DataError(f"{len(probabilities)} distributions, {len(answers)} answers and {len(clusters)} pictures: there must be as many")
     for number, own in enumerate(probabilities):
         if not own or abs(sum(own) - 1) > 1e-6:
             raise DataError(f"item {number}: its option probabilities sum to {sum(own):.6f}, not to 1")
     confidence_N = np.array([max(own) for own in probabilities], dtype=np.float64)
     right_N = np.array([int(np.argmax(own)) == answer for own, answer in zip(probabilities, answers, strict=True)], dtype=np.float64)
     brier_N = brier_scores(probabilities, answers)
-    ece = bootstrap_statistic(
-        lambda rows: expected_calibration_error(confidence_N[rows], right_N[rows]), clusters, resamples=resamples, seed=seed
-    )
-    brier = bootstrap_statistic(lambda rows: float(brier_N[rows].mean()), clusters, resamples=resamples, seed=seed)
+    figures: dict[str, Callable[[NDArray[np.int64]], float]] = {
+        "ece": lambda rows_N: expected_calibration_error(confidence_N[rows_N], right_N[rows_N]),
+        "brier": lambda rows_N: float(brier_N[rows_N].mean()),
+    }
+    ece, brier = (_with_interval(figure, clusters, resamples, seed) for figure in figures.values())
     return CalibrationReport(ece, brier, _reliability(confidence_N, right_N))
+
+
+def _with_interval(statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[object], resamples: int, seed: int) -> Difference:
+    """A statistic of N items, given by their numbers, with its interval from drawing whole clusters anew."""
+    members: dict[str, list[int]] = {}
+    for number, cluster in enumerate(clusters):
+        members.setdefault(str(cluster), []).append(number)
+    rows = [np.array(own) for own in members.values()]
+    low, high = bootstrap_statistic(
+        lambda drawn: statistic(np.concatenate([rows[cluster] for cluster in drawn])), len(rows), resamples=resamples, seed=seed
+    )
+    return Difference(statistic(np.arange(len(clusters))), len(clusters), low, high)
 
 
 def _reliability(confidence_N: Floats, right_N: Floats) -> tuple[Bin, ...]:

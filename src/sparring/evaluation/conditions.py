@@ -47,7 +47,7 @@ class Conditioned:
     condition: Name
     question: VisualQuestion
     before: str
-    begun: str
+    start: str
     hint: str | None
 
     def prompt(self, rendered: str) -> str:

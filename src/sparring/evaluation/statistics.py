@@ -112,28 +112,26 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def bootstrap_statistic(
-    statistic: Callable[[NDArray[np.int64]], float], clusters: Sequence[object], *, resamples: int, seed: int
-) -> Difference:
-    """Any statistic of N items, given by the numbers of the items that it is computed over, with a percentile interval from resampling whole clusters.
+    statistic: Callable[[Sequence[int]], float], clusters: int, *, resamples: int, seed: int
+) -> tuple[float | None, float | None]:
+    """95 % percentile interval of a statistic of whole clusters, drawn with replacement; (None, None) of no cluster.
 
-    clusters: [N] of what the items share (the picture they show), compared as text. The same seed gives the same interval.
+    statistic: takes the numbers of the clusters drawn, as many as there are, some of them more than once. For figures that are no mean over items.
     """
-    n = len(clusters)
-    if n == 0:
-        return Difference(None, 0, None, None)
-    member_N = _cluster_numbers(clusters, n)
-    rows = [np.flatnonzero(member_N == cluster) for cluster in range(int(member_N.max()) + 1)]
+    if clusters == 0:
+        return None, None
     rng = np.random.default_rng(seed)
-    drawn = (np.concatenate([rows[cluster] for cluster in rng.integers(len(rows), size=len(rows))]) for _ in range(resamples))
-    values = [statistic(own) for own in drawn]
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Difference(float(statistic(np.arange(n))), n, float(low), float(high))
+    found = [statistic(rng.integers(clusters, size=clusters).tolist()) for _ in range(resamples)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (1979), in the order given: the smallest times m, the next times m - 1, ..., never falling, at most 1."""
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = worst
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """p-values adjusted by Holm's step-down method, in the order given: those below 0.05 hold together at that level (Holm 1979)."""
+    order = np.argsort(pvalues, kind="stable")
+    adjusted, running = [0.0] * len(order), 0.0
+    for rank, place in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * float(pvalues[place])))
+        adjusted[place] = running
     return adjusted

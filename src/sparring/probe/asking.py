@@ -39,7 +39,7 @@ class Request:
     question: VisualQuestion
     picture: Path
     prompt: str
-    begun: str = ""
+    start: str = ""
     trial: int = 0
 
 
@@ -142,7 +142,7 @@ class Asker:
             "probed": self.identity,
             "image": self.pictures.sha256(request.picture),
             "prompt": request.prompt,
-            "begun": request.begun,
+            "start": request.start,
             "letters": list(request.question.letters) if letters else None,
             # The letter is looked for where the reply names an option, in words too.
             "options": list(request.question.options) if letters else None,
@@ -153,17 +153,17 @@ class Asker:
 
     def _answer(self, requests: Sequence[Request], letters: bool) -> list[dict[str, Any]]:
         images, prompts = [load_image(request.picture) for request in requests], [request.prompt for request in requests]
-        begun = [request.begun for request in requests]
+        starts = [request.start for request in requests]
         limit, batch = self.settings.max_new_tokens, self.settings.micro_batch
         if letters:
 
             def place(i: int, text: str) -> int | None:
-                own, put = answering(begun[i], text)
+                own, put = answering(starts[i], text)
                 found = letter_place(own, requests[i].question.options)
                 return None if found is None or found < put else found - put
 
             options = [request.question.letters for request in requests]
-            replies = ask_with_letters(self.vlm, images, prompts, options, place, max_new_tokens=limit, begun=begun, batch=batch)
+            replies = ask_with_letters(self.vlm, images, prompts, options, place, max_new_tokens=limit, starts=starts, batch=batch)
             return [
                 {
                     "text": reply.text,
@@ -172,21 +172,20 @@ class Asker:
                 }
                 for reply in replies
             ]
-        put = begun if any(begun) else None
         if isinstance(self.vlm, EndpointVLM):
             trials = {request.trial for request in requests}
             assert len(trials) == 1  # a call asks for one try
-            plain = self.vlm.generate(images, prompts, max_new_tokens=limit, begun=put, trial=trials.pop())
+            plain = self.vlm.generate(images, prompts, max_new_tokens=limit, starts=starts, trial=trials.pop())
             return [{"text": own[0].text, "tokens": own[0].tokens} for own in plain]
         return [
             {"text": own[0].text, "tokens": own[0].tokens}
-            for own in self.vlm.generate(images, prompts, max_new_tokens=limit, batch=batch, begun=put)
+            for own in self.vlm.generate(images, prompts, max_new_tokens=limit, batch=batch, starts=starts)
         ]
 
     def _said(self, request: Request, answer: dict[str, Any] | None) -> Said:
         assert answer is not None
-        question, text = request.question, request.begun + answer["text"]
-        choice, rule = parse_answer(answering(request.begun, answer["text"])[0], question.options)
+        question, text = request.question, request.start + answer["text"]
+        choice, rule = parse_answer(answering(request.start, answer["text"])[0], question.options)
         scored = answer.get("logprobs")
         score = None
         if scored is not None and any(value is not None for value in scored):
@@ -197,13 +196,13 @@ class Asker:
         )
 
 
-def answering(begun: str, text: str) -> tuple[str, int]:
+def answering(start: str, text: str) -> tuple[str, int]:
     """The part of a reply that is read for its answer, and how many of its characters were put there.
 
     What was put into the model's mouth is not its answer. A thought in tags is passed over by the parser, which needs to see it whole; where a
     thought without tags was begun, what follows is read alone.
     """
-    return (begun + text, len(begun)) if "<think>" in begun else (text, 0)
+    return (start + text, len(start)) if "<think>" in start else (text, 0)
 
 
 def files_sha256(folder: Path) -> str:

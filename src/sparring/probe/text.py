@@ -31,7 +31,7 @@ def ask_conditions(asker: Asker, questions: Sequence[VisualQuestion], settings: 
         for place, question in enumerate(questions):
             premises = premises_of(found[PLAIN][place].answer.text) if condition != PLAIN else ""
             own = under(condition, question, settings.conditions, settings.seed, premises)
-            requests.append(Request(question, question.image, own.prompt(render_prompt(question, settings.defender.prompt)), own.begun))
+            requests.append(Request(question, question.image, own.prompt(render_prompt(question, settings.defender.prompt)), own.start))
         with screen.stage(f"{asker.name}: {condition}", len(requests)) as bar:
             found[condition] = asker.ask(requests, bar, letters=settings.letters)
     return found

@@ -53,11 +53,11 @@ class VLM(Protocol):
         top_p: float = 1.0,
         seed: int = 0,
         batch: int = 128,
-        begun: Sequence[str] | None = None,
+        starts: Sequence[str] = (),
     ) -> Sequence[Sequence[Reply]]:
         """n replies to every prompt about the picture beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i.
 
-        begun: how the replies to each prompt begin, put into the model's mouth; what is given back is how it goes on.
+        starts: what the replies to each prompt begin with, put into the model's mouth; they are no part of the replies.
         """
 
     def option_probabilities(self, images: Sequence[Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128) -> Tensor:

@@ -99,27 +99,26 @@ class EndpointVLM:
         top_p: float = 1.0,
         seed: int = 0,
         batch: int = 128,
-        begun: Sequence[str] | None = None,
+        starts: Sequence[str] = (),
         top_logprobs: int = 0,
         trial: int = 0,
     ) -> list[list[EndpointReply]]:
         """n replies to every prompt. Temperature 0 is greedy (all n are then the same).
 
-        begun: how the replies to each prompt begin, sent as an unfinished turn of the assistant (as vLLM and SGLang take it).
+        starts: what the replies to each prompt begin with, sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
         top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`); servers give 20 at most.
         trial: a greedy question that is put again is asked again once for every number. The seed of reply j to prompt i follows from (seed, i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under way.
         Errors: ModelError when a request is given up, RunError when the budget is used up; what was answered by then is in the cache.
         """
         if len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
-        if begun is not None and len(begun) != len(prompts):
-            raise DataError(f"{len(begun)} beginnings of replies for {len(prompts)} prompts: there must be as many")
+        if starts and len(starts) != len(prompts):
+            raise DataError(f"{len(starts)} beginnings of replies for {len(prompts)} prompts: there must be as many")
         jobs: list[list[Job]] = []
         for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
             shown = self._shown(image)
             how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
-            if begun is not None and begun[i]:
-                how["begun"] = begun[i]
+            how |= {"start": starts[i]} if starts and starts[i] else {}
             how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
             how |= {"trial": trial} if trial else {}
             drawn = [how | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [how] * n
@@ -180,10 +179,10 @@ class EndpointVLM:
             content = [{"type": "image_url", "image_url": {"url": _data_uri(image)}}, {"type": "text", "text": prompt}]
             turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
             common: dict[str, Any] = {"model": self.address.model, "messages": turns}
-            begun = how.get("scored", how.get("begun"))
+            start = how.get("scored", how.get("start"))
             own_turn: dict[str, Any] = {}
-            if begun is not None:
-                turns.append({"role": "assistant", "content": begun})
+            if start is not None:
+                turns.append({"role": "assistant", "content": start})
                 own_turn = {"add_generation_prompt": False, "continue_final_message": True}
             if "scored" in how:
                 scoring = {"prompt_logprobs": 0} | own_turn

@@ -45,21 +45,21 @@ def ask_with_letters(
     locate: Locate,
     *,
     max_new_tokens: int,
-    begun: Sequence[str] | None = None,
+    starts: Sequence[str] = (),
     batch: int = 128,
 ) -> list[Lettered]:
-    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer. begun: as for `VLM.generate`.
+    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer. starts: as for `VLM.generate`.
 
     Raises ModelError where the model gives no log-probabilities.
     """
     if isinstance(vlm, LocalVLM):
-        found = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, batch=batch, begun=begun)
+        found = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, batch=batch, starts=starts)
         local = [own[0] for own in found]
         places = [locate(i, reply.text) for i, reply in enumerate(local)]
-        scores = local_logprobs(vlm, images, prompts, local, letters, places, begun=begun, batch=batch)
+        scores = local_logprobs(vlm, images, prompts, local, letters, places, starts=starts, batch=batch)
         return [_lettered(reply, own) for reply, own in zip(local, scores, strict=True)]
     if isinstance(vlm, EndpointVLM):
-        asked = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, begun=begun, top_logprobs=MOST)
+        asked = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, starts=starts, top_logprobs=MOST)
         replies = [own[0] for own in asked]
         missing = [reply for reply in replies if reply.text and not reply.pieces]
         if missing:
@@ -87,7 +87,7 @@ def local_logprobs(
     letters: Sequence[Sequence[str]],
     places: Sequence[int | None],
     *,
-    begun: Sequence[str] | None = None,
+    starts: Sequence[str] = (),
     batch: int = 128,
 ) -> list[tuple[float, ...] | None]:
     """Log-probabilities of `letters[i]` at the token of reply i that holds the character at `places[i]`, behind the tokens before it."""
@@ -101,7 +101,7 @@ def local_logprobs(
     for start in range(0, len(todo), batch):
         part = todo[start : start + batch]
         rows = [i for i, _ in part]
-        encoded = vlm.encode([images[i] for i in rows], [prompts[i] for i in rows], None if begun is None else [begun[i] for i in rows])
+        encoded = vlm.encode([images[i] for i in rows], [prompts[i] for i in rows], [starts[i] for i in rows] if starts else ())
         logprobs_NT, mask_NT = vlm.completion_logprobs(encoded, [own for _, own in part])
         last_N = logprobs_NT.gather(1, mask_NT.sum(1, keepdim=True) - 1).squeeze(1).tolist()
         for i, own in part:
