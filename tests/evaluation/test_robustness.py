@@ -65,7 +65,7 @@ def test_controls_are_played_and_enter_no_worst_case() -> None:
 
 def test_worst_case_never_rises_and_asr_at_k_never_falls() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(6):
         clean = rng.random(40) < 0.8
         played = [Played(str(i), rng.random((3, 40)) < 0.7, rng.random((3, 40)) < 0.7) for i in range(3)]
         figures = [robustness_report(clean.tolist(), played[:n], range(40), resamples=100, seed=0) for n in (1, 2, 3)]

@@ -152,7 +152,7 @@ class Cut(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [2, 29])
+@pytest.mark.parametrize("at", [7, pytest.param(29, marks=pytest.mark.slow)])
 def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
     at: int, finished: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
