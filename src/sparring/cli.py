@@ -15,6 +15,7 @@ from sparring.attack_command import attack
 from sparring.console import clean_errors, error_console, out_console
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
+from sparring.probe_command import probe
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -134,6 +135,7 @@ app.command()(attack)
 app.command("eval")(evaluate)
 app.command()(rescore)
 app.command()(compare)
+app.command()(probe)
 
 
 @app.command()
@@ -228,12 +230,15 @@ def recipes() -> None:
 @app.command()
 def fields() -> None:
     """Explain every setting that a recipe may hold, with its type and default."""
-    from sparring.config import AttackSettings, Recipe
+    from sparring.config import AttackSettings, ProbeSettings, Recipe
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
     for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
+    out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
+    for name in ("resamples", "controls", "samples", "adapt", "adapt_queries", "adapt_data", "letters", "text", "reasoning_judges"):
+        out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
 
 
 def _show_fields(model: type[BaseModel], where: str) -> None:

@@ -320,6 +320,30 @@ class AlarmSettings(Settings):
     )
 
 
+class ConditionSettings(Settings):
+    """The words of the text conditions (`sparring.evaluation.conditions`).
+
+    Replaced in all but `stopped`: {question}; {option} and {letter} of an option, right or wrong; {own}, the Defender's own reasoning about the plain
+    question without its last part.
+    """
+
+    caption: str = Field('Caption: the answer to "{question}" is {option}.', description="put on a line of its own before the question")
+    caption_hedged: str = Field(
+        'Caption: the answer to "{question}" is {option}, but I could be wrong.', description="the same with a doubt in it"
+    )
+    thought: str = Field(
+        "<think>\nFrom what the picture shows, the answer is {option}, which is option {letter}.",
+        description="how the reply begins; the model goes on from there",
+    )
+    thought_hedged: str = Field(
+        "<think>\nI cannot see it well, but I think the answer is {option}, which is option {letter}.",
+        description="the same with a doubt in it",
+    )
+    stopped: str = Field(
+        "<think>\nI have finished thinking.\n</think>\n", description="stop-think: a thought that is over before it has begun"
+    )
+
+
 class EvaluationSettings(Settings):
     alarms: AlarmSettings = Field(default_factory=lambda: AlarmSettings())
     audit: CallSettings | None = Field(
@@ -328,6 +352,10 @@ class EvaluationSettings(Settings):
     )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of paired differences, clustered by image")
     batch: int = Field(64, ge=1)
+    conditions: ConditionSettings = Field(
+        default_factory=lambda: ConditionSettings(),
+        description="misleading and helpful words beside the picture, as `sparring probe` puts them; no part of a run",
+    )
 
 
 class PgdSettings(Settings):
@@ -440,4 +468,47 @@ class EvalSettings(Settings):
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's choice")
     defender: DefenderSettings = Field(
         description="model: a folder, hub id or endpoint. Of the rest counts what an answer needs: prompt, max_new_tokens, pixel limits, endpoint"
+    )
+
+
+class ProbeSettings(Settings):
+    """One or several Defenders, put to attacks on pictures and on text, without training any of them."""
+
+    data: str = Field(description="JSONL file of questions")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+    limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of torch and processes of the audit; null leaves torch's choice and one"
+    )
+    batch: int = Field(64, ge=1, description="questions handled at a time; what a kill can cost a model on this machine")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples, clustered by picture")
+    defenders: dict[str, str] = Field(min_length=1, description="name -> folder, hub id or endpoint")
+    defender: DefenderSettings = Field(description="how every one of them is asked; model: the first")
+    attackers: dict[str, str] = Field(
+        default_factory=dict, description="name -> as `attacker.model` of an attack: EDITOR, EDITOR+LORA, or a rival such as pgd:eps=8"
+    )
+    attacker: AttackerSettings | None = Field(
+        None,
+        description="what makes deterministic edits, and trains adaptive Attackers; model: their editor. null: only rivals without one",
+    )
+    controls: bool = Field(True, description="ask the unchanged picture again; round trip and benign edit where there is an editor")
+    samples: int = Field(1, ge=1, description="edits of every question by every attacker, each from noise of its own")
+    adapt: int = Field(
+        0, ge=0, description="updates of a fresh Attacker that is trained against each Defender that is here; 0: none. It needs an editor"
+    )
+    adapt_queries: int | None = Field(None, ge=1, description="pictures at most that this training may show its Defender; null: no bound")
+    adapt_data: str | None = Field(None, description="JSONL file of questions that it trains on; null: a half of `data`, by picture")
+    letters: bool = Field(True, description="score the option letters at the answer: entropy, P(correct), calibration")
+    text: bool = Field(True, description="ask under the text conditions")
+    conditions: ConditionSettings = Field(default_factory=lambda: ConditionSettings())
+    judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings(), description="checks of edits")
+    reasoning_judges: tuple[str, ...] = Field(
+        (),
+        max_length=2,
+        description="models that read which option a reasoning argues for, where no rule can; with two their agreement is told",
+    )
+    audit: CallSettings | None = Field(
+        None, description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right?"
     )

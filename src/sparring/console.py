@@ -11,8 +11,9 @@ from rich.markup import escape
 
 from sparring.data.errors import SparringError
 
-out_console = Console(soft_wrap=True, highlight=False)
-error_console = Console(stderr=True, soft_wrap=True, highlight=False)
+# Without emoji: names such as corruption:fog:3 are to be read as they are.
+out_console = Console(soft_wrap=True, highlight=False, emoji=False)
+error_console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 @contextmanager

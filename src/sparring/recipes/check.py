@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, ProbeSettings, Recipe
 from sparring.data.errors import ModelError
 from sparring.models.vlms.address import is_endpoint, parse_address
 
@@ -29,6 +29,30 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
 def problems_of_attack(settings: AttackSettings) -> Iterator[str]:
     """As `problems_between_fields`, for an attack without training."""
     yield from _players(settings.attacker, settings.defender, settings.judge)
+    yield from _call("audit", settings.audit)
+
+
+def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for a probe."""
+    if settings.attacker is not None:
+        yield from _attacker(settings.attacker)
+    elif settings.adapt:
+        yield "adapt: an Attacker can only be trained on an editor. Name one with --editor, or a recipe."
+    yield from _defender(settings.defender)
+    yield from _judge(settings.judge)
+    for name, model in settings.defenders.items():
+        if model in (settings.judge.model, *settings.reasoning_judges):
+            yield f"judge: is the Defender {name}'s own checkpoint. A judge must be another model."
+        if is_endpoint(model):
+            try:
+                parse_address(model)
+            except ModelError as error:
+                yield f"defenders.{name}: {error}"
+            if settings.defender.min_pixels is not None:
+                yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
+    for name in (*settings.defenders, *settings.attackers):
+        if not name.strip():
+            yield "defenders, attackers: a name must not be empty."
     yield from _call("audit", settings.audit)
 
 

@@ -46,29 +46,33 @@ def attack_settings(given: Sequence[tuple[str, Any]], *, recipe: str | None = No
 
 
 def _with_absolute_paths(settings: AttackSettings) -> AttackSettings:
-    rival, editor = split_rival(settings.attacker.model)
-    needs = rival is not None and rival.split(":")[0] in ON_EDITOR
-    if rival is not None and needs != (editor is not None):
-        raise RecipeError(
-            f"{SOURCE}: attacker.model: {rival} " + ("needs an editor: RIVAL@EDITOR." if needs else "takes no editor, so there is no @.")
-        )
-    model = "@".join(part for part in (rival, _absolute(editor) if editor is not None else None) if part is not None)
     judge = settings.judge.model
     return settings.model_copy(
         update={
             "data": str(Path(settings.data).expanduser().absolute()),
-            "attacker": settings.attacker.model_copy(update={"model": model}),
+            "attacker": settings.attacker.model_copy(
+                update={"model": absolute_attacker(settings.attacker.model, "attacker.model", SOURCE)}
+            ),
             "defender": settings.defender.model_copy(update={"model": resolve_model(settings.defender.model)}),
             "judge": settings.judge.model_copy(update={"model": judge if judge is None else resolve_model(judge)}),
         }
     )
 
 
-def _absolute(spec: str) -> str:
+def absolute_attacker(spec: str, field: str, source: str) -> str:
+    """An Attacker's specification with its folders as absolute paths. RecipeError, naming the field, for a rival that lacks an editor or takes none."""
+    rival, editor = split_rival(spec)
+    needs = rival is not None and rival.split(":")[0] in ON_EDITOR
+    if rival is not None and needs != (editor is not None):
+        raise RecipeError(
+            f"{source}: {field}: {rival} " + ("needs an editor: RIVAL@EDITOR." if needs else "takes no editor, so there is no @.")
+        )
+    return "@".join(part for part in (rival, _absolute(editor, field, source) if editor is not None else None) if part is not None)
+
+
+def _absolute(spec: str, field: str, source: str) -> str:
     editor, lora = split_lora(spec)
     folder = Path(lora).expanduser() if lora is not None else None
     if folder is not None and not folder.is_dir():
-        raise RecipeError(
-            f"{SOURCE}: attacker.model: the LoRA {lora} is no folder. A run keeps its Attackers as RUN/round1/attacker/editor."
-        )
+        raise RecipeError(f"{source}: {field}: the LoRA {lora} is no folder. A run keeps its Attackers as RUN/round1/attacker/editor.")
     return resolve_model(editor) + (f"+{folder.resolve()}" if folder is not None else "")

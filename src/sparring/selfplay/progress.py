@@ -37,14 +37,20 @@ class Screen:
     """Where a run reports: standard error, so that standard output stays for results."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, emoji=False)
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator[Bar]:
         """A bar for one stage; in a log, a line when it ends."""
         began = time.monotonic()
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description:<24}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             with Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console) as progress:
                 yield Bar(self.console, title, total, progress)
         else:

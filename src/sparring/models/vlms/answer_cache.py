@@ -50,11 +50,7 @@ class AnswerCache:
 
     def put(self, key: str, address: str, asked: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Keep an answer, with what was asked beside it for people who look."""
-        with self._db:
-            self._db.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)",
-                (key, address, json.dumps(dict(asked), sort_keys=True), json.dumps(dict(answer))),
-            )
+        self.put_all(address, {key: (asked, answer)})
 
     def put_all(self, address: str, answers: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Keep answers, key -> (what was asked, what was answered), all of them or none."""

@@ -61,8 +61,12 @@ class VLM(Protocol):
         top_p: float = 1.0,
         seed: int = 0,
         batch: int = 128,
+        starts: Sequence[str] = (),
     ) -> Sequence[Sequence[Reply]]:
-        """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i."""
+        """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i.
+
+        starts: what the replies to each prompt begin with, put into the model's mouth; they are no part of the replies.
+        """
 
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128

@@ -42,11 +42,15 @@ NO_KEY = "none"  # what local servers are sent: the client library insists on a 
 
 @dataclass(frozen=True, slots=True)
 class EndpointReply:
-    """One reply: its text, its tokens as the server counted them, and whether it ended by itself."""
+    """One reply: its text, its tokens as the server counted them, and whether it ended by itself.
+
+    pieces: where log-probabilities were asked for, every token's text with the likeliest tokens at its place and their log-probabilities.
+    """
 
     text: str
     tokens: int
     finished: bool
+    pieces: Sequence[tuple[str, Mapping[str, float]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +100,28 @@ class EndpointVLM:
         top_p: float = 1.0,
         seed: int = 0,
         batch: int = 128,
+        starts: Sequence[str] = (),
+        top_logprobs: int = 0,
+        trial: int = 0,
     ) -> list[list[EndpointReply]]:
         """n replies to every prompt. Temperature 0 is greedy (all n are then the same).
 
-        The seed of reply j to prompt i follows from (seed, i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under way.
+        starts: what the replies to each prompt begin with, sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
+        top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`); servers give 20 at most.
+        trial: a greedy question that is put again is asked again once for every number. The seed of reply j to prompt i follows from (seed, i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under way.
         Errors: ModelError when a request is given up, RunError when the budget is used up; what was answered by then is in the cache.
         """
         if len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
+        if starts and len(starts) != len(prompts):
+            raise DataError(f"{len(starts)} beginnings of replies for {len(prompts)} prompts: there must be as many")
         jobs: list[list[Job]] = []
         for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
             shown = self._shown(image)
             how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
+            how |= {"start": starts[i]} if starts and starts[i] else {}
+            how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
+            how |= {"trial": trial} if trial else {}
             drawn = [how | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [how] * n
             jobs.append([self._job(shown, prompt, sampling) for sampling in drawn])
         answers = self._answer([job for own in jobs for job in own])
@@ -198,18 +212,26 @@ class EndpointVLM:
             content = [*shown, {"type": "text", "text": prompt}]
             turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
             common: dict[str, Any] = {"model": self.address.model, "messages": turns}
+            start = how.get("scored", how.get("start"))
+            own_turn: dict[str, Any] = {}
+            if start is not None:
+                turns.append({"role": "assistant", "content": start})
+                own_turn = {"add_generation_prompt": False, "continue_final_message": True}
             if "scored" in how:
-                turns.append({"role": "assistant", "content": how["scored"]})
-                scoring = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
+                scoring = {"prompt_logprobs": 0} | own_turn
                 return common | {"max_tokens": 1, "temperature": 0.0, "extra_body": scoring | self.settings.extra_body}
             limit = {self.settings.limit_field: how["max_new_tokens"]}
-            sampling = {name: how[name] for name in ("temperature", "seed") if name in how}
+            sampling = {name: how[name] for name in ("temperature", "seed", "top_logprobs") if name in how}
+            if "top_logprobs" in how:
+                sampling["logprobs"] = True
             if how["top_p"] < 1:
                 sampling["top_p"] = how["top_p"]
-            return common | limit | sampling | {"extra_body": self.settings.extra_body}
+            return common | limit | sampling | {"extra_body": own_turn | self.settings.extra_body}
 
         def read(answer: dict[str, Any]) -> dict[str, Any]:
-            return {"probability": self._probability(answer, str(how["scored"]))} if "scored" in how else _reply(answer)
+            if "scored" in how:
+                return {"probability": self._probability(answer, str(how["scored"]))}
+            return _reply(answer) | ({"pieces": self._pieces(answer)} if "top_logprobs" in how else {})
 
         return Job(answer_key(asked), asked, body, read)
 
@@ -262,6 +284,18 @@ class EndpointVLM:
     def _keep(self, job: Job, answer: dict[str, Any]) -> None:
         self.cache.spend(str(self.address), **{name: _counted(answer, name) for name in ("prompt_tokens", "completion_tokens")})
         self.cache.put(job.key, str(self.address), job.asked, job.read(answer))
+
+    def _pieces(self, answer: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+        """The tokens of a reply with the likeliest ones at their places."""
+        logprobs = answer["choices"][0].get("logprobs")
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        try:
+            return [
+                (str(token["token"]), {str(other["token"]): float(other["logprob"]) for other in token["top_logprobs"]})
+                for token in content or ()
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"endpoint {self.address.url}: its log-probabilities cannot be read ({error!r}).") from error
 
     def _probability(self, answer: dict[str, Any], text: str) -> float:
         """From the scored prompt: its last tokens, as many as spell the text."""

@@ -1,0 +1,103 @@
+"""The adaptive attack: a fresh Attacker is trained against the very Defender that is probed, on pictures that it is not probed on.
+
+The training is a run's own (`AttackerTrainer`, `AttackJudge`, states saved as it goes), within a bound of updates, and of edited pictures
+that the Defender is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sparring.attackers.trainer import AttackerTrainer
+from sparring.config import AttackerSettings
+from sparring.data.records import Verdict, VisualQuestion
+from sparring.defenders.prompts import render_prompt
+from sparring.judging.judge import AttackJudge
+from sparring.probe.asking import Asker, Request
+from sparring.probe.attacks import ADAPTIVE, Attacker, Workshop, slug
+from sparring.rl.seeds import derive_seed
+from sparring.selfplay.game import pictures_of
+from sparring.selfplay.league import load_attacking_editor, save_attacker
+from sparring.selfplay.progress import figures_of
+from sparring.selfplay.seeds import draw
+from sparring.selfplay.stages import Stage, train
+from sparring.selfplay.turns import shares
+
+CHECKPOINT_EVERY = 10
+
+
+def updates_within(settings: AttackerSettings, updates: int, queries: int | None) -> int:
+    """How many updates may be done, if every edit of each were shown to the Defender."""
+    return updates if queries is None else min(updates, queries // (settings.questions_per_step * settings.group_size))
+
+
+def train_adaptive(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion], out: Path) -> tuple[Attacker, dict[str, Any]]:
+    """Train an Attacker against one Defender on what it gets right when clean, or find the one that was trained; and what the training came to."""
+    settings = workshop.settings.attacker
+    assert settings is not None  # checked with the settings
+    stage = Stage(out, f"{ADAPTIVE}/{slug(asker.name)}", workshop.ledger)
+    if not stage.done:
+        _train(workshop, asker, questions, stage, settings)
+    folder = stage.folder / "editor"
+    spec = f"{settings.model}+{folder}" if settings.lora is not None else str(folder)
+    return Attacker(ADAPTIVE, spec, against=asker.name), stage.result
+
+
+def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion], stage: Stage, settings: AttackerSettings) -> None:
+    probe = workshop.settings
+    steps = updates_within(settings, probe.adapt, probe.adapt_queries)
+    settings = settings.model_copy(update={"steps": steps})
+    requests = [Request(question, question.image, render_prompt(question, probe.defender.prompt)) for question in questions]
+    with workshop.screen.stage(f"{asker.name}: clean answers to train on", len(requests)) as bar:
+        said = asker.ask(requests, bar)
+    attacked = [question for question, one in zip(questions, said, strict=True) if one.answer.right]
+    clean = {one.answer.question_id: one.answer for one in said}
+    stage.begin(resumes=True)
+    seed = derive_seed(probe.seed, stage.name)
+    editor = load_attacking_editor(settings.model, settings, workshop.device)
+    editor.checkpoint_gradients(settings.gradient_checkpointing)
+    trainer = AttackerTrainer(editor, settings, seed)
+    judge = AttackJudge(asker.vlm, workshop.duplicates, probe.judge, probe.defender)
+
+    def update(step: int) -> dict[str, Any]:
+        chosen = draw(attacked, min(settings.questions_per_step, len(attacked)), step, seed)
+        images, verdicts = pictures_of(chosen), list[list[Verdict]]()
+        for question, image in zip(chosen, images, strict=True):
+            judge.remember(question, image, clean[question.id])
+
+        def reward(edits: list[list[Image]]) -> Tensor:
+            verdicts.extend(judge.judge(chosen, images, edits, seed=derive_seed(seed, "trials", step)))
+            return torch.tensor([[verdict.reward for verdict in own] for own in verdicts])
+
+        metrics = trainer.update(chosen, images, reward, step)
+        flat = [verdict for own in verdicts for verdict in own]
+        return {**metrics, **shares(flat), "shown": float(sum(verdict.accepted for verdict in flat))}
+
+    with workshop.screen.stage(f"adaptive Attacker against {asker.name}", steps) as bar:
+        history = train(
+            stage,
+            trainer,
+            update,
+            steps=steps if attacked else 0,
+            checkpoint_every=CHECKPOINT_EVERY,
+            patience=None,
+            on_update=lambda metrics: bar.advance(1, figures_of(metrics, "reward_mean", "accepted", "fooled")),
+        )
+    kept = trainer.settle()
+    stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
+    stage.finish(
+        {
+            "updates": len(history),
+            "kept_update": kept,
+            "edits_shown": int(sum(metrics["shown"] for metrics in history)),
+            "trained_on": len(attacked),
+            "reward_first": history[0]["reward_mean"] if history else None,
+            "reward_last": history[-1]["reward_mean"] if history else None,
+        }
+    )

@@ -1,0 +1,246 @@
+"""A probe, from questions to figures: every Defender on clean pictures, under words, under attack; resumable at any point."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from sparring.config import ProbeSettings
+from sparring.data.errors import RunError
+from sparring.data.questions import read_questions
+from sparring.data.records import VisualQuestion
+from sparring.data.split import require_disjoint, split_held_out
+from sparring.evaluation.conditions import PLAIN, Name
+from sparring.evaluation.faithfulness import ReasoningJudge
+from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
+from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
+from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.base import load_vlm
+from sparring.models.vlms.endpoint import EndpointVLM
+from sparring.probe.adaptive import train_adaptive
+from sparring.probe.asking import Asker, Pictures, Said
+from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_again
+from sparring.probe.table import write_table
+from sparring.probe.text import ask_conditions, baselines, text_figures
+from sparring.selfplay.auditor import Auditor
+from sparring.selfplay.game import choose_device, run_folder
+from sparring.selfplay.league import DTYPES, load_duplicate_check
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.progress import Screen
+from sparring.selfplay.seeds import shuffled
+from sparring.selfplay.stages import Stage, write_json
+
+SCHEMA = 1
+ANSWERS = "answers.sqlite"
+
+
+def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+    """Probe, from the start or from where an earlier process was stopped; writes and returns `out/results.json`, and writes `out/table.md`.
+
+    Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the folder is in use, holds another
+    probe, or if the questions have changed since it began.
+    """
+    screen = screen or Screen()
+    device = choose_device(settings.device)
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    questions, practice = _questions(settings, screen)
+    with (
+        run_folder(settings, out, file="probe.yaml", kind="probe", resume="the command that began it") as folder,
+        closing(Ledger(folder)) as ledger,
+        closing(Auditor(settings.audit, settings.threads or 1)) as auditor,
+    ):
+        _same_questions(settings, folder, ledger, [*questions, *practice])
+        screen.say(f"{len(questions)} questions, {len(settings.defenders)} Defender(s), seed {settings.seed}, on {device}, in {folder}")
+        duplicates = load_duplicate_check(settings.judge, device, folder / ANSWERS)
+        workshop = Workshop(settings, ledger, screen, auditor, device, duplicates)
+        pictures = Pictures()
+        with ExitStack() as open_files:
+            askers = [
+                open_files.enter_context(
+                    closing(Asker(name, spec, settings.defender, device, folder / ANSWERS, pictures, batch=settings.batch))
+                )
+                for name, spec in settings.defenders.items()
+            ]
+            results = _probe(workshop, askers, questions, practice, folder)
+        write_json(folder / "results.json", results)
+        write_table(folder / "table.md", results)
+        return results
+
+
+def _questions(settings: ProbeSettings, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+    """(questions to probe with, questions that adaptive Attackers train on); no picture is in both."""
+    found = read_questions(settings.data, skip_bad=settings.skip_bad_records)
+    if found.dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
+        screen.warn(f"{settings.data}: {found.dropped} bad records dropped ({reasons})")
+    chosen = set(shuffled(range(len(found)), settings.seed, "limit")[: settings.limit])
+    records = [question for place, question in enumerate(found) if place in chosen]
+    if not settings.adapt:
+        return records, []
+    if settings.adapt_data is None:
+        practice, probed = split_held_out(records, len(records) // 2, settings.seed)
+        return probed, practice
+    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records).records
+    require_disjoint(practice, records)
+    return records, practice
+
+
+def _same_questions(settings: ProbeSettings, out: Path, ledger: Ledger, questions: Sequence[VisualQuestion]) -> None:
+    """Note the questions files by their hashes; RunError where they are not the ones that this probe began with."""
+    digest = {
+        name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (settings.data, settings.adapt_data) if name is not None
+    }
+    stage = Stage(out, "data", ledger)
+    if not stage.done:
+        stage.begin()
+        ledger.record_questions("held_out", questions)
+        stage.finish({"sha256": digest})
+    elif stage.result["sha256"] != digest:
+        raise RunError(f"{', '.join(digest)}: changed since the probe in {out} began. Begin another one with --out.")
+
+
+def _probe(
+    workshop: Workshop, askers: Sequence[Asker], questions: Sequence[VisualQuestion], practice: Sequence[VisualQuestion], folder: Path
+) -> dict[str, Any]:
+    settings = workshop.settings
+    clusters = [askers[0].pictures.sha256(question.image) for question in questions]
+    attackers, warnings = attackers_of(settings)
+    trained: dict[str, dict[str, Any]] = {}
+    said: dict[str, dict[Name, list[Said]]] = {}
+    again: dict[str, Played] = {}
+    # First everything that one Defender does for itself, so that each is loaded twice at most.
+    for asker in askers:
+        said[asker.name] = ask_conditions(asker, questions, settings, workshop.screen)
+        if settings.controls:
+            again[asker.name] = play_again(workshop, asker, questions)
+        if settings.adapt:
+            adaptive, trained[asker.name] = train_adaptive(workshop, asker, practice, folder)
+            attackers.append(adaptive)
+            if not trained[asker.name]["updates"]:
+                warnings.append(
+                    f"the adaptive Attacker against {asker.name} was not trained: no update fits, or nothing was right when clean"
+                )
+        for attacker in attackers:
+            if attacker.against == asker.name:
+                _make(workshop, attacker, questions, asker)
+        asker.rest()
+    for attacker in attackers:
+        if attacker.against is None:
+            _make(workshop, attacker, questions, None)
+    played: dict[str, list[tuple[Attacker, Played]]] = {}
+    for asker in askers:
+        played[asker.name] = [(attacker, play(workshop, attacker, asker, questions)) for attacker in attackers]
+        asker.rest()
+    judges = [
+        ReasoningJudge(load_vlm(name, dtype=DTYPES[settings.judge.dtype], device=workshop.device, endpoint=settings.judge.endpoint, cache=folder / ANSWERS))
+        for name in settings.reasoning_judges
+    ]  # fmt: skip
+    defenders = {}
+    for asker in askers:
+        own = [one for attacker, one in played[asker.name] if attacker.against in (None, asker.name)]
+        controls = [again[asker.name]] if settings.controls else []
+        clean = [one.answer.right for one in said[asker.name][PLAIN]]
+        defenders[asker.name] = {
+            "model": asker.spec,
+            "identity": asker.identity,
+            "pixels": asker.shown_pixels(),
+            **text_figures(questions, said[asker.name], clusters, judges, settings),
+            "robustness": robustness_report(clean, [*controls, *own], clusters, resamples=settings.resamples, seed=settings.seed),
+            "adaptive_training": trained.get(asker.name),
+            "spending": EndpointVLM(asker.spec, settings.defender.endpoint, cache=folder / ANSWERS).spending()
+            if is_endpoint(asker.spec)
+            else None,
+        }
+        asker.rest()
+    workshop.ledger.tick()
+    return {
+        "schema": SCHEMA,
+        "kind": "probe",
+        "data": settings.data,
+        "seed": settings.seed,
+        "questions": len(questions),
+        "pictures": len(set(clusters)),
+        "prompt": settings.defender.prompt,
+        "max_new_tokens": settings.defender.max_new_tokens,
+        "integrity_threshold": settings.judge.integrity_threshold,
+        "audited": settings.audit is not None,
+        "baselines": baselines(questions),
+        "wall_seconds": round(workshop.ledger.meta("wall_seconds"), 1),
+        "peak_rss_mb": round(workshop.ledger.meta("peak_rss_mb"), 1),
+        "defenders": defenders,
+        "transfer": _transfer(askers, said, played),
+        "differences": _differences(askers, said, played, clusters, settings),
+        "warnings": warnings,
+    }
+
+
+def _make(workshop: Workshop, attacker: Attacker, questions: Sequence[VisualQuestion], asker: Asker | None) -> None:
+    workshop.make_edits(attacker, questions, lambda: workshop.load(attacker, asker))
+
+
+def _transfer(
+    askers: Sequence[Asker], said: Mapping[str, Mapping[Name, Sequence[Said]]], played: Mapping[str, Sequence[tuple[Attacker, Played]]]
+) -> dict[str, Any]:
+    """For every attacker that is made against a Defender: rows are whom its edits were made against, columns who answered."""
+    clean = {asker.name: [one.answer.right for one in said[asker.name][PLAIN]] for asker in askers}
+    made: dict[str, dict[str, dict[str, Played]]] = {}
+    for target, own in played.items():
+        for attacker, one in own:
+            if attacker.against is not None:
+                made.setdefault(attacker.name, {}).setdefault(attacker.against, {})[target] = one
+    return {name: transfer_matrix(clean, against) for name, against in made.items()}
+
+
+def _differences(
+    askers: Sequence[Asker],
+    said: Mapping[str, Mapping[Name, Sequence[Said]]],
+    played: Mapping[str, Sequence[tuple[Attacker, Played]]],
+    clusters: Sequence[str],
+    settings: ProbeSettings,
+) -> dict[str, Any]:
+    """Each further Defender less the first: accuracy clean, under every condition, under every attack, and under all attacks at once, paired by question.
+
+    Attacks that are made against one Defender are each one's own (white box against white box). p-values are McNemar's exact ones, adjusted by
+    Holm over all measures of one Defender.
+    """
+    first, *others = (asker.name for asker in askers)
+    rows = {asker.name: _rights(asker.name, said, played) for asker in askers}
+    found: dict[str, Any] = {}
+    for other in others:
+        shared = [name for name in rows[other] if name in rows[first]]
+        adjusted = holm([mcnemar_exact(rows[other][name], rows[first][name]) for name in shared])
+        found[other] = {
+            name: paired_bootstrap(
+                rows[other][name], rows[first][name], clusters, resamples=settings.resamples, seed=settings.seed
+            ).as_dict()
+            | {"mcnemar_holm": p}
+            for name, p in zip(shared, adjusted, strict=True)
+        }
+    return {"less": first, "of": found}
+
+
+def _rights(
+    name: str, said: Mapping[str, Mapping[Name, Sequence[Said]]], played: Mapping[str, Sequence[tuple[Attacker, Played]]]
+) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Measure -> [N] was each question answered right."""
+    rights = {str(condition): np.array([one.answer.right for one in own]) for condition, own in said[name].items()}
+    robust = rights[PLAIN].copy()
+    attacked = False
+    for attacker, one in played[name]:
+        if attacker.against in (None, name):
+            rights[attacker.name] = one.right_SN[0]
+            if not attacker.control:
+                attacked = True
+                robust &= one.right_SN.all(0)
+    return rights | ({"robust": robust} if attacked else {})

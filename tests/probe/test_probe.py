@@ -1,0 +1,254 @@
+"""A whole probe: of a model on this machine and one behind an endpoint, resumed wherever it is cut, nothing asked twice."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from endpoint_server import dice, serving
+from small_checkpoints import tiny_flux2_klein
+from small_game import write_game_questions
+from small_vlms import tiny_llava, tiny_qwen2_5_vl
+from sparring.config import ProbeSettings
+from sparring.data.errors import RunError
+from sparring.data.images import image_sha256
+from sparring.data.questions import read_questions
+from sparring.models.vlms.local import LocalVLM
+from sparring.probe import asking
+from sparring.probe.attacks import slug
+from sparring.probe.run import run_probe
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.progress import Screen
+
+
+@pytest.fixture(scope="module")
+def players(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("players")
+    tiny_flux2_klein(folder / "editor")
+    tiny_qwen2_5_vl(folder / "one")
+    tiny_qwen2_5_vl(folder / "two", seed=1)
+    tiny_llava(folder / "judge")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_game_questions(tmp_path_factory.mktemp("questions"), 4)
+
+
+def settings_of(questions: Path, defenders: dict[str, str], **changes: Any) -> ProbeSettings:
+    data: dict[str, Any] = {
+        "data": str(questions),
+        "seed": 3,
+        "device": "cpu",
+        "threads": 1,
+        "batch": 3,
+        "resamples": 100,
+        "defenders": defenders,
+        "defender": {"model": next(iter(defenders.values())), "prompt": "{question} {options}", "max_new_tokens": 4},
+        "attackers": {"fog": "corruption:fog:3"},
+        "judge": {"integrity_threshold": 0.5},
+    }
+    return ProbeSettings.model_validate(data | changes)
+
+
+def probe(settings: ProbeSettings, out: Path) -> dict[str, Any]:
+    return run_probe(settings, out, Screen(Console(file=io.StringIO())))
+
+
+def steady(results: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in results.items() if name not in ("wall_seconds", "peak_rss_mb")})
+
+
+def everything(players: Path, questions: Path) -> ProbeSettings:
+    return settings_of(
+        questions,
+        {"one": str(players / "one"), "two": str(players / "two")},
+        attackers={"fog": "corruption:fog:3", "pgd": "pgd:eps=8:steps=1", "wide": "paste:insert"},
+        attacker={"model": str(players / "editor"), "evaluation_steps": 1},
+        audit={"call": "small_game:audit"},
+        reasoning_judges=(str(players / "judge"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("finished")
+    return out, probe(everything(players, questions), out)
+
+
+def test_every_measure_is_there_for_every_defender(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, results = finished
+    assert results == json.loads((out / "results.json").read_text())
+    table = (out / "table.md").read_text()
+    for name in ("one", "two"):
+        own = results["defenders"][name]
+        assert own["clean_accuracy"]["n"] == 4
+        assert len(own["conditions"]) == 8
+        attackers = own["robustness"]["attackers"]
+        assert {name for name, one in attackers.items() if one["control"]} == {"asked again", "roundtrip", "benign"}
+        assert {name for name, one in attackers.items() if not one["control"]} == {"fog", "pgd", "wide"}
+        assert own["pixels"] == {"min_pixels": 256, "max_pixels": 65536}
+    assert results["defenders"]["one"]["identity"] != results["defenders"]["two"]["identity"]
+    assert set(results["transfer"]) == {"pgd"}
+    assert results["transfer"]["pgd"]["made_against"] == ["one", "two"]
+    assert all(cell is not None for row in results["transfer"]["pgd"]["asr"] for cell in row)
+    assert results["differences"]["less"] == "one"
+    assert {"plain", "wrong_caption", "fog", "pgd", "robust"} <= set(results["differences"]["of"]["two"])
+    assert table.startswith("4 questions about 4 pictures.")
+    assert "| measure | one | two |" in table
+    for row in ("clean accuracy", "valid ASR of pgd", "accuracy: wrong thought", "consistency: plain", "ECE, 15 bins", "robust accuracy"):
+        assert row in table or row.startswith("ECE")
+
+
+def test_the_same_pictures_asked_again_get_the_same_answers(finished: tuple[Path, dict[str, Any]]) -> None:
+    for own in finished[1]["defenders"].values():
+        again = own["robustness"]["attackers"]["asked again"]
+        assert (again["harmed"], again["rescued"]) == (0, 0)
+
+
+def test_edits_are_judged_and_audited(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, results = finished
+    ledger = Ledger(out)
+    for stage in ("attack/fog", "attack/wide", "attack/pgd/one", "attack/pgd/two", "attack/roundtrip"):
+        assert len(ledger.keys("verdicts", stage)) == 4, stage
+    words = {verdict.question_id: verdict.label_valid for verdict in ledger.verdicts("attack/wide")}
+    assert words["q3"] is None  # the auditor cannot tell
+    valid = results["defenders"]["one"]["robustness"]["attackers"]["wide"]["valid"]
+    assert valid == {**valid, "value": 3 / 4, "n": 4}
+
+
+def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], players: Path, questions: Path) -> None:
+    from PIL import Image
+
+    from sparring.models.vlms.answer_cache import AnswerCache
+
+    out, _ = finished
+    vlm = LocalVLM.load(players / "one")
+    record = read_questions(questions).records[2]
+    rows = AnswerCache(out / "answers.sqlite")._db.execute("SELECT asked, answer FROM answers").fetchall()
+    asked = [(json.loads(asked), json.loads(answer)) for asked, answer in rows]
+    picture = Image.open(record.image).convert("RGB")
+    own = [
+        (a, b)
+        for a, b in asked
+        if a["image"] == image_sha256(picture) and a["probed"] == asking.files_sha256(players / "one") and a["letters"] is not None
+    ]
+    assert len(own) == 8
+    for a, b in own:
+        (reply,) = vlm.generate([picture], [a["prompt"]], max_new_tokens=4, starts=[a["start"]])[0]
+        assert b["text"] == reply.text
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [7, pytest.param(29, marks=pytest.mark.slow)])
+def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
+    at: int, finished: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: Counter[str] = Counter()
+    plain = asking.Asker._answer
+    calls = 0
+
+    def counted(self: asking.Asker, requests: Any, letters: bool) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Cut
+        answers = plain(self, requests, letters)
+        seen.update(json.dumps(self._asked(request, letters), sort_keys=True) for request in requests)
+        return answers
+
+    monkeypatch.setattr(asking.Asker, "_answer", counted)
+    settings = everything(players, questions)
+    with pytest.raises(Cut):
+        probe(settings, tmp_path)
+    results = probe(settings, tmp_path)
+    assert steady(results) == steady(finished[1])
+    assert set(seen.values()) == {1}
+    assert probe(settings, tmp_path) == {
+        **results,
+        "wall_seconds": pytest.approx(results["wall_seconds"], abs=60),
+        "peak_rss_mb": pytest.approx(results["peak_rss_mb"], rel=1),
+    }
+    assert set(seen.values()) == {1}
+
+
+def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:
+    with serving(dice) as server:
+        settings = settings_of(
+            questions,
+            {"toy": f"{server.url}#toy"},
+            letters=False,
+            samples=2,
+            attackers={"noise": "corruption:gaussian_noise:3", "pgd": "pgd:eps=8"},
+        )
+        results = probe(settings, tmp_path)
+        asked = len(server.lines)
+        # Eight conditions, the unchanged pictures again, and two samples of noise.
+        assert asked == 4 * (8 + 1 + 2)
+        assert set(server.tries.values()) == {1, 2}  # the unchanged picture alone is asked again
+        assert probe(settings, tmp_path)["defenders"]["toy"]["clean_accuracy"] == results["defenders"]["toy"]["clean_accuracy"]
+        assert len(server.lines) == asked
+    own = results["defenders"]["toy"]
+    assert (own["calibration"], own["spending"]["requests"]) == (None, 44)
+    assert results["warnings"] == ["pgd against toy: left out, because an endpoint gives no gradients"]
+    # Dice: "xxxxxx \boxed{A}" has a reasoning that says nothing.
+    assert own["conditions"]["plain"]["consistency"]["readable"]["value"] == 0
+    assert results["transfer"] == {}
+    assert [tries["k"] for tries in own["robustness"]["attackers"]["noise"]["asr_at_k"]] == [1, 2]
+    with pytest.raises(RunError, match="holds the run of another probe"):
+        probe(settings.model_copy(update={"seed": 4}), tmp_path)
+
+
+def test_an_attacker_is_trained_against_the_defender_on_other_pictures(players: Path, tmp_path: Path) -> None:
+    questions = write_game_questions(tmp_path / "questions", 16, seed=1)
+    settings = settings_of(
+        questions,
+        {"one": str(players / "one")},
+        attackers={},
+        controls=False,
+        text=False,
+        letters=False,
+        judge={"integrity_threshold": -1.0, "dense_weight": 1.0},
+        attacker={
+            "model": str(players / "editor"),
+            "algorithm": "diffusion_nft",
+            "questions_per_step": 2,
+            "group_size": 2,
+            "rollout_steps": 1,
+            "evaluation_steps": 1,
+            "learning_rate": 3e-2,
+            "lora": {"rank": 2, "alpha": 4},
+        },
+        adapt=9,
+        adapt_queries=11,
+    )
+    # A random model is right about nothing; whatever it says is taken for right here, so that there is something to attack.
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "parse_answer", lambda text, options: ("A", "boxed"))
+        results = probe(settings, out)
+    trained = results["defenders"]["one"]["adaptive_training"]
+    assert trained["updates"] == 2  # 11 pictures allow for two updates of four
+    assert 0 < trained["edits_shown"] <= 8
+    assert results["questions"] == 8
+    assert (out / "adaptive" / "one" / "editor").is_dir()
+    assert results["transfer"]["adaptive"]["made_against"] == ["one"]
+    assert len(Ledger(out).keys("verdicts", "attack/adaptive/one")) == 8
+
+
+def test_slugs_are_folders_and_tell_names_apart() -> None:
+    assert slug("round3") == "round3"
+    assert slug("pgd:eps=8") != slug("pgd:eps_8")
+    assert "/" not in slug("a/b")

@@ -1,0 +1,149 @@
+"""From the command line to a probe's settings: names, what a recipe lends, what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sparring.cli import app
+from sparring.config import ProbeSettings
+from sparring.data.errors import RecipeError
+from sparring.probe.settings import probe_settings, telling_name
+from sparring.probe.table import table
+from sparring.recipes import load_recipe
+from sparring.recipes.load import PACKAGE
+
+HERE = "http://127.0.0.1:8000/v1#m"
+DATA = [("data", "q.jsonl")]
+
+
+def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arena = load_recipe("arena")
+    settings = probe_settings(
+        [*DATA, ("seed", 7)], ["base=zoo/defender", HERE], ["pgd:eps=8", "old=zoo/editor", "benign@zoo/editor"], recipe="arena"
+    )
+    assert settings.defenders == {"base": str(PACKAGE / "zoo/defender"), "m": HERE}
+    assert settings.attackers == {
+        "pgd:eps=8": "pgd:eps=8",
+        "old": str(PACKAGE / "zoo/editor"),
+        "benign": f"benign@{PACKAGE / 'zoo/editor'}",
+    }
+    assert settings.defender == arena.defender
+    assert settings.attacker == arena.attacker
+    assert (settings.judge, settings.audit, settings.conditions) == (arena.judge, arena.evaluation.audit, arena.evaluation.conditions)
+    assert (settings.seed, settings.data) == (7, str(tmp_path / "q.jsonl"))
+    alone = probe_settings(DATA, [], [], recipe="arena", changes=["conditions.thought=so {option}", "adapt=3"])
+    assert alone.defenders == {"defender": str(PACKAGE / "zoo/defender")}
+    assert (alone.conditions.thought, alone.adapt) == ("so {option}", 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("runs/a/round3/defender/model", "round3"),
+        ("zoo/editor+runs/a/round2/attacker/editor", "round2"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL-7B-Instruct"),
+        (HERE, "m"),
+        ("corruption:fog:3", "corruption:fog:3"),
+        ("/somewhere/zoo/defender", "defender"),
+    ],
+)
+def test_telling_names(spec: str, name: str) -> None:
+    assert telling_name(spec) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "defenders", "attackers", "message"),
+    [
+        ([], [], [], "--defender is missing"),
+        ([], [HERE, HERE], [], 'two are called "m"'),
+        ([], [HERE], ["roundtrip"], "attackers.roundtrip: roundtrip needs an editor"),
+        ([], [HERE], ["zoo/editor+no/such"], "the LoRA no/such is no folder"),
+        ([("adapt", 3)], [HERE], [], "adapt: an Attacker can only be trained on an editor"),
+        ([("reasoning_judges", [HERE])], [HERE], [], "judge: is the Defender m's own checkpoint"),
+        ([("samples", 0)], [HERE], [], "samples: must be greater than or equal to 1"),
+        ([("defender.prompt", "{question}")], [HERE], [], "defender.prompt: must hold {options}"),
+        ([], ["http://127.0.0.1:8000/v1"], [], "which model"),
+    ],
+)
+def test_what_is_wrong_is_named(given: list[tuple[str, Any]], defenders: list[str], attackers: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        probe_settings([*DATA, *given], defenders, attackers)
+    assert message in str(error.value)
+
+
+def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[ProbeSettings, Path]] = []
+
+    def run_probe(settings: ProbeSettings, out: Path) -> dict[str, Any]:
+        calls.append((settings, out))
+        out.mkdir()
+        (out / "table.md").write_text("| a table |\n")
+        return {"warnings": ["mind [this]"]}
+
+    run = ModuleType("sparring.probe.run")
+    run.run_probe = run_probe  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparring.probe.run", run)
+    options = [
+        "--defender",
+        f"toy={HERE}",
+        "--attacker",
+        "jpeg:30",
+        "--samples",
+        "2",
+        "--no-letters",
+        "--no-controls",
+        "--adapt-queries",
+        "9",
+    ]
+    result = CliRunner().invoke(app, ["probe", "--data", "q.jsonl", "--out", "there", *options, "--set", "resamples=500"])
+    assert result.exit_code == 0, result.output
+    ((settings, out),) = calls
+    assert out == Path("there")
+    assert (settings.defenders, settings.attackers) == ({"toy": HERE}, {"jpeg:30": "jpeg:30"})
+    assert (settings.samples, settings.letters, settings.controls, settings.text) == (2, False, False, True)
+    assert (settings.adapt_queries, settings.resamples) == (9, 500)
+    assert "| a table |" in result.stdout
+    assert "mind [this]" in result.stderr
+    missing = CliRunner().invoke(app, ["probe", "--data", "q.jsonl", "--out", "x"])
+    assert missing.exit_code == 2
+    assert "--defender is missing" in missing.stderr
+
+
+def test_the_table_shows_values_intervals_and_n() -> None:
+    rate = {"value": 0.25, "n": 8, "ci95": [0.1, 0.5]}
+    nothing = {"value": None, "n": 0, "ci95": [0.0, 1.0]}
+    own = {
+        "clean_accuracy": rate,
+        "unparsed": rate,
+        "conditions": {"plain": {"consistency": {"consistent": nothing, "quadrants": {"right_consistent": 3}}}},
+        "calibration": None,
+        "hallucination": None,
+        "robustness": {"attackers": {}, "robust_accuracy": None, "valid_robust_accuracy": None},
+    }
+    results = {
+        "questions": 8,
+        "pictures": 4,
+        "defenders": {"a|b": own},
+        "transfer": {"pgd": {"made_against": ["a"], "answered_by": ["a"], "asr": [[{"asr": rate}]]}},
+        "differences": {"less": "a", "of": {"b": {"plain": rate | {"mcnemar_holm": 0.031}}}},
+        "baselines": {"first": rate, "majority": rate},
+        "warnings": ["a warning"],
+    }
+    text = table(json.loads(json.dumps(results)))
+    assert "| measure | a\\|b |" in text
+    assert "| clean accuracy | 0.250 (0.100 to 0.500) 8 |" in text
+    assert "| consistency: plain | nothing to count |" in text
+    assert "| replies right, consistent | 3 |" in text
+    assert "| a | 0.250 (0.100 to 0.500) 8 |" in text
+    assert "p 0.031" in text
+    assert "ECE" not in text
+    assert "Note: a warning." in text
