@@ -208,7 +208,7 @@ class DefenderSettings(Settings):
     )
     min_pixels: int | None = Field(None, description="lower bound of the image size handed to the processor; null keeps its own")
     max_pixels: int | None = Field(None, description="upper bound of the image size handed to the processor; null keeps its own")
-    algorithm: Literal["dapo"] = "dapo"
+    algorithm: Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo"] = Field("dapo", description="how it learns from rewards")
     interpolation: float = Field(
         1.0,
         gt=0,
@@ -229,9 +229,15 @@ class DefenderSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="completions in one forward and backward pass")
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.28, gt=0)
-    kl_weight: float = Field(0.0, ge=0, description="0: no KL, no reference model (DAPO)")
+    clip_low: float | None = Field(
+        None, gt=0, lt=1, description="ratios below 1 - this are clipped; null: the algorithm's own, 0.2 for DAPO, 3e-4 for GSPO"
+    )
+    clip_high: float | None = Field(
+        None, gt=0, description="ratios above 1 + this are clipped; null: the algorithm's own, 0.28 for DAPO, 4e-4 for GSPO, 4 for CISPO"
+    )
+    kl_weight: float = Field(
+        0.0, ge=0, description="weight of the KL divergence to the Defender as it was before the round; 0: no KL, no reference model (DAPO)"
+    )
     keep_reward_above: float = Field(0.01, description="dynamic sampling keeps groups whose mean reward is above this")
     keep_reward_below: float = Field(0.99, description="... and below this")
     max_refills: int = Field(4, ge=1, description="batches of prompts sampled at most to fill one update with groups that have signal")

@@ -15,6 +15,7 @@ from sparring.config import DefenderSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
+from sparring.defenders.objectives import OBJECTIVES
 from sparring.defenders.play import ask, ask_often
 from sparring.defenders.rollout import Item
 from sparring.defenders.trainer import DefenderTrainer
@@ -122,8 +123,12 @@ def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dic
     return seen, player.update(lambda _: ITEMS, 0)
 
 
-def test_micro_batches_make_the_same_step(folder: Path) -> None:
-    (small, some), (whole, all_of_it) = (gradient_and_metrics(folder, micro_batch=size) for size in (6, 24))
+@pytest.mark.parametrize("algorithm", OBJECTIVES)
+def test_micro_batches_make_the_same_step(folder: Path, algorithm: str) -> None:
+    fields = {"algorithm": algorithm, "kl_weight": 0.1}
+    (small, some), (whole, all_of_it) = (gradient_and_metrics(folder, micro_batch=size, **fields) for size in (6, 24))
+    assert all_of_it["ratio_first"] < 1e-4
+    assert all_of_it["clip_fraction"] == 0
     assert len(whole) > 20
     for one, other in zip(small, whole, strict=True):
         assert (one - other).norm() <= 1e-4 * other.norm() + 1e-7

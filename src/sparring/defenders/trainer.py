@@ -1,4 +1,4 @@
-"""The Defender learns: DAPO (arXiv 2503.14476) on groups of its own answers.
+"""The Defender learns: DAPO (arXiv 2503.14476), or a relative of it, on groups of its own answers.
 
 One update is: sample groups until enough have a signal, advantages within each group, one pass over them in micro-batches, one AdamW step.
 An update is a function of the trainer's state and of (seed, step); nothing else is random.
@@ -8,7 +8,6 @@ Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ from torch import Tensor
 
 from sparring.config import DefenderSettings
 from sparring.data.errors import RunError, TrainingError
+from sparring.defenders.objectives import objective_of
+from sparring.defenders.reference import Reference
 from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.advantages import group_advantages
@@ -40,8 +41,9 @@ class DefenderTrainer:
         self.sampled: list[Sampled] = []
         self.updates = 0
         self.broken_in_a_row = 0
-        self.reference = LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference") if settings.kl_weight else None
         lora = settings.lora
+        self.objective = objective_of(settings)
+        self.reference = Reference(vlm, adapted=lora is not None) if settings.kl_weight else None
         vlm.prepare_training(
             train_vision=settings.train_vision,
             lora_rank=lora.rank if lora else None,
@@ -92,16 +94,16 @@ class DefenderTrainer:
 
     def _learn(self, groups: Sequence[Group]) -> Metrics | None:
         """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
-        advantages_PG = group_advantages(torch.tensor([group.rewards for group in groups]))
-        counted = [[self._counts(reply.finished) * len(reply.token_ids) for reply in group.replies] for group in groups]
-        tokens = max(1, sum(sum(own) for own in counted))
+        advantages_PG = group_advantages(torch.tensor([group.rewards for group in groups]), std_over=self.objective.std_over)
+        counted = [self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies]
+        tokens, answers = max(1, sum(counted)), max(1, sum(length > 0 for length in counted))
         at_once = max(1, self.settings.micro_batch // self.settings.group_size)
         total: Metrics = {}
         ratio_first = 0.0
         self._clear_gradients()
         for start in range(0, len(groups), at_once):
             part = slice(start, start + at_once)
-            loss, metrics, deviation = self._loss(groups[part], advantages_PG[part], tokens)
+            loss, metrics, deviation = self._loss(groups[part], advantages_PG[part], tokens, answers)
             if not math.isfinite(loss.item()):
                 self._clear_gradients()
                 return None
@@ -112,26 +114,28 @@ class DefenderTrainer:
         norm = self._step()
         return None if norm is None else {**total, "ratio_first": ratio_first, "grad_norm": norm, "trained_tokens": float(tokens)}
 
-    def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int) -> tuple[Tensor, Metrics, float]:
-        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens."""
-        settings, vlm = self.settings, self.vlm
+    def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
+        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole update."""
+        settings, vlm, objective = self.settings, self.vlm, self.objective
         batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups])
         replies = [[reply.token_ids for reply in group.replies] for group in groups]
+        reference_NT = None if self.reference is None else self.reference.logprobs(batch, replies, settings.temperature)
         logprobs_NT, mask_NT = vlm.completion_logprobs(batch, replies, temperature=settings.temperature)
         old_NT = _padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
         counts_N = torch.tensor([self._counts(reply.finished) for group in groups for reply in group.replies], device=mask_NT.device)
-        reference_NT = None
-        if self.reference is not None:
-            with torch.no_grad():
-                reference_NT, _ = self.reference.completion_logprobs(batch, replies, temperature=settings.temperature)
         loss, metrics = clipped_surrogate(
             logprobs_NT,
             old_NT,
             advantages_PG.flatten().to(mask_NT.device),
             mask_NT & counts_N.unsqueeze(1),
-            clip_low=settings.clip_low,
-            clip_high=settings.clip_high,
+            clip_low=objective.clip_low,
+            clip_high=objective.clip_high,
+            ratio_over=objective.ratio_over,
+            surrogate=objective.surrogate,
+            mean_over=objective.mean_over,
+            longest=settings.max_new_tokens,
             denominator=tokens,
+            answers=answers,
             reference_logprobs_NT=reference_NT,
             kl_weight=settings.kl_weight,
         )
