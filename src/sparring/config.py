@@ -194,6 +194,36 @@ class EndpointSettings(Settings):
     )
 
 
+class ConsistencySettings(Settings):
+    """Does the reasoning of an answer arrive at the answer? (`sparring.defenders.consistency`)"""
+
+    role: Literal["off", "record", "factor", "constraint"] = Field(
+        "off",
+        description="record: measured alone; factor: the reward is multiplied by it, 0 or 1; constraint: its own advantage is added, with a weight that "
+        "rises while less than `target` of the answers are consistent",
+    )
+    model: str | None = Field(
+        None,
+        description="a VLM (folder, hub id or endpoint) that is told the reasoning, not the answer, and says where it arrives; null: rules, for "
+        "reasoning that ends by naming one option",
+    )
+    endpoint: EndpointSettings = Field(
+        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+    )
+    dtype: DType = "float32"
+    prompt: str = Field(
+        "{question}\nOptions:\n{options}\nSomebody thinks about it:\n{reasoning}\nWhich option does this thought arrive at? Answer with its letter, or "
+        'with "none" if it arrives at none.',
+        description="what the judge model is told; {question}, {options} and {reasoning} are replaced",
+    )
+    target: float = Field(0.95, gt=0, le=1, description="constraint: share of consistent answers that is wanted")
+    weight: float = Field(0.0, ge=0, description="constraint: the weight (Lagrange multiplier) that a round begins with")
+    weight_rate: float = Field(
+        0.2, gt=0, description="constraint: dual ascent, what the weight rises by in an update for each unit of shortfall"
+    )
+    weight_max: float = Field(5.0, gt=0, description="constraint: upper bound of the weight")
+
+
 class DefenderSettings(Settings):
     model: str = Field(
         description="a transformers folder or hub id of a vision-language model; or an endpoint, http://127.0.0.1:8000/v1#model, which cannot be trained"
@@ -245,6 +275,7 @@ class DefenderSettings(Settings):
     overlong_filter: bool = Field(False, description="mask completions cut off at max_new_tokens out of the loss")
     reward_accuracy: float = Field(0.8, description="reward for the right letter")
     reward_format: float = Field(0.2, description=r"added when the answer is exactly \boxed{X}, only when it is right")
+    consistency: ConsistencySettings = Field(default_factory=lambda: ConsistencySettings())
     train_vision: bool = Field(True, description="train the vision tower too")
     lora: LoraSettings | None = Field(None, description="null trains all weights")
 

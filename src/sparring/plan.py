@@ -104,7 +104,7 @@ def _data(recipe: Recipe) -> tuple[Questions | None, str]:
 
 
 def find_models(recipe: Recipe) -> list[ModelPlan]:
-    """Attacker, Defender and judge: where they are and how large, from the headers of their files."""
+    """Attacker, Defender and judges: where they are and how large, from the headers of their files."""
     rank = recipe.attacker.lora.rank if recipe.attacker.lora else None
     found = [
         find_model("attacker", recipe.attacker.model, recipe.attacker.dtype, rank),
@@ -112,6 +112,9 @@ def find_models(recipe: Recipe) -> list[ModelPlan]:
     ]
     if recipe.judge.model is not None:
         found.append(find_model("judge", recipe.judge.model, recipe.judge.dtype))
+    consistency = recipe.defender.consistency
+    if consistency.model is not None:
+        found.append(find_model("defender.consistency", consistency.model, consistency.dtype))
     return found
 
 

@@ -70,7 +70,7 @@ class Answer:
 
     `choice` is the chosen letter or None (unparsed); `rule` names the parsing rule that fired. `right_probability` is the
     length-normalised probability of the right option, where it was asked for. `logprob` is the sum of token
-    log-probabilities of the reply, where known.
+    log-probabilities of the reply, where known. `notes`: figures by name; of answers that a Defender is trained on, the parts of their reward.
     """
 
     question_id: str
@@ -81,6 +81,7 @@ class Answer:
     right: bool
     right_probability: float | None = None
     tokens: int = 0
+    notes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

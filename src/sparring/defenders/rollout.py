@@ -6,7 +6,7 @@ Letters: P groups (prompts), G answers of each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -15,9 +15,10 @@ from PIL.Image import Image
 from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import Answer, VisualQuestion
+from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.play import read
 from sparring.defenders.prompts import render_prompt
-from sparring.defenders.rewards import answer_reward
+from sparring.defenders.rewards import PREFIX, answer_reward
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.rl.sampling import keep_groups, overlong_penalty
 from sparring.rl.seeds import derive_seed
@@ -29,7 +30,10 @@ Items = Iterator[Item] | Callable[[int], Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The sampled answers to one question about one picture. rewards: what is learned from, the overlong punishment included."""
+    """The sampled answers to one question about one picture. rewards: what is learned from, the overlong punishment included.
+
+    The notes of the answers hold the parts of their rewards and, where it is asked for, whether they are `consistent`, 0 or 1.
+    """
 
     image: Image
     question: VisualQuestion
@@ -69,18 +73,21 @@ class Rollout:
         ]
 
 
-def collect(vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: int, step: int) -> Rollout:
+def collect(
+    vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: int, step: int, judge: ConsistencyJudge | None = None
+) -> Rollout:
     """Sample batches of `prompts_per_step` groups until as many groups have a signal, at most `max_refills` batches.
 
     A group has a signal if the mean of its answers' rewards, before any overlong punishment, lies strictly between keep_reward_above and
-    keep_reward_below. Groups beyond the number needed are not trained on. Fewer than needed may remain; none is no error.
+    keep_reward_below. Groups beyond the number needed are not trained on. Fewer than needed may remain; none is no error. `judge`: reads whether
+    answers are consistent, where the settings ask for it.
     """
     rollout = Rollout()
     while rollout.batches < settings.max_refills and len(rollout.kept) < settings.prompts_per_step:
         batch = list(items(rollout.batches) if callable(items) else islice(items, settings.prompts_per_step))
         if not batch:
             raise TrainingError(f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts is empty)")
-        groups, accuracy_PG = _sample(vlm, batch, settings, derive_seed(seed, "answers", step, rollout.batches))
+        groups, accuracy_PG = _sample(vlm, batch, settings, derive_seed(seed, "answers", step, rollout.batches), judge)
         for group, rewards_G, keep in zip(
             groups, accuracy_PG, keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(), strict=True
         ):
@@ -96,7 +103,9 @@ def collect(vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: in
     return rollout
 
 
-def _sample(vlm: LocalVLM, items: Sequence[Item], settings: DefenderSettings, seed: int) -> tuple[list[Group], torch.Tensor]:
+def _sample(
+    vlm: LocalVLM, items: Sequence[Item], settings: DefenderSettings, seed: int, judge: ConsistencyJudge | None
+) -> tuple[list[Group], torch.Tensor]:
     """Groups of answers to every item, and accuracy_PG: their rewards without the overlong punishment."""
     prompts = [render_prompt(question, settings.prompt) for _, question in items]
     replies = vlm.generate(
@@ -110,13 +119,41 @@ def _sample(vlm: LocalVLM, items: Sequence[Item], settings: DefenderSettings, se
         # Sampling keeps nothing for a backward pass, so several times as many fit.
         batch=4 * settings.micro_batch,
     )
-    accuracy_PG = torch.tensor(
-        [[answer_reward(reply.text, question, settings) for reply in own] for own, (_, question) in zip(replies, items, strict=True)]
-    )
+    answers = [[read(reply, question, vlm.name) for reply in own] for own, (_, question) in zip(replies, items, strict=True)]
+    if judge is not None:
+        answers = _with_consistency(answers, [question for _, question in items], judge)
+    parts = [
+        [answer_reward(a.text, question, settings, consistent=bool(a.notes.get("consistent"))) for a in own]
+        for own, (_, question) in zip(answers, items, strict=True)
+    ]
+    accuracy_PG = torch.tensor([[sum(one.values()) for one in own] for own in parts])
     lengths_PG = torch.tensor([[len(reply.token_ids) for reply in own] for own in replies])
-    rewards_PG = accuracy_PG + overlong_penalty(lengths_PG, settings.max_new_tokens, settings.overlong_cache)
+    length_PG = overlong_penalty(lengths_PG, settings.max_new_tokens, settings.overlong_cache)
+    rewards_PG = accuracy_PG + length_PG
+    if settings.overlong_cache > 0:
+        parts = [[one | {"length": cost} for one, cost in zip(*own, strict=True)] for own in zip(parts, length_PG.tolist(), strict=True)]
+    answers = [
+        [replace(a, notes=a.notes | {PREFIX + name: value for name, value in one.items()}) for a, one in zip(*own, strict=True)]
+        for own in zip(answers, parts, strict=True)
+    ]
     groups = [
-        Group(image, question, prompt, tuple(own), tuple(read(reply, question, vlm.name) for reply in own), tuple(rewards))
-        for (image, question), prompt, own, rewards in zip(items, prompts, replies, rewards_PG.tolist(), strict=True)
+        Group(image, question, prompt, tuple(own), tuple(said), tuple(rewards))
+        for (image, question), prompt, own, said, rewards in zip(items, prompts, replies, answers, rewards_PG.tolist(), strict=True)
     ]
     return groups, accuracy_PG
+
+
+def _with_consistency(
+    answers: Sequence[Sequence[Answer]], questions: Sequence[VisualQuestion], judge: ConsistencyJudge
+) -> list[list[Answer]]:
+    """The answers with notes: `consistent` with their own reasoning, and `verdict_unread` where that could not be read."""
+    flat = [(question, answer) for own, question in zip(answers, questions, strict=True) for answer in own]
+    verdicts = iter(judge.verdicts([question for question, _ in flat], [answer.text for _, answer in flat]))
+    judged: list[list[Answer]] = []
+    for own in answers:
+        judged.append([])
+        for answer, verdict in zip(own, verdicts, strict=False):
+            consistent = verdict.letter is not None and verdict.letter == answer.choice
+            notes = {"consistent": float(consistent), "verdict_unread": float(verdict.letter is None)}
+            judged[-1].append(replace(answer, notes=answer.notes | notes))
+    return judged

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from sparring.config import DefenderSettings
 from sparring.data.errors import RunError, TrainingError
+from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.objectives import objective_of
 from sparring.defenders.reference import Reference
 from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
+from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.advantages import group_advantages
+from sparring.rl.constraint import constrained_advantages, dual_ascent
 from sparring.rl.policy import clipped_surrogate
 from sparring.rl.schedule import rate_factor
 from sparring.rl.seeds import derive_seed
@@ -36,8 +39,11 @@ Metrics = dict[str, float]
 class DefenderTrainer:
     """Trains a Defender in place. `sampled` holds every answer that the last update sampled."""
 
-    def __init__(self, vlm: LocalVLM, settings: DefenderSettings, seed: int) -> None:
+    def __init__(self, vlm: LocalVLM, settings: DefenderSettings, seed: int, *, judge: VLM | None = None) -> None:
+        """judge: the model that settings.consistency.model names."""
         self.vlm, self.settings, self.seed = vlm, settings, seed
+        self.consistency = ConsistencyJudge(settings.consistency, judge) if settings.consistency.role != "off" else None
+        self.multiplier = settings.consistency.weight
         self.sampled: list[Sampled] = []
         self.updates = 0
         self.broken_in_a_row = 0
@@ -67,7 +73,7 @@ class DefenderTrainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
-        rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step)
+        rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step, judge=self.consistency)
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]
         metrics = self._sampling_metrics(rollout)
@@ -80,6 +86,9 @@ class DefenderTrainer:
                     f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
                     f"{', '.join(group.question.id for group in groups)}. Lower defender.learning_rate, or set defender.dtype to float32."
                 )
+        if self.settings.consistency.role == "constraint":
+            metrics["consistency_weight"] = self.multiplier
+            self._raise_multiplier(metrics["consistent"])
         self.updates += 1
         return metrics
 
@@ -94,7 +103,7 @@ class DefenderTrainer:
 
     def _learn(self, groups: Sequence[Group]) -> Metrics | None:
         """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
-        advantages_PG = group_advantages(torch.tensor([group.rewards for group in groups]), std_over=self.objective.std_over)
+        advantages_PG = self._advantages(groups)
         counted = [self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies]
         tokens, answers = max(1, sum(counted)), max(1, sum(length > 0 for length in counted))
         at_once = max(1, self.settings.micro_batch // self.settings.group_size)
@@ -113,6 +122,21 @@ class DefenderTrainer:
                 total[name] = total.get(name, 0.0) + value
         norm = self._step()
         return None if norm is None else {**total, "ratio_first": ratio_first, "grad_norm": norm, "trained_tokens": float(tokens)}
+
+    def _advantages(self, groups: Sequence[Group]) -> Tensor:
+        """advantages_PG: of the rewards, and with a constraint of the consistency too."""
+        rewards_PG = torch.tensor([group.rewards for group in groups])
+        if self.settings.consistency.role != "constraint":
+            return group_advantages(rewards_PG, std_over=self.objective.std_over)
+        consistent_PG = torch.tensor([[answer.notes["consistent"] for answer in group.answers] for group in groups])
+        return constrained_advantages(rewards_PG, consistent_PG, self.multiplier, std_over=self.objective.std_over)
+
+    def _raise_multiplier(self, consistent: float) -> None:
+        """Dual ascent, on all the answers that were sampled."""
+        settings = self.settings.consistency
+        self.multiplier = dual_ascent(
+            self.multiplier, consistent, target=settings.target, rate=settings.weight_rate, upper=settings.weight_max
+        )
 
     def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
         """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole update."""
@@ -169,6 +193,7 @@ class DefenderTrainer:
     def _sampling_metrics(self, rollout: Rollout) -> Metrics:
         replies = [reply for group in rollout.groups for reply in group.replies]
         rewards = [sample.reward for sample in self.sampled]
+        notes = [sample.answer.notes for sample in self.sampled]
         return {
             "reward_mean": sum(rewards) / len(rewards),
             "right_mean": sum(sample.answer.right for sample in self.sampled) / len(self.sampled),
@@ -181,6 +206,7 @@ class DefenderTrainer:
             "thrown_low": float(rollout.thrown_low),
             "thrown_high": float(rollout.thrown_high),
             "surplus_groups": float(rollout.surplus),
+            **{name: sum(own[name] for own in notes) / len(notes) for name in notes[0]},
         }
 
     # ---- state
@@ -194,7 +220,12 @@ class DefenderTrainer:
                 tensors[f"master.{name}"] = master
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(master, {}).items()}
         save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, folder / STATE)
-        numbers = {"updates": self.updates, "broken_in_a_row": self.broken_in_a_row, "seed": self.seed}
+        numbers = {
+            "updates": self.updates,
+            "broken_in_a_row": self.broken_in_a_row,
+            "seed": self.seed,
+            "multiplier": self.multiplier,
+        }
         (folder / NUMBERS).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -209,7 +240,7 @@ class DefenderTrainer:
         )
         if not same or numbers["seed"] != self.seed:
             raise RunError(f"{folder}: this state was saved by the training of another model, with other settings or another seed")
-        self.updates, self.broken_in_a_row = numbers["updates"], numbers["broken_in_a_row"]
+        self.updates, self.broken_in_a_row, self.multiplier = (numbers[key] for key in ("updates", "broken_in_a_row", "multiplier"))
         self.optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in self.parameters.items():

@@ -38,7 +38,8 @@ def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: Judg
     yield from _judge(judge)
     if judge.model is not None and judge.model == defender.model:
         yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
-    for field, model in (("defender.model", defender.model), ("judge.model", judge.model)):
+    models = {"defender.model": defender.model, "judge.model": judge.model, "defender.consistency.model": defender.consistency.model}
+    for field, model in models.items():
         if model is not None and is_endpoint(model):
             try:
                 parse_address(model)
@@ -82,6 +83,13 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield "defender.keep_reward_above: must be below keep_reward_below."
     if defender.overlong_cache >= defender.max_new_tokens:
         yield "defender.overlong_cache: must be smaller than max_new_tokens."
+    consistency = defender.consistency
+    if consistency.model is not None and consistency.role == "off":
+        yield "defender.consistency.model: is not asked while consistency.role is off. Set the role to record, factor or constraint."
+    if "{reasoning}" not in consistency.prompt:
+        yield "defender.consistency.prompt: must hold {reasoning}."
+    if consistency.weight > consistency.weight_max:
+        yield "defender.consistency.weight: must not be above weight_max."
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
         yield "defender.min_pixels: must not be above max_pixels."
 

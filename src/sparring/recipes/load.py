@@ -248,4 +248,8 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     for part in ("attacker", "defender", "judge"):
         settings = getattr(recipe, part)
         players[part] = settings if settings.model is None else settings.model_copy(update={"model": resolve_model(settings.model)})
+    consistency = recipe.defender.consistency
+    if consistency.model is not None:
+        resolved = consistency.model_copy(update={"model": resolve_model(consistency.model)})
+        players["defender"] = players["defender"].model_copy(update={"consistency": resolved})
     return recipe.model_copy(update={"data": data, **players})

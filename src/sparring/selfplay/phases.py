@@ -147,7 +147,7 @@ def train_defender(game: Game, number: int) -> None:
     curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
     game.league.rest_attacker()
     vlm = game.league.defender_to_train(defender_after(number - 1))
-    trainer = DefenderTrainer(vlm, settings, seed)
+    trainer = DefenderTrainer(vlm, settings, seed, judge=game.league.reasoning_judge())
 
     def update(step: int) -> dict[str, Any]:
         metrics = trainer.update(curriculum.stream(seed, step), step)
