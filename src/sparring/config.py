@@ -238,7 +238,14 @@ class DefenderSettings(Settings):
     )
     min_pixels: int | None = Field(None, description="lower bound of the image size handed to the processor; null keeps its own")
     max_pixels: int | None = Field(None, description="upper bound of the image size handed to the processor; null keeps its own")
-    algorithm: Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo"] = Field("dapo", description="how it learns from rewards")
+    algorithm: Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "sft"] = Field(
+        "dapo", description="how it learns from rewards; or sft: without any, by supervised fine-tuning on the right answers"
+    )
+    reply: str = Field(
+        "{reasoning} \\boxed{{{answer}}}",
+        description="supervised fine-tuning: what is learned; {reasoning} (the question's, or nothing), {answer} (its letter) and {option} (its words) "
+        "are replaced, {{ }} are literal braces",
+    )
     interpolation: float = Field(
         1.0,
         gt=0,
@@ -423,6 +430,22 @@ class Recipe(Settings):
     bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
+
+
+class SftSettings(Settings):
+    """Supervised fine-tuning of a Defender, without any game."""
+
+    data: str = Field(description="JSONL file of questions; `reasoning`, where a record has it, is learned too")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+    epochs: int = Field(1, ge=1, description="times that every question comes")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's choice")
+    checkpoint_every: int = Field(50, ge=1, description="updates between saved states; what a kill can cost")
+    defender: DefenderSettings = Field(
+        description="of its settings count those of the model, prompt, reply and LoRA, prompts_per_step (questions in one update), micro_batch, and the "
+        "optimiser's; its steps follow from the epochs"
+    )
 
 
 class AttackSettings(Settings):

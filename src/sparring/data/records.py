@@ -31,7 +31,8 @@ class VisualQuestion:
     """A multiple-choice question about one image.
 
     `image` is an absolute path that has been checked to lie inside the data file's folder. `answer` is the letter of the
-    right option ("A" is `options[0]`). `targets` may be empty (a "no" to "is there a cup?").
+    right option ("A" is `options[0]`). `targets` may be empty (a "no" to "is there a cup?"). `reasoning`: a thought that leads to the answer, to be
+    learned from; no Defender is told it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class VisualQuestion:
     answer: str
     targets: tuple[Target, ...] = ()
     category: str | None = None
+    reasoning: str | None = None
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from sparring.config import DefenderSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.objectives import objective_of
+from sparring.defenders.objectives import Objective, objective_of
 from sparring.defenders.reference import Reference
 from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
 from sparring.models.vlms.base import VLM
@@ -48,7 +49,6 @@ class DefenderTrainer:
         self.updates = 0
         self.broken_in_a_row = 0
         lora = settings.lora
-        self.objective = objective_of(settings)
         self.reference = Reference(vlm, adapted=lora is not None) if settings.kl_weight else None
         vlm.prepare_training(
             train_vision=settings.train_vision,
@@ -71,8 +71,7 @@ class DefenderTrainer:
         Without any group that has a signal nothing is learned (`trained_groups` is 0). A loss or gradient that is not finite is not stepped
         on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
+        self._set_rate(step)
         rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step, judge=self.consistency)
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]
@@ -80,17 +79,30 @@ class DefenderTrainer:
         if groups:
             learned = self._learn(groups)
             metrics |= {"broken": float(learned is None), **(learned or {})}
-            self.broken_in_a_row = self.broken_in_a_row + 1 if learned is None else 0
-            if self.broken_in_a_row >= BROKEN_IN_A_ROW:
-                raise TrainingError(
-                    f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
-                    f"{', '.join(group.question.id for group in groups)}. Lower defender.learning_rate, or set defender.dtype to float32."
-                )
+            self._note_broken(learned is None, step, [group.question.id for group in groups])
         if self.settings.consistency.role == "constraint":
             metrics["consistency_weight"] = self.multiplier
             self._raise_multiplier(metrics["consistent"])
         self.updates += 1
         return metrics
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the rewards are turned into."""
+        return objective_of(self.settings)
+
+    def _set_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
+
+    def _note_broken(self, broken: bool, step: int, questions: Sequence[str]) -> None:
+        """Count updates in a row whose loss or gradient was not finite, and give up after five."""
+        self.broken_in_a_row = self.broken_in_a_row + 1 if broken else 0
+        if self.broken_in_a_row >= BROKEN_IN_A_ROW:
+            raise TrainingError(
+                f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
+                f"{', '.join(questions)}. Lower defender.learning_rate, or set defender.dtype to float32."
+            )
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, Recipe, SftSettings
 from sparring.data.errors import ModelError
 from sparring.models.vlms.address import is_endpoint, parse_address
 
@@ -30,6 +30,15 @@ def problems_of_attack(settings: AttackSettings) -> Iterator[str]:
     """As `problems_between_fields`, for an attack without training."""
     yield from _players(settings.attacker, settings.defender, settings.judge)
     yield from _call("audit", settings.audit)
+
+
+def problems_of_sft(settings: SftSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for supervised fine-tuning alone."""
+    yield from _defender(settings.defender)
+    if settings.defender.algorithm != "sft":
+        yield "defender.algorithm: is sft here. Rewards belong to a game: `sparring run`."
+    if is_endpoint(settings.defender.model):
+        yield "defender.model: is an endpoint, which can be attacked and evaluated but not trained."
 
 
 def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: JudgeSettings) -> Iterator[str]:
@@ -83,6 +92,13 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield "defender.keep_reward_above: must be below keep_reward_below."
     if defender.overlong_cache >= defender.max_new_tokens:
         yield "defender.overlong_cache: must be smaller than max_new_tokens."
+    if defender.algorithm == "sft":
+        if defender.kl_weight > 0:
+            yield "defender.kl_weight: supervised fine-tuning has no KL term. Set it to 0."
+        if defender.consistency.role != "off":
+            yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
+        if "{answer}" not in defender.reply and "{option}" not in defender.reply:
+            yield "defender.reply: must hold {answer} or {option}."
     consistency = defender.consistency
     if consistency.model is not None and consistency.role == "off":
         yield "defender.consistency.model: is not asked while consistency.role is off. Set the role to record, factor or constraint."

@@ -171,6 +171,17 @@ def put(data: dict[str, Any], override: str) -> None:
     data[keys[-1]] = value
 
 
+def put_given(data: dict[str, Any], given: Sequence[tuple[str, Any]]) -> None:
+    """Put values of dotted fields into nested mappings; None means not given."""
+    for field, value in given:
+        if value is not None:
+            *above, last = field.split(".")
+            place = data
+            for name in above:
+                place = place.setdefault(name, {})
+            place[last] = value
+
+
 def _validate(data: dict[str, Any], source: str) -> Recipe:
     recipe = validate(data, source, Recipe)
     problems = list(problems_between_fields(recipe))

@@ -122,6 +122,12 @@ def players(run: Run) -> list[Player]:
             _others(attacker, {"reward_mean", "intact", "accepted", "fooled"}),
         )
     )
+    if any("reward_mean" not in metrics for phase in defender for _, metrics in phase):
+        note = "Falling means that the Defender learns to say the right replies."
+        found.append(
+            Player("Defender", (_strip("Loss of the fine-tuning", note, defender, ["loss"], titles),), _others(defender, {"loss"}))
+        )
+        return found
     found.append(
         Player(
             "Defender",
