@@ -194,6 +194,30 @@ class EndpointSettings(Settings):
     )
 
 
+class NoisySettings(Settings):
+    """NoisyRollout (arXiv 2504.13055): some answers of a group are given about a distorted picture, and learned from on the clean one."""
+
+    share: float = Field(0.0, ge=0, le=1, description="share of a group's answers that are sampled about the distorted picture; 0: off")
+    strength: int = Field(500, ge=0, le=999, description="noise in the first updates, as the step of a diffusion of 1000 steps")
+    steepness: float = Field(30.0, gt=0, description="how sharply the noise goes, per length of a round")
+    midpoint: float = Field(2 / 3, ge=0, le=1, description="share of a round's updates after which half of the strength is left")
+
+
+class TextSettings(Settings):
+    """Words beside the picture that say what is right or wrong there (arXiv 2602.12506), for shares of the groups."""
+
+    right_caption: float = Field(0.0, ge=0, le=1, description="share of groups that are told a right caption, before the question")
+    wrong_caption: float = Field(0.0, ge=0, le=1, description="... a wrong caption")
+    right_thought: float = Field(0.0, ge=0, le=1, description="... whose replies are begun for them by a right thought")
+    wrong_thought: float = Field(0.0, ge=0, le=1, description="... by a wrong thought")
+    caption: str = Field(
+        'A caption of the picture: asked "{question}", one would say {option}.\n',
+        description="{question} is replaced, and of the option that is named {answer} (its letter), {option} (its words) and {reasoning} (the record's, "
+        "with these words in place of the right ones at its end); {{ }} are literal braces",
+    )
+    thought: str = Field("The picture shows that the right option is {option}.", description="likewise")
+
+
 class ConsistencySettings(Settings):
     """Does the reasoning of an answer arrive at the answer? (`sparring.defenders.consistency`)"""
 
@@ -283,6 +307,8 @@ class DefenderSettings(Settings):
     reward_accuracy: float = Field(0.8, description="reward for the right letter")
     reward_format: float = Field(0.2, description=r"added when the answer is exactly \boxed{X}, only when it is right")
     consistency: ConsistencySettings = Field(default_factory=lambda: ConsistencySettings())
+    noisy: NoisySettings = Field(default_factory=lambda: NoisySettings())
+    text: TextSettings = Field(default_factory=lambda: TextSettings())
     train_vision: bool = Field(True, description="train the vision tower too")
     lora: LoraSettings | None = Field(None, description="null trains all weights")
 
@@ -340,6 +366,10 @@ class CurriculumSettings(Settings):
         False,
         description="the accepted edits that the Attacker made while it trained join those of the frozen Attacker: many more pictures for nothing, of "
         "an Attacker that was not yet as good",
+    rivals: list[str] = Field(
+        default_factory=list,
+        description="opponents that nobody trains, such as paste:add or corruption:fog:3, who edit the curriculum's pictures, in turns, in place of the "
+        "frozen Attacker; empty: the Attacker does",
     )
 
 

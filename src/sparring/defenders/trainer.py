@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -153,7 +154,7 @@ class DefenderTrainer:
     def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
         """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole update."""
         settings, vlm, objective = self.settings, self.vlm, self.objective
-        batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups])
+        batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups], [group.start for group in groups])
         replies = [[reply.token_ids for reply in group.replies] for group in groups]
         reference_NT = None if self.reference is None else self.reference.logprobs(batch, replies, settings.temperature)
         logprobs_NT, mask_NT = vlm.completion_logprobs(batch, replies, temperature=settings.temperature)
@@ -218,7 +219,7 @@ class DefenderTrainer:
             "thrown_low": float(rollout.thrown_low),
             "thrown_high": float(rollout.thrown_high),
             "surplus_groups": float(rollout.surplus),
-            **{name: sum(own[name] for own in notes) / len(notes) for name in notes[0]},
+            **{name: fmean(own[name] for own in notes if name in own) for name in dict.fromkeys(key for own in notes for key in own)},
         }
 
     # ---- state

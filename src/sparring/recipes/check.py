@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, Recipe, SftSettings
-from sparring.data.errors import ModelError
+from sparring.data.errors import DataError, ModelError, RecipeError
 from sparring.models.vlms.address import is_endpoint, parse_address
 
 
@@ -22,6 +22,7 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "against it, or attack it without any training: `sparring attack`."
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
+    yield from _rivals(recipe.selfplay.curriculum.rivals)
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 
@@ -61,6 +62,17 @@ def _call(field: str, call: CallSettings | None) -> Iterator[str]:
         yield f'{field}.call: must be "package.module:function", not "{call.call}".'
 
 
+def _rivals(rivals: Sequence[str]) -> Iterator[str]:
+    if rivals:
+        from sparring.attackers.rivals import load_rival
+
+        for spec in rivals:
+            try:
+                load_rival(spec)
+            except (RecipeError, DataError) as error:
+                yield f"selfplay.curriculum.rivals: {error}"
+
+
 def _attacker(attacker: AttackerSettings) -> Iterator[str]:
     window = attacker.window
     # The last step's Gaussian collapses, so it is never in the window.
@@ -92,9 +104,20 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield "defender.keep_reward_above: must be below keep_reward_below."
     if defender.overlong_cache >= defender.max_new_tokens:
         yield "defender.overlong_cache: must be smaller than max_new_tokens."
+    text = defender.text
+    shares = (text.right_caption, text.wrong_caption, text.right_thought, text.wrong_thought)
+    if sum(shares) > 1 + 1e-9:
+        yield f"defender.text: its four shares add up to {sum(shares):g}; they must be at most 1."
+    for field, template in (("caption", text.caption), ("thought", text.thought)):
+        if not any(name in template for name in ("{answer}", "{option}", "{reasoning}")):
+            yield f"defender.text.{field}: must hold {{answer}}, {{option}} or {{reasoning}}."
+    if defender.noisy.share > 0 and round(defender.noisy.share * defender.group_size) == 0:
+        yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.algorithm == "sft":
         if defender.kl_weight > 0:
             yield "defender.kl_weight: supervised fine-tuning has no KL term. Set it to 0."
+        if defender.noisy.share > 0 or any(shares):
+            yield "defender.noisy and defender.text: change what is sampled; supervised fine-tuning samples nothing. Set their shares to 0."
         if defender.consistency.role != "off":
             yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
         if "{answer}" not in defender.reply and "{option}" not in defender.reply:

@@ -25,6 +25,7 @@ from sparring.selfplay.league import save_attacker
 from sparring.selfplay.progress import figures_of
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
+from sparring.selfplay.static import static_edits
 from sparring.selfplay.turns import (
     FrozenOpponent,
     SeedOf,
@@ -117,7 +118,10 @@ def pair(
 
 
 def write_curriculum(game: Game, number: int) -> None:
-    """The frozen Attacker `number` edits training pictures that Defender `number - 1` gets right when clean; the edits are judged."""
+    """The frozen Attacker `number` edits training pictures that Defender `number - 1` gets right when clean; the edits are judged.
+
+    With `curriculum.rivals` these edit in its place.
+    """
     stage, settings = game.stage(f"round{number}/curriculum"), game.recipe.selfplay.curriculum
     if stage.done:
         return
@@ -127,9 +131,13 @@ def write_curriculum(game: Game, number: int) -> None:
         return
     questions = right_when_clean(game, number - 1)[-settings.questions :]  # as far as there are enough, none that the Attacker trained on
     title = f"round {number}: curriculum"
-    verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title)
+    if settings.rivals:
+        verdicts = static_edits(game, stage, number - 1, questions, title=title)
+    else:
+        verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title)
     accepted, effective = sum(v.accepted for v in verdicts), sum(v.accepted and v.efficacy > 0 for v in verdicts)
-    warnings = [] if accepted else ["no edit of the frozen Attacker was accepted"]
+    by = " and ".join(settings.rivals) or "the frozen Attacker"
+    warnings = [] if accepted else [f"no edit of {by} was accepted"]
     _finish(game, stage, {"edits": len(verdicts), "accepted": accepted, "effective": effective, "warnings": warnings})
 
 

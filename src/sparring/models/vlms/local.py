@@ -30,6 +30,7 @@ from sparring.models.vlms.branches import PADDING, additive, branch_mask, lay_ou
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
+from sparring.models.vlms.starts import append_starts
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
 
 # Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
@@ -106,10 +107,11 @@ class LocalVLM:
 
     # ---- inputs
 
-    def encode(self, images: Sequence[Image], prompts: Sequence[str]) -> Batch:
+    def encode(self, images: Sequence[Image], prompts: Sequence[str], starts: Sequence[str] = ()) -> Batch:
         """The model's inputs for one user turn each, a picture and a text, ready to be answered. Texts are padded on the left.
 
         Besides what the processor gives there is `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions.
+        starts: what each reply begins with, "" where it is the model's alone; none at all if left out.
         """
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
@@ -121,6 +123,9 @@ class LocalVLM:
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
         )
         batch: Batch = dict(inputs)
+        if any(starts):
+            tokens = [self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts]
+            batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
@@ -147,16 +152,18 @@ class LocalVLM:
         top_p: float = 1.0,
         seed: int = 0,
         batch: int = 128,
+        starts: Sequence[str] = (),
     ) -> list[list[Completion]]:
         """n replies to every prompt. Temperature 0 is greedy (all n are then the same). Picture and prompt are computed once for all n.
 
         The random numbers of prompt i depend on (seed, i) alone. At most about `batch` replies are sampled at a time.
+        starts: as for `encode`; they are no part of the replies.
         """
         replies: list[list[Completion]] = []
         at_once = max(1, batch // n)
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
-            encoded = self.encode(images[part], prompts[part])
+            encoded = self.encode(images[part], prompts[part], starts[part])
             numbers = range(start, start + len(encoded["input_ids"]))
             uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
             replies += self._sample(encoded, uniform, temperature, top_p)
