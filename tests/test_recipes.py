@@ -56,12 +56,22 @@ def changed(one: dict[str, Any], other: dict[str, Any], where: str = "") -> dict
     return found
 
 
+STATIC = {"selfplay.curriculum.training_edits": False, "selfplay.curriculum.questions": 864}
+
+
+def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
+    arena = load_recipe("arena")
+    attacker = arena.attacker
+    made = attacker.steps * attacker.questions_per_step * attacker.group_size + arena.selfplay.curriculum.questions
+    assert STATIC["selfplay.curriculum.questions"] == made
+
+
 @pytest.mark.parametrize(
     ("name", "base", "differences"),
     [
-        ("arena-static-add", "arena", {"selfplay.curriculum.rivals": ["paste:add"]}),
-        ("arena-static-insert", "arena", {"selfplay.curriculum.rivals": ["paste:insert"]}),
-        ("arena-static-both", "arena", {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]}),
+        ("arena-static-add", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add"]}),
+        ("arena-static-insert", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:insert"]}),
+        ("arena-static-both", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]}),
         ("arena-sft", "arena", {"data.generator.arguments.reasoned": True, "defender.algorithm": "sft"}),
         ("arena-noisy", "arena-clean", {"defender.noisy.share": 0.5, "defender.noisy.strength": 350}),
         (
@@ -132,6 +142,7 @@ def test_the_papers_values() -> None:
         ("defender.consistency={role: constraint, weight: 6.0}", "defender.consistency.weight: must not be above weight_max"),
         ("defender.consistency={role: record, model: 'http://h/v1'}", "defender.consistency.model: endpoint http://h/v1: which model"),
         ("selfplay.curriculum.rivals=[paste:ad]", "did you mean"),
+        ("selfplay.curriculum={rivals: [jpeg:30], training_edits: true}", "training_edits: are the Attacker's"),
         ("selfplay.curriculum.rivals=[pgd:eps=8]", 'selfplay.curriculum.rivals: rival "pgd:eps=8" needs the Defender'),
         ("defender.text={right_caption: 0.6, wrong_thought: 0.5}", "defender.text: its four shares add up to 1.1"),
         ("defender.text.thought=Hm", "defender.text.thought: must hold {answer}, {option} or {reasoning}"),

@@ -366,6 +366,7 @@ class CurriculumSettings(Settings):
         False,
         description="the accepted edits that the Attacker made while it trained join those of the frozen Attacker: many more pictures for nothing, of "
         "an Attacker that was not yet as good",
+    )
     rivals: list[str] = Field(
         default_factory=list,
         description="opponents that nobody trains, such as paste:add or corruption:fog:3, who edit the curriculum's pictures, in turns, in place of the "

@@ -23,6 +23,8 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
     yield from _rivals(recipe.selfplay.curriculum.rivals)
+    if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
+        yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 
