@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import sparring
 from sparring.cli import app
-from sparring.config import AttackSettings, Recipe
+from sparring.config import AttackSettings, Recipe, SftSettings
 from sparring.recipes import load_recipe
 
 runner = CliRunner()
@@ -185,6 +185,37 @@ def test_report_of_no_run_is_an_error(tmp_path: Path) -> None:
     result = runner.invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 2
     assert str(tmp_path) in result.stderr.replace("\n", "")
+
+
+def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    finetune = ModuleType("sparring.selfplay.finetune")
+    calls: list[tuple[SftSettings, Path]] = []
+    summary = {"loss_first": 2.0, "loss_last": 0.5, "updates": 7, "model": "there/sft/model"}
+    finetune.run_sft = lambda settings, out: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparring.selfplay.finetune", finetune)
+    command = ["sft", "--data", "q.jsonl", "--out", "there"]
+    result = runner.invoke(app, [*command, "--defender", "a/b", "--epochs", "3", "--batch", "5", "--set", "defender.lora.rank=8"])
+    assert result.exit_code == 0, result.output
+    assert "loss    2.0000 -> 0.5000" in result.stdout
+    assert "there/sft/model" in result.stdout
+    ((settings, out),) = calls
+    assert (settings.defender.model, settings.epochs, settings.defender.prompts_per_step, out) == ("a/b", 3, 5, Path("there"))
+    assert (settings.data, settings.defender.learning_rate) == (str(tmp_path / "q.jsonl"), 1e-5)
+    assert settings.defender.lora is not None
+    assert runner.invoke(app, [*command, "--recipe", "arena"]).exit_code == 0
+    defender = calls[1][0].defender
+    assert (defender.learning_rate, defender.interpolation, defender.algorithm, defender.kl_weight) == (1.2e-4, 1.0, "sft", 0.0)
+    for extra, message in (
+        ([], "--defender is missing"),
+        (["--defender", "http://127.0.0.1:8000/v1#m"], "is an endpoint, which can be attacked and evaluated but not trained"),
+        (["--defender", "a/b", "--set", "defender.reply=well"], "defender.reply: must hold {answer} or {option}"),
+        (["--defender", "a/b", "--set", "defender.kl_weight=1.0"], "defender.kl_weight: supervised fine-tuning has no KL term"),
+        (["--defender", "a/b", "--set", "defender.algorithm=dapo"], "defender.algorithm: is sft here"),
+        (["--defender", "a/b", "--set", "defender.lr=1"], "sft: defender.lr: no such setting"),
+    ):
+        result = runner.invoke(app, [*command, *extra])
+        assert result.exit_code == 2
+        assert message in result.stderr
 
 
 def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,6 +42,53 @@ def test_the_control_arm_differs_in_its_curriculum_alone() -> None:
     for recipe in (arena, clean):
         del recipe["name"], recipe["description"]
     assert arena == clean
+
+
+def changed(one: dict[str, Any], other: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """The dotted fields in which two recipes differ, with the second one's values."""
+    found: dict[str, Any] = {}
+    for key in one.keys() | other.keys():
+        a, b, path = one.get(key), other.get(key), f"{where}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= changed(a, b, f"{path}.")
+        elif a != b and path not in ("name", "description"):
+            found[path] = b
+    return found
+
+
+STATIC = {"selfplay.curriculum.training_edits": False, "selfplay.curriculum.questions": 864}
+
+
+def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
+    arena = load_recipe("arena")
+    attacker = arena.attacker
+    made = attacker.steps * attacker.questions_per_step * attacker.group_size + arena.selfplay.curriculum.questions
+    assert STATIC["selfplay.curriculum.questions"] == made
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "differences"),
+    [
+        ("arena-static-add", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add"]}),
+        ("arena-static-insert", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:insert"]}),
+        ("arena-static-both", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]}),
+        ("arena-sft", "arena", {"data.generator.arguments.reasoned": True, "defender.algorithm": "sft"}),
+        ("arena-noisy", "arena-clean", {"defender.noisy.share": 0.5, "defender.noisy.strength": 350}),
+        (
+            "arena-text",
+            "arena-clean",
+            {
+                "data.generator.arguments.reasoned": True,
+                "defender.text.caption": "{option}\n",
+                "defender.text.thought": "{reasoning}",
+                **{f"defender.text.{kind}": 0.1 for kind in ("right_caption", "wrong_caption", "right_thought", "wrong_thought")},
+            },
+        ),
+        ("arena-text-consistent", "arena-text", {"defender.consistency.role": "factor"}),
+    ],
+)
+def test_rival_arms_differ_in_what_they_are_about_alone(name: str, base: str, differences: dict[str, Any]) -> None:
+    assert changed(load_recipe(base).model_dump(), load_recipe(name).model_dump()) == differences
 
 
 def test_the_papers_values() -> None:
@@ -89,6 +137,22 @@ def test_the_papers_values() -> None:
         ("defender.keep_reward_above=0.99", "must be below keep_reward_below"),
         ("defender.overlong_cache=32", "must be smaller than max_new_tokens"),
         ("defender={model: a/b, min_pixels: 9, max_pixels: 8}", "must not be above max_pixels"),
+        ("defender.consistency.model=a/b", "defender.consistency.model: is not asked while consistency.role is off"),
+        ("defender.consistency.prompt=Well?", "defender.consistency.prompt: must hold {reasoning}"),
+        ("defender.consistency={role: constraint, weight: 6.0}", "defender.consistency.weight: must not be above weight_max"),
+        ("defender.consistency={role: record, model: 'http://h/v1'}", "defender.consistency.model: endpoint http://h/v1: which model"),
+        ("selfplay.curriculum.rivals=[paste:ad]", "did you mean"),
+        ("selfplay.curriculum={rivals: [jpeg:30], training_edits: true}", "training_edits: are the Attacker's"),
+        ("selfplay.curriculum.rivals=[pgd:eps=8]", 'selfplay.curriculum.rivals: rival "pgd:eps=8" needs the Defender'),
+        ("defender.text={right_caption: 0.6, wrong_thought: 0.5}", "defender.text: its four shares add up to 1.1"),
+        ("defender.text.thought=Hm", "defender.text.thought: must hold {answer}, {option} or {reasoning}"),
+        ("defender.noisy.share=0.05", "defender.noisy.share: is less than one answer of a group of 5"),
+        ("defender={model: a/b, algorithm: sft, kl_weight: 0.1}", "defender.kl_weight: supervised fine-tuning has no KL term"),
+        ("defender={model: a/b, algorithm: sft, noisy: {share: 0.5}}", "supervised fine-tuning samples nothing"),
+        (
+            "defender={model: a/b, algorithm: sft, consistency: {role: record}}",
+            "defender.consistency.role: supervised fine-tuning has no rewards",
+        ),
         ("judge.model=some/vlm", "judge.model: is the Defender's own checkpoint"),
         ("judge.trials=3", "judge.trial_temperature: must be above 0"),
         ("judge.frontier_weight=0.5", "judge.frontier_weight: needs judge.trials of at least 2"),

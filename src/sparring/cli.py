@@ -16,6 +16,7 @@ from sparring.console import clean_errors, error_console, out_console
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.probe_command import probe
+from sparring.sft_command import sft
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -136,6 +137,7 @@ app.command("eval")(evaluate)
 app.command()(rescore)
 app.command()(compare)
 app.command()(probe)
+app.command()(sft)
 
 
 @app.command()
@@ -230,7 +232,7 @@ def recipes() -> None:
 @app.command()
 def fields() -> None:
     """Explain every setting that a recipe may hold, with its type and default."""
-    from sparring.config import AttackSettings, ProbeSettings, Recipe
+    from sparring.config import AttackSettings, ProbeSettings, Recipe, SftSettings
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
@@ -239,6 +241,9 @@ def fields() -> None:
     out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
     for name in ("resamples", "controls", "samples", "adapt", "adapt_queries", "adapt_data", "letters", "text", "reasoning_judges"):
         out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
+    out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
+    for name in ("data", "epochs", "checkpoint_every", "defender"):
+        out_console.print(f"[bold]{name}[/bold]: {escape(SftSettings.model_fields[name].description or '')}")
 
 
 def _show_fields(model: type[BaseModel], where: str) -> None:

@@ -194,6 +194,60 @@ class EndpointSettings(Settings):
     )
 
 
+class NoisySettings(Settings):
+    """NoisyRollout (arXiv 2504.13055): some answers of a group are given about a distorted picture, and learned from on the clean one."""
+
+    share: float = Field(0.0, ge=0, le=1, description="share of a group's answers that are sampled about the distorted picture; 0: off")
+    strength: int = Field(500, ge=0, le=999, description="noise in the first updates, as the step of a diffusion of 1000 steps")
+    steepness: float = Field(30.0, gt=0, description="how sharply the noise goes, per length of a round")
+    midpoint: float = Field(2 / 3, ge=0, le=1, description="share of a round's updates after which half of the strength is left")
+
+
+class TextSettings(Settings):
+    """Words beside the picture that say what is right or wrong there (arXiv 2602.12506), for shares of the groups."""
+
+    right_caption: float = Field(0.0, ge=0, le=1, description="share of groups that are told a right caption, before the question")
+    wrong_caption: float = Field(0.0, ge=0, le=1, description="... a wrong caption")
+    right_thought: float = Field(0.0, ge=0, le=1, description="... whose replies are begun for them by a right thought")
+    wrong_thought: float = Field(0.0, ge=0, le=1, description="... by a wrong thought")
+    caption: str = Field(
+        'A caption of the picture: asked "{question}", one would say {option}.\n',
+        description="{question} is replaced, and of the option that is named {answer} (its letter), {option} (its words) and {reasoning} (the record's, "
+        "with these words in place of the right ones at its end); {{ }} are literal braces",
+    )
+    thought: str = Field("The picture shows that the right option is {option}.", description="likewise")
+
+
+class ConsistencySettings(Settings):
+    """Does the reasoning of an answer arrive at the answer? (`sparring.defenders.consistency`)"""
+
+    role: Literal["off", "record", "factor", "constraint"] = Field(
+        "off",
+        description="record: measured alone; factor: the reward is multiplied by it, 0 or 1; constraint: its own advantage is added, with a weight that "
+        "rises while less than `target` of the answers are consistent",
+    )
+    model: str | None = Field(
+        None,
+        description="a VLM (folder, hub id or endpoint) that is told the reasoning, not the answer, and says where it arrives; null: rules, for "
+        "reasoning that ends by naming one option",
+    )
+    endpoint: EndpointSettings = Field(
+        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+    )
+    dtype: DType = "float32"
+    prompt: str = Field(
+        "{question}\nOptions:\n{options}\nSomebody thinks about it:\n{reasoning}\nWhich option does this thought arrive at? Answer with its letter, or "
+        'with "none" if it arrives at none.',
+        description="what the judge model is told; {question}, {options} and {reasoning} are replaced",
+    )
+    target: float = Field(0.95, gt=0, le=1, description="constraint: share of consistent answers that is wanted")
+    weight: float = Field(0.0, ge=0, description="constraint: the weight (Lagrange multiplier) that a round begins with")
+    weight_rate: float = Field(
+        0.2, gt=0, description="constraint: dual ascent, what the weight rises by in an update for each unit of shortfall"
+    )
+    weight_max: float = Field(5.0, gt=0, description="constraint: upper bound of the weight")
+
+
 class DefenderSettings(Settings):
     model: str = Field(
         description="a transformers folder or hub id of a vision-language model; or an endpoint, http://127.0.0.1:8000/v1#model, which cannot be trained"
@@ -208,7 +262,14 @@ class DefenderSettings(Settings):
     )
     min_pixels: int | None = Field(None, description="lower bound of the image size handed to the processor; null keeps its own")
     max_pixels: int | None = Field(None, description="upper bound of the image size handed to the processor; null keeps its own")
-    algorithm: Literal["dapo"] = "dapo"
+    algorithm: Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "sft"] = Field(
+        "dapo", description="how it learns from rewards; or sft: without any, by supervised fine-tuning on the right answers"
+    )
+    reply: str = Field(
+        "{reasoning} \\boxed{{{answer}}}",
+        description="supervised fine-tuning: what is learned; {reasoning} (the question's, or nothing), {answer} (its letter) and {option} (its words) "
+        "are replaced, {{ }} are literal braces",
+    )
     interpolation: float = Field(
         1.0,
         gt=0,
@@ -229,9 +290,15 @@ class DefenderSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="completions in one forward and backward pass")
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.28, gt=0)
-    kl_weight: float = Field(0.0, ge=0, description="0: no KL, no reference model (DAPO)")
+    clip_low: float | None = Field(
+        None, gt=0, lt=1, description="ratios below 1 - this are clipped; null: the algorithm's own, 0.2 for DAPO, 3e-4 for GSPO"
+    )
+    clip_high: float | None = Field(
+        None, gt=0, description="ratios above 1 + this are clipped; null: the algorithm's own, 0.28 for DAPO, 4e-4 for GSPO, 4 for CISPO"
+    )
+    kl_weight: float = Field(
+        0.0, ge=0, description="weight of the KL divergence to the Defender as it was before the round; 0: no KL, no reference model (DAPO)"
+    )
     keep_reward_above: float = Field(0.01, description="dynamic sampling keeps groups whose mean reward is above this")
     keep_reward_below: float = Field(0.99, description="... and below this")
     max_refills: int = Field(4, ge=1, description="batches of prompts sampled at most to fill one update with groups that have signal")
@@ -239,6 +306,9 @@ class DefenderSettings(Settings):
     overlong_filter: bool = Field(False, description="mask completions cut off at max_new_tokens out of the loss")
     reward_accuracy: float = Field(0.8, description="reward for the right letter")
     reward_format: float = Field(0.2, description=r"added when the answer is exactly \boxed{X}, only when it is right")
+    consistency: ConsistencySettings = Field(default_factory=lambda: ConsistencySettings())
+    noisy: NoisySettings = Field(default_factory=lambda: NoisySettings())
+    text: TextSettings = Field(default_factory=lambda: TextSettings())
     train_vision: bool = Field(True, description="train the vision tower too")
     lora: LoraSettings | None = Field(None, description="null trains all weights")
 
@@ -296,6 +366,11 @@ class CurriculumSettings(Settings):
         False,
         description="the accepted edits that the Attacker made while it trained join those of the frozen Attacker: many more pictures for nothing, of "
         "an Attacker that was not yet as good",
+    )
+    rivals: list[str] = Field(
+        default_factory=list,
+        description="opponents that nobody trains, such as paste:add or corruption:fog:3, who edit the curriculum's pictures, in turns, in place of the "
+        "frozen Attacker; empty: the Attacker does",
     )
 
 
@@ -414,6 +489,22 @@ class Recipe(Settings):
     bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
+
+
+class SftSettings(Settings):
+    """Supervised fine-tuning of a Defender, without any game."""
+
+    data: str = Field(description="JSONL file of questions; `reasoning`, where a record has it, is learned too")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+    epochs: int = Field(1, ge=1, description="times that every question comes")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's choice")
+    checkpoint_every: int = Field(50, ge=1, description="updates between saved states; what a kill can cost")
+    defender: DefenderSettings = Field(
+        description="of its settings count those of the model, prompt, reply and LoRA, prompts_per_step (questions in one update), micro_batch, and the "
+        "optimiser's; its steps follow from the epochs"
+    )
 
 
 class AttackSettings(Settings):

@@ -6,7 +6,8 @@ editor's text encoders and VAE only what is there at once), and the player that 
     LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT and AWM keep two more copies (8 bytes)
     all weights:  3 x the size of the weights in their dtype: gradient and Adam's two moments
 
-plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker trains,
+plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker trains; with `defender.kl_weight`, a copy of the
+Defender that trains all weights,
 plus 1 GB for Python and libraries. The two players train in turns, so the peak is the larger of the two turns. Activations come on top; they grow with
 `micro_batch`. A LoRA of rank r adds r x (inputs + outputs) to every linear layer in the attention of the editor's transformer.
 """
@@ -103,7 +104,7 @@ def _data(recipe: Recipe) -> tuple[Questions | None, str]:
 
 
 def find_models(recipe: Recipe) -> list[ModelPlan]:
-    """Attacker, Defender and judge: where they are and how large, from the headers of their files."""
+    """Attacker, Defender and judges: where they are and how large, from the headers of their files."""
     rank = recipe.attacker.lora.rank if recipe.attacker.lora else None
     found = [
         find_model("attacker", recipe.attacker.model, recipe.attacker.dtype, rank),
@@ -111,6 +112,9 @@ def find_models(recipe: Recipe) -> list[ModelPlan]:
     ]
     if recipe.judge.model is not None:
         found.append(find_model("judge", recipe.judge.model, recipe.judge.dtype))
+    consistency = recipe.defender.consistency
+    if consistency.model is not None:
+        found.append(find_model("defender.consistency", consistency.model, consistency.dtype))
     return found
 
 
@@ -221,5 +225,6 @@ def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
     attacker_state += past * (defender.parameters or 0) * BYTES[defender.dtype]
     # A LoRA on a VLM is at most a few hundredths of its weights; its exact targets are peft's affair.
     share = 0.02 * 16 / BYTES[defender.dtype] if recipe.defender.lora else 3.0
+    share += 1.0 if recipe.defender.kl_weight and not recipe.defender.lora else 0.0
     defender_state = share * (defender.parameters or 0) * BYTES[defender.dtype]
     return {"attacker trains": resident + attacker_state, "defender trains": resident + defender_state}

@@ -49,7 +49,7 @@ def test_a_good_file(folder: Path) -> None:
     assert first.image == (folder / "images/kitchen.png").resolve()
     assert first.targets == (Target("cup", (10, 20, 40, 60)),)
     assert (first.answer, first.answer_text, first.category) == ("B", "right", "position")
-    assert (second.targets, second.category) == ((), None)
+    assert (second.targets, second.category, second.reasoning) == ((), None, None)
     assert third.options == ("yes", "no")
     assert questions.dropped == 0
     assert questions.by_category() == {"(none)": 1, "position": 2}
@@ -202,7 +202,10 @@ def test_byte_order_mark_and_carriage_returns(folder: Path) -> None:
 
 
 def test_what_is_written_is_read_back(folder: Path) -> None:
-    questions = read_questions(write(folder, record(question="Où est la tasse\u2028?"), record(id="2", targets=[], category=...))).records
+    questions = read_questions(
+        write(folder, record(question="Où est la tasse\u2028?"), record(id="2", targets=[], category=..., reasoning="a\nthought"))
+    ).records
+    assert questions[1].reasoning == "a\nthought"
     again = write_questions(folder / "again.jsonl", questions)
     assert read_questions(again).records == questions
     assert not list(folder.glob("*.partial"))

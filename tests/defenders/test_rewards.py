@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.config import DefenderSettings
+from sparring.config import ConsistencySettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.prompts import render_prompt
@@ -35,12 +35,22 @@ QUESTION = VisualQuestion("q", Path("q.png"), "Where is {it}?", ("left", "right"
     ],
 )
 def test_accuracy_first_then_form(text: str, reward: float) -> None:
-    assert answer_reward(text, QUESTION, SETTINGS) == pytest.approx(reward)
+    assert sum(answer_reward(text, QUESTION, SETTINGS).values()) == pytest.approx(reward)
 
 
 def test_weights_come_from_the_settings() -> None:
     settings = DefenderSettings(model="none", reward_accuracy=0.5, reward_format=0.3)
-    assert [answer_reward(text, QUESTION, settings) for text in (r"\boxed{B}", r"\boxed{B. right}", r"\boxed{A}")] == [0.8, 0.5, 0.0]
+    parts = [answer_reward(text, QUESTION, settings) for text in (r"\boxed{B}", r"\boxed{B. right}", r"\boxed{A}")]
+    assert parts == [{"accuracy": 0.5, "format": 0.3}, {"accuracy": 0.5, "format": 0.0}, {"accuracy": 0.0, "format": 0.0}]
+
+
+def test_as_a_factor_inconsistency_takes_everything() -> None:
+    settings = DefenderSettings(model="none", consistency=ConsistencySettings(role="factor"))
+    totals = {c: sum(answer_reward(r"left \boxed{B}", QUESTION, settings, consistent=c).values()) for c in (True, False, None)}
+    assert totals == {True: 1.0, False: 0.0, None: 0.0}
+    for role in ("record", "constraint", "off"):
+        settings = DefenderSettings(model="none", consistency=ConsistencySettings(role=role))
+        assert sum(answer_reward(r"left \boxed{B}", QUESTION, settings, consistent=False).values()) == 1.0
 
 
 def test_prompt_holds_question_and_options() -> None:

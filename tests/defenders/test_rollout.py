@@ -13,7 +13,8 @@ from PIL import Image
 from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.rollout import Item, collect
+from sparring.defenders.consistency import ConsistencyJudge
+from sparring.defenders.rollout import Item, Rollout, collect
 from sparring.models.vlms.local import Completion
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -97,6 +98,40 @@ def test_refills_are_bounded() -> None:
     assert (rollout.kept, rollout.thrown_low, rollout.thrown_high) == ([], 4, 8)
 
 
+class Reasoning(Scripted):
+    """Of four right answers, as many are reasoned for as the second word of the question says."""
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, n: int, seed: int, **_: Any) -> list[list[Completion]]:
+        replies = []
+        for prompt in prompts:
+            right, reasoned = (int(word) for word in prompt.split()[:2])
+            replies.append(
+                [
+                    Completion(rf"{'yes' if i < reasoned else 'no'} \boxed{{{'A' if i < right else 'B'}}}", (7,), (-0.5,), True)
+                    for i in range(n)
+                ]
+            )
+        return replies
+
+
+def test_consistency_is_judged_recorded_and_paid_for() -> None:
+    def sampled(role: str) -> Rollout:
+        chosen = settings(prompts_per_step=1, max_refills=1, consistency={"role": role})
+        judge = ConsistencyJudge(chosen.consistency) if role != "off" else None
+        return collect(Reasoning(), lambda _: items(3, length=2), chosen, seed=0, step=0, judge=judge)  # type: ignore[arg-type]
+
+    (off,), (recorded,), (paid,) = (sampled(role).groups for role in ("off", "record", "factor"))
+    assert [answer.notes for answer in off.answers[:1]] == [{"reward_accuracy": 0.8, "reward_format": 0.2}]
+    # Answers A A A B, reasoned for A A B B.
+    assert [answer.notes["consistent"] for answer in recorded.answers] == [1, 1, 0, 1]
+    assert [answer.notes["verdict_unread"] for answer in recorded.answers] == [0] * 4
+    assert off.rewards == recorded.rewards == (1, 1, 1, 0)
+    assert paid.rewards == (1, 1, 0, 0)
+    for group in (off, recorded, paid):
+        for answer, reward in zip(group.answers, group.rewards, strict=True):
+            assert sum(value for name, value in answer.notes.items() if name.startswith("reward_")) == pytest.approx(reward)
+
+
 def test_an_endless_iterator_feeds_it_too() -> None:
     endless = (item for i in count() for item in items(i % 5))
     rollout = collect(Scripted(), endless, settings(), seed=0, step=0)  # type: ignore[arg-type]
@@ -115,5 +150,6 @@ def test_overlong_answers_are_punished_but_do_not_decide_what_is_kept() -> None:
         step=0,
     )
     assert rollout.groups[0].rewards == pytest.approx((0.5, 0.5, -0.5, -0.5))
+    assert rollout.groups[0].answers[0].notes == {"reward_accuracy": 0.8, "reward_format": 0.2, "reward_length": -0.5}
     assert rollout.kept == [0]
     assert rollout.thrown_high == 1

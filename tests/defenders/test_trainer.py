@@ -15,6 +15,7 @@ from sparring.config import DefenderSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
+from sparring.defenders.objectives import OBJECTIVES
 from sparring.defenders.play import ask, ask_often
 from sparring.defenders.rollout import Item
 from sparring.defenders.trainer import DefenderTrainer
@@ -36,7 +37,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def toy_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model boxes nothing. Here the reply to every other question should begin low in the alphabet, to the others high."""
-    monkeypatch.setattr(rollout, "answer_reward", lambda text, question, _: float((text[:1] < "Z") is (question.answer == "A")))
+
+    def toy(text: str, question: VisualQuestion, *_: Any, **__: Any) -> dict[str, float]:
+        return {"accuracy": float((text[:1] < "Z") is (question.answer == "A"))}
+
+    monkeypatch.setattr(rollout, "answer_reward", toy)
 
 
 def settings(**fields: Any) -> DefenderSettings:
@@ -80,6 +85,7 @@ def test_reward_rises_on_a_toy_task(folder: Path) -> None:
 VARIANTS = {
     "all_weights": {"family": tiny_qwen2_5_vl},
     "adapter_and_kl": {"family": tiny_qwen2_5_vl, "lora": LoraSettings(rank=2, alpha=4), "kl_weight": 0.1, "train_vision": False},
+    "constraint": {"family": tiny_qwen2_5_vl, "consistency": {"role": "constraint", "weight": 0.5}, "algorithm": "dr_grpo"},
     "half_precision": {"family": tiny_llava, "dtype": torch.bfloat16},
 }
 
@@ -106,6 +112,9 @@ def test_resumed_equals_undisturbed_bit_for_bit(variant: str, tmp_path: Path) ->
     assert resumed.updates == 3
     changed = [name for name, tensor in weights(undisturbed.vlm).items() if not torch.equal(tensor, before[name])]
     assert changed
+    if variant == "constraint":
+        assert [metrics["consistency_weight"] for metrics in expected] == pytest.approx([0.5, 0.69, 0.88])
+        assert resumed.multiplier == undisturbed.multiplier == pytest.approx(1.07)
     if variant == "adapter_and_kl":
         assert all(".lora_" in name for name in changed)
         assert expected[0]["reference_kl"] == pytest.approx(0, abs=1e-6)
@@ -122,8 +131,12 @@ def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dic
     return seen, player.update(lambda _: ITEMS, 0)
 
 
-def test_micro_batches_make_the_same_step(folder: Path) -> None:
-    (small, some), (whole, all_of_it) = (gradient_and_metrics(folder, micro_batch=size) for size in (6, 24))
+@pytest.mark.parametrize("algorithm", OBJECTIVES)
+def test_micro_batches_make_the_same_step(folder: Path, algorithm: str) -> None:
+    fields = {"algorithm": algorithm, "kl_weight": 0.1}
+    (small, some), (whole, all_of_it) = (gradient_and_metrics(folder, micro_batch=size, **fields) for size in (6, 24))
+    assert all_of_it["ratio_first"] < 1e-4
+    assert all_of_it["clip_fraction"] == 0
     assert len(whole) > 20
     for one, other in zip(small, whole, strict=True):
         assert (one - other).norm() <= 1e-4 * other.norm() + 1e-7
@@ -141,7 +154,7 @@ def test_frozen_tower_stays(folder: Path) -> None:
 
 
 def test_groups_without_signal_teach_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "answer_reward", lambda *_: 1.0)
+    monkeypatch.setattr(rollout, "answer_reward", lambda *_, **__: {"accuracy": 1.0})
     player = DefenderTrainer(LocalVLM.load(folder), settings(max_refills=2), seed=0)
     before = weights(player.vlm)
     metrics = player.update((ITEMS[i % 4] for i in count()), 0)

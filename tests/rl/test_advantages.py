@@ -24,10 +24,16 @@ def test_batch_std_divides_all_groups_alike() -> None:
     assert not torch.allclose(expected, group_advantages(REWARDS_PG))
 
 
+def test_without_a_std_only_the_mean_is_taken_away() -> None:
+    expected = torch.tensor([[-0.5, 0.5, 0.5, -0.5], [-1.0, -1.0, -1.0, 3.0]])
+    torch.testing.assert_close(group_advantages(REWARDS_PG, std_over="none"), expected)
+
+
 def test_a_group_without_signal_gets_nothing() -> None:
     rewards_PG = torch.tensor([[0.1] * 7, [0.8] * 7, [0.0] * 6 + [1.0]])
     assert (group_advantages(rewards_PG)[:2] == 0).all()
     assert (group_advantages(rewards_PG, std_over="batch")[:2] == 0).all()
+    assert (group_advantages(rewards_PG, std_over="none")[:2] == 0).all()
 
 
 def test_clip_bounds_both_sides() -> None:

@@ -1,4 +1,4 @@
-"""The DAPO loss: by hand, against TRL's own, and everything that a wrong sign, mask or clip side would break."""
+"""The policy loss: by hand, against TRL's own, and everything that a wrong sign, mask, mean or clip side would break."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from torch import Tensor
 from sparring.rl.policy import clipped_surrogate
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
+LONGEST = 16
+# Ours, and what TRL calls the same: loss_type, importance_sampling_level, epsilon_high.
+OBJECTIVES: dict[str, tuple[dict[str, Any], tuple[str, str, float]]] = {
+    "dapo": ({}, ("dapo", "token", 0.28)),
+    "grpo": ({"mean_over": "sequence"}, ("grpo", "token", 0.28)),
+    "dr_grpo": ({"mean_over": "constant", "longest": LONGEST}, ("dr_grpo", "token", 0.28)),
+    "gspo": ({"ratio_over": "sequence", "mean_over": "sequence"}, ("grpo", "sequence", 0.28)),
+    "gspo_token_mean": ({"ratio_over": "sequence"}, ("dapo", "sequence", 0.28)),
+    "cispo": ({"surrogate": "detached"}, ("cispo", "token", 1.28)),
+}
 
 
 def example(seed: int = 0, n: int = 6, t: int = 9, spread: float = 0.4) -> dict[str, Tensor]:
@@ -26,14 +36,23 @@ def example(seed: int = 0, n: int = 6, t: int = 9, spread: float = 0.4) -> dict[
     }
 
 
-def trl_loss(example: dict[str, Tensor], *, beta: float = 0.0, reference: Tensor | None = None) -> Tensor:
-    """TRL's GRPOTrainer._compute_loss with loss_type "dapo", its model call answered by the given log-probabilities."""
+def trl_loss(
+    example: dict[str, Tensor],
+    *,
+    loss_type: str = "dapo",
+    level: str = "token",
+    epsilon_high: float = 0.28,
+    beta: float = 0.0,
+    reference: Tensor | None = None,
+) -> Tensor:
+    """TRL's GRPOTrainer._compute_loss, its model call answered by the given log-probabilities."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     class Stub(GRPOTrainer):
         def __init__(self) -> None:
-            self.top_entropy_quantile, self.off_policy_mask_threshold, self.importance_sampling_level = 1.0, None, "token"
-            self.beta, self.loss_type, self.epsilon_low, self.epsilon_high = beta, "dapo", CLIP["clip_low"], CLIP["clip_high"]
+            self.top_entropy_quantile, self.off_policy_mask_threshold, self.importance_sampling_level = 1.0, None, level
+            self.beta, self.loss_type, self.epsilon_low, self.epsilon_high = beta, loss_type, CLIP["clip_low"], epsilon_high
+            self.max_completion_length = LONGEST
             self.use_vllm, self.aux_loss_enabled, self._entropy_bonus_enabled = False, False, False
             self.args = SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1)
             self.current_gradient_accumulation_steps = 1
@@ -65,13 +84,14 @@ class _Lists(dict[str, list[float]]):
         return self.setdefault(key, [])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("beta", [0.0, 0.3])
-def test_equals_trl(seed: int, beta: float) -> None:
-    case = example(seed)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_equals_trl(name: str, seed: int, beta: float) -> None:
+    case, (fields, (loss_type, level, epsilon_high)) = example(seed), OBJECTIVES[name]
     reference = case["old_logprobs_NT"] - 0.1
-    ours, _ = clipped_surrogate(**case, **CLIP, reference_logprobs_NT=reference, kl_weight=beta)
-    theirs = trl_loss(case, beta=beta, reference=reference)
+    ours, _ = clipped_surrogate(**case, **CLIP, **fields, reference_logprobs_NT=reference, kl_weight=beta)
+    theirs = trl_loss(case, loss_type=loss_type, level=level, epsilon_high=epsilon_high, beta=beta, reference=reference)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     (our_gradient,) = torch.autograd.grad(ours, case["logprobs_NT"])
     (their_gradient,) = torch.autograd.grad(theirs, case["logprobs_NT"])
@@ -91,11 +111,47 @@ def test_by_hand() -> None:
     assert metrics["approx_kl"].item() == pytest.approx((2 - half - 1 + 0.5 + half - 1) * 2 / 5)
 
 
-def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely() -> None:
-    logprobs = torch.full((2, 3), -1.0, requires_grad=True)
-    loss, _ = clipped_surrogate(logprobs, logprobs.detach(), torch.tensor([1.0, -1.0]), torch.ones(2, 3), **CLIP)
+def test_a_whole_completion_has_one_ratio() -> None:
+    # Token log-ratios ln 4 and 0: the ratio is their geometric mean, 2. It is clipped for both tokens of the first, for neither of the second.
+    logprobs = torch.tensor([[math.log(4), 0.0], [math.log(4), 0.0]])
+    loss, metrics = clipped_surrogate(
+        logprobs, torch.zeros(2, 2), torch.tensor([1.0, -1.0]), torch.ones(2, 2), **CLIP, ratio_over="sequence", mean_over="sequence"
+    )
+    assert loss.item() == pytest.approx(-(1.28 - 2.0) / 2, abs=1e-6)
+    assert metrics["ratio_mean"].item() == pytest.approx(2)
+    assert metrics["clip_fraction"].item() == pytest.approx(1 / 2)
+
+
+def test_means_weigh_lengths_as_they_say() -> None:
+    # One answer of one token with advantage 1, one of three with advantage -1, ratio 1 everywhere.
+    case = (torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([1.0, -1.0]), torch.tensor([[True, False, False], [True] * 3]))
+    losses = {name: clipped_surrogate(*case, **CLIP, mean_over=name, longest=10)[0].item() for name in ("token", "sequence", "constant")}  # type: ignore[arg-type]
+    assert losses == pytest.approx({"token": (3 - 1) / 4, "sequence": 0.0, "constant": (3 - 1) / 20}, abs=1e-6)
+    with pytest.raises(ValueError, match="divides by"):
+        clipped_surrogate(*case, **CLIP, mean_over="constant")
+
+
+def test_a_detached_ratio_is_a_bounded_weight_and_no_token_loses_its_gradient() -> None:
+    logprobs = torch.tensor([[math.log(3), math.log(0.1), 0.0]], requires_grad=True)
+    loss, metrics = clipped_surrogate(
+        logprobs, torch.zeros(1, 3), torch.tensor([2.0]), torch.ones(1, 3), clip_low=0.2, clip_high=1.0, surrogate="detached"
+    )
     loss.backward()
-    torch.testing.assert_close(logprobs.grad, torch.tensor([[-1.0] * 3, [1.0] * 3]) / 6)
+    torch.testing.assert_close(logprobs.grad, -2.0 * torch.tensor([[2.0, 0.1, 1.0]]) / 3)
+    assert metrics["clip_fraction"].item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely(name: str) -> None:
+    """At ratio 1 every objective has the same gradient but for its mean."""
+    logprobs = torch.full((2, 3), -1.0, requires_grad=True)
+    loss, metrics = clipped_surrogate(
+        logprobs, logprobs.detach(), torch.tensor([1.0, -1.0]), torch.ones(2, 3), **CLIP, **OBJECTIVES[name][0]
+    )
+    loss.backward()
+    total = 2 * LONGEST if name == "dr_grpo" else 6
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[-1.0] * 3, [1.0] * 3]) / total)
+    assert (metrics["ratio_mean"], metrics["clip_fraction"], metrics["approx_kl"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,27 +173,31 @@ def test_each_side_is_clipped_for_its_own_sign(advantage: float, shift: float, m
     assert bool(metrics["clip_fraction"] == 0) is moves
 
 
-def test_masked_tokens_do_nothing_whatever_they_hold() -> None:
-    case = example()
-    loss, metrics = clipped_surrogate(**case, **CLIP)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_masked_tokens_do_nothing_whatever_they_hold(name: str) -> None:
+    case, fields = example(), {**CLIP, **OBJECTIVES[name][0]}
+    case["mask_NT"][2] = False
+    loss, metrics = clipped_surrogate(**case, **fields)
     (gradient,) = torch.autograd.grad(loss, case["logprobs_NT"])
     assert (gradient[~case["mask_NT"]] == 0).all()
     assert (gradient[case["mask_NT"]] != 0).any()
     for junk in (float("inf"), float("nan"), -1e9):
         spoilt = case | {"logprobs_NT": case["logprobs_NT"].detach().masked_fill(~case["mask_NT"], junk).requires_grad_()}
-        again, same = clipped_surrogate(**spoilt, **CLIP)
+        again, same = clipped_surrogate(**spoilt, **fields)
         torch.testing.assert_close(again, loss)
         torch.testing.assert_close(same, metrics)
         assert torch.autograd.grad(again, spoilt["logprobs_NT"])[0].isfinite().all()
 
 
-def test_micro_batches_add_up() -> None:
-    case = example(3, n=8)
-    whole, metrics = clipped_surrogate(**case, **CLIP)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_micro_batches_add_up(name: str) -> None:
+    case, fields = example(3, n=8), {**CLIP, **OBJECTIVES[name][0]}
+    case["mask_NT"][5] = False
+    whole, metrics = clipped_surrogate(**case, **fields)
     (gradient,) = torch.autograd.grad(whole, case["logprobs_NT"])
     total = case["mask_NT"].sum()
     parts = [
-        clipped_surrogate(**{k: v[rows] for k, v in case.items()}, **CLIP, denominator=total)
+        clipped_surrogate(**{k: v[rows] for k, v in case.items()}, **fields, denominator=total, answers=7)
         for rows in (slice(0, 3), slice(3, 4), slice(4, 8))
     ]
     summed = torch.stack([loss for loss, _ in parts]).sum()

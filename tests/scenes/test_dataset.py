@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,16 @@ def written(folder: Path, seed: int = 0, train: int = 48, held_out: int = 24) ->
     paths = write_questions(folder, seed=seed, train=train, held_out=held_out)
     assert [path.name for path in paths] == ["train.jsonl", "held_out.jsonl"]
     return read_questions(paths[0]).records, read_questions(paths[1]).records
+
+
+def test_reasoned_records_differ_in_their_reasoning_alone(tmp_path: Path) -> None:
+    plain, reasoned = (
+        read_questions(write_questions(tmp_path / str(r), seed=0, train=8, held_out=1, reasoned=r)[0]).records for r in (False, True)
+    )
+    for one, other in zip(plain, reasoned, strict=True):
+        assert other.reasoning is not None
+        assert other.reasoning.endswith(f", {other.answer_text}")
+        assert replace(other, reasoning=None, image=one.image) == one
 
 
 def test_records_describe_their_pictures(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ One record a line:
     {"id": "kitchen-4", "image": "images/kitchen.png", "question": "Where is the cup relative to the sink?", "options": ["left", "right"],
      "answer": "A", "targets": [{"name": "cup", "box": [10, 20, 40, 60]}], "category": "position"}
 
-`image` is relative to the file and stays inside its folder; boxes are half-open, in pixels of the upright picture; `category` may be left out.
+`image` is relative to the file and stays inside its folder; boxes are half-open, in pixels of the upright picture; `category` may be left out, and
+so may `reasoning`, a thought that leads to the answer, which supervised fine-tuning learns from.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sparring.data.images import ImageError, load_image
 from sparring.data.records import LETTERS, Target, VisualQuestion
 
 REQUIRED = ("id", "image", "question", "options", "answer", "targets")
-OPTIONAL = ("category",)
+OPTIONAL = ("category", "reasoning")
 SHOWN = 20
 """Problems listed in an error; the rest are counted."""
 
@@ -140,7 +141,8 @@ class _Reader:
             ("question", _text),
             ("options", _options),
             ("image", self._image),
-            ("category", _category),
+            ("category", _text_or_none),
+            ("reasoning", _text_or_none),
         )
         for field, check in checks:
             if field in data:
@@ -268,7 +270,7 @@ def _text(field: str, value: Any) -> str:
     return value
 
 
-def _category(field: str, value: Any) -> str | None:
+def _text_or_none(field: str, value: Any) -> str | None:
     return None if value is None else _text(field, value)
 
 

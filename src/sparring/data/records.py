@@ -31,7 +31,8 @@ class VisualQuestion:
     """A multiple-choice question about one image.
 
     `image` is an absolute path that has been checked to lie inside the data file's folder. `answer` is the letter of the
-    right option ("A" is `options[0]`). `targets` may be empty (a "no" to "is there a cup?").
+    right option ("A" is `options[0]`). `targets` may be empty (a "no" to "is there a cup?"). `reasoning`: a thought that leads to the answer, to be
+    learned from; no Defender is told it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class VisualQuestion:
     answer: str
     targets: tuple[Target, ...] = ()
     category: str | None = None
+    reasoning: str | None = None
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ class Answer:
 
     `choice` is the chosen letter or None (unparsed); `rule` names the parsing rule that fired. `right_probability` is the
     length-normalised probability of the right option, where it was asked for. `logprob` is the sum of token
-    log-probabilities of the reply, where known.
+    log-probabilities of the reply, where known. `notes`: figures by name; of answers that a Defender is trained on, the parts of their reward.
     """
 
     question_id: str
@@ -81,6 +83,7 @@ class Answer:
     right: bool
     right_probability: float | None = None
     tokens: int = 0
+    notes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

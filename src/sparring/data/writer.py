@@ -32,8 +32,9 @@ def write_questions(path: str | Path, questions: Iterable[VisualQuestion]) -> Pa
             "answer": question.answer,
             "targets": [{"name": target.name, "box": list(target.box)} for target in question.targets],
         }
-        if question.category is not None:
-            record["category"] = question.category
+        for field in ("category", "reasoning"):
+            if (value := getattr(question, field)) is not None:
+                record[field] = value
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(lines), encoding="utf-8")

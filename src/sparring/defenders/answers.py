@@ -11,7 +11,8 @@ reply counts as wrong, and says so.
 6. `letter`: a capital standing alone: "I choose B here". "A" and "I" before a small word are the article and the pronoun.
 7. `text`: the words of exactly one option occur. A longer option hides a shorter one inside it ("dark red", "red").
 
-Rules 3 to 7 do not count what is denied in its own part of the sentence ("not B", "isn't red"). A thought in <think> tags is not the answer.
+Rules 3 to 7 do not count what is denied in its own part of the sentence ("not B", "isn't red"). Rules 3, 4 and 6 take letters that are listed together
+("A or B", "A/B") for all of them. A thought in <think> tags is not the answer; of several <answer> tags all must name one option.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ LONE = re.compile(r"(?<![\w'’])([A-Z])(?![\w'’])")
 YES_NO = ("yes", "no")
 STATED_YES_NO = re.compile(r"\banswer\s*(?:is|:|=)\s*\**(yes|no)\b", re.IGNORECASE)
 BEGINS_YES_NO = re.compile(r"^\W*(?:(yes)\b|(?=no\s+(?:there|it|i|this|that|the|they|he|she|we)\b)(?:no)\b)", re.IGNORECASE)
+# Two letters said in one breath. A comma joins them only where nothing follows: "B, A is wrong" is no list.
+LISTED = re.compile(
+    r"(?<![\w'’])([A-Z])\)?\**\s*(?:/|&|\b(?:or|and)\b|,(?=[\s(*]*[A-Z]\)?\**\s*(?:[.,;:!?\n]|$)))\s*(?:or\s+|and\s+)?"
+    r"(?:[Oo]ption\s+|[Cc]hoice\s+)?\**\(?([A-Z])(?![\w'’])"
+)
 LABELLED = re.compile(r"^\(?([A-Za-z])(?:\)|\.|:|\s)\s*(.*)$", re.DOTALL)
 
 
@@ -40,6 +46,10 @@ def parse_answer(text: str, options: Sequence[str]) -> tuple[str | None, str]:
     said = _after_thought(text)
     if said is None:
         return None, "unfinished_thought"
+    tagged = re.findall(r"<answer>(.*?)</answer>", said, re.DOTALL)
+    if tagged:
+        read = [parse_answer(one, options) for one in tagged]
+        return read[-1] if len({letter for letter, _ in read}) == 1 else (None, "ambiguous_tag")
     boxes = [box for box in boxed(said) if box.strip()]
     if boxes:
         return _decide("boxed", [_option(box, options) for box in boxes])
@@ -108,10 +118,7 @@ def boxed(text: str) -> list[str]:
 def _after_thought(text: str) -> str | None:
     """What follows the thought; None where the thought never ends."""
     _, closed, after = text.rpartition("</think>")
-    if not closed and "<think>" in text:
-        return None
-    answers = re.findall(r"<answer>(.*?)</answer>", after, re.DOTALL)
-    return answers[-1] if answers else after
+    return None if not closed and "<think>" in text else after
 
 
 def _decide(rule: str, named: Sequence[str | None]) -> tuple[str | None, str]:
@@ -157,22 +164,35 @@ def _is_word(text: str, match: re.Match[str], group: int) -> bool:
     return match[group] in ("A", "I", "a", "i") and re.match(r"\s+(?!(?:or|and)\b)[a-z]", text[match.end() :]) is not None
 
 
+def _listed(text: str, options: Sequence[str]) -> dict[int, str]:
+    """Place of a letter in a list of letters -> the letter beside it."""
+    beside, place = dict[int, str](), 0
+    while match := LISTED.search(text, place):
+        place = match.start(2)
+        if match[1] in LETTERS[: len(options)] and match[2] in LETTERS[: len(options)] and not _is_word(text, match, 2):
+            beside |= {match.start(1): match[2], match.start(2): match[1]}
+    return beside
+
+
 def _stated(text: str, options: Sequence[str]) -> Iterable[str]:
+    beside = _listed(text, options)
     for match in STATED.finditer(text):
-        bare = not (match[1] and match[3])
+        bare, other = not (match[1] and match[3]), beside.get(match.start(2))
         # A bare small letter is a word ("the answer is a car"), a bare capital before a small word may be.
-        if (bare and (match[2].islower() or _is_word(text, match, 2))) or _denied(text, match.start(2)):
+        if (bare and (match[2].islower() or (other is None and _is_word(text, match, 2)))) or _denied(text, match.start(2)):
             continue
         if match[2].upper() in LETTERS[: len(options)]:
-            yield match[2].upper()
+            yield from (match[2].upper(), *(other or ()))
 
 
 def _letters(pattern: re.Pattern[str], text: str, options: Sequence[str]) -> Iterable[str]:
+    beside = _listed(text, options)
     for match in pattern.finditer(text):
         group = match.lastindex or 1
-        word = pattern is LONE and _is_word(text, match, group)
+        other = beside.get(match.start(group))
+        word = pattern is LONE and other is None and _is_word(text, match, group)
         if match[group].upper() in LETTERS[: len(options)] and not word and not _denied(text, match.start()):
-            yield match[group].upper()
+            yield from (match[group].upper(), *(other or ()))
 
 
 def _clauses(text: str, options: Sequence[str]) -> Iterable[str]:

@@ -53,7 +53,8 @@ def ask_often(
     return [[read(reply, question, vlm.name) for reply in own] for own, question in zip(replies, questions, strict=True)]
 
 
-def read(reply: Reply, question: VisualQuestion, defender: str) -> Answer:
-    """A reply as an answer: which option it chose, by which rule, and whether that is right."""
-    choice, rule = parse_answer(reply.text, question.options)
-    return Answer(question.id, defender, reply.text, choice, rule, choice == question.answer, tokens=reply.tokens)
+def read(reply: Reply, question: VisualQuestion, defender: str, start: str = "") -> Answer:
+    """A reply as an answer: which option it chose, by which rule, and whether that is right. start: how it was begun for the Defender."""
+    text = start + reply.text
+    choice, rule = parse_answer(text, question.options)
+    return Answer(question.id, defender, text, choice, rule, choice == question.answer, tokens=reply.tokens)

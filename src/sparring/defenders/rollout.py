@@ -5,8 +5,8 @@ Letters: P groups (prompts), G answers of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -15,9 +15,11 @@ from PIL.Image import Image
 from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import Answer, VisualQuestion
+from sparring.defenders.consistency import ConsistencyJudge
+from sparring.defenders.noisy import as_of_clean, distort, strength
 from sparring.defenders.play import read
-from sparring.defenders.prompts import render_prompt
-from sparring.defenders.rewards import answer_reward
+from sparring.defenders.rewards import PREFIX, answer_reward
+from sparring.defenders.texts import Told, tell
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.rl.sampling import keep_groups, overlong_penalty
 from sparring.rl.seeds import derive_seed
@@ -29,7 +31,11 @@ Items = Iterator[Item] | Callable[[int], Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The sampled answers to one question about one picture. rewards: what is learned from, the overlong punishment included."""
+    """The sampled answers to one question about one picture. rewards: what is learned from, the overlong punishment included.
+
+    The notes of the answers hold the parts of their rewards and, where it is asked for, whether they are `consistent`, 0 or 1. start: what every
+    reply was begun with, which its answer's text holds and its tokens do not.
+    """
 
     image: Image
     question: VisualQuestion
@@ -37,6 +43,7 @@ class Group:
     replies: tuple[Completion, ...]
     answers: tuple[Answer, ...]
     rewards: tuple[float, ...]
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +76,25 @@ class Rollout:
         ]
 
 
-def collect(vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: int, step: int) -> Rollout:
+def collect(
+    vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: int, step: int, judge: ConsistencyJudge | None = None
+) -> Rollout:
     """Sample batches of `prompts_per_step` groups until as many groups have a signal, at most `max_refills` batches.
 
     A group has a signal if the mean of its answers' rewards, before any overlong punishment, lies strictly between keep_reward_above and
-    keep_reward_below. Groups beyond the number needed are not trained on. Fewer than needed may remain; none is no error.
+    keep_reward_below. Groups beyond the number needed are not trained on. Fewer than needed may remain; none is no error. `judge`: reads whether
+    answers are consistent, where the settings ask for it.
     """
     rollout = Rollout()
     while rollout.batches < settings.max_refills and len(rollout.kept) < settings.prompts_per_step:
         batch = list(items(rollout.batches) if callable(items) else islice(items, settings.prompts_per_step))
         if not batch:
             raise TrainingError(f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts is empty)")
-        groups, accuracy_PG = _sample(vlm, batch, settings, derive_seed(seed, "answers", step, rollout.batches))
+        told = tell([question for _, question in batch], settings, seed, "texts", step, rollout.batches)
+        replies = _sample(
+            vlm, batch, told, settings, (seed, "answers", step, rollout.batches), strength(settings.noisy, step, settings.steps)
+        )
+        groups, accuracy_PG = _rewarded(vlm, batch, told, replies, settings, judge)
         for group, rewards_G, keep in zip(
             groups, accuracy_PG, keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(), strict=True
         ):
@@ -93,30 +107,118 @@ def collect(vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: in
                 rollout.surplus += 1
             rollout.groups.append(group)
         rollout.batches += 1
+    if distorted(settings) and rollout.kept:
+        _move_to_clean(vlm, rollout, settings)
     return rollout
 
 
-def _sample(vlm: LocalVLM, items: Sequence[Item], settings: DefenderSettings, seed: int) -> tuple[list[Group], torch.Tensor]:
-    """Groups of answers to every item, and accuracy_PG: their rewards without the overlong punishment."""
-    prompts = [render_prompt(question, settings.prompt) for _, question in items]
-    replies = vlm.generate(
-        [image for image, _ in items],
-        prompts,
-        n=settings.group_size,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        seed=seed,
-        # Sampling keeps nothing for a backward pass, so several times as many fit.
-        batch=4 * settings.micro_batch,
+def distorted(settings: DefenderSettings) -> int:
+    """How many answers of a group, the last ones, are given about a distorted picture."""
+    return round(settings.noisy.share * settings.group_size)
+
+
+def _sample(
+    vlm: LocalVLM, items: Sequence[Item], told: Sequence[Told], settings: DefenderSettings, where: tuple[int | str, ...], noise: int
+) -> list[list[Completion]]:
+    """The answers of every group; those about distorted pictures come last."""
+    replies: list[list[Completion]] = [[] for _ in items]
+    noisy = distorted(settings)
+    clean = [image for image, _ in items]
+    parts = [(clean, settings.group_size - noisy, derive_seed(*where))]
+    if noisy:
+        pictures = [distort(image, noise, derive_seed(*where, "noise", place)) for place, image in enumerate(clean)]
+        parts.append((pictures, noisy, derive_seed(*where, "distorted")))
+    for pictures, count, seed in parts:
+        if count:
+            sampled = vlm.generate(
+                pictures,
+                [one.prompt for one in told],
+                n=count,
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=seed,
+                # Sampling keeps nothing for a backward pass, so several times as many fit.
+                batch=4 * settings.micro_batch,
+                starts=[one.start for one in told],
+            )
+            for own, more in zip(replies, sampled, strict=True):
+                own += more
+    return replies
+
+
+def _move_to_clean(vlm: LocalVLM, rollout: Rollout, settings: DefenderSettings) -> None:
+    """Give the kept groups' answers about distorted pictures the log-probabilities that they have about the clean ones."""
+    groups, noisy = [rollout.groups[place] for place in rollout.kept], distorted(settings)
+    moved = as_of_clean(
+        vlm,
+        [group.image for group in groups],
+        [group.prompt for group in groups],
+        [group.start for group in groups],
+        [group.replies[-noisy:] for group in groups],
+        settings,
     )
-    accuracy_PG = torch.tensor(
-        [[answer_reward(reply.text, question, settings) for reply in own] for own, (_, question) in zip(replies, items, strict=True)]
-    )
+    for place, group, own in zip(rollout.kept, groups, moved, strict=True):
+        rollout.groups[place] = replace(group, replies=(*group.replies[:-noisy], *own))
+
+
+def _rewarded(
+    vlm: LocalVLM,
+    items: Sequence[Item],
+    told: Sequence[Told],
+    replies: Sequence[Sequence[Completion]],
+    settings: DefenderSettings,
+    judge: ConsistencyJudge | None,
+) -> tuple[list[Group], torch.Tensor]:
+    """Groups of answers with their rewards, and accuracy_PG: the rewards without the overlong punishment."""
+    answers = [
+        [read(reply, question, vlm.name, one.start) for reply in own] for own, one, (_, question) in zip(replies, told, items, strict=True)
+    ]
+    if judge is not None:
+        answers = _with_consistency(answers, [question for _, question in items], judge)
+    parts = [
+        [answer_reward(a.text, question, settings, consistent=bool(a.notes.get("consistent"))) for a in own]
+        for own, (_, question) in zip(answers, items, strict=True)
+    ]
+    accuracy_PG = torch.tensor([[sum(one.values()) for one in own] for own in parts])
     lengths_PG = torch.tensor([[len(reply.token_ids) for reply in own] for own in replies])
-    rewards_PG = accuracy_PG + overlong_penalty(lengths_PG, settings.max_new_tokens, settings.overlong_cache)
+    length_PG = overlong_penalty(lengths_PG, settings.max_new_tokens, settings.overlong_cache)
+    rewards_PG = accuracy_PG + length_PG
+    if settings.overlong_cache > 0:
+        parts = [[one | {"length": cost} for one, cost in zip(*own, strict=True)] for own in zip(parts, length_PG.tolist(), strict=True)]
+    noted = [
+        [_noted(a, one, kind.kind, settings, place) for place, (a, one) in enumerate(zip(own, rewarded, strict=True))]
+        for own, rewarded, kind in zip(answers, parts, told, strict=True)
+    ]
     groups = [
-        Group(image, question, prompt, tuple(own), tuple(read(reply, question, vlm.name) for reply in own), tuple(rewards))
-        for (image, question), prompt, own, rewards in zip(items, prompts, replies, rewards_PG.tolist(), strict=True)
+        Group(image, question, one.prompt, tuple(own), tuple(said), tuple(rewards), one.start)
+        for (image, question), one, own, said, rewards in zip(items, told, replies, noted, rewards_PG.tolist(), strict=True)
     ]
     return groups, accuracy_PG
+
+
+def _noted(answer: Answer, parts: Mapping[str, float], kind: str | None, settings: DefenderSettings, place: int) -> Answer:
+    """The answer with the parts of its reward, and with whether it is right under what made it harder or easier."""
+    notes = answer.notes | {PREFIX + name: value for name, value in parts.items()}
+    if kind is not None:
+        notes[f"right_under_{kind}"] = float(answer.right)
+    if distorted(settings):
+        noisy = place >= settings.group_size - distorted(settings)
+        notes["right_when_distorted" if noisy else "right_when_clean"] = float(answer.right)
+    return replace(answer, notes=notes)
+
+
+def _with_consistency(
+    answers: Sequence[Sequence[Answer]], questions: Sequence[VisualQuestion], judge: ConsistencyJudge
+) -> list[list[Answer]]:
+    """The answers with notes: `consistent` with their own reasoning, and `verdict_unread` where that could not be read."""
+    flat = [(question, answer) for own, question in zip(answers, questions, strict=True) for answer in own]
+    verdicts = iter(judge.verdicts([question for question, _ in flat], [answer.text for _, answer in flat]))
+    judged: list[list[Answer]] = []
+    for own in answers:
+        judged.append([])
+        for answer, verdict in zip(own, verdicts, strict=False):
+            consistent = verdict.letter is not None and verdict.letter == answer.choice
+            notes = {"consistent": float(consistent), "verdict_unread": float(verdict.letter is None)}
+            judged[-1].append(replace(answer, notes=answer.notes | notes))
+    return judged

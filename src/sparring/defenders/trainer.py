@@ -1,4 +1,4 @@
-"""The Defender learns: DAPO (arXiv 2503.14476) on groups of its own answers.
+"""The Defender learns: DAPO (arXiv 2503.14476), or a relative of it, on groups of its own answers.
 
 One update is: sample groups until enough have a signal, advantages within each group, one pass over them in micro-batches, one AdamW step.
 An update is a function of the trainer's state and of (seed, step); nothing else is random.
@@ -8,11 +8,12 @@ Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,9 +21,14 @@ from torch import Tensor
 
 from sparring.config import DefenderSettings
 from sparring.data.errors import RunError, TrainingError
+from sparring.defenders.consistency import ConsistencyJudge
+from sparring.defenders.objectives import Objective, objective_of
+from sparring.defenders.reference import Reference
 from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
+from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.advantages import group_advantages
+from sparring.rl.constraint import constrained_advantages, dual_ascent
 from sparring.rl.policy import clipped_surrogate
 from sparring.rl.schedule import rate_factor
 from sparring.rl.seeds import derive_seed
@@ -35,13 +41,16 @@ Metrics = dict[str, float]
 class DefenderTrainer:
     """Trains a Defender in place. `sampled` holds every answer that the last update sampled."""
 
-    def __init__(self, vlm: LocalVLM, settings: DefenderSettings, seed: int) -> None:
+    def __init__(self, vlm: LocalVLM, settings: DefenderSettings, seed: int, *, judge: VLM | None = None) -> None:
+        """judge: the model that settings.consistency.model names."""
         self.vlm, self.settings, self.seed = vlm, settings, seed
+        self.consistency = ConsistencyJudge(settings.consistency, judge) if settings.consistency.role != "off" else None
+        self.multiplier = settings.consistency.weight
         self.sampled: list[Sampled] = []
         self.updates = 0
         self.broken_in_a_row = 0
-        self.reference = LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference") if settings.kl_weight else None
         lora = settings.lora
+        self.reference = Reference(vlm, adapted=lora is not None) if settings.kl_weight else None
         vlm.prepare_training(
             train_vision=settings.train_vision,
             lora_rank=lora.rank if lora else None,
@@ -63,23 +72,38 @@ class DefenderTrainer:
         Without any group that has a signal nothing is learned (`trained_groups` is 0). A loss or gradient that is not finite is not stepped
         on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
-        rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step)
+        self._set_rate(step)
+        rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step, judge=self.consistency)
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]
         metrics = self._sampling_metrics(rollout)
         if groups:
             learned = self._learn(groups)
             metrics |= {"broken": float(learned is None), **(learned or {})}
-            self.broken_in_a_row = self.broken_in_a_row + 1 if learned is None else 0
-            if self.broken_in_a_row >= BROKEN_IN_A_ROW:
-                raise TrainingError(
-                    f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
-                    f"{', '.join(group.question.id for group in groups)}. Lower defender.learning_rate, or set defender.dtype to float32."
-                )
+            self._note_broken(learned is None, step, [group.question.id for group in groups])
+        if self.settings.consistency.role == "constraint":
+            metrics["consistency_weight"] = self.multiplier
+            self._raise_multiplier(metrics["consistent"])
         self.updates += 1
         return metrics
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the rewards are turned into."""
+        return objective_of(self.settings)
+
+    def _set_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
+
+    def _note_broken(self, broken: bool, step: int, questions: Sequence[str]) -> None:
+        """Count updates in a row whose loss or gradient was not finite, and give up after five."""
+        self.broken_in_a_row = self.broken_in_a_row + 1 if broken else 0
+        if self.broken_in_a_row >= BROKEN_IN_A_ROW:
+            raise TrainingError(
+                f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
+                f"{', '.join(questions)}. Lower defender.learning_rate, or set defender.dtype to float32."
+            )
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -92,16 +116,16 @@ class DefenderTrainer:
 
     def _learn(self, groups: Sequence[Group]) -> Metrics | None:
         """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
-        advantages_PG = group_advantages(torch.tensor([group.rewards for group in groups]))
-        counted = [[self._counts(reply.finished) * len(reply.token_ids) for reply in group.replies] for group in groups]
-        tokens = max(1, sum(sum(own) for own in counted))
+        advantages_PG = self._advantages(groups)
+        counted = [self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies]
+        tokens, answers = max(1, sum(counted)), max(1, sum(length > 0 for length in counted))
         at_once = max(1, self.settings.micro_batch // self.settings.group_size)
         total: Metrics = {}
         ratio_first = 0.0
         self._clear_gradients()
         for start in range(0, len(groups), at_once):
             part = slice(start, start + at_once)
-            loss, metrics, deviation = self._loss(groups[part], advantages_PG[part], tokens)
+            loss, metrics, deviation = self._loss(groups[part], advantages_PG[part], tokens, answers)
             if not math.isfinite(loss.item()):
                 self._clear_gradients()
                 return None
@@ -112,26 +136,43 @@ class DefenderTrainer:
         norm = self._step()
         return None if norm is None else {**total, "ratio_first": ratio_first, "grad_norm": norm, "trained_tokens": float(tokens)}
 
-    def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int) -> tuple[Tensor, Metrics, float]:
-        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens."""
-        settings, vlm = self.settings, self.vlm
-        batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups])
+    def _advantages(self, groups: Sequence[Group]) -> Tensor:
+        """advantages_PG: of the rewards, and with a constraint of the consistency too."""
+        rewards_PG = torch.tensor([group.rewards for group in groups])
+        if self.settings.consistency.role != "constraint":
+            return group_advantages(rewards_PG, std_over=self.objective.std_over)
+        consistent_PG = torch.tensor([[answer.notes["consistent"] for answer in group.answers] for group in groups])
+        return constrained_advantages(rewards_PG, consistent_PG, self.multiplier, std_over=self.objective.std_over)
+
+    def _raise_multiplier(self, consistent: float) -> None:
+        """Dual ascent, on all the answers that were sampled."""
+        settings = self.settings.consistency
+        self.multiplier = dual_ascent(
+            self.multiplier, consistent, target=settings.target, rate=settings.weight_rate, upper=settings.weight_max
+        )
+
+    def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
+        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole update."""
+        settings, vlm, objective = self.settings, self.vlm, self.objective
+        batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups], [group.start for group in groups])
         replies = [[reply.token_ids for reply in group.replies] for group in groups]
+        reference_NT = None if self.reference is None else self.reference.logprobs(batch, replies, settings.temperature)
         logprobs_NT, mask_NT = vlm.completion_logprobs(batch, replies, temperature=settings.temperature)
         old_NT = _padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
         counts_N = torch.tensor([self._counts(reply.finished) for group in groups for reply in group.replies], device=mask_NT.device)
-        reference_NT = None
-        if self.reference is not None:
-            with torch.no_grad():
-                reference_NT, _ = self.reference.completion_logprobs(batch, replies, temperature=settings.temperature)
         loss, metrics = clipped_surrogate(
             logprobs_NT,
             old_NT,
             advantages_PG.flatten().to(mask_NT.device),
             mask_NT & counts_N.unsqueeze(1),
-            clip_low=settings.clip_low,
-            clip_high=settings.clip_high,
+            clip_low=objective.clip_low,
+            clip_high=objective.clip_high,
+            ratio_over=objective.ratio_over,
+            surrogate=objective.surrogate,
+            mean_over=objective.mean_over,
+            longest=settings.max_new_tokens,
             denominator=tokens,
+            answers=answers,
             reference_logprobs_NT=reference_NT,
             kl_weight=settings.kl_weight,
         )
@@ -165,6 +206,7 @@ class DefenderTrainer:
     def _sampling_metrics(self, rollout: Rollout) -> Metrics:
         replies = [reply for group in rollout.groups for reply in group.replies]
         rewards = [sample.reward for sample in self.sampled]
+        notes = [sample.answer.notes for sample in self.sampled]
         return {
             "reward_mean": sum(rewards) / len(rewards),
             "right_mean": sum(sample.answer.right for sample in self.sampled) / len(self.sampled),
@@ -177,6 +219,7 @@ class DefenderTrainer:
             "thrown_low": float(rollout.thrown_low),
             "thrown_high": float(rollout.thrown_high),
             "surplus_groups": float(rollout.surplus),
+            **{name: fmean(own[name] for own in notes if name in own) for name in dict.fromkeys(key for own in notes for key in own)},
         }
 
     # ---- state
@@ -190,7 +233,12 @@ class DefenderTrainer:
                 tensors[f"master.{name}"] = master
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(master, {}).items()}
         save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, folder / STATE)
-        numbers = {"updates": self.updates, "broken_in_a_row": self.broken_in_a_row, "seed": self.seed}
+        numbers = {
+            "updates": self.updates,
+            "broken_in_a_row": self.broken_in_a_row,
+            "seed": self.seed,
+            "multiplier": self.multiplier,
+        }
         (folder / NUMBERS).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -205,7 +253,7 @@ class DefenderTrainer:
         )
         if not same or numbers["seed"] != self.seed:
             raise RunError(f"{folder}: this state was saved by the training of another model, with other settings or another seed")
-        self.updates, self.broken_in_a_row = numbers["updates"], numbers["broken_in_a_row"]
+        self.updates, self.broken_in_a_row, self.multiplier = (numbers[key] for key in ("updates", "broken_in_a_row", "multiplier"))
         self.optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in self.parameters.items():

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, ProbeSettings, Recipe
-from sparring.data.errors import ModelError
+from sparring.config import (
+    AttackerSettings,
+    AttackSettings,
+    CallSettings,
+    DefenderSettings,
+    JudgeSettings,
+    ProbeSettings,
+    Recipe,
+    SftSettings,
+)
+from sparring.data.errors import DataError, ModelError, RecipeError
 from sparring.models.vlms.address import is_endpoint, parse_address
 
 
@@ -22,6 +31,9 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "against it, or attack it without any training: `sparring attack`."
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
+    yield from _rivals(recipe.selfplay.curriculum.rivals)
+    if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
+        yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 
@@ -56,13 +68,23 @@ def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
     yield from _call("audit", settings.audit)
 
 
+def problems_of_sft(settings: SftSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for supervised fine-tuning alone."""
+    yield from _defender(settings.defender)
+    if settings.defender.algorithm != "sft":
+        yield "defender.algorithm: is sft here. Rewards belong to a game: `sparring run`."
+    if is_endpoint(settings.defender.model):
+        yield "defender.model: is an endpoint, which can be attacked and evaluated but not trained."
+
+
 def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: JudgeSettings) -> Iterator[str]:
     yield from _attacker(attacker)
     yield from _defender(defender)
     yield from _judge(judge)
     if judge.model is not None and judge.model == defender.model:
         yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
-    for field, model in (("defender.model", defender.model), ("judge.model", judge.model)):
+    models = {"defender.model": defender.model, "judge.model": judge.model, "defender.consistency.model": defender.consistency.model}
+    for field, model in models.items():
         if model is not None and is_endpoint(model):
             try:
                 parse_address(model)
@@ -73,6 +95,17 @@ def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: Judg
 def _call(field: str, call: CallSettings | None) -> Iterator[str]:
     if call is not None and not (call.call.count(":") == 1 and all(call.call.split(":"))):
         yield f'{field}.call: must be "package.module:function", not "{call.call}".'
+
+
+def _rivals(rivals: Sequence[str]) -> Iterator[str]:
+    if rivals:
+        from sparring.attackers.rivals import load_rival
+
+        for spec in rivals:
+            try:
+                load_rival(spec)
+            except (RecipeError, DataError) as error:
+                yield f"selfplay.curriculum.rivals: {error}"
 
 
 def _attacker(attacker: AttackerSettings) -> Iterator[str]:
@@ -106,6 +139,31 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield "defender.keep_reward_above: must be below keep_reward_below."
     if defender.overlong_cache >= defender.max_new_tokens:
         yield "defender.overlong_cache: must be smaller than max_new_tokens."
+    text = defender.text
+    shares = (text.right_caption, text.wrong_caption, text.right_thought, text.wrong_thought)
+    if sum(shares) > 1 + 1e-9:
+        yield f"defender.text: its four shares add up to {sum(shares):g}; they must be at most 1."
+    for field, template in (("caption", text.caption), ("thought", text.thought)):
+        if not any(name in template for name in ("{answer}", "{option}", "{reasoning}")):
+            yield f"defender.text.{field}: must hold {{answer}}, {{option}} or {{reasoning}}."
+    if defender.noisy.share > 0 and round(defender.noisy.share * defender.group_size) == 0:
+        yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
+    if defender.algorithm == "sft":
+        if defender.kl_weight > 0:
+            yield "defender.kl_weight: supervised fine-tuning has no KL term. Set it to 0."
+        if defender.noisy.share > 0 or any(shares):
+            yield "defender.noisy and defender.text: change what is sampled; supervised fine-tuning samples nothing. Set their shares to 0."
+        if defender.consistency.role != "off":
+            yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
+        if "{answer}" not in defender.reply and "{option}" not in defender.reply:
+            yield "defender.reply: must hold {answer} or {option}."
+    consistency = defender.consistency
+    if consistency.model is not None and consistency.role == "off":
+        yield "defender.consistency.model: is not asked while consistency.role is off. Set the role to record, factor or constraint."
+    if "{reasoning}" not in consistency.prompt:
+        yield "defender.consistency.prompt: must hold {reasoning}."
+    if consistency.weight > consistency.weight_max:
+        yield "defender.consistency.weight: must not be above weight_max."
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
         yield "defender.min_pixels: must not be above max_pixels."
 

@@ -171,6 +171,17 @@ def put(data: dict[str, Any], override: str) -> None:
     data[keys[-1]] = value
 
 
+def put_given(data: dict[str, Any], given: Sequence[tuple[str, Any]]) -> None:
+    """Put values of dotted fields into nested mappings; None means not given."""
+    for field, value in given:
+        if value is not None:
+            *above, last = field.split(".")
+            place = data
+            for name in above:
+                place = place.setdefault(name, {})
+            place[last] = value
+
+
 def _validate(data: dict[str, Any], source: str) -> Recipe:
     recipe = validate(data, source, Recipe)
     problems = list(problems_between_fields(recipe))
@@ -248,4 +259,8 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     for part in ("attacker", "defender", "judge"):
         settings = getattr(recipe, part)
         players[part] = settings if settings.model is None else settings.model_copy(update={"model": resolve_model(settings.model)})
+    consistency = recipe.defender.consistency
+    if consistency.model is not None:
+        resolved = consistency.model_copy(update={"model": resolve_model(consistency.model)})
+        players["defender"] = players["defender"].model_copy(update={"consistency": resolved})
     return recipe.model_copy(update={"data": data, **players})

@@ -9,7 +9,7 @@ from typing import Any
 from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_attack
-from sparring.recipes.load import load_recipe, put, resolve_model, validate
+from sparring.recipes.load import load_recipe, put, put_given, resolve_model, validate
 from sparring.redteam.spec import ON_EDITOR, split_lora, split_rival
 
 SOURCE = "attack"
@@ -26,13 +26,7 @@ def attack_settings(given: Sequence[tuple[str, Any]], *, recipe: str | None = No
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in (*BORROWED, "device", "threads")} | {"audit": found["evaluation"]["audit"]}
-    for field, value in given:
-        if value is not None:
-            *above, last = field.split(".")
-            place = data
-            for name in above:
-                place = place.setdefault(name, {})
-            place[last] = value
+    put_given(data, given)
     for change in changes:
         put(data, change)
     for player in ("attacker", "defender"):

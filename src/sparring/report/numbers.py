@@ -66,5 +66,6 @@ def player(name: str) -> str:
 
 def algorithm(name: str | None) -> str:
     """The written name of a training algorithm."""
-    known = {"flow_grpo": "Flow-GRPO", "diffusion_nft": "DiffusionNFT", "awm": "AWM", "dapo": "DAPO"}
+    known = {"flow_grpo": "Flow-GRPO", "diffusion_nft": "DiffusionNFT", "awm": "AWM", "dapo": "DAPO", "dr_grpo": "Dr. GRPO"}
+    known |= {name: name.upper() for name in ("grpo", "gspo", "cispo", "sft")}
     return UNKNOWN if name is None else known.get(name, name)

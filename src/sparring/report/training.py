@@ -27,6 +27,14 @@ LABELS = {
     "finished": "replies that ended by themselves (share)",
     "broken": "updates left out: loss not finite",
     "length_mean": "tokens in a reply",
+    "reward_accuracy": "reward: the right option in a box",
+    "reward_format": "reward: nothing but the box",
+    "reward_inconsistency": "reward: taken for inconsistent reasoning",
+    "reward_length": "reward: punishment for length",
+    "consistent": "answers that their reasoning arrives at (share)",
+    "verdict_unread": "reasoning whose verdict is unread (share)",
+    "consistency_weight": "weight of the consistency constraint",
+    "reference_kl": "KL to the Defender before the round",
     "reward_bonus": "reward: bonus for passing the gate",
     "reward_efficacy": "reward: the Defender’s failures",
     "reward_frontier": "reward: failing half of the trials",
@@ -114,6 +122,12 @@ def players(run: Run) -> list[Player]:
             _others(attacker, {"reward_mean", "intact", "accepted", "fooled"}),
         )
     )
+    if any("reward_mean" not in metrics for phase in defender for _, metrics in phase):
+        note = "Falling means that the Defender learns to say the right replies."
+        found.append(
+            Player("Defender", (_strip("Loss of the fine-tuning", note, defender, ["loss"], titles),), _others(defender, {"loss"}))
+        )
+        return found
     found.append(
         Player(
             "Defender",

@@ -12,11 +12,12 @@ from torch import Tensor
 
 
 def group_advantages(
-    rewards_PG: Tensor, *, std_over: Literal["group", "batch"] = "group", eps: float = 1e-4, clip: float | None = None
+    rewards_PG: Tensor, *, std_over: Literal["group", "batch", "none"] = "group", eps: float = 1e-4, clip: float | None = None
 ) -> Tensor:
     """GRPO's advantages_PG = (reward - group mean) / (std + eps) (arXiv 2402.03300, section 4.1.2), float32.
 
-    rewards_PG: [groups, samples], at least two samples. `std_over`: the sample standard deviation (n - 1) of the group, or of all P x G rewards.
+    rewards_PG: [groups, samples], at least two samples. `std_over`: the sample standard deviation (n - 1) of the group, or of all P x G rewards;
+    with "none" they are reward - group mean, nothing being divided by (Dr. GRPO, arXiv 2503.20783).
     A group without differences gets zeros. `clip`: advantages are clamped to [-clip, clip]. Raises ValueError for another shape.
     """
     if rewards_PG.dim() != 2 or rewards_PG.shape[1] < 2:
@@ -26,6 +27,9 @@ def group_advantages(
     # Equal rewards may leave a rounding error that a small std would blow up.
     flat_P1 = (rewards_PG == rewards_PG[:, :1]).all(dim=1, keepdim=True)
     centred_PG = centred_PG.masked_fill(flat_P1, 0.0)
-    std = rewards_PG.std(dim=1, keepdim=True) if std_over == "group" else rewards_PG.std()
-    advantages_PG = centred_PG / (std + eps)
+    if std_over == "none":
+        advantages_PG = centred_PG
+    else:
+        std = rewards_PG.std(dim=1, keepdim=True) if std_over == "group" else rewards_PG.std()
+        advantages_PG = centred_PG / (std + eps)
     return advantages_PG if clip is None else torch.clamp(advantages_PG, -clip, clip)

@@ -1,12 +1,18 @@
-"""The policy-gradient loss of token models.
+"""The policy-gradient loss of token models: one formula, of which DAPO, GRPO, Dr. GRPO, GSPO and CISPO are settings.
 
 Letters: N completions, T tokens (padded to the longest).
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+RatioOver = Literal["token", "sequence"]
+MeanOver = Literal["token", "sequence", "constant"]
+Surrogate = Literal["clipped", "detached"]
 
 
 def clipped_surrogate(
@@ -17,47 +23,79 @@ def clipped_surrogate(
     *,
     clip_low: float,
     clip_high: float,
+    ratio_over: RatioOver = "token",
+    surrogate: Surrogate = "clipped",
+    mean_over: MeanOver = "token",
+    longest: int | None = None,
     denominator: float | Tensor | None = None,
+    answers: float | Tensor | None = None,
     reference_logprobs_NT: Tensor | None = None,
     kl_weight: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """DAPO's token-mean clipped objective (arXiv 2503.14476, eq. 8), negated: lower is better.
+    """The clipped objective of DAPO (arXiv 2503.14476, eq. 8) and its relatives, negated: lower is better.
 
-    -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A), ratio = exp(logprobs - old_logprobs), summed over the tokens that mask_NT selects
-    and divided by `denominator`: the number of those tokens, unless given. With the token count of a whole batch as denominator, the losses, the
-    gradients and the metrics of its micro-batches add up to those of the batch.
+    `ratio_over`: ratio = exp(logprobs - old_logprobs) of every token, or of a whole completion, its log being the mean over the completion's tokens
+    (GSPO, arXiv 2507.18071, eq. 7).
+    `surrogate`: "clipped" is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A). "detached" is -min(ratio, 1 + clip_high) A logprobs without a
+    gradient through the ratio, so that no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4, without the lower clip, as used there).
+    `mean_over`: over the tokens that mask_NT selects (DAPO); over completions of the mean over their tokens (GRPO, arXiv 2402.03300, eq. 3); or the sum
+    over tokens divided by completions x `longest`, so that long completions weigh as much a token as short ones (Dr. GRPO, arXiv 2503.20783).
+
+    `denominator` and `answers`: how many tokens, and how many completions with a token, the whole batch selects; those of mask_NT if left out. With
+    them the losses, the gradients and the metrics of the micro-batches of a batch add up to those of the batch.
 
     With `kl_weight`, the k3 estimate exp(d) - d - 1, d = reference_logprobs - logprobs, of the divergence to a reference is added
     (Schulman, "Approximating KL divergence"; arXiv 2402.03300, eq. 4).
 
-    Returns (loss, metrics): `ratio_mean`; `clip_fraction`, tokens that clipping robs of their gradient; `approx_kl`, the k3 estimate of the
-    divergence from the old policy; `reference_kl` where there is a reference. All are detached scalars.
+    Returns (loss, metrics), the metrics being means over tokens whatever the loss is: `ratio_mean`; `clip_fraction`, tokens whose ratio is clipped for
+    their advantage's sign; `approx_kl`, the k3 estimate of the divergence from the old policy; `reference_kl` where there is a reference. All are
+    detached scalars. Raises ValueError for a constant mean without `longest` and for a KL weight without a reference.
     """
     mask_NT = mask_NT.bool()
-    total = mask_NT.sum().clamp(min=1) if denominator is None else denominator
+    lengths_N1 = mask_NT.sum(dim=1, keepdim=True)
+    total = lengths_N1.sum().clamp(min=1) if denominator is None else denominator
+    rows = (lengths_N1 > 0).sum().clamp(min=1) if answers is None else answers
 
     def token_mean(values_NT: Tensor) -> Tensor:
         return values_NT.masked_fill(~mask_NT, 0.0).sum() / total
 
+    def mean(values_NT: Tensor) -> Tensor:
+        if mean_over == "token":
+            return token_mean(values_NT)
+        values_NT = values_NT.masked_fill(~mask_NT, 0.0)
+        if mean_over == "sequence":
+            return (values_NT / lengths_N1.clamp(min=1)).sum() / rows
+        if longest is None:
+            raise ValueError("a constant mean needs the number of tokens that it divides by")
+        return values_NT.sum() / (rows * longest)
+
     # Padding may hold anything: it must not reach exp().
-    log_ratio_NT = (logprobs_NT.float() - old_logprobs_NT.float()).masked_fill(~mask_NT, 0.0)
+    logprobs_NT = logprobs_NT.float().masked_fill(~mask_NT, 0.0)
+    token_log_ratio_NT = (logprobs_NT - old_logprobs_NT.float()).masked_fill(~mask_NT, 0.0)
+    log_ratio_NT = token_log_ratio_NT
+    if ratio_over == "sequence":
+        log_ratio_NT = (token_log_ratio_NT.sum(dim=1, keepdim=True) / lengths_N1.clamp(min=1)).expand_as(logprobs_NT)
     ratio_NT = log_ratio_NT.exp()
     advantages_N1 = advantages_N.float().unsqueeze(1)
-    clipped_NT = ratio_NT.clamp(1 - clip_low, 1 + clip_high)
-    loss = token_mean(-torch.minimum(ratio_NT * advantages_N1, clipped_NT * advantages_N1))
+    too_high_NT = ratio_NT > 1 + clip_high
+    if surrogate == "clipped":
+        clipped_NT = ratio_NT.clamp(1 - clip_low, 1 + clip_high)
+        loss = mean(-torch.minimum(ratio_NT * advantages_N1, clipped_NT * advantages_N1))
+        lost_NT = (too_high_NT & (advantages_N1 > 0)) | ((ratio_NT < 1 - clip_low) & (advantages_N1 < 0))
+    else:
+        loss = mean(-ratio_NT.detach().clamp(max=1 + clip_high) * advantages_N1 * logprobs_NT)
+        lost_NT = too_high_NT
     with torch.no_grad():
-        too_low = (ratio_NT < 1 - clip_low) & (advantages_N1 < 0)
-        too_high = (ratio_NT > 1 + clip_high) & (advantages_N1 > 0)
         metrics = {
             "ratio_mean": token_mean(ratio_NT),
-            "clip_fraction": token_mean((too_low | too_high).float()),
-            "approx_kl": token_mean(ratio_NT - log_ratio_NT - 1),
+            "clip_fraction": token_mean(lost_NT.float()),
+            "approx_kl": token_mean(token_log_ratio_NT.exp() - token_log_ratio_NT - 1),
         }
     if kl_weight:
         if reference_logprobs_NT is None:
             raise ValueError("a KL term needs the reference policy's log-probabilities")
-        gap_NT = (reference_logprobs_NT.float() - logprobs_NT.float()).masked_fill(~mask_NT, 0.0)
-        kl = token_mean(gap_NT.exp() - gap_NT - 1)
-        loss = loss + kl_weight * kl
-        metrics["reference_kl"] = kl.detach()
+        gap_NT = (reference_logprobs_NT.float() - logprobs_NT).masked_fill(~mask_NT, 0.0)
+        kl_NT = gap_NT.exp() - gap_NT - 1
+        loss = loss + kl_weight * mean(kl_NT)
+        metrics["reference_kl"] = token_mean(kl_NT.detach())
     return loss, metrics

@@ -13,23 +13,27 @@ from PIL import Image
 
 from sparring.data.records import LETTERS, Target, VisualQuestion
 from sparring.data.writer import write_questions as write_records
-from sparring.scenes.questions import KINDS, SceneQuestion, ask
+from sparring.scenes.questions import KINDS, SceneQuestion, ask, thought
 from sparring.scenes.world import SIZES, Scene, render, sample_scene
 
 STREAMS = {"train": 1001, "held_out": 1002}
 
 
-def write_questions(folder: str | Path, *, seed: int, train: int, held_out: int, sizes: Sequence[float] = SIZES) -> tuple[Path, Path]:
+def write_questions(
+    folder: str | Path, *, seed: int, train: int, held_out: int, sizes: Sequence[float] = SIZES, reasoned: bool = False
+) -> tuple[Path, Path]:
     """Draw both splits into `folder` and return the paths of `train.jsonl` and `held_out.jsonl`. `sizes`: the smallest and the largest thing, pixels.
+
+    `reasoned`: with the reasoning that the bundled Defender was brought up on, to be learned from.
 
     Every question has a scene of its own; the four kinds take turns, and every second existence question is answered by "no".
     The same arguments write the same bytes. Raises OSError if the folder cannot be written.
     """
     folder = Path(folder)
-    return _write_split(folder, "train", seed, train, sizes), _write_split(folder, "held_out", seed, held_out, sizes)
+    return _write_split(folder, "train", seed, train, sizes, reasoned), _write_split(folder, "held_out", seed, held_out, sizes, reasoned)
 
 
-def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequence[float]) -> Path:
+def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequence[float], reasoned: bool) -> Path:
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     records = []
@@ -38,7 +42,7 @@ def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequen
         name = f"{split.replace('_', '-')}-{index:06d}"
         path = pictures / f"{name}.png"
         Image.fromarray(render(scene)).save(path, compress_level=4)
-        records.append(to_record(name, path, asked))
+        records.append(to_record(name, path, asked, thought(scene, asked) if reasoned else None))
     return write_records(folder / f"{split}.jsonl", records)
 
 
@@ -54,7 +58,7 @@ def draw(seed: int, split: str, index: int, sizes: Sequence[float] = SIZES) -> t
             return scene, asked
 
 
-def to_record(name: str, picture: Path, asked: SceneQuestion) -> VisualQuestion:
+def to_record(name: str, picture: Path, asked: SceneQuestion, reasoning: str | None = None) -> VisualQuestion:
     """A scene's question as a record about the picture in that file."""
     targets = tuple(Target(thing.name, thing.box) for thing in asked.about)
-    return VisualQuestion(name, picture, asked.question, asked.options, LETTERS[asked.right], targets, asked.kind)
+    return VisualQuestion(name, picture, asked.question, asked.options, LETTERS[asked.right], targets, asked.kind, reasoning)

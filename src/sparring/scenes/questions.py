@@ -108,5 +108,10 @@ def reasoning(scene: Scene, asked: SceneQuestion) -> str:
     For example `cup red 2 5, bottle blue 6 4, left \\boxed{A}` or `cup no, no \\boxed{B}`; cells are (column, row) of 8. The name comes first: it is
     what the model looks for in the picture. Things of one name come in reading order.
     """
+    return f"{thought(scene, asked)} \\boxed{{{chr(65 + asked.right)}}}"
+
+
+def thought(scene: Scene, asked: SceneQuestion) -> str:
+    """That reply without the boxed letter."""
     seen = [f"{name} {t.color} {t.cell[0]} {t.cell[1]}" if t else f"{name} no" for name, t in sightings(scene, asked)]
-    return f"{', '.join(seen)}, {asked.answer} \\boxed{{{chr(65 + asked.right)}}}"
+    return f"{', '.join(seen)}, {asked.answer}"

@@ -61,6 +61,7 @@ class League:
         self._editor_is: str | None = None
         self._defender: tuple[str, VLM] | None = None
         self._duplicates: DuplicateCheck | None = None
+        self._reasoning_judge: VLM | None = None
 
     def attacker_folder(self, name: str) -> Path:
         """Where a trained Attacker is kept: a LoRA in diffusers' format, or a whole pipeline where the recipe trains all weights."""
@@ -130,6 +131,15 @@ class League:
         if self._duplicates is None:
             self._duplicates = load_duplicate_check(self.recipe.judge, self.device, self.answers)
         return self._duplicates
+
+    def reasoning_judge(self) -> VLM | None:
+        """The model that reads where the Defender's reasoning arrives, which never trains; None where none is named."""
+        settings = self.recipe.defender.consistency
+        if settings.model is not None and self._reasoning_judge is None:
+            self._reasoning_judge = load_vlm(
+                settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers
+            )
+        return self._reasoning_judge
 
     @contextmanager
     def defenders_turn(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS edits (
     PRIMARY KEY (stage, step, question_id, sample));
 CREATE TABLE IF NOT EXISTS answers (
     stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, trial INTEGER, defender TEXT, text TEXT, choice TEXT, rule TEXT,
-    right INTEGER, right_probability REAL, tokens INTEGER, PRIMARY KEY (stage, step, question_id, sample, trial, defender));
+    right INTEGER, right_probability REAL, tokens INTEGER, notes TEXT, PRIMARY KEY (stage, step, question_id, sample, trial, defender));
 CREATE TABLE IF NOT EXISTS verdicts (
     stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, integrity REAL, intact INTEGER, duplicate INTEGER, accepted INTEGER,
     efficacy REAL, reward REAL, probability_drop REAL, label_valid INTEGER, notes TEXT, PRIMARY KEY (stage, step, question_id, sample));
@@ -115,7 +115,10 @@ class Ledger:
         self._insert(
             "answers",
             [
-                (stage, step, a.question_id, sample, trial, a.defender, a.text, a.choice, a.rule, a.right, a.right_probability, a.tokens)
+                (
+                    *(stage, step, a.question_id, sample, trial, a.defender, a.text, a.choice, a.rule, a.right, a.right_probability),
+                    *(a.tokens, json.dumps(a.notes)),
+                )
                 for a, sample, trial in zip(answers, samples or zeros, trials or zeros, strict=True)
             ],
         )
@@ -234,6 +237,7 @@ class Ledger:
                 bool(row["right"]),
                 row["right_probability"],
                 row["tokens"],
+                json.loads(row["notes"]),
             )
             for row in rows
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from sparring.attackers.rollout import sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
+from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
-from sparring.selfplay.curriculum import compose
+from sparring.models.vlms.local import LocalVLM
+from sparring.selfplay.curriculum import Curriculum, compose
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.progress import figures_of
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
+from sparring.selfplay.static import static_edits
 from sparring.selfplay.turns import (
     FrozenOpponent,
     SeedOf,
@@ -114,7 +118,10 @@ def pair(
 
 
 def write_curriculum(game: Game, number: int) -> None:
-    """The frozen Attacker `number` edits training pictures that Defender `number - 1` gets right when clean; the edits are judged."""
+    """The frozen Attacker `number` edits training pictures that Defender `number - 1` gets right when clean; the edits are judged.
+
+    With `curriculum.rivals` these edit in its place.
+    """
     stage, settings = game.stage(f"round{number}/curriculum"), game.recipe.selfplay.curriculum
     if stage.done:
         return
@@ -124,9 +131,13 @@ def write_curriculum(game: Game, number: int) -> None:
         return
     questions = right_when_clean(game, number - 1)[-settings.questions :]  # as far as there are enough, none that the Attacker trained on
     title = f"round {number}: curriculum"
-    verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title)
+    if settings.rivals:
+        verdicts = static_edits(game, stage, number - 1, questions, title=title)
+    else:
+        verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title)
     accepted, effective = sum(v.accepted for v in verdicts), sum(v.accepted and v.efficacy > 0 for v in verdicts)
-    warnings = [] if accepted else ["no edit of the frozen Attacker was accepted"]
+    by = " and ".join(settings.rivals) or "the frozen Attacker"
+    warnings = [] if accepted else [f"no edit of {by} was accepted"]
     _finish(game, stage, {"edits": len(verdicts), "accepted": accepted, "effective": effective, "warnings": warnings})
 
 
@@ -142,12 +153,25 @@ def train_defender(game: Game, number: int) -> None:
     if game.league.defender_is_fixed:
         stage.finish({"rollouts": 0, "kept_groups": 0, "updates": 0, "ended_early": False, "warnings": []})
         return
-    seed = game.seed(stage.name)
     fresh, *earlier = (weighted_edits(game, i) for i in range(number, 0, -1))
     curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
     game.league.rest_attacker()
     vlm = game.league.defender_to_train(defender_after(number - 1))
-    trainer = DefenderTrainer(vlm, settings, seed)
+    if settings.algorithm == "sft":
+        history = _imitate(game, stage, vlm, curriculum, number)
+    else:
+        history = _reinforce(game, stage, vlm, curriculum, number)
+        if history and not any(metrics["kept_groups"] for metrics in history):
+            warnings.append("no group of answers had a signal, so the Defender learned nothing")
+    stage.folder_written_whole("model", vlm.save)
+    totals = {name: int(sum(metrics.get(name, 0) for metrics in history)) for name in ("rollouts", "kept_groups")}
+    _finish(game, stage, totals | {"updates": len(history), "ended_early": len(history) < settings.steps, "warnings": warnings})
+
+
+def _reinforce(game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int) -> list[dict[str, Any]]:
+    """The Defender learns from rewards; the metrics of all updates."""
+    settings, seed = game.recipe.defender, game.seed(stage.name)
+    trainer = DefenderTrainer(vlm, settings, seed, judge=game.league.reasoning_judge())
 
     def update(step: int) -> dict[str, Any]:
         metrics = trainer.update(curriculum.stream(seed, step), step)
@@ -158,11 +182,20 @@ def train_defender(game: Game, number: int) -> None:
 
     history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("reward_mean", "kept_groups"))
     trainer.settle()
-    stage.folder_written_whole("model", vlm.save)
-    totals = {name: int(sum(metrics[name] for metrics in history)) for name in ("rollouts", "kept_groups")}
-    if history and totals["kept_groups"] == 0:
-        warnings.append("no group of answers had a signal, so the Defender learned nothing")
-    _finish(game, stage, totals | {"updates": len(history), "ended_early": len(history) < settings.steps, "warnings": warnings})
+    return history
+
+
+def _imitate(game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int) -> list[dict[str, Any]]:
+    """The Defender learns the right replies to the same items; a phase without rewards has no plateau. The metrics of all updates."""
+    settings, seed = game.recipe.defender, game.seed(stage.name)
+    trainer = SftTrainer(vlm, settings, seed)
+
+    def update(step: int) -> dict[str, Any]:
+        return dict(trainer.imitate(list(islice(curriculum.stream(seed, step), settings.prompts_per_step)), step))
+
+    history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("loss",), rewarded=False)
+    trainer.settle()
+    return history
 
 
 def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
@@ -174,7 +207,9 @@ def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
     return edits
 
 
-def _phase(game: Game, stage: Stage, trainer: Any, update: Any, steps: int, title: str, shown: tuple[str, ...]) -> list[dict[str, Any]]:
+def _phase(
+    game: Game, stage: Stage, trainer: Any, update: Any, steps: int, title: str, shown: tuple[str, ...], *, rewarded: bool = True
+) -> list[dict[str, Any]]:
     """The updates of one player's training, resumed where they were cut off, with a bar."""
     settings = game.recipe.selfplay
     with game.screen.stage(title, steps) as bar:
@@ -184,7 +219,7 @@ def _phase(game: Game, stage: Stage, trainer: Any, update: Any, steps: int, titl
             update,
             steps=steps,
             checkpoint_every=settings.checkpoint_every,
-            patience=settings.plateau_patience,
+            patience=settings.plateau_patience if rewarded else None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
         )
 

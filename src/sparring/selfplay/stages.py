@@ -115,7 +115,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """Do the updates of a phase from its last saved state on; gives the metrics of all of them, those before a kill included.
 
-    `update(step)` does one update and must be a function of the trainer's state and of the step alone. Its metrics need `reward_mean`.
+    `update(step)` does one update and must be a function of the trainer's state and of the step alone. With `patience` its metrics need `reward_mean`.
     """
     start = stage.load_state(trainer)
     stage.ledger.forget(stage.name, start)
@@ -123,7 +123,7 @@ def train(
     for metrics in history:
         on_update(metrics)
     for step in range(start, steps):
-        if plateaued([metrics["reward_mean"] for metrics in history], patience):
+        if patience is not None and plateaued([metrics["reward_mean"] for metrics in history], patience):
             break
         metrics = update(step)
         stage.ledger.record_update(stage.name, step, metrics)

@@ -219,12 +219,12 @@ class LocalVLM:
     # ---- scoring
 
     def completion_logprobs(
-        self, batch: Batch, completions: Sequence[Sequence[Sequence[int]]], *, temperature: float = 1.0
+        self, batch: Batch, completions: Sequence[Sequence[Sequence[int]]], *, temperature: float = 1.0, forbid: bool = True
     ) -> tuple[Tensor, Tensor]:
         """logprobs_NT (float32, differentiable; 0 in padding) and mask_NT (bool) of the token ids of given replies to encoded prompts.
 
         completions: for every prompt any number of replies; the N rows are those of prompt 0, then of prompt 1, ... Every prompt and picture
-        is computed once, where the model's family allows it.
+        is computed once, where the model's family allows it. `forbid`: as sampled, without the placeholders of pictures; else over all tokens.
         """
         if len(completions) != len(batch["input_ids"]):
             raise DataError(f"{len(completions)} lists of replies for {len(batch['input_ids'])} prompts: give one list a prompt")
@@ -249,7 +249,7 @@ class LocalVLM:
             use_cache=False,
             logits_to_keep=torch.arange(length - 1, length + inputs_PS.shape[1], device=self.device),
         )
-        logprobs = token_logprobs(output.logits, temperature, self.forbidden).flatten(0, 1)
+        logprobs = token_logprobs(output.logits, temperature, self.forbidden if forbid else ()).flatten(0, 1)
         return logprobs[place_NT, tokens_NT].masked_fill(~mask_NT, 0.0), mask_NT
 
     @torch.inference_mode()

@@ -1,0 +1,84 @@
+"""Does the reasoning of an answer arrive at the answer? (arXiv 2602.12506: reinforcement learning raises accuracy and lowers this.)
+
+The verdict of the reasoning is read without the answer, and compared with it. By rules: the last sentence of the reasoning that names an option, read as
+answers are read. By a judge model: it is told the question and the reasoning alone, beside an empty picture, because it shall read and not look. A
+verdict that cannot be read, or reasoning that is not there, is no support of the answer: the answer counts as inconsistent, and as unread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from sparring.config import ConsistencySettings
+from sparring.data.errors import RecipeError
+from sparring.data.records import VisualQuestion
+from sparring.defenders.answers import parse_answer
+from sparring.defenders.prompts import render_options
+from sparring.models.vlms.base import VLM
+
+VERDICT_TOKENS = 16
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+EMPTY = Image.new("RGB", (64, 64), (128, 128, 128))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where a reasoning arrives: the letter of an option or None, and the rule that read it, or why none did."""
+
+    letter: str | None
+    rule: str
+
+
+def reasoning_of(text: str) -> str:
+    r"""The thought in <think> tags, or else what comes before the first `\boxed`; "" where the reply has neither."""
+    before, closed, _ = text.rpartition("</think>")
+    if closed:
+        return before.partition("<think>")[2].strip() if "<think>" in before else before.strip()
+    before, boxed, _ = text.partition("\\boxed")
+    return before.strip() if boxed else ""
+
+
+def verdict_of(reasoning: str, options: Sequence[str]) -> Verdict:
+    """By rules: the last sentence that has anything to say decides; where it is ambiguous, no earlier one is asked."""
+    if not reasoning:
+        return Verdict(None, "no_reasoning")
+    for sentence in reversed(SENTENCE_END.split(reasoning)):
+        letter, rule = parse_answer(sentence, options)
+        if letter is not None or rule != "unparsed":
+            return Verdict(letter, rule)
+    return Verdict(None, "unparsed")
+
+
+class ConsistencyJudge:
+    """Reads verdicts, by rules or by a judge model."""
+
+    def __init__(self, settings: ConsistencySettings, model: VLM | None = None, *, batch: int = 128) -> None:
+        """`model`: the one that settings.model names. RecipeError where it is missing."""
+        if (settings.model is None) is not (model is None):
+            raise RecipeError(f"defender.consistency.model is {settings.model}, but the judge model handed over is {model and model.name}")
+        self.settings, self.model, self.batch = settings, model, batch
+
+    def verdicts(self, questions: Sequence[VisualQuestion], replies: Sequence[str]) -> list[Verdict]:
+        """Where the reasoning of each reply, to the question beside it, arrives."""
+        reasonings = [reasoning_of(reply) for reply in replies]
+        if self.model is None:
+            return [verdict_of(reasoning, question.options) for reasoning, question in zip(reasonings, questions, strict=True)]
+        told = {(q, r): self._prompt(q, r) for q, r in zip(questions, reasonings, strict=True) if r}
+        said = self.model.generate(
+            [EMPTY] * len(told), list(told.values()), max_new_tokens=VERDICT_TOKENS, temperature=0.0, seed=0, batch=self.batch
+        )
+        read = {key: Verdict(*parse_answer(own[0].text, key[0].options)) for key, own in zip(told, said, strict=True)}
+        return [read.get((q, r), Verdict(None, "no_reasoning")) for q, r in zip(questions, reasonings, strict=True)]
+
+    def _prompt(self, question: VisualQuestion, reasoning: str) -> str:
+        try:
+            return self.settings.prompt.format(question=question.question, options=render_options(question), reasoning=reasoning)
+        except (KeyError, IndexError, ValueError) as error:
+            raise RecipeError(
+                f"defender.consistency.prompt {self.settings.prompt!r} cannot be filled in: {error!r}. Its placeholders are {{question}}, "
+                "{options} and {reasoning}; write {{ and }} for braces."
+            ) from error

@@ -1,0 +1,108 @@
+"""Supervised fine-tuning of a Defender by itself: questions in, a checkpoint out, resumable as a game is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from sparring.config import SftSettings
+from sparring.data.errors import RunError
+from sparring.data.questions import Questions, read_questions
+from sparring.data.records import VisualQuestion
+from sparring.defenders.sft import SftTrainer
+from sparring.models.vlms.local import LocalVLM
+from sparring.rl.seeds import derive_seed
+from sparring.selfplay.game import choose_device, pictures_of, run_folder
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.progress import Screen, figures_of
+from sparring.selfplay.seeds import draw
+from sparring.selfplay.stages import Stage, train, write_json
+
+STAGE = "sft"
+
+
+def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+    """Fine-tune, from the start or from the last saved state; writes `out/sft/model` and `out/summary.json`, and returns the latter.
+
+    Errors: DataError for questions that do not load, ModelError where the Defender cannot be had, TrainingError where training cannot go on, RunError
+    if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
+    """
+    screen, device = screen or Screen(), choose_device(settings.device)
+    transformers_logging.disable_progress_bar()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
+    if questions.dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
+        screen.warn(f"{settings.data}: {questions.dropped} bad records dropped ({reasons})")
+    with (
+        run_folder(settings, out, file="sft.yaml", kind="fine-tuning", resume="the command that began it") as folder,
+        closing(Ledger(folder)) as ledger,
+    ):
+        _same_questions(settings, folder, ledger, questions)
+        stage = Stage(folder, STAGE, ledger)
+        if not stage.done:
+            _train(settings, stage, device, questions.records, screen)
+        summary = stage.result | {"model": str(stage.folder / "model"), "seed": settings.seed}
+        write_json(folder / "summary.json", summary)
+        return summary
+
+
+def _train(settings: SftSettings, stage: Stage, device: torch.device, questions: list[VisualQuestion], screen: Screen) -> None:
+    stage.begin(resumes=True)
+    batch = min(settings.defender.prompts_per_step, len(questions))
+    steps = math.ceil(settings.epochs * len(questions) / batch)
+    defender = settings.defender.model_copy(update={"steps": steps})
+    vlm = LocalVLM.load(defender.model, dtype=defender.dtype, device=device, min_pixels=defender.min_pixels, max_pixels=defender.max_pixels)
+    trainer = SftTrainer(vlm, defender, derive_seed(settings.seed, STAGE))
+    reasoned = sum(question.reasoning is not None for question in questions)
+    screen.say(
+        f"{len(questions)} questions, {reasoned} with reasoning, {steps} updates of {batch}, seed {settings.seed}, on {device}, in {stage.folder}"
+    )
+
+    def update(step: int) -> dict[str, Any]:
+        chosen = draw(questions, batch, step, settings.seed, STAGE)
+        return dict(trainer.imitate(list(zip(pictures_of(chosen), chosen, strict=True)), step))
+
+    with screen.stage("fine-tuning", steps) as bar:
+        history = train(
+            stage,
+            trainer,
+            update,
+            steps=steps,
+            checkpoint_every=settings.checkpoint_every,
+            patience=None,
+            on_update=lambda metrics: bar.advance(1, figures_of(metrics, "loss")),
+        )
+    trainer.settle()
+    stage.folder_written_whole("model", vlm.save)
+    losses = [metrics["loss"] for metrics in history if "loss" in metrics]
+    tenth = max(1, len(losses) // 10)
+    stage.finish(
+        {
+            "questions": len(questions),
+            "with_reasoning": reasoned,
+            "updates": len(history),
+            "broken": int(sum(metrics["broken"] for metrics in history)),
+            "trained_tokens": int(sum(metrics["trained_tokens"] for metrics in history)),
+            "loss_first": sum(losses[:tenth]) / tenth if losses else None,
+            "loss_last": sum(losses[-tenth:]) / tenth if losses else None,
+        }
+    )
+
+
+def _same_questions(settings: SftSettings, folder: Path, ledger: Ledger, questions: Questions) -> None:
+    """Note the questions file by its hash; RunError where it is not the one that this fine-tuning began with."""
+    stage, digest = Stage(folder, "data", ledger), hashlib.sha256(Path(settings.data).read_bytes()).hexdigest()
+    if not stage.done:
+        stage.begin()
+        ledger.record_questions("train", questions.records)
+        stage.finish({"sha256": digest, "questions": len(questions)})
+    elif stage.result["sha256"] != digest:
+        raise RunError(f"{settings.data} has changed since the fine-tuning in {folder} began. Begin another one with --out.")

@@ -1,0 +1,89 @@
+"""`sparring sft`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from sparring.console import clean_errors, error_console, out_console
+
+if TYPE_CHECKING:
+    from sparring.config import SftSettings
+
+
+def sft(
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="JSONL file of questions: id, image, question, options, answer, targets, and reasoning where there is one.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    defender: Annotated[
+        str | None, typer.Option(help="A vision-language model: a transformers folder or a hub id.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Take prompt, reply, optimiser and a Defender that is not named here from this recipe.", show_default=False),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every question comes.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Questions in one update; 32 if left out.", show_default=False)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate; 1e-5 if neither this nor a recipe says one.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the questions.")] = 0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="A.B=VALUE", help="Any other setting, e.g. defender.lora.rank=16. May be given often. See `sparring fields`."
+        ),
+    ] = None,
+    skip_bad_records: Annotated[
+        bool,
+        typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them."),
+    ] = False,
+) -> None:
+    """Fine-tune a vision-language model on right answers, with their reasoning where the data has it.
+
+    The model learns to reply with `defender.reply`: the reasoning, then the boxed letter. DIR/sft/model is then a checkpoint as transformers reads it, with a
+    LoRA merged in (and by itself in DIR/sft/model/adapter). The same command again goes on where a stopped or killed one was.
+
+    \b
+    sparring sft --defender zoo/defender --data my.jsonl --recipe arena --epochs 2 --out tuned
+    sparring sft --defender Qwen/Qwen2.5-VL-3B-Instruct --data my.jsonl --set defender.lora.rank=32 --set defender.dtype=bfloat16 --out tuned
+    """
+    with clean_errors():
+        from sparring.recipes.sft import sft_settings
+
+        own_rate = learning_rate if learning_rate is not None or recipe is not None else 1e-5
+        given = [
+            ("data", str(data)),
+            ("defender.model", defender),
+            ("epochs", epochs),
+            ("defender.prompts_per_step", batch),
+            ("defender.learning_rate", own_rate),
+            ("seed", seed),
+            ("skip_bad_records", skip_bad_records),
+        ]
+        _run(sft_settings(given, recipe=recipe, changes=changes or []), out)
+
+
+def _run(settings: SftSettings, out: Path) -> None:
+    from sparring.selfplay.finetune import run_sft
+
+    try:
+        summary = run_sft(settings, out)
+    except KeyboardInterrupt:
+        error_console.print("Stopped. The same command goes on from here.")
+        raise typer.Exit(130) from None
+    if summary["loss_first"] is not None:
+        out_console.print(
+            f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of {summary['updates']} updates"
+        )
+    out_console.print(f"Model:  {escape(summary['model'])}\nFigures: {escape(str(out / 'summary.json'))}")

@@ -1,0 +1,93 @@
+"""Where a reasoning arrives, by rules and by a judge model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sparring.config import ConsistencySettings
+from sparring.data.errors import RecipeError
+from sparring.data.records import VisualQuestion
+from sparring.defenders.consistency import ConsistencyJudge, Verdict, reasoning_of, verdict_of
+from sparring.models.vlms.local import Completion
+
+COLOURS = ("blue", "red", "dark red")
+QUESTION = VisualQuestion("q", Path("q.png"), "Which {colour}?", COLOURS, "B")
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        (r"cup red 2 5, red \boxed{B}", "cup red 2 5, red"),
+        (r"<think>It is red.</think> I say \boxed{A}", "It is red."),
+        (r"It is red.</think>\boxed{A}", "It is red."),
+        (r"<think>\boxed{B}</think>\boxed{A}", r"\boxed{B}"),
+        (r"\boxed{A}", ""),
+        (r"A or \boxed{A} or \boxed{B}", "A or"),
+        ("It is red", ""),
+        ("", ""),
+    ],
+)
+def test_reasoning_is_what_comes_before_the_answer(text: str, reasoning: str) -> None:
+    assert reasoning_of(text) == reasoning
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "letter", "rule"),
+    [
+        ("cup red 2 5, red", "B", "clause"),
+        ("It may be blue. No, it is dark red.", "C", "text"),
+        ("Blue at first sight.\nThe answer is B", "B", "stated"),
+        ("The answer is A. That is plain to see.", "A", "stated"),
+        ("So (C)! Good.", "C", "marked"),
+        ("The answer is A. It is red or blue.", None, "ambiguous_text"),
+        ("Hard to say.", None, "unparsed"),
+        ("", None, "no_reasoning"),
+    ],
+)
+def test_the_last_sentence_that_says_something_decides(reasoning: str, letter: str | None, rule: str) -> None:
+    assert verdict_of(reasoning, COLOURS) == Verdict(letter, rule)
+
+
+class Told:
+    """A judge model that notes what it is told and says the first colour in it that stands after "thinks"."""
+
+    name = "told"
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        self.pictures: list[Image.Image] = []
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, temperature: float, **_: Any) -> list[list[Completion]]:
+        assert temperature == 0
+        self.prompts += prompts
+        self.pictures += images
+        words = [prompt.split("thinks: ")[1].split()[0] for prompt in prompts]
+        return [[Completion(f"Option {'AB'[word == 'red']}" if word != "nothing" else "none", (1,), (0.0,), True)] for word in words]
+
+
+def test_a_judge_model_reads_and_does_not_see_the_answer() -> None:
+    settings = ConsistencySettings(role="record", model="m", prompt="{question} {options} thinks: {reasoning}")
+    model = Told()
+    judge = ConsistencyJudge(settings, model)  # type: ignore[arg-type]
+    replies = [r"red {x} \boxed{C}", r"blue \boxed{A}", r"red {x} \boxed{B}", r"\boxed{A}", r"nothing \boxed{A}"]
+    verdicts = judge.verdicts([QUESTION] * 5, replies)
+    assert [verdict.letter for verdict in verdicts] == ["B", "A", "B", None, None]
+    assert [verdict.rule for verdict in verdicts] == ["marked", "marked", "marked", "no_reasoning", "unparsed"]
+    # The same reasoning is asked about once, none not at all, and nowhere does the answer or the picture appear.
+    assert len(model.prompts) == 3
+    assert not any("boxed" in prompt for prompt in model.prompts)
+    assert all(low == high for picture in model.pictures for low, high in picture.getextrema())
+    assert judge.verdicts([QUESTION], [r"\boxed{A}"]) == [Verdict(None, "no_reasoning")]
+
+
+def test_the_judge_must_be_the_one_that_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"consistency\.model is m, but"):
+        ConsistencyJudge(ConsistencySettings(role="record", model="m"))
+    judge = ConsistencyJudge(ConsistencySettings(role="record", model="m", prompt="{thought}"), Told())  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"consistency\.prompt"):
+        judge.verdicts([QUESTION], [r"red \boxed{B}"])

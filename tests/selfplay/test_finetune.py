@@ -1,0 +1,88 @@
+"""Fine-tuning from a file to a checkpoint, cut off and gone on with."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from small_vlms import tiny_qwen2_5_vl
+from sparring.config import SftSettings
+from sparring.data.errors import RunError
+from sparring.defenders.sft import SftTrainer
+from sparring.selfplay.finetune import run_sft
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.progress import Screen
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_qwen2_5_vl(tmp_path_factory.mktemp("qwen"))
+
+
+def settings(model: Path, questions: Path, **fields: Any) -> SftSettings:
+    defender = {"model": str(model), "prompt": "{question}", "prompts_per_step": 10, "learning_rate": 1e-3} | fields
+    return SftSettings.model_validate({"data": str(questions), "device": "cpu", "threads": 1, "checkpoint_every": 2, "defender": defender})
+
+
+def quietly(chosen: SftSettings, out: Path) -> dict[str, Any]:
+    return run_sft(chosen, out, Screen(Console(file=io.StringIO())))
+
+
+def weights(out: Path) -> dict[str, Any]:
+    return load_file(out / "sft" / "model" / "model.safetensors")
+
+
+def test_cut_off_and_gone_on_with_equals_undisturbed(model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(model, questions)
+    summary = quietly(chosen, tmp_path / "whole")
+    # 48 questions in tens: five updates, each question once but for the two that fill the last.
+    assert (summary["updates"], summary["questions"], summary["with_reasoning"], summary["broken"]) == (5, 48, 0, 0)
+    assert summary["loss_last"] < summary["loss_first"]
+    assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == summary
+    AutoModelForImageTextToText.from_pretrained(summary["model"])
+    imitate = SftTrainer.imitate
+
+    def killed(self: SftTrainer, items: Any, step: int) -> dict[str, float]:
+        if step == 3:
+            raise KeyboardInterrupt
+        return imitate(self, items, step)
+
+    monkeypatch.setattr(SftTrainer, "imitate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(chosen, tmp_path / "cut")
+    steps: list[int] = []
+    monkeypatch.setattr(SftTrainer, "imitate", lambda self, items, step: (steps.append(step), imitate(self, items, step))[1])
+    again = quietly(chosen, tmp_path / "cut")
+    assert steps == [2, 3, 4]
+    assert {**again, "model": ""} == {**summary, "model": ""}
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all((whole[name] == cut[name]).all() for name in whole)
+    for folder in ("whole", "cut"):
+        ledger = Ledger(tmp_path / folder)
+        assert len(ledger.updates("sft")) == 5
+        ledger.close()
+    # What is done is not done again.
+    assert quietly(chosen, tmp_path / "cut") == again
+    assert len(steps) == 3
+
+
+def test_another_file_or_other_settings_need_another_folder(model: Path, questions: Path, tmp_path: Path) -> None:
+    own = tmp_path / "data"
+    own.mkdir()
+    for file in questions.parent.iterdir():
+        (own / file.name).write_bytes(file.read_bytes())
+    chosen = settings(model, own / questions.name, lora={"rank": 2, "alpha": 4})
+    summary = quietly(chosen, tmp_path / "out")
+    assert (Path(summary["model"]) / "adapter" / "adapter_model.safetensors").is_file()
+    with pytest.raises(RunError, match="another fine-tuning"):
+        quietly(chosen.model_copy(update={"epochs": 2}), tmp_path / "out")
+    (own / questions.name).write_text("\n".join((own / questions.name).read_text().splitlines()[1:]))
+    with pytest.raises(RunError, match="has changed since"):
+        quietly(chosen, tmp_path / "out")
