@@ -16,10 +16,10 @@ from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.engine.screen import figures_of
 from sparring.selfplay.curriculum import compose
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
-from sparring.selfplay.progress import figures_of
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
 from sparring.selfplay.turns import (
