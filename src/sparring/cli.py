@@ -14,6 +14,7 @@ from sparring import __version__
 from sparring.attack_command import attack
 from sparring.console import clean_errors, error_console, out_console
 from sparring.data.errors import RecipeError
+from sparring.forge_command import forge
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -130,6 +131,7 @@ def _play(settings: Recipe, folder: Path) -> None:
 
 
 app.command()(attack)
+app.command()(forge)
 
 
 @app.command()
@@ -218,12 +220,17 @@ def recipes() -> None:
 @app.command()
 def fields() -> None:
     """Explain every setting that a recipe may hold, with its type and default."""
-    from sparring.config import AttackSettings, Recipe
+    from sparring.config import AttackSettings, ForgeSettings, Recipe
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
     for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
+    out_console.print(
+        "\n[bold]Of `sparring forge` alone[/bold]; stages holds the settings under forge above, attacker, defender and judge theirs"
+    )
+    for name in ("data", "format", "images", "licence", "limit", "seed", "threads", "batch"):
+        out_console.print(f"[bold]{name}[/bold]: {escape(ForgeSettings.model_fields[name].description or '')}")
 
 
 def _show_fields(model: type[BaseModel], where: str) -> None:

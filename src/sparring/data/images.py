@@ -61,29 +61,38 @@ def load_image(path: str | Path) -> Image.Image:
     path = Path(path)
     if not path.is_file():
         raise ImageError("image missing", f"image {path.name} is not there (looked for {path})")
+    return _read(path, path.name)
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """As `load_image`, of a file's bytes; `name` is what errors call it."""
+    return _read(io.BytesIO(data), name)
+
+
+def _read(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large or odd files; what matters is checked here
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise ImageError(
-                        "image too large", f"image {path.name} says it is {width} x {height} pixels; at most {MAX_PIXELS} are read"
-                    )
+                    raise ImageError("image too large", f"image {name} says it is {width} x {height} pixels; at most {MAX_PIXELS} are read")
                 image.verify()  # checksums; leaves the object unusable, hence the second open
-            with Image.open(path, formats=FORMATS) as image:
+            if isinstance(file, io.BytesIO):
+                file = io.BytesIO(file.getvalue())
+            with Image.open(file, formats=FORMATS) as image:
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError("image too large", f"image {path.name} is too large: at most {MAX_PIXELS} pixels are read") from error
+        raise ImageError("image too large", f"image {name} is too large: at most {MAX_PIXELS} pixels are read") from error
     except UnidentifiedImageError as error:
-        raise ImageError("not an image", f"image {path.name} is no picture in one of the formats {', '.join(FORMATS)}") from error
+        raise ImageError("not an image", f"image {name} is no picture in one of the formats {', '.join(FORMATS)}") from error
     except PermissionError as error:
-        raise ImageError("image missing", f"image {path.name} may not be read ({error.strerror})") from error
+        raise ImageError("image missing", f"image {name} may not be read ({error.strerror})") from error
     except _BROKEN as error:
-        raise ImageError("image broken", f"image {path.name} is truncated or damaged ({error})") from error
+        raise ImageError("image broken", f"image {name} is truncated or damaged ({error})") from error
 
 
 class ImageError(DataError):

@@ -81,6 +81,10 @@ class DuplicateCheck:
         self.batch = batch
         self._clean: dict[tuple[str, str], int | None] = {}
 
+    def forget(self) -> None:
+        """Drop the counts of clean pictures: for those that never come back."""
+        self._clean.clear()
+
     def counts(self, images: Sequence[Image], names: Sequence[str]) -> list[int | None]:
         """How often each name's object is in the picture beside it, by the judge's greedy reply; None for a reply without a number."""
         prompts = [self.settings.count_prompt.format(name=name) for name in names]

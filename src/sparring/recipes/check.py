@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparring.config import AttackerSettings, AttackSettings, CallSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.config import (
+    AttackerSettings,
+    AttackSettings,
+    CallSettings,
+    DefenderSettings,
+    ForgeSettings,
+    ForgeStages,
+    JudgeSettings,
+    Recipe,
+)
 from sparring.data.errors import ModelError
 from sparring.models.vlms.address import is_endpoint, parse_address
 
@@ -22,6 +31,7 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "against it, or attack it without any training: `sparring attack`."
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
+    yield from _stages(recipe.forge, "forge")
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 
@@ -30,6 +40,34 @@ def problems_of_attack(settings: AttackSettings) -> Iterator[str]:
     """As `problems_between_fields`, for an attack without training."""
     yield from _players(settings.attacker, settings.defender, settings.judge)
     yield from _call("audit", settings.audit)
+
+
+def problems_of_forge(settings: ForgeSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for a forge."""
+    yield from _players(settings.attacker, settings.defender, settings.judge)
+    yield from _stages(settings.stages, "stages")
+    stages = settings.stages
+    if settings.judge.model is None:
+        if stages.extend.painter is not None and stages.extend.checks:
+            yield "stages.extend.checks: are asked of the judge model, and judge.model is null. Name one, or set the checks to []."
+        if stages.panel.prompts:
+            yield "stages.panel.prompts: is asked of the judge model, and judge.model is null. Name one."
+    if stages.propose.locate and stages.propose.model is None:
+        yield "stages.propose.locate: needs stages.propose.model, a VLM that finds boxes."
+    if stages.propose.model is not None and stages.propose.model == settings.judge.model and settings.stages.panel.prompts:
+        yield "stages.propose.model: is the judge model, which would judge its own proposals. Name another, or leave panel.prompts out."
+
+
+def _stages(stages: ForgeStages, where: str) -> Iterator[str]:
+    for name, (low, high) in (("extend.share", stages.extend.share), ("propose.size", stages.propose.size)):
+        if not 0 < low <= high <= 1:
+            yield f"{where}.{name}: must be two shares, the lower one first, above 0 and at most 1."
+    if not all(share >= 0 for share in stages.splits) or sum(stages.splits) >= 1:
+        yield f"{where}.splits: must be two shares that leave something for training."
+    if stages.box.smallest >= stages.box.largest:
+        yield f"{where}.box.smallest: must be below box.largest."
+    if stages.extend.painter is not None and stages.extend.painter.model.partition(":")[0] == "paste":
+        yield f"{where}.extend.painter.model: paste cannot paint around a picture. Use edges, or a model."
 
 
 def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: JudgeSettings) -> Iterator[str]:

@@ -27,6 +27,7 @@ from sparring.data.questions import read_questions
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.engine.device import choose_device
+from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.judging.judge import check_edits
@@ -42,7 +43,7 @@ from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
-from sparring.selfplay.stages import Stage, write_json
+from sparring.selfplay.stages import Stage
 
 
 @dataclass
