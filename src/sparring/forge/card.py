@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,10 @@ from sparring.forge.ledger import Ledger
 SHOWN, SIDE = 6, 160
 
 
-def write_card(folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str, Any]) -> None:
-    """Write README.md, and samples.png where a pair was kept. Of paths on this disk only the last two names are told."""
+def write_card(
+    folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str, Any], splits: Sequence[str], apart: Sequence[str]
+) -> None:
+    """Write README.md, and samples.png where a pair was kept. `splits` and `apart` are those that have rows. Of paths on this disk only the last two names are told."""
     samples = _samples(folder / "samples.png", ledger)
     template = files("sparring.forge").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
@@ -28,8 +31,8 @@ def write_card(folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: di
         title=f"Forged pairs from {Path(settings.data).stem}",
         source=short(settings.data),
         licence=settings.licence,
-        splits=("train", "validation", "test"),
-        apart=("useless", "rejected"),
+        splits=splits,
+        apart=apart,
         funnel=funnel,
         samples=samples,
         settings=yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=140),

@@ -46,32 +46,42 @@ def publish(out: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str
     """Write `out/dataset`, whole or not at all; gives its path."""
     partial, final = out / "dataset.partial", out / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
+    (partial / "apart").mkdir(parents=True)
+    splits, apart = list[str](), list[str]()
     for split in SPLITS:
         own = (row for row in ledger.rows("kept") if split_of(row.source, settings) == split)
-        write_rows(partial / "data" / f"{split}-00000-of-00001.parquet", own, settings, ledger)
+        if write_rows(partial / "data" / f"{split}-00000-of-00001.parquet", own, ledger):
+            splits.append(split)
     for outcome in APART:
-        write_rows(partial / "apart" / f"{outcome}-00000-of-00001.parquet", ledger.rows(outcome), settings, ledger)
+        if write_rows(partial / "apart" / f"{outcome}-00000-of-00001.parquet", ledger.rows(outcome), ledger):
+            apart.append(outcome)
     for outcome in ("refused", "broken"):
         with open(partial / "apart" / f"{outcome}.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in ledger.set_aside(outcome))
     write_exports(partial / "exports", settings, ledger, lambda row: split_of(row.source, settings))
-    write_card(partial, settings, ledger, funnel)
+    write_card(partial, settings, ledger, funnel, splits, apart)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     return final
 
 
-def write_rows(path: Path, rows: Iterable[Row], settings: ForgeSettings, ledger: Ledger) -> None:
-    """One Parquet file, of no rows where there are none."""
+def write_rows(path: Path, rows: Iterable[Row], ledger: Ledger) -> int:
+    """Write one Parquet file and give its number of rows; no file where there are none, because `datasets` opens no empty split."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    made, written = _records(rows, ledger), 0
+    some = list(islice(made, ROWS_AT_ONCE))
+    if not some:
+        return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = features().arrow_schema
     with pq.ParquetWriter(path, schema) as writer:
-        made = _records(rows, settings, ledger)
-        while some := list(islice(made, ROWS_AT_ONCE)):
+        while some:
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            written += len(some)
+            some = list(islice(made, ROWS_AT_ONCE))
+    return written
 
 
 def features() -> Any:
@@ -108,7 +118,7 @@ def features() -> Any:
     )
 
 
-def _records(rows: Iterable[Row], settings: ForgeSettings, ledger: Ledger) -> Iterator[dict[str, Any]]:
+def _records(rows: Iterable[Row], ledger: Ledger) -> Iterator[dict[str, Any]]:
     for row in rows:
         content, figures, words = row.content, dict(row.content["figures"]), dict(row.content["words"])
         question = content["question"]
