@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -17,6 +19,7 @@ from sparring.data.records import Target, VisualQuestion
 from sparring.data.writer import write_questions
 from sparring.engine.screen import Screen
 from sparring.forge.run import run_forge
+from sparring.models.vlms.endpoint import EndpointReply
 from sparring.recipes.forge import forge_settings
 
 
@@ -69,6 +72,15 @@ def forge_of(questions: Path, url: str, *changes: str, **given: Any) -> ForgeSet
         "stages={propose: {number: 2}, attempts: 3}",
     ]
     return forge_settings([("data", str(questions)), *given.items()], recipe="arena", changes=[*basics, *changes])
+
+
+class LightVLM:
+    """The Defender of `players` in this process."""
+
+    name, device = "light", torch.device("cpu")
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: Any) -> list[list[EndpointReply]]:
+        return [[EndpointReply(f"\\boxed{{{'AB'[is_light(image)]}}}", 4, True)] for image in images]
 
 
 def forge_quietly(settings: ForgeSettings, out: Path, workers: int = 1) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def estimate(settings: ForgeSettings) -> Estimate:
     stages, judge = settings.stages, settings.judge
     extend = stages.extend.painter
     candidates, votes = records * stages.attempts, 1 if stages.panel.temperature == 0 else stages.panel.votes
-    models = [("defender", settings.defender.model, settings.defender.dtype)]
+    models: list[tuple[str, str, str]] = [("defender", settings.defender.model, settings.defender.dtype)]
     calls = {"questions to the Defender, about clean pictures": records}
     if stages.propose.locate:
         calls["requests for the boxes of targets"] = records

@@ -23,9 +23,12 @@ def write_exports(folder: Path, settings: ForgeSettings, ledger: Ledger, split_o
     """Write all of them; the fine-tuning ones hold the training split, the TSV all splits, named in a column."""
     folder.mkdir(parents=True)
     write_tsv(folder / "vlmevalkit.tsv", ledger, split_of)
-    train = lambda: (row for row in ledger.rows("kept") if split_of(row) == "train")  # noqa: E731
-    write_llamafactory(folder / "llamafactory", settings, ledger, train())
-    write_trl(folder / "trl" / "train.parquet", settings, ledger, train())
+    write_llamafactory(folder / "llamafactory", settings, ledger, _training(ledger, split_of))
+    write_trl(folder / "trl" / "train.parquet", settings, ledger, _training(ledger, split_of))
+
+
+def _training(ledger: Ledger, split_of: Callable[[Row], str]) -> Iterator[Row]:
+    return (row for row in ledger.rows("kept") if split_of(row) == "train")
 
 
 def write_tsv(path: Path, ledger: Ledger, split_of: Callable[[Row], str]) -> None:

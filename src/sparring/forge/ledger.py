@@ -220,4 +220,4 @@ class Ledger:
             " FROM candidates c JOIN records USING (number) WHERE c.outcome = ? ORDER BY number, attempt"
         )
         for row in self._db.execute(query, (outcome,)):
-            yield Row(*tuple(row)[:-1], json.loads(row["content"]))
+            yield Row(**{**dict(row), "content": json.loads(row["content"])})

@@ -180,4 +180,4 @@ def _boxes(boxes: Sequence[Any], size: tuple[int, int]) -> list[list[int]]:
     for box in boxes:
         if not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) and abs(side) < 2**31 for side in box):
             raise Refused("wrong type", f"box {box} must be four numbers [x, y, width, height] in pixels.")
-    return [whole_box(*box, size) for box in boxes]
+    return [whole_box(x, y, width, height, size) for x, y, width, height in boxes]
