@@ -166,16 +166,19 @@ def killed(settings: ForgeSettings, out: Path, seconds: float, workers: int = 1)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments_the_data_set_is_the_same(finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_ten_moments_the_data_set_is_the_same(
+    seed: int, finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path
+) -> None:
     _, settings, funnel = finished
-    rng, out, kills = random.Random(0), tmp_path / "out", 0
+    rng, out, kills = random.Random(seed), tmp_path / "out", 0
     with serving(players, delay=0.1) as slow:  # one batch takes long enough to be cut off anywhere
         own = settings.model_copy(update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"}), "batch": 4})
         whole = forge_quietly(own, tmp_path / "whole")
-        for _ in range(20):
+        for _ in range(10):
             kills += killed(own, out, rng.uniform(0, 1.0))
         again = forge_quietly(own, out)
-    assert kills >= 10
+    assert kills >= 5
     assert again["content_hash"] == whole["content_hash"]
     assert again["records"] == whole["records"] == funnel["records"]
     assert not list(out.rglob("*.partial"))

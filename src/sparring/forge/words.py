@@ -11,36 +11,42 @@ _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 
 
 def related(name: str, other: str) -> bool:
-    """The two describe, or may describe, an object of one kind: "a red mug" and "cup", "dogs" and "animal", "trash can" and "bin"."""
-    ours, theirs = meanings(name), meanings(other)
-    return bool(ours & theirs)
+    """The two describe, or may describe, one object: "a red mug" and "cup", "dogs" and "animal", "trash can" and "bin"; not two kinds of animal."""
+    return bool(names(name) & meanings(other) or meanings(name) & names(other))
 
 
 def mentions(text: str, name: str) -> bool:
-    """The text names the object, a synonym of it or its kind: any one to three words of it in a row."""
+    """The text names the object, a synonym of it, its kind, or something of the kind that it is: any one to three words of the text in a row."""
     words = [singular(word) for word in _WORD.findall(text.lower())]
-    wanted = meanings(name)
-    return any(
-        (phrase := " ".join(words[start : start + length])) in wanted or _same(phrase) in wanted
-        for length in (1, 2, 3)
-        for start in range(len(words) - length + 1)
-    )
+    phrases = {_same(" ".join(words[start : start + length])) for length in (1, 2, 3) for start in range(len(words) - length + 1)}
+    return bool(phrases & meanings(name)) or any(kind in names(name) for phrase in phrases for kind in _above(phrase))
+
+
+@cache
+def names(description: str) -> frozenset[str]:
+    """What an object of that description is called: its noun with less and less before it, and the one name of all that mean the same as each."""
+    head = _SPLIT.split(description.lower().strip(), maxsplit=1)[0]
+    words = _WORD.findall(head)
+    words = [*words[:-1], singular(words[-1])] if words else []
+    endings = [" ".join(words[start:]) for start in range(len(words))]
+    return frozenset([*endings, *map(_same, endings)])
 
 
 @cache
 def meanings(description: str) -> frozenset[str]:
-    """Every name that an object of that description goes by: its noun with less and less before it, their synonyms, their kinds."""
-    head = _SPLIT.split(description.lower().strip(), maxsplit=1)[0]
-    words = _WORD.findall(head)
-    words = [*words[:-1], singular(words[-1])] if words else []
-    found: set[str] = set()
-    todo = [" ".join(words[start:]) for start in range(len(words))]
+    """`names`, and the kinds that things of these names are of."""
+    return frozenset({kind for name in names(description) for kind in _above(name)} | names(description))
+
+
+def _above(name: str) -> set[str]:
+    """The kinds that a thing of that name is of, and their kinds."""
+    found, todo = set[str](), list(_kinds().get(_same(name), ()))
     while todo:
-        name = todo.pop()
-        if name and name not in found:
-            found.add(name)
-            todo += [_same(name), *_kinds().get(_same(name), ())]
-    return frozenset(found)
+        kind = todo.pop()
+        if kind not in found:
+            found.add(kind)
+            todo += _kinds().get(_same(kind), ())
+    return found
 
 
 def singular(word: str) -> str:
