@@ -151,7 +151,9 @@ def test_the_seed_and_the_limit_count(finished: tuple[Path, ForgeSettings, dict[
 
 def killed(settings: ForgeSettings, out: Path, seconds: float, workers: int = 1) -> bool:
     """Forge in another process that is killed after so many seconds of work; whether it was still at work."""
-    context = multiprocessing.get_context("spawn")
+    # A server that has imported all there is to import forks the processes: they come in no time.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sparring.forge.run", "sparring.recipes.forge"])
     started = context.Event()
     process = context.Process(target=forge_process, args=(settings.model_dump_json(), str(out), workers, started))
     process.start()
