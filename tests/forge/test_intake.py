@@ -9,6 +9,7 @@ import pytest
 from endpoint_server import Server, serving
 from small_forge import LightVLM, forge_of, forge_quietly, players, write_light_questions
 from small_malformed import KINDS, spoil
+from sparring.forge import players as players_module
 from sparring.forge import smith
 
 
@@ -41,7 +42,7 @@ def test_one_bad_record_of_every_kind(server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_three_hundred_bad_records_among_a_thousand(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smith, "load_asked_defender", lambda *_: LightVLM())
+    monkeypatch.setattr(players_module, "load_asked_defender", lambda *_: LightVLM())
     check(server, tmp_path, 1000, 9, "batch=64", "stages.attempts=1")
 
 

@@ -109,6 +109,8 @@ def test_the_funnel_adds_up(finished: tuple[Path, Any, dict[str, Any]]) -> None:
     assert "license: cc-by-4.0" in card
     assert funnel["content_hash"] in card
     assert str(Path(settings.data).parent.parent) not in card
+    assert "127.0.0.1" not in card
+    assert str(Path.cwd()) not in card
 
 
 def test_a_finished_forge_asks_nothing_again(finished: tuple[Path, ForgeSettings, dict[str, Any]], server: Server) -> None:

@@ -27,6 +27,7 @@ def write_card(
     template = files("sparring.forge").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     told = _without_paths(settings.model_dump(mode="json"))
+    funnel = funnel | {"models": _without_paths(funnel["models"])}
     text = environment.from_string(template).render(
         title=f"Forged pairs from {Path(settings.data).stem}",
         source=short(settings.data),
@@ -41,7 +42,9 @@ def write_card(
 
 
 def short(name: str) -> str:
-    """A model's or file's name without the folders that it lies in: those of a person's disk are nobody else's affair."""
+    """A model's or file's name without the folders or the server that it lies in: those are nobody else's affair."""
+    if "://" in name:
+        return name.partition("#")[2] or "an endpoint"
     return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
 
 

@@ -10,10 +10,8 @@ import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
-import torch
 from PIL.Image import Image
 
 from sparring.config import ForgeSettings
@@ -22,20 +20,14 @@ from sparring.data.images import image_sha256
 from sparring.data.questions import Problem
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.play import ask
-from sparring.engine.device import choose_device
 from sparring.forge.checks import check_box
 from sparring.forge.extend import draw_extension, extend
-from sparring.forge.implant import EditorImplanter, Implanter, PainterImplanter
-from sparring.forge.painters import Painter, load_painter
-from sparring.forge.panel import Panel, fields_of
-from sparring.forge.propose import EVERYDAY, Finder, FreePlaces, Proposer, VlmFinder, VlmProposer, check_proposals, own_seed
+from sparring.forge.panel import fields_of
+from sparring.forge.players import Players
+from sparring.forge.propose import check_proposals, own_seed
 from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, Unit, concluded, refused
 from sparring.forge.sources import Source
-from sparring.judging.judge import AttackJudge, Judgement
-from sparring.judging.validity import load_duplicate_check
-from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
-from sparring.models.vlms.base import VLM, load_vlm
-from sparring.models.vlms.local import LocalVLM
+from sparring.judging.judge import Judgement
 from sparring.rl.seeds import derive_seed
 
 FATAL = (ModelError, RecipeError, RunError)
@@ -68,13 +60,13 @@ class Track:
         self.candidates.append(candidate)
 
 
-class Smith:
-    """Works on units of a source with the players of the settings, which are loaded when they are first needed."""
+class Smith(Players):
+    """Works on units of a source with the players of the settings."""
 
     def __init__(self, settings: ForgeSettings, source: Source, answers: Path) -> None:
         """answers: the SQLite file that keeps what endpoints answered."""
-        self.settings, self.stages, self.source, self.answers = settings, settings.stages, source, answers
-        self.device = choose_device(settings.device)
+        super().__init__(settings, answers)
+        self.source = source
 
     def work(self, units: Sequence[Unit]) -> list[Result]:
         """What became of every unit, in order. Raises only what is fatal."""
@@ -275,94 +267,6 @@ class Smith:
         more = {"figures": track.figures | figures, "words": track.words | words}
         instruction = self.settings.attacker.instruct(track.question.question)
         track.settle(attempt, outcome, stage, reason, message, picture=picture, proposals=proposals, instruction=instruction, **more)
-
-    # -- the players -------------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def defender(self) -> VLM:
-        """The base Defender."""
-        return load_asked_defender(self.settings.defender.model, self.settings.defender, self.device, self.answers)
-
-    @cached_property
-    def judge(self) -> AttackJudge:
-        """Integrity, duplicates, effectiveness; the log-probabilities too, of a Defender that tells them."""
-        told = isinstance(self.defender, LocalVLM) or self.settings.judge.dense_weight > 0
-        settings = self.settings.judge.model_copy(
-            update={"dense_weight": 0.5 if told else 0.0, "frontier_weight": 0.0, "diversity_weight": 0.0}
-        )
-        duplicates = load_duplicate_check(settings, self.device, self.answers)
-        return AttackJudge(self.defender, duplicates, settings, self.settings.defender)
-
-    @cached_property
-    def panel(self) -> Panel:
-        """The judge model as a panel. RecipeError where there is none."""
-        duplicates = self.judge.duplicates
-        if duplicates is None:
-            raise RecipeError(
-                "judge.model: is null, but stages.extend.checks and stages.panel.prompts ask a judge model. Name one, or leave them out."
-            )
-        return Panel(duplicates.judge, self.stages.panel)
-
-    @cached_property
-    def outpainter(self) -> Painter:
-        """The painter of stage 1."""
-        assert self.stages.extend.painter is not None
-        painter = load_painter(self.stages.extend.painter, self.device)
-        if not painter.outpaints:
-            raise RecipeError(f"stages.extend.painter.model: {self.stages.extend.painter.model} cannot paint around a picture.")
-        return painter
-
-    @cached_property
-    def implanter(self) -> Implanter:
-        """Who puts distractors in."""
-        if self.stages.implant == "editor":
-            return EditorImplanter(
-                load_attacking_editor(self.settings.attacker.model, self.settings.attacker, self.device), self.settings.attacker
-            )
-        return PainterImplanter(self.painter)
-
-    @cached_property
-    def painter(self) -> Painter:
-        """The painter of distractors."""
-        if self.stages.painter == self.stages.extend.painter:
-            return self.outpainter
-        return load_painter(self.stages.painter, self.device)
-
-    @cached_property
-    def proposing_vlm(self) -> VLM:
-        """The VLM that proposes distractors and finds targets. RecipeError where there is none."""
-        settings = self.stages.propose
-        if settings.model is None:
-            raise RecipeError("stages.propose.model: is null, but stages.propose.locate needs a VLM. Name one.")
-        return load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers)
-
-    @cached_property
-    def proposer(self) -> Proposer:
-        """Who says what to put where."""
-        settings = self.stages.propose
-        if settings.model is not None:
-            return VlmProposer(self.proposing_vlm, self.stages)
-        return FreePlaces(self.stages, settings.categories or self.painter.objects or EVERYDAY)
-
-    @cached_property
-    def finder(self) -> Finder:
-        """Who finds the targets of questions without boxes."""
-        return VlmFinder(self.proposing_vlm, self.stages)
-
-    def load(self) -> None:
-        """Load every player that will be needed, so that what is missing is known before the first record."""
-        torch.set_num_threads(self.settings.threads)
-        _ = self.judge, self.implanter
-        if self.implanter.wants_proposals:
-            _ = self.proposer
-        if self.stages.extend.painter is not None:
-            _ = self.outpainter
-            if self.stages.extend.checks:
-                _ = self.panel
-        if self.stages.panel.prompts:
-            _ = self.panel
-        if self.stages.propose.locate:
-            _ = self.finder
 
 
 def _broken(number: int, name: str | None, stage: str, error: Exception) -> Result:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparring.config import ForgeSettings, PainterSettings
 from sparring.data.errors import RecipeError
+from sparring.forge.painters.loading import PLAIN
 from sparring.recipes.check import problems_of_forge
 from sparring.recipes.load import load_recipe, put, resolve_model, validate
 
@@ -40,7 +41,12 @@ def _with_absolute_paths(settings: ForgeSettings) -> ForgeSettings:
         return None if name is None else resolve_model(name)
 
     def painter(own: PainterSettings | None) -> PainterSettings | None:
-        return None if own is None else own.model_copy(update={"model": model(own.model), "transformer": model(own.transformer)})
+        if own is None:
+            return None
+        kind, _, folder = own.model.partition(":")
+        if kind in PLAIN:
+            return own.model_copy(update={"model": f"{kind}:{file(folder)}" if folder else kind})
+        return own.model_copy(update={"model": model(own.model), "transformer": model(own.transformer)})
 
     stages = settings.stages
     stages = stages.model_copy(
