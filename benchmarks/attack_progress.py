@@ -31,6 +31,8 @@ from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, Recipe
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
+from sparring.engine.files import write_json
+from sparring.engine.screen import Screen
 from sparring.evaluation.payoff import CLEAN, Opponent, attack_report, play_off
 from sparring.recipes.load import load_recipe
 from sparring.report.charts import ticks
@@ -38,8 +40,6 @@ from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.loop import open_game
 from sparring.selfplay.phases import pair
-from sparring.selfplay.progress import Screen
-from sparring.selfplay.stages import write_json
 from sparring.selfplay.turns import FrozenOpponent, right_when_clean
 
 Point = dict[str, float]

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
 from sparring.evaluation.harness import Generation, Harness, Query
 from sparring.evaluation.items import PictureFile
@@ -32,7 +33,6 @@ from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe
 from sparring.scenes.dataset import write_questions
-from sparring.selfplay.progress import Screen
 
 BATCH, LARGE = 8, (3840, 2160)
 

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from sparring.config import AttackSettings
+from sparring.engine.screen import Screen
 from sparring.redteam.attack import run_attack
 from sparring.redteam.settings import attack_settings
-from sparring.selfplay.progress import Screen
 
 
 def attack_of(editor: Path, questions: Path, url: str, *changes: str, **given: Any) -> AttackSettings:

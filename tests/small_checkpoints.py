@@ -15,10 +15,12 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    FluxFillPipeline,
     FluxKontextPipeline,
     FluxTransformer2DModel,
     QwenImageEditPipeline,
     QwenImageEditPlusPipeline,
+    QwenImagePipeline,
     QwenImageTransformer2DModel,
 )
 from PIL import Image
@@ -109,6 +111,26 @@ def tiny_flux2_klein(folder: Path, *, seed: int = 0, text_tokens: int = 48, shif
 
 def tiny_flux_kontext(folder: Path, *, seed: int = 0, guidance: bool = True) -> Path:
     """Write a FluxKontextPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token). `guidance`: the transformer takes a guidance scale."""
+    FluxKontextPipeline(**_flux_parts(seed, in_channels=16, guidance_embeds=guidance)).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def tiny_flux_fill(folder: Path, *, seed: int = 0) -> Path:
+    """Write a FluxFillPipeline of random weights. Its transformer sees 16 numbers of the state, 16 of the masked picture and 64 pixels of the mask."""
+    parts = _flux_parts(seed, in_channels=96, out_channels=16, guidance_embeds=True)
+    FluxFillPipeline(**parts).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def tiny_qwen_image(folder: Path, *, seed: int = 0) -> Path:
+    """Write a QwenImagePipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token)."""
+    parts = _qwen_image_parts(seed)
+    del parts["processor"]
+    QwenImagePipeline(**parts).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _flux_parts(seed: int, **transformer_options: Any) -> dict[str, Any]:
     torch.manual_seed(seed)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -125,15 +147,14 @@ def tiny_flux_kontext(folder: Path, *, seed: int = 0, guidance: bool = True) -> 
         mid_block_add_attention=False,
     )
     transformer = FluxTransformer2DModel(
-        in_channels=16,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=16,
         pooled_projection_dim=12,
-        guidance_embeds=guidance,
         axes_dims_rope=(4, 6, 6),
+        **transformer_options,
     )
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -155,9 +176,15 @@ def tiny_flux_kontext(folder: Path, *, seed: int = 0, guidance: bool = True) -> 
         vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu", dropout_rate=0.0
     )
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0, base_shift=0.5, max_shift=1.15)
-    texts = CLIPTextModel(clip).eval(), tokenizer, T5EncoderModel(t5).eval(), tokenizer_2
-    FluxKontextPipeline(scheduler, vae.eval(), *texts, transformer.eval()).save_pretrained(folder, safe_serialization=True)
-    return folder
+    return {
+        "scheduler": scheduler,
+        "vae": vae.eval(),
+        "text_encoder": CLIPTextModel(clip).eval(),
+        "tokenizer": tokenizer,
+        "text_encoder_2": T5EncoderModel(t5).eval(),
+        "tokenizer_2": tokenizer_2,
+        "transformer": transformer.eval(),
+    }
 
 
 def tiny_qwen_image_edit(folder: Path, *, seed: int = 0) -> Path:

@@ -13,10 +13,10 @@ from PIL.Image import Image
 from rich.console import Console
 
 from sparring.config import EvalSettings
+from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
 from sparring.evaluation.run import run_evaluation
 from sparring.models.vlms.base import VLM
-from sparring.selfplay.progress import Screen
 
 
 def write_custom(folder: Path, count: int, *, seed: int = 0) -> Path:

@@ -19,9 +19,9 @@ from small_vlms import tiny_llava, tiny_qwen2_5_vl
 from sparring.config import Recipe
 from sparring.data.records import Target, VisualQuestion
 from sparring.data.writer import write_questions
+from sparring.engine.screen import Screen
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.loop import run_game
-from sparring.selfplay.progress import Screen
 
 PROMPT = "{question}"
 

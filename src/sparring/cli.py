@@ -15,6 +15,7 @@ from sparring.attack_command import attack
 from sparring.console import clean_errors, error_console, out_console
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
+from sparring.forge_command import forge
 from sparring.probe_command import probe
 from sparring.sft_command import sft
 
@@ -138,6 +139,7 @@ app.command()(rescore)
 app.command()(compare)
 app.command()(probe)
 app.command()(sft)
+app.command()(forge)
 
 
 @app.command()
@@ -232,7 +234,7 @@ def recipes() -> None:
 @app.command()
 def fields() -> None:
     """Explain every setting that a recipe may hold, with its type and default."""
-    from sparring.config import AttackSettings, ProbeSettings, Recipe, SftSettings
+    from sparring.config import AttackSettings, ForgeSettings, ProbeSettings, Recipe, SftSettings
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
@@ -244,6 +246,11 @@ def fields() -> None:
     out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
     for name in ("data", "epochs", "checkpoint_every", "defender"):
         out_console.print(f"[bold]{name}[/bold]: {escape(SftSettings.model_fields[name].description or '')}")
+    out_console.print(
+        "\n[bold]Of `sparring forge` alone[/bold]; stages holds the settings under forge above, attacker, defender and judge theirs"
+    )
+    for name in ("data", "format", "images", "licence", "limit", "seed", "threads", "batch"):
+        out_console.print(f"[bold]{name}[/bold]: {escape(ForgeSettings.model_fields[name].description or '')}")
 
 
 def _show_fields(model: type[BaseModel], where: str) -> None:

@@ -165,12 +165,13 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
+    from sparring.engine.device import choose_device
+    from sparring.engine.folder import run_folder
+    from sparring.engine.screen import Screen
     from sparring.evaluation.benchmarks import find_benchmark
     from sparring.evaluation.profiles import rule_of
     from sparring.evaluation.run import chosen_items, run_evaluation
     from sparring.report.evaluation import write_eval_report
-    from sparring.selfplay.game import choose_device, run_folder
-    from sparring.selfplay.progress import Screen
 
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()

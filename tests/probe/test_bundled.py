@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sparring.engine.screen import Screen
 from sparring.probe.run import run_probe
 from sparring.probe.settings import probe_settings
 from sparring.scenes.suites import write_suite
-from sparring.selfplay.progress import Screen
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,14 @@ import yaml
 from PIL import Image
 
 from sparring.data.records import Answer, Edit, Target, Verdict, VisualQuestion
+from sparring.engine.files import write_json
 from sparring.evaluation.payoff import Opponent, Payoff, attack_report, gains, play_off
 from sparring.evaluation.sharpness import sharpness_ratio
 from sparring.scenes.questions import KINDS, ask
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, place, random_color, render, sample_scene
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.stages import Stage, write_json
+from sparring.selfplay.stages import Stage
 
 RECIPE: dict[str, Any] = {
     "name": "arena",

@@ -12,9 +12,9 @@ from sparring.config import AttackerSettings, CallSettings, DataSettings, Defend
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Target, VisualQuestion
 from sparring.data.writer import write_questions
+from sparring.engine.screen import Screen
 from sparring.selfplay.dataset import load_questions
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.progress import Screen
 
 calls: list[int] = []
 

@@ -16,9 +16,9 @@ from small_vlms import tiny_qwen2_5_vl
 from sparring.config import SftSettings
 from sparring.data.errors import RunError
 from sparring.defenders.sft import SftTrainer
+from sparring.engine.screen import Screen
 from sparring.selfplay.finetune import run_sft
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.progress import Screen
 
 
 @pytest.fixture(scope="module")

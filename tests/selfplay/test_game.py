@@ -10,8 +10,9 @@ import yaml
 
 from sparring.config import AttackerSettings, CallSettings, DataSettings, DefenderSettings, Recipe
 from sparring.data.errors import RecipeError, RunError
+from sparring.engine.device import choose_device
+from sparring.engine.folder import run_folder
 from sparring.selfplay.calls import import_call
-from sparring.selfplay.game import choose_device, run_folder
 
 
 def recipe(**changes: object) -> Recipe:

@@ -23,9 +23,9 @@ from small_game import game_recipe, play_quietly
 from sparring.config import Recipe
 from sparring.data.errors import RecipeError, RunError
 from sparring.data.images import load_image
+from sparring.engine.screen import Screen
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import run_game
-from sparring.selfplay.progress import Screen
 
 Rows = list[tuple[Any, ...]]
 TABLES = ("questions", "edits", "answers", "verdicts", "updates")

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from small_game import game_recipe
 from sparring.config import Recipe
+from sparring.engine.screen import Screen
 from sparring.models.editors import FlowEditor
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay import loop
 from sparring.selfplay.league import League
-from sparring.selfplay.progress import Screen
 
 
 def play(recipe: Recipe, out: Path) -> dict[str, Any]:

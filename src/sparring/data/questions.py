@@ -17,8 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from PIL.Image import Image
 
 from sparring.data.errors import DataError
 from sparring.data.images import ImageError, load_image
@@ -83,7 +86,7 @@ def read_questions(path: str | Path, *, skip_bad: bool = False) -> Questions:
     lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if not any(line.strip() for line in lines):
         raise DataError(f"{path}: the file is empty. Write one question a line, as JSON.")
-    reader = _Reader(path)
+    reader = QuestionReader(path)
     for number, line in enumerate(lines, start=1):
         if line.strip():
             reader.read(number, line)
@@ -110,12 +113,20 @@ class _Bad(Exception):
         self.reason = reason
 
 
-class _Reader:
+Picture = Callable[[str], tuple[Path, Image]]
+"""From what a record calls its picture to the file's path and the picture. Raises DataError whose `reason` sorts it."""
+
+
+class QuestionReader:
     """Collects good records and problems, line by line. Every picture is decoded once."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.folder = path.parent.resolve()
+    def __init__(self, path: Path, picture: Picture | None = None, unit: str = "line") -> None:
+        """path: the file that is read, whose folder pictures must lie in. picture: gets pictures in another way than from there.
+
+        unit: what the numbers of records count, for messages.
+        """
+        self.path, self._unit = path, unit
+        self._picture = picture or partial(picture_inside, path.parent.resolve(), path.name)
         self.records: list[VisualQuestion] = []
         self.problems: list[Problem] = []
         self._line = 0
@@ -124,13 +135,17 @@ class _Reader:
 
     def read(self, line: int, raw: bytes) -> None:
         """Check one line; keep its record or note what is wrong with it."""
-        before = len(self.problems)
-        self._line = line
         try:
             data = _json_object(raw)
         except _Bad as bad:
             self._note(line, None, bad)
             return
+        self.check(line, data)
+
+    def check(self, line: int, data: dict[str, Any]) -> None:
+        """As `read`, of a record that has been parsed."""
+        before = len(self.problems)
+        self._line = line
         name = data["id"] if isinstance(data.get("id"), str) else None
         for problem in _key_problems(data):
             self._note(line, name, problem)
@@ -163,13 +178,13 @@ class _Reader:
             self.records.append(VisualQuestion(**fields))
 
     def _note(self, line: int, name: str | None, bad: _Bad) -> None:
-        record = f"{self.path.name} line {line}" + (f' (id "{name}")' if name else "")
+        record = f"{self.path.name} {self._unit} {line}" + (f' (id "{name}")' if name else "")
         self.problems.append(Problem(line, name, bad.reason, f"{record}: {bad}"))
 
     def _id(self, field: str, value: Any) -> str:
         name = _text(field, value)
         if name in self._first_line:
-            raise _Bad("duplicate id", f"id was already given on line {self._first_line[name]}. Ids are unique in a file.")
+            raise _Bad("duplicate id", f"id was already given on {self._unit} {self._first_line[name]}. Ids are unique in a file.")
         self._first_line[name] = self._line
         return name
 
@@ -177,25 +192,14 @@ class _Reader:
         name = _text(field, value)
         if name not in self._pictures:
             try:
-                path = self._inside(name)
-                self._pictures[name] = (path, load_image(path).size)
-            except _Bad as bad:
-                self._pictures[name] = bad
+                path, picture = self._picture(name)
+                self._pictures[name] = (path, picture.size)
             except ImageError as error:
                 self._pictures[name] = _Bad(error.reason, f"{error}.")
         found = self._pictures[name]
         if isinstance(found, _Bad):
             raise found
         return found
-
-    def _inside(self, name: str) -> Path:
-        if Path(name).is_absolute():
-            raise _Bad("image outside the folder", f'image "{name}" is an absolute path. Name it relative to {self.path.name}.')
-        # Follows symbolic links: a link inside the folder that points out of it is refused too.
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder):
-            raise _Bad("image outside the folder", f'image "{name}" leaves the folder of {self.path.name}. Copy it into the folder.')
-        return path
 
     def _targets(self, line: int, name: str | None, value: Any, size: tuple[int, int] | None) -> Iterator[Target]:
         if not isinstance(value, list):
@@ -208,6 +212,24 @@ class _Reader:
                 yield _target(f"targets[{index}]", item, size)
             except _Bad as bad:
                 self._note(line, name, bad)
+
+
+def picture_inside(folder: Path, file: str, name: str) -> tuple[Path, Image]:
+    """The picture that a record names relative to `folder`, which is resolved; `file` is the record's, for messages.
+
+    Raises ImageError, with the reason "image outside the folder" where it is not inside: by an absolute path, by dots or by a symbolic link.
+    """
+    if Path(name).is_absolute():
+        raise ImageError("image outside the folder", f'image "{name}" is an absolute path. Name it relative to {file}')
+    try:
+        # Follows symbolic links: a link inside the folder that points out of it is refused too.
+        path = (folder / name).resolve()
+        path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long for the disk, a link that leads to itself
+        raise ImageError("image missing", f"image {name[:80]} cannot be looked up ({error})") from error
+    if not path.is_relative_to(folder):
+        raise ImageError("image outside the folder", f'image "{name}" leaves the folder of {file}. Copy it into the folder')
+    return path, load_image(path)
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:

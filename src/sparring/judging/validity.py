@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import torch
 from PIL.Image import Image
 
 from sparring.config import JudgeSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
-
-if TYPE_CHECKING:
-    from sparring.models.vlms.base import VLM
+from sparring.models.players import DTYPES
+from sparring.models.vlms.base import VLM, load_vlm
 
 COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which a judge only rambles
 
@@ -81,6 +81,10 @@ class DuplicateCheck:
         self.batch = batch
         self._clean: dict[tuple[str, str], int | None] = {}
 
+    def forget(self) -> None:
+        """Drop the counts of clean pictures: for those that never come back."""
+        self._clean.clear()
+
     def counts(self, images: Sequence[Image], names: Sequence[str]) -> list[int | None]:
         """How often each name's object is in the picture beside it, by the judge's greedy reply; None for a reply without a number."""
         prompts = [self.settings.count_prompt.format(name=name) for name in names]
@@ -114,3 +118,11 @@ class DuplicateCheck:
         missing = {(key, name): image for key, name, image in wanted if (key, name) not in self._clean}
         counts = self.counts(list(missing.values()), [name for _, name in missing])
         self._clean.update(zip(missing, counts, strict=True))
+
+
+def load_duplicate_check(settings: JudgeSettings, device: torch.device, cache: Path) -> DuplicateCheck | None:
+    """The check of the judge model, whose answers are kept in `cache` where it is an endpoint; None where there is no judge. Raises ModelError."""
+    if settings.model is None:
+        return None
+    judge = load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=device, endpoint=settings.endpoint, cache=cache)
+    return DuplicateCheck(judge, settings)

@@ -18,13 +18,14 @@ from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.prompts import render_prompt
+from sparring.engine.screen import figures_of
 from sparring.judging.judge import AttackJudge
+from sparring.models.players import load_attacking_editor
 from sparring.probe.asking import Asker, Request
 from sparring.probe.attacks import ADAPTIVE, Attacker, Workshop, slug
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.game import pictures_of
-from sparring.selfplay.league import load_attacking_editor, save_attacker
-from sparring.selfplay.progress import figures_of
+from sparring.selfplay.league import save_attacker
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
 from sparring.selfplay.turns import shares

@@ -20,7 +20,9 @@ from sparring.config import DefenderSettings
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
+from sparring.engine.screen import Bar
 from sparring.evaluation.faithfulness import LetterScore, letter_place, letter_score
+from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import VLM
@@ -28,8 +30,6 @@ from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.models.vlms.letters import ask_with_letters
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
-from sparring.selfplay.league import load_asked_defender
-from sparring.selfplay.progress import Bar
 
 
 @dataclass(frozen=True, slots=True)

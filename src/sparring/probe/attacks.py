@@ -19,6 +19,7 @@ from sparring.attackers.rivals import Rival
 from sparring.config import AttackerSettings, ProbeSettings
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.prompts import render_prompt
+from sparring.engine.screen import Screen
 from sparring.evaluation.robustness import Played, gate_edits
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.address import is_endpoint
@@ -29,7 +30,6 @@ from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.progress import Screen
 
 AGAIN = "asked again"
 ADAPTIVE = "adaptive"

@@ -18,10 +18,16 @@ from sparring.data.errors import RunError
 from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
+from sparring.engine.device import choose_device
+from sparring.engine.files import write_json
+from sparring.engine.folder import run_folder
+from sparring.engine.screen import Screen
 from sparring.evaluation.conditions import PLAIN, Name
 from sparring.evaluation.faithfulness import ReasoningJudge
 from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
 from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
+from sparring.judging.validity import load_duplicate_check
+from sparring.models.players import DTYPES
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import load_vlm
 from sparring.models.vlms.endpoint import EndpointVLM
@@ -31,12 +37,9 @@ from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_
 from sparring.probe.table import write_table
 from sparring.probe.text import ask_conditions, baselines, text_figures
 from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.game import choose_device, run_folder
-from sparring.selfplay.league import DTYPES, load_duplicate_check
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.progress import Screen
 from sparring.selfplay.seeds import shuffled
-from sparring.selfplay.stages import Stage, write_json
+from sparring.selfplay.stages import Stage
 
 SCHEMA = 1
 ANSWERS = "answers.sqlite"

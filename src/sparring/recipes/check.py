@@ -9,6 +9,8 @@ from sparring.config import (
     AttackSettings,
     CallSettings,
     DefenderSettings,
+    ForgeSettings,
+    ForgeStages,
     JudgeSettings,
     ProbeSettings,
     Recipe,
@@ -34,6 +36,7 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
     yield from _rivals(recipe.selfplay.curriculum.rivals)
     if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
         yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
+    yield from _stages(recipe.forge, "forge")
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 
@@ -75,6 +78,34 @@ def problems_of_sft(settings: SftSettings) -> Iterator[str]:
         yield "defender.algorithm: is sft here. Rewards belong to a game: `sparring run`."
     if is_endpoint(settings.defender.model):
         yield "defender.model: is an endpoint, which can be attacked and evaluated but not trained."
+
+
+def problems_of_forge(settings: ForgeSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for a forge."""
+    yield from _players(settings.attacker, settings.defender, settings.judge)
+    yield from _stages(settings.stages, "stages")
+    stages = settings.stages
+    if settings.judge.model is None:
+        if stages.extend.painter is not None and stages.extend.checks:
+            yield "stages.extend.checks: are asked of the judge model, and judge.model is null. Name one, or set the checks to []."
+        if stages.panel.prompts:
+            yield "stages.panel.prompts: is asked of the judge model, and judge.model is null. Name one."
+    if stages.propose.locate and stages.propose.model is None:
+        yield "stages.propose.locate: needs stages.propose.model, a VLM that finds boxes."
+    if stages.propose.model is not None and stages.propose.model == settings.judge.model and settings.stages.panel.prompts:
+        yield "stages.propose.model: is the judge model, which would judge its own proposals. Name another, or leave panel.prompts out."
+
+
+def _stages(stages: ForgeStages, where: str) -> Iterator[str]:
+    for name, (low, high) in (("extend.share", stages.extend.share), ("propose.size", stages.propose.size)):
+        if not 0 < low <= high <= 1:
+            yield f"{where}.{name}: must be two shares, the lower one first, above 0 and at most 1."
+    if not all(share >= 0 for share in stages.splits) or sum(stages.splits) >= 1:
+        yield f"{where}.splits: must be two shares that leave something for training."
+    if stages.box.smallest >= stages.box.largest:
+        yield f"{where}.box.smallest: must be below box.largest."
+    if stages.extend.painter is not None and stages.extend.painter.model.partition(":")[0] == "paste":
+        yield f"{where}.extend.painter.model: paste cannot paint around a picture. Use edges, or a model."
 
 
 def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: JudgeSettings) -> Iterator[str]:

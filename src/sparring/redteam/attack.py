@@ -26,8 +26,13 @@ from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
+from sparring.engine.device import choose_device
+from sparring.engine.files import write_json
+from sparring.engine.folder import run_folder
+from sparring.engine.screen import Screen
 from sparring.judging.judge import check_edits
-from sparring.judging.validity import DuplicateCheck
+from sparring.judging.validity import DuplicateCheck, load_duplicate_check
+from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM
 from sparring.redteam.attackers import load_attacker
@@ -35,12 +40,10 @@ from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.game import choose_device, pictures_of, run_folder
-from sparring.selfplay.league import load_asked_defender, load_duplicate_check
+from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.progress import Screen
 from sparring.selfplay.seeds import shuffled
-from sparring.selfplay.stages import Stage, write_json
+from sparring.selfplay.stages import Stage
 
 
 @dataclass

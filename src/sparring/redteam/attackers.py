@@ -12,10 +12,10 @@ from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.evaluation.victim import victim_of
 from sparring.models.editors import FlowEditor
+from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.redteam.spec import split_lora, split_rival
-from sparring.selfplay.league import load_attacking_editor
 
 
 def load_attacker(settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]) -> Rival:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,6 +12,7 @@ from PIL.Image import Image
 
 from sparring.config import CallSettings
 from sparring.data.records import VisualQuestion
+from sparring.engine.pool import end_with_parent
 from sparring.selfplay.calls import import_call
 
 
@@ -50,16 +49,9 @@ class Auditor:
 
 
 def _begin() -> None:
-    """One thread for each process, which must not outlive the one that started it: after a kill nobody else would end it."""
+    """One thread for each process."""
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def end_with_parent() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _ask(settings: CallSettings, question: VisualQuestion, edit: Image) -> bool | None:

@@ -13,9 +13,9 @@ from sparring.attackers.crops import crops_of
 from sparring.attackers.sft import Pair, finetune
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
+from sparring.engine.screen import figures_of
 from sparring.selfplay.game import Game
 from sparring.selfplay.league import save_attacker
-from sparring.selfplay.progress import figures_of
 from sparring.selfplay.turns import edit_and_judge, right_when_clean
 
 CANDIDATES, BOOTSTRAP = "round0/candidates", "round0/bootstrap"

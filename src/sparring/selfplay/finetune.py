@@ -16,13 +16,16 @@ from sparring.data.errors import RunError
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.sft import SftTrainer
+from sparring.engine.device import choose_device
+from sparring.engine.files import write_json
+from sparring.engine.folder import run_folder
+from sparring.engine.screen import Screen, figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.game import choose_device, pictures_of, run_folder
+from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.progress import Screen, figures_of
 from sparring.selfplay.seeds import draw
-from sparring.selfplay.stages import Stage, train, write_json
+from sparring.selfplay.stages import Stage, train
 
 STAGE = "sft"
 

@@ -13,43 +13,14 @@ from pathlib import Path
 
 import torch
 
-from sparring.config import AttackerSettings, DefenderSettings, JudgeSettings, Recipe
+from sparring.config import Recipe
 from sparring.data.errors import ModelError
-from sparring.judging.validity import DuplicateCheck
-from sparring.models.editors import FlowEditor, load_editor
+from sparring.judging.validity import DuplicateCheck, load_duplicate_check
+from sparring.models.editors import FlowEditor
+from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM, load_vlm
 from sparring.models.vlms.local import LocalVLM
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def load_attacking_editor(path: str, settings: AttackerSettings, device: torch.device) -> FlowEditor:
-    """The editor in that folder, or of that hub id, as an Attacker's settings want it. Raises ModelError."""
-    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
-    editor.embedded_guidance = settings.embedded_guidance
-    return editor
-
-
-def load_asked_defender(path: str, settings: DefenderSettings, device: torch.device, cache: Path) -> VLM:
-    """The Defender in that folder, of that hub id or behind that endpoint, whose answers are kept in `cache`. Raises ModelError."""
-    return load_vlm(
-        path,
-        dtype=DTYPES[settings.dtype],
-        device=device,
-        min_pixels=settings.min_pixels,
-        max_pixels=settings.max_pixels,
-        endpoint=settings.endpoint,
-        cache=cache,
-    )
-
-
-def load_duplicate_check(settings: JudgeSettings, device: torch.device, cache: Path) -> DuplicateCheck | None:
-    """The check of the judge model, whose answers are kept in `cache` where it is an endpoint; None where there is no judge. Raises ModelError."""
-    if settings.model is None:
-        return None
-    judge = load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=device, endpoint=settings.endpoint, cache=cache)
-    return DuplicateCheck(judge, settings)
 
 
 class League:

@@ -16,15 +16,17 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from sparring.config import Recipe
+from sparring.engine.device import choose_device
+from sparring.engine.folder import run_folder
+from sparring.engine.screen import Screen
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.dataset import load_questions
-from sparring.selfplay.game import Game, choose_device, run_folder
+from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
-from sparring.selfplay.progress import Screen
 from sparring.selfplay.summary import summarise
 from sparring.selfplay.watch import watch
 

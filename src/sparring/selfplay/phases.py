@@ -18,11 +18,11 @@ from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.engine.screen import figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.curriculum import Curriculum, compose
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
-from sparring.selfplay.progress import figures_of
 from sparring.selfplay.seeds import draw
 from sparring.selfplay.stages import Stage, train
 from sparring.selfplay.static import static_edits

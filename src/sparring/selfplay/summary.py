@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparring.engine.files import write_json
 from sparring.evaluation.payoff import AttackReport, Payoff, attack_report, gains
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import UNGATED, defenders_until, payoff_until
-from sparring.selfplay.stages import write_json
 
 SCHEMA = 1
 

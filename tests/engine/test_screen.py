@@ -5,13 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from sparring.selfplay import progress
-from sparring.selfplay.progress import Screen, figures_of
+from sparring.engine import screen
+from sparring.engine.screen import Screen, figures_of
 
 
 def test_a_log_gets_one_line_every_few_seconds_and_one_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
     out = io.StringIO()
     with Screen(Console(file=out, width=200)).stage("round 1: Attacker", 100) as bar:
         for step in range(100):

@@ -1,0 +1,1 @@
+"""Where work runs and how it shows: run folders, worker processes, devices, progress."""

@@ -1,0 +1,116 @@
+"""Every model that the forge may need, loaded when it is first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from sparring.config import ForgeSettings
+from sparring.data.errors import RecipeError
+from sparring.engine.device import choose_device
+from sparring.forge.implant import EditorImplanter, Implanter, PainterImplanter
+from sparring.forge.painters import Painter, load_painter
+from sparring.forge.panel import Panel
+from sparring.forge.propose import EVERYDAY, Finder, FreePlaces, Proposer, VlmFinder, VlmProposer
+from sparring.judging.judge import AttackJudge
+from sparring.judging.validity import load_duplicate_check
+from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
+from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.local import LocalVLM
+
+
+class Players:
+    """The players of a forge's settings."""
+
+    def __init__(self, settings: ForgeSettings, answers: Path) -> None:
+        """answers: the SQLite file that keeps what endpoints answered."""
+        self.settings, self.stages, self.answers = settings, settings.stages, answers
+        self.device = choose_device(settings.device)
+
+    @cached_property
+    def defender(self) -> VLM:
+        """The base Defender."""
+        return load_asked_defender(self.settings.defender.model, self.settings.defender, self.device, self.answers)
+
+    @cached_property
+    def judge(self) -> AttackJudge:
+        """Integrity, duplicates, effectiveness; the log-probabilities too, of a Defender that tells them."""
+        told = isinstance(self.defender, LocalVLM) or self.settings.judge.dense_weight > 0
+        settings = self.settings.judge.model_copy(
+            update={"dense_weight": 0.5 if told else 0.0, "frontier_weight": 0.0, "diversity_weight": 0.0}
+        )
+        duplicates = load_duplicate_check(settings, self.device, self.answers)
+        return AttackJudge(self.defender, duplicates, settings, self.settings.defender)
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The judge model as a panel. RecipeError where there is none."""
+        duplicates = self.judge.duplicates
+        if duplicates is None:
+            raise RecipeError(
+                "judge.model: is null, but stages.extend.checks and stages.panel.prompts ask a judge model. Name one, or leave them out."
+            )
+        return Panel(duplicates.judge, self.stages.panel)
+
+    @cached_property
+    def outpainter(self) -> Painter:
+        """The painter of stage 1."""
+        assert self.stages.extend.painter is not None
+        painter = load_painter(self.stages.extend.painter, self.device)
+        if not painter.outpaints:
+            raise RecipeError(f"stages.extend.painter.model: {self.stages.extend.painter.model} cannot paint around a picture.")
+        return painter
+
+    @cached_property
+    def implanter(self) -> Implanter:
+        """Who puts distractors in."""
+        if self.stages.implant == "editor":
+            return EditorImplanter(
+                load_attacking_editor(self.settings.attacker.model, self.settings.attacker, self.device), self.settings.attacker
+            )
+        return PainterImplanter(self.painter)
+
+    @cached_property
+    def painter(self) -> Painter:
+        """The painter of distractors."""
+        if self.stages.painter == self.stages.extend.painter:
+            return self.outpainter
+        return load_painter(self.stages.painter, self.device)
+
+    @cached_property
+    def proposing_vlm(self) -> VLM:
+        """The VLM that proposes distractors and finds targets. RecipeError where there is none."""
+        settings = self.stages.propose
+        if settings.model is None:
+            raise RecipeError("stages.propose.model: is null, but stages.propose.locate needs a VLM. Name one.")
+        return load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers)
+
+    @cached_property
+    def proposer(self) -> Proposer:
+        """Who says what to put where."""
+        settings = self.stages.propose
+        if settings.model is not None:
+            return VlmProposer(self.proposing_vlm, self.stages)
+        return FreePlaces(self.stages, settings.categories or self.painter.objects or EVERYDAY)
+
+    @cached_property
+    def finder(self) -> Finder:
+        """Who finds the targets of questions without boxes."""
+        return VlmFinder(self.proposing_vlm, self.stages)
+
+    def load(self) -> None:
+        """Load every player that will be needed, so that what is missing is known before the first record."""
+        torch.set_num_threads(self.settings.threads)
+        _ = self.judge, self.implanter
+        if self.implanter.wants_proposals:
+            _ = self.proposer
+        if self.stages.extend.painter is not None:
+            _ = self.outpainter
+            if self.stages.extend.checks:
+                _ = self.panel
+        if self.stages.panel.prompts:
+            _ = self.panel
+        if self.stages.propose.locate:
+            _ = self.finder

@@ -1,0 +1,87 @@
+"""A forge, from source to data set: batches in order, by one process or several, each written as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from sparring.config import ForgeSettings
+from sparring.data.errors import DataError
+from sparring.engine.files import write_json
+from sparring.engine.folder import run_folder
+from sparring.engine.pool import in_order
+from sparring.engine.screen import Screen
+from sparring.forge.funnel import make_funnel
+from sparring.forge.ledger import Ledger, Packed, pack
+from sparring.forge.publish import content_hash, publish
+from sparring.forge.records import Unit
+from sparring.forge.smith import Smith
+from sparring.forge.sources import open_source
+
+_smith: Smith | None = None
+
+
+def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: Screen | None = None) -> dict[str, Any]:
+    """Forge, from the start or from where an earlier process was stopped; writes `out/dataset`, and `out/funnel.json`, which is returned.
+
+    What comes out does not depend on the number of workers. Errors: DataError for a source that cannot be opened or holds nothing,
+    ModelError where a player cannot be had, RunError if the folder is in use, holds another forge, or if the source has changed.
+    """
+    screen = screen or Screen()
+    source = open_source(settings.data, settings.format, settings.images)
+    with (
+        run_folder(settings, out, file="forge.yaml", kind="forge", resume="the command that began it") as folder,
+        closing(Ledger(folder)) as ledger,
+    ):
+        ledger.bind(source.fingerprint, settings.data)
+        total = sum(1 for _ in islice(source.payloads(), settings.limit))
+        if total == 0:
+            raise DataError(f"{settings.data}: there is no record in it.")
+        done = ledger.batches
+        batches = islice(batched(islice(source.units(), settings.limit), settings.batch), done, None)
+        screen.say(f"{total} records, seed {settings.seed}, {workers} worker(s), in {folder}")
+        if done * settings.batch < total:
+            _work(settings, folder, ledger, batches, workers, screen, total)
+        funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
+        publish(folder, settings, ledger, funnel)
+        write_json(folder / "funnel.json", funnel)
+        return funnel
+
+
+def _work(
+    settings: ForgeSettings, folder: Path, ledger: Ledger, batches: Iterable[list[Unit]], workers: int, screen: Screen, total: int
+) -> None:
+    done = ledger.batches
+    with screen.stage("forge", total) as bar:
+        bar.advance(sum(ledger.counts().values()), ledger.counts())
+        results = in_order(forge_batch, batches, processes=workers, begin=begin, arguments=(settings, folder / "answers.sqlite"))
+        for number, packed in enumerate(results, start=done):
+            ledger.write(number, packed)
+            bar.advance(len(packed), ledger.counts())
+
+
+def begin(settings: ForgeSettings, answers: Path) -> None:
+    """Load the players into this process."""
+    global _smith
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()
+    _smith = Smith(settings, open_source(settings.data, settings.format, settings.images), answers)
+    _smith.load()
+
+
+def forge_batch(units: list[Unit]) -> list[Packed]:
+    """What became of a batch, ready to be written."""
+    assert _smith is not None
+    return [pack(result) for result in _smith.work(units)]
+
+
+def batched(units: Iterator[Unit], size: int) -> Iterator[list[Unit]]:
+    """The units in lists of that length; the last may be shorter."""
+    while part := list(islice(units, size)):
+        yield part

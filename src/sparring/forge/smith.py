@@ -1,0 +1,275 @@
+"""The pipeline itself, for a few records at a time: read, extend, check, propose, implant, check, ask.
+
+A batch goes through every stage together, so that models work on many pictures at once. A batch that fails is done again one record at a time,
+and the record that breaks is set aside with its traceback. What is drawn for a record follows from the forge's seed and the record's id.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from PIL.Image import Image
+
+from sparring.config import ForgeSettings
+from sparring.data.errors import ModelError, RecipeError, RunError
+from sparring.data.images import image_sha256
+from sparring.data.questions import Problem
+from sparring.data.records import Answer, VisualQuestion
+from sparring.defenders.play import ask
+from sparring.forge.checks import check_box
+from sparring.forge.extend import draw_extension, extend
+from sparring.forge.panel import fields_of
+from sparring.forge.players import Players
+from sparring.forge.propose import check_proposals, own_seed
+from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, Unit, concluded, refused
+from sparring.forge.sources import Source
+from sparring.judging.judge import Judgement
+from sparring.rl.seeds import derive_seed
+
+FATAL = (ModelError, RecipeError, RunError)
+"""Errors that no other record would be spared: they stop the forge, which can be started again."""
+
+
+@dataclass(slots=True)
+class Track:
+    """A record on its way: its question and picture as they are by now, and what has been tried."""
+
+    sample: Sample
+    question: VisualQuestion
+    image: Image
+    candidates: list[Candidate] = field(default_factory=list)
+    answer: Answer | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """Nothing has been decided for good: no candidate was effective, and no check of the record itself failed."""
+        return not any(candidate.outcome == "kept" or candidate.attempt == 0 for candidate in self.candidates)
+
+    def settle(self, attempt: int, outcome: Outcome, stage: str, reason: str, message: str, **more: object) -> None:
+        """Add a candidate; attempt 0: of the record itself."""
+        candidate = Candidate(attempt, outcome, stage, reason, message, self.image, question=self.question)
+        candidate.figures, candidate.words = dict(self.figures), dict(self.words)
+        for name, value in more.items():
+            setattr(candidate, name, value)
+        self.candidates.append(candidate)
+
+
+class Smith(Players):
+    """Works on units of a source with the players of the settings."""
+
+    def __init__(self, settings: ForgeSettings, source: Source, answers: Path) -> None:
+        """answers: the SQLite file that keeps what endpoints answered."""
+        super().__init__(settings, answers)
+        self.source = source
+
+    def work(self, units: Sequence[Unit]) -> list[Result]:
+        """What became of every unit, in order. Raises only what is fatal."""
+        samples: list[Sample] = []
+        found: dict[int, Result] = {}
+        for unit, read in zip(units, self._read(units), strict=True):
+            if isinstance(read, Sample):
+                samples.append(read)
+            else:
+                found[unit.number] = read if isinstance(read, Result) else refused(read)
+        try:
+            done = self.forge(samples)
+        except FATAL:
+            raise
+        except Exception:  # noqa: BLE001  any error of one record must not cost the others
+            done = [self._alone(sample) for sample in samples]
+        found |= {result.number: result for result in done}
+        return [found[unit.number] for unit in units]
+
+    def _read(self, units: Sequence[Unit]) -> list[Sample | list[Problem] | Result]:
+        try:
+            return list(self.source.read(units))
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001
+            if len(units) == 1:
+                return [_broken(units[0].number, None, "intake", error)]
+            return [read for unit in units for read in self._read([unit])]
+
+    def _alone(self, sample: Sample) -> Result:
+        try:
+            return self.forge([sample])[0]
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001
+            return _broken(sample.number, sample.question.id, "forge", error)
+
+    def forge(self, samples: Sequence[Sample]) -> list[Result]:
+        """What becomes of samples, by all stages."""
+        tracks = [Track(sample, sample.question, sample.image) for sample in samples]
+        seed = derive_seed(self.settings.seed, "forge", *(sample.question.id for sample in samples))
+        if self.stages.propose.locate:
+            self._locate([t for t in tracks if not t.question.targets], seed)
+        if self.stages.extend.painter is not None:
+            self._extend([t for t in tracks if t.open], seed)
+        self._answer([t for t in tracks if t.open])
+        for attempt in range(1, self.stages.attempts + 1):
+            self._attempt(attempt, [t for t in tracks if t.open], derive_seed(seed, attempt))
+        if self.judge.duplicates is not None:
+            self.judge.duplicates.forget()  # pictures do not come back, and memory is to stay as it is
+        return [concluded(t.sample.number, t.sample.question, image_sha256(t.sample.image), t.candidates) for t in tracks]
+
+    # -- the stages --------------------------------------------------------------------------------------------------------------
+
+    def _locate(self, tracks: Sequence[Track], seed: int) -> None:
+        for track, targets in zip(tracks, self.finder.find([t.question for t in tracks], [t.image for t in tracks], seed), strict=True):
+            if targets is None:
+                track.settle(0, "rejected", "targets", "targets not found", "no usable boxes were found for what the question is about")
+            else:
+                track.question = replace(track.question, targets=targets)
+
+    def _extend(self, tracks: Sequence[Track], seed: int) -> None:
+        settings = self.stages.extend
+        plans = {}
+        for track in tracks:
+            plan = draw_extension(
+                track.image.size, [t.box for t in track.question.targets], settings, own_seed(self.settings.seed, track.question, "extend")
+            )
+            if plan is not None:
+                plans[id(track)] = plan
+        able = [track for track in tracks if id(track) in plans]
+        seeds = [own_seed(self.settings.seed, track.question, "extend") for track in able]
+        made = extend(self.outpainter, [t.image for t in able], [plans[id(t)] for t in able], settings, seeds)
+        for track, picture in zip(able, made, strict=True):
+            plan = plans[id(track)]
+            track.image, track.question = picture, plan.question(track.question)
+            track.figures |= {"core_share": plan.share, "offset_x": float(plan.offset[0]), "offset_y": float(plan.offset[1])}
+            track.words["direction"] = plan.direction
+        for number, check in enumerate(settings.checks):
+            asked = [track for track in able if track.open]
+            ballots = self.panel.vote(check, [t.image for t in asked], [fields_of(t.question) for t in asked], derive_seed(seed, number))
+            for track, ballot in zip(asked, ballots, strict=True):
+                track.words[check] = ballot.reason
+                if not ballot.passed:
+                    track.settle(0, "rejected", "extend", f"{check} check", f"{ballot.passes} of {ballot.votes} passed: {ballot.reason}")
+
+    def _answer(self, tracks: Sequence[Track]) -> None:
+        """The Defender's greedy answer to the clean picture."""
+        settings = self.settings.defender
+        answers = ask(self.defender, [t.question for t in tracks], [t.image for t in tracks], settings, batch=settings.micro_batch)
+        for track, answer in zip(tracks, answers, strict=True):
+            track.answer = answer
+            track.words["clean_reply"] = answer.text
+            if self.stages.right_when_clean and not answer.right:
+                message = f"the Defender answers {answer.choice or 'nothing that is an option'} about the clean picture, not {track.question.answer}"
+                track.settle(0, "rejected", "clean", "wrong when clean", message)
+
+    def _attempt(self, attempt: int, tracks: Sequence[Track], seed: int) -> None:
+        proposed = self._propose(attempt, tracks, seed)
+        going = [track for track in tracks if id(track) in proposed]
+        implants = self.implanter.implant(
+            [t.question for t in going],
+            [t.image for t in going],
+            [proposed[id(t)] for t in going],
+            [own_seed(self.settings.seed, t.question, "implant", attempt) for t in going],
+        )
+        pictures: list[tuple[Track, Image, tuple[Proposal, ...]]] = []
+        for track, made in zip(going, implants, strict=True):
+            wrong = self._wrong_implant(track, made.picture, made.proposals)
+            if wrong is not None:
+                track.settle(attempt, "rejected", "implant", *wrong, picture=made.picture, proposals=made.proposals)
+            else:
+                pictures.append((track, made.picture, made.proposals))
+        for track, _, _ in pictures:
+            assert track.answer is not None
+            self.judge.remember(track.question, track.image, track.answer)
+        judged = self.judge.examine(
+            [track.question for track, _, _ in pictures],
+            [track.image for track, _, _ in pictures],
+            [[picture] for _, picture, _ in pictures],
+            seed=derive_seed(seed, "trials"),
+        )
+        self.judge.forget()
+        for (track, picture, proposals), (judgement,) in zip(pictures, judged, strict=True):
+            self._conclude(attempt, track, picture, proposals, judgement)
+
+    def _propose(self, attempt: int, tracks: Sequence[Track], seed: int) -> dict[int, tuple[Proposal, ...]]:
+        """id of a track -> what to put into its picture; tracks without anything usable are settled."""
+        if not self.implanter.wants_proposals:
+            return {id(track): () for track in tracks}
+        seeds = [own_seed(self.settings.seed, track.question, "propose", attempt) for track in tracks]
+        found: dict[int, tuple[Proposal, ...]] = {}
+        proposals = self.proposer.propose([t.question for t in tracks], [t.image for t in tracks], seeds, derive_seed(seed, "propose"))
+        for track, own in zip(tracks, proposals, strict=True):
+            good, wrong = check_proposals(own or (), track.question, track.image.size, self.stages)
+            if good:
+                found[id(track)] = good
+            elif own is None:
+                track.settle(attempt, "rejected", "propose", "proposal unparsed", "the proposals were not in the form asked for")
+            elif wrong:
+                track.settle(attempt, "rejected", "propose", wrong[0][0], "; ".join(message for _, message in wrong))
+            else:
+                track.settle(attempt, "rejected", "propose", "no proposal", "no object, or no free place for one, was found")
+        return self._harmless(attempt, tracks, found, seed) if self.stages.panel.prompts else found
+
+    def _harmless(
+        self, attempt: int, tracks: Sequence[Track], found: dict[int, tuple[Proposal, ...]], seed: int
+    ) -> dict[int, tuple[Proposal, ...]]:
+        """Leave out what the judge model says would change the answer."""
+        asked = [(track, proposal) for track in tracks for proposal in found.get(id(track), ())]
+        fields = [fields_of(track.question) | {"object": proposal.object} for track, proposal in asked]
+        ballots = self.panel.vote("harmless", [track.image for track, _ in asked], fields, derive_seed(seed, "harmless"))
+        kept: dict[int, tuple[Proposal, ...]] = {}
+        for (track, proposal), ballot in zip(asked, ballots, strict=True):
+            if ballot.passed:
+                kept[id(track)] = (*kept.get(id(track), ()), proposal)
+            track.words["harmless"] = ballot.reason
+        for track in tracks:
+            if id(track) in found and id(track) not in kept:
+                track.settle(
+                    attempt, "rejected", "propose", "prompt changes the answer", track.words["harmless"], proposals=found[id(track)]
+                )
+        return kept
+
+    def _wrong_implant(self, track: Track, picture: Image, proposals: Sequence[Proposal]) -> tuple[str, str] | None:
+        """What is wrong with what was put in; proposals that a model was told of have been checked already."""
+        if not proposals or picture.tobytes() == track.image.convert("RGB").tobytes():
+            return "nothing changed", "nothing new is to be seen in the picture"
+        targets, before = [target.box for target in track.question.targets], list[Proposal]()
+        for proposal in proposals if not self.implanter.wants_proposals else ():
+            wrong = check_box(proposal.box, track.image.size, targets, [other.box for other in before], self.stages.box)
+            if wrong is not None:
+                return wrong
+            before.append(proposal)
+        return None
+
+    def _conclude(self, attempt: int, track: Track, picture: Image, proposals: tuple[Proposal, ...], judgement: Judgement) -> None:
+        verdict, notes = judgement.verdict, judgement.verdict.notes
+        figures = {"integrity": verdict.integrity}
+        words = {"reply": judgement.answers[-1].text} if judgement.answers else {}
+        if verdict.accepted:
+            figures |= {"efficacy": verdict.efficacy, "asked": notes["answers"]}
+        if "probability_clean" in notes:
+            clean, edited = (max(notes[f"probability_{of}"], 1e-30) for of in ("clean", "edited"))
+            figures |= {"probability_clean": clean, "probability_edited": edited, "log_probability_drop": math.log(clean / edited)}
+        threshold = self.settings.judge.integrity_threshold
+        outcome: Outcome = "rejected"
+        if not verdict.intact:
+            stage, reason = "integrity", "a target was changed"
+            message = f"local SSIM of a target is {verdict.integrity:.3f}, less than {threshold}"
+        elif verdict.duplicate:
+            stage, reason, message = "duplicates", "count changed", "the count of a queried object changed, as the judge model sees it"
+        elif verdict.efficacy < self.stages.effective - 1e-9:
+            outcome, stage, reason = "useless", "effectiveness", "still right"
+            message = f"the Defender failed {verdict.efficacy:.0%} of the trials from the first on; {self.stages.effective:.0%} are needed"
+        else:
+            outcome, stage, reason, message = "kept", "effectiveness", "effective", "the Defender answers wrong"
+        more = {"figures": track.figures | figures, "words": track.words | words}
+        instruction = self.settings.attacker.instruct(track.question.question)
+        track.settle(attempt, outcome, stage, reason, message, picture=picture, proposals=proposals, instruction=instruction, **more)
+
+
+def _broken(number: int, name: str | None, stage: str, error: Exception) -> Result:
+    """The result of a record that raised; the message is the traceback."""
+    text = "".join(traceback.format_exception(error))
+    return Result(number, name, "broken", stage, type(error).__name__, text)

@@ -1,0 +1,33 @@
+"""Players as settings want them: from a name in a recipe to a loaded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sparring.config import AttackerSettings, DefenderSettings
+from sparring.models.editors import FlowEditor, load_editor
+from sparring.models.vlms.base import VLM, load_vlm
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_attacking_editor(path: str, settings: AttackerSettings, device: torch.device) -> FlowEditor:
+    """The editor in that folder, or of that hub id, as an Attacker's settings want it. Raises ModelError."""
+    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
+    editor.embedded_guidance = settings.embedded_guidance
+    return editor
+
+
+def load_asked_defender(path: str, settings: DefenderSettings, device: torch.device, cache: Path) -> VLM:
+    """The Defender in that folder, of that hub id or behind that endpoint, whose answers are kept in `cache`. Raises ModelError."""
+    return load_vlm(
+        path,
+        dtype=DTYPES[settings.dtype],
+        device=device,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        endpoint=settings.endpoint,
+        cache=cache,
+    )

@@ -1,0 +1,197 @@
+"""From a file of questions to a data set: what is kept is what the checks say, and no kill and no number of workers changes it."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from endpoint_server import Server, serving
+from small_forge import forge_of, forge_process, forge_quietly, is_light, players, write_light_questions
+from sparring.config import ForgeSettings
+from sparring.data.errors import DataError, RunError
+from sparring.data.questions import read_questions
+from sparring.forge.checks import apart
+
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(players) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_light_questions(tmp_path_factory.mktemp("questions"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def finished(server: Server, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ForgeSettings, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("forged")
+    settings = forge_of(questions, server.url, licence="cc-by-4.0")
+    return out, settings, forge_quietly(settings, out)
+
+
+def rows(out: Path, name: str = "default") -> list[dict[str, Any]]:
+    loaded = datasets.load_dataset(str(out / "dataset"), name, cache_dir=str(out / "cache"))
+    return [row | {"split": split} for split in loaded for row in loaded[split]]
+
+
+def test_kept_pairs_mislead_the_defender_and_keep_off_the_targets(finished: tuple[Path, Any, dict[str, Any]], questions: Path) -> None:
+    out, _, funnel = finished
+    asked = {question.id: question for question in read_questions(questions)}
+    kept = rows(out)
+    assert 3 <= len(kept) == funnel["records"]["kept"]
+    for row in kept:
+        question, clean, edited = asked[row["id"]], np.asarray(row["image"]), np.asarray(row["adversarial_image"])
+        np.testing.assert_array_equal(clean, np.asarray(Image.open(question.image)))
+        right = "AB".index(question.answer)
+        assert is_light(row["image"]) == bool(right)
+        assert is_light(row["adversarial_image"]) != bool(right)
+        boxes = [tuple(d["box"]) for d in row["distractors"]]
+        assert 1 <= len(boxes) <= 2
+        taken = [t.box for t in question.targets]
+        for box in boxes:
+            assert all(apart(box, other, 1) for other in taken)
+            taken.append(box)
+        changed = (clean != edited).any(-1)
+        assert changed.any()
+        for x0, y0, x1, y1 in boxes:
+            changed[y0:y1, x0:x1] = False
+        assert not changed.any()
+        assert row["integrity"] == pytest.approx(1.0, abs=0.3)
+        assert row["efficacy"] == 1.0
+
+
+def test_useless_candidates_are_apart_and_did_not_mislead(finished: tuple[Path, Any, dict[str, Any]], questions: Path) -> None:
+    out, _, funnel = finished
+    answers = {question.id: question.answer for question in read_questions(questions)}
+    useless = rows(out, "useless")
+    assert len(useless) == sum(d["count"] for d in funnel["candidates"]["dropped"] if d["outcome"] == "useless") > 0
+    for row in useless:
+        assert "AB"[is_light(row["adversarial_image"])] == answers[row["id"]]
+        assert row["message"].startswith("the Defender failed 0%")
+
+
+def test_no_source_picture_is_in_two_splits(server: Server, tmp_path: Path) -> None:
+    path = write_light_questions(tmp_path / "q", 60, seed=4)
+    forge_quietly(forge_of(path, server.url, "stages.splits=[0.3, 0.3]"), tmp_path / "out")
+    found = rows(tmp_path / "out")
+    splits: dict[bytes, set[str]] = {}
+    for row in found:
+        splits.setdefault(row["image"].tobytes(), set()).add(row["split"])
+    assert {row["split"] for row in found} == {"train", "validation", "test"}
+    assert all(len(own) == 1 for own in splits.values())
+    assert len(splits) < len(found)  # there are pictures with two questions
+
+
+def test_the_funnel_adds_up(finished: tuple[Path, Any, dict[str, Any]]) -> None:
+    out, settings, funnel = finished
+    assert json.loads((out / "funnel.json").read_text()) == funnel
+    assert (
+        sum(funnel["records"][name] for name in ("kept", "useless", "rejected", "refused", "broken")) == funnel["records"]["read"] == COUNT
+    )
+    for before, after in zip(funnel["stages"], funnel["stages"][1:], strict=False):
+        assert before["out"] == after["in"] == before["in"] - sum(before["dropped"].values())
+    assert funnel["stages"][-1]["out"] == funnel["records"]["kept"]
+    assert funnel["settings"] == settings.model_dump(mode="json")
+    card = (out / "dataset" / "README.md").read_text()
+    assert "license: cc-by-4.0" in card
+    assert funnel["content_hash"] in card
+    assert str(Path(settings.data).parent.parent) not in card
+    assert "127.0.0.1" not in card
+    assert str(Path.cwd()) not in card
+
+
+def test_a_finished_forge_asks_nothing_again(finished: tuple[Path, ForgeSettings, dict[str, Any]], server: Server) -> None:
+    out, settings, funnel = finished
+    asked = len(server.lines)
+    again = forge_quietly(settings, out)
+    assert len(server.lines) == asked
+    assert again == funnel
+
+
+def test_other_settings_or_another_source_are_refused(
+    finished: tuple[Path, ForgeSettings, dict[str, Any]], server: Server, tmp_path: Path
+) -> None:
+    out, settings, _ = finished
+    with pytest.raises(RunError, match="another forge"):
+        forge_quietly(settings.model_copy(update={"seed": 9}), out)
+    path = write_light_questions(tmp_path / "q", 6)
+    own = forge_of(path, server.url)
+    forge_quietly(own, tmp_path / "out")
+    path.write_text(path.read_text().replace("q1", "r1"))
+    with pytest.raises(RunError, match="has changed"):
+        forge_quietly(own, tmp_path / "out")
+
+
+def test_a_source_without_records_and_one_that_is_not_there(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="no record"):
+        forge_quietly(forge_of(tmp_path / "none.jsonl", server.url), tmp_path / "out")
+    with pytest.raises(DataError, match="no such file"):
+        forge_quietly(forge_of(tmp_path / "nowhere.jsonl", server.url), tmp_path / "out")
+
+
+def test_the_seed_and_the_limit_count(finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path) -> None:
+    _, settings, funnel = finished
+    other = forge_quietly(settings.model_copy(update={"seed": 1}), tmp_path / "seed")
+    assert other["content_hash"] != funnel["content_hash"]
+    few = forge_quietly(settings.model_copy(update={"limit": 5}), tmp_path / "limit")
+    assert few["records"]["read"] == 5
+
+
+def killed(settings: ForgeSettings, out: Path, seconds: float, workers: int = 1) -> bool:
+    """Forge in another process that is killed after so many seconds of work; whether it was still at work."""
+    # A server that has imported all there is to import forks the processes: they come in no time.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sparring.forge.run", "sparring.recipes.forge"])
+    started = context.Event()
+    process = context.Process(target=forge_process, args=(settings.model_dump_json(), str(out), workers, started))
+    process.start()
+    started.wait()
+    process.join(seconds)
+    alive = process.is_alive()
+    if alive:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return alive
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_ten_moments_the_data_set_is_the_same(
+    seed: int, finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, settings, funnel = finished
+    rng, out, kills = random.Random(seed), tmp_path / "out", 0
+    with serving(players, delay=0.1) as slow:  # one batch takes long enough to be cut off anywhere
+        own = settings.model_copy(update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"}), "batch": 4})
+        whole = forge_quietly(own, tmp_path / "whole")
+        for _ in range(10):
+            kills += killed(own, out, rng.uniform(0, 1.0))
+        again = forge_quietly(own, out)
+    assert kills >= 5
+    assert again["content_hash"] == whole["content_hash"]
+    assert again["records"] == whole["records"] == funnel["records"]
+    assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_number_of_workers_changes_nothing(finished: tuple[Path, ForgeSettings, dict[str, Any]], workers: int, tmp_path: Path) -> None:
+    _, settings, funnel = finished
+    again = forge_quietly(settings, tmp_path, workers)
+    assert again["content_hash"] == funnel["content_hash"]
+    assert again["candidates"] == funnel["candidates"]
