@@ -170,8 +170,8 @@ def killed(settings: ForgeSettings, out: Path, seconds: float, workers: int = 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_ten_moments_the_data_set_is_the_same(
+@pytest.mark.parametrize("seed", range(4))  # five moments each, so that no test takes long
+def test_killed_at_five_moments_the_data_set_is_the_same(
     seed: int, finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path
 ) -> None:
     _, settings, funnel = finished
@@ -179,10 +179,10 @@ def test_killed_at_ten_moments_the_data_set_is_the_same(
     with serving(players, delay=0.1) as slow:  # one batch takes long enough to be cut off anywhere
         own = settings.model_copy(update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"}), "batch": 4})
         whole = forge_quietly(own, tmp_path / "whole")
-        for _ in range(10):
+        for _ in range(5):
             kills += killed(own, out, rng.uniform(0, 1.0))
         again = forge_quietly(own, out)
-    assert kills >= 5
+    assert kills >= 2
     assert again["content_hash"] == whole["content_hash"]
     assert again["records"] == whole["records"] == funnel["records"]
     assert not list(out.rglob("*.partial"))
