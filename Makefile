@@ -40,11 +40,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Scripts that need a GPU are named gpu_*.py; attack_progress.py trains for hours and is run by hand.
+# gpu.py measures on a GPU, and here only shows that it runs; attack_progress.py trains for hours and is run by hand.
 bench: install
-	@for script in $$(find benchmarks -name '*.py' ! -name 'gpu_*' ! -name '_*' ! -name attack_progress.py | sort); do \
+	@for script in $$(find benchmarks -name '*.py' ! -name 'gpu*' ! -name '_*' ! -name attack_progress.py | sort); do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
+	$(BIN)/python benchmarks/gpu.py --tiny
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov

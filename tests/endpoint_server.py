@@ -28,6 +28,9 @@ FAULTS = ("slow", "429", "429-date", "500", "cut", "half", "broken", "empty", "5
 Answer = Callable[[Image.Image, dict[str, Any]], dict[str, Any]]
 """A picture and the body of a request: what the answer holds beside the usual ("text", and maybe "tokens" and "prompt_logprobs")."""
 
+Adapters = Callable[[str, dict[str, Any]], tuple[int, str]]
+"""load_lora_adapter or unload_lora_adapter, and the body of the request: the status and the text of the answer."""
+
 
 def dice(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
     """A letter that follows from pixels, text and settings."""
@@ -49,10 +52,11 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, answer: Answer = dice, *, faulty: int = 0, share: float = 0.0, faults: tuple[str, ...] = FAULTS, key: str | None = None, delay: float = 0.0,
-                 slow: float = 3.0, log: Path | None = None) -> None:  # fmt: skip
+                 slow: float = 3.0, log: Path | None = None, adapters: Adapters | None = None) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), Handler)
         self.share = share
         self.answer, self.faulty, self.key, self.delay, self.slow, self.log = answer, faulty, key, delay, slow, log
+        self.adapters = adapters
         self.lines: list[dict[str, Any]] = []
         self.tries: Counter[str] = Counter()
         self.due = cycle(faults)
@@ -102,6 +106,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self._send(401, json.dumps({"error": {"message": said, "code": "invalid_api_key"}}), key, "401")
             if fault:
                 return self._fail(fault, key)
+            if server.adapters is not None and self.path.endswith("_lora_adapter"):
+                status, text = server.adapters(self.path.rpartition("/")[2], body)
+                return self._send(status, text, key, f"{self.path.rpartition('/')[2]} {status}", body=body)
             encoded = next(part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url")
             image = Image.open(io.BytesIO(base64.b64decode(encoded.partition(",")[2]))).convert("RGB")
             said = dict(server.answer(image, body))
@@ -158,8 +165,9 @@ class Handler(BaseHTTPRequestHandler):
 def completion(model: str, said: dict[str, Any]) -> dict[str, Any]:
     """A chat completion around a text."""
     message = {"role": "assistant", "content": said.pop("text")}
+    logprobs = {"logprobs": said.pop("logprobs")} if "logprobs" in said else {}
     usage = {"prompt_tokens": 100, "completion_tokens": said.pop("tokens", 7)}
-    choice = {"index": 0, "message": message, "finish_reason": said.pop("finish_reason", "stop")}
+    choice = {"index": 0, "message": message, "finish_reason": said.pop("finish_reason", "stop"), **logprobs}
     return {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage, **said}
 
 

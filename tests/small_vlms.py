@@ -19,7 +19,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 SPECIALS = [
@@ -73,36 +77,28 @@ def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: li
     return folder
 
 
-def tiny_qwen2_5_vl(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
-    """Write a Qwen2.5-VL: 64 x 64 pixels are 8 x 8 patches, 4 x 4 visual tokens; one window block, one full block, tied to no hub."""
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+    "bos_token_id": None,
+    "tie_word_embeddings": False,
+}
+
+
+def _write_qwen(family: tuple[Any, Any], text: dict[str, Any], vision: dict[str, Any], folder: Path, seed: int, scale: float) -> Path:
+    """One of the Qwen-VL family: 64 x 64 pixels are 8 x 8 patches, 4 x 4 visual tokens; tied to no hub."""
     torch.manual_seed(seed)
     tokenizer = letters_tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIALS}
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
-            "bos_token_id": None,
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-            "tie_word_embeddings": False,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "patch_size": 8,
-            "window_size": 32,
-            "fullatt_block_indexes": [1],
-        },
+    config_class, model_class = family
+    config = config_class(
+        text_config=TEXT | {"vocab_size": len(tokenizer), "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]} | text,
+        vision_config={"depth": 2, "patch_size": 8, "num_heads": 2} | vision,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -111,10 +107,34 @@ def tiny_qwen2_5_vl(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
     )
     images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 65536})
     tokenizer.chat_template = QWEN_TEMPLATE
-    return _write(Qwen2_5_VLForConditionalGeneration(config), tokenizer, [images, tokenizer], folder, scale)
+    return _write(model_class(config), tokenizer, [images, tokenizer], folder, scale)
 
 
-def tiny_llava(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
+def tiny_qwen2_5_vl(folder: Path, *, seed: int = 0, scale: float = 3.0, text: dict[str, Any] | None = None) -> Path:
+    """Write a Qwen2.5-VL; one window block, one full block."""
+    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "window_size": 32, "fullatt_block_indexes": [1]}
+    return _write_qwen((Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration), text or {}, vision, folder, seed, scale)
+
+
+def tiny_qwen2_vl(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
+    """Write a Qwen2-VL."""
+    vision = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    return _write_qwen((Qwen2VLConfig, Qwen2VLForConditionalGeneration), {}, vision, folder, seed, scale)
+
+
+def tiny_qwen3_vl(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
+    """Write a dense Qwen3-VL; the features of its first vision block go into its first text block too."""
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    return _write_qwen((Qwen3VLConfig, Qwen3VLForConditionalGeneration), {"head_dim": 8}, vision, folder, seed, scale)
+
+
+def tiny_llava(folder: Path, *, seed: int = 0, scale: float = 3.0, head_dim: int = 8) -> Path:
     """Write a LLaVA (CLIP tower, Llama): 64 x 64 pixels are 16 visual tokens."""
     torch.manual_seed(seed)
     tokenizer = letters_tokenizer()
@@ -138,6 +158,7 @@ def tiny_llava(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
+            "head_dim": head_dim,
             "max_position_embeddings": 1024,
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],

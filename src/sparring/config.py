@@ -248,6 +248,22 @@ class ConsistencySettings(Settings):
     weight_max: float = Field(5.0, gt=0, description="constraint: upper bound of the weight")
 
 
+class RolloutServerSettings(Settings):
+    """A server that samples the answers which a Defender learns from: vLLM with the Defender's base model and LoRA adapters loaded at run time."""
+
+    address: str = Field(description="http://127.0.0.1:8000/v1#model, the same model as defender.model")
+    endpoint: EndpointSettings = Field(default_factory=lambda: EndpointSettings(), description="how it is asked")
+    folder: str | None = Field(
+        None,
+        description="where adapters are written for the server to read; null: in the run's folder, which a server on this machine sees",
+    )
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="upper bound of the weight, policy over server, with which a token sampled by the server counts (truncated importance sampling)",
+    )
+
+
 class DefenderSettings(Settings):
     model: str = Field(
         description="a transformers folder or hub id of a vision-language model; or an endpoint, http://127.0.0.1:8000/v1#model, which cannot be trained"
@@ -283,6 +299,10 @@ class DefenderSettings(Settings):
     max_new_tokens: int = Field(32, ge=1)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="sampled answers are drawn from so many likeliest tokens; 0: from all")
+    rollout_server: RolloutServerSettings | None = Field(
+        None, description="who samples the answers of training; null: the Defender itself. Needs a lora"
+    )
     learning_rate: float = Field(1e-6, gt=0)
     learning_rate_end: float = Field(
         1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
@@ -290,6 +310,10 @@ class DefenderSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="completions in one forward and backward pass")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep the input of every transformer block alone and compute the rest again in the backward pass: less memory, more time",
+    )
     clip_low: float | None = Field(
         None, gt=0, lt=1, description="ratios below 1 - this are clipped; null: the algorithm's own, 0.2 for DAPO, 3e-4 for GSPO"
     )

@@ -144,6 +144,85 @@ def test_micro_batches_make_the_same_step(folder: Path, algorithm: str) -> None:
         assert value == pytest.approx(all_of_it[name], rel=1e-3, abs=1e-5), name
 
 
+@pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
+def test_checkpointed_gradients_are_the_same(family: Any, tmp_path: Path) -> None:
+    """And blocks are computed twice, once more in the backward pass, but only then: sampling keeps its cache."""
+    folder = family(tmp_path)
+    calls: dict[bool, list[int]] = {}
+    gradients = {}
+    for checkpointed in (False, True):
+        player = DefenderTrainer(LocalVLM.load(folder), settings(gradient_checkpointing=checkpointed), seed=1)
+        count = calls.setdefault(checkpointed, [])
+        block = player.vlm.model.model.language_model.layers[0].mlp
+        block.register_forward_pre_hook(lambda *_, count=count: count.append(1) if torch.is_grad_enabled() else None)
+        seen: list[Tensor] = []
+        player.optimizer.register_step_pre_hook(
+            lambda *_, player=player, seen=seen: seen.extend(p.grad.clone() for p in player.parameters.values() if p.grad is not None)
+        )
+        assert player.update(lambda _: ITEMS, 0)["ratio_first"] < 1e-4
+        gradients[checkpointed] = seen
+    assert len(gradients[True]) == len(gradients[False]) > 20
+    for one, other in zip(gradients[True], gradients[False], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert len(calls[True]) == 2 * len(calls[False]) > 0
+
+
+def test_half_precision_has_logprobs_in_full(folder: Path) -> None:
+    player = DefenderTrainer(LocalVLM.load(folder, dtype=torch.bfloat16), settings(), seed=0)
+    batch = player.vlm.encode(PICTURES[:1], ["Why?"])
+    logprobs, _ = player.vlm.completion_logprobs(batch, [[[5, 9, 33]]])
+    assert (player.vlm.model.dtype, logprobs.dtype) == (torch.bfloat16, torch.float32)
+    assert all(master.dtype == torch.float32 for master in player.master.values())
+
+
+def short_of_memory(player: DefenderTrainer, monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
+    """From here on, memory runs out in a forward pass over more than so many answers. Returns the sizes of all passes tried, as they come."""
+    sizes: list[int] = []
+    compute = player.vlm.completion_logprobs
+
+    def computed(batch: Any, completions: Any, **how: Any) -> Any:
+        sizes.append(sum(len(own) for own in completions))
+        if sizes[-1] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(batch, completions, **how)
+
+    monkeypatch.setattr(player.vlm, "completion_logprobs", computed)
+    return sizes
+
+
+@pytest.mark.parametrize(("micro_batch", "limit"), [(24, 12), (6, 3)])
+def test_out_of_memory_halves_the_micro_batch_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: int, limit: int
+) -> None:
+    """Whole groups as long as they fit, then parts of one; the update is the one that would have been."""
+    everything = {"keep_reward_above": -1.0, "keep_reward_below": 2.0, "micro_batch": micro_batch, "max_refills": 1}
+    undisturbed = DefenderTrainer(LocalVLM.load(folder), settings(**everything), seed=0)
+    expected = [undisturbed.update(lambda _: ITEMS, step) for step in range(2)]
+    player = DefenderTrainer(LocalVLM.load(folder), settings(**everything), seed=0)
+    sizes = short_of_memory(player, monkeypatch, limit)
+    with pytest.warns(UserWarning, match=f"update 0: out of memory; micro-batches of {limit}"):
+        found = [player.update(lambda _: ITEMS, 0)]
+    assert sizes == [micro_batch, *[limit] * (24 // limit)]
+    player.save(tmp_path)
+    player.load(tmp_path)
+    found.append(player.update(lambda _: ITEMS, 1))
+    assert [metrics["micro_batch_halved"] for metrics in found] == [1, 1]
+    assert [metrics["micro_batch_halved"] for metrics in expected] == [0, 0]
+    for one, other in zip(found, expected, strict=True):
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-2, abs=1e-5)
+    short_of_memory(player, monkeypatch, limit - 1)
+    with pytest.raises(TrainingError, match=f"update 2: out of memory with micro-batches of {limit}"):
+        player.update(lambda _: ITEMS, 2)
+
+
+def test_half_the_micro_batch_may_not_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    player = DefenderTrainer(LocalVLM.load(folder), settings(keep_reward_above=-1.0, keep_reward_below=2.0), seed=0)
+    short_of_memory(player, monkeypatch, 5)
+    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(TrainingError, match="also with micro-batches of 12"):
+        player.update(lambda _: ITEMS, 0)
+
+
 def test_frozen_tower_stays(folder: Path) -> None:
     player = DefenderTrainer(LocalVLM.load(folder), settings(train_vision=False), seed=0)
     before = weights(player.vlm)

@@ -47,6 +47,7 @@ def ask_often(
         max_new_tokens=settings.max_new_tokens,
         temperature=temperature,
         top_p=1.0 if temperature == 0 else settings.top_p,
+        top_k=0 if temperature == 0 else settings.top_k,
         seed=seed,
         batch=batch,
     )

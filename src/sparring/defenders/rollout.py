@@ -18,9 +18,11 @@ from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.noisy import as_of_clean, distort, strength
 from sparring.defenders.play import read
+from sparring.defenders.ranks import Ranks
 from sparring.defenders.rewards import PREFIX, answer_reward
 from sparring.defenders.texts import Told, tell
 from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.models.vlms.server import RolloutServer
 from sparring.rl.sampling import keep_groups, overlong_penalty
 from sparring.rl.seeds import derive_seed
 
@@ -77,7 +79,14 @@ class Rollout:
 
 
 def collect(
-    vlm: LocalVLM, items: Items, settings: DefenderSettings, *, seed: int, step: int, judge: ConsistencyJudge | None = None
+    vlm: LocalVLM | RolloutServer,
+    items: Items,
+    settings: DefenderSettings,
+    *,
+    seed: int,
+    step: int,
+    judge: ConsistencyJudge | None = None,
+    ranks: Ranks | None = None,
 ) -> Rollout:
     """Sample batches of `prompts_per_step` groups until as many groups have a signal, at most `max_refills` batches.
 
@@ -91,9 +100,8 @@ def collect(
         if not batch:
             raise TrainingError(f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts is empty)")
         told = tell([question for _, question in batch], settings, seed, "texts", step, rollout.batches)
-        replies = _sample(
-            vlm, batch, told, settings, (seed, "answers", step, rollout.batches), strength(settings.noisy, step, settings.steps)
-        )
+        noise = strength(settings.noisy, step, settings.steps)
+        replies = _sample(vlm, batch, told, settings, (seed, "answers", step, rollout.batches), noise, ranks or Ranks())
         groups, accuracy_PG = _rewarded(vlm, batch, told, replies, settings, judge)
         for group, rewards_G, keep in zip(
             groups, accuracy_PG, keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(), strict=True
@@ -118,10 +126,17 @@ def distorted(settings: DefenderSettings) -> int:
 
 
 def _sample(
-    vlm: LocalVLM, items: Sequence[Item], told: Sequence[Told], settings: DefenderSettings, where: tuple[int | str, ...], noise: int
+    vlm: LocalVLM | RolloutServer,
+    items: Sequence[Item],
+    told: Sequence[Told],
+    settings: DefenderSettings,
+    where: tuple[int | str, ...],
+    noise: int,
+    ranks: Ranks,
 ) -> list[list[Completion]]:
-    """The answers of every group; those about distorted pictures come last."""
-    replies: list[list[Completion]] = [[] for _ in items]
+    """The answers of every group; those about distorted pictures come last. Each process samples those of its share of the groups."""
+    share = ranks.share(len(items))
+    replies: list[list[Completion]] = [[] for _ in items[share]]
     noisy = distorted(settings)
     clean = [image for image, _ in items]
     parts = [(clean, settings.group_size - noisy, derive_seed(*where))]
@@ -131,24 +146,28 @@ def _sample(
     for pictures, count, seed in parts:
         if count:
             sampled = vlm.generate(
-                pictures,
-                [one.prompt for one in told],
+                pictures[share],
+                [one.prompt for one in told[share]],
                 n=count,
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
+                top_k=settings.top_k,
                 seed=seed,
+                first=share.start,
                 # Sampling keeps nothing for a backward pass, so several times as many fit.
                 batch=4 * settings.micro_batch,
-                starts=[one.start for one in told],
+                starts=[one.start for one in told[share]],
             )
             for own, more in zip(replies, sampled, strict=True):
                 own += more
-    return replies
+    return ranks.gather(replies)
 
 
-def _move_to_clean(vlm: LocalVLM, rollout: Rollout, settings: DefenderSettings) -> None:
+def _move_to_clean(vlm: LocalVLM | RolloutServer, rollout: Rollout, settings: DefenderSettings) -> None:
     """Give the kept groups' answers about distorted pictures the log-probabilities that they have about the clean ones."""
+    if not isinstance(vlm, LocalVLM):
+        raise TrainingError("defender.noisy needs a Defender that samples its own answers: leave out defender.rollout_server")
     groups, noisy = [rollout.groups[place] for place in rollout.kept], distorted(settings)
     moved = as_of_clean(
         vlm,
@@ -163,7 +182,7 @@ def _move_to_clean(vlm: LocalVLM, rollout: Rollout, settings: DefenderSettings) 
 
 
 def _rewarded(
-    vlm: LocalVLM,
+    vlm: LocalVLM | RolloutServer,
     items: Sequence[Item],
     told: Sequence[Told],
     replies: Sequence[Sequence[Completion]],

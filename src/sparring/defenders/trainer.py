@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparring.config import DefenderSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.defenders.consistency import ConsistencyJudge
+from sparring.defenders.micro_batches import micro_batches
 from sparring.defenders.objectives import Objective, objective_of
+from sparring.defenders.ranks import Ranks
 from sparring.defenders.reference import Reference
 from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.server import RolloutServer
+from sparring.models.vlms.sharded import full, placed_like, writes_files
 from sparring.rl.advantages import group_advantages
 from sparring.rl.constraint import constrained_advantages, dual_ascent
 from sparring.rl.policy import clipped_surrogate
@@ -41,14 +47,29 @@ Metrics = dict[str, float]
 class DefenderTrainer:
     """Trains a Defender in place. `sampled` holds every answer that the last update sampled."""
 
-    def __init__(self, vlm: LocalVLM, settings: DefenderSettings, seed: int, *, judge: VLM | None = None) -> None:
-        """judge: the model that settings.consistency.model names."""
+    def __init__(
+        self,
+        vlm: LocalVLM,
+        settings: DefenderSettings,
+        seed: int,
+        *,
+        judge: VLM | None = None,
+        accelerator: Accelerator | None = None,
+        server: RolloutServer | None = None,
+    ) -> None:
+        """judge: the model that settings.consistency.model names. accelerator: where several processes train together, see `Ranks`.
+
+        server: what settings.rollout_server names. It samples the answers; the updates' tokens then count by truncated importance sampling.
+        """
+        self.server = server
+        self.ranks = Ranks(accelerator)
         self.vlm, self.settings, self.seed = vlm, settings, seed
         self.consistency = ConsistencyJudge(settings.consistency, judge) if settings.consistency.role != "off" else None
         self.multiplier = settings.consistency.weight
         self.sampled: list[Sampled] = []
         self.updates = 0
         self.broken_in_a_row = 0
+        self.micro_batch = settings.micro_batch
         lora = settings.lora
         self.reference = Reference(vlm, adapted=lora is not None) if settings.kl_weight else None
         vlm.prepare_training(
@@ -57,6 +78,8 @@ class DefenderTrainer:
             lora_alpha=lora.alpha if lora else 1,
             seed=derive_seed(seed, "lora"),
         )
+        vlm.checkpoint_gradients(settings.gradient_checkpointing)
+        self.ranks.prepare(vlm.model)
         self.parameters = vlm.trainable_parameters()
         # Steps of this size vanish when added to 16-bit weights: the optimizer works on 32-bit copies of those.
         self.master = {
@@ -70,15 +93,21 @@ class DefenderTrainer:
         """One update; its metrics. `items`: see `rollout.Items`; `step` is the update's number.
 
         Without any group that has a signal nothing is learned (`trained_groups` is 0). A loss or gradient that is not finite is not stepped
-        on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row.
+        on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row. Where memory runs out, the micro-batch is
+        halved for good (`micro_batch_halved` is 1) and the update begun again; TrainingError when that does not help.
         """
         self._set_rate(step)
-        rollout = collect(self.vlm, items, self.settings, seed=self.seed, step=step, judge=self.consistency)
+        if self.server is not None:
+            self.server.adapter = self.ranks.gather([self.server.publish(self.vlm)])[0]
+        with self.ranks.whole(self.vlm.model):
+            rollout = collect(
+                self.server or self.vlm, items, self.settings, seed=self.seed, step=step, judge=self.consistency, ranks=self.ranks
+            )
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]
         metrics = self._sampling_metrics(rollout)
         if groups:
-            learned = self._learn(groups)
+            learned = self._learn_within_memory(groups, step)
             metrics |= {"broken": float(learned is None), **(learned or {})}
             self._note_broken(learned is None, step, [group.question.id for group in groups])
         if self.settings.consistency.role == "constraint":
@@ -114,27 +143,62 @@ class DefenderTrainer:
         for name, start in self.start.items():
             self.parameters[name].copy_(torch.lerp(start, self.master[name], self.settings.interpolation))
 
+    def _learn_within_memory(self, groups: Sequence[Group], step: int) -> Metrics | None:
+        """`_learn`, if need be with half the micro-batch from here on."""
+        advice = "Lower defender.micro_batch, set defender.gradient_checkpointing, or train a LoRA."
+        try:
+            return self._learn(groups)
+        except torch.OutOfMemoryError as error:
+            if self.ranks.count > 1:  # the others wait for this one in the middle of the update
+                raise TrainingError(f"Defender, update {step}: out of memory in process {self.ranks.number}. {advice}") from error
+            if self.micro_batch < self.settings.micro_batch or self.micro_batch == 1:
+                raise TrainingError(f"Defender, update {step}: out of memory with micro-batches of {self.micro_batch}. {advice}") from error
+        # Outside of the handler, whose exception holds on to the activations.
+        self._clear_gradients()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.micro_batch //= 2
+        warnings.warn(f"Defender, update {step}: out of memory; micro-batches of {self.micro_batch} completions from here on", stacklevel=3)
+        try:
+            return self._learn(groups)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"Defender, update {step}: out of memory, also with micro-batches of {self.micro_batch}. {advice}"
+            ) from error
+
     def _learn(self, groups: Sequence[Group]) -> Metrics | None:
         """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
         advantages_PG = self._advantages(groups)
         counted = [self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies]
         tokens, answers = max(1, sum(counted)), max(1, sum(length > 0 for length in counted))
-        at_once = max(1, self.settings.micro_batch // self.settings.group_size)
         total: Metrics = {}
         ratio_first = 0.0
         self._clear_gradients()
-        for start in range(0, len(groups), at_once):
-            part = slice(start, start + at_once)
-            loss, metrics, deviation = self._loss(groups[part], advantages_PG[part], tokens, answers)
-            if not math.isfinite(loss.item()):
+        own = self.ranks.share(len(groups))
+        batches = micro_batches(groups[own], advantages_PG[own], self.micro_batch)
+        # All processes make as many passes, because sharded weights come together for each; what some have too few of weighs nothing.
+        filler = micro_batches(groups[:1], advantages_PG[:1], self.micro_batch)[:1] * (int(self.ranks.largest(len(batches))) - len(batches))
+        for number, (part, advantages_N) in enumerate(batches + filler):
+            loss, metrics, deviation = self._loss(part, advantages_N, tokens, answers)
+            if number >= len(batches):
+                loss, metrics, deviation = loss * 0.0, dict.fromkeys(metrics, 0.0), 0.0
+            if self.ranks.largest(not math.isfinite(loss.item())):
                 self._clear_gradients()
                 return None
-            loss.backward()
+            self.ranks.backward(loss)
             ratio_first = max(ratio_first, deviation)
             for name, value in metrics.items():
                 total[name] = total.get(name, 0.0) + value
+        self.ranks.sum_gradients(self.parameters.values())
         norm = self._step()
-        return None if norm is None else {**total, "ratio_first": ratio_first, "grad_norm": norm, "trained_tokens": float(tokens)}
+        if norm is None:
+            return None
+        counters = {
+            "grad_norm": norm,
+            "trained_tokens": float(tokens),
+            "micro_batch_halved": float(self.micro_batch < self.settings.micro_batch),
+        }
+        return {**self.ranks.total(total), "ratio_first": self.ranks.largest(ratio_first), **counters}
 
     def _advantages(self, groups: Sequence[Group]) -> Tensor:
         """advantages_PG: of the rewards, and with a constraint of the consistency too."""
@@ -151,22 +215,28 @@ class DefenderTrainer:
             self.multiplier, consistent, target=settings.target, rate=settings.weight_rate, upper=settings.weight_max
         )
 
-    def _loss(self, groups: Sequence[Group], advantages_PG: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
+    def _loss(self, groups: Sequence[Group], advantages_N: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
         """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole update."""
         settings, vlm, objective = self.settings, self.vlm, self.objective
         batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups], [group.start for group in groups])
         replies = [[reply.token_ids for reply in group.replies] for group in groups]
         reference_NT = None if self.reference is None else self.reference.logprobs(batch, replies, settings.temperature)
         logprobs_NT, mask_NT = vlm.completion_logprobs(batch, replies, temperature=settings.temperature)
-        old_NT = _padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
+        recorded_NT = _padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
         counts_N = torch.tensor([self._counts(reply.finished) for group in groups for reply in group.replies], device=mask_NT.device)
+        old_NT, weights_NT = recorded_NT, None
+        if settings.rollout_server is not None and self.server is not None:
+            # The server's arithmetic differs, and its adapter may be an older one: the policy of now is the one to stay near, and weights make up for it.
+            old_NT = logprobs_NT.detach()
+            weights_NT = (old_NT - recorded_NT).exp().clamp(max=settings.rollout_server.importance_cap)
         loss, metrics = clipped_surrogate(
             logprobs_NT,
             old_NT,
-            advantages_PG.flatten().to(mask_NT.device),
+            advantages_N.to(mask_NT.device),
             mask_NT & counts_N.unsqueeze(1),
             clip_low=objective.clip_low,
             clip_high=objective.clip_high,
+            weights_NT=weights_NT,
             ratio_over=objective.ratio_over,
             surrogate=objective.surrogate,
             mean_over=objective.mean_over,
@@ -176,7 +246,7 @@ class DefenderTrainer:
             reference_logprobs_NT=reference_NT,
             kl_weight=settings.kl_weight,
         )
-        deviation = ((logprobs_NT.detach() - old_NT).exp() - 1).abs().masked_fill(~mask_NT, 0.0).amax().item()
+        deviation = ((logprobs_NT.detach() - recorded_NT).exp() - 1).abs().masked_fill(~mask_NT, 0.0).amax().item()
         return loss, {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}}, deviation
 
     def _counts(self, finished: bool) -> bool:
@@ -189,7 +259,7 @@ class DefenderTrainer:
 
     def _step(self) -> float | None:
         """Clip the gradient and step; the gradient's norm before clipping, or None, without a step, where it is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm).item()
+        norm = full(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)).item()
         if math.isfinite(norm):
             for name, parameter in self.parameters.items():
                 master = self.master[name]
@@ -225,19 +295,23 @@ class DefenderTrainer:
     # ---- state
 
     def save(self, folder: Path) -> None:
-        """Write everything that the next update depends on: trained weights, optimizer state, counters."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write everything that the next update depends on: trained weights, optimizer state, counters. Several processes all call it."""
         tensors = {f"model.{name}": parameter.detach() for name, parameter in self.parameters.items()}
         for name, master in self.master.items():
             if master is not self.parameters[name]:
                 tensors[f"master.{name}"] = master
             tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(master, {}).items()}
-        save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, folder / STATE)
+        whole = {name: full(tensor).contiguous().cpu().clone() for name, tensor in tensors.items()}
+        if not writes_files():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(whole, folder / STATE)
         numbers = {
             "updates": self.updates,
             "broken_in_a_row": self.broken_in_a_row,
             "seed": self.seed,
             "multiplier": self.multiplier,
+            "micro_batch": self.micro_batch,
         }
         (folder / NUMBERS).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
 
@@ -253,18 +327,20 @@ class DefenderTrainer:
         )
         if not same or numbers["seed"] != self.seed:
             raise RunError(f"{folder}: this state was saved by the training of another model, with other settings or another seed")
-        self.updates, self.broken_in_a_row, self.multiplier = (numbers[key] for key in ("updates", "broken_in_a_row", "multiplier"))
+        self.updates, self.broken_in_a_row, self.multiplier, self.micro_batch = (
+            numbers[key] for key in ("updates", "broken_in_a_row", "multiplier", "micro_batch")
+        )
         self.optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(saved[name])
+                parameter.copy_(placed_like(saved[name], parameter))
                 master = self.master[name]
                 if master is not parameter:
-                    master.copy_(tensors[f"master.{name}"])
+                    master.copy_(placed_like(tensors[f"master.{name}"], master))
                 state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
                 if state:
                     self.optimizer.state[master] = {
-                        key: value if key == "step" else value.to(master.device) for key, value in state.items()
+                        key: value if key == "step" else placed_like(value, master) for key, value in state.items()
                     }
 
 

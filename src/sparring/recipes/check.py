@@ -188,6 +188,15 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
             yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
         if "{answer}" not in defender.reply and "{option}" not in defender.reply:
             yield "defender.reply: must hold {answer} or {option}."
+    if defender.rollout_server is not None:
+        if defender.lora is None:
+            yield "defender.rollout_server: is handed a LoRA after every update. Set defender.lora."
+        if defender.noisy.share > 0 or defender.text.right_thought > 0 or defender.text.wrong_thought > 0:
+            yield "defender.rollout_server: samples neither about distorted pictures (defender.noisy) nor replies begun for it (defender.text's thoughts)."
+        try:
+            parse_address(defender.rollout_server.address)
+        except ModelError as error:
+            yield f"defender.rollout_server.address: {error}"
     consistency = defender.consistency
     if consistency.model is not None and consistency.role == "off":
         yield "defender.consistency.model: is not asked while consistency.role is off. Set the role to record, factor or constraint."

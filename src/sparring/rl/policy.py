@@ -23,6 +23,7 @@ def clipped_surrogate(
     *,
     clip_low: float,
     clip_high: float,
+    weights_NT: Tensor | None = None,
     ratio_over: RatioOver = "token",
     surrogate: Surrogate = "clipped",
     mean_over: MeanOver = "token",
@@ -43,6 +44,8 @@ def clipped_surrogate(
 
     `denominator` and `answers`: how many tokens, and how many completions with a token, the whole batch selects; those of mask_NT if left out. With
     them the losses, the gradients and the metrics of the micro-batches of a batch add up to those of the batch.
+
+    `weights_NT`: what a token counts for in the surrogate, without a gradient: for importance sampling where neither policy made the samples.
 
     With `kl_weight`, the k3 estimate exp(d) - d - 1, d = reference_logprobs - logprobs, of the divergence to a reference is added
     (Schulman, "Approximating KL divergence"; arXiv 2402.03300, eq. 4).
@@ -80,11 +83,12 @@ def clipped_surrogate(
     too_high_NT = ratio_NT > 1 + clip_high
     if surrogate == "clipped":
         clipped_NT = ratio_NT.clamp(1 - clip_low, 1 + clip_high)
-        loss = mean(-torch.minimum(ratio_NT * advantages_N1, clipped_NT * advantages_N1))
+        losses_NT = -torch.minimum(ratio_NT * advantages_N1, clipped_NT * advantages_N1)
         lost_NT = (too_high_NT & (advantages_N1 > 0)) | ((ratio_NT < 1 - clip_low) & (advantages_N1 < 0))
     else:
-        loss = mean(-ratio_NT.detach().clamp(max=1 + clip_high) * advantages_N1 * logprobs_NT)
+        losses_NT = -ratio_NT.detach().clamp(max=1 + clip_high) * advantages_N1 * logprobs_NT
         lost_NT = too_high_NT
+    loss = mean(losses_NT if weights_NT is None else losses_NT * weights_NT)
     with torch.no_grad():
         metrics = {
             "ratio_mean": token_mean(ratio_NT),

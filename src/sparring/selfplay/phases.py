@@ -20,6 +20,7 @@ from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.engine.screen import figures_of
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.server import RolloutServer
 from sparring.selfplay.curriculum import Curriculum, compose
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
@@ -171,7 +172,9 @@ def train_defender(game: Game, number: int) -> None:
 def _reinforce(game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int) -> list[dict[str, Any]]:
     """The Defender learns from rewards; the metrics of all updates."""
     settings, seed = game.recipe.defender, game.seed(stage.name)
-    trainer = DefenderTrainer(vlm, settings, seed, judge=game.league.reasoning_judge())
+    served = settings.rollout_server
+    server = RolloutServer(served, stage.folder / "adapters", max_pixels=settings.max_pixels, cache=game.league.answers) if served else None
+    trainer = DefenderTrainer(vlm, settings, seed, judge=game.league.reasoning_judge(), server=server)
 
     def update(step: int) -> dict[str, Any]:
         metrics = trainer.update(curriculum.stream(seed, step), step)

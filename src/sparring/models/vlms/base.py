@@ -59,6 +59,7 @@ class VLM(Protocol):
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        top_k: int = 0,
         seed: int = 0,
         batch: int = 128,
         starts: Sequence[str] = (),

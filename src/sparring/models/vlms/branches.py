@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+PER_PICTURE = ("pixel_values", "image_grid_thw")
 PADDING = -1  # as a branch number: a token of no continuation
+PROMPT = -2  # ... and one that all continuations see
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,32 @@ def _rows(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
 
 def branch_mask(prompt_mask_PL: Tensor, branch_PS: Tensor) -> Tensor:
     """visible_P1KK (bool): which token (column) each token (row) sees. Causal; prompts see no padding; continuations see prompt and themselves."""
-    branch_PK = torch.cat([torch.where(prompt_mask_PL.bool(), -2, PADDING), branch_PS], dim=1)
+    branch_PK = _branches(prompt_mask_PL, branch_PS)
     query, key = branch_PK.unsqueeze(2), branch_PK.unsqueeze(1)
     length = branch_PK.shape[1]
     order = torch.arange(length, device=branch_PK.device)
     causal = order.unsqueeze(1) >= order
-    related = (key == -2) | ((query == key) & (query != PADDING))
+    related = (key == PROMPT) | ((query == key) & (query != PADDING))
     # A row without any key has no softmax: padding sees itself.
     itself = torch.eye(length, dtype=torch.bool, device=branch_PK.device)
     return ((causal & related) | itself).unsqueeze(1)
+
+
+def flex_mask(prompt_mask_PL: Tensor, branch_PS: Tensor) -> BlockMask:
+    """`branch_mask` for FlexAttention (arXiv 2412.05496), which skips whole blocks of pairs that do not see each other: [P, 1, K, K]."""
+    branch_PK = _branches(prompt_mask_PL, branch_PS)
+
+    def visible(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        of_query, of_key = branch_PK[row, query], branch_PK[row, key]
+        related = (of_key == PROMPT) | ((of_query == of_key) & (of_query != PADDING))
+        return ((query >= key) & related) | (query == key)
+
+    rows, length = branch_PK.shape
+    return create_block_mask(visible, rows, None, length, length, device=str(branch_PK.device))
+
+
+def _branches(prompt_mask_PL: Tensor, branch_PS: Tensor) -> Tensor:
+    return torch.cat([torch.where(prompt_mask_PL.bool(), PROMPT, PADDING), branch_PS], dim=1)
 
 
 def step_mask(prompt_mask_PL: Tensor, branches: int, steps: int) -> Tensor:
@@ -90,16 +110,23 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def one_row_each(batch: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:
-    """The batch with prompt i, and its picture, `counts[i]` times in a row."""
+    """The batch with prompt i, and its pictures, `counts[i]` times in a row."""
     rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).tolist()
-    grid = batch.get("image_grid_thw")
     repeated = {}
     for name, tensor in batch.items():
         if name == "position_ids" and tensor.dim() == 3:
             repeated[name] = tensor[:, rows]
-        elif name == "pixel_values" and grid is not None:
-            pieces = torch.split(tensor, grid.prod(-1).tolist())
+        elif name in PER_PICTURE:
+            pieces = of_each_prompt(batch, name)
             repeated[name] = torch.cat([pieces[row] for row in rows])
         else:
             repeated[name] = tensor[rows]
     return repeated
+
+
+def of_each_prompt(batch: Mapping[str, Tensor], name: str) -> list[Tensor]:
+    """The part of a tensor about pictures that belongs to each prompt. `pixel_values` has a row a picture, or, where there are grids, a patch."""
+    sizes = batch["picture_count"].tolist()
+    if name == "pixel_values" and "image_grid_thw" in batch:
+        sizes = [int(grid.prod(-1).sum()) for grid in torch.split(batch["image_grid_thw"], sizes)]
+    return list(torch.split(batch[name], sizes))

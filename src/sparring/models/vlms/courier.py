@@ -12,7 +12,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -50,12 +50,22 @@ class Courier:
 
     async def fetch(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one chat-completion request, as JSON. Raises ModelError when it is given up, RunError when the budget is used up."""
+        return await self._patiently(lambda: self._complete(body))
+
+    async def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
+        """Have the server do something that is asked for at `path`, below its URL, and that does no harm when done twice.
+
+        A refusal that holds the text `done_before` means that an earlier try has been heard. Errors as for `fetch`.
+        """
+        await self._patiently(lambda: self._post(path, body, done_before))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         tries = self.settings.retries + 1
         for number in range(tries):
             self._take_from_budget()
             try:
                 async with asyncio.timeout(self.settings.deadline):
-                    return await self._try(body)
+                    return await self._try(attempt)
             except TimeoutError:
                 fault = Fault(f"no answer within {self.settings.deadline:g} s")
             except Fault as found:
@@ -84,11 +94,9 @@ class Courier:
         drawn = longest * (0.5 + 0.5 * self._random.random())
         return drawn if retry_after <= drawn else retry_after + drawn - longest / 2
 
-    async def _try(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _try(self, attempt: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         try:
-            # The raw text is read here, because a broken one is a fault like others and must not raise what the client library does.
-            response = await self.client.chat.completions.with_raw_response.create(**body)
-            answer = json.loads(response.content)
+            return await attempt()
         except openai.APIStatusError as error:
             message = self._said(error)
             if error.code == "insufficient_quota" or not (error.status_code in PASSING or error.status_code >= 500):
@@ -103,9 +111,22 @@ class Courier:
             raise Fault(f"the connection failed ({error.__cause__ or error})") from error
         except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError among them
             raise Fault(f"the answer is no JSON ({error})") from error
+
+    async def _complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        # The raw text is read here, because a broken one is a fault like others and must not raise what the client library does.
+        response = await self.client.chat.completions.with_raw_response.create(**body)
+        answer = json.loads(response.content)
         if not _is_completion(answer):
             raise Fault(f"the answer is no chat completion: {self._scrubbed(json.dumps(answer))[:200]}")
         return dict(answer)
+
+    async def _post(self, path: str, body: Mapping[str, Any], done_before: str) -> dict[str, Any]:
+        try:
+            await self.client.post(path, body=dict(body), cast_to=str)
+        except (openai.BadRequestError, openai.NotFoundError) as error:
+            if done_before not in self._said(error):
+                raise
+        return {}
 
     def _said(self, error: openai.APIStatusError) -> str:
         """What the server said, short, without the key should it have repeated it."""

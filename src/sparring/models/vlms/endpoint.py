@@ -98,13 +98,14 @@ class EndpointVLM:
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        top_k: int = 0,
         seed: int = 0,
         batch: int = 128,
         starts: Sequence[str] = (),
         top_logprobs: int = 0,
         trial: int = 0,
     ) -> list[list[EndpointReply]]:
-        """n replies to every prompt. Temperature 0 is greedy (all n are then the same).
+        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). top_k needs a server that knows it (vLLM, SGLang).
 
         starts: what the replies to each prompt begin with, sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
         top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`); servers give 20 at most.
@@ -122,6 +123,8 @@ class EndpointVLM:
             how |= {"start": starts[i]} if starts and starts[i] else {}
             how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
             how |= {"trial": trial} if trial else {}
+            if top_k:
+                how["top_k"] = top_k
             drawn = [how | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [how] * n
             jobs.append([self._job(shown, prompt, sampling) for sampling in drawn])
         answers = self._answer([job for own in jobs for job in own])
@@ -183,6 +186,26 @@ class EndpointVLM:
             spent["cost"] = (spent["prompt_tokens"] * prices.prompt + spent["completion_tokens"] * prices.completion) / 1e6
         return spent
 
+    def sample(
+        self, images: Sequence[Image], prompts: Sequence[str], *, n: int, how: Mapping[str, Any], seed: int, first: int = 0, model: str
+    ) -> list[list[dict[str, Any]]]:
+        """n replies of a served model, such as an adapter, to every prompt: text, finished, token_ids and logprobs of each.
+
+        how: temperature, top_p, max_new_tokens and maybe top_k. The seed of reply j to prompt i follows from (seed, first + i, j). The tokens' numbers are
+        asked for in vLLM's manner. Errors as for `generate`; ModelError where the server does not tell tokens and log-probabilities.
+        """
+        asked = dict(how) | {"tokens": True, "model": model}
+        jobs = [
+            [self._job(self._shown(image), prompt, asked | {"seed": derive_seed(seed, first + i, j) % 2**31}) for j in range(n)]
+            for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+        ]
+        answers = self._answer([job for own in jobs for job in own])
+        return [[answers[job.key] for job in own] for own in jobs]
+
+    def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
+        """See `Courier.tell`."""
+        _run(Courier(self._client, self.address, self.settings, self.cache, self._key).tell(path, body, done_before=done_before))
+
     # ---- requests
 
     def _shown(self, pictures: Pictures) -> list[Image]:
@@ -211,7 +234,7 @@ class EndpointVLM:
             shown = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in images]
             content = [*shown, {"type": "text", "text": prompt}]
             turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
-            common: dict[str, Any] = {"model": self.address.model, "messages": turns}
+            common: dict[str, Any] = {"model": how.get("model", self.address.model), "messages": turns}
             start = how.get("scored", how.get("start"))
             own_turn: dict[str, Any] = {}
             if start is not None:
@@ -226,11 +249,17 @@ class EndpointVLM:
                 sampling["logprobs"] = True
             if how["top_p"] < 1:
                 sampling["top_p"] = how["top_p"]
-            return common | limit | sampling | {"extra_body": own_turn | self.settings.extra_body}
+            further = {"top_k": how["top_k"]} if "top_k" in how else {}
+            if "tokens" in how:
+                sampling["logprobs"] = True
+                further["return_tokens_as_token_ids"] = True
+            return common | limit | sampling | {"extra_body": own_turn | further | self.settings.extra_body}
 
         def read(answer: dict[str, Any]) -> dict[str, Any]:
             if "scored" in how:
                 return {"probability": self._probability(answer, str(how["scored"]))}
+            if "tokens" in how:
+                return self._tokens(answer)
             return _reply(answer) | ({"pieces": self._pieces(answer)} if "top_logprobs" in how else {})
 
         return Job(answer_key(asked), asked, body, read)
@@ -296,6 +325,20 @@ class EndpointVLM:
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"endpoint {self.address.url}: its log-probabilities cannot be read ({error!r}).") from error
+
+    def _tokens(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """A reply with its tokens, which stand in the answer as "token_id:17"."""
+        content: Any = (answer["choices"][0].get("logprobs") or {}).get("content")
+        try:
+            numbers = [int(str(entry["token"]).removeprefix("token_id:")) for entry in content]
+            logprobs = [float(entry["logprob"]) for entry in content]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ModelError(
+                f"endpoint {self.address.url}: the server does not tell its replies' tokens and their log-probabilities (logprobs and "
+                "return_tokens_as_token_ids), which training needs."
+            ) from error
+        reply = _reply(answer)
+        return {"text": reply["text"], "finished": reply["finished"], "token_ids": numbers, "logprobs": logprobs}
 
     def _probability(self, answer: dict[str, Any], text: str) -> float:
         """From the scored prompt: its last tokens, as many as spell the text."""

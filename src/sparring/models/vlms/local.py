@@ -1,8 +1,8 @@
-"""Vision-language models of transformers, on this machine: one picture and one text in, text out.
+"""Vision-language models of transformers, on this machine: pictures and a text in, text out.
 
 Any checkpoint that `AutoModelForImageTextToText` loads. Replies are sampled by a loop of our own, because the log-probabilities that it
 records must be the very ones that training recomputes: log-softmax of logits / temperature in float32, over all tokens but the
-placeholders of pictures. Settings of the checkpoint's generation_config other than its end-of-sequence tokens are not used.
+placeholders of pictures, also where top_p or top_k let only some of them be drawn. Settings of the checkpoint's generation_config other than its end-of-sequence tokens are not used.
 
 The model is always in evaluation mode, in training too: dropout would make the recomputed log-probabilities other ones.
 
@@ -13,29 +13,33 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from transformers import AutoModelForImageTextToText, DynamicCache
 from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError
-from sparring.models.vlms import lora
+from sparring.models.vlms import checkpointing, lora
 from sparring.models.vlms.base import Pictures, each_picture
-from sparring.models.vlms.branches import PADDING, additive, branch_mask, lay_out, one_row_each, step_mask
+from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
+from sparring.models.vlms.sharded import writes_files
 from sparring.models.vlms.starts import append_starts
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
 
 # Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
-SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl"}
+SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
+NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
 Batch = dict[str, Tensor]
 
 
@@ -67,6 +71,10 @@ class LocalVLM:
         text = config.get_text_config()
         full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         self.shares_rows: bool = config.model_type in SHARED_ROWS and full and text._attn_implementation in ("sdpa", "eager")
+        # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is given that as a dense mask.
+        self.flex: bool = self.shares_rows and self.device.type == "cuda" and text._attn_implementation == "sdpa"
+        if self.flex:
+            text._attn_implementation = "flex_attention"
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
         ends = model.generation_config.eos_token_id
@@ -108,21 +116,23 @@ class LocalVLM:
     # ---- inputs
 
     def encode(self, images: Sequence[Pictures], prompts: Sequence[str], starts: Sequence[str] = ()) -> Batch:
-        """The model's inputs for one user turn each, pictures and a text, ready to be answered. Texts are padded on the left.
+        """The model's inputs for one user turn each, its pictures and a text, ready to be answered. Texts are padded on the left.
 
-        Besides what the processor gives there is `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions.
+        Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions; and
+        `picture_count`: [P].
         starts: what each reply begins with, "" where it is the model's alone; none at all if left out.
         """
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
+        shown = [each_picture(own) for own in images]
         turns = [
             [
                 {
                     "role": "user",
-                    "content": [*({"type": "image", "image": image} for image in each_picture(own)), {"type": "text", "text": prompt}],
+                    "content": [*({"type": "image", "image": image} for image in own), {"type": "text", "text": prompt}],
                 }
             ]
-            for own, prompt in zip(images, prompts, strict=True)
+            for own, prompt in zip(shown, prompts, strict=True)
         ]
         inputs = self.processor.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
@@ -131,16 +141,13 @@ class LocalVLM:
         if any(starts):
             tokens = [self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts]
             batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
+        batch["picture_count"] = torch.tensor([len(own) for own in shown])
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _forward(self, batch: Batch, **inputs: Any) -> Any:
         """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
-        pictures = {
-            name: tensor
-            for name, tensor in batch.items()
-            if name not in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")
-        }
+        pictures = {name: tensor for name, tensor in batch.items() if name not in NOT_FORWARDED}
         return self.model(**pictures, **inputs)
 
     # ---- sampling
@@ -155,26 +162,43 @@ class LocalVLM:
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        top_k: int = 0,
         seed: int = 0,
+        first: int = 0,
         batch: int = 128,
         starts: Sequence[str] = (),
     ) -> list[list[Completion]]:
-        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). Picture and prompt are computed once for all n.
+        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). Pictures and prompt are computed once for all n.
 
-        The random numbers of prompt i depend on (seed, i) alone. At most about `batch` replies are sampled at a time.
+        top_p, top_k: see `choose`; 1 and 0 leave every token to be drawn.
         starts: as for `encode`; they are no part of the replies.
+
+        The random numbers of prompt i depend on (seed, first + i) alone. At most about `batch` replies are sampled at a time.
         """
         replies: list[list[Completion]] = []
         at_once = max(1, batch // n)
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
             encoded = self.encode(images[part], prompts[part], starts[part])
-            numbers = range(start, start + len(encoded["input_ids"]))
+            numbers = range(first + start, first + start + len(encoded["input_ids"]))
             uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
-            replies += self._sample(encoded, uniform, temperature, top_p)
+            with self._plain_attention():
+                replies += self._sample(encoded, uniform, temperature, top_p, top_k)
         return replies
 
-    def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float) -> list[list[Completion]]:
+    @contextmanager
+    def _plain_attention(self) -> Iterator[None]:
+        """Inside, no FlexAttention: one token a branch and step leaves it no blocks to skip."""
+        text = self.model.config.get_text_config()
+        present = text._attn_implementation
+        try:
+            if self.flex:
+                text._attn_implementation = "sdpa"
+            yield
+        finally:
+            text._attn_implementation = present
+
+    def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
         """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or rows of their own: R rows in all."""
         prompts, n, steps = uniform.shape
         branches, copies = (n, 1) if self.shares_rows else (1, n)
@@ -192,7 +216,7 @@ class LocalVLM:
         tokens, logprobs = [], []
         for step in range(steps):
             logprobs_RBV = token_logprobs(logits_RBV, temperature, self.forbidden)
-            tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p)
+            tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p, top_k=top_k)
             tokens.append(tokens_RB)
             logprobs.append(logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1))
             finished_RB |= torch.isin(tokens_RB, ends)
@@ -235,7 +259,10 @@ class LocalVLM:
         inputs_PS, branch_PS, depth_PS, tokens_NT, mask_NT, place_NT = (
             part.to(self.device) for part in (laid.inputs_PS, laid.branch_PS, laid.depth_PS, laid.tokens_NT, laid.mask_NT, laid.place_NT)
         )
-        if self.shares_rows:
+        mask: Any
+        if self.flex:
+            mask = flex_mask(batch["attention_mask"], branch_PS)
+        elif self.shares_rows:
             mask = additive(branch_mask(batch["attention_mask"], branch_PS), self.model.dtype)
         else:
             mask = torch.cat([batch["attention_mask"], (branch_PS != PADDING).long()], dim=1)
@@ -281,7 +308,15 @@ class LocalVLM:
         raise ModelError(f"{self.name}: no vision tower found in a {type(self.model).__name__}; looked for {', '.join(TOWERS)}")
 
     def prepare_training(self, *, train_vision: bool, lora_rank: int | None = None, lora_alpha: int = 1, seed: int = 0) -> None:
-        """Choose what is trained: all weights, or with `lora_rank` an adapter on every linear layer; the vision tower only if `train_vision`."""
+        """Choose what is trained: all weights, or with `lora_rank` an adapter on every linear layer; the vision tower only if `train_vision`.
+
+        Warns where the replies to one prompt cannot share a row: then picture and prompt are computed once for each of them.
+        """
+        if not self.shares_rows:
+            warnings.warn(
+                f"{self.name}: replies of a {self.model.config.model_type} cannot share their prompt in training, which will take longer",
+                stacklevel=2,
+            )
         tower = self.tower + "."
         self.model.requires_grad_(lora_rank is None)
         if lora_rank is not None:
@@ -291,6 +326,10 @@ class LocalVLM:
         elif not train_vision:
             self.model.get_submodule(self.tower).requires_grad_(False)
 
+    def checkpoint_gradients(self, enabled: bool) -> None:
+        """From here on, `completion_logprobs` keeps the input of every block alone for the backward pass, which computes the rest again; or not."""
+        checkpointing.set_up(self.model, enabled)
+
     def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by name, in a fixed order."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -298,13 +337,16 @@ class LocalVLM:
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint that transformers and `load` read: weights, with an adapter merged in, and the processor's files as they were.
 
-        An adapter is also written by itself, to `folder`/adapter, as peft reads it.
+        An adapter is also written by itself, to `folder`/adapter, as peft reads it. Several processes all call it; the first one writes.
         """
         folder = Path(folder)
         adapted = bool(lora.layers(self.model))
-        self.model.save_pretrained(folder, state_dict=lora.merged_state(self.model) if adapted else None)
+        state = lora.merged_state(self.model)
         if adapted:
             lora.save(self.model, folder / "adapter")
+        if not writes_files():
+            return
+        self.model.save_pretrained(folder, state_dict=state if adapted or distributed.is_initialized() else None)
         if self.folder is None:
             self.processor.save_pretrained(folder)
             return

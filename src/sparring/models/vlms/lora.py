@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparring.data.errors import ModelError
+from sparring.models.vlms.sharded import full, writes_files
 
 ADAPTER = "default"
 
@@ -46,19 +47,22 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
             continue
         owner, _, rest = name.rpartition(".base_layer.")
         if owner and rest == "weight":
-            delta = adapted[owner].get_delta_weight(ADAPTER)
-            tensor = (tensor.float() + delta.float()).to(tensor.dtype)
-        state[name.replace(".base_layer.", ".")] = tensor
+            delta = full(adapted[owner].get_delta_weight(ADAPTER))
+            tensor = (full(tensor).float() + delta.float()).to(tensor.dtype)
+        state[name.replace(".base_layer.", ".")] = full(tensor)
     return state
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it."""
+    """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it. Several processes all call it; the first one writes."""
+    tensors = {
+        f"base_model.model.{name}": full(tensor).contiguous().cpu()
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTER).items()
+    }
+    if not writes_files():
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER)
-    save_file(
-        {f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors"
-    )
+    save_file(tensors, folder / "adapter_model.safetensors")
     config = model.peft_config[ADAPTER]
     inference, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))

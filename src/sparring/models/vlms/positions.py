@@ -16,20 +16,18 @@ def prompt_positions(core: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """Positions of the prompts' tokens: counted from the first that is no padding, [P, L], or as the model lays pictures out in three axes, [3, P, L]."""
     if not hasattr(core, "get_rope_index"):
         return (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    mask, types, grid = batch["attention_mask"], batch["mm_token_type_ids"], batch.get("image_grid_thw")
-    pictures = (types.diff(dim=1, prepend=torch.zeros_like(types[:, :1])) == 1).sum(1)
-    if grid is None or not (pictures == 1).all():
-        positions: Tensor = core.get_rope_index(torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask)[
-            0
-        ]
-        return positions
-    # They depend on where the picture stands and how large it is, and the model goes through them row by row: once for every kind of row.
-    layout = torch.cat([mask, types, grid], dim=1)
-    kinds, kind_of = torch.unique(layout, dim=0, return_inverse=True)
-    mask, types, grid = kinds.split([mask.shape[1], types.shape[1], 3], dim=1)
-    positions_3KL: Tensor = core.get_rope_index(torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask)[
-        0
-    ]
+    # They depend on where pictures stand and how large they are, and the model goes through them row by row: once for every kind of row.
+    mask_PL, types_PL = batch["attention_mask"], batch["mm_token_type_ids"]
+    length, counts = mask_PL.shape[1], batch["picture_count"].tolist()
+    grids_PI3 = mask_PL.new_zeros(len(counts), max(counts), 3)
+    for grids_I3, own in zip(grids_PI3, torch.split(batch.get("image_grid_thw", mask_PL.new_zeros(0, 3)), counts), strict=True):
+        grids_I3[: len(own)] = own
+    kinds, kind_of = torch.unique(torch.cat([mask_PL, types_PL, grids_PI3.flatten(1)], dim=1), dim=0, return_inverse=True)
+    mask, types, flat = kinds.split([length, length, 3 * max(counts)], dim=1)
+    grids = flat.reshape(-1, 3)
+    positions_3KL: Tensor = core.get_rope_index(
+        torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grids[grids.prod(1) > 0], attention_mask=mask
+    )[0]
     return positions_3KL[:, kind_of]
 
 

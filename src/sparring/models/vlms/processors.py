@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from sparring.data.errors import ModelError
 
 
-class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
-    """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
+class PicturesOnly(ProcessorMixin):
+    """In front of a processor of the Qwen-VL family: takes away its video part, which would need torchvision. Pictures and text are read alike."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
@@ -21,7 +21,15 @@ class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
 
 
-PICTURES_ONLY: dict[str, Any] = {"qwen2_vl": Qwen2_5_VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
+class Qwen2_5_VLProcessor(PicturesOnly, transformers.Qwen2_5_VLProcessor):
+    """transformers' processor of the same name, without videos."""
+
+
+class Qwen3VLProcessor(PicturesOnly, transformers.Qwen3VLProcessor):
+    """transformers' processor of the same name, without videos."""
+
+
+PICTURES_ONLY: dict[str, Any] = {"qwen2_vl": Qwen2_5_VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
 
 
 def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:

@@ -19,14 +19,19 @@ def token_logprobs(logits: Tensor, temperature: float, forbidden: Sequence[int])
     return torch.log_softmax(scaled, dim=-1)
 
 
-def choose(logprobs: Tensor, uniform: Tensor, *, greedy: bool, top_p: float = 1.0) -> Tensor:
+def choose(logprobs: Tensor, uniform: Tensor, *, greedy: bool, top_p: float = 1.0, top_k: int = 0) -> Tensor:
     """One token for every row: tokens [...] from logprobs [..., V] and uniform [...] float64 in [0, 1), by inverting the distribution.
 
-    With top_p < 1 it is drawn from the fewest likeliest tokens whose probabilities reach top_p.
+    With top_k > 0 it is drawn from the top_k likeliest tokens, with top_p < 1 from the fewest likeliest of these whose probabilities, of all that
+    is left, reach top_p.
     """
     if greedy:
         return logprobs.argmax(dim=-1)
     probabilities = logprobs.double().exp()
+    if 0 < top_k < logprobs.shape[-1]:
+        likeliest = probabilities.topk(top_k, dim=-1)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, likeliest.indices, likeliest.values)
+        probabilities /= probabilities.sum(-1, keepdim=True)
     if top_p < 1.0:
         ordered, order = probabilities.sort(dim=-1, descending=True)
         ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, 0.0)
