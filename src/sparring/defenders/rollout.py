@@ -166,7 +166,7 @@ def _sample(
 
 def _move_to_clean(vlm: LocalVLM | RolloutServer, rollout: Rollout, settings: DefenderSettings) -> None:
     """Give the kept groups' answers about distorted pictures the log-probabilities that they have about the clean ones."""
-    if not isinstance(vlm, LocalVLM):
+    if isinstance(vlm, RolloutServer):
         raise TrainingError("defender.noisy needs a Defender that samples its own answers: leave out defender.rollout_server")
     groups, noisy = [rollout.groups[place] for place in rollout.kept], distorted(settings)
     moved = as_of_clean(
