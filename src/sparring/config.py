@@ -97,11 +97,12 @@ class AttackerSettings(Settings):
     learning_rate_end: float = Field(
         1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
     )
+    round_decay: float = Field(1.0, gt=0, le=1, description="share of the learning rate that a round keeps of the one of the round before")
     keep_best: int = Field(
         0,
         ge=0,
-        description="at the end of a round, go back to the weights of the best so many updates in a row, by the mean reward of their edits; "
-        "0 keeps the last weights",
+        description="at the end of a round, go back to the mean of the weights of the best so many updates in a row, by the mean reward of their "
+        "edits; 0 keeps the last weights",
     )
     past_share: float = Field(
         0.0,

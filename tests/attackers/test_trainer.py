@@ -222,7 +222,7 @@ def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
 @pytest.mark.parametrize("killed_after", [None, 2, 4])
-def test_the_attacker_goes_back_to_the_weights_that_made_the_best_edits(
+def test_the_attacker_goes_back_to_the_mean_of_the_weights_that_made_the_best_edits(
     folder: Path, tmp_path: Path, algorithm: str, killed_after: int | None
 ) -> None:
     asked, images, changes = questions(2), pictures(2), {"algorithm": algorithm, "keep_best": 2, "lora": None, "old_ema_slope": 0.2}
@@ -239,7 +239,7 @@ def test_the_attacker_goes_back_to_the_weights_that_made_the_best_edits(
         trainer.update(asked, images, lambda edits, level=level: redness(edits) + level, step)
     assert any(not torch.equal(samplers[2][name], samplers[1][name]) for name in samplers[2])
     assert trainer.settle() == 2
-    assert all(torch.equal(tensor, samplers[2][name]) for name, tensor in weights(trainer).items())
+    assert all(torch.allclose(tensor, (samplers[1][name] + samplers[2][name]) / 2, atol=1e-7) for name, tensor in weights(trainer).items())
 
 
 @pytest.mark.parametrize("window", [0, 4])

@@ -140,9 +140,9 @@ class AttackerTrainer:
         }
 
     def settle(self) -> int | None:
-        """After the last update: go back to the weights of the best stretch of `settings.keep_best` updates. Training cannot go on after it.
+        """After the last update: go back to the mean weights of the best stretch of `settings.keep_best` updates. Training cannot go on after it.
 
-        Returns the number of the update whose edits these weights made; None where the last weights stay, because there was no such stretch.
+        Returns the number of the stretch's last update; None where the last weights stay, because there was no such stretch.
         """
         for name, weight in self.best.weights.items():
             self.learner.parameters[name].data.copy_(weight)

@@ -52,7 +52,8 @@ def train_attacker(game: Game, number: int) -> None:
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
-    trainer = AttackerTrainer(editor, settings, seed)
+    rate = settings.learning_rate * settings.round_decay ** (number - 1)
+    trainer = AttackerTrainer(editor, settings.model_copy(update={"learning_rate": rate}), seed)
     opponents = {n: FrozenOpponent(game, stage, n) for n in questions}
 
     def seed_of(step: int) -> SeedOf:
