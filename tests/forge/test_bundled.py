@@ -29,7 +29,7 @@ def test_pairs_of_the_bundled_players_hold(tmp_path: Path) -> None:
     kept = [row for split in loaded for row in loaded[split]]
     assert 10 <= len(kept) == funnel["records"]["kept"]
     words = [label_valid(asked[row["id"]], row["adversarial_image"]) for row in kept]
-    assert np.mean([word is True for word in words]) >= 0.95  # of so few; over a thousand questions it is at least 0.98
+    assert np.mean([word is True for word in words]) >= 0.95
     for row in kept:
         masks = [box_mask((64, 64), [tuple(item["box"])]) for item in (*row["targets"], *row["distractors"])]
         targets = len(row["targets"])
