@@ -103,6 +103,7 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "max_new_tokens": 12,
             "learning_rate": 1e-4,
             "max_refills": 2,
+            "final_interpolation": 0.5,
         },
         "judge": {
             "model": str(players / "judge"),

@@ -294,6 +294,12 @@ class DefenderSettings(Settings):
         description="share of the way from its weights before a round to those after it that the Defender goes (WiSE-FT, arXiv 2109.01903): "
         "less than 1 gives up a little robustness for what it knew before",
     )
+    final_interpolation: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="after the last round, share of the way from the base Defender that it keeps; less than 1 needs all weights trained (lora: null)",
+    )
     steps: int = Field(30, ge=0, description="updates in one round")
     prompts_per_step: int = Field(32, ge=1, description="groups in one update")
     group_size: int = Field(5, ge=2, description="completions per prompt")

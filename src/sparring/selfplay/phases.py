@@ -16,6 +16,7 @@ from sparring.attackers.rollout import sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
+from sparring.defenders.interpolation import move_towards_base
 from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.engine.screen import figures_of
@@ -165,6 +166,8 @@ def train_defender(game: Game, number: int) -> None:
         history = _reinforce(game, stage, vlm, curriculum, number)
         if history and not any(metrics["kept_groups"] for metrics in history):
             warnings.append("no group of answers had a signal, so the Defender learned nothing")
+    if number == game.recipe.selfplay.rounds and settings.final_interpolation < 1:
+        move_towards_base(vlm, game.league.defender_to_train(defender_after(0)), settings.final_interpolation)
     stage.folder_written_whole("model", vlm.save)
     totals = {name: int(sum(metrics.get(name, 0) for metrics in history)) for name in ("rollouts", "kept_groups")}
     _finish(game, stage, totals | {"updates": len(history), "ended_early": len(history) < settings.steps, "warnings": warnings})
