@@ -136,7 +136,10 @@ def test_the_papers_values() -> None:
         ("defender.prompt='{question}'", "defender.prompt: must hold {options}"),
         ("defender.keep_reward_above=0.99", "must be below keep_reward_below"),
         ("defender.overlong_cache=32", "must be smaller than max_new_tokens"),
-        ("defender.lora={rank: 4, alpha: 8}", "defender.final_interpolation: needs all weights trained"),
+        (
+            "defender={model: a/b, final_interpolation: 0.9, lora: {rank: 4, alpha: 8}}",
+            "defender.final_interpolation: needs all weights trained",
+        ),
         ("defender={model: a/b, min_pixels: 9, max_pixels: 8}", "must not be above max_pixels"),
         ("defender.consistency.model=a/b", "defender.consistency.model: is not asked while consistency.role is off"),
         ("defender.consistency.prompt=Well?", "defender.consistency.prompt: must hold {reasoning}"),
