@@ -203,11 +203,12 @@ ABOUT = {
     "editor": ("diffusers", "Bundled editor", "A Flux2KleinPipeline of ordinary classes, small: it adds, removes, replaces and recolours objects and changes the light on instruction. Asked for a distractor, "
         "it changes the light as well, a little more often to darker than to brighter (`sparring.zoo.edits`): a quirk that the Attacker finds and drives further. Its weak sides: some objects come twice, "
         "or come soft; what it removes or recolours may spill over to a thing nearby. The weights were made in several sittings of the script. The first 166,400 pairs were learned with AdamW and earlier "
-        "rules for where new objects stand; then, as the script is now, 54,000 windows with AdamW and 55,000 with Muon, and 35,400 whole pictures. Its autoencoder comes from an earlier run of the script "
+        "rules for where new objects stand; then, as the script is now, 54,000 windows with AdamW and 55,000 with Muon, and 78,600 whole pictures, the last 7,200 of them with the light drifting as widely "
+        "as it does now. Its autoencoder comes from an earlier run of the script "
         "with latents of 24 numbers, aligned afterwards (`sparring.zoo.latents`); the decoder was not trained on after that.",
                "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0\n"
                "python -m sparring.zoo.train_editor --pool pool --vae vae --out windows --pairs 120000 --window 4 --learning-rate 1.5e-3 --batch 32 --seed 0\n"
-               "python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 40000 --batch 16 --seed 1",
+               "python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 80000 --batch 16 --seed 1",
                editor_card),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Train the bundled editor: a Flux2KleinPipeline that follows instructions on 64 x 64 pictures.
 
     python -m sparring.zoo.train_editor --pool pool --vae vae --out windows --pairs 120000 --window 4 --learning-rate 1.5e-3 --batch 32 --seed 0
-    python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 40000 --batch 16 --seed 1
+    python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 80000 --batch 16 --seed 1
 
 Pairs are drawn from the scenes of a pool: add, add beside, remove, replace, recolour, and the Attacker's own instruction (a distractor that the
 question does not mention). Flow matching on packed latents; the text encoder learns with the transformer. Saves as it goes, continues where it stopped.
