@@ -122,10 +122,13 @@ class Courier:
 
     async def _post(self, path: str, body: Mapping[str, Any], done_before: str) -> dict[str, Any]:
         try:
-            await self.client.post(path, body=dict(body), cast_to=str)
+            answer = await self.client.post(path, body=dict(body), cast_to=str)
         except (openai.BadRequestError, openai.NotFoundError) as error:
             if done_before not in self._said(error):
                 raise
+            return {}
+        if not answer.strip('" ').startswith("Success"):  # vLLM's word; an empty or cut answer tells nothing, and asking again does no harm
+            raise Fault(f"the answer is no success: {self._scrubbed(answer)[:200]}")
         return {}
 
     def _said(self, error: openai.APIStatusError) -> str:
