@@ -180,10 +180,7 @@ def editor(options: argparse.Namespace, meter: Meter) -> None:
     model.add_adapter(LoraConfig(r=64, lora_alpha=128, target_modules=["to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj"]))
     model.enable_gradient_checkpointing()
     model.train()
-    grid = image_positions((side, side))
-    positions = torch.cat([grid, grid + torch.tensor([10, 0, 0, 0])]).to(
-        meter.device
-    )  # the picture being made, then the one it is made from
+    positions = image_positions((side, side)).to(meter.device)  # of the picture being made, then of the one it is made from
     text_ids = torch.cartesian_prod(torch.arange(1), torch.arange(1), torch.arange(1), torch.arange(words)).to(meter.device)
     latents = torch.randn(options.edits, 2 * side * side, 128, dtype=dtype, device=meter.device)
     text = torch.randn(options.edits, words, sizes["joint_attention_dim"], dtype=dtype, device=meter.device)
