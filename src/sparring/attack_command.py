@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, error_console, out_console, stoppable
 
 if TYPE_CHECKING:
     from sparring.config import AttackSettings
@@ -143,11 +143,8 @@ def _run(settings: AttackSettings, out: Path) -> None:
     from sparring.redteam.attack import run_attack
     from sparring.report.attack import write_attack_report
 
-    try:
+    with stoppable():
         summary = run_attack(settings, out)
-    except KeyboardInterrupt:
-        error_console.print("Stopped. The same command goes on from here.")
-        raise typer.Exit(130) from None
     report = write_attack_report(out)
     for label, rate in (
         ("right when clean", summary["clean_accuracy"]),

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from sparring import __version__
 from sparring.attack_command import attack
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, out_console, stoppable
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
@@ -124,11 +124,8 @@ def _play(settings: Recipe, folder: Path) -> None:
     from sparring.report.page import write_report
     from sparring.selfplay.loop import run_game
 
-    try:
+    with stoppable(f"Go on with: sparring run --resume {escape(str(folder))}"):
         run_game(settings, folder)
-    except KeyboardInterrupt:
-        error_console.print(f"Stopped. Go on with: sparring run --resume {escape(str(folder))}")
-        raise typer.Exit(130) from None
     report = write_report(folder)
     out_console.print(f"Figures: {escape(str(folder / 'summary.json'))}\nReport:  {escape(str(report))}")
 

@@ -24,3 +24,13 @@ def clean_errors() -> Iterator[None]:
     except SparringError as error:
         error_console.print(f"[bold red]Error:[/bold red] {escape(str(error))}")
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def stoppable(then: str = "The same command goes on from here.") -> Iterator[None]:
+    """Ctrl-C is a wish, not an error: a line that says how to go on, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        error_console.print(f"Stopped. {then}")
+        raise typer.Exit(130) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.data.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -180,12 +180,8 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
     items = chosen_items(settings, benchmark)
-    try:
-        with run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-            run_evaluation(settings, folder, screen, choose_device(settings.device), items=items)
-    except KeyboardInterrupt:
-        error_console.print("Stopped. The same command goes on from here.")
-        raise typer.Exit(130) from None
+    with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
+        run_evaluation(settings, folder, screen, choose_device(settings.device), items=items)
     _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")

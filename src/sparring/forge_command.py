@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, error_console, out_console, stoppable
 
 if TYPE_CHECKING:
     from sparring.config import ForgeSettings
@@ -114,11 +114,8 @@ def _plan(settings: ForgeSettings) -> None:
 def _run(settings: ForgeSettings, out: Path, workers: int) -> None:
     from sparring.forge.run import run_forge
 
-    try:
+    with stoppable():
         funnel = run_forge(settings, out, workers=workers)
-    except KeyboardInterrupt:
-        error_console.print("Stopped. The same command goes on from here.")
-        raise typer.Exit(130) from None
     for stage in funnel["stages"]:
         out_console.print(f"{stage['stage']:<14}{stage['out']:>8} of {stage['in']:<8}{escape(stage['words'])}")
     out_console.print(f"{'kept':<14}{funnel['records']['kept']:>8}    {funnel['kept_share']['words']}")

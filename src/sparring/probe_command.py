@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, error_console, out_console, stoppable
 
 if TYPE_CHECKING:
     from sparring.config import ProbeSettings
@@ -175,11 +175,8 @@ def probe(
 def _run(settings: ProbeSettings, out: Path) -> None:
     from sparring.probe.run import run_probe
 
-    try:
+    with stoppable():
         results = run_probe(settings, out)
-    except KeyboardInterrupt:
-        error_console.print("Stopped. The same command goes on from here.")
-        raise typer.Exit(130) from None
     for warning in results["warnings"]:
         error_console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     out_console.print(escape((out / "table.md").read_text(encoding="utf-8")))

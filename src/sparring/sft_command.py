@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, out_console, stoppable
 
 if TYPE_CHECKING:
     from sparring.config import SftSettings
@@ -77,11 +77,8 @@ def sft(
 def _run(settings: SftSettings, out: Path) -> None:
     from sparring.selfplay.finetune import run_sft
 
-    try:
+    with stoppable():
         summary = run_sft(settings, out)
-    except KeyboardInterrupt:
-        error_console.print("Stopped. The same command goes on from here.")
-        raise typer.Exit(130) from None
     if summary["loss_first"] is not None:
         out_console.print(
             f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of {summary['updates']} updates"
