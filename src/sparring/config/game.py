@@ -1,0 +1,130 @@
+"""A game: data, rounds, evaluation, and the recipe that holds all sections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sparring.config.attacker import AttackerSettings
+from sparring.config.base import CallSettings, Settings
+from sparring.config.defender import DefenderSettings
+from sparring.config.forge import ForgeStages
+from sparring.config.judge import JudgeSettings
+
+
+class DataSettings(Settings):
+    path: str | None = Field(None, description="JSONL file of questions; images are named relative to it")
+    generator: CallSettings | None = Field(
+        None,
+        description="called as f(folder, seed=..., **arguments); writes questions and returns the path of the JSONL file. Used when path is not set",
+    )
+    held_out_path: str | None = Field(None, description="JSONL file of held-out questions; without it they are split off `path`, by image")
+    held_out: int = Field(320, ge=1, description="held-out questions on which every player is judged")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+
+
+class BootstrapSettings(Settings):
+    candidates: int = Field(512, ge=0, description="edits tried to find effective distractors")
+    steps: int = Field(60, ge=0, description="fine-tuning updates of the editor on the effective pairs")
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+
+
+class CurriculumSettings(Settings):
+    questions: int = Field(512, ge=1, description="training questions edited by the frozen Attacker for one round's curriculum")
+    clean_share: float = Field(0.25, ge=0, le=1, description="share of untouched items mixed in; 1 trains on clean data alone")
+    effective_weight: int = Field(
+        1, ge=1, description="an edit that fooled the frozen Defender comes so many times as often as one that was only accepted"
+    )
+    replay_share: float = Field(0.2, ge=0, le=1, description="share of items that come from earlier rounds' Attackers")
+    training_edits: bool = Field(
+        False,
+        description="the accepted edits that the Attacker made while it trained join those of the frozen Attacker: many more pictures for nothing, of "
+        "an Attacker that was not yet as good",
+    )
+    rivals: list[str] = Field(
+        default_factory=list,
+        description="opponents that nobody trains, such as paste:add or corruption:fog:3, who edit the curriculum's pictures, in turns, in place of the "
+        "frozen Attacker; empty: the Attacker does",
+    )
+
+
+class SelfplaySettings(Settings):
+    rounds: int = Field(3, ge=1)
+    curriculum: CurriculumSettings = Field(default_factory=lambda: CurriculumSettings())
+    plateau_patience: int | None = Field(
+        None, description="a phase ends early when its reward has not risen for so many updates; null: never"
+    )
+    checkpoint_every: int = Field(10, ge=1, description="updates between saved states inside a phase; what a kill can cost")
+
+
+class AlarmSettings(Settings):
+    """How far a measure on held-out edits, which no reward pays for, may fall in a round whose training reward rises, before a warning is given."""
+
+    success: float | None = Field(0.1, ge=0, description="fall of the valid attack success against the round's Defender; null: no warning")
+    label_valid: float | None = Field(
+        0.1, ge=0, description="fall of the share of accepted edits whose right answer the audit finds still right"
+    )
+    sharpness: float | None = Field(
+        0.2, ge=0, description="how much farther from 1 the sharpness ratio goes, blurred or grainy: fall of min(ratio, 1 / ratio)"
+    )
+
+
+class ConditionSettings(Settings):
+    """The words of the text conditions (`sparring.evaluation.conditions`).
+
+    Replaced in all but `stopped`: {question}; {option} and {letter} of an option, right or wrong; {own}, the Defender's own reasoning about the plain
+    question without its last part.
+    """
+
+    caption: str = Field('Caption: the answer to "{question}" is {option}.', description="put on a line of its own before the question")
+    caption_hedged: str = Field(
+        'Caption: the answer to "{question}" is {option}, but I could be wrong.', description="the same with a doubt in it"
+    )
+    thought: str = Field(
+        "<think>\nFrom what the picture shows, the answer is {option}, which is option {letter}.",
+        description="how the reply begins; the model goes on from there",
+    )
+    thought_hedged: str = Field(
+        "<think>\nI cannot see it well, but I think the answer is {option}, which is option {letter}.",
+        description="the same with a doubt in it",
+    )
+    stopped: str = Field(
+        "<think>\nI have finished thinking.\n</think>\n", description="stop-think: a thought that is over before it has begun"
+    )
+
+
+class EvaluationSettings(Settings):
+    alarms: AlarmSettings = Field(default_factory=lambda: AlarmSettings())
+    audit: CallSettings | None = Field(
+        None,
+        description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples of paired differences, clustered by image")
+    batch: int = Field(64, ge=1)
+    conditions: ConditionSettings = Field(
+        default_factory=lambda: ConditionSettings(),
+        description="misleading and helpful words beside the picture, as `sparring probe` puts them; no part of a run",
+    )
+
+
+class Recipe(Settings):
+    """One experiment."""
+
+    name: str
+    description: str = ""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(
+        None,
+        description="CPU threads of torch, and processes of the audit; null leaves torch's choice, and audits in the run's own process",
+    )
+    data: DataSettings
+    attacker: AttackerSettings
+    defender: DefenderSettings
+    judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())
+    bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
+    forge: ForgeStages = Field(default_factory=lambda: ForgeStages(), description="stages of `sparring forge`; a run does not use them")
+    selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
+    evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
