@@ -6,7 +6,7 @@ python benchmarks/attack_progress.py [--algorithms flow_grpo flow_grpo_fast diff
 Every seed is a game of the arena recipe, with the bootstrap Attacker as the common start; an algorithm is a stage of it, and its reward is the
 game's own. Before the first update and after every few, the editor's deterministic edits of held-out pictures are gated, audited and put to the
 Defender: valid attack success is the share of items, right when clean, that are answered wrong on an accepted edit whose right answer is still right.
-Time is that of the updates alone. A run that is stopped and started again goes on from its last measurement; more --steps lengthen it: the
+Time is processor time, of the updates alone. A run that is stopped and started again goes on from its last measurement; more --steps lengthen it: the
 learning rate is constant, so that a curve does not depend on where it ends. Prints one JSON line an algorithm; the curves are written to
 `attack_progress.json` and `attack_progress.png` in --results.
 """
@@ -147,9 +147,9 @@ def learn(game: Game, algorithm: str, options: argparse.Namespace) -> list[Point
             )
             return torch.tensor([[verdict.reward for verdict in own] for own in faced])
 
-        began = time.perf_counter()
+        began = time.process_time()
         metrics = trainer.update(chosen, images, reward, step)
-        seconds += time.perf_counter() - began
+        seconds += time.process_time() - began
         game.ledger.record_update(stage.name, step, metrics)
         if (step + 1) % options.every == 0 or step + 1 == options.steps:
             keep(step + 1)
@@ -183,7 +183,7 @@ def draw(curves: dict[str, list[list[Point]]], path: Path) -> None:
     for value in ticks(0.0, x_most, 6):
         x, y = place({"seconds": value, "valid_asr": 0.0})
         pen.text((x, y + 10), f"{value:g}", "#63676b", font, "mt")
-    pen.text(((left + width - right) / 2, height - 16), "seconds of updates, one thread", "#1b1d1f", font, "mb")
+    pen.text(((left + width - right) / 2, height - 16), "processor seconds of updates, one thread", "#1b1d1f", font, "mb")
     pen.text((left, 16), "valid attack success on held-out pictures, frozen base Defender", "#1b1d1f", font, "lt")
     names: list[float] = []
     means = {algorithm: averaged(own) for algorithm, own in curves.items()}
