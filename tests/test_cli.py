@@ -25,10 +25,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
-    """Three good records of two categories, and one whose answer is no option."""
-    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    """Three good records of two categories about two pictures, and one whose answer is no option."""
+    for name, grey in (("a", 0), ("b", 9)):
+        Image.new("L", (20, 10), grey).save(tmp_path / f"{name}.png")
     plain = {"image": "a.png", "question": "Is there a cup?", "options": ["yes", "no"], "answer": "A", "targets": []}
-    changes: list[dict[str, Any]] = [{"category": "existence"}, {"category": "existence"}, {}, {"answer": "C"}]
+    changes: list[dict[str, Any]] = [{"category": "existence"}, {"category": "existence"}, {"image": "b.png"}, {"answer": "C"}]
     path = tmp_path / "my.jsonl"
     path.write_text("\n".join(json.dumps({"id": str(number), **plain, **change}) for number, change in enumerate(changes)))
     return path
@@ -83,10 +84,15 @@ def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
     assert result.exit_code == 2
     assert 'my.jsonl line 4 (id "3"): answer must be the letter of an option' in result.stderr
     assert "Traceback" not in result.output
-    result = runner.invoke(app, ["plan", "arena", "--set", f"data.path={questions}", "--skip-bad-records"])
+    given = ["plan", "arena", "--set", f"data.path={questions}", "--skip-bad-records"]
+    result = runner.invoke(app, [*given, "--set", "data.held_out=1"])
     assert result.exit_code == 0
-    for line in ("3 questions about 1 image files", "(none): 1", "existence: 2", "1 bad records dropped", "answer is no option: 1"):
+    for line in ("3 questions about 2 image files", "(none): 1", "existence: 2", "1 bad records dropped", "answer is no option: 1"):
         assert line in result.stdout
+    assert "2 to train on, 1 held out" in result.stdout
+    result = runner.invoke(app, given)
+    assert result.exit_code == 2
+    assert "3 questions about 2 pictures are too few to hold 320 out" in result.stderr
 
 
 def test_dry_run_is_a_plan_and_leaves_no_trace(tmp_path: Path, played: list[tuple[Recipe, Path]]) -> None:

@@ -195,16 +195,18 @@ def _show_plan(settings: Recipe) -> None:
 
 def _show_data(found: Plan) -> None:
     out_console.print(escape(found.data_note))
-    if found.data is None:
-        return
-    images = len({record.image for record in found.data})
-    out_console.print(f"{len(found.data)} questions about {images} image files, {found.recipe.data.held_out} to be held out")
-    for category, count in found.data.by_category().items():
-        out_console.print(f"  {escape(category)}: {count}")
-    if found.data.dropped:
-        out_console.print(f"{found.data.dropped} bad records dropped:")
-        for reason, count in found.data.dropped_by_reason().items():
-            out_console.print(f"  {reason}: {count}")
+    for questions in found.data:
+        images = len({record.image for record in questions})
+        out_console.print(f"{len(questions)} questions about {images} image files")
+        for category, count in questions.by_category().items():
+            out_console.print(f"  {escape(category)}: {count}")
+        if questions.dropped:
+            out_console.print(f"{questions.dropped} bad records dropped:")
+            for reason, count in questions.dropped_by_reason().items():
+                out_console.print(f"  {reason}: {count}")
+    if found.data:
+        train, held_out = found.sides
+        out_console.print(f"{train} to train on, {held_out} held out")
 
 
 def _size(model: ModelPlan) -> str:

@@ -27,9 +27,10 @@ from huggingface_hub.errors import HFValidationError
 
 from sparring.config import Recipe
 from sparring.data.errors import ModelError
-from sparring.data.questions import Questions, read_questions
+from sparring.data.questions import Questions
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.load import PACKAGE
+from sparring.selfplay.dataset import read_sides
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1e9
@@ -75,32 +76,37 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known before a run. `data` is None where a generator writes it, or where the file is not there (`data_note` says which)."""
+    """What is known before a run. `data` is empty where a generator writes it, or where a file is not there (`data_note` says which)."""
 
     recipe: Recipe
-    data: Questions | None
+    data: tuple[Questions, ...]
+    """The files: one, or one of training and one of held-out questions."""
     data_note: str
+    sides: tuple[int, int]
+    """Training and held-out questions."""
     models: tuple[ModelPlan, ...]
     memory: dict[str, float]
     """Turn -> bytes; empty where a model's size is unknown."""
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Find out what the recipe would work on. Raises DataError if its data file is there and bad; a file that is not there is noted."""
-    data, note = _data(recipe)
+    """Find out what the recipe would work on. Raises DataError where a run would, over records or their split; a file that is not there is noted."""
+    data, note, sides = _data(recipe)
     models = tuple(find_models(recipe))
-    return Plan(recipe, data, note, models, memory(recipe, {model.player: model for model in models}))
+    return Plan(recipe, data, note, sides, models, memory(recipe, {model.player: model for model in models}))
 
 
-def _data(recipe: Recipe) -> tuple[Questions | None, str]:
+def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int]]:
     settings = recipe.data
     if settings.path is None:
         assert settings.generator is not None  # checked when the recipe was loaded
         arguments = ", ".join(f"{key}={value}" for key, value in settings.generator.arguments.items())
-        return None, f"written when the run starts, by {settings.generator.call}({arguments})"
-    if not Path(settings.path).is_file():
-        return None, f"{settings.path} is not there; a run would stop here"
-    return read_questions(settings.path, skip_bad=settings.skip_bad_records), settings.path
+        return (), f"written when the run starts, by {settings.generator.call}({arguments})", (0, 0)
+    for path in (settings.path, settings.held_out_path):
+        if path is not None and not Path(path).is_file():
+            return (), f"{path} is not there; a run would stop here", (0, 0)
+    train, held_out, read = read_sides(recipe, Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None)
+    return read, ", ".join(str(questions.path) for questions in read), (len(train), len(held_out))
 
 
 def find_models(recipe: Recipe) -> list[ModelPlan]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparring.config import CallSettings, Recipe
 from sparring.data.errors import DataError, RecipeError
-from sparring.data.questions import read_questions
+from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
 from sparring.engine.screen import Screen
@@ -29,23 +29,27 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
         train_path, held_out_path = _generated(settings.generator, recipe.seed, out, ledger, screen)
     else:
         raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
-    train = _read(train_path, recipe, screen)
-    if held_out_path is None:
-        train, held_out = split_held_out(train, settings.held_out, derive_seed(recipe.seed, "held out"))
-    else:
-        held_out = _some(_read(held_out_path, recipe, screen), settings.held_out)
-        require_disjoint(train, held_out)
+    train, held_out, read = read_sides(recipe, train_path, held_out_path)
+    for questions in read:
+        if questions.dropped:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
+            screen.warn(f"{questions.path}: {questions.dropped} bad records dropped ({reasons})")
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out
 
 
-def _read(path: Path, recipe: Recipe, screen: Screen) -> list[VisualQuestion]:
-    questions = read_questions(path, skip_bad=recipe.data.skip_bad_records)
-    if questions.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
-        screen.warn(f"{path}: {questions.dropped} bad records dropped ({reasons})")
-    return questions.records
+def read_sides(
+    recipe: Recipe, train_path: Path, held_out_path: Path | None
+) -> tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]:
+    """(training questions, held-out questions, the files as they were read). Raises DataError for bad records, and where a side would be empty."""
+    read = tuple(read_questions(path, skip_bad=recipe.data.skip_bad_records) for path in (train_path, held_out_path) if path is not None)
+    if held_out_path is None:
+        train, held_out = split_held_out(read[0].records, recipe.data.held_out, derive_seed(recipe.seed, "held out"))
+    else:
+        train, held_out = read[0].records, _some(read[1].records, recipe.data.held_out)
+        require_disjoint(train, held_out)
+    return train, held_out, read
 
 
 def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
