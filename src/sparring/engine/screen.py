@@ -24,7 +24,7 @@ class Bar:
     def advance(self, count: int, figures: Mapping[str, float]) -> None:
         """`count` more are done; `figures` are shown beside the bar."""
         self._done += count
-        text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        text = "  ".join(f"{name} {value if isinstance(value, int) else format(value, '#.3g')}" for name, value in figures.items())
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=count, figures=text)
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
