@@ -18,9 +18,16 @@ def test_a_log_gets_one_line_every_few_seconds_and_one_at_the_end(monkeypatch: p
             now[0] += 0.25
             bar.advance(1, {"reward_mean": step / 100})
     lines = out.getvalue().splitlines()
-    assert lines[0] == "round 1: Attacker: 20/100  reward_mean 0.19"
+    assert lines[0] == "round 1: Attacker: 20/100  reward_mean 0.190"
     assert len(lines) == 6
     assert lines[-1] == "round 1: Attacker: done in 25.0 s"
+
+
+def test_a_share_of_one_does_not_look_like_a_count() -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out, width=200, force_terminal=True)).stage("edits", 4) as bar:
+        bar.advance(4, {"accepted": 1.0, "kept": 1})
+    assert "accepted 1.00  kept 1" in out.getvalue()
 
 
 def test_a_terminal_gets_a_bar() -> None:
