@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,3 +14,12 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Connection:
+    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of the process that wrote them."""
+    database: sqlite3.Connection = sqlite3.connect(path or ":memory:", **options)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=NORMAL")
+    database.executescript(schema)
+    return database

@@ -20,6 +20,7 @@ from PIL.Image import Image
 from sparring.data.errors import RunError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
+from sparring.engine.files import open_database
 from sparring.forge.records import OUTCOMES, Candidate, Outcome, Result
 
 SCHEMA = """
@@ -119,11 +120,8 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._db = sqlite3.connect(folder / "forge.sqlite")
+        self._db = open_database(folder / "forge.sqlite", SCHEMA)
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(SCHEMA)
         self._clock = time.monotonic()
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.engine.files import open_database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS questions (
@@ -61,11 +62,8 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._db = sqlite3.connect(folder / "ledger.sqlite")
+        self._db = open_database(folder / "ledger.sqlite", SCHEMA)
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(SCHEMA)
         self._clock = time.monotonic()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.data.errors import RunError
+from sparring.engine.files import open_database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, address TEXT, asked TEXT, answer TEXT);
@@ -36,10 +37,7 @@ class AnswerCache:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # Written by the thread that asks, read by its caller, who waits for it.
-            self._db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA)
+            self._db = open_database(path, SCHEMA, timeout=60, check_same_thread=False)
         except sqlite3.Error as error:
             raise RunError(f"{path}: cannot be used as a cache of answers ({error}). Remove it, or name another file.") from error
 
