@@ -69,7 +69,7 @@ def forge_of(questions: Path, url: str, *changes: str, **given: Any) -> ForgeSet
         "defender.prompt='{question} {options}'",
         "judge.dense_weight=0",
         "batch=8",
-        "stages={propose: {number: 2}, attempts: 3}",
+        "stages={implant: painter, propose: {number: 2}, attempts: 3}",
     ]
     return forge_settings([("data", str(questions)), *given.items()], recipe="arena", changes=[*basics, *changes])
 

@@ -112,7 +112,8 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "trials": 2,
             "trial_temperature": 1.0,
         },
-        "bootstrap": {"candidates": 8, "steps": 3, "batch": 4},
+        "bootstrap": {"questions": 12, "steps": 3, "batch": 4},
+        "forge": {"implant": "painter", "propose": {"number": 3, "size": [0.3, 0.45]}, "attempts": 4, "effective": 0.5},
         "selfplay": {"rounds": rounds, "checkpoint_every": 2, "curriculum": {"questions": 8, "training_edits": True}},
         "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},
     }

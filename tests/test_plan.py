@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparring.config import Recipe
+from sparring.config import ForgeStages, Recipe
 from sparring.data.errors import ModelError
-from sparring.plan import find_model, make_plan, memory, require_models, tensor_shapes
+from sparring.plan import Plan, find_model, make_plan, memory, require_models, tensor_shapes
 from sparring.recipes import load_recipe
 
 
@@ -146,3 +146,20 @@ def test_an_endpoint_takes_no_memory_here_and_is_not_looked_for(recipe: Recipe) 
     assert find_model("defender", url, "float32").where == "behind an endpoint"
     require_models(changed)
     assert make_plan(changed).memory["attacker trains"] == 1e9 + 4 * 151 + 160 * 24
+
+
+def test_models_of_the_forge_are_found_and_have_a_turn_of_their_own(recipe: Recipe) -> None:
+    def plan(forge: dict[str, object], **bootstrap: int) -> Plan:
+        return make_plan(Recipe.model_validate(recipe.model_dump() | {"forge": forge, "bootstrap": bootstrap}))
+
+    players = plan({})
+    own = {"implant": "painter", "painter": {"model": recipe.attacker.model}, "extend": {"painter": {"model": recipe.attacker.model}}}
+    forging = plan(own | {"propose": {"model": recipe.defender.model}})
+    assert [model.player for model in forging.models] == ["attacker", "defender", "forge.extend.painter", "forge.propose"]
+    assert "pairs are forged" not in players.memory
+    assert forging.memory["pairs are forged"] == pytest.approx(1e9 + 2 * 4 * (151 + 150))
+    assert {turn: forging.memory[turn] for turn in players.memory} == players.memory
+    assert plan(own, questions=0).models == players.models
+    missing = recipe.model_copy(update={"forge": ForgeStages.model_validate({"implant": "painter", "painter": {"model": "./nowhere"}})})
+    with pytest.raises(ModelError, match=r"forge\.painter\.model: ./nowhere is no folder"):
+        require_models(missing)

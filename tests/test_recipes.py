@@ -7,7 +7,7 @@ import yaml
 from sparring import recipes
 from sparring.data.errors import RecipeError
 from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, resolve_model
-from sparring.recipes.load import PACKAGE
+from sparring.recipes.paths import PACKAGE
 
 SMALL = """
 name: mine
@@ -161,6 +161,8 @@ def test_the_papers_values() -> None:
         ("judge.trials=3", "judge.trial_temperature: must be above 0"),
         ("judge.frontier_weight=0.5", "judge.frontier_weight: needs judge.trials of at least 2"),
         ("judge.count_prompt=How many?", "judge.count_prompt: must hold {name}"),
+        ("forge.propose.locate=true", "forge.propose.locate: needs forge.propose.model"),
+        ("forge={extend: {painter: {model: edges}}}", "forge.extend.checks: are asked of the judge model"),
         ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
     ],
 )
@@ -168,6 +170,16 @@ def test_wrong_settings_name_the_field_and_what_would_be_right(small: Path, over
     with pytest.raises(RecipeError) as caught:
         load_recipe(small, ["attacker.steps=3", override])
     assert message in str(caught.value)
+
+
+def test_the_forge_of_a_run_is_resolved_like_that_of_the_verb(small: Path) -> None:
+    (small.parent / "cut-outs").mkdir()
+    changes = ["painter.model=paste:cut-outs", "propose.model=zoo/defender", "extend={painter: {model: zoo/editor}, checks: []}"]
+    stages = load_recipe(small, [f"forge.{change}" for change in changes]).forge
+    assert stages.painter.model == f"paste:{small.parent / 'cut-outs'}"
+    assert stages.propose.model == str(PACKAGE / "zoo" / "defender")
+    assert stages.extend.painter is not None
+    assert stages.extend.painter.model == str(PACKAGE / "zoo" / "editor")
 
 
 def test_all_wrong_fields_are_named_at_once(small: Path) -> None:

@@ -139,7 +139,8 @@ def evaluate(
 def eval_settings(given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None) -> EvalSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`."""
     from sparring.config import EvalSettings
-    from sparring.recipes.load import load_recipe, put, resolve_model, validate
+    from sparring.recipes.load import load_recipe, put, validate
+    from sparring.recipes.paths import resolve_model
 
     data: dict[str, Any] = {"defender": {"max_new_tokens": LONGEST_REPLY}}
     if recipe is not None:

@@ -8,7 +8,8 @@ editor's text encoders and VAE only what is there at once), and the player that 
 
 plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker trains; with `defender.kl_weight`, a copy of the
 Defender that trains all weights,
-plus 1 GB for Python and libraries. The two players train in turns, so the peak is the larger of the two turns. Activations come on top; they grow with
+plus 1 GB for Python and libraries. The two players train in turns, so the peak is the larger of the two turns, or that of the bootstrap's forge, where
+it has painters or a proposing model of its own. Activations come on top; they grow with
 `micro_batch`. A LoRA of rank r adds r x (inputs + outputs) to every linear layer in the attention of the editor's transformer.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -28,8 +30,9 @@ from huggingface_hub.errors import HFValidationError
 from sparring.config import Recipe
 from sparring.data.errors import ModelError
 from sparring.data.questions import Questions
+from sparring.forge.painters.loading import is_plain
 from sparring.models.vlms.address import is_endpoint
-from sparring.recipes.load import PACKAGE
+from sparring.recipes.paths import PACKAGE
 from sparring.selfplay.dataset import read_sides
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -92,8 +95,8 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Find out what the recipe would work on. Raises DataError where a run would, over records or their split; a file that is not there is noted."""
     data, note, sides = _data(recipe)
-    models = tuple(find_models(recipe))
-    return Plan(recipe, data, note, sides, models, memory(recipe, {model.player: model for model in models}))
+    players, forging = find_models(recipe), find_forging_models(recipe)
+    return Plan(recipe, data, note, sides, (*players, *forging), memory(recipe, {model.player: model for model in players}, forging))
 
 
 def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int]]:
@@ -122,6 +125,20 @@ def find_models(recipe: Recipe) -> list[ModelPlan]:
     if consistency.model is not None:
         found.append(find_model("defender.consistency", consistency.model, consistency.dtype))
     return found
+
+
+def find_forging_models(recipe: Recipe) -> list[ModelPlan]:
+    """The models that the bootstrap's forge needs beside the players, each once."""
+    stages = recipe.forge
+    named: dict[str, ModelPlan] = {}
+    if not recipe.bootstrap.questions:
+        return []
+    for part, painter in (("extend.painter", stages.extend.painter), ("painter", stages.painter if stages.implant == "painter" else None)):
+        if painter is not None and not is_plain(painter.model):
+            named.setdefault(painter.model, find_model(f"forge.{part}", painter.model, painter.dtype))
+    if stages.propose.model is not None:
+        named.setdefault(stages.propose.model, find_model("forge.propose", stages.propose.model, stages.propose.dtype))
+    return list(named.values())
 
 
 def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None) -> ModelPlan:
@@ -156,7 +173,7 @@ def require_models(recipe: Recipe) -> None:
     bundled = ", ".join(
         f"zoo/{path.parent.name}" for path in sorted((PACKAGE / "zoo").glob("*/*.json")) if path.name in ("config.json", "model_index.json")
     )
-    for model in find_models(recipe):
+    for model in (*find_models(recipe), *find_forging_models(recipe)):
         if model.where == "missing":
             raise ModelError(
                 f"{model.player}.model: {model.name} is no folder and no hub id (owner/name). Bundled are: {bundled or 'none'}."
@@ -211,11 +228,14 @@ def _lora_parameters(transformer: Path, rank: int) -> int:
     return sum(rank * (outputs + inputs) for outputs, inputs in linear)
 
 
-def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
-    """Turn ("attacker trains", "defender trains") -> bytes, by the formula at the top; empty where the size of a model is unknown."""
+def memory(recipe: Recipe, models: dict[str, ModelPlan], forging: Sequence[ModelPlan] = ()) -> dict[str, float]:
+    """Turn ("attacker trains", "defender trains") -> bytes, by the formula at the top; empty where the size of a model is unknown.
+
+    models: the players; forging: further models of the bootstrap's forge, where there are any a turn of its own.
+    """
     sizes = {player: model.parameters for player, model in models.items()}
     attacker, defender = models["attacker"], models["defender"]
-    if any(size is None for size in sizes.values()) or (recipe.attacker.lora and attacker.lora is None):
+    if any(model.parameters is None for model in (*models.values(), *forging)) or (recipe.attacker.lora and attacker.lora is None):
         return {}
     resident = OVERHEAD + sum(size * BYTES[models[player].dtype] for player, size in sizes.items() if size is not None)
     if recipe.attacker.offload:
@@ -233,4 +253,6 @@ def memory(recipe: Recipe, models: dict[str, ModelPlan]) -> dict[str, float]:
     share = 0.02 * 16 / BYTES[defender.dtype] if recipe.defender.lora else 3.0
     share += 1.0 if recipe.defender.kl_weight and not recipe.defender.lora else 0.0
     defender_state = share * (defender.parameters or 0) * BYTES[defender.dtype]
-    return {"attacker trains": resident + attacker_state, "defender trains": resident + defender_state}
+    turns = {"attacker trains": resident + attacker_state, "defender trains": resident + defender_state}
+    painters = sum((model.parameters or 0) * BYTES[model.dtype] for model in forging)
+    return ({"pairs are forged": resident + painters} if forging else {}) | turns

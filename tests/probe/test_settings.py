@@ -17,7 +17,7 @@ from sparring.data.errors import RecipeError
 from sparring.probe.settings import probe_settings, telling_name
 from sparring.probe.table import table
 from sparring.recipes import load_recipe
-from sparring.recipes.load import PACKAGE
+from sparring.recipes.paths import PACKAGE
 
 HERE = "http://127.0.0.1:8000/v1#m"
 DATA = [("data", "q.jsonl")]

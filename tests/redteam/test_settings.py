@@ -7,7 +7,7 @@ import pytest
 
 from sparring.data.errors import RecipeError
 from sparring.recipes import load_recipe
-from sparring.recipes.load import PACKAGE
+from sparring.recipes.paths import PACKAGE
 from sparring.redteam.settings import attack_settings
 
 BASICS: dict[str, Any] = {"data": "q.jsonl", "attacker.model": "zoo/editor", "defender.model": "http://127.0.0.1:8000/v1#m"}

@@ -249,7 +249,14 @@ def write_fake_run(
     if alter is not None:
         alter(run)
     run.data()
-    run.train("round0/bootstrap", metrics=("loss", "grad_norm"), candidates=512, accepted=430, effective=61, pairs=61, warnings=[])
+    funnel = [
+        {"stage": "intake", "in": 128, "out": 128, "dropped": {}, "words": ""},
+        {"stage": "integrity", "in": 128, "out": 121, "dropped": {"a target was changed": 7}, "words": "a target was changed: 7"},
+        {"stage": "effectiveness", "in": 121, "out": 61, "dropped": {"useless: still right": 60}, "words": "useless: still right: 60"},
+    ]
+    forged = {"questions": 128, "candidates": 512, "accepted": 430, "pairs": 61, "funnel": funnel}
+    run.done("round0/forge", forged)
+    run.train("round0/bootstrap", metrics=("loss", "grad_norm"), **forged, warnings=[])
     run.evaluate(["clean", "reencoded", "bootstrap"], ["base"])
     names = ["base"]
     for i in range(1, rounds + 1):

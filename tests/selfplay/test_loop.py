@@ -29,6 +29,7 @@ from sparring.selfplay.loop import run_game
 
 Rows = list[tuple[Any, ...]]
 TABLES = ("questions", "edits", "answers", "verdicts", "updates")
+FORGED = "round0/forge/forge.sqlite"
 
 
 def play(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -40,17 +41,18 @@ def figures(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in summary.items() if key not in ("wall_seconds", "peak_rss_mb")}
 
 
-def rows(out: Path, query: str) -> Rows:
-    with closing(sqlite3.connect(f"{(out / 'ledger.sqlite').as_uri()}?mode=ro", uri=True)) as ledger:
+def rows(out: Path, query: str, file: str = "ledger.sqlite") -> Rows:
+    with closing(sqlite3.connect(f"{(out / file).as_uri()}?mode=ro", uri=True)) as ledger:
         return ledger.execute(query).fetchall()
 
 
 def everything(out: Path) -> dict[str, Rows]:
-    return {table: sorted(rows(out, f"SELECT * FROM {table}"), key=repr) for table in TABLES}
+    forged = {table: rows(out, f"SELECT * FROM {table}", FORGED) for table in ("records", "candidates")}
+    return {table: sorted(rows(out, f"SELECT * FROM {table}"), key=repr) for table in TABLES} | forged
 
 
 def pictures(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in (out / "pictures").rglob("*.png")}
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("pictures/**/*.png")}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_everything_is_in_the_ledger_and_every_picture_beside_it(undisturbed: tu
     assert named == set(pictures(out))
     stages = {name for (name,) in rows(out, "SELECT DISTINCT stage FROM edits")}
     trained = {f"round{i}/{part}" for i in (1, 2) for part in ("attacker", "curriculum")}
-    assert stages == {"round0/candidates", *trained, *(f"evaluation/{o}" for o in ("reencoded", "bootstrap", "round1", "round2"))}
+    assert stages == {*trained, *(f"evaluation/{o}" for o in ("reencoded", "bootstrap", "round1", "round2"))}
     assert not rows(
         out,
         "SELECT 1 FROM edits LEFT JOIN verdicts v USING (stage, step, question_id, sample) WHERE v.stage IS NULL AND attacker != 'reencoded'",
@@ -233,7 +235,6 @@ def test_a_game_on_pictures_that_are_too_large_for_the_editor(players: Path, que
     summary = play(recipe, tmp_path)
     found = rows(tmp_path, "SELECT e.picture, q.image, e.stage FROM edits e JOIN questions q ON q.id = e.question_id")
     assert {stage for *_, stage in found} >= {
-        "round0/candidates",
         "round1/attacker",
         "round1/curriculum",
         "evaluation/reencoded",
@@ -272,7 +273,6 @@ def cut_off_at(monkeypatch: pytest.MonkeyPatch, method: str, stage: str, call: i
 
 CUTS = [
     ("record_answers", "round0/clean", 1),
-    ("record_edits", "round0/candidates", 1),
     ("record_update", "round0/bootstrap", 3),
     ("record_edits", "evaluation/bootstrap", 1),
     ("record_verdicts", "round1/attacker", 1),
@@ -329,11 +329,12 @@ def test_an_attacker_that_finds_nothing_is_reported(players: Path, questions: Pa
         judge={"integrity_threshold": 1.0, "model": None},
         attacker={"steps": 2, "lora": None},
         defender={"steps": 1},
+        forge={"implant": "editor"},
     )
     screen = io.StringIO()
     summary = run_game(recipe, tmp_path, Screen(Console(file=screen, width=300)))
     for text in (
-        "round0/bootstrap: no candidate fooled the base Defender",
+        "round0/bootstrap: the forge made no pair",
         "round1/attacker: the Attacker found nothing",
         "round1/attacker: no group of edits had a signal",
         "round1/curriculum: no edit of the frozen Attacker was accepted",
@@ -353,7 +354,7 @@ def test_a_wrong_auditor_is_an_error_before_anything_is_played(players: Path, qu
 
 
 KILLS = [  # stage, and what the ledger must show before the kill
-    ("round0/candidates", "SELECT count(*) FROM edits WHERE stage = 'round0/candidates'"),
+    ("round0/forge", "SELECT count(*) FROM batches"),
     ("round0/bootstrap", "SELECT count(*) FROM updates WHERE stage = 'round0/bootstrap'"),
     ("evaluation/bootstrap", "SELECT count(*) FROM edits WHERE stage = 'evaluation/bootstrap'"),
     ("round1/attacker", "SELECT max(0, count(*) - 2) FROM updates WHERE stage = 'round1/attacker'"),
@@ -387,7 +388,7 @@ def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
         while process.is_alive():
             time.sleep(0.01)
             try:
-                if not rows(out, query)[0][0]:
+                if not rows(out, query, FORGED if stage == "round0/forge" else "ledger.sqlite")[0][0]:
                     continue
             except sqlite3.OperationalError:  # the ledger is not there yet
                 continue
@@ -402,7 +403,7 @@ def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
 @pytest.mark.timeout(1800)
 def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Path, tmp_path: Path) -> None:
     """SIGKILL, eight times in one run, against a run that nobody disturbed; all in processes of their own."""
-    sizes = {"attacker": {"steps": 5}, "defender": {"steps": 5}, "bootstrap": {"candidates": 24, "steps": 12}, "evaluation": {"batch": 4}}
+    sizes = {"attacker": {"steps": 5}, "defender": {"steps": 5}, "bootstrap": {"questions": 24, "steps": 12}, "evaluation": {"batch": 4}}
     base = game_recipe(players, questions)
     recipe = Recipe.model_validate(base.model_dump() | {name: getattr(base, name).model_dump() | own for name, own in sizes.items()})
     whole, out = tmp_path / "whole", tmp_path / "killed"

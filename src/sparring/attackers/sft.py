@@ -42,7 +42,9 @@ def finetune(
     with the same weights, bit by bit. Raises TrainingError when there are no pairs, RunError when the state is damaged.
     """
     if not pairs:
-        raise TrainingError("there is no effective pair to fine-tune the editor on: try more bootstrap.candidates")
+        raise TrainingError(
+            "there is no pair to fine-tune the editor on: forge more questions (bootstrap.questions), or more candidates of each (forge.attempts)"
+        )
     learner = Learner(editor.trainable_parameters(), learning_rate=settings.learning_rate, weight_decay=0.0, max_grad_norm=max_grad_norm)
     state, start = Path(folder) / STATE, 0
     if state.exists():

@@ -105,9 +105,9 @@ class ForgeStages(Settings):
     propose: ProposeSettings = Field(default_factory=lambda: ProposeSettings())
     box: BoxSettings = Field(default_factory=lambda: BoxSettings())
     implant: Literal["painter", "editor"] = Field(
-        "painter",
-        description="who puts distractors in: a painter fills the proposed box; or the attacker's editor edits the picture by its instruction, the regions that it "
-        "changed are the boxes, and all around them is put back",
+        "editor",
+        description="who puts distractors in: the attacker's editor edits the picture by its instruction, the regions that it changed are the boxes, and all "
+        "around them is put back; or a painter fills the proposed box",
     )
     painter: PainterSettings = Field(default_factory=lambda: PainterSettings(), description="of the distractors")
     panel: PanelSettings = Field(default_factory=lambda: PanelSettings())

@@ -25,8 +25,12 @@ class DataSettings(Settings):
 
 
 class BootstrapSettings(Settings):
-    candidates: int = Field(512, ge=0, description="edits tried to find effective distractors")
-    steps: int = Field(60, ge=0, description="fine-tuning updates of the editor on the effective pairs")
+    questions: int = Field(
+        512,
+        ge=0,
+        description="training questions that the base Defender gets right when clean, from which the forge makes pairs (section forge)",
+    )
+    steps: int = Field(60, ge=0, description="fine-tuning updates of the editor on the pairs")
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
 
@@ -125,6 +129,8 @@ class Recipe(Settings):
     defender: DefenderSettings
     judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())
     bootstrap: BootstrapSettings = Field(default_factory=lambda: BootstrapSettings())
-    forge: ForgeStages = Field(default_factory=lambda: ForgeStages(), description="stages of `sparring forge`; a run does not use them")
+    forge: ForgeStages = Field(
+        default_factory=lambda: ForgeStages(), description="how the bootstrap's pairs are made, in a run as by `sparring forge`"
+    )
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())

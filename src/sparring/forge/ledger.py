@@ -19,7 +19,7 @@ from PIL.Image import Image
 
 from sparring.data.errors import RunError
 from sparring.data.images import image_sha256
-from sparring.data.records import VisualQuestion
+from sparring.data.records import Target, VisualQuestion
 from sparring.engine.files import open_database
 from sparring.forge.records import OUTCOMES, Candidate, Outcome, Result
 
@@ -139,12 +139,12 @@ class Ledger:
         elif known != fingerprint:
             raise RunError(f"{where} has changed since the forge in {self.folder} began. Begin another one with --out.")
 
-    def write(self, batch: int, packed: Sequence[Packed]) -> None:
-        """One batch, the next in order. Of records with the same id the first is kept."""
+    def write(self, packed: Sequence[Packed]) -> None:
+        """The next batch. Of records with the same id the first is kept."""
         with self._db:
             for each in packed:
                 self._write(each)
-            self._db.execute("INSERT INTO batches VALUES (?)", (batch,))
+            self._db.execute("INSERT INTO batches VALUES (?)", (self.batches,))
             now = time.monotonic()
             self._add("seconds", now - self._clock)
         self._clock = now
@@ -194,6 +194,14 @@ class Ledger:
     def path(self, picture: str) -> Path:
         """Where a picture of that name lies."""
         return self.folder / "pictures" / picture[:2] / f"{picture}.png"
+
+    def question(self, row: Row) -> VisualQuestion:
+        """The question of a candidate, about its clean picture."""
+        told = row.content["question"]
+        targets = tuple(Target(target["name"], tuple(target["box"])) for target in told["targets"])
+        return VisualQuestion(
+            row.id, self.path(row.clean), told["question"], tuple(told["options"]), told["answer"], targets, told["category"]
+        )
 
     def counts(self) -> dict[str, int]:
         """Outcome -> number of records."""

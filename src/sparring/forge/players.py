@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-
-import torch
 
 from sparring.config import ForgeSettings
 from sparring.data.errors import RecipeError
@@ -15,7 +15,8 @@ from sparring.forge.painters import Painter, load_painter
 from sparring.forge.panel import Panel
 from sparring.forge.propose import EVERYDAY, Finder, FreePlaces, Proposer, VlmFinder, VlmProposer
 from sparring.judging.judge import AttackJudge
-from sparring.judging.validity import load_duplicate_check
+from sparring.judging.validity import DuplicateCheck, load_duplicate_check
+from sparring.models.editors import FlowEditor
 from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
 from sparring.models.vlms.base import VLM, load_vlm
 from sparring.models.vlms.local import LocalVLM
@@ -35,24 +36,41 @@ class Players:
         return load_asked_defender(self.settings.defender.model, self.settings.defender, self.device, self.answers)
 
     @cached_property
+    def editor(self) -> FlowEditor:
+        """The Attacker's editor, untrained, where it is the one who implants."""
+        return load_attacking_editor(self.settings.attacker.model, self.settings.attacker, self.device)
+
+    @contextmanager
+    def editor_resting(self) -> Iterator[None]:
+        """Inside, with `attacker.offload`, an editor that implants makes room for others on the accelerator."""
+        if self.stages.implant == "editor":
+            with self.editor.resting():
+                yield
+        else:
+            yield
+
+    @cached_property
+    def duplicates(self) -> DuplicateCheck | None:
+        """The check of the judge model; None without one."""
+        return load_duplicate_check(self.settings.judge, self.device, self.answers)
+
+    @cached_property
     def judge(self) -> AttackJudge:
         """Integrity, duplicates, effectiveness; the log-probabilities too, of a Defender that tells them."""
         told = isinstance(self.defender, LocalVLM) or self.settings.judge.dense_weight > 0
         settings = self.settings.judge.model_copy(
             update={"dense_weight": 0.5 if told else 0.0, "frontier_weight": 0.0, "diversity_weight": 0.0}
         )
-        duplicates = load_duplicate_check(settings, self.device, self.answers)
-        return AttackJudge(self.defender, duplicates, settings, self.settings.defender)
+        return AttackJudge(self.defender, self.duplicates, settings, self.settings.defender)
 
     @cached_property
     def panel(self) -> Panel:
         """The judge model as a panel. RecipeError where there is none."""
-        duplicates = self.judge.duplicates
-        if duplicates is None:
+        if self.duplicates is None:
             raise RecipeError(
                 "judge.model: is null, but stages.extend.checks and stages.panel.prompts ask a judge model. Name one, or leave them out."
             )
-        return Panel(duplicates.judge, self.stages.panel)
+        return Panel(self.duplicates.judge, self.stages.panel)
 
     @cached_property
     def outpainter(self) -> Painter:
@@ -67,9 +85,7 @@ class Players:
     def implanter(self) -> Implanter:
         """Who puts distractors in."""
         if self.stages.implant == "editor":
-            return EditorImplanter(
-                load_attacking_editor(self.settings.attacker.model, self.settings.attacker, self.device), self.settings.attacker
-            )
+            return EditorImplanter(self.editor, self.settings.attacker)
         return PainterImplanter(self.painter)
 
     @cached_property
@@ -100,9 +116,13 @@ class Players:
         """Who finds the targets of questions without boxes."""
         return VlmFinder(self.proposing_vlm, self.stages)
 
+    def forget(self) -> None:
+        """Drop what is known of clean pictures: they do not come back, and memory is to stay as it is."""
+        if self.duplicates is not None:
+            self.duplicates.forget()
+
     def load(self) -> None:
         """Load every player that will be needed, so that what is missing is known before the first record."""
-        torch.set_num_threads(self.settings.threads)
         _ = self.judge, self.implanter
         if self.implanter.wants_proposals:
             _ = self.proposer

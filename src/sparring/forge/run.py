@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -22,9 +23,10 @@ from sparring.forge.ledger import Ledger, Packed, pack
 from sparring.forge.publish import content_hash, publish
 from sparring.forge.records import Unit
 from sparring.forge.smith import Smith
-from sparring.forge.sources import open_source
+from sparring.forge.sources import Source, open_source
+from sparring.forge.work import work
 
-_smith: Smith | None = None
+_at_work: tuple[Smith, Source] | None = None
 
 
 def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: Screen | None = None) -> dict[str, Any]:
@@ -57,28 +59,31 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
 def _work(
     settings: ForgeSettings, folder: Path, ledger: Ledger, batches: Iterable[list[Unit]], workers: int, screen: Screen, total: int
 ) -> None:
-    done = ledger.batches
     with screen.stage("forge", total) as bar:
         bar.advance(sum(ledger.counts().values()), ledger.counts())
         results = in_order(forge_batch, batches, processes=workers, begin=begin, arguments=(settings, folder / "answers.sqlite"))
-        for number, packed in enumerate(results, start=done):
-            ledger.write(number, packed)
+        for packed in results:
+            ledger.write(packed)
             bar.advance(len(packed), ledger.counts())
 
 
 def begin(settings: ForgeSettings, answers: Path) -> None:
     """Load the players into this process."""
-    global _smith
+    global _at_work
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()
-    _smith = Smith(settings, open_source(settings.data, settings.format, settings.images), answers)
-    _smith.load()
+    torch.set_num_threads(settings.threads)
+    _at_work = Smith(settings, answers), open_source(settings.data, settings.format, settings.images)
+    _at_work[0].load()
 
 
 def forge_batch(units: list[Unit]) -> list[Packed]:
     """What became of a batch, ready to be written."""
-    assert _smith is not None
-    return [pack(result) for result in _smith.work(units)]
+    assert _at_work is not None
+    smith, source = _at_work
+    results = work(smith, source, units)
+    smith.forget()
+    return [pack(result) for result in results]
 
 
 def batched(units: Iterator[Unit], size: int) -> Iterator[list[Unit]]:

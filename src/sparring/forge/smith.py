@@ -1,23 +1,20 @@
-"""The pipeline itself, for a few records at a time: read, extend, check, propose, implant, check, ask.
+"""The stages, for a few records at a time: extend, check, propose, implant, check, ask.
 
-A batch goes through every stage together, so that models work on many pictures at once. A batch that fails is done again one record at a time,
-and the record that breaks is set aside with its traceback. What is drawn for a record follows from the forge's seed and the record's id.
+A batch goes through every stage together, so that models work on many pictures at once. What is drawn for a record follows from the forge's seed and
+the record's id.
 """
 
 from __future__ import annotations
 
 import math
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL.Image import Image
 
 from sparring.config import ForgeSettings
-from sparring.data.errors import ModelError, RecipeError, RunError
 from sparring.data.images import image_sha256
-from sparring.data.questions import Problem
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.forge.checks import check_box
@@ -25,13 +22,9 @@ from sparring.forge.extend import draw_extension, extend
 from sparring.forge.panel import fields_of
 from sparring.forge.players import Players
 from sparring.forge.propose import check_proposals, own_seed
-from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, Unit, concluded, refused
-from sparring.forge.sources import Source
+from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, concluded
 from sparring.judging.judge import Judgement
 from sparring.rl.seeds import derive_seed
-
-FATAL = (ModelError, RecipeError, RunError)
-"""Errors that no other record would be spared: they stop the forge, which can be started again."""
 
 
 @dataclass(slots=True)
@@ -61,62 +54,25 @@ class Track:
 
 
 class Smith(Players):
-    """Works on units of a source with the players of the settings."""
+    """Takes samples through all stages, with the players of the settings."""
 
-    def __init__(self, settings: ForgeSettings, source: Source, answers: Path) -> None:
-        """answers: the SQLite file that keeps what endpoints answered."""
+    def __init__(self, settings: ForgeSettings, answers: Path, clean_answers: Mapping[str, Answer] | None = None) -> None:
+        """answers: as for `Players`. clean_answers: what the Defender answers to clean pictures, by question id, where that is known already."""
         super().__init__(settings, answers)
-        self.source = source
-
-    def work(self, units: Sequence[Unit]) -> list[Result]:
-        """What became of every unit, in order. Raises only what is fatal."""
-        samples: list[Sample] = []
-        found: dict[int, Result] = {}
-        for unit, read in zip(units, self._read(units), strict=True):
-            if isinstance(read, Sample):
-                samples.append(read)
-            else:
-                found[unit.number] = read if isinstance(read, Result) else refused(read)
-        try:
-            done = self.forge(samples)
-        except FATAL:
-            raise
-        except Exception:  # noqa: BLE001  any error of one record must not cost the others
-            done = [self._alone(sample) for sample in samples]
-        found |= {result.number: result for result in done}
-        return [found[unit.number] for unit in units]
-
-    def _read(self, units: Sequence[Unit]) -> list[Sample | list[Problem] | Result]:
-        try:
-            return list(self.source.read(units))
-        except FATAL:
-            raise
-        except Exception as error:  # noqa: BLE001
-            if len(units) == 1:
-                return [_broken(units[0].number, None, "intake", error)]
-            return [read for unit in units for read in self._read([unit])]
-
-    def _alone(self, sample: Sample) -> Result:
-        try:
-            return self.forge([sample])[0]
-        except FATAL:
-            raise
-        except Exception as error:  # noqa: BLE001
-            return _broken(sample.number, sample.question.id, "forge", error)
+        self.clean_answers = clean_answers or {}
 
     def forge(self, samples: Sequence[Sample]) -> list[Result]:
-        """What becomes of samples, by all stages."""
+        """What becomes of samples, in order. What is known of their clean pictures is kept until `forget`."""
         tracks = [Track(sample, sample.question, sample.image) for sample in samples]
         seed = derive_seed(self.settings.seed, "forge", *(sample.question.id for sample in samples))
-        if self.stages.propose.locate:
-            self._locate([t for t in tracks if not t.question.targets], seed)
-        if self.stages.extend.painter is not None:
-            self._extend([t for t in tracks if t.open], seed)
-        self._answer([t for t in tracks if t.open])
+        with self.editor_resting():
+            if self.stages.propose.locate:
+                self._locate([t for t in tracks if not t.question.targets], seed)
+            if self.stages.extend.painter is not None:
+                self._extend([t for t in tracks if t.open], seed)
+            self._answer([t for t in tracks if t.open])
         for attempt in range(1, self.stages.attempts + 1):
             self._attempt(attempt, [t for t in tracks if t.open], derive_seed(seed, attempt))
-        if self.judge.duplicates is not None:
-            self.judge.duplicates.forget()  # pictures do not come back, and memory is to stay as it is
         return [concluded(t.sample.number, t.sample.question, image_sha256(t.sample.image), t.candidates) for t in tracks]
 
     # -- the stages --------------------------------------------------------------------------------------------------------------
@@ -154,18 +110,21 @@ class Smith(Players):
                     track.settle(0, "rejected", "extend", f"{check} check", f"{ballot.passes} of {ballot.votes} passed: {ballot.reason}")
 
     def _answer(self, tracks: Sequence[Track]) -> None:
-        """The Defender's greedy answer to the clean picture."""
+        """The Defender's greedy answer to the clean picture; it is not asked again about a picture that is as it came."""
         settings = self.settings.defender
-        answers = ask(self.defender, [t.question for t in tracks], [t.image for t in tracks], settings, batch=settings.micro_batch)
-        for track, answer in zip(tracks, answers, strict=True):
-            track.answer = answer
+        known = [self.clean_answers.get(t.question.id) if t.image is t.sample.image else None for t in tracks]
+        asked = [track for track, answer in zip(tracks, known, strict=True) if answer is None]
+        answers = iter(ask(self.defender, [t.question for t in asked], [t.image for t in asked], settings, batch=settings.micro_batch))
+        for track, before in zip(tracks, known, strict=True):
+            track.answer = answer = before or next(answers)
             track.words["clean_reply"] = answer.text
             if self.stages.right_when_clean and not answer.right:
                 message = f"the Defender answers {answer.choice or 'nothing that is an option'} about the clean picture, not {track.question.answer}"
                 track.settle(0, "rejected", "clean", "wrong when clean", message)
 
     def _attempt(self, attempt: int, tracks: Sequence[Track], seed: int) -> None:
-        proposed = self._propose(attempt, tracks, seed)
+        with self.editor_resting():
+            proposed = self._propose(attempt, tracks, seed)
         going = [track for track in tracks if id(track) in proposed]
         implants = self.implanter.implant(
             [t.question for t in going],
@@ -183,12 +142,13 @@ class Smith(Players):
         for track, _, _ in pictures:
             assert track.answer is not None
             self.judge.remember(track.question, track.image, track.answer)
-        judged = self.judge.examine(
-            [track.question for track, _, _ in pictures],
-            [track.image for track, _, _ in pictures],
-            [[picture] for _, picture, _ in pictures],
-            seed=derive_seed(seed, "trials"),
-        )
+        with self.editor_resting():
+            judged = self.judge.examine(
+                [track.question for track, _, _ in pictures],
+                [track.image for track, _, _ in pictures],
+                [[picture] for _, picture, _ in pictures],
+                seed=derive_seed(seed, "trials"),
+            )
         self.judge.forget()
         for (track, picture, proposals), (judgement,) in zip(pictures, judged, strict=True):
             self._conclude(attempt, track, picture, proposals, judgement)
@@ -267,9 +227,3 @@ class Smith(Players):
         more = {"figures": track.figures | figures, "words": track.words | words}
         instruction = self.settings.attacker.instruct(track.question.question)
         track.settle(attempt, outcome, stage, reason, message, picture=picture, proposals=proposals, instruction=instruction, **more)
-
-
-def _broken(number: int, name: str | None, stage: str, error: Exception) -> Result:
-    """The result of a record that raised; the message is the traceback."""
-    text = "".join(traceback.format_exception(error))
-    return Result(number, name, "broken", stage, type(error).__name__, text)

@@ -11,7 +11,8 @@ from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.check import problems_of_probe
-from sparring.recipes.load import load_recipe, put, resolve_model, validate
+from sparring.recipes.load import load_recipe, put, validate
+from sparring.recipes.paths import resolve_model
 from sparring.redteam.settings import absolute_attacker
 from sparring.redteam.spec import split_rival
 

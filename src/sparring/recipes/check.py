@@ -36,7 +36,8 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
     yield from _rivals(recipe.selfplay.curriculum.rivals)
     if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
         yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
-    yield from _stages(recipe.forge, "forge")
+    if recipe.bootstrap.questions:
+        yield from _stages(recipe.forge, recipe.judge, "forge")
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 
@@ -83,20 +84,19 @@ def problems_of_sft(settings: SftSettings) -> Iterator[str]:
 def problems_of_forge(settings: ForgeSettings) -> Iterator[str]:
     """As `problems_between_fields`, for a forge."""
     yield from _players(settings.attacker, settings.defender, settings.judge)
-    yield from _stages(settings.stages, "stages")
-    stages = settings.stages
-    if settings.judge.model is None:
+    yield from _stages(settings.stages, settings.judge, "stages")
+
+
+def _stages(stages: ForgeStages, judge: JudgeSettings, where: str) -> Iterator[str]:
+    if judge.model is None:
         if stages.extend.painter is not None and stages.extend.checks:
-            yield "stages.extend.checks: are asked of the judge model, and judge.model is null. Name one, or set the checks to []."
+            yield f"{where}.extend.checks: are asked of the judge model, and judge.model is null. Name one, or set the checks to []."
         if stages.panel.prompts:
-            yield "stages.panel.prompts: is asked of the judge model, and judge.model is null. Name one."
+            yield f"{where}.panel.prompts: is asked of the judge model, and judge.model is null. Name one."
     if stages.propose.locate and stages.propose.model is None:
-        yield "stages.propose.locate: needs stages.propose.model, a VLM that finds boxes."
-    if stages.propose.model is not None and stages.propose.model == settings.judge.model and settings.stages.panel.prompts:
-        yield "stages.propose.model: is the judge model, which would judge its own proposals. Name another, or leave panel.prompts out."
-
-
-def _stages(stages: ForgeStages, where: str) -> Iterator[str]:
+        yield f"{where}.propose.locate: needs {where}.propose.model, a VLM that finds boxes."
+    if stages.propose.model is not None and stages.propose.model == judge.model and stages.panel.prompts:
+        yield f"{where}.propose.model: is the judge model, which would judge its own proposals. Name another, or leave panel.prompts out."
     for name, (low, high) in (("extend.share", stages.extend.share), ("propose.size", stages.propose.size)):
         if not 0 < low <= high <= 1:
             yield f"{where}.{name}: must be two shares, the lower one first, above 0 and at most 1."

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from sparring.config import ForgeSettings, PainterSettings
+from sparring.config import ForgeSettings
 from sparring.data.errors import RecipeError
-from sparring.forge.painters.loading import PLAIN
 from sparring.recipes.check import problems_of_forge
-from sparring.recipes.load import load_recipe, put, resolve_model, validate
+from sparring.recipes.load import load_recipe, put, validate
+from sparring.recipes.paths import resolve_file, resolve_model, resolve_stages
 
 SOURCE = "forge"
 BORROWED = ("attacker", "defender", "judge", "device")
@@ -34,29 +33,7 @@ def forge_settings(given: Sequence[tuple[str, Any]], *, recipe: str, changes: Se
 
 
 def _with_absolute_paths(settings: ForgeSettings) -> ForgeSettings:
-    def file(name: str | None) -> str | None:
-        return None if name is None else str(Path(name).expanduser().absolute())
-
-    def model(name: str | None) -> str | None:
-        return None if name is None else resolve_model(name)
-
-    def painter(own: PainterSettings | None) -> PainterSettings | None:
-        if own is None:
-            return None
-        kind, _, folder = own.model.partition(":")
-        if kind in PLAIN:
-            return own.model_copy(update={"model": f"{kind}:{file(folder)}" if folder else kind})
-        return own.model_copy(update={"model": model(own.model), "transformer": model(own.transformer)})
-
-    stages = settings.stages
-    stages = stages.model_copy(
-        update={
-            "painter": painter(stages.painter),
-            "extend": stages.extend.model_copy(update={"painter": painter(stages.extend.painter)}),
-            "propose": stages.propose.model_copy(update={"model": model(stages.propose.model)}),
-            "panel": stages.panel.model_copy(update={"templates": file(stages.panel.templates)}),
-        }
-    )
     players = {part: getattr(settings, part) for part in ("attacker", "defender", "judge")}
-    resolved = {part: own.model_copy(update={"model": model(own.model)}) for part, own in players.items()}
-    return settings.model_copy(update={"data": file(settings.data), "images": file(settings.images), "stages": stages, **resolved})
+    resolved = {part: own.model_copy(update={"model": own.model and resolve_model(own.model)}) for part, own in players.items()}
+    files = {"data": resolve_file(settings.data), "images": resolve_file(settings.images)}
+    return settings.model_copy(update=files | resolved | {"stages": resolve_stages(settings.stages)})

@@ -21,10 +21,10 @@ from pydantic_core import ErrorDetails
 from sparring.config import Recipe
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_between_fields
+from sparring.recipes.paths import with_absolute_paths
 
 Kind = TypeVar("Kind", bound=BaseModel)
 FOLDER = Path(__file__).parent
-PACKAGE = FOLDER.parent
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -43,7 +43,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     for override in overrides:
         put(data, override)
     recipe = _validate(data, path.name)
-    return _with_absolute_paths(recipe, path.parent)
+    return with_absolute_paths(recipe, path.parent)
 
 
 def load_stored_recipe(folder: str | Path) -> Recipe:
@@ -52,22 +52,6 @@ def load_stored_recipe(folder: str | Path) -> Recipe:
     if not path.is_file():
         raise RecipeError(f"{folder} holds no run: there is no recipe.yaml in it. Start one with `sparring run RECIPE --out {folder}`.")
     return _validate(_read(path), str(path))
-
-
-def resolve_model(name: str) -> str:
-    """Where a model named by a recipe is: an absolute path if it is on this disk, else the name as it is.
-
-    A relative path is looked for in the current directory and then in the installed package, so that `zoo/defender`, `zoo/editor` and
-    `zoo/judge` are the bundled players wherever Sparring is installed. Anything that is found in neither is a hub id (`Qwen/Qwen2.5-VL-7B-Instruct`)
-    or a path that is missing; `sparring.plan.find_model` tells which.
-    """
-    path = Path(name).expanduser()
-    for candidate in (path, PACKAGE / path):
-        if candidate.is_dir():
-            return str(candidate.resolve())
-    if path.parts[:1] == ("zoo",):  # never a hub id: the error that follows should name the place where it was looked for
-        return str(PACKAGE / path)
-    return name
 
 
 def _find(name: str, folder: Path) -> Path:
@@ -244,23 +228,3 @@ def _model_at(loc: Sequence[int | str], kind: type[BaseModel]) -> type[BaseModel
             return None
         model = inner[0]
     return model
-
-
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    def file(name: str | None) -> str | None:
-        if name is None:
-            return None
-        path = Path(name).expanduser()
-        found = path if path.exists() or not (folder / path).exists() else folder / path
-        return str(found.absolute())
-
-    data = recipe.data.model_copy(update={"path": file(recipe.data.path), "held_out_path": file(recipe.data.held_out_path)})
-    players: dict[str, Any] = {}
-    for part in ("attacker", "defender", "judge"):
-        settings = getattr(recipe, part)
-        players[part] = settings if settings.model is None else settings.model_copy(update={"model": resolve_model(settings.model)})
-    consistency = recipe.defender.consistency
-    if consistency.model is not None:
-        resolved = consistency.model_copy(update={"model": resolve_model(consistency.model)})
-        players["defender"] = players["defender"].model_copy(update={"consistency": resolved})
-    return recipe.model_copy(update={"data": data, **players})

@@ -9,7 +9,8 @@ from typing import Any
 from sparring.config import SftSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_sft
-from sparring.recipes.load import load_recipe, put, put_given, resolve_model, validate
+from sparring.recipes.load import load_recipe, put, put_given, validate
+from sparring.recipes.paths import resolve_model
 
 SOURCE = "sft"
 UNFIT: dict[str, Any] = {"interpolation": 1.0, "kl_weight": 0.0, "consistency": {}}

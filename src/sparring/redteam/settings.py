@@ -9,7 +9,8 @@ from typing import Any
 from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_attack
-from sparring.recipes.load import load_recipe, put, put_given, resolve_model, validate
+from sparring.recipes.load import load_recipe, put, put_given, validate
+from sparring.recipes.paths import resolve_model
 from sparring.redteam.spec import ON_EDITOR, split_lora, split_rival
 
 SOURCE = "attack"

@@ -50,6 +50,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "asr": heat_map(names[0], *_attacked(names[1], asr), "valid attack success", low=0.0) if asr else None,
         "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
         "players": players(run),
+        "forged": _forged(run),
         "watched": _watched(run),
         "hung": hung,
         "gallery_notes": notes,
@@ -181,6 +182,13 @@ def _round(run: Run, number: int) -> dict[str, Any]:
         "after": _accuracy(run.payoff, f"round{number}", f"round{number}"),
         "warnings": warnings,
     }
+
+
+def _forged(run: Run) -> Mapping[str, Any] | None:
+    """What the bootstrap's forge came to: counts, and the funnel stage by stage; None before it is through."""
+    row = run.stages.get("round0/forge")
+    known: Mapping[str, Any] = (run.summary or {}).get("bootstrap") or (row.result if row else {})
+    return known if "funnel" in known else None
 
 
 def _watched(run: Run) -> list[dict[str, Any]]:

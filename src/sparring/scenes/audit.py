@@ -97,17 +97,25 @@ def still_right(names: Sequence[str], things: Sequence[Thing], clean: NDArray[An
     """
     before = np.asarray(clean, dtype=np.float32)
     after = same_light(before, np.asarray(edited, dtype=np.float32))
-    if not all(_kept(thing, before, after) for thing in things):
-        return False
+    return all(_kept(thing, before, after) for thing in things) and not _added(names, things, before, after)
+
+
+def added(names: Sequence[str], things: Sequence[Thing], clean: NDArray[Any], edited: NDArray[Any]) -> list[Thing]:
+    """The objects of these names that an edit put in; `things` were there before, at least all of the names. Pictures as for `still_right`."""
+    before = np.asarray(clean, dtype=np.float32)
+    return _added(names, things, before, same_light(before, np.asarray(edited, dtype=np.float32)))
+
+
+def _added(names: Sequence[str], things: Sequence[Thing], before: Array, after: Array) -> list[Thing]:
     changed = _changed(before, after)
     if not changed.any():
-        return True
+        return []
     rest = after.copy()
     for thing in things:
         Fitter(rest, thing).erase()
         x0, y0, x1, y1 = thing.box
         changed[y0:y1, x0:x1] = False
-    return not find(rest, tuple(names), changed)
+    return [fit.thing for fit in find(rest, tuple(names), changed)]
 
 
 def same_light(before: Array, after: Array) -> Array:

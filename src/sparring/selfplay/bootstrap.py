@@ -1,62 +1,138 @@
-"""Round 0: effective distractors are collected, and the editor is fine-tuned on them.
+"""Round 0: the forge makes pairs of the training questions, and the editor is fine-tuned on them (METHOD sections 1 and 2).
 
-METHOD section 2, stage 2, with the game's own editor as the one that implants: the editor as it came tries the recipe's instruction on items
-that the base Defender gets right when clean; an edit is kept when it passes the gate and the base Defender then answers wrong.
+The stages are those of `sparring forge` with the recipe's section `forge`; what it works on is what the base Defender gets right when clean, and its
+players are the game's own. It keeps its ledger, its pictures and its funnel in `round0/forge`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cached_property
 from typing import Any
 
-from sparring.attackers.crops import crops_of
-from sparring.attackers.sft import Pair, finetune
-from sparring.data.images import load_image
-from sparring.data.records import VisualQuestion
-from sparring.engine.screen import figures_of
-from sparring.selfplay.game import Game
-from sparring.selfplay.league import save_attacker
-from sparring.selfplay.turns import edit_and_judge, right_when_clean
+import torch
 
-CANDIDATES, BOOTSTRAP = "round0/candidates", "round0/bootstrap"
+from sparring.attackers.sft import finetune
+from sparring.config import ForgeSettings
+from sparring.data.records import VisualQuestion
+from sparring.engine.files import write_json
+from sparring.engine.screen import figures_of
+from sparring.forge.funnel import make_funnel
+from sparring.forge.ledger import Ledger, pack
+from sparring.forge.pairs import kept_pairs
+from sparring.forge.publish import content_hash
+from sparring.forge.records import Sample
+from sparring.forge.smith import Smith
+from sparring.forge.work import forge
+from sparring.judging.validity import DuplicateCheck
+from sparring.models.editors import FlowEditor
+from sparring.models.vlms.base import VLM
+from sparring.selfplay.game import Game, pictures_of
+from sparring.selfplay.league import save_attacker
+from sparring.selfplay.turns import defender_after, right_when_clean
+
+FORGE, BOOTSTRAP = "round0/forge", "round0/bootstrap"
 
 
 def bootstrap(game: Game) -> None:
-    """Make the bootstrap Attacker: candidates are tried, the effective ones become pairs, the editor learns from the pairs."""
-    collect_candidates(game)
+    """Make the bootstrap Attacker: pairs are forged, the editor learns from them."""
+    forge_pairs(game)
     tune(game)
 
 
-def collect_candidates(game: Game) -> None:
-    """Edit and judge `bootstrap.candidates` items; each is edited as often as it takes where fewer items are right when clean."""
-    stage, settings = game.stage(CANDIDATES), game.recipe.bootstrap
+class GameSmith(Smith):
+    """A smith whose players are the game's, none of them loaded twice, and who knows what the base Defender answers to clean pictures."""
+
+    def __init__(self, game: Game, settings: ForgeSettings) -> None:
+        known = {answer.question_id: answer for answer in game.ledger.answers("round0/clean", defender_after(0))}
+        super().__init__(settings, game.league.answers, known)
+        self._league = game.league
+
+    @cached_property
+    def defender(self) -> VLM:
+        return self._league.defender(defender_after(0))
+
+    @cached_property
+    def editor(self) -> FlowEditor:
+        return self._league.attacker("untuned")
+
+    @cached_property
+    def duplicates(self) -> DuplicateCheck | None:
+        return self._league.duplicate_check()
+
+
+def forge_pairs(game: Game) -> None:
+    """Take `bootstrap.questions` questions that the base Defender gets right when clean through the forge."""
+    stage, settings = game.stage(FORGE), forge_settings(game)
     if stage.done:
         return
-    questions = right_when_clean(game, 0)
-    stage.begin()
-    tries = [questions[i % len(questions)] for i in range(settings.candidates)] if questions else []
-    samples = [i // len(questions) for i in range(len(tries))]
-    verdicts = edit_and_judge(game, stage, "untuned", 0, tries, samples, title="bootstrap: candidates")
-    accepted = sum(v.accepted for v in verdicts)
-    effective = sum(v.accepted and v.efficacy > 0 for v in verdicts)
-    stage.finish({"candidates": len(tries), "accepted": accepted, "effective": effective})
+    questions = right_when_clean(game, 0)[: game.recipe.bootstrap.questions]
+    stage.begin(resumes=True)
+    with closing(Ledger(stage.folder)) as ledger:
+        smith = GameSmith(game, settings)
+        with game.screen.stage("bootstrap: forge", len(questions)) as bar:
+            done = ledger.batches * settings.batch
+            bar.advance(min(done, len(questions)), ledger.counts())
+            for start in range(done, len(questions), settings.batch):
+                part = questions[start : start + settings.batch]
+                ledger.write([pack(result) for result in forge(smith, _samples(part, start))])
+                bar.advance(len(part), ledger.counts())
+        funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
+    write_json(stage.folder / "funnel.json", funnel)
+    stage.finish(_result(funnel))
+
+
+def forge_settings(game: Game) -> ForgeSettings:
+    """The settings of the game's own forge."""
+    recipe = game.recipe
+    return ForgeSettings(
+        data=recipe.data.path or str(game.out / "data"),
+        limit=recipe.bootstrap.questions or None,
+        seed=game.seed(FORGE),
+        device=recipe.device,
+        threads=torch.get_num_threads(),
+        batch=recipe.evaluation.batch,
+        stages=recipe.forge,
+        attacker=recipe.attacker,
+        defender=recipe.defender,
+        judge=recipe.judge,
+    )
+
+
+def _samples(questions: Sequence[VisualQuestion], before: int) -> list[Sample]:
+    """Questions as the forge takes them, numbered from `before` + 1."""
+    places = zip(questions, pictures_of(questions), strict=True)
+    return [Sample(number, question, image) for number, (question, image) in enumerate(places, start=before + 1)]
+
+
+def _result(funnel: dict[str, Any]) -> dict[str, Any]:
+    """What the summary and the report tell of a funnel. Accepted: passed every check, whether the Defender was fooled or not."""
+    tried = funnel["candidates"]
+    useless = sum(drop["count"] for drop in tried["dropped"] if drop["outcome"] == "useless")
+    return {
+        "questions": funnel["records"]["read"],
+        "candidates": tried["tried"],
+        "accepted": tried["kept"] + useless,
+        "pairs": tried["kept"],
+        "funnel": funnel["stages"],
+    }
 
 
 def tune(game: Game) -> None:
-    """Fine-tune the editor on the effective pairs. Without a pair the bootstrap Attacker is the editor as it came, which is said."""
+    """Fine-tune the editor on the pairs. Without a pair the bootstrap Attacker is the editor as it came, which is said."""
     stage, recipe = game.stage(BOOTSTRAP), game.recipe
     if stage.done:
         return
     stage.begin(resumes=True)
-    by_id = {question.id: question for question in game.train}
-    effective = game.ledger.pictures(CANDIDATES, only="effective")
     editor = game.league.attacker("untuned", keep=False)
-    pairs = [_pair(game, editor.multiple, by_id[name], picture) for name, picture in effective]
+    with closing(Ledger(game.stage(FORGE).folder)) as ledger:
+        pairs = kept_pairs(ledger, recipe.attacker.crop, editor.multiple)
     if recipe.attacker.lora is not None:
         editor.add_lora(recipe.attacker.lora.rank, recipe.attacker.lora.alpha, game.seed(BOOTSTRAP, "lora"))
     warnings = []
     if not pairs:
-        warnings.append("no candidate fooled the base Defender: the bootstrap Attacker is the editor as it came")
+        warnings.append("the forge made no pair: the bootstrap Attacker is the editor as it came")
     elif recipe.bootstrap.steps > 0:
         with game.screen.stage("bootstrap: fine-tuning", recipe.bootstrap.steps) as bar:
 
@@ -79,12 +155,4 @@ def tune(game: Game) -> None:
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     for text in warnings:
         game.screen.warn(f"{BOOTSTRAP}: {text}")
-    result: dict[str, Any] = game.stage(CANDIDATES).result | {"pairs": len(pairs), "warnings": warnings}
-    stage.finish(result)
-
-
-def _pair(game: Game, multiple: int, question: VisualQuestion, picture: Path) -> Pair:
-    """A pair to learn from, cut as the editor will see it in play."""
-    clean = load_image(question.image)
-    (crop,) = crops_of([question], [clean], game.recipe.attacker.crop, multiple)
-    return crop.cut(clean), game.instruction(question), crop.cut(load_image(picture))
+    stage.finish(game.stage(FORGE).result | {"warnings": warnings})

@@ -3,7 +3,7 @@
 `OUT/ledger.sqlite` holds the tables below, `OUT/pictures/` the PNG files that `edits.picture` names relative to `OUT`. A row's key is
 (stage, step, question, sample): a stage that is done again after a kill overwrites its own rows and adds none.
 
-Stages are named by their folder below `OUT`: "round0/candidates", "round1/attacker", "round1/curriculum", "round1/defender", and
+Stages are named by their folder below `OUT`: "round0/bootstrap", "round1/attacker", "round1/curriculum", "round1/defender", and
 "evaluation/<opponent>" for held-out play, where `answers.defender` tells the players of the payoff matrix apart. In "evaluation/<opponent>"
 an edit that was not accepted has no answers: the answer to the clean picture ("evaluation/clean") stands for it.
 In "round<i>/defender" the answers are those that the Defender was trained on: `sample` numbers the groups of an update, `trial` a group's

@@ -51,7 +51,7 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
     if not stage.done:
         stage.begin()
         wanted = recipe.attacker.steps * recipe.attacker.questions_per_step + recipe.selfplay.curriculum.questions
-        wanted = max(wanted, recipe.bootstrap.candidates) if number == 0 else wanted
+        wanted = max(wanted, recipe.bootstrap.questions) if number == 0 else wanted
         order, right, asked = shuffled(game.train, recipe.seed, stage.name), list[str](), 0
         with game.screen.stage(f"round {number}: clean answers", min(wanted, len(order))) as bar:
             while asked < len(order) and len(right) < wanted:

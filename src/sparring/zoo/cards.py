@@ -24,7 +24,8 @@ from sparring.judging.integrity import local_ssim
 from sparring.judging.validity import parse_count
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
-from sparring.recipes.load import load_recipe, resolve_model
+from sparring.recipes.load import load_recipe
+from sparring.recipes.paths import resolve_model
 from sparring.scenes.oracle import count_objects, find
 from sparring.scenes.questions import KINDS, SceneQuestion, ask
 from sparring.scenes.sprites import NAMES
