@@ -62,7 +62,7 @@ def test_reasoning_that_no_rule_reads(thinkers: Path, questions: Path, tmp_path:
         if role == "factor":
             taken = 0.0 if read[-1] else -(notes["reward_accuracy"] + notes["reward_format"])
             assert notes["reward_inconsistency"] == pytest.approx(taken)
-    assert len(read) > 0.8 * len(answers)
+    assert len(read) > 0.6 * len(answers)
     assert 0.05 < sum(read) / len(read) < 0.95
     assert len(updates) == 2
     for metrics in updates:
