@@ -66,9 +66,7 @@ class CoinPlayer:
     def encode(self, images: Sequence[Image.Image], prompts: Sequence[str], starts: Sequence[str]) -> dict[str, Tensor]:
         return {}
 
-    def completion_logprobs(
-        self, batch: dict[str, Tensor], replies: Sequence[Sequence[Sequence[int]]], **_: Any
-    ) -> tuple[Tensor, Tensor]:
+    def completion_logprobs(self, batch: dict[str, Tensor], replies: Sequence[Sequence[Sequence[int]]], **_: Any) -> tuple[Tensor, Tensor]:
         tokens_N1 = torch.tensor([list(reply) for own in replies for reply in own])
         return self.model.logprobs()[tokens_N1], torch.ones_like(tokens_N1, dtype=torch.bool)
 
