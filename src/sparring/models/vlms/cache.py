@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 STEPS_AHEAD = 8
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(DynamicLayer):
     """Keys and values [rows, heads, tokens, channels] of one layer; `keys` and `values` are views of the longer tensors that they lie in."""
 
     def __init__(self, **settings: Any) -> None:
