@@ -47,8 +47,9 @@ def write_game_questions(folder: Path, count: int, seed: int = 0) -> Path:
     return write_questions(folder / "questions.jsonl", questions)
 
 
-def teach(folder: Path, replies: list[str], images: list[Image.Image], prompt: str, *, steps: int, seed: int = 0) -> None:
-    """Fine-tune a checkpoint in place on (picture, prompt) -> reply."""
+def teach(folder: Path, replies: list[str], images: list[Image.Image], prompt: str | list[str], *, steps: int, seed: int = 0) -> None:
+    """Fine-tune a checkpoint in place on (picture, prompt) -> reply; one prompt for all, or one for each."""
+    prompts = [prompt] * len(images) if isinstance(prompt, str) else prompt
     vlm = LocalVLM.load(folder)
     vlm.prepare_training(train_vision=True)
     optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=3e-3)
@@ -57,7 +58,7 @@ def teach(folder: Path, replies: list[str], images: list[Image.Image], prompt: s
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         rows = rng.choice(len(images), 16, replace=False)
-        batch = vlm.encode([images[row] for row in rows], [prompt] * len(rows))
+        batch = vlm.encode([images[row] for row in rows], [prompts[row] for row in rows])
         logprobs_NT, mask_NT = vlm.completion_logprobs(batch, [[tokens[row]] for row in rows])
         optimizer.zero_grad()
         (-logprobs_NT.sum() / mask_NT.sum()).backward()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import sparring
 from sparring.cli import app
 from sparring.config import AttackSettings, Recipe, SftSettings
-from sparring.recipes import load_recipe
+from sparring.recipes import bundled_recipes, load_recipe
 
 runner = CliRunner()
 
@@ -102,6 +102,15 @@ def test_dry_run_is_a_plan_and_leaves_no_trace(tmp_path: Path, played: list[tupl
     assert runner.invoke(app, ["run", "arena", "--dry-run"]).exit_code == 0
     assert not played
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(name for name in bundled_recipes() if name.startswith("arena-")))
+def test_a_dry_run_of_an_arm_says_what_it_would_do(name: str) -> None:
+    result = runner.invoke(app, ["run", name, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    settings = result.stdout.partition("Settings\n")[2].partition("\nData")[0]
+    assert yaml.safe_load(settings) == load_recipe(name).model_dump(mode="json")
+    assert "on this disk" in result.stdout
 
 
 def test_run_hands_the_resolved_recipe_to_the_game(played: list[tuple[Recipe, Path]]) -> None:

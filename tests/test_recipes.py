@@ -136,6 +136,12 @@ def test_the_papers_values() -> None:
         ("defender.prompt='{question}'", "defender.prompt: must hold {options}"),
         ("defender.keep_reward_above=0.99", "must be below keep_reward_below"),
         ("defender.overlong_cache=32", "must be smaller than max_new_tokens"),
+        ("defender.optimizer_steps=33", "defender.optimizer_steps: must be at most the 32 groups of one update"),
+        ("defender={model: a/b, algorithm: sft, optimizer_steps: 2}", "defender.optimizer_steps: supervised fine-tuning takes one step"),
+        (
+            "defender={model: a/b, lora: {rank: 4, alpha: 8}, optimizer_steps: 2, rollout_server: {address: 'http://h/v1#m'}}",
+            "defender.optimizer_steps: a server's tokens are weighed by the policy of each step",
+        ),
         (
             "defender={model: a/b, final_interpolation: 0.9, lora: {rank: 4, alpha: 8}}",
             "defender.final_interpolation: needs all weights trained",

@@ -61,6 +61,7 @@ def test_two_processes_are_one(kind: str, weights: str, tmp_path: Path, monkeypa
         "prompt": "{question}",
         "gradient_checkpointing": True,
         "lora": LoraSettings(rank=2, alpha=4) if weights == "lora" else None,
+        "optimizer_steps": 2 if weights == "all" else 1,
     }
     settings = DefenderSettings(model="none", **fields)
     model = tiny_qwen2_5_vl(tmp_path / "model")

@@ -128,6 +128,12 @@ class DefenderSettings(Settings):
     learning_rate_end: float = Field(
         1.0, ge=0, le=1, description="share of the learning rate that the last update of a round has; it falls in a straight line"
     )
+    optimizer_steps: int = Field(
+        1,
+        ge=1,
+        description="optimizer steps in one update, each on its own share of the groups; only with more than one can ratios be clipped, 1 is strictly "
+        "on-policy",
+    )
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch: int = Field(64, ge=1, description="completions in one forward and backward pass")

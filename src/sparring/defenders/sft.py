@@ -14,7 +14,8 @@ from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.prompts import render_prompt
 from sparring.defenders.rollout import Item
-from sparring.defenders.trainer import DefenderTrainer, Metrics
+from sparring.defenders.steps import Metrics
+from sparring.defenders.trainer import DefenderTrainer
 
 
 def render_reply(question: VisualQuestion, template: str) -> str:

@@ -1,7 +1,7 @@
 """The Defender learns: DAPO (arXiv 2503.14476), or a relative of it, on groups of its own answers.
 
-One update is: sample groups until enough have a signal, advantages within each group, one pass over them in micro-batches, one AdamW step.
-An update is a function of the trainer's state and of (seed, step); nothing else is random.
+One update is: sample groups until enough have a signal, advantages within each group, and for each of its AdamW steps, as a rule a single one, a pass
+over its share of the groups in micro-batches. An update is a function of the trainer's state and of (seed, step); nothing else is random.
 
 Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest.
 """
@@ -29,6 +29,7 @@ from sparring.defenders.objectives import Objective, objective_of
 from sparring.defenders.ranks import Ranks
 from sparring.defenders.reference import Reference
 from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
+from sparring.defenders.steps import Metrics, mini_batches, of_all_steps
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
@@ -41,7 +42,6 @@ from sparring.rl.seeds import derive_seed
 
 BROKEN_IN_A_ROW = 5
 STATE, NUMBERS = "trainer.safetensors", "trainer.json"
-Metrics = dict[str, float]
 
 
 class DefenderTrainer:
@@ -92,9 +92,9 @@ class DefenderTrainer:
     def update(self, items: Items, step: int) -> Metrics:
         """One update; its metrics. `items`: see `rollout.Items`; `step` is the update's number.
 
-        Without any group that has a signal nothing is learned (`trained_groups` is 0). A loss or gradient that is not finite is not stepped
-        on (`broken` is 1); TrainingError, naming the questions, when that happens five times in a row. Where memory runs out, the micro-batch is
-        halved for good (`micro_batch_halved` is 1) and the update begun again; TrainingError when that does not help.
+        Without any group that has a signal nothing is learned (`kept_groups` is 0). A loss or gradient that is not finite is not stepped
+        on (`broken` is the share of such steps); TrainingError, naming the questions, when that happens in five updates in a row. Where memory runs
+        out, the micro-batch is halved for good (`micro_batch_halved` is 1) and the step begun again; TrainingError when that does not help.
         """
         self._set_rate(step)
         if self.server is not None:
@@ -107,9 +107,9 @@ class DefenderTrainer:
         groups = [rollout.groups[place] for place in rollout.kept]
         metrics = self._sampling_metrics(rollout)
         if groups:
-            learned = self._learn_within_memory(groups, step)
-            metrics |= {"broken": float(learned is None), **(learned or {})}
-            self._note_broken(learned is None, step, [group.question.id for group in groups])
+            learned = of_all_steps([self._learn_within_memory(own, step) for own in mini_batches(groups, self.settings.optimizer_steps)])
+            metrics |= learned
+            self._note_broken(learned["broken"] > 0, step, [group.question.id for group in groups])
         if self.settings.consistency.role == "constraint":
             metrics["consistency_weight"] = self.multiplier
             self._raise_multiplier(metrics["consistent"])
@@ -216,7 +216,7 @@ class DefenderTrainer:
         )
 
     def _loss(self, groups: Sequence[Group], advantages_N: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
-        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole update."""
+        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole step."""
         settings, vlm, objective = self.settings, self.vlm, self.objective
         batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups], [group.start for group in groups])
         replies = [[reply.token_ids for reply in group.replies] for group in groups]

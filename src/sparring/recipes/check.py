@@ -179,7 +179,11 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
             yield f"defender.text.{field}: must hold {{answer}}, {{option}} or {{reasoning}}."
     if defender.noisy.share > 0 and round(defender.noisy.share * defender.group_size) == 0:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
+    if defender.optimizer_steps > defender.prompts_per_step:
+        yield f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one update (prompts_per_step)."
     if defender.algorithm == "sft":
+        if defender.optimizer_steps > 1:
+            yield "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set it to 1, and lower prompts_per_step."
         if defender.kl_weight > 0:
             yield "defender.kl_weight: supervised fine-tuning has no KL term. Set it to 0."
         if defender.noisy.share > 0 or any(shares):
@@ -191,6 +195,8 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
     if defender.rollout_server is not None:
         if defender.lora is None:
             yield "defender.rollout_server: is handed a LoRA after every update. Set defender.lora."
+        if defender.optimizer_steps > 1:
+            yield "defender.optimizer_steps: a server's tokens are weighed by the policy of each step, so nothing would be clipped. Set it to 1."
         if defender.noisy.share > 0 or defender.text.right_thought > 0 or defender.text.wrong_thought > 0:
             yield "defender.rollout_server: samples neither about distorted pictures (defender.noisy) nor replies begun for it (defender.text's thoughts)."
         try:

@@ -22,13 +22,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, distributed
-from transformers import AutoModelForImageTextToText, DynamicCache
+from transformers import AutoModelForImageTextToText
 from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError
 from sparring.models.vlms import checkpointing, lora
 from sparring.models.vlms.base import Pictures, each_picture
+from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
+from sparring.models.vlms.cache import roomy_cache
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
@@ -182,18 +184,18 @@ class LocalVLM:
             encoded = self.encode(images[part], prompts[part], starts[part])
             numbers = range(first + start, first + start + len(encoded["input_ids"]))
             uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
-            with self._plain_attention():
+            # One token a branch and step leaves FlexAttention no blocks to skip.
+            with self._attention("sdpa" if self.flex else None):
                 replies += self._sample(encoded, uniform, temperature, top_p, top_k)
         return replies
 
     @contextmanager
-    def _plain_attention(self) -> Iterator[None]:
-        """Inside, no FlexAttention: one token a branch and step leaves it no blocks to skip."""
+    def _attention(self, implementation: str | None) -> Iterator[None]:
+        """Inside, the language model attends in that way; None: as it does anyway."""
         text = self.model.config.get_text_config()
         present = text._attn_implementation
         try:
-            if self.flex:
-                text._attn_implementation = "sdpa"
+            text._attn_implementation = implementation or present
             yield
         finally:
             text._attn_implementation = present
@@ -202,7 +204,10 @@ class LocalVLM:
         """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or rows of their own: R rows in all."""
         prompts, n, steps = uniform.shape
         branches, copies = (n, 1) if self.shares_rows else (1, n)
-        cache = DynamicCache()
+        text = self.model.config.get_text_config()
+        grouped = branches > 1 and text._attn_implementation == "sdpa"
+        group = text.num_attention_heads // text.num_key_value_heads if grouped else 1
+        cache = roomy_cache()
         known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
         output = self._forward(batch, **known, **{self.cache_argument: cache}, use_cache=True, logits_to_keep=1)
         mask_RL, position_R = batch["attention_mask"], next_positions(batch["position_ids"])
@@ -223,13 +228,13 @@ class LocalVLM:
             if step + 1 == steps or finished_RB.all():
                 break
             if branches > 1:
-                mask = additive(step_mask(mask_RL, branches, step + 1), self.model.dtype)
+                mask = additive(step_mask(mask_RL, branches, step + 1).repeat(1, 1, group, 1), self.model.dtype)
             else:
                 mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
             positions = text_positions(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
             step_inputs = {"input_ids": tokens_RB, "attention_mask": mask, "position_ids": positions, self.cache_argument: cache}
-            output = self.model(**step_inputs, use_cache=True)
-            logits_RBV = output.logits
+            with self._attention(GROUPED if group > 1 else None):
+                logits_RBV = self.model(**step_inputs, use_cache=True).logits
         written = [torch.stack(part, dim=-1).view(prompts * n, -1).tolist() for part in (tokens, logprobs)]
         replies = [self._completion(*reply) for reply in zip(*written, strict=True)]
         return [replies[i : i + n] for i in range(0, len(replies), n)]

@@ -1,0 +1,54 @@
+"""Attention of branches where heads share keys and values: against transformers' own, alone and inside the sampling of replies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.models.vlms import branch_attention, local
+from sparring.models.vlms.branches import additive, step_mask
+from sparring.models.vlms.local import LocalVLM
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 3, 6])
+def test_equals_transformers(key_heads: int) -> None:
+    generator = torch.Generator().manual_seed(key_heads)
+    mask = additive(step_mask(torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), 5, 3), torch.float64)
+    query = torch.randn(2, 6, 5, 8, generator=generator, dtype=torch.float64)
+    key, value = torch.randn(2, 2, key_heads, mask.shape[-1], 8, generator=generator, dtype=torch.float64)
+    module: Any = SimpleNamespace(num_key_value_groups=6 // key_heads, is_causal=True)
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    found, _ = branch_attention.attend_in_groups(module, query, key, value, mask.repeat(1, 1, 6 // key_heads, 1), scaling=0.3)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
+def test_replies_are_the_same_and_the_model_is_left_as_it_was(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = LocalVLM.load(family(tmp_path))
+    how: dict[str, Any] = {"n": 4, "max_new_tokens": 6, "temperature": 1.0, "seed": 3}
+    calls, attend = [], branch_attention.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        branch_attention, "functional", SimpleNamespace(scaled_dot_product_attention=lambda *a, **k: calls.append(1) or attend(*a, **k))
+    )
+    grouped = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], **how)
+    assert len(calls) == 5 * 2  # layers, and steps after the first token
+    assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"
+    vlm.model.config.get_text_config()._attn_implementation = "eager"  # has no other way than to copy keys and values
+    plain = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], **how)
+    assert len(calls) == 5 * 2
+    for one, other in zip(grouped, plain, strict=True):
+        for reply, same in zip(one, other, strict=True):
+            assert reply.token_ids == same.token_ids
+            assert reply.logprobs == pytest.approx(same.logprobs, abs=1e-5)
+
+
+def test_without_groups_nothing_is_other_than_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path, text={"num_key_value_heads": 4}))
+    monkeypatch.setattr(local, "GROUPED", "no such attention")
+    vlm.generate(noise_pictures(1), ["Where?"], n=3, max_new_tokens=3, temperature=1.0)
