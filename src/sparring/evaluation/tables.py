@@ -74,9 +74,9 @@ def read_table(path: Path, images: Path | None = None) -> Table:
 
     Raises DataError where it is of no format that is known, or holds no row.
     """
-    from sparring.evaluation.records import read_parquet, read_saved
-
     if path.is_dir() and (path / "dataset_info.json").is_file():
+        from sparring.evaluation.records import read_saved  # seconds to import, which text files do not need
+
         table = read_saved(path)
     elif not path.is_file():
         raise DataError(f"{path}: no such file. Name a TSV, JSONL, JSON or Parquet file, or a folder saved with datasets.save_to_disk.")
@@ -85,6 +85,8 @@ def read_table(path: Path, images: Path | None = None) -> Table:
     elif path.suffix in (".jsonl", ".json"):
         table = _json(path, images or path.parent)
     elif path.suffix == ".parquet":
+        from sparring.evaluation.records import read_parquet
+
         table = read_parquet(path)
     else:
         raise DataError(f"{path}: its name ends in none of .tsv, .csv, .jsonl, .json, .parquet, so its format is not known.")
