@@ -35,7 +35,14 @@ def evaluate(
             show_default=False,
         ),
     ],
-    data: Annotated[Path, typer.Option(metavar="PATH", help="The benchmark's file or folder, as it is distributed.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="The benchmark's file or folder, as it is distributed; or a function that writes it, such as sparring.scenes.benchmarks:pope:number=100.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
     defender: Annotated[
         str | None,
@@ -66,7 +73,12 @@ def evaluate(
         int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
-    prompt: Annotated[str, typer.Option(help="boxed, direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING)] = "boxed",
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="boxed, options (yes and no as options A and B), direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING
+        ),
+    ] = "boxed",
     trials: Annotated[
         int | None,
         typer.Option(
@@ -115,11 +127,15 @@ def evaluate(
     sparring eval --suite pope --data POPE/output/coco --images val2014 --defender Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope
     sparring eval --suite hrbench-4k --data hr_bench_4k.tsv --defender http://127.0.0.1:8000/v1#qwen --out evals/hr4k
     sparring eval --suite custom --data my.jsonl --defender zoo/defender --recipe arena --out evals/mine
+    sparring eval --suite vstar --data sparring.scenes.benchmarks:vstar --defender zoo/defender --recipe arena --out evals/search
+    sparring eval --suite pope --data sparring.scenes.benchmarks:pope --prompt options --defender zoo/defender --recipe arena --out evals/presence
     """
     with clean_errors():
+        from sparring.selfplay.calls import absolute_data
+
         given: list[tuple[str, Any]] = [
             ("suite", suite),
-            ("data", str(data.expanduser().absolute())),
+            ("data", absolute_data(data)),
             ("images", str(images.expanduser().absolute()) if images else None),
             ("profile", profile),
             ("prompt", prompt),
@@ -139,19 +155,13 @@ def evaluate(
 def eval_settings(given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None) -> EvalSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`."""
     from sparring.config import EvalSettings
-    from sparring.recipes.load import load_recipe, put, resolve_model, validate
+    from sparring.recipes.load import load_recipe, put, put_given, resolve_model, validate
 
     data: dict[str, Any] = {"defender": {"max_new_tokens": LONGEST_REPLY}}
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in BORROWED}
-    for field, value in given:
-        if value is not None:
-            *above, last = field.split(".")
-            place = data
-            for name in above:
-                place = place.setdefault(name, {})
-            place[last] = value
+    put_given(data, given)
     for change in changes or []:
         put(data, change)
     if not data["defender"].get("model"):
@@ -172,6 +182,7 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     from sparring.evaluation.profiles import rule_of
     from sparring.evaluation.run import chosen_items, run_evaluation
     from sparring.report.evaluation import write_eval_report
+    from sparring.selfplay.calls import written_data
 
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()
@@ -179,9 +190,10 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     # Before the folder is claimed for these settings: what is mistyped is to leave nothing behind.
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
-    items = chosen_items(settings, benchmark)
+    data = written_data(settings.data, out)
+    items = chosen_items(settings, benchmark, data)
     with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-        run_evaluation(settings, folder, screen, choose_device(settings.device), items=items)
+        run_evaluation(settings, folder, screen, choose_device(settings.device), items=items, data=data)
     _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")

@@ -18,12 +18,25 @@ PLAYERS, CHECKS, ADAPTIVE, ASKING = "Players", "What counts", "Adaptive attack",
 
 def probe(
     data: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--data", metavar="FILE", help="JSONL file of questions: id, image, question, options, answer, targets.", show_default=False
+            metavar="PATH",
+            help="JSONL file of questions: id, image, question, options, answer, targets; with --suite that benchmark's file or folder. Or a function that "
+            "writes it, such as sparring.scenes.benchmarks:pope:number=100.",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Benchmark whose layout the data has, as of `sparring eval`: vstar, pope, ..., custom.", show_default=False),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of pictures that a suite's data names by path. Left out: the data's own.", show_default=False
+        ),
+    ] = None,
     defender: Annotated[
         list[str] | None,
         typer.Option(
@@ -144,12 +157,15 @@ def probe(
     sparring probe --data my.jsonl --recipe arena --defender base=zoo/defender --defender trained=runs/a/round3/defender/model \\
         --attacker pgd:eps=4 --attacker paste:add --attacker round3=zoo/editor+runs/a/round3/attacker/editor --out probes/a
     sparring probe --data my.jsonl --defender http://127.0.0.1:8000/v1#qwen --attacker corruption:fog:3 --no-letters --out probes/b
+    sparring probe --suite vstar --data vstar_bench --defender Qwen/Qwen2.5-VL-7B-Instruct --attacker pgd:eps=4 --out probes/vstar
     """
     with clean_errors():
         from sparring.probe.settings import probe_settings
 
         given: list[tuple[str, Any]] = [
-            ("data", str(data)),
+            ("data", data),
+            ("suite", suite),
+            ("images", str(images) if images is not None else None),
             ("attacker.model", editor),
             ("judge.model", judge),
             ("reasoning_judges", list(reasoning_judge) if reasoning_judge else None),

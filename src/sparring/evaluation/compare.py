@@ -46,7 +46,9 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         if one.item.id not in first:
             continue
         other, other_mark = first[one.item.id]
-        if (other.item.question, sorted(other.item.options)) != (one.item.question, sorted(one.item.options)):
+        # The words of a yes-no question may be shown as options in one and not in the other.
+        shown = [sorted(item.options) if item.kind == "choice" else [] for item in (other.item, one.item)]
+        if other.item.question != one.item.question or shown[0] != shown[1]:
             raise RunError(f'item "{one.item.id}" asks "{other.item.question}" in {before} and "{one.item.question}" in {after}.')
         if "left_out" in (mark.status, other_mark.status):
             left_out += 1

@@ -20,7 +20,7 @@ from sparring.config import EvalSettings
 from sparring.data.errors import RunError
 from sparring.evaluation.benchmarks import Benchmark, find_benchmark, read_benchmark
 from sparring.evaluation.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
-from sparring.evaluation.items import Item, shuffled_options
+from sparring.evaluation.items import Item, shuffled_options, with_yes_no_options
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.profiles import rule_of
 from sparring.evaluation.prompts import render_item
@@ -66,9 +66,17 @@ class Tally:
 
 
 def run_evaluation(
-    settings: EvalSettings, out: Path, screen: Screen, device: torch.device, vlm: VLM | None = None, items: Sequence[Item] | None = None
+    settings: EvalSettings,
+    out: Path,
+    screen: Screen,
+    device: torch.device,
+    vlm: VLM | None = None,
+    items: Sequence[Item] | None = None,
+    data: Path | None = None,
 ) -> dict[str, Any]:
     """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
+
+    data: where the data lie that `settings.data` names; None: there.
 
     Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
     endpoint is down, RunError when a budget is used up.
@@ -77,8 +85,9 @@ def run_evaluation(
     rule_of(settings.profile, benchmark.rules)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    items = chosen_items(settings, benchmark) if items is None else items
-    resources = benchmark.resources(Path(settings.data))
+    data = data or Path(settings.data)
+    items = chosen_items(settings, benchmark, data) if items is None else items
+    resources = benchmark.resources(data)
     (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
     (out / THUMBNAILS).mkdir(exist_ok=True)
     vlm = vlm or _load(settings, device, out)
@@ -135,14 +144,20 @@ def shuffles(settings: EvalSettings, benchmark: Benchmark) -> bool:
     return benchmark.shuffle if settings.shuffle is None else settings.shuffle
 
 
-def chosen_items(settings: EvalSettings, benchmark: Benchmark) -> list[Item]:
+def chosen_items(settings: EvalSettings, benchmark: Benchmark, data: Path) -> list[Item]:
     """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; with options as they are to be shown."""
-    items = read_benchmark(benchmark, Path(settings.data), Path(settings.images) if settings.images else None)
-    if settings.limit is not None:
-        drawn = sorted(items, key=lambda item: derive_seed(settings.seed, "limit", item.id))[: settings.limit]
-        kept = {item.id for item in drawn}
+    images = Path(settings.images) if settings.images else None
+    items = draw_items(benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=shuffles(settings, benchmark))
+    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items
+
+
+def draw_items(benchmark: Benchmark, data: Path, images: Path | None, *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:
+    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order. shuffle: options in an order that follows from the seed."""
+    items = read_benchmark(benchmark, data, images)
+    if limit is not None:
+        kept = {item.id for item in sorted(items, key=lambda item: derive_seed(seed, "limit", item.id))[:limit]}
         items = [item for item in items if item.id in kept]
-    return [shuffled_options(item, settings.seed) for item in items] if shuffles(settings, benchmark) else items
+    return [shuffled_options(item, seed) for item in items] if shuffle else items
 
 
 def ask_items(

@@ -18,7 +18,7 @@ from typing import Any
 from PIL.Image import Image
 
 from sparring.data.errors import DataError
-from sparring.data.images import decode_image
+from sparring.data.images import ImageError, decode_image
 from sparring.evaluation.items import Picture, PictureFile
 
 LONGEST_CELL = 2**28
@@ -107,16 +107,18 @@ class PictureInCell:
     offset: int
     column: int
     place: int | None
-    name: str
+    name: str = field(compare=False, repr=False)
 
     def load(self) -> Image:
+        return decode_image(self.data(), self.name)
+
+    def data(self) -> bytes:
         cell = _row_at(self.path, self.separator, self.offset)[self.column]
         coded = cell if self.place is None else _list(cell)[self.place]
         try:
-            data = base64.b64decode(coded.partition(",")[2] if coded.startswith("data:") else coded, validate=False)
+            return base64.b64decode(coded.partition(",")[2] if coded.startswith("data:") else coded, validate=False)
         except (binascii.Error, ValueError) as error:
-            raise DataError(f"{self.name}: no picture in base64 ({error})") from error
-        return decode_image(data, self.name)
+            raise ImageError("not an image", f"{self.name}: no picture in base64 ({error})") from error
 
 
 class _Lines:

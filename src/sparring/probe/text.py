@@ -100,8 +100,10 @@ def _hallucination(questions: Sequence[VisualQuestion], said: Sequence[Said]) ->
     pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if is_presence(question)]
     if not pairs:
         return None
-    names = dict.fromkeys(question.category or "(none)" for question, _ in pairs)
-    groups = {name: [pair for pair in pairs if (pair[0].category or "(none)") == name] for name in names}
+    # A question of several of POPE's files counts in each of them.
+    splits = [(question.category or "(none)").split(",") for question, _ in pairs]
+    names = dict.fromkeys(name for own in splits for name in own)
+    groups = {name: [pair for pair, own in zip(pairs, splits, strict=True) if name in own] for name in names}
     groups = {"all": pairs, **(groups if len(groups) > 1 else {})}
     changes = changes_of(questions, answers)
     return {
