@@ -16,6 +16,7 @@ from sparring.console import clean_errors, out_console, stoppable
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
+from sparring.options import SkipOption
 from sparring.probe_command import probe
 from sparring.sft_command import sft
 
@@ -50,9 +51,6 @@ SetOption = Annotated[
         metavar="A.B=VALUE",
         help="Change one setting, e.g. defender.learning_rate=1e-4. May be given often. See `sparring fields`.",
     ),
-]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them.")
 ]
 
 

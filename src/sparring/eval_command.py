@@ -11,17 +11,27 @@ from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.data.errors import RecipeError
+from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption
 
 if TYPE_CHECKING:
     from sparring.config import EvalSettings
 
-ASKING, ENDPOINTS = "How it is asked", "Endpoints"
+ASKING = "How it is asked"
 BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
     typer.Option(
         help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."
+    ),
+]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="A model (folder, hub id or endpoint) that says which option a reply chooses where rules read none, in the profiles of harnesses that ask "
+        "one. It sees no pictures. Left out: such replies stay unparsed.",
+        show_default=False,
     ),
 ]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished evaluation.", show_default=False)]
@@ -43,7 +53,7 @@ def evaluate(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    out: OutOption,
     defender: Annotated[
         str | None,
         typer.Option(
@@ -63,15 +73,14 @@ def evaluate(
         typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
     ] = None,
     profile: ProfileOption = "sparring",
+    judge: JudgeOption = None,
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="An earlier evaluation of the suite: the report marks what is harmed and rescued.", show_default=False
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
-    ] = None,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
     prompt: Annotated[
         str,
@@ -102,9 +111,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ENDPOINTS, show_default=False)
-    ] = None,
+    concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None, typer.Option(min=0, help="Requests at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False)
     ] = None,
@@ -148,6 +155,8 @@ def evaluate(
             ("defender.max_pixels", max_pixels),
             ("defender.endpoint.concurrency", concurrency),
             ("defender.endpoint.budget", budget),
+            ("judge.model", judge),
+            ("judge.endpoint.concurrency", concurrency if judge else None),
         ]
         _run(eval_settings(given, recipe=recipe, changes=changes or []), out, against)
 
@@ -167,8 +176,17 @@ def eval_settings(given: list[tuple[str, Any]], *, recipe: str | None = None, ch
     if not data["defender"].get("model"):
         raise RecipeError("--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one.")
     settings = validate(data, "eval", EvalSettings)
-    own = settings.defender
-    return settings.model_copy(update={"defender": own.model_copy(update={"model": resolve_model(own.model)})})
+    own, judge = settings.defender, settings.judge
+    own = own.model_copy(update={"model": resolve_model(own.model)})
+    if judge is not None:
+        judge = judge.model_copy(update={"model": resolve_model(judge.model)})
+        _another_model(judge.model, own.model)
+    return settings.model_copy(update={"defender": own, "judge": judge})
+
+
+def _another_model(judge: str, defender: str) -> None:
+    if judge == defender:
+        raise RecipeError(f"--judge {judge}: is the model whose replies it would read. A judge must be another model.")
 
 
 def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
@@ -210,6 +228,8 @@ def _show(out: Path) -> None:
     for row in rows:
         cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
         out_console.print("  ".join(cells).rstrip())
+    if judge := results.get("judge"):
+        out_console.print(f"Judge {escape(judge['model'])}: asked about {judge['asked']} replies, read {judge['read']}")
     out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{escape(pixels_in_words(results))}")
     if results["api_errors"] or results["unreadable_pictures"]:
         error_console.print(
@@ -223,13 +243,26 @@ def _show(out: Path) -> None:
 def rescore(
     folder: FolderArgument,
     profile: Annotated[str | None, typer.Option(help="Profile that is quoted from now on.", show_default=False)] = None,
+    judge: JudgeOption = None,
 ) -> None:
-    """Score the answers of a finished evaluation anew, without the model and the data: results.json, results.md, items.parquet and the report."""
+    """Score the answers of a finished evaluation anew, without the model and the data: results.json, results.md, items.parquet and the report.
+
+    With --judge a model reads the replies that rules have not. What it says is kept; later commands need not name it again.
+    """
     with clean_errors():
+        from sparring.config import ReaderSettings
+        from sparring.engine.device import choose_device
+        from sparring.engine.screen import Screen
+        from sparring.evaluation.run import read_results
         from sparring.evaluation.run import rescore as score_again
+        from sparring.recipes.load import resolve_model
         from sparring.report.evaluation import write_eval_report
 
-        score_again(folder, profile)
+        reader = ReaderSettings(model=resolve_model(judge)) if judge is not None else None
+        if reader is not None:
+            _another_model(reader.model, read_results(folder)["defender"])
+        with stoppable():
+            score_again(folder, profile, judge=reader, screen=Screen(), device=choose_device("auto"))
         _show(folder)
         out_console.print(f"Report: {escape(str(write_eval_report(folder)))}")
 

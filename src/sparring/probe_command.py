@@ -9,11 +9,12 @@ import typer
 from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.options import CHECKS, ENDPOINTS, PLAYERS, AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import ProbeSettings
 
-PLAYERS, CHECKS, ADAPTIVE, ASKING = "Players", "What counts", "Adaptive attack", "Endpoints"
+ADAPTIVE = "Adaptive attack"
 
 
 def probe(
@@ -26,7 +27,7 @@ def probe(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    out: OutOption,
     suite: Annotated[
         str | None,
         typer.Option(help="Benchmark whose layout the data has, as of `sparring eval`: vstar, pope, ..., custom.", show_default=False),
@@ -85,9 +86,7 @@ def probe(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Edits of every question by every attacker; gives ASR@1 to ASR@SAMPLES.")] = 1,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
-    ] = None,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of draws, hints and of the edits' noise.")] = 0,
     text: Annotated[bool, typer.Option(help="Ask under the six text conditions and two controls.")] = True,
     letters: Annotated[
@@ -106,15 +105,7 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    audit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="A function of yours, f(question, edited_image) -> True, False or None: is the right answer still right?",
-            rich_help_panel=CHECKS,
-            show_default=False,
-        ),
-    ] = None,
+    audit: AuditOption = None,
     adapt: Annotated[
         int, typer.Option(min=0, help="Updates of a fresh Attacker, trained against each Defender; 0: none.", rich_help_panel=ADAPTIVE)
     ] = 0,
@@ -131,21 +122,16 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ASKING, show_default=False)
-    ] = None,
+    concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to each Defender at most, failed ones included.", rich_help_panel=ASKING, show_default=False),
+        typer.Option(min=0, help="Requests to each Defender at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any other setting, e.g. conditions.thought='{option}'. May be given often."),
     ] = None,
-    skip_bad_records: Annotated[
-        bool,
-        typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them."),
-    ] = False,
+    skip_bad_records: SkipOption = False,
 ) -> None:
     """Probe vision-language models side by side: clean, under attack, under misleading words; do they answer what they reason, do they know when they are right?
 

@@ -230,7 +230,7 @@ def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
     assert (results["suite"], results["questions"], results["pictures"], results["without_boxes"]) == ("custom", 8, 2, 8)
     assert results["left_out"] == {"the answer is free, without options": 1}
     assert "8 of 8 questions have no boxes: integrity is not checked there" in " ".join(results["warnings"])
-    assert "8 of them without boxes" in (tmp_path / "out" / "table.md").read_text()
+    assert "Note: 8 of 8 questions have no boxes" in (tmp_path / "out" / "table.md").read_text()
     assert len(own["conditions"]) == 8
     assert [tries["k"] for tries in own["robustness"]["attackers"]["fog"]["asr_at_k"]] == [1, 2]
     # Nothing is protected, so nothing fails the check.

@@ -97,7 +97,8 @@ def by_truth(folder: Path, wrong: str = "") -> Answer:
     def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
         asked = question(body)
         text = next(line for line in asked.split("\n") if line.endswith("?"))
-        return {"text": f"\\boxed{{{known[image_sha256(image), text]}}}"}
+        said = known[image_sha256(image), text]
+        return {"text": said if said in ("yes", "no") else f"\\boxed{{{said}}}"}
 
     return answer
 
@@ -143,7 +144,7 @@ def test_what_names_a_function_that_writes_data(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(RecipeError, match="cannot be imported"):
         written_data("sparring.scenes.benchmarks:coco", tmp_path)
     with pytest.raises(DataError, match="must return the path of what it wrote below"):
-        written_data("os.path:basename", tmp_path)
+        written_data("os.path:dirname", tmp_path)
     first, other = (written_data(f"sparring.scenes.benchmarks:vstar:number={number}", tmp_path) for number in (1, 2))
     assert first != other  # other data do not overwrite the first
     assert np.asarray(Image.open(next(first.glob("*/*.png")))).shape == (64, 64, 3)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from sparring.config.attacker import AttackerSettings
-from sparring.config.base import CallSettings, Settings
+from sparring.config.base import CallSettings, DType, EndpointSettings, Settings
 from sparring.config.defender import DefenderSettings
 from sparring.config.game import ConditionSettings
 from sparring.config.judge import JudgeSettings
@@ -52,6 +52,16 @@ class AttackSettings(Settings):
     )
 
 
+class ReaderSettings(Settings):
+    """A judge model that reads which option a reply chooses, where the rules of a harness that asks one have read nothing."""
+
+    model: str = Field(description="a folder, hub id or endpoint; it is shown no pictures")
+    endpoint: EndpointSettings = Field(
+        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+    )
+    dtype: DType = "float32"
+
+
 class EvalSettings(Settings):
     """One evaluation: a benchmark's questions, asked of a model and scored."""
 
@@ -76,6 +86,9 @@ class EvalSettings(Settings):
     batch: int = Field(8, ge=1, description="questions in one batch of a model on this machine")
     revision: str | None = Field(
         None, description="of an endpoint: a name for the weights that it serves, so that other weights under its name are asked anew"
+    )
+    judge: ReaderSettings | None = Field(
+        None, description="reads replies that rules have not, in the profiles of harnesses that ask a judge; null: they stay unparsed"
     )
     thumbnails: int = Field(2000, ge=0, description="pictures of which a small copy is kept for the report")
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -67,7 +67,8 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         "left_out": left_out,
         "differences_in_asking": [
             name for name in ("prompt", "trials", "temperature", "max_new_tokens", "shuffled", "seed") if facts_a[name] != facts_b[name]
-        ],
+        ]
+        + (["judge"] if facts_a.get("judge", {}).get("model") != facts_b.get("judge", {}).get("model") else []),
         "other_pictures": sum(pair.before.cluster != pair.after.cluster for pair in pairs),
     }
     return facts, pairs

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 import torch
 
-from sparring.config import EvalSettings
+from sparring.config import EvalSettings, ReaderSettings
 from sparring.data.errors import RunError
 from sparring.evaluation.benchmarks import Benchmark, find_benchmark, read_benchmark
 from sparring.evaluation.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
 from sparring.evaluation.items import Item, shuffled_options, with_yes_no_options
+from sparring.evaluation.judge import TOKENS, ask_judge, judge_figures, read_marks
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.profiles import rule_of
 from sparring.evaluation.prompts import render_item
@@ -102,6 +103,9 @@ def run_evaluation(
     )
     screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
     answered = ask_items(harness, items, settings, screen, resources, benchmark.rules)
+    told: dict[str, Any] = {}
+    if settings.judge is not None:
+        answered, told = judge_answers(out, answered, settings.judge, benchmark.rules, resources, screen, device)
     spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
     facts = {
         "schema": SCHEMA,
@@ -122,6 +126,7 @@ def run_evaluation(
         "seed": settings.seed,
         "pixels": _pixels(answered, limits),
         "spending": spending,
+        **told,
     }
     return score(out, facts, answered, resources)
 
@@ -187,6 +192,26 @@ def ask_items(
     return [answered[item.id] for item in items]
 
 
+def judge_answers(
+    out: Path,
+    answered: Sequence[Answered],
+    settings: ReaderSettings,
+    rules: str,
+    resources: Mapping[str, Any],
+    screen: Screen | None,
+    device: torch.device,
+) -> tuple[list[Answered], dict[str, Any]]:
+    """The answers as a judge model reads what rules have not; and what the results tell of it. What it has said is kept in `out/answers.sqlite`."""
+    vlm = load_vlm(settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS)
+    identity = model_identity(vlm, settings.model, revision=None, pixels={}, dtype=settings.dtype)
+    harness = Harness(vlm, AnswerCache(out / ANSWERS), identity, Generation(TOKENS))
+    if screen is not None:
+        screen.say(f"judge of unread answers: {settings.model}")
+    answered = ask_judge(harness, answered, rules, resources)
+    spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
+    return answered, {"judge": {"model": settings.model, **judge_figures(answered), "spending": spending}}
+
+
 def _with(answered: Answered, raw: RawAnswer) -> Answered:
     if raw.trouble is not None and answered.replies:
         # A later trial that came to nothing: no answer, which is a miss where all trials count.
@@ -225,7 +250,7 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
     """Mark the answers under every profile; writes items, `results.json` and `results.md`."""
     marks = mark_all(answered, facts["rules"], resources)
     profiles = {
-        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"])  # type: ignore[arg-type]
+        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"], judge=facts.get("judge", {}).get("model"))  # type: ignore[arg-type]
         for name, own in marks.items()
     }
     write_items(out, answered, marks)
@@ -244,14 +269,28 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
     return results
 
 
-def rescore(out: Path, profile: str | None = None) -> dict[str, Any]:
-    """Score the raw answers of a finished evaluation anew, without the model and the data. profile: is quoted from now on."""
+def rescore(
+    out: Path,
+    profile: str | None = None,
+    *,
+    judge: ReaderSettings | None = None,
+    screen: Screen | None = None,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Score the raw answers of a finished evaluation anew, without the model and the data. profile: is quoted from now on.
+
+    judge: a model that reads what rules have not; None: what an earlier one said is kept. screen, device: where it reports and runs.
+    """
     facts = read_results(out)
     if profile is not None:
         rule_of(profile, facts["rules"])  # type: ignore[arg-type]
         facts["profile"] = profile
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
-    return score(out, facts, read_items(out), resources)
+    answered = read_items(out)
+    if judge is not None:
+        answered, told = judge_answers(out, answered, judge, facts["rules"], resources, screen, torch.device(device))
+        facts |= told
+    return score(out, facts, answered, resources)
 
 
 def read_results(out: Path) -> dict[str, Any]:
@@ -267,7 +306,7 @@ def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], l
     """Results, items and one profile's marks of a finished evaluation."""
     facts, answered = read_results(out), read_items(out)
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8"))
-    return facts, answered, rule_of(profile, facts["rules"]).read(answered, resources)  # type: ignore[arg-type]
+    return facts, answered, read_marks(rule_of(profile, facts["rules"]), answered, resources)  # type: ignore[arg-type]
 
 
 def _write(path: Path, text: str) -> None:

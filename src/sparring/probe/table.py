@@ -29,7 +29,7 @@ def table(results: Figures) -> str:
     """The Markdown text."""
     defenders: Mapping[str, Figures] = results["defenders"]
     lines = [
-        f"{results['questions']} questions about {results['pictures']} pictures, {results['without_boxes']} of them without boxes. Each cell: value (95 % interval) n. Rates have Wilson intervals; means and "
+        f"{results['questions']} questions about {results['pictures']} pictures. Each cell: value (95 % interval) n. Rates have Wilson intervals; means and "
         "differences have intervals from the bootstrap clustered by picture.",
         "",
         f"| measure | {' | '.join(_cell(name) for name in defenders)} |",
