@@ -190,10 +190,7 @@ def _another_model(judge: str, defender: str) -> None:
 
 
 def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    from sparring.engine.device import choose_device
+    from sparring.engine.device import begin_computing
     from sparring.engine.folder import run_folder
     from sparring.engine.screen import Screen
     from sparring.evaluation.benchmarks import find_benchmark
@@ -202,16 +199,14 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     from sparring.report.evaluation import write_eval_report
     from sparring.selfplay.calls import written_data
 
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    screen = Screen()
+    screen, device = Screen(), begin_computing(settings.device, settings.threads)
     # Before the folder is claimed for these settings: what is mistyped is to leave nothing behind.
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
     data = written_data(settings.data, out)
     items = chosen_items(settings, benchmark, data)
     with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-        run_evaluation(settings, folder, screen, choose_device(settings.device), items=items, data=data)
+        run_evaluation(settings, folder, screen, device, items=items, data=data)
     _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")
@@ -251,7 +246,7 @@ def rescore(
     """
     with clean_errors():
         from sparring.config import ReaderSettings
-        from sparring.engine.device import choose_device
+        from sparring.engine.device import begin_computing
         from sparring.engine.screen import Screen
         from sparring.evaluation.run import read_results
         from sparring.evaluation.run import rescore as score_again
@@ -262,7 +257,7 @@ def rescore(
         if reader is not None:
             _another_model(reader.model, read_results(folder)["defender"])
         with stoppable():
-            score_again(folder, profile, judge=reader, screen=Screen(), device=choose_device("auto"))
+            score_again(folder, profile, judge=reader, screen=Screen(), device=begin_computing("auto", None))
         _show(folder)
         out_console.print(f"Report: {escape(str(write_eval_report(folder)))}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,25 @@ def test_what_names_a_function_that_writes_data(tmp_path: Path, monkeypatch: pyt
     first, other = (written_data(f"sparring.scenes.benchmarks:vstar:number={number}", tmp_path) for number in (1, 2))
     assert first != other  # other data do not overwrite the first
     assert np.asarray(Image.open(next(first.glob("*/*.png")))).shape == (64, 64, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_bundled_defender_is_evaluated_and_probed_on_every_suite(suite: str, tmp_path: Path) -> None:
+    data = f"sparring.scenes.benchmarks:{SUITES[suite][0]}:number=6" + (":side=64" if "hr" in suite else "")
+    common = ["--suite", suite, "--data", data, "--defender", "zoo/defender", "--recipe", "arena", "--set", "threads=1"]
+    result = CliRunner().invoke(app, ["eval", *common, "--prompt", "options", "--out", str(tmp_path / "eval")])
+    assert result.exit_code == 0, result.output
+    own = read_results(tmp_path / "eval")["profiles"]["sparring"]
+    assert own["unparsed"] <= 0.1 * own["n"]
+    if suite != "hrbench-4k":  # crowded at this size
+        assert own["value"] > 0.5
+    result = CliRunner().invoke(
+        app, ["probe", *common, "--no-controls", "--attacker", "corruption:fog:3", "--out", str(tmp_path / "probe")]
+    )
+    assert result.exit_code == 0, result.output
+    probed = json.loads((tmp_path / "probe" / "results.json").read_text())
+    conditions = probed["defenders"]["defender"]["conditions"]
+    assert len(conditions) == 8
+    assert conditions["right_thought"]["accuracy"]["value"] > 0.8 > 0.3 > conditions["wrong_thought"]["accuracy"]["value"]
+    assert probed["without_boxes"] < probed["questions"]

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
-from sparring.config import ProbeSettings
+from sparring.config import ConsistencySettings, ProbeSettings
 from sparring.data.records import VisualQuestion
-from sparring.engine.device import choose_device
+from sparring.defenders.consistency import ConsistencyJudge
+from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.evaluation.conditions import PLAIN, Name
-from sparring.evaluation.faithfulness import ReasoningJudge
 from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
 from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
 from sparring.judging.validity import load_duplicate_check
@@ -47,11 +44,7 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) 
     probe, or if the questions have changed since it began.
     """
     screen = screen or Screen()
-    device = choose_device(settings.device)
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    device = begin_computing(settings.device, settings.threads)
     asked = read_asked(settings, out, screen)
     with (
         run_folder(settings, out, file="probe.yaml", kind="probe", resume="the command that began it") as folder,
@@ -108,9 +101,14 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         played[asker.name] = [(attacker, play(workshop, attacker, asker, questions)) for attacker in attackers]
         asker.rest()
     judges = [
-        ReasoningJudge(load_vlm(name, dtype=DTYPES[settings.judge.dtype], device=workshop.device, endpoint=settings.judge.endpoint, cache=folder / ANSWERS))
+        ConsistencyJudge(
+            ConsistencySettings(model=name),
+            load_vlm(
+                name, dtype=DTYPES[settings.judge.dtype], device=workshop.device, endpoint=settings.judge.endpoint, cache=folder / ANSWERS
+            ),
+        )
         for name in settings.reasoning_judges
-    ]  # fmt: skip
+    ]
     defenders = {}
     for asker in askers:
         own = [one for attacker, one in played[asker.name] if attacker.against in (None, asker.name)]

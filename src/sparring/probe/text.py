@@ -8,11 +8,12 @@ from typing import Any
 
 from sparring.config import ProbeSettings
 from sparring.data.records import LETTERS, VisualQuestion
+from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.prompts import render_prompt
 from sparring.engine.screen import Screen
 from sparring.evaluation.calibration import calibration_report
 from sparring.evaluation.conditions import CONDITIONS, CONTROLS, PLAIN, Name, condition_report, under
-from sparring.evaluation.faithfulness import ReasoningJudge, consistency_report, premises_of
+from sparring.evaluation.faithfulness import consistency_report, premises_of
 from sparring.evaluation.hallucination import change_scores, changes_of, is_presence, presence_metrics
 from sparring.evaluation.statistics import paired_bootstrap, rate
 from sparring.probe.asking import Asker, Request, Said
@@ -41,7 +42,7 @@ def text_figures(
     questions: Sequence[VisualQuestion],
     said: Mapping[Name, Sequence[Said]],
     clusters: Sequence[str],
-    judges: Sequence[ReasoningJudge],
+    judges: Sequence[ConsistencyJudge],
     settings: ProbeSettings,
 ) -> dict[str, Any]:
     """Everything that is known of one Defender from its answers to clean pictures."""
@@ -58,7 +59,8 @@ def text_figures(
         report = condition_report(
             name, questions, by_id[PLAIN], by_id[name], clusters, hint_seed=settings.seed, resamples=settings.resamples, seed=settings.seed
         )
-        judged = [judge.argued(questions, [one.answer.text for one in own]) for judge in judges]
+        texts = [one.answer.text for one in own]
+        judged = [[verdict.letter for verdict in judge.verdicts(questions, texts)] for judge in judges]
         consistency = consistency_report(
             questions, [one.answer for one in own], clusters, judged, resamples=settings.resamples, seed=settings.seed
         )

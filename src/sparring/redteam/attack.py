@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
@@ -26,7 +24,7 @@ from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
-from sparring.engine.device import choose_device
+from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
@@ -81,11 +79,7 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
     attack, or if the questions have changed since it began.
     """
     screen = screen or Screen()
-    device = choose_device(settings.device)
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    device = begin_computing(settings.device, settings.threads)
     questions = _questions(settings, screen)
     with (
         run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
