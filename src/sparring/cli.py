@@ -238,7 +238,20 @@ def fields() -> None:
     for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
-    for name in ("resamples", "controls", "samples", "adapt", "adapt_queries", "adapt_data", "letters", "text", "reasoning_judges"):
+    for name in (
+        "data",
+        "suite",
+        "images",
+        "resamples",
+        "controls",
+        "samples",
+        "adapt",
+        "adapt_queries",
+        "adapt_data",
+        "letters",
+        "text",
+        "reasoning_judges",
+    ):
         out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
     for name in ("data", "epochs", "checkpoint_every", "defender"):

@@ -214,7 +214,7 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
 
 def _show(out: Path) -> None:
     from sparring.evaluation.results import headline, pixels_in_words, table_rows
-    from sparring.evaluation.run import read_results
+    from sparring.evaluation.scoring import read_results
 
     results = read_results(out)
     rows = table_rows(results["profiles"])
@@ -248,8 +248,8 @@ def rescore(
         from sparring.config import ReaderSettings
         from sparring.engine.device import begin_computing
         from sparring.engine.screen import Screen
-        from sparring.evaluation.run import read_results
-        from sparring.evaluation.run import rescore as score_again
+        from sparring.evaluation.scoring import read_results
+        from sparring.evaluation.scoring import rescore as score_again
         from sparring.recipes.load import resolve_model
         from sparring.report.evaluation import write_eval_report
 

@@ -19,7 +19,7 @@ from sparring.evaluation.items import Item, with_yes_no_options
 from sparring.evaluation.judge import judge_figures, judge_prompt, read_marks, verdict
 from sparring.evaluation.marks import Answered
 from sparring.evaluation.profiles import RULES, rule_of
-from sparring.evaluation.run import rescore
+from sparring.evaluation.scoring import rescore
 from sparring.evaluation.store import read_items
 
 CHOICE = Item("q", "choice", "What {is} it?", "B", ("red", "blue", "green"))

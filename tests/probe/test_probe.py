@@ -25,6 +25,7 @@ from sparring.engine.screen import Screen
 from sparring.models.vlms.local import LocalVLM
 from sparring.probe import asking
 from sparring.probe.attacks import slug
+from sparring.probe.questions import read_asked
 from sparring.probe.run import run_probe
 from sparring.selfplay.ledger import Ledger
 
@@ -237,6 +238,14 @@ def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
     assert own["robustness"]["attackers"]["fog"]["valid"]["value"] == 1.0
     assert {"plain", "fog", "wide", "robust"} <= set(results["differences"]["of"]["other"])
     assert len(list((tmp_path / "out" / "questions").iterdir())) == 2
+
+
+def test_adaptive_attackers_train_on_other_pictures_of_the_suite(players: Path, tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "hr.tsv", hr_rows())
+    given = {"suite": "hrbench-4k", "adapt": 1, "attacker": {"model": str(players / "editor")}}
+    asked = read_asked(settings_of(path, {"one": str(players / "one")}, **given), tmp_path / "out", Screen(Console(file=io.StringIO())))
+    assert (len(asked.probed), len(asked.practice)) == (4, 4)
+    assert not {question.image for question in asked.probed} & {question.image for question in asked.practice}
 
 
 def test_the_presence_suite_has_popes_figures_of_every_split(tmp_path: Path) -> None:

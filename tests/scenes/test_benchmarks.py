@@ -20,7 +20,7 @@ from sparring.data.questions import read_questions
 from sparring.evaluation.benchmarks import find_benchmark, read_benchmark
 from sparring.evaluation.items import Item
 from sparring.evaluation.questions import questions_of
-from sparring.evaluation.run import read_results
+from sparring.evaluation.scoring import read_results
 from sparring.scenes import benchmarks
 from sparring.selfplay.calls import split_writer, written_data
 

@@ -10,7 +10,7 @@ from typing import Any
 from sparring.data.errors import RunError
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.rules.figures import grouped
-from sparring.evaluation.run import marks_of
+from sparring.evaluation.scoring import marks_of
 from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
 
 RESAMPLES = 10_000
