@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparring.config import ProbeSettings
 from sparring.data.errors import RunError
-from sparring.data.questions import Questions, read_questions
+from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
 from sparring.engine.screen import Screen
@@ -18,8 +18,8 @@ from sparring.evaluation.benchmarks import find_benchmark
 from sparring.evaluation.questions import questions_of
 from sparring.evaluation.run import data_sha256, draw_items
 from sparring.selfplay.calls import written_data
+from sparring.selfplay.dataset import read_drawn, say_dropped
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
 PICTURES = "questions"
@@ -71,18 +71,16 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
     """Read and check the questions. Below `out` is written what a benchmark carries inside its file. Raises DataError where they do not load."""
     data, left_out = written_data(settings.data, out), dict[str, int]()
     if settings.suite is None:
-        found = read_questions(data, skip_bad=settings.skip_bad_records)
-        chosen = set(shuffled(range(len(found)), settings.seed, "limit")[: settings.limit])
-        records = [question for place, question in enumerate(found) if place in chosen]
+        records = read_drawn(data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
         digests = {settings.data: hashlib.sha256(data.read_bytes()).hexdigest()}
     else:
         benchmark, images = find_benchmark(settings.suite), Path(settings.images) if settings.images else None
         # The very items, with their options in the very order, that `sparring eval` asks under this seed and limit.
         items = draw_items(benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=benchmark.shuffle)
         suite = questions_of(items, data, out.resolve() / PICTURES, skip_bad=settings.skip_bad_records)
-        found, records, left_out = suite.questions, suite.questions.records, dict(suite.left_out)
+        records, left_out = suite.questions.records, dict(suite.left_out)
+        say_dropped(suite.questions, screen)
         digests = {settings.data: data_sha256(items)}
-    _say_dropped(found, screen)
     if not settings.adapt:
         return Asked(records, [], digests, left_out)
     if settings.adapt_data is None:
@@ -92,9 +90,3 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
     require_disjoint(practice, records)
     digests[settings.adapt_data] = hashlib.sha256(Path(settings.adapt_data).read_bytes()).hexdigest()
     return Asked(records, practice, digests, left_out)
-
-
-def _say_dropped(found: Questions, screen: Screen) -> None:
-    if found.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
-        screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")

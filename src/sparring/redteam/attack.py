@@ -21,7 +21,6 @@ from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import RunError
 from sparring.data.images import load_image
-from sparring.data.questions import read_questions
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.engine.device import begin_computing
@@ -38,9 +37,9 @@ from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
+from sparring.selfplay.dataset import read_drawn
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
 
@@ -80,7 +79,7 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
-    questions = _questions(settings, screen)
+    questions = read_drawn(settings.data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
     with (
         run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
@@ -98,16 +97,6 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
         write_dataset(folder, settings, questions, ledger, summary)
         write_json(folder / "summary.json", summary)
         return summary
-
-
-def _questions(settings: AttackSettings, screen: Screen) -> list[VisualQuestion]:
-    """The file's questions, or `limit` of them, drawn by the seed and left in the file's order."""
-    found = read_questions(settings.data, skip_bad=settings.skip_bad_records)
-    if found.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
-        screen.warn(f"{settings.data}: {found.dropped} bad records dropped ({reasons})")
-    chosen = set(shuffled(range(len(found)), settings.seed, "limit")[: settings.limit])
-    return [question for place, question in enumerate(found) if place in chosen]
 
 
 def _same_questions(attack: Attack) -> None:

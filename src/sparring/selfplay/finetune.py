@@ -21,6 +21,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen, figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.seeds import derive_seed
+from sparring.selfplay.dataset import say_dropped
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import draw
@@ -37,9 +38,7 @@ def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> d
     """
     screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
     questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
-    if questions.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
-        screen.warn(f"{settings.data}: {questions.dropped} bad records dropped ({reasons})")
+    say_dropped(questions, screen)
     with (
         run_folder(settings, out, file="sft.yaml", kind="fine-tuning", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
