@@ -109,8 +109,11 @@ class Handler(BaseHTTPRequestHandler):
             if server.adapters is not None and self.path.endswith("_lora_adapter"):
                 status, text = server.adapters(self.path.rpartition("/")[2], body)
                 return self._send(status, text, key, f"{self.path.rpartition('/')[2]} {status}", body=body)
-            encoded = next(part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url")
-            image = Image.open(io.BytesIO(base64.b64decode(encoded.partition(",")[2]))).convert("RGB")
+            encoded = next((part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"), None)
+            # Beside a text alone there is nothing to see.
+            image = (
+                Image.open(io.BytesIO(base64.b64decode(encoded.partition(",")[2]))).convert("RGB") if encoded else Image.new("RGB", (1, 1))
+            )
             said = dict(server.answer(image, body))
             self._send(200, json.dumps(completion(body["model"], said)), key, "ok", headers=dict(self.headers), body=body)
         finally:

@@ -9,11 +9,10 @@ import typer
 from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.options import CHECKS, ENDPOINTS, PLAYERS, AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import AttackSettings
-
-PLAYERS, CHECKS, ASKING = "Players", "What counts", "Endpoints"
 
 
 def attack(
@@ -23,7 +22,7 @@ def attack(
             "--data", metavar="FILE", help="JSONL file of questions: id, image, question, options, answer, targets.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    out: OutOption,
     attacker: Annotated[
         str | None,
         typer.Option(
@@ -60,9 +59,7 @@ def attack(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Edits of every question; gives ASR@1 to ASR@SAMPLES.")] = 1,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
-    ] = None,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of the edits' noise.")] = 0,
     integrity_threshold: Annotated[
         float | None,
@@ -74,21 +71,11 @@ def attack(
             show_default=False,
         ),
     ] = None,
-    audit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="A function of yours, f(question, edited_image) -> True, False or None: is the right answer still right?",
-            rich_help_panel=CHECKS,
-            show_default=False,
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ASKING, show_default=False)
-    ] = None,
+    audit: AuditOption = None,
+    concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to the Defender at most, failed ones included.", rich_help_panel=ASKING, show_default=False),
+        typer.Option(min=0, help="Requests to the Defender at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -98,10 +85,7 @@ def attack(
             help="Any other setting, e.g. attacker.evaluation_steps=8. May be given often. See `sparring fields`.",
         ),
     ] = None,
-    skip_bad_records: Annotated[
-        bool,
-        typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them."),
-    ] = False,
+    skip_bad_records: SkipOption = False,
 ) -> None:
     """Red-team a vision-language model, without training anything.
 

@@ -16,6 +16,7 @@ from sparring.console import clean_errors, out_console, stoppable
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
+from sparring.options import SkipOption
 from sparring.probe_command import probe
 from sparring.sft_command import sft
 
@@ -50,9 +51,6 @@ SetOption = Annotated[
         metavar="A.B=VALUE",
         help="Change one setting, e.g. defender.learning_rate=1e-4. May be given often. See `sparring fields`.",
     ),
-]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them.")
 ]
 
 
@@ -240,7 +238,20 @@ def fields() -> None:
     for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
-    for name in ("resamples", "controls", "samples", "adapt", "adapt_queries", "adapt_data", "letters", "text", "reasoning_judges"):
+    for name in (
+        "data",
+        "suite",
+        "images",
+        "resamples",
+        "controls",
+        "samples",
+        "adapt",
+        "adapt_queries",
+        "adapt_data",
+        "letters",
+        "text",
+        "reasoning_judges",
+    ):
         out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
     for name in ("data", "epochs", "checkpoint_every", "defender"):

@@ -11,17 +11,27 @@ from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.data.errors import RecipeError
+from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption
 
 if TYPE_CHECKING:
     from sparring.config import EvalSettings
 
-ASKING, ENDPOINTS = "How it is asked", "Endpoints"
+ASKING = "How it is asked"
 BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
     typer.Option(
         help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."
+    ),
+]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="A model (folder, hub id or endpoint) that says which option a reply chooses where rules read none, in the profiles of harnesses that ask "
+        "one. It sees no pictures. Left out: such replies stay unparsed.",
+        show_default=False,
     ),
 ]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished evaluation.", show_default=False)]
@@ -35,8 +45,15 @@ def evaluate(
             show_default=False,
         ),
     ],
-    data: Annotated[Path, typer.Option(metavar="PATH", help="The benchmark's file or folder, as it is distributed.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="The benchmark's file or folder, as it is distributed; or a function that writes it, such as sparring.scenes.benchmarks:pope:number=100.",
+            show_default=False,
+        ),
+    ],
+    out: OutOption,
     defender: Annotated[
         str | None,
         typer.Option(
@@ -56,17 +73,21 @@ def evaluate(
         typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
     ] = None,
     profile: ProfileOption = "sparring",
+    judge: JudgeOption = None,
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="An earlier evaluation of the suite: the report marks what is harmed and rescued.", show_default=False
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
-    ] = None,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
-    prompt: Annotated[str, typer.Option(help="boxed, direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING)] = "boxed",
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="boxed, options (yes and no as options A and B), direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING
+        ),
+    ] = "boxed",
     trials: Annotated[
         int | None,
         typer.Option(
@@ -90,9 +111,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ENDPOINTS, show_default=False)
-    ] = None,
+    concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None, typer.Option(min=0, help="Requests at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False)
     ] = None,
@@ -115,11 +134,15 @@ def evaluate(
     sparring eval --suite pope --data POPE/output/coco --images val2014 --defender Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope
     sparring eval --suite hrbench-4k --data hr_bench_4k.tsv --defender http://127.0.0.1:8000/v1#qwen --out evals/hr4k
     sparring eval --suite custom --data my.jsonl --defender zoo/defender --recipe arena --out evals/mine
+    sparring eval --suite vstar --data sparring.scenes.benchmarks:vstar --defender zoo/defender --recipe arena --out evals/search
+    sparring eval --suite pope --data sparring.scenes.benchmarks:pope --prompt options --defender zoo/defender --recipe arena --out evals/presence
     """
     with clean_errors():
+        from sparring.selfplay.calls import absolute_data
+
         given: list[tuple[str, Any]] = [
             ("suite", suite),
-            ("data", str(data.expanduser().absolute())),
+            ("data", absolute_data(data)),
             ("images", str(images.expanduser().absolute()) if images else None),
             ("profile", profile),
             ("prompt", prompt),
@@ -132,6 +155,8 @@ def evaluate(
             ("defender.max_pixels", max_pixels),
             ("defender.endpoint.concurrency", concurrency),
             ("defender.endpoint.budget", budget),
+            ("judge.model", judge),
+            ("judge.endpoint.concurrency", concurrency if judge else None),
         ]
         _run(eval_settings(given, recipe=recipe, changes=changes or []), out, against)
 
@@ -139,50 +164,50 @@ def evaluate(
 def eval_settings(given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None) -> EvalSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`."""
     from sparring.config import EvalSettings
-    from sparring.recipes.load import load_recipe, put, validate
+    from sparring.recipes.load import load_recipe, put, put_given, validate
     from sparring.recipes.paths import resolve_model
 
     data: dict[str, Any] = {"defender": {"max_new_tokens": LONGEST_REPLY}}
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in BORROWED}
-    for field, value in given:
-        if value is not None:
-            *above, last = field.split(".")
-            place = data
-            for name in above:
-                place = place.setdefault(name, {})
-            place[last] = value
+    put_given(data, given)
     for change in changes or []:
         put(data, change)
     if not data["defender"].get("model"):
         raise RecipeError("--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one.")
     settings = validate(data, "eval", EvalSettings)
-    own = settings.defender
-    return settings.model_copy(update={"defender": own.model_copy(update={"model": resolve_model(own.model)})})
+    own, judge = settings.defender, settings.judge
+    own = own.model_copy(update={"model": resolve_model(own.model)})
+    if judge is not None:
+        judge = judge.model_copy(update={"model": resolve_model(judge.model)})
+        _another_model(judge.model, own.model)
+    return settings.model_copy(update={"defender": own, "judge": judge})
+
+
+def _another_model(judge: str, defender: str) -> None:
+    if judge == defender:
+        raise RecipeError(f"--judge {judge}: is the model whose replies it would read. A judge must be another model.")
 
 
 def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    from sparring.engine.device import choose_device
+    from sparring.engine.device import begin_computing
     from sparring.engine.folder import run_folder
     from sparring.engine.screen import Screen
     from sparring.evaluation.benchmarks import find_benchmark
     from sparring.evaluation.profiles import rule_of
     from sparring.evaluation.run import chosen_items, run_evaluation
     from sparring.report.evaluation import write_eval_report
+    from sparring.selfplay.calls import written_data
 
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    screen = Screen()
+    screen, device = Screen(), begin_computing(settings.device, settings.threads)
     # Before the folder is claimed for these settings: what is mistyped is to leave nothing behind.
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
-    items = chosen_items(settings, benchmark)
+    data = written_data(settings.data, out)
+    items = chosen_items(settings, benchmark, data)
     with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-        run_evaluation(settings, folder, screen, choose_device(settings.device), items=items)
+        run_evaluation(settings, folder, screen, device, items=items, data=data)
     _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")
@@ -190,7 +215,7 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
 
 def _show(out: Path) -> None:
     from sparring.evaluation.results import headline, pixels_in_words, table_rows
-    from sparring.evaluation.run import read_results
+    from sparring.evaluation.scoring import read_results
 
     results = read_results(out)
     rows = table_rows(results["profiles"])
@@ -199,6 +224,8 @@ def _show(out: Path) -> None:
     for row in rows:
         cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
         out_console.print("  ".join(cells).rstrip())
+    if judge := results.get("judge"):
+        out_console.print(f"Judge {escape(judge['model'])}: asked about {judge['asked']} replies, read {judge['read']}")
     out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{escape(pixels_in_words(results))}")
     if results["api_errors"] or results["unreadable_pictures"]:
         error_console.print(
@@ -212,13 +239,26 @@ def _show(out: Path) -> None:
 def rescore(
     folder: FolderArgument,
     profile: Annotated[str | None, typer.Option(help="Profile that is quoted from now on.", show_default=False)] = None,
+    judge: JudgeOption = None,
 ) -> None:
-    """Score the answers of a finished evaluation anew, without the model and the data: results.json, results.md, items.parquet and the report."""
+    """Score the answers of a finished evaluation anew, without the model and the data: results.json, results.md, items.parquet and the report.
+
+    With --judge a model reads the replies that rules have not. What it says is kept; later commands need not name it again.
+    """
     with clean_errors():
-        from sparring.evaluation.run import rescore as score_again
+        from sparring.config import ReaderSettings
+        from sparring.engine.device import begin_computing
+        from sparring.engine.screen import Screen
+        from sparring.evaluation.scoring import read_results
+        from sparring.evaluation.scoring import rescore as score_again
+        from sparring.recipes.paths import resolve_model
         from sparring.report.evaluation import write_eval_report
 
-        score_again(folder, profile)
+        reader = ReaderSettings(model=resolve_model(judge)) if judge is not None else None
+        if reader is not None:
+            _another_model(reader.model, read_results(folder)["defender"])
+        with stoppable():
+            score_again(folder, profile, judge=reader, screen=Screen(), device=begin_computing("auto", None))
         _show(folder)
         out_console.print(f"Report: {escape(str(write_eval_report(folder)))}")
 

@@ -9,21 +9,35 @@ import typer
 from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.options import CHECKS, ENDPOINTS, PLAYERS, AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import ProbeSettings
 
-PLAYERS, CHECKS, ADAPTIVE, ASKING = "Players", "What counts", "Adaptive attack", "Endpoints"
+ADAPTIVE = "Adaptive attack"
 
 
 def probe(
     data: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--data", metavar="FILE", help="JSONL file of questions: id, image, question, options, answer, targets.", show_default=False
+            metavar="PATH",
+            help="JSONL file of questions: id, image, question, options, answer, targets; with --suite that benchmark's file or folder. Or a function that "
+            "writes it, such as sparring.scenes.benchmarks:pope:number=100.",
+            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    out: OutOption,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Benchmark whose layout the data has, as of `sparring eval`: vstar, pope, ..., custom.", show_default=False),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of pictures that a suite's data names by path. Left out: the data's own.", show_default=False
+        ),
+    ] = None,
     defender: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,9 +86,7 @@ def probe(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Edits of every question by every attacker; gives ASR@1 to ASR@SAMPLES.")] = 1,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions at most, drawn by the seed. Left out: all.", show_default=False)
-    ] = None,
+    limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of draws, hints and of the edits' noise.")] = 0,
     text: Annotated[bool, typer.Option(help="Ask under the six text conditions and two controls.")] = True,
     letters: Annotated[
@@ -93,15 +105,7 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    audit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="A function of yours, f(question, edited_image) -> True, False or None: is the right answer still right?",
-            rich_help_panel=CHECKS,
-            show_default=False,
-        ),
-    ] = None,
+    audit: AuditOption = None,
     adapt: Annotated[
         int, typer.Option(min=0, help="Updates of a fresh Attacker, trained against each Defender; 0: none.", rich_help_panel=ADAPTIVE)
     ] = 0,
@@ -118,21 +122,16 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ASKING, show_default=False)
-    ] = None,
+    concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to each Defender at most, failed ones included.", rich_help_panel=ASKING, show_default=False),
+        typer.Option(min=0, help="Requests to each Defender at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Any other setting, e.g. conditions.thought='{option}'. May be given often."),
     ] = None,
-    skip_bad_records: Annotated[
-        bool,
-        typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them."),
-    ] = False,
+    skip_bad_records: SkipOption = False,
 ) -> None:
     """Probe vision-language models side by side: clean, under attack, under misleading words; do they answer what they reason, do they know when they are right?
 
@@ -144,12 +143,15 @@ def probe(
     sparring probe --data my.jsonl --recipe arena --defender base=zoo/defender --defender trained=runs/a/round3/defender/model \\
         --attacker pgd:eps=4 --attacker paste:add --attacker round3=zoo/editor+runs/a/round3/attacker/editor --out probes/a
     sparring probe --data my.jsonl --defender http://127.0.0.1:8000/v1#qwen --attacker corruption:fog:3 --no-letters --out probes/b
+    sparring probe --suite vstar --data vstar_bench --defender Qwen/Qwen2.5-VL-7B-Instruct --attacker pgd:eps=4 --out probes/vstar
     """
     with clean_errors():
         from sparring.probe.settings import probe_settings
 
         given: list[tuple[str, Any]] = [
-            ("data", str(data)),
+            ("data", data),
+            ("suite", suite),
+            ("images", str(images) if images is not None else None),
             ("attacker.model", editor),
             ("judge.model", judge),
             ("reasoning_judges", list(reasoning_judge) if reasoning_judge else None),

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from sparring.console import clean_errors, out_console, stoppable
+from sparring.options import OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import SftSettings
@@ -24,7 +25,7 @@ def sft(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)],
+    out: OutOption,
     defender: Annotated[
         str | None, typer.Option(help="A vision-language model: a transformers folder or a hub id.", show_default=False)
     ] = None,
@@ -44,10 +45,7 @@ def sft(
             "--set", metavar="A.B=VALUE", help="Any other setting, e.g. defender.lora.rank=16. May be given often. See `sparring fields`."
         ),
     ] = None,
-    skip_bad_records: Annotated[
-        bool,
-        typer.Option("--skip-bad-records", help="Drop records that do not load, and say how many and why, instead of stopping at them."),
-    ] = False,
+    skip_bad_records: SkipOption = False,
 ) -> None:
     """Fine-tune a vision-language model on right answers, with their reasoning where the data has it.
 

@@ -1,6 +1,5 @@
 """Benchmarks from files of their official layouts, small and synthetic; files that do not fit are refused with what is missing."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -12,40 +11,20 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
+from small_benchmarks import PICTURES, hallusion_record, hr_rows, vstar_folder, write_tsv
 from small_eval import in_base64
-from small_vlms import noise_pictures
 from sparring.data.errors import DataError, RecipeError
 from sparring.evaluation.benchmarks import find_benchmark, read_benchmark
 from sparring.evaluation.items import Item, PictureFile, shuffled_options
-
-PICTURES = noise_pictures(6)
 
 
 def read(suite: str, path: Path, images: Path | None = None) -> list[Item]:
     return read_benchmark(find_benchmark(suite), path, images)
 
 
-def write_tsv(path: Path, rows: list[dict[str, Any]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def same(item: Item, *images: Image.Image) -> bool:
     shown = [picture.load() for picture in item.pictures]
     return len(shown) == len(images) and all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(shown, images, strict=True))
-
-
-def hr_rows() -> list[dict[str, Any]]:
-    rows = []
-    for place in range(8):
-        image = in_base64(PICTURES[place // 4]) if place % 4 == 0 else str(place // 4 * 4)
-        options = dict(zip("ABCD", np.roll(["one", "two", "three", "four"], place).tolist(), strict=True))
-        row = {"index": place, "question": 'Says "this\nor that"?', **options, "answer": "ABCD"[place % 4]}
-        rows.append(row | {"category": ("single", "cross")[place // 4], "cycle_category": place % 4, "image": image})
-    return rows
 
 
 def test_vlmevalkit_tsv_with_rows_that_share_a_picture(tmp_path: Path) -> None:
@@ -85,20 +64,6 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
         read("ai2d", tmp_path / "a.xlsx")
     with pytest.raises(RecipeError, match=r"no such suite. There are vstar"):
         find_benchmark("mmbench")
-
-
-def vstar_folder(folder: Path) -> Path:
-    for place, kind in enumerate(("direct_attributes", "relative_position")):
-        (folder / kind).mkdir(parents=True)
-        PICTURES[place].save(folder / kind / f"sa_{place}.png")
-        record = {
-            "target_object": ["glove"],
-            "bbox": [[5, 6, 10, 20]],
-            "question": "What colour?",
-            "options": ["The glove is red.", "The glove is blue."],
-        }
-        (folder / kind / f"sa_{place}.json").write_text(json.dumps(record))
-    return folder
 
 
 def test_vstar_folder_and_lines(tmp_path: Path) -> None:
@@ -148,11 +113,6 @@ def test_pope_files_and_tsv_hold_each_question_once(tmp_path: Path) -> None:
     (tmp_path / "coco_pope_popular.json").write_text(json.dumps({"question_id": 1, "image": "../b.jpg", "text": "?", "label": "no"}))
     with pytest.raises(DataError, match="leaves the folder"):
         read("pope", tmp_path)
-
-
-def hallusion_record(**change: Any) -> dict[str, Any]:
-    base = {"category": "VD", "subcategory": "ocr", "visual_input": "1", "set_id": "0", "figure_id": "1", "question_id": "0"}
-    return base | {"question": "Same?", "gt_answer": "1", "filename": "./VD/ocr/0_1.png"} | change
 
 
 def test_hallusionbench_with_and_without_pictures(tmp_path: Path) -> None:

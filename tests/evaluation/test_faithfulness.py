@@ -13,19 +13,18 @@ from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
 from endpoint_server import question as text_of
 from endpoint_server import serving
-from sparring.config import EndpointSettings
+from sparring.config import ConsistencySettings, EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
+from sparring.defenders.consistency import ConsistencyJudge, reasoning_of
 from sparring.evaluation.faithfulness import (
-    ReasoningJudge,
     argued_choice,
     cohens_kappa,
     consistency_report,
     letter_place,
     letter_score,
     premises_of,
-    reasoning_of,
 )
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.scenes.dataset import draw
@@ -157,12 +156,13 @@ def test_a_judge_reads_what_no_rule_does_and_sees_neither_picture_nor_answer() -
 
     def judge(image: object, body: dict[str, object]) -> dict[str, object]:
         text = text_of(body)  # type: ignore[arg-type]
-        story = text.split("Reasoning: ")[1].split("\n")[0]
+        story = text.split("Somebody thinks about it:\n")[1].split("\n")[0]
         seen.append((text, image.getcolors()))  # type: ignore[attr-defined]
         return {"text": said.get(story, "none")}
 
     with serving(judge) as server:  # type: ignore[arg-type]
-        letters = ReasoningJudge(EndpointVLM(f"{server.url}#judge", EndpointSettings())).argued(questions, [a.text for a in own])
+        judge_model = ConsistencyJudge(ConsistencySettings(model="judge"), EndpointVLM(f"{server.url}#judge", EndpointSettings()))
+        letters = [verdict.letter for verdict in judge_model.verdicts(questions, [a.text for a in own])]
     assert letters == ["A", "B", "B", "C", "A", "D", None]
     assert all("boxed" not in text and len(colors) == 1 for text, colors in seen)
     report = consistency_report(questions, own, list(range(7)), [letters, [*letters[:5], None, None]], resamples=200, seed=0)

@@ -23,7 +23,7 @@ from sparring.data.errors import DataError, ModelError, RunError
 from sparring.evaluation.compare import compare
 from sparring.evaluation.harness import Generation, Harness, Query, model_identity, pixel_limits, was_reduced
 from sparring.evaluation.items import PictureFile, PictureInMemory
-from sparring.evaluation.run import rescore
+from sparring.evaluation.scoring import rescore
 from sparring.evaluation.store import read_items
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.local import LocalVLM

@@ -3,7 +3,9 @@
 import pytest
 
 from sparring.config import DefenderSettings
-from sparring.evaluation.items import Item
+from sparring.evaluation.items import Item, with_yes_no_options
+from sparring.evaluation.marks import Answered
+from sparring.evaluation.profiles import rule_of
 from sparring.evaluation.prompts import STYLES, render_item
 
 TEMPLATE = DefenderSettings(model="m").prompt
@@ -37,3 +39,23 @@ def test_every_kind_has_its_words(style: str) -> None:
         said = render_item(Item("q", kind, "What {A}?", "x"), style, TEMPLATE)  # type: ignore[arg-type]
         assert "What {A}?" in said
         assert "{question}" not in said
+
+
+def test_yes_and_no_as_options_are_asked_and_read_as_letters() -> None:
+    shown = with_yes_no_options(YES_NO)
+    assert render_item(shown, "options", TEMPLATE).startswith("Is it there?\nOptions:\nA. yes\nB. no\nThink")
+    assert render_item(CHOICE, "options", TEMPLATE) == render_item(CHOICE, "boxed", TEMPLATE)
+    replies = {
+        "\\boxed{A}": ("yes", "yes"),
+        "\\boxed{B. no}": ("no", None),
+        "No.": ("no", None),
+        "\\boxed{no}": ("no", "no"),
+        "?": (None, None),
+    }
+    for reply, (strict, box) in replies.items():
+        own = [Answered(shown, (reply,))]
+        assert rule_of("sparring", "pope").read(own, {})[0].said == strict, reply
+        assert rule_of("aot-strict", "pope").read(own, {})[0].status == ("read" if box else "unparsed"), reply
+    right = rule_of("aot-strict", "pope").read([Answered(shown, ("\\boxed{A}",))], {})[0]
+    assert (right.said, right.score) == ("yes", 1.0)
+    assert rule_of("sparring", "pope").read([Answered(YES_NO, ("\\boxed{A}",))], {})[0].said is None

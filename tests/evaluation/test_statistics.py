@@ -15,6 +15,13 @@ from sparring.data.errors import DataError
 from sparring.evaluation.statistics import bootstrap_statistic, holm, mcnemar_exact, paired_bootstrap, rate, wilson
 
 
+def test_wilson_is_scipys_to_the_last_digit() -> None:
+    for n in (1, 2, 7, 40, 191, 1000):
+        for k in {0, 1, n // 3, n // 2, n - 1, n}:
+            interval = binomtest(k, n).proportion_ci(0.95, "wilson")
+            assert wilson(k, n) == (interval.low, interval.high), (k, n)
+
+
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (1, 3), (37, 320), (319, 320), (5000, 9000)])
 def test_wilson_is_statsmodels(k: int, n: int) -> None:
     assert wilson(k, n) == pytest.approx(proportion_confint(k, n, alpha=0.05, method="wilson"), abs=1e-9)

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from endpoint_server import dice, serving
+from small_benchmarks import hr_rows, write_tsv
 from small_checkpoints import tiny_flux2_klein
 from small_game import write_game_questions
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
@@ -24,6 +25,7 @@ from sparring.engine.screen import Screen
 from sparring.models.vlms.local import LocalVLM
 from sparring.probe import asking
 from sparring.probe.attacks import slug
+from sparring.probe.questions import read_asked
 from sparring.probe.run import run_probe
 from sparring.selfplay.ledger import Ledger
 
@@ -209,6 +211,52 @@ def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:
     assert [tries["k"] for tries in own["robustness"]["attackers"]["noise"]["asr_at_k"]] == [1, 2]
     with pytest.raises(RunError, match="holds the run of another probe"):
         probe(settings.model_copy(update={"seed": 4}), tmp_path)
+
+
+def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
+    """HR-Bench's TSV, and a question that a probe cannot put; attackers, words and controls as with questions of one's own."""
+    free = hr_rows()[0] | {"index": 9, "question": "How many?", "A": "", "B": "", "C": "", "D": "", "answer": "3"}
+    path = write_tsv(tmp_path / "hr.tsv", [*hr_rows(), free])
+    with serving(dice) as server:
+        given = {"suite": "custom", "letters": False, "attackers": {"fog": "corruption:fog:3", "wide": "paste:insert"}, "samples": 2}
+        settings = settings_of(path, {"toy": f"{server.url}#toy", "other": f"{server.url}#other"}, **given)
+        results = probe(settings, tmp_path / "out")
+        asked = len(server.lines)
+        assert steady(probe(settings, tmp_path / "out")) == steady(results)
+        assert len(server.lines) == asked
+        path.write_text(path.read_text().replace("three", "seven"))
+        with pytest.raises(RunError, match="changed since the probe"):
+            probe(settings, tmp_path / "out")
+    own = results["defenders"]["toy"]
+    assert (results["suite"], results["questions"], results["pictures"], results["without_boxes"]) == ("custom", 8, 2, 8)
+    assert results["left_out"] == {"the answer is free, without options": 1}
+    assert "8 of 8 questions have no boxes: integrity is not checked there" in " ".join(results["warnings"])
+    assert "Note: 8 of 8 questions have no boxes" in (tmp_path / "out" / "table.md").read_text()
+    assert len(own["conditions"]) == 8
+    assert [tries["k"] for tries in own["robustness"]["attackers"]["fog"]["asr_at_k"]] == [1, 2]
+    # Nothing is protected, so nothing fails the check.
+    assert own["robustness"]["attackers"]["fog"]["valid"]["value"] == 1.0
+    assert {"plain", "fog", "wide", "robust"} <= set(results["differences"]["of"]["other"])
+    assert len(list((tmp_path / "out" / "questions").iterdir())) == 2
+
+
+def test_adaptive_attackers_train_on_other_pictures_of_the_suite(players: Path, tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "hr.tsv", hr_rows())
+    given = {"suite": "hrbench-4k", "adapt": 1, "attacker": {"model": str(players / "editor")}}
+    asked = read_asked(settings_of(path, {"one": str(players / "one")}, **given), tmp_path / "out", Screen(Console(file=io.StringIO())))
+    assert (len(asked.probed), len(asked.practice)) == (4, 4)
+    assert not {question.image for question in asked.probed} & {question.image for question in asked.practice}
+
+
+def test_the_presence_suite_has_popes_figures_of_every_split(tmp_path: Path) -> None:
+    with serving(lambda image, body: {"text": "\\boxed{A}"}) as server:
+        given = {"suite": "pope", "letters": False, "text": False, "attackers": {}}
+        results = probe(settings_of(Path("sparring.scenes.benchmarks:pope:number=3"), {"toy": f"{server.url}#toy"}, **given), tmp_path)
+    found = results["defenders"]["toy"]["hallucination"]["presence"]
+    assert set(found) == {"all", "random", "popular", "adversarial"}
+    assert all(own["yes_rate"]["value"] == own["recall"] == 1.0 for own in found.values())
+    assert found["random"]["accuracy"]["n"] == 12
+    assert 0 < results["without_boxes"] < results["questions"]  # what is not there has no box
 
 
 def test_an_attacker_is_trained_against_the_defender_on_other_pictures(players: Path, tmp_path: Path) -> None:

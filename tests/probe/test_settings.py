@@ -68,6 +68,7 @@ def test_telling_names(spec: str, name: str) -> None:
         ([], [HERE], ["zoo/editor+no/such"], "the LoRA no/such is no folder"),
         ([("adapt", 3)], [HERE], [], "adapt: an Attacker can only be trained on an editor"),
         ([("reasoning_judges", [HERE])], [HERE], [], "judge: is the Defender m's own checkpoint"),
+        ([("images", "val2014")], [HERE], [], "images: goes with suite"),
         ([("samples", 0)], [HERE], [], "samples: must be greater than or equal to 1"),
         ([("defender.prompt", "{question}")], [HERE], [], "defender.prompt: must hold {options}"),
         ([], ["http://127.0.0.1:8000/v1"], [], "which model"),

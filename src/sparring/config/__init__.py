@@ -5,7 +5,7 @@ Every field carries its own documentation; unknown keys fail. Settings have no b
 
 from sparring.config.attacker import AttackerSettings, CropSettings, PasteSettings, PgdSettings, WindowSettings
 from sparring.config.base import CallSettings, DType, EndpointSettings, LoraSettings, PriceSettings, Settings
-from sparring.config.commands import AttackSettings, EvalSettings, ProbeSettings, SftSettings
+from sparring.config.commands import AttackSettings, EvalSettings, ProbeSettings, ReaderSettings, SftSettings
 from sparring.config.defender import ConsistencySettings, DefenderSettings, NoisySettings, RolloutServerSettings, TextSettings
 from sparring.config.forge import BoxSettings, ExtendSettings, ForgeSettings, ForgeStages, PainterSettings, PanelSettings, ProposeSettings
 from sparring.config.game import (
@@ -51,6 +51,7 @@ __all__ = [
     "PriceSettings",
     "ProbeSettings",
     "ProposeSettings",
+    "ReaderSettings",
     "Recipe",
     "RolloutServerSettings",
     "SelfplaySettings",

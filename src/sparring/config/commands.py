@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from sparring.config.attacker import AttackerSettings
-from sparring.config.base import CallSettings, Settings
+from sparring.config.base import CallSettings, DType, EndpointSettings, Settings
 from sparring.config.defender import DefenderSettings
 from sparring.config.game import ConditionSettings
 from sparring.config.judge import JudgeSettings
@@ -52,18 +52,29 @@ class AttackSettings(Settings):
     )
 
 
+class ReaderSettings(Settings):
+    """A judge model that reads which option a reply chooses, where the rules of a harness that asks one have read nothing."""
+
+    model: str = Field(description="a folder, hub id or endpoint; it is shown no pictures")
+    endpoint: EndpointSettings = Field(
+        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+    )
+    dtype: DType = "float32"
+
+
 class EvalSettings(Settings):
     """One evaluation: a benchmark's questions, asked of a model and scored."""
 
     suite: str = Field(description="name of the benchmark")
-    data: str = Field(description="its file or folder")
+    data: str = Field(description="its file or folder; or a function that writes one, package.module:function:name=value")
     images: str | None = Field(None, description="folder of pictures that the data names by path; null: the data's own folder")
     profile: Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot-strict"] = Field(
         "sparring", description="scoring profile that is quoted; the results hold every profile that knows the benchmark"
     )
-    prompt: Literal["boxed", "direct", "vlmevalkit"] = Field(
+    prompt: Literal["boxed", "options", "direct", "vlmevalkit"] = Field(
         "boxed",
-        description="how questions are put: with the Defender's own prompt and a box, for a bare letter or word, or as VLMEvalKit puts them",
+        description="how questions are put: with the Defender's own prompt and a box; so, and yes and no as options A and B; for a bare letter or word; "
+        "or as VLMEvalKit puts them",
     )
     shuffle: bool | None = Field(
         None, description="put options in an order that follows from seed and id; null: as the benchmark wants it (all but HR-Bench)"
@@ -76,6 +87,9 @@ class EvalSettings(Settings):
     revision: str | None = Field(
         None, description="of an endpoint: a name for the weights that it serves, so that other weights under its name are asked anew"
     )
+    judge: ReaderSettings | None = Field(
+        None, description="reads replies that rules have not, in the profiles of harnesses that ask a judge; null: they stay unparsed"
+    )
     thumbnails: int = Field(2000, ge=0, description="pictures of which a small copy is kept for the report")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's choice")
@@ -87,7 +101,11 @@ class EvalSettings(Settings):
 class ProbeSettings(Settings):
     """One or several Defenders, put to attacks on pictures and on text, without training any of them."""
 
-    data: str = Field(description="JSONL file of questions")
+    data: str = Field(
+        description="JSONL file of questions, or the file or folder of `suite`; or a function that writes it, package.module:function:name=value"
+    )
+    suite: str | None = Field(None, description="benchmark, as of `sparring eval`, whose layout the data has; null: JSONL of questions")
+    images: str | None = Field(None, description="folder of pictures that a suite's data name by path; null: the data's own folder")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
     limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
     seed: int = 0

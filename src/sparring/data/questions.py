@@ -90,9 +90,7 @@ def read_questions(path: str | Path, *, skip_bad: bool = False) -> Questions:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             reader.read(number, line)
-    if reader.problems and not (skip_bad and reader.records):
-        raise DataError(_listing(path, reader.problems, skip_bad))
-    return Questions(path, reader.records, tuple(reader.problems))
+    return reader.finish(skip_bad)
 
 
 def _listing(path: Path, problems: list[Problem], skip_bad: bool) -> str:
@@ -176,6 +174,12 @@ class QuestionReader:
             fields["targets"] = tuple(self._targets(line, name, data["targets"], size))
         if len(self.problems) == before:
             self.records.append(VisualQuestion(**fields))
+
+    def finish(self, skip_bad: bool) -> Questions:
+        """What was read. Raises DataError, listing the first 20 problems, if a record is bad (or, with `skip_bad`, if none is good)."""
+        if self.problems and not (skip_bad and self.records):
+            raise DataError(_listing(self.path, self.problems, skip_bad))
+        return Questions(self.path, self.records, tuple(self.problems))
 
     def _note(self, line: int, name: str | None, bad: _Bad) -> None:
         record = f"{self.path.name} {self._unit} {line}" + (f' (id "{name}")' if name else "")

@@ -17,7 +17,7 @@ from sparring.config import ConsistencySettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.answers import parse_answer
-from sparring.defenders.prompts import render_options
+from sparring.defenders.prompts import filled, render_options
 from sparring.models.vlms.base import VLM
 
 VERDICT_TOKENS = 16
@@ -34,10 +34,11 @@ class Verdict:
 
 
 def reasoning_of(text: str) -> str:
-    r"""The thought in <think> tags, or else what comes before the first `\boxed`; "" where the reply has neither."""
+    r"""The thought in <think> tags (all of it, where it never ends), or else what comes before the first `\boxed`; "" where the reply has neither."""
     before, closed, _ = text.rpartition("</think>")
-    if closed:
-        return before.partition("<think>")[2].strip() if "<think>" in before else before.strip()
+    thought = before if closed else text
+    if closed or "<think>" in thought:
+        return thought.partition("<think>")[2].strip() if "<think>" in thought else thought.strip()
     before, boxed, _ = text.partition("\\boxed")
     return before.strip() if boxed else ""
 
@@ -75,10 +76,5 @@ class ConsistencyJudge:
         return [read.get((q, r), Verdict(None, "no_reasoning")) for q, r in zip(questions, reasonings, strict=True)]
 
     def _prompt(self, question: VisualQuestion, reasoning: str) -> str:
-        try:
-            return self.settings.prompt.format(question=question.question, options=render_options(question), reasoning=reasoning)
-        except (KeyError, IndexError, ValueError) as error:
-            raise RecipeError(
-                f"defender.consistency.prompt {self.settings.prompt!r} cannot be filled in: {error!r}. Its placeholders are {{question}}, "
-                "{options} and {reasoning}; write {{ and }} for braces."
-            ) from error
+        parts = {"question": question.question, "options": render_options(question), "reasoning": reasoning}
+        return filled(self.settings.prompt, "defender.consistency.prompt", **parts)

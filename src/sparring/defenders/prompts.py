@@ -13,9 +13,15 @@ def render_options(question: VisualQuestion) -> str:
 
 def render_prompt(question: VisualQuestion, template: str) -> str:
     r"""`template` with {question} and {options} filled in; {{ and }} are literal braces (`\boxed{{}}`). RecipeError for another placeholder."""
+    return filled(template, "defender.prompt", question=question.question, options=render_options(question))
+
+
+def filled(template: str, field: str, **parts: str) -> str:
+    """`template` with its placeholders replaced by `parts`; `field` is the setting that holds it. RecipeError for another placeholder, naming those that are."""
     try:
-        return template.format(question=question.question, options=render_options(question))
+        return template.format(**parts)
     except (KeyError, IndexError, ValueError) as error:
+        *names, last = (f"{{{name}}}" for name in parts)
         raise RecipeError(
-            f"defender.prompt {template!r} cannot be filled in: {error!r}. Its placeholders are {{question}} and {{options}}; write {{{{ and }}}} for braces."
+            f"{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {', '.join(names)} and {last}; write {{{{ and }}}} for braces."
         ) from error

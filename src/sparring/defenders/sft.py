@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.prompts import render_prompt
+from sparring.defenders.prompts import filled, render_prompt
 from sparring.defenders.rollout import Item
 from sparring.defenders.steps import Metrics
 from sparring.defenders.trainer import DefenderTrainer
@@ -20,13 +19,8 @@ from sparring.defenders.trainer import DefenderTrainer
 
 def render_reply(question: VisualQuestion, template: str) -> str:
     """The reply to be learned: `template` with {reasoning}, {answer} and {option} filled in. RecipeError for another placeholder."""
-    try:
-        return template.format(reasoning=question.reasoning or "", answer=question.answer, option=question.answer_text).strip()
-    except (KeyError, IndexError, ValueError) as error:
-        raise RecipeError(
-            f"defender.reply {template!r} cannot be filled in: {error!r}. Its placeholders are {{reasoning}}, {{answer}} and {{option}}; write "
-            "{{ and }} for braces."
-        ) from error
+    parts = {"reasoning": question.reasoning or "", "answer": question.answer, "option": question.answer_text}
+    return filled(template, "defender.reply", **parts).strip()
 
 
 class SftTrainer(DefenderTrainer):

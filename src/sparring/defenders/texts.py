@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparring.config import DefenderSettings, TextSettings
-from sparring.data.errors import DataError, RecipeError
+from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, VisualQuestion
-from sparring.defenders.prompts import render_prompt
+from sparring.defenders.prompts import filled, render_prompt
 from sparring.rl.seeds import derive_seed
 
 KINDS = ("right_caption", "wrong_caption", "right_thought", "wrong_thought")
@@ -47,13 +47,7 @@ def tell(questions: Sequence[VisualQuestion], settings: DefenderSettings, *where
 def _filled(settings: TextSettings, field: str, question: VisualQuestion, letter: str) -> str:
     template, option = getattr(settings, field), question.options[LETTERS.index(letter)]
     reasoning = _ending_in(question, option) if "{reasoning}" in template else ""
-    try:
-        return str(template.format(question=question.question, answer=letter, option=option, reasoning=reasoning))
-    except (KeyError, IndexError, ValueError) as error:
-        raise RecipeError(
-            f"defender.text.{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {{question}}, {{answer}}, {{option}} and "
-            "{reasoning}; write {{ and }} for braces."
-        ) from error
+    return filled(template, f"defender.text.{field}", question=question.question, answer=letter, option=option, reasoning=reasoning)
 
 
 def _ending_in(question: VisualQuestion, option: str) -> str:

@@ -84,7 +84,7 @@ def row_item(table: Table, row: Row, *, category: tuple[str, ...], extra: Extra,
         pictures=row.held.get("image", ()),
         category=row.text(*category) or None,
         hint=row.text("hint") or None,
-        targets=tuple(_target(target, where) for target in row.values.get("targets") or ()),
+        targets=targets_of(row.values.get("targets"), where),
         meta=dict(extra(row)),
     )
 
@@ -137,6 +137,14 @@ def answer_letter(answer: str, options: tuple[str, ...], where: str) -> str:
     if plain.isdigit() and int(plain) < len(options):
         return letters[int(plain)]
     raise DataError(f"{where}: the answer {answer!r} is none of the options {letters[0]} to {letters[-1]}.")
+
+
+def targets_of(value: Any, where: str) -> tuple[Target, ...]:
+    """Boxes that a record of any benchmark may hold beside its own fields: a list of {name, box}, in a TSV as JSON; none where the field is empty."""
+    if is_empty(value):
+        return ()
+    listed = python_list(value, f"{where} targets") if isinstance(value, str) else value
+    return tuple(_target(target, where) for target in listed)
 
 
 def _target(value: Any, where: str) -> Target:

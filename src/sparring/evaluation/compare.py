@@ -10,7 +10,7 @@ from typing import Any
 from sparring.data.errors import RunError
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.rules.figures import grouped
-from sparring.evaluation.run import marks_of
+from sparring.evaluation.scoring import marks_of
 from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
 
 RESAMPLES = 10_000
@@ -46,7 +46,9 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         if one.item.id not in first:
             continue
         other, other_mark = first[one.item.id]
-        if (other.item.question, sorted(other.item.options)) != (one.item.question, sorted(one.item.options)):
+        # The words of a yes-no question may be shown as options in one and not in the other.
+        shown = [sorted(item.options) if item.kind == "choice" else [] for item in (other.item, one.item)]
+        if other.item.question != one.item.question or shown[0] != shown[1]:
             raise RunError(f'item "{one.item.id}" asks "{other.item.question}" in {before} and "{one.item.question}" in {after}.')
         if "left_out" in (mark.status, other_mark.status):
             left_out += 1
@@ -65,7 +67,8 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         "left_out": left_out,
         "differences_in_asking": [
             name for name in ("prompt", "trials", "temperature", "max_new_tokens", "shuffled", "seed") if facts_a[name] != facts_b[name]
-        ],
+        ]
+        + (["judge"] if facts_a.get("judge", {}).get("model") != facts_b.get("judge", {}).get("model") else []),
         "other_pictures": sum(pair.before.cluster != pair.after.cluster for pair in pairs),
     }
     return facts, pairs

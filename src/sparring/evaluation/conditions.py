@@ -20,8 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from sparring.config import ConditionSettings
-from sparring.data.errors import DataError, RecipeError
+from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
+from sparring.defenders.prompts import filled
 from sparring.evaluation.statistics import Difference, Rate, mcnemar_exact, paired_bootstrap, rate
 from sparring.rl.seeds import derive_seed
 
@@ -80,13 +81,8 @@ def under(condition: Name, question: VisualQuestion, settings: ConditionSettings
 
 
 def _filled(field: str, template: str, question: VisualQuestion, hint: str, own: str) -> str:
-    try:
-        return template.format(question=question.question, option=question.options[LETTERS.index(hint)], letter=hint, own=own)
-    except (KeyError, IndexError, ValueError) as error:
-        raise RecipeError(
-            f"conditions.{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {{question}}, {{option}}, {{letter}} and {{own}}; "
-            "write {{ and }} for braces."
-        ) from error
+    option = question.options[LETTERS.index(hint)]
+    return filled(template, f"conditions.{field}", question=question.question, option=option, letter=hint, own=own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 r"""Does a Defender answer what it has reasoned, and how sure is it? (After arXiv 2602.12506.)
 
-Reasoning is what stands before the answer: a thought in <think> tags, or else all before the first `\boxed{}`. Which option it argues for is
-read by rule where its last part says so in so many words: an option's words or letter alone ("..., left"; "so the answer is (B)"). That reads the
-bundled Defender's replies. Where no rule reads it, a judge model may, which is shown the reasoning without the picture and without the answer.
+Reasoning is what stands before the answer (`sparring.defenders.consistency.reasoning_of`). Which option it argues for is read by rule where its last part says so in so many words: an option's words or letter alone ("..., left"; "so the answer is (B)"). That reads the
+bundled Defender's replies. Where no rule reads it, a judge model may: the `ConsistencyJudge` of training, which is shown the reasoning without the picture and without the answer.
 
 Consistent: the option that the reasoning argues for is the one that is chosen. With right and wrong that gives four quadrants.
 
@@ -17,26 +16,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
 from sparring.defenders.answers import boxed, parse_answer
-from sparring.defenders.prompts import render_options
+from sparring.defenders.consistency import reasoning_of
 from sparring.evaluation.statistics import Difference, Rate, paired_bootstrap, rate
-from sparring.models.vlms.base import VLM
 
 CONCLUDES = ("boxed", "whole", "stated", "marked")
 """Rules of the answer parser that count as saying so in so many words; a bare capital or a word in passing does not."""
 LAST_PART = re.compile(r"[^.,;:!?\n]*$")
 LETTER_BOX = re.compile(r"\\boxed\s*\{\s*\(?(?:\\text\s*\{\s*)?([A-Z])(?![A-Za-z])")
 LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
-JUDGE_TOKENS = 16
-JUDGE_PROMPT = (
-    "Below is somebody's reasoning about a question; there is nothing to see in the picture. Do not answer the question yourself: say which "
-    "option the reasoning argues for.\n\nQuestion: {question}\nOptions:\n{options}\n\nReasoning: {reasoning}\n\n"
-    'Reply with the letter of that option alone, or with "none" if the reasoning settles on no option.'
-)
 
 
 # ---- the answer's letter
@@ -77,15 +67,6 @@ def letter_score(logprobs: Sequence[float], answer: str) -> LetterScore:
 # ---- what the reasoning argues for
 
 
-def reasoning_of(text: str) -> str:
-    r"""What stands before the answer: the thought in <think> tags (all of it, where it never ends), or all before the first `\boxed`."""
-    if "<think>" in text or "</think>" in text:
-        thought, _, _ = text.partition("</think>")
-        return thought.replace("<think>", "").strip()
-    before, box, _ = text.partition("\\boxed")
-    return before.strip() if box else ""
-
-
 def premises_of(text: str) -> str:
     """The reasoning without its last part, which is where it says what it argues for; nothing where it has one part alone."""
     ended = reasoning_of(text).rstrip(" .,;:!?\n")
@@ -113,29 +94,6 @@ def argued_choice(text: str, options: Sequence[str]) -> tuple[str | None, str]:
         if letter is not None and rule in CONCLUDES:
             return letter, rule
     return None, "unstructured"
-
-
-class ReasoningJudge:
-    """A model that says which option a reasoning argues for, without seeing the picture or the answer."""
-
-    def __init__(self, vlm: VLM, *, prompt: str = JUDGE_PROMPT, batch: int = 64) -> None:
-        self.vlm, self.prompt, self.batch = vlm, prompt, batch
-        self._blank = Image.new("RGB", (64, 64), (255, 255, 255))
-
-    def argued(self, questions: Sequence[VisualQuestion], texts: Sequence[str]) -> list[str | None]:
-        """The letter for each reply; None where the judge names no option, or where there is no reasoning to judge."""
-        prompts = {
-            i: self.prompt.format(question=question.question, options=render_options(question), reasoning=reasoning)
-            for i, (question, text) in enumerate(zip(questions, texts, strict=True))
-            if (reasoning := reasoning_of(text))
-        }
-        replies = self.vlm.generate(
-            [self._blank] * len(prompts), list(prompts.values()), max_new_tokens=JUDGE_TOKENS, temperature=0.0, batch=self.batch
-        ) if prompts else []  # fmt: skip
-        found: list[str | None] = [None] * len(texts)
-        for i, own in zip(prompts, replies, strict=True):
-            found[i] = parse_answer(own[0].text, questions[i].options)[0]
-        return found
 
 
 def cohens_kappa(first: Sequence[object], second: Sequence[object]) -> float | None:
@@ -188,7 +146,7 @@ def consistency_report(
     resamples: int,
     seed: int,
 ) -> ConsistencyReport:
-    """Quadrants of one Defender's answers, one a question. judged: for every judge its letter for each reply (`ReasoningJudge.argued`).
+    """Quadrants of one Defender's answers, one a question. judged: for every judge its letter for each reply (`ConsistencyJudge`).
 
     A rule's reading goes before the first judge's. Not readable: a reply without reasoning, one that neither reads, one without a choice.
     """

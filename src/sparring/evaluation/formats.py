@@ -11,7 +11,7 @@ from typing import Any
 from sparring.data.errors import DataError
 from sparring.data.records import Target
 from sparring.evaluation.chair import Vocabulary
-from sparring.evaluation.choices import IDS, IMAGES, python_list, read_choices
+from sparring.evaluation.choices import IDS, IMAGES, python_list, read_choices, targets_of
 from sparring.evaluation.items import YES_NO, Item, PictureFile
 from sparring.evaluation.tables import Row, Table, picture_file, read_table
 
@@ -84,7 +84,14 @@ def read_pope(path: Path, images: Path | None) -> list[Item]:
             joined = [*before, *(split for split in splits if split not in before)]
             identity = found[key].id if key in found else f"{own}-{row.text(*IDS)}" if own else row.text(*IDS)
             found[key] = Item(
-                identity, "yes_no", question, answer, pictures=row.held.get("image", ()), category=",".join(joined), meta={"splits": joined}
+                identity,
+                "yes_no",
+                question,
+                answer,
+                pictures=row.held.get("image", ()),
+                category=",".join(joined),
+                targets=targets_of(row.values.get("targets"), where),
+                meta={"splits": joined},
             )
     return list(found.values())
 
@@ -140,6 +147,7 @@ def _hallusion_record(record: Mapping[str, Any], place: int, path: Path, folder:
         YES_NO[0] if str(record["gt_answer"]) == "1" else YES_NO[1],
         pictures=(picture_file(folder, name, where),) if shown else (),
         category=str(record["category"]),
+        targets=targets_of(record.get("targets"), where),
         meta={name: str(value) for name, value in ids.items()} | {"shown": shown},
     )
 

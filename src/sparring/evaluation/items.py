@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import string
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ class Picture(Protocol):
     def load(self) -> Image:
         """Decode it. Errors: DataError (ImageError) where it cannot be read."""
 
+    def data(self) -> bytes:
+        """The bytes of its file. Raises DataError where they cannot be had."""
+
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
@@ -34,6 +38,9 @@ class PictureFile:
 
     def load(self) -> Image:
         return load_image(self.path)
+
+    def data(self) -> bytes:
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,18 @@ class PictureInMemory:
     def load(self) -> Image:
         return self.image
 
+    def data(self) -> bytes:
+        stream = io.BytesIO()
+        self.image.save(stream, "PNG")
+        return stream.getvalue()
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One question of a benchmark.
 
     answer: the letter of the right option ("choice"), "yes" or "no" ("yes_no"), the reference text ("open"), "" ("caption"). options: of "choice",
-    in the order in which they are shown. targets: objects that the question is about, in pixels of the first picture, where the benchmark says.
+    in the order in which they are shown; of "yes_no" these two words, where they are shown as options. targets: objects that the question is about, in pixels of the first picture, where the benchmark says.
     meta: what a benchmark's scores need beside that (`cycle`, `l2_category`, `splits`, `set`, `figure`, `references`, ...); values of JSON.
     """
 
@@ -75,6 +87,11 @@ class Item:
     def choices(self) -> tuple[str, ...]:
         """What may be answered, in the order shown: letters, or yes and no; nothing where the answer is free."""
         return YES_NO if self.kind == "yes_no" else self.letters
+
+
+def with_yes_no_options(item: Item) -> Item:
+    """A yes-no question with its two words as options A and B; other kinds as they are."""
+    return replace(item, options=YES_NO) if item.kind == "yes_no" else item
 
 
 def shuffled_options(item: Item, seed: int) -> Item:

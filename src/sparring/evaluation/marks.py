@@ -17,7 +17,8 @@ class Answered:
     """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
 
     trouble: why not: its picture cannot be read ("picture"), or its request was given up ("request"); `error` says it in words.
-    cluster: what items share that are no independent evidence: the hash of their pictures.
+    cluster: what items share that are no independent evidence: the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the
+    first reply says, and what it said (None: nothing came back).
     """
 
     item: Item
@@ -29,6 +30,8 @@ class Answered:
     tokens: int = 0
     finished: bool = True
     sizes: tuple[tuple[int, int], ...] = ()
+    judge_asked: bool = False
+    judge_reply: str | None = None
 
     @property
     def reply(self) -> str:

@@ -1,6 +1,7 @@
 """Scoring profiles: which rule reads a benchmark's answers, and which sum makes its figures. The same raw answers can be scored under every profile.
 
-A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that needs no judge model.
+A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that reads answers without a judge model. Where it asks
+one about what the rule leaves unread, so can we: `sparring.evaluation.judge`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ Read = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`: of the first figure."""
+    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`: of the first figure.
+
+    `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures without one; "" of all others.
+    """
 
     read: Read
     figures: Aggregate
     note: str = ""
     low_is_good: bool = False
+    unjudged: str = ""
 
 
 _HR, _HR_OLD = figures.cycles, "the judge model, asked where no option is read, is left out"
@@ -51,34 +56,37 @@ RULES: dict[tuple[ProfileName, str], Rule] = {
     ("sparring", "chair"): Rule(sparring.strict, figures.chair, _CHAIR, low_is_good=True),
     ("official", "pope"): Rule(official.pope, figures.pope(rows=True), "every question once for each file that holds it"),
     ("official", "hallusionbench"): Rule(
-        official.hallusion, figures.hallusion(), "GPT-4 as a reader of answers is replaced by a rule for words"
+        official.hallusion, figures.hallusion(), unjudged="GPT-4 as a reader of answers is replaced by a rule for words"
     ),
     ("official", "mmmu"): Rule(official.mmmu, figures.accuracy, _MMMU),
     ("official", "mmstar"): Rule(official.mmstar, figures.accuracy),
-    ("official", "blink"): Rule(official.blink, figures.macro("category"), "GPT-3.5, asked where no option is read, is left out"),
+    ("official", "blink"): Rule(official.blink, figures.macro("category"), unjudged="GPT-3.5, asked where no option is read, is left out"),
     ("official", "vqav2"): Rule(official.vqa, figures.accuracy),
     ("official", "amber"): Rule(
         official.amber, figures.amber_official, 'the positive class is "no"; only the replies "Yes" and "No" are read'
     ),
     ("official", "chair"): Rule(official.chair, figures.chair, _CHAIR, low_is_good=True),
-    ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
-    ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
-    ("vlmevalkit", "hrbench"): Rule(vlmevalkit.choice, _HR, _JUDGE),
-    ("vlmevalkit", "pope"): Rule(vlmevalkit.yes_no, figures.pope(rows=True), _JUDGE + "; every question once for each split"),
+    ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
+    ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
+    ("vlmevalkit", "hrbench"): Rule(vlmevalkit.choice, _HR, unjudged=_JUDGE),
+    ("vlmevalkit", "pope"): Rule(vlmevalkit.yes_no, figures.pope(rows=True), "every question once for each split", unjudged=_JUDGE),
     ("vlmevalkit", "hallusionbench"): Rule(
         vlmevalkit.pictured_yes_no,
         figures.hallusion(with_category=False, figures_without_picture=True),
-        _JUDGE + "; its keys mix the OCR sets of VD and VS",
+        "its keys mix the OCR sets of VD and VS",
+        unjudged=_JUDGE,
     ),
-    ("vlmevalkit", "mmmu"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE + "; an open question is its answer against Other Answers"),
-    ("vlmevalkit", "mmstar"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
-    ("vlmevalkit", "realworldqa"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
-    ("vlmevalkit", "blink"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
-    ("vlmevalkit", "ai2d"): Rule(vlmevalkit.choice, figures.accuracy, _JUDGE),
+    ("vlmevalkit", "mmmu"): Rule(
+        vlmevalkit.choice, figures.accuracy, "an open question is its answer against Other Answers", unjudged=_JUDGE
+    ),
+    ("vlmevalkit", "mmstar"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
+    ("vlmevalkit", "realworldqa"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
+    ("vlmevalkit", "blink"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
+    ("vlmevalkit", "ai2d"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "vqav2"): Rule(vlmevalkit.vqa, figures.accuracy, "its vqa_score"),
-    ("vlmevalkit", "amber"): Rule(vlmevalkit.yes_no, figures.amber_groups, _JUDGE),
+    ("vlmevalkit", "amber"): Rule(vlmevalkit.yes_no, figures.amber_groups, unjudged=_JUDGE),
     ("lmms-eval", "vstar"): Rule(lmms_eval.vstar, figures.accuracy),
-    ("lmms-eval", "hrbench"): Rule(lmms_eval.hrbench, _HR, _HR_OLD),
+    ("lmms-eval", "hrbench"): Rule(lmms_eval.hrbench, _HR, unjudged=_HR_OLD),
     ("lmms-eval", "pope"): Rule(lmms_eval.pope, figures.pope(rows=True, missed_is_no=False), 'only the replies "yes" and "no" are read'),
     ("lmms-eval", "hallusionbench"): Rule(
         lmms_eval.hallusion, figures.hallusion(figures_without_picture=True), "its variant without a judge"
@@ -97,9 +105,7 @@ for _name in ("custom", "vstar", "hrbench", "pope", "hallusionbench", "mmstar", 
 def rule_of(profile: ProfileName, benchmark: str) -> Rule:
     """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one, where it has none."""
     if (profile, benchmark) not in RULES:
-        raise RecipeError(
-            f"profile {profile} has no rule for {benchmark} that needs no judge model. There are {', '.join(profiles_of(benchmark))}."
-        )
+        raise RecipeError(f"profile {profile} has no rule for {benchmark}. There are {', '.join(profiles_of(benchmark))}.")
     return RULES[profile, benchmark]
 
 

@@ -6,13 +6,20 @@ from typing import Literal, get_args
 
 from sparring.evaluation.items import Item, Kind
 
-Style = Literal["boxed", "direct", "vlmevalkit"]
+Style = Literal["boxed", "options", "direct", "vlmevalkit"]
 STYLES: tuple[Style, ...] = get_args(Style)
 TEMPLATES: dict[Style, dict[Kind, str]] = {
     # Of options the Defender's own prompt (`defender.prompt`), whose default asks for a box too.
     "boxed": {
         "choice": "",
         "yes_no": "{question}\nThink briefly, then put yes or no in \\boxed{}.",
+        "open": "{question}\nThink briefly, then put the answer in \\boxed{}.",
+        "caption": "{question}",
+    },
+    # As "boxed", but yes and no are options of the Defender's own prompt: for a Defender that knows no other questions than those with options.
+    "options": {
+        "choice": "",
+        "yes_no": "",
         "open": "{question}\nThink briefly, then put the answer in \\boxed{}.",
         "caption": "{question}",
     },
@@ -33,9 +40,9 @@ ASKED_ALREADY = "please answer yes or no."
 
 
 def render_item(item: Item, style: Style, template: str) -> str:
-    """What is asked beside the item's pictures. template: of questions with options in the style "boxed", with doubled braces as in recipes."""
+    """What is asked beside the item's pictures. template: of questions with options in the styles "boxed" and "options", with doubled braces as in recipes."""
     options = "\n".join(f"{letter}. {option}" for letter, option in zip(item.letters, item.options, strict=True))
-    if style == "boxed" and item.kind == "choice":
+    if not TEMPLATES[style][item.kind]:
         question = f"{item.hint}\n{item.question}" if item.hint else item.question
         return template.format(question=question, options=options)
     text = TEMPLATES[style][item.kind]

@@ -14,7 +14,7 @@ from datasets import Image as ImageFeature
 from PIL.Image import Image
 
 from sparring.data.errors import DataError
-from sparring.data.images import decode_image
+from sparring.data.images import ImageError, decode_image
 from sparring.evaluation.tables import Row, Table
 
 
@@ -32,11 +32,14 @@ class PictureInRecord:
     name: str
 
     def load(self) -> Image:
+        return decode_image(self.data(), self.name)
+
+    def data(self) -> bytes:
         held = self.source.record(self.row, self.column)
         data = held.get("bytes") if isinstance(held, dict) else held
         if not isinstance(data, bytes):
-            raise DataError(f"{self.name}: holds no bytes of a picture.")
-        return decode_image(data, self.name)
+            raise ImageError("not an image", f"{self.name}: holds no bytes of a picture.")
+        return data
 
 
 class _ParquetFile:

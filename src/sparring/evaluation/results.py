@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparring.evaluation.judge import RULE, read_marks
 from sparring.evaluation.marks import Answered, Mark, Marked
 from sparring.evaluation.profiles import PROFILES, ProfileName, Rule, profiles_of, rule_of
 from sparring.evaluation.rules.figures import grouped
@@ -16,11 +17,15 @@ RESAMPLES = 500
 
 def mark_all(answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> dict[str, list[Mark]]:
     """Profile -> one mark an item, for every profile that knows the benchmark."""
-    return {profile: rule_of(profile, benchmark).read(answered, resources) for profile in profiles_of(benchmark)}
+    return {profile: read_marks(rule_of(profile, benchmark), answered, resources) for profile in profiles_of(benchmark)}
 
 
-def profile_figures(answered: Sequence[Answered], marks: Sequence[Mark], rule: Rule, *, seed: int = 0) -> dict[str, Any]:
+def profile_figures(
+    answered: Sequence[Answered], marks: Sequence[Mark], rule: Rule, *, seed: int = 0, judge: str | None = None
+) -> dict[str, Any]:
     """What a profile says: its figures, the first of them with an interval, counts, and baselines on the same scale.
+
+    judge: the model that was asked about what the rule left unread; `judged` then counts the answers that it read.
 
     The interval is Wilson's where the figure is the share of items that are right, else a percentile bootstrap over pictures.
     """
@@ -39,8 +44,12 @@ def profile_figures(answered: Sequence[Answered], marks: Sequence[Mark], rule: R
         "errors": counts["error"],
         "left_out": counts["left_out"],
         "baselines": {kind: _baseline(marked, rule, kind) for kind in ("first", "majority")},
-        "note": rule.note,
+        "note": "; ".join(part for part in (rule.unjudged, rule.note) if part),
     }
+    if judge is not None:
+        read = sum(mark.rule == RULE for mark in marks)
+        asked = f"{judge} read {read} answers that the rule did not" if rule.unjudged else ""
+        found |= {"judged": read, "note": "; ".join(part for part in (asked, rule.note) if part)}
     return found
 
 
@@ -75,7 +84,8 @@ def _baseline(marked: Sequence[Marked], rule: Rule, kind: str) -> float | None:
 
 def table_rows(profiles: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The side-by-side table: a head and one row a profile."""
-    head = ["profile", "figure", "value", "95 % interval", "n", "unparsed", "errors", "left out", "always first", "majority"]
+    counts = ["n", "unparsed", "errors", "left_out", *(["judged"] if any("judged" in own for own in profiles.values()) else [])]
+    head = ["profile", "figure", "value", "95 % interval", *(name.replace("_", " ") for name in counts), "always first", "majority"]
     rows = [head]
     for name in [*(p for p in PROFILES if p in profiles), *(p for p in profiles if p not in PROFILES)]:
         own = profiles[name]
@@ -84,7 +94,7 @@ def table_rows(profiles: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         values = [own["value"], own["baselines"]["first"], own["baselines"]["majority"]]
         value, first, most = ("–" if one is None else f"{100 * one:.1f}" for one in values)
         figure = own["figure"] + (" (low is good)" if own["low_is_good"] else "")
-        rows.append([name, figure, value, interval, *(str(own[key]) for key in ("n", "unparsed", "errors", "left_out")), first, most])
+        rows.append([name, figure, value, interval, *(str(own[key]) for key in counts), first, most])
     return rows
 
 
@@ -97,6 +107,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     facts.append(
         f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}"
     )
+    if judge := results.get("judge"):
+        counts = ", ".join(f"{judge[name]} {name.replace('_', ' ')}" for name in ("read", "none", "malformed", "given_up"))
+        facts.append(f"The judge {judge['model']} was asked about {judge['asked']} replies: {counts}.")
     notes = [f"* {name}: {own['note']}." for name, own in results["profiles"].items() if own["note"]]
     return "\n".join([f"# {results['title']}", "", *facts, "", *lines, "", *notes]).rstrip() + "\n"
 

@@ -9,47 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from sparring.config import EvalSettings
-from sparring.data.errors import RunError
+from sparring.engine.screen import Screen
 from sparring.evaluation.benchmarks import Benchmark, find_benchmark, read_benchmark
 from sparring.evaluation.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
-from sparring.evaluation.items import Item, shuffled_options
-from sparring.evaluation.marks import Answered, Mark
+from sparring.evaluation.items import Item, shuffled_options, with_yes_no_options
+from sparring.evaluation.marks import Answered
 from sparring.evaluation.profiles import rule_of
 from sparring.evaluation.prompts import render_item
-from sparring.evaluation.results import mark_all, markdown, profile_figures
+from sparring.evaluation.scoring import ANSWERS, RESOURCES, judge_answers, score
 from sparring.evaluation.statistics import wilson
-from sparring.evaluation.store import read_items, write_items
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import VLM, load_vlm
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.rl.seeds import derive_seed
 
 SCHEMA = 1
-ANSWERS, RESULTS, TABLE, RESOURCES, THUMBNAILS = "answers.sqlite", "results.json", "results.md", "resources.json", "pictures"
-
-
-class Bar(Protocol):
-    """The progress of a stage."""
-
-    def advance(self, count: int, figures: Mapping[str, float]) -> None: ...
-
-
-class Screen(Protocol):
-    """Where an evaluation reports."""
-
-    def stage(self, title: str, total: int | None = None) -> AbstractContextManager[Bar]: ...
-
-    def say(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
+THUMBNAILS = "pictures"
 
 
 @dataclass
@@ -66,9 +48,17 @@ class Tally:
 
 
 def run_evaluation(
-    settings: EvalSettings, out: Path, screen: Screen, device: torch.device, vlm: VLM | None = None, items: Sequence[Item] | None = None
+    settings: EvalSettings,
+    out: Path,
+    screen: Screen,
+    device: torch.device,
+    vlm: VLM | None = None,
+    items: Sequence[Item] | None = None,
+    data: Path | None = None,
 ) -> dict[str, Any]:
     """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
+
+    data: where the data lie that `settings.data` names; None: there.
 
     Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
     endpoint is down, RunError when a budget is used up.
@@ -77,8 +67,9 @@ def run_evaluation(
     rule_of(settings.profile, benchmark.rules)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    items = chosen_items(settings, benchmark) if items is None else items
-    resources = benchmark.resources(Path(settings.data))
+    data = data or Path(settings.data)
+    items = chosen_items(settings, benchmark, data) if items is None else items
+    resources = benchmark.resources(data)
     (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
     (out / THUMBNAILS).mkdir(exist_ok=True)
     vlm = vlm or _load(settings, device, out)
@@ -93,6 +84,9 @@ def run_evaluation(
     )
     screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
     answered = ask_items(harness, items, settings, screen, resources, benchmark.rules)
+    told: dict[str, Any] = {}
+    if settings.judge is not None:
+        answered, told = judge_answers(out, answered, settings.judge, benchmark.rules, resources, screen, device)
     spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
     facts = {
         "schema": SCHEMA,
@@ -113,6 +107,7 @@ def run_evaluation(
         "seed": settings.seed,
         "pixels": _pixels(answered, limits),
         "spending": spending,
+        **told,
     }
     return score(out, facts, answered, resources)
 
@@ -135,14 +130,20 @@ def shuffles(settings: EvalSettings, benchmark: Benchmark) -> bool:
     return benchmark.shuffle if settings.shuffle is None else settings.shuffle
 
 
-def chosen_items(settings: EvalSettings, benchmark: Benchmark) -> list[Item]:
+def chosen_items(settings: EvalSettings, benchmark: Benchmark, data: Path) -> list[Item]:
     """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; with options as they are to be shown."""
-    items = read_benchmark(benchmark, Path(settings.data), Path(settings.images) if settings.images else None)
-    if settings.limit is not None:
-        drawn = sorted(items, key=lambda item: derive_seed(settings.seed, "limit", item.id))[: settings.limit]
-        kept = {item.id for item in drawn}
+    images = Path(settings.images) if settings.images else None
+    items = draw_items(benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=shuffles(settings, benchmark))
+    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items
+
+
+def draw_items(benchmark: Benchmark, data: Path, images: Path | None, *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:
+    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order. shuffle: options in an order that follows from the seed."""
+    items = read_benchmark(benchmark, data, images)
+    if limit is not None:
+        kept = {item.id for item in sorted(items, key=lambda item: derive_seed(seed, "limit", item.id))[:limit]}
         items = [item for item in items if item.id in kept]
-    return [shuffled_options(item, settings.seed) for item in items] if shuffles(settings, benchmark) else items
+    return [shuffled_options(item, seed) for item in items] if shuffle else items
 
 
 def ask_items(
@@ -204,58 +205,3 @@ def _pixels(answered: Sequence[Answered], limits: Mapping[str, Any]) -> dict[str
     areas = [width * height for own in sizes.values() for width, height in own]
     known = None if any(one is None for one in reduced) else sum(bool(one) for one in reduced)
     return {"limits": dict(limits), "largest_area": max(areas, default=0), "reduced": known}
-
-
-def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], resources: Mapping[str, Any]) -> dict[str, Any]:
-    """Mark the answers under every profile; writes items, `results.json` and `results.md`."""
-    marks = mark_all(answered, facts["rules"], resources)
-    profiles = {
-        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"])  # type: ignore[arg-type]
-        for name, own in marks.items()
-    }
-    write_items(out, answered, marks)
-    results = {
-        **facts,
-        "items": len(answered),
-        "pictures": len({(one.cluster, place) for one in answered for place in range(len(one.sizes))}),
-        "cut_off": sum(not one.finished for one in answered),
-        "tokens": sum(one.tokens for one in answered),
-        "api_errors": sum(one.trouble == "request" for one in answered),
-        "unreadable_pictures": sum(one.trouble == "picture" for one in answered),
-        "profiles": profiles,
-    }
-    _write(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
-    _write(out / TABLE, markdown(results))
-    return results
-
-
-def rescore(out: Path, profile: str | None = None) -> dict[str, Any]:
-    """Score the raw answers of a finished evaluation anew, without the model and the data. profile: is quoted from now on."""
-    facts = read_results(out)
-    if profile is not None:
-        rule_of(profile, facts["rules"])  # type: ignore[arg-type]
-        facts["profile"] = profile
-    resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
-    return score(out, facts, read_items(out), resources)
-
-
-def read_results(out: Path) -> dict[str, Any]:
-    """`results.json` of a finished evaluation. Raises RunError where there is none."""
-    path = out / RESULTS
-    if not path.is_file():
-        raise RunError(f"{out} holds no finished evaluation: {RESULTS} is not there. Begin or go on with `sparring eval ... --out {out}`.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], list[Mark]]:
-    """Results, items and one profile's marks of a finished evaluation."""
-    facts, answered = read_results(out), read_items(out)
-    resources = json.loads((out / RESOURCES).read_text(encoding="utf-8"))
-    return facts, answered, rule_of(profile, facts["rules"]).read(answered, resources)  # type: ignore[arg-type]
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 from scipy.stats import binomtest
 
 from sparring.data.errors import DataError
 
 CONFIDENCE = 0.95
+Z = float(ndtri(0.5 + 0.5 * CONFIDENCE))
 _CELLS = 2**22  # entries of the resampling matrix held at once
 
 
@@ -43,13 +46,18 @@ class Difference:
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of k successes in n; (0, 1) where n is 0."""
+    """95 % Wilson score interval of k successes in n; (0, 1) where n is 0. (Newcombe 1998, method 3.)
+
+    To the last digit scipy's `binomtest(k, n).proportion_ci`, without the exact test that comes before it there and takes milliseconds.
+    """
     if not 0 <= k <= n:
         raise DataError(f"{k} successes in {n} trials is not possible")
     if n == 0:
         return 0.0, 1.0
-    interval = binomtest(k, n).proportion_ci(CONFIDENCE, "wilson")
-    return float(interval.low), float(interval.high)
+    p, z2 = k / n, Z**2
+    whole = 2 * (n + z2)
+    center, half = (2 * n * p + z2) / whole, Z / whole * math.sqrt(4 * n * p * (1 - p) + z2)
+    return (center - half if k else 0.0), (center + half if k < n else 1.0)
 
 
 def rate(hits: ArrayLike) -> Rate:

@@ -30,15 +30,37 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
             "meta": json.dumps(dict(item.meta)),
             "targets": json.dumps([asdict(t) for t in item.targets]),
         }
-        row |= {name: getattr(one, name) for name in ("trouble", "error", "cluster", "prompt", "tokens", "finished")}
+        row |= {
+            name: getattr(one, name)
+            for name in ("trouble", "error", "cluster", "prompt", "tokens", "finished", "judge_asked", "judge_reply")
+        }
         row |= {"replies": list(one.replies), "sizes": [list(size) for size in one.sizes]}
         for profile, own in marks.items():
             row |= {f"{profile}_{name}": getattr(own[place], name) for name in ("said", "score", "rule", "status")}
         rows.append(row)
-    texts = ("id", "kind", "question", "answer", "category", "hint", "meta", "targets", "trouble", "error", "cluster", "prompt")
+    texts = (
+        "id",
+        "kind",
+        "question",
+        "answer",
+        "category",
+        "hint",
+        "meta",
+        "targets",
+        "trouble",
+        "error",
+        "cluster",
+        "prompt",
+        "judge_reply",
+    )
     schema = [(name, arrow.string()) for name in texts]
     schema += [("options", arrow.list_(arrow.string())), ("replies", arrow.list_(arrow.string()))]
-    schema += [("tokens", arrow.int64()), ("finished", arrow.bool_()), ("sizes", arrow.list_(arrow.list_(arrow.int64())))]
+    schema += [
+        ("tokens", arrow.int64()),
+        ("finished", arrow.bool_()),
+        ("judge_asked", arrow.bool_()),
+        ("sizes", arrow.list_(arrow.list_(arrow.int64()))),
+    ]
     for profile in marks:
         schema += [
             (f"{profile}_{name}", arrow.float64() if name == "score" else arrow.string()) for name in ("said", "score", "rule", "status")
@@ -81,4 +103,6 @@ def _answered(row: dict[str, Any]) -> Answered:
         row["tokens"],
         row["finished"],
         tuple((width, height) for width, height in row["sizes"]),
+        bool(row.get("judge_asked")),
+        row.get("judge_reply"),
     )

@@ -18,7 +18,7 @@ from typing import Any
 from PIL.Image import Image
 
 from sparring.data.errors import DataError
-from sparring.data.images import decode_image
+from sparring.data.images import ImageError, decode_image
 from sparring.evaluation.items import Picture, PictureFile
 
 LONGEST_CELL = 2**28
@@ -74,9 +74,9 @@ def read_table(path: Path, images: Path | None = None) -> Table:
 
     Raises DataError where it is of no format that is known, or holds no row.
     """
-    from sparring.evaluation.records import read_parquet, read_saved
-
     if path.is_dir() and (path / "dataset_info.json").is_file():
+        from sparring.evaluation.records import read_saved  # seconds to import, which text files do not need
+
         table = read_saved(path)
     elif not path.is_file():
         raise DataError(f"{path}: no such file. Name a TSV, JSONL, JSON or Parquet file, or a folder saved with datasets.save_to_disk.")
@@ -85,6 +85,8 @@ def read_table(path: Path, images: Path | None = None) -> Table:
     elif path.suffix in (".jsonl", ".json"):
         table = _json(path, images or path.parent)
     elif path.suffix == ".parquet":
+        from sparring.evaluation.records import read_parquet
+
         table = read_parquet(path)
     else:
         raise DataError(f"{path}: its name ends in none of .tsv, .csv, .jsonl, .json, .parquet, so its format is not known.")
@@ -105,16 +107,18 @@ class PictureInCell:
     offset: int
     column: int
     place: int | None
-    name: str
+    name: str = field(compare=False, repr=False)
 
     def load(self) -> Image:
+        return decode_image(self.data(), self.name)
+
+    def data(self) -> bytes:
         cell = _row_at(self.path, self.separator, self.offset)[self.column]
         coded = cell if self.place is None else _list(cell)[self.place]
         try:
-            data = base64.b64decode(coded.partition(",")[2] if coded.startswith("data:") else coded, validate=False)
+            return base64.b64decode(coded.partition(",")[2] if coded.startswith("data:") else coded, validate=False)
         except (binascii.Error, ValueError) as error:
-            raise DataError(f"{self.name}: no picture in base64 ({error})") from error
-        return decode_image(data, self.name)
+            raise ImageError("not an image", f"{self.name}: no picture in base64 ({error})") from error
 
 
 class _Lines:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
-from sparring.config import ProbeSettings
-from sparring.data.errors import RunError
-from sparring.data.questions import read_questions
+from sparring.config import ConsistencySettings, ProbeSettings
 from sparring.data.records import VisualQuestion
-from sparring.data.split import require_disjoint, split_held_out
-from sparring.engine.device import choose_device
+from sparring.defenders.consistency import ConsistencyJudge
+from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.evaluation.conditions import PLAIN, Name
-from sparring.evaluation.faithfulness import ReasoningJudge
 from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
 from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
 from sparring.judging.validity import load_duplicate_check
@@ -34,12 +27,11 @@ from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.probe.adaptive import train_adaptive
 from sparring.probe.asking import Asker, Pictures, Said
 from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_again
+from sparring.probe.questions import Asked, read_asked
 from sparring.probe.table import write_table
 from sparring.probe.text import ask_conditions, baselines, text_figures
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.seeds import shuffled
-from sparring.selfplay.stages import Stage
 
 SCHEMA = 1
 ANSWERS = "answers.sqlite"
@@ -52,19 +44,15 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) 
     probe, or if the questions have changed since it began.
     """
     screen = screen or Screen()
-    device = choose_device(settings.device)
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    questions, practice = _questions(settings, screen)
+    device = begin_computing(settings.device, settings.threads)
+    asked = read_asked(settings, out, screen)
     with (
         run_folder(settings, out, file="probe.yaml", kind="probe", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
         closing(Auditor(settings.audit, settings.threads or 1)) as auditor,
     ):
-        _same_questions(settings, folder, ledger, [*questions, *practice])
-        screen.say(f"{len(questions)} questions, {len(settings.defenders)} Defender(s), seed {settings.seed}, on {device}, in {folder}")
+        asked.begin(folder, ledger)
+        screen.say(f"{len(asked.probed)} questions, {len(settings.defenders)} Defender(s), seed {settings.seed}, on {device}, in {folder}")
         duplicates = load_duplicate_check(settings.judge, device, folder / ANSWERS)
         workshop = Workshop(settings, ledger, screen, auditor, device, duplicates)
         pictures = Pictures()
@@ -75,50 +63,17 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) 
                 )
                 for name, spec in settings.defenders.items()
             ]
-            results = _probe(workshop, askers, questions, practice, folder)
+            results = _probe(workshop, askers, asked, folder)
         write_json(folder / "results.json", results)
         write_table(folder / "table.md", results)
         return results
 
 
-def _questions(settings: ProbeSettings, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
-    """(questions to probe with, questions that adaptive Attackers train on); no picture is in both."""
-    found = read_questions(settings.data, skip_bad=settings.skip_bad_records)
-    if found.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
-        screen.warn(f"{settings.data}: {found.dropped} bad records dropped ({reasons})")
-    chosen = set(shuffled(range(len(found)), settings.seed, "limit")[: settings.limit])
-    records = [question for place, question in enumerate(found) if place in chosen]
-    if not settings.adapt:
-        return records, []
-    if settings.adapt_data is None:
-        practice, probed = split_held_out(records, len(records) // 2, settings.seed)
-        return probed, practice
-    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records).records
-    require_disjoint(practice, records)
-    return records, practice
-
-
-def _same_questions(settings: ProbeSettings, out: Path, ledger: Ledger, questions: Sequence[VisualQuestion]) -> None:
-    """Note the questions files by their hashes; RunError where they are not the ones that this probe began with."""
-    digest = {
-        name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (settings.data, settings.adapt_data) if name is not None
-    }
-    stage = Stage(out, "data", ledger)
-    if not stage.done:
-        stage.begin()
-        ledger.record_questions("held_out", questions)
-        stage.finish({"sha256": digest})
-    elif stage.result["sha256"] != digest:
-        raise RunError(f"{', '.join(digest)}: changed since the probe in {out} began. Begin another one with --out.")
-
-
-def _probe(
-    workshop: Workshop, askers: Sequence[Asker], questions: Sequence[VisualQuestion], practice: Sequence[VisualQuestion], folder: Path
-) -> dict[str, Any]:
-    settings = workshop.settings
+def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Path) -> dict[str, Any]:
+    settings, questions = workshop.settings, asked.probed
     clusters = [askers[0].pictures.sha256(question.image) for question in questions]
     attackers, warnings = attackers_of(settings)
+    warnings += asked.warnings()
     trained: dict[str, dict[str, Any]] = {}
     said: dict[str, dict[Name, list[Said]]] = {}
     again: dict[str, Played] = {}
@@ -128,7 +83,7 @@ def _probe(
         if settings.controls:
             again[asker.name] = play_again(workshop, asker, questions)
         if settings.adapt:
-            adaptive, trained[asker.name] = train_adaptive(workshop, asker, practice, folder)
+            adaptive, trained[asker.name] = train_adaptive(workshop, asker, asked.practice, folder)
             attackers.append(adaptive)
             if not trained[asker.name]["updates"]:
                 warnings.append(
@@ -146,9 +101,14 @@ def _probe(
         played[asker.name] = [(attacker, play(workshop, attacker, asker, questions)) for attacker in attackers]
         asker.rest()
     judges = [
-        ReasoningJudge(load_vlm(name, dtype=DTYPES[settings.judge.dtype], device=workshop.device, endpoint=settings.judge.endpoint, cache=folder / ANSWERS))
+        ConsistencyJudge(
+            ConsistencySettings(model=name),
+            load_vlm(
+                name, dtype=DTYPES[settings.judge.dtype], device=workshop.device, endpoint=settings.judge.endpoint, cache=folder / ANSWERS
+            ),
+        )
         for name in settings.reasoning_judges
-    ]  # fmt: skip
+    ]
     defenders = {}
     for asker in askers:
         own = [one for attacker, one in played[asker.name] if attacker.against in (None, asker.name)]
@@ -171,8 +131,11 @@ def _probe(
         "schema": SCHEMA,
         "kind": "probe",
         "data": settings.data,
+        "suite": settings.suite,
         "seed": settings.seed,
         "questions": len(questions),
+        "without_boxes": asked.without_boxes,
+        "left_out": dict(asked.left_out),
         "pictures": len(set(clusters)),
         "prompt": settings.defender.prompt,
         "max_new_tokens": settings.defender.max_new_tokens,

@@ -11,10 +11,11 @@ from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.check import problems_of_probe
-from sparring.recipes.load import load_recipe, put, validate
+from sparring.recipes.load import load_recipe, put, put_given, validate
 from sparring.recipes.paths import resolve_model
 from sparring.redteam.settings import absolute_attacker
 from sparring.redteam.spec import split_rival
+from sparring.selfplay.calls import absolute_data
 
 SOURCE = "probe"
 NAMED = re.compile(r"([A-Za-z0-9 _.-]+)=(.+)", re.DOTALL)
@@ -38,14 +39,12 @@ def probe_settings(
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in ("attacker", "defender", "judge", "device", "threads")}
         data |= {"audit": found["evaluation"]["audit"], "conditions": found["evaluation"]["conditions"]}
-    for field, value in given:
-        if value is not None:
-            put_at(data, field, value)
+    put_given(data, given)
     named = _named(defenders or ([found["defender"]["model"]] if recipe is not None else []), "defender")
     if not named:
         raise RecipeError("--defender is missing: name a folder, hub id or endpoint, or a --recipe that names one.")
     data["defenders"] = {name: spec if is_endpoint(spec) else resolve_model(spec) for name, spec in named.items()}
-    put_at(data, "defender.model", next(iter(data["defenders"].values())))
+    put_given(data, [("defender.model", next(iter(data["defenders"].values())))])
     data["attackers"] = {name: absolute_attacker(spec, f"attackers.{name}", SOURCE) for name, spec in _named(attackers, "attacker").items()}
     for change in changes:
         put(data, change)
@@ -54,14 +53,6 @@ def probe_settings(
     if problems:
         raise RecipeError("\n".join(f"{SOURCE}: {problem}" for problem in problems))
     return _with_absolute_paths(settings)
-
-
-def put_at(data: dict[str, Any], field: str, value: Any) -> None:
-    """Put a value at a dotted place in nested mappings."""
-    *above, last = field.split(".")
-    for name in above:
-        data = data.setdefault(name, {})
-    data[last] = value
 
 
 def _named(specs: Sequence[str], player: str) -> dict[str, str]:
@@ -95,7 +86,8 @@ def _with_absolute_paths(settings: ProbeSettings) -> ProbeSettings:
     judge, attacker = settings.judge, settings.attacker
     return settings.model_copy(
         update={
-            "data": file(settings.data),
+            "data": absolute_data(settings.data),
+            "images": file(settings.images),
             "adapt_data": file(settings.adapt_data),
             "attacker": None if attacker is None else attacker.model_copy(update={"model": resolve_model(attacker.model)}),
             "judge": judge if judge.model is None else judge.model_copy(update={"model": resolve_model(judge.model)}),

@@ -8,11 +8,12 @@ from typing import Any
 
 from sparring.config import ProbeSettings
 from sparring.data.records import LETTERS, VisualQuestion
+from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.prompts import render_prompt
 from sparring.engine.screen import Screen
 from sparring.evaluation.calibration import calibration_report
 from sparring.evaluation.conditions import CONDITIONS, CONTROLS, PLAIN, Name, condition_report, under
-from sparring.evaluation.faithfulness import ReasoningJudge, consistency_report, premises_of
+from sparring.evaluation.faithfulness import consistency_report, premises_of
 from sparring.evaluation.hallucination import change_scores, changes_of, is_presence, presence_metrics
 from sparring.evaluation.statistics import paired_bootstrap, rate
 from sparring.probe.asking import Asker, Request, Said
@@ -41,7 +42,7 @@ def text_figures(
     questions: Sequence[VisualQuestion],
     said: Mapping[Name, Sequence[Said]],
     clusters: Sequence[str],
-    judges: Sequence[ReasoningJudge],
+    judges: Sequence[ConsistencyJudge],
     settings: ProbeSettings,
 ) -> dict[str, Any]:
     """Everything that is known of one Defender from its answers to clean pictures."""
@@ -58,7 +59,8 @@ def text_figures(
         report = condition_report(
             name, questions, by_id[PLAIN], by_id[name], clusters, hint_seed=settings.seed, resamples=settings.resamples, seed=settings.seed
         )
-        judged = [judge.argued(questions, [one.answer.text for one in own]) for judge in judges]
+        texts = [one.answer.text for one in own]
+        judged = [[verdict.letter for verdict in judge.verdicts(questions, texts)] for judge in judges]
         consistency = consistency_report(
             questions, [one.answer for one in own], clusters, judged, resamples=settings.resamples, seed=settings.seed
         )
@@ -100,8 +102,10 @@ def _hallucination(questions: Sequence[VisualQuestion], said: Sequence[Said]) ->
     pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if is_presence(question)]
     if not pairs:
         return None
-    names = dict.fromkeys(question.category or "(none)" for question, _ in pairs)
-    groups = {name: [pair for pair in pairs if (pair[0].category or "(none)") == name] for name in names}
+    # A question of several of POPE's files counts in each of them.
+    splits = [(question.category or "(none)").split(",") for question, _ in pairs]
+    names = dict.fromkeys(name for own in splits for name in own)
+    groups = {name: [pair for pair, own in zip(pairs, splits, strict=True) if name in own] for name in names}
     groups = {"all": pairs, **(groups if len(groups) > 1 else {})}
     changes = changes_of(questions, answers)
     return {

@@ -54,6 +54,8 @@ def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
         yield from _attacker(settings.attacker)
     elif settings.adapt:
         yield "adapt: an Attacker can only be trained on an editor. Name one with --editor, or a recipe."
+    if settings.images is not None and settings.suite is None:
+        yield "images: goes with suite. Pictures of a JSONL file lie in its own folder."
     yield from _defender(settings.defender)
     yield from _judge(settings.judge)
     for name, model in settings.defenders.items():

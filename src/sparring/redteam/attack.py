@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import RunError
 from sparring.data.images import load_image
-from sparring.data.questions import read_questions
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
-from sparring.engine.device import choose_device
+from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
@@ -40,9 +37,9 @@ from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
+from sparring.selfplay.dataset import read_drawn
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
 
@@ -81,12 +78,8 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
     attack, or if the questions have changed since it began.
     """
     screen = screen or Screen()
-    device = choose_device(settings.device)
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    questions = _questions(settings, screen)
+    device = begin_computing(settings.device, settings.threads)
+    questions = read_drawn(settings.data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
     with (
         run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
@@ -104,16 +97,6 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
         write_dataset(folder, settings, questions, ledger, summary)
         write_json(folder / "summary.json", summary)
         return summary
-
-
-def _questions(settings: AttackSettings, screen: Screen) -> list[VisualQuestion]:
-    """The file's questions, or `limit` of them, drawn by the seed and left in the file's order."""
-    found = read_questions(settings.data, skip_bad=settings.skip_bad_records)
-    if found.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
-        screen.warn(f"{settings.data}: {found.dropped} bad records dropped ({reasons})")
-    chosen = set(shuffled(range(len(found)), settings.seed, "limit")[: settings.limit])
-    return [question for place, question in enumerate(found) if place in chosen]
 
 
 def _same_questions(attack: Attack) -> None:

@@ -31,12 +31,25 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
         raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
     train, held_out, read = read_sides(recipe, train_path, held_out_path)
     for questions in read:
-        if questions.dropped:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
-            screen.warn(f"{questions.path}: {questions.dropped} bad records dropped ({reasons})")
+        say_dropped(questions, screen)
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out
+
+
+def read_drawn(path: str | Path, *, limit: int | None, seed: int, skip_bad: bool, screen: Screen) -> list[VisualQuestion]:
+    """The file's questions, or `limit` of them, drawn by the seed and left in the file's order. Raises DataError for bad records."""
+    found = read_questions(path, skip_bad=skip_bad)
+    say_dropped(found, screen)
+    chosen = set(shuffled(range(len(found)), seed, "limit")[:limit])
+    return [question for place, question in enumerate(found) if place in chosen]
+
+
+def say_dropped(found: Questions, screen: Screen) -> None:
+    """Warn of the bad records that were dropped, if any."""
+    if found.dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
+        screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")
 
 
 def read_sides(

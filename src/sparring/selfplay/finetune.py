@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from sparring.config import SftSettings
 from sparring.data.errors import RunError
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.sft import SftTrainer
-from sparring.engine.device import choose_device
+from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen, figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.seeds import derive_seed
+from sparring.selfplay.dataset import say_dropped
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import draw
@@ -36,14 +36,9 @@ def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> d
     Errors: DataError for questions that do not load, ModelError where the Defender cannot be had, TrainingError where training cannot go on, RunError
     if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
     """
-    screen, device = screen or Screen(), choose_device(settings.device)
-    transformers_logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
     questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
-    if questions.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in questions.dropped_by_reason().items())
-        screen.warn(f"{settings.data}: {questions.dropped} bad records dropped ({reasons})")
+    say_dropped(questions, screen)
     with (
         run_folder(settings, out, file="sft.yaml", kind="fine-tuning", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,

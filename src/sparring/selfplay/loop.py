@@ -11,12 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
-
 from sparring.config import Recipe
-from sparring.engine.device import choose_device
+from sparring.engine.device import begin_computing
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.selfplay.auditor import Auditor
@@ -56,12 +52,7 @@ def play_round(game: Game, number: int) -> None:
 @contextmanager
 def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
-    device = choose_device(recipe.device)
-    # The bars of these libraries, one for every checkpoint read or written, would break the run's own.
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
+    device = begin_computing(recipe.device, recipe.threads)
     with (
         run_folder(recipe, out) as folder,
         closing(Ledger(folder)) as ledger,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparring.data.records import LETTERS
 from sparring.defenders.answers import boxed, parse_answer, parse_yes_no
 from sparring.evaluation.chair import vocabulary_of
 from sparring.evaluation.items import YES_NO
@@ -22,6 +23,9 @@ def _strict(one: Answered, resources: Mapping[str, Any]) -> Mark:
         said, rule = parse_answer(one.reply, one.item.options)
         return judged(one, said, rule)
     if one.item.kind == "yes_no":
+        if one.item.options:  # shown as options: the reply is a letter, or the word
+            letter, rule = parse_answer(one.reply, one.item.options)
+            return judged(one, None if letter is None else one.item.options[LETTERS.index(letter)], rule)
         said, rule = parse_yes_no(one.reply)
         return judged(one, said, rule)
     if one.item.kind == "caption":
@@ -75,5 +79,7 @@ def _boxed_choice(one: Answered, reply: str) -> str | None:
         return None
     word = found[-1].strip()
     if one.item.kind == "yes_no":
-        return word.lower() if word.lower() in YES_NO else None
+        by_letter = dict(zip(one.item.letters, one.item.options, strict=True))
+        word = by_letter.get(word.upper(), word.lower())
+        return word if word in YES_NO else None
     return word.upper() if len(word) == 1 and word.upper() in one.item.letters else None

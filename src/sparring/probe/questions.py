@@ -1,0 +1,92 @@
+"""What a probe asks: a JSONL file of questions, or a benchmark in any layout that `sparring eval` reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from sparring.config import ProbeSettings
+from sparring.data.errors import RunError
+from sparring.data.questions import read_questions
+from sparring.data.records import VisualQuestion
+from sparring.data.split import require_disjoint, split_held_out
+from sparring.engine.screen import Screen
+from sparring.evaluation.benchmarks import find_benchmark
+from sparring.evaluation.questions import questions_of
+from sparring.evaluation.run import data_sha256, draw_items
+from sparring.selfplay.calls import written_data
+from sparring.selfplay.dataset import read_drawn, say_dropped
+from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.stages import Stage
+
+PICTURES = "questions"
+"""The folder of pictures that a benchmark carries inside its file."""
+
+
+@dataclass
+class Asked:
+    """probed: questions to probe with; practice: those that adaptive Attackers train on, no picture in common. left_out: reason -> items of a suite.
+
+    digests: what tells the data from other ones, by name.
+    """
+
+    probed: list[VisualQuestion]
+    practice: list[VisualQuestion]
+    digests: Mapping[str, str]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def begin(self, out: Path, ledger: Ledger) -> None:
+        """Note the questions; RunError where the data are not those that this probe began with."""
+        stage = Stage(out, "data", ledger)
+        if not stage.done:
+            stage.begin()
+            ledger.record_questions("held_out", [*self.probed, *self.practice])
+            stage.finish({"sha256": dict(self.digests)})
+        elif stage.result["sha256"] != dict(self.digests):
+            raise RunError(f"{', '.join(self.digests)}: changed since the probe in {out} began. Begin another one with --out.")
+
+    @cached_property
+    def without_boxes(self) -> int:
+        """How many of the questions to probe with protect no box, so that no edit of theirs can fail the integrity check."""
+        return sum(not question.targets for question in self.probed)
+
+    def warnings(self) -> list[str]:
+        """What a reader of the figures should know of the questions."""
+        texts = []
+        if self.left_out:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
+            texts.append(f"{sum(self.left_out.values())} items of the suite cannot be probed and are left out ({reasons})")
+        if self.without_boxes:
+            texts.append(
+                f"{self.without_boxes} of {len(self.probed)} questions have no boxes: integrity is not checked there, and an edit of theirs counts as "
+                "valid unless the judge (--judge) or the auditor (--audit) objects"
+            )
+        return texts
+
+
+def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
+    """Read and check the questions. Below `out` is written what a benchmark carries inside its file. Raises DataError where they do not load."""
+    data, left_out = written_data(settings.data, out), dict[str, int]()
+    if settings.suite is None:
+        records = read_drawn(data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
+        digests = {settings.data: hashlib.sha256(data.read_bytes()).hexdigest()}
+    else:
+        benchmark, images = find_benchmark(settings.suite), Path(settings.images) if settings.images else None
+        # The very items, with their options in the very order, that `sparring eval` asks under this seed and limit.
+        items = draw_items(benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=benchmark.shuffle)
+        suite = questions_of(items, data, out.resolve() / PICTURES, skip_bad=settings.skip_bad_records)
+        records, left_out = suite.questions.records, dict(suite.left_out)
+        say_dropped(suite.questions, screen)
+        digests = {settings.data: data_sha256(items)}
+    if not settings.adapt:
+        return Asked(records, [], digests, left_out)
+    if settings.adapt_data is None:
+        practice, probed = split_held_out(records, len(records) // 2, settings.seed)
+        return Asked(probed, practice, digests, left_out)
+    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records).records
+    require_disjoint(practice, records)
+    digests[settings.adapt_data] = hashlib.sha256(Path(settings.adapt_data).read_bytes()).hexdigest()
+    return Asked(records, practice, digests, left_out)
