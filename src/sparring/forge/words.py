@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 _SPLIT = re.compile(r"\s+(?:with|of|in|on|at|from|for|made|that|which|and|near|next|beside)\b")
@@ -17,12 +17,19 @@ def related(name: str, other: str) -> bool:
 
 def mentions(text: str, name: str) -> bool:
     """The text names the object, a synonym of it, its kind, or something of the kind that it is: any one to three words of the text in a row."""
+    phrases, kinds = _phrases(text)
+    return bool(phrases & meanings(name) or kinds & names(name))
+
+
+@lru_cache(maxsize=256)  # a question is compared with every object of a list
+def _phrases(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """One to three words of the text in a row, by the one name of all that mean the same, and the kinds that they are of."""
     words = [singular(word) for word in _WORD.findall(text.lower())]
     phrases = {_same(" ".join(words[start : start + length])) for length in (1, 2, 3) for start in range(len(words) - length + 1)}
-    return bool(phrases & meanings(name)) or any(kind in names(name) for phrase in phrases for kind in _above(phrase))
+    return frozenset(phrases), frozenset(kind for phrase in phrases for kind in _above(phrase))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def names(description: str) -> frozenset[str]:
     """What an object of that description is called: its noun with less and less before it, and the one name of all that mean the same as each."""
     head = _SPLIT.split(description.lower().strip(), maxsplit=1)[0]
@@ -32,7 +39,7 @@ def names(description: str) -> frozenset[str]:
     return frozenset([*endings, *map(_same, endings)])
 
 
-@cache
+@lru_cache(maxsize=4096)
 def meanings(description: str) -> frozenset[str]:
     """`names`, and the kinds that things of these names are of."""
     return frozenset({kind for name in names(description) for kind in _above(name)} | names(description))
