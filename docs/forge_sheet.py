@@ -79,10 +79,7 @@ def main() -> None:
         for x, picture in zip(places, line, strict=True):
             sheet.paste(picture, (x, y + TEXT))
         y += TEXT + line[1].height + GAP
-    # A third of the size of a PNG in full colour.
-    sheet.quantize(palette=sheet.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(
-        Path(__file__).with_name("forge.png"), optimize=True
-    )
+    sheet.quantize(256, kmeans=3).save(Path(__file__).with_name("forge.png"), optimize=True)  # a quarter of the size in full colour
 
 
 if __name__ == "__main__":
