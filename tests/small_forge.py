@@ -88,7 +88,7 @@ def forge_quietly(settings: ForgeSettings, out: Path, workers: int = 1) -> dict[
     return run_forge(settings, out, workers=workers, screen=Screen(Console(file=io.StringIO())))
 
 
-def forge_process(settings: str, out: str, workers: int, started: Any) -> None:
+def forge_process(settings: str, out: str, started: Any) -> None:
     """Forge with settings given as JSON, in a process of its own; the event `started` is set when it begins."""
     started.set()
-    forge_quietly(ForgeSettings.model_validate_json(settings), Path(out), workers)
+    forge_quietly(ForgeSettings.model_validate_json(settings), Path(out))

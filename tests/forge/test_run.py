@@ -2,10 +2,11 @@
 
 import json
 import multiprocessing
-import os
 import random
 import signal
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sparring.config import ForgeSettings
 from sparring.data.errors import DataError, RunError
 from sparring.data.questions import read_questions
 from sparring.forge.checks import apart
+from sparring.forge.ledger import Ledger
 
 COUNT = 30
 
@@ -151,39 +153,52 @@ def test_the_seed_and_the_limit_count(finished: tuple[Path, ForgeSettings, dict[
     assert few["records"]["read"] == 5
 
 
-def killed(settings: ForgeSettings, out: Path, seconds: float, workers: int = 1) -> bool:
-    """Forge in another process that is killed after so many seconds of work; whether it was still at work."""
+@contextmanager
+def forging(settings: ForgeSettings, out: Path) -> Iterator[BaseProcess]:
+    """Forge in another process, which has begun; at the end it is killed."""
     # A server that has imported all there is to import forks the processes: they come in no time.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sparring.forge.run", "sparring.recipes.forge"])
     started = context.Event()
-    process = context.Process(target=forge_process, args=(settings.model_dump_json(), str(out), workers, started))
+    process = context.Process(target=forge_process, args=(settings.model_dump_json(), str(out), started))
     process.start()
-    started.wait()
-    process.join(seconds)
-    alive = process.is_alive()
-    if alive:
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
+    assert started.wait(60)
+    yield process
+    process.kill()
     process.join()
-    return alive
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))  # five moments each, so that no test takes long
-def test_killed_at_five_moments_the_data_set_is_the_same(
-    seed: int, finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path
+def test_killed_at_twenty_random_moments_the_data_set_is_the_same(
+    finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path
 ) -> None:
     _, settings, funnel = finished
-    rng, out, kills = random.Random(seed), tmp_path / "out", 0
-    with serving(players, delay=0.1) as slow:  # one batch takes long enough to be cut off anywhere
-        own = settings.model_copy(update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"}), "batch": 4})
-        whole = forge_quietly(own, tmp_path / "whole")
-        for _ in range(5):
-            kills += killed(own, out, rng.uniform(0, 1.0))
+    settings = settings.model_copy(update={"batch": 1})
+    whole = forge_quietly(settings, tmp_path / "whole")
+    rng, out, written = random.Random(0), tmp_path / "out", set[int]()
+    # Every record asks the Defender twice to four times, one after the other: that takes longer than all twenty processes are given.
+    with serving(players, delay=0.3) as slow:
+        own = settings.model_copy(update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"})})
+        for _ in range(20):
+            with forging(own, out) as process:
+                process.join(rng.uniform(0, 1.2))
+            assert process.exitcode == -signal.SIGKILL, "it had ended before it was killed"
+            assert not (out / "funnel.json").exists()
+            with closing(Ledger(out)) as ledger:
+                written.add(ledger.batches)
+        assert len(written) >= 5
+        assert max(written) < COUNT
+        for sign in ("dataset.partial", "dataset.partial/exports"):  # the last two while the data set is written
+            with forging(own, out) as process:
+                while process.is_alive() and not (out / sign).exists():
+                    process.join(0.001)
+            assert process.exitcode == -signal.SIGKILL
+            assert not (out / "dataset").exists()
+        asked = len(slow.lines)
         again = forge_quietly(own, out)
-    assert kills >= 2
+        assert len(slow.lines) == asked
     assert again["content_hash"] == whole["content_hash"]
+    assert again["candidates"] == whole["candidates"]
     assert again["records"] == whole["records"] == funnel["records"]
     assert not list(out.rglob("*.partial"))
 

@@ -29,7 +29,7 @@ def _phrases(text: str) -> tuple[frozenset[str], frozenset[str]]:
     return phrases, frozenset(kind for phrase in phrases for kind in _above(phrase))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def names(description: str) -> frozenset[str]:
     """What an object of that description is called: its noun with less and less before it, and the one name of all that mean the same as each."""
     head = _SPLIT.split(description.lower().strip(), maxsplit=1)[0]
@@ -39,7 +39,7 @@ def names(description: str) -> frozenset[str]:
     return frozenset([*endings, *map(_same, endings)])
 
 
-@cache
+@lru_cache(maxsize=4096)
 def meanings(description: str) -> frozenset[str]:
     """`names`, and the kinds that things of these names are of."""
     return frozenset({kind for name in names(description) for kind in _above(name)} | names(description))
