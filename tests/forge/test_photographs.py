@@ -34,24 +34,24 @@ def looks(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
     return {"text": json.dumps({"verdict": "fail" if wrong else "pass", "reason": "too dark to tell" if wrong else "looks right"})}
 
 
-def halved(folder: Path) -> Path:
-    """The questions' file with photographs of half the size: what the judge is sent takes less time."""
+def smaller(folder: Path) -> Path:
+    """The questions' file with photographs of a third of the size: what the judge is sent takes less time."""
     shutil.copy(QUESTIONS, folder)
     for name in {json.loads(line)["image"] for line in QUESTIONS.read_text().splitlines()}:
         shutil.copy(Path(skimage.data.__file__).parent / name, folder)
     questions = []
     for own in read_questions(folder / QUESTIONS.name):
         path = folder / f"{own.id}.png"
-        load_image(own.image).reduce(2).save(path)
+        load_image(own.image).reduce(3).save(path)
         targets = tuple(
-            Target(target.name, (x0 // 2, y0 // 2, x1 // 2, y1 // 2)) for target in own.targets for x0, y0, x1, y1 in [target.box]
+            Target(target.name, (x0 // 3, y0 // 3, x1 // 3, y1 // 3)) for target in own.targets for x0, y0, x1, y1 in [target.box]
         )
         questions.append(replace(own, image=path, targets=targets))
-    return write_questions(folder / "halved.jsonl", questions)
+    return write_questions(folder / "smaller.jsonl", questions)
 
 
 def test_photographs_through_both_stages(tmp_path: Path) -> None:
-    path = halved(tmp_path)
+    path = smaller(tmp_path)
     asked = {own.id: own for own in read_questions(path)}
     with serving(looks) as server:
         changes = (
