@@ -4,8 +4,8 @@ python benchmarks/forge.py [--records 320] [--pairs 3] [--memory 1000 10000]
 
 Speed: forges with one worker and with two take turns. Counted is what lies between two batches in the midst of a forge, when every worker has its next batches
 waiting: loading and the end are left out. `ours` and `rival` are medians of wall time on the machine as it is; `ratio` is the median of the pairs. Other work on the
-same cores disturbs it, which is why the bar is on `processor_ratio`: the processor time of one worker over half of that of all processes of two workers, or over that
-of the process that gives work out and writes, if this is more. It is what two free cores would gain.
+same cores disturbs it, which is why the bar is on `processor_ratio`: the processor time of one worker over that of the busiest process of two workers, or over half
+of that of all of them, if this is more. It is what two free cores would gain, or less: where other work holds up one worker, the other one does more than half.
 
 Memory: the peak of a process that forges so many records with the bundled Defender's first token as its reply, so that all are kept. The records repeat a
 few pictures under new ids, each with distractors of its own.
@@ -57,11 +57,11 @@ def forge(folder: str, records: int, workers: int, changes: Sequence[str]) -> di
         funnel = run_forge(settings, Path(out), workers=workers, screen=Screen(Console(file=io.StringIO())))
         seconds = time.monotonic() - began
     (start, busy_before), (end, busy) = moments[EDGE - 1], moments[-1 - EDGE]
-    spent = {process: busy[process] - busy_before[process] for process in busy}
+    spent = [busy[process] - busy_before[process] for process in busy]
     counted = (len(moments) - 2 * EDGE) * settings.batch
     return {
         "wall": (end - start) / counted,
-        "processor": max(spent[os.getpid()], sum(spent.values()) / workers) / counted,
+        "processor": max(*spent, sum(spent) / workers) / counted if workers > 1 else spent[0] / counted,
         "kept": funnel["records"]["kept"],
         "seconds": seconds,
         "peak_rss_mb": peak_rss_mb(),
