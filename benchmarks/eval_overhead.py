@@ -5,8 +5,8 @@ scoring and results. Pictures are decoded, hashed and made small while the model
 to that of generate). An evaluation of one question goes before, so that no library is loaded meanwhile. The pictures are the bundled world's, the model
 is the bundled Defender. Bar: a ratio of at most 1.05.
 
-Memory: resident memory in MB over 200 pictures of 3840 x 2160 pixels, shown to a model that answers at once; `ours` is the highest in the second half,
-`rival` the highest in the first. Bar: a ratio of at most 1.05.
+Memory: resident memory in MB over 200 pictures of 3840 x 2160 pixels, shown to a model that answers at once, read after every batch; `ours` is the median of
+the second half, `rival` that of the first. (A picture that is being decoded at such a moment adds its 25 MB or more; `highest` tells.) Bar: a ratio of at most 1.05.
 
 python benchmarks/eval_overhead.py
 """
@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -107,8 +108,9 @@ def memory(folder: Path, pictures: int) -> dict[str, Any]:
     harness = Harness(Instant(), AnswerCache(folder / "answers.sqlite"), {"model": "instant"}, Generation(1), BATCH)  # type: ignore[arg-type]
     used = [resident() for _ in harness.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))]
     half = max(1, len(used) // 2)
-    first, rest = max(used[:half]), max(used[half:])
-    return {"ours": round(rest), "rival": round(first), "ratio": round(rest / first, 4), "unit": "MB of resident memory"}
+    first, rest = median(used[:half]), median(used[half:])
+    figures = {"ours": round(rest), "rival": round(first), "ratio": round(rest / first, 4), "unit": "MB of resident memory"}
+    return figures | {"highest": [round(max(used[:half])), round(max(used[half:]))]}
 
 
 def report(case: dict[str, Any], figures: dict[str, Any], bars: dict[str, bool]) -> None:
