@@ -129,7 +129,7 @@ def find_models(recipe: Recipe) -> list[ModelPlan]:
 
 def find_forging_models(recipe: Recipe) -> list[ModelPlan]:
     """The models that the bootstrap's forge needs beside the players, each once."""
-    stages = recipe.forge
+    stages = recipe.bootstrap_stages()
     named: dict[str, ModelPlan] = {}
     if not recipe.bootstrap.questions:
         return []

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from typer.testing import CliRunner
 from endpoint_server import Server, question, serving
 from small_checkpoints import tiny_flux2_klein
 from small_forge import forge_of, forge_quietly, players, write_light_questions
+from sparring.attackers.crops import crops_of
+from sparring.attackers.rollout import deterministic_edits
 from sparring.cli import app
-from sparring.config import KindSettings
 from sparring.data.errors import ModelError, RecipeError
+from sparring.data.images import load_image
 from sparring.forge.implant import changes_alone
-from sparring.judging.kinds import changed_regions
+from sparring.forge.ledger import Ledger
+from sparring.forge.propose import own_seed
+from sparring.forge.records import OUTCOMES
+from sparring.models.editors import load_editor
 
 COUNT = 12
 
@@ -111,7 +117,33 @@ def test_a_change_of_light_is_put_back_and_an_object_stays() -> None:
     inside = np.asarray(made.picture)[40:52, 36:50].astype(float)
     assert np.abs(inside - np.array((200, 30, 30)) / 0.9).max() <= 3
     assert changes_alone(clean, clean).proposals == ()
-    assert changed_regions(np.asarray(clean, dtype=float), np.asarray(made.picture, dtype=float), KindSettings())
+
+
+def test_a_whole_edit_is_taken_as_it_is(server: Server, questions: Path, tmp_path: Path) -> None:
+    """Noise all over the picture, which `editor` would put back or reject, goes on to the checks of the targets."""
+    folder = tiny_flux2_klein(tmp_path / "editor")
+    changes = (f"attacker.model='{folder}'", "attacker.evaluation_steps=2", "stages.implant=whole", "stages.right_when_clean=false")
+    settings = forge_of(questions, server.url, *changes, "judge.integrity_threshold=-1", "stages.attempts=1")
+    forge_quietly(settings, tmp_path / "out")
+    with closing(Ledger(tmp_path / "out")) as ledger:
+        rows = [row for outcome in OUTCOMES for row in ledger.rows(outcome)]
+        assert len(rows) == COUNT
+        assert {row.stage for row in rows} <= {"duplicates", "effectiveness"}
+        asked, clean = [ledger.question(row) for row in rows], [load_image(ledger.path(row.clean)) for row in rows]
+        made = [load_image(ledger.path(row.picture)) for row in rows if row.picture is not None]
+    editor, attacker = load_editor(str(folder)), settings.attacker
+    edits = deterministic_edits(
+        editor,
+        clean,
+        [attacker.instruct(question.question) for question in asked],
+        [own_seed(settings.seed, question, "implant", 1) for question in asked],
+        steps=2,
+        guidance=attacker.guidance_scale,
+        batch=COUNT,
+        crops=crops_of(asked, clean, attacker.crop, editor.multiple),
+    )
+    # Batches of other sizes may round otherwise.
+    assert max(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() for one, other in zip(made, edits, strict=True)) <= 1
 
 
 def test_a_server_that_fails_stops_the_forge_which_then_goes_on(questions: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -24,8 +25,9 @@ from sparring.forge.run import run_forge
 from sparring.models.editors import FlowEditor
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.bootstrap import FORGE, bootstrap, forge_settings
+from sparring.selfplay.game import pictures_of
 from sparring.selfplay.loop import open_game
-from sparring.selfplay.turns import right_when_clean
+from sparring.selfplay.turns import frozen_edits, right_when_clean
 
 
 def quiet() -> Screen:
@@ -64,6 +66,24 @@ def test_the_pairs_are_those_of_the_forge_by_itself(begun: Path, players: Path, 
     assert own["content_hash"] == funnel["content_hash"]
     for part in ("records", "stages", "candidates", "kept_share"):
         assert own[part] == funnel[part]
+
+
+def test_a_run_may_implant_otherwise_than_its_forge(players: Path, questions: Path, tmp_path: Path) -> None:
+    """One edit of each question, whole, with the noise that names every edit of a game."""
+    recipe = game_recipe(players, questions, bootstrap={"implant": "whole", "attempts": 1}, judge={"integrity_threshold": -1})
+    assert (recipe.forge.implant, recipe.bootstrap_stages().implant) == ("painter", "whole")
+    with open_game(recipe, tmp_path, quiet()) as game:
+        bootstrap(game)
+        right = right_when_clean(game, 0)[: recipe.bootstrap.questions]
+        seeds = [game.seed("round0/candidates", question.id, 0) for question in right]
+        edits = frozen_edits(game, "untuned", right, pictures_of(right), seeds)
+        ledger = Ledger(tmp_path / FORGE)
+        made = {row.id: row for outcome in ("kept", "useless", "rejected") for row in ledger.rows(outcome)}
+        pictures = [load_image(ledger.path(made[question.id].picture or "")) for question in right]
+        ledger.close()
+    assert {row.attempt for row in made.values()} == {1}
+    worst = [np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() for one, other in zip(pictures, edits, strict=True)]
+    assert max(worst) <= 1  # batches of other sizes may round otherwise
 
 
 def test_the_result_tells_what_the_funnel_tells(begun: Path) -> None:

@@ -11,6 +11,8 @@ from sparring.config.base import DType, EndpointSettings, Settings
 from sparring.config.defender import DefenderSettings
 from sparring.config.judge import JudgeSettings
 
+Implant = Literal["editor", "whole", "painter"]
+
 
 class PainterSettings(Settings):
     """What paints a part of a picture (`sparring.forge.painters`)."""
@@ -104,10 +106,11 @@ class ForgeStages(Settings):
     extend: ExtendSettings = Field(default_factory=lambda: ExtendSettings())
     propose: ProposeSettings = Field(default_factory=lambda: ProposeSettings())
     box: BoxSettings = Field(default_factory=lambda: BoxSettings())
-    implant: Literal["painter", "editor"] = Field(
+    implant: Implant = Field(
         "editor",
-        description="who puts distractors in: the attacker's editor edits the picture by its instruction, the regions that it changed are the boxes, and all "
-        "around them is put back; or a painter fills the proposed box",
+        description="who puts distractors in. editor: the attacker's editor edits the picture by its instruction, the regions that it changed are the boxes, "
+        "and all around them is put back; whole: its edit is taken as it is, a change of light too, and its boxes are told and not checked; painter: a "
+        "painter fills the proposed box",
     )
     painter: PainterSettings = Field(default_factory=lambda: PainterSettings(), description="of the distractors")
     panel: PanelSettings = Field(default_factory=lambda: PanelSettings())

@@ -9,7 +9,7 @@ from pydantic import Field
 from sparring.config.attacker import AttackerSettings
 from sparring.config.base import CallSettings, Settings
 from sparring.config.defender import DefenderSettings
-from sparring.config.forge import ForgeStages
+from sparring.config.forge import ForgeStages, Implant
 from sparring.config.judge import JudgeSettings
 
 
@@ -30,6 +30,8 @@ class BootstrapSettings(Settings):
         ge=0,
         description="training questions that the base Defender gets right when clean, from which the forge makes pairs (section forge)",
     )
+    implant: Implant | None = Field(None, description="takes the place of forge.implant in a run")
+    attempts: int | None = Field(None, ge=1, description="takes the place of forge.attempts in a run")
     steps: int = Field(60, ge=0, description="fine-tuning updates of the editor on the pairs")
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
@@ -134,3 +136,8 @@ class Recipe(Settings):
     )
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
+
+    def bootstrap_stages(self) -> ForgeStages:
+        """The stages of the forge as the bootstrap goes through them."""
+        own = {"implant": self.bootstrap.implant, "attempts": self.bootstrap.attempts}
+        return self.forge.model_copy(update={name: value for name, value in own.items() if value is not None})

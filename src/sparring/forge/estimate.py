@@ -42,7 +42,7 @@ def estimate(settings: ForgeSettings) -> Estimate:
         calls["requests for proposals"] = candidates
     if stages.panel.prompts:
         calls["verdicts on proposals"] = candidates * stages.propose.number * votes
-    if stages.implant == "editor":
+    if stages.implant != "painter":
         models.append(("implanting", settings.attacker.model, settings.attacker.dtype))
         calls["pictures edited"] = candidates
     else:

@@ -68,7 +68,7 @@ def models_of(settings: ForgeSettings) -> list[dict[str, Any]]:
         ("proposals", stages.propose.model),
         ("outpainting", stages.extend.painter.model if stages.extend.painter else None),
         ("outpainting, transformer", stages.extend.painter.transformer if stages.extend.painter else None),
-        ("implanting", settings.attacker.model if stages.implant == "editor" else stages.painter.model),
+        ("implanting", stages.painter.model if stages.implant == "painter" else settings.attacker.model),
         ("implanting, transformer", stages.painter.transformer if stages.implant == "painter" else None),
     )
     return [{"part": part, "model": model, "revision": _revision(model)} for part, model in named if model]

@@ -31,9 +31,13 @@ class Implant:
 
 
 class Implanter(ABC):
-    """Puts distractors into pictures. `wants_proposals`: it is told what to put where; else it decides by itself, from the question."""
+    """Puts distractors into pictures. `wants_proposals`: it is told what to put where; else it decides by itself, from the question.
+
+    `whole`: what it changes is not confined to boxes.
+    """
 
     wants_proposals: bool
+    whole: bool = False
 
     @abstractmethod
     def implant(
@@ -62,12 +66,15 @@ class PainterImplanter(Implanter):
 
 
 class EditorImplanter(Implanter):
-    """The Attacker's editor edits the whole picture by its instruction. What it changed, less a change of light, is found and kept; the rest is put back."""
+    """The Attacker's editor edits the whole picture by its instruction. What it changed, less a change of light, is found and kept; the rest is put back.
+
+    whole: nothing is put back.
+    """
 
     wants_proposals = False
 
-    def __init__(self, editor: FlowEditor, settings: AttackerSettings) -> None:
-        self.editor, self.settings = editor, settings
+    def __init__(self, editor: FlowEditor, settings: AttackerSettings, *, whole: bool = False) -> None:
+        self.editor, self.settings, self.whole = editor, settings, whole
 
     def implant(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], proposals: Sequence[Sequence[Proposal]], seeds: Sequence[int]
@@ -83,7 +90,8 @@ class EditorImplanter(Implanter):
             batch=settings.micro_batch,
             crops=crops_of(questions, images, settings.crop, self.editor.multiple),
         )
-        return [changes_alone(clean, edit) for clean, edit in zip(images, edits, strict=True)]
+        made = [changes_alone(clean, edit) for clean, edit in zip(images, edits, strict=True)]
+        return [Implant(edit, own.proposals) for edit, own in zip(edits, made, strict=True)] if self.whole else made
 
 
 def changes_alone(clean: Image, edit: Image) -> Implant:

@@ -43,7 +43,7 @@ class Players:
     @contextmanager
     def editor_resting(self) -> Iterator[None]:
         """Inside, with `attacker.offload`, an editor that implants makes room for others on the accelerator."""
-        if self.stages.implant == "editor":
+        if self.stages.implant != "painter":
             with self.editor.resting():
                 yield
         else:
@@ -84,9 +84,9 @@ class Players:
     @cached_property
     def implanter(self) -> Implanter:
         """Who puts distractors in."""
-        if self.stages.implant == "editor":
-            return EditorImplanter(self.editor, self.settings.attacker)
-        return PainterImplanter(self.painter)
+        if self.stages.implant == "painter":
+            return PainterImplanter(self.painter)
+        return EditorImplanter(self.editor, self.settings.attacker, whole=self.stages.implant == "whole")
 
     @cached_property
     def painter(self) -> Painter:

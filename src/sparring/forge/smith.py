@@ -75,6 +75,10 @@ class Smith(Players):
             self._attempt(attempt, [t for t in tracks if t.open], derive_seed(seed, attempt))
         return [concluded(t.sample.number, t.sample.question, image_sha256(t.sample.image), t.candidates) for t in tracks]
 
+    def noise_of(self, question: VisualQuestion, attempt: int) -> int:
+        """The seed of what is put into a question's picture."""
+        return own_seed(self.settings.seed, question, "implant", attempt)
+
     # -- the stages --------------------------------------------------------------------------------------------------------------
 
     def _locate(self, tracks: Sequence[Track], seed: int) -> None:
@@ -130,7 +134,7 @@ class Smith(Players):
             [t.question for t in going],
             [t.image for t in going],
             [proposed[id(t)] for t in going],
-            [own_seed(self.settings.seed, t.question, "implant", attempt) for t in going],
+            [self.noise_of(t.question, attempt) for t in going],
         )
         pictures: list[tuple[Track, Image, tuple[Proposal, ...]]] = []
         for track, made in zip(going, implants, strict=True):
@@ -193,10 +197,10 @@ class Smith(Players):
 
     def _wrong_implant(self, track: Track, picture: Image, proposals: Sequence[Proposal]) -> tuple[str, str] | None:
         """What is wrong with what was put in; proposals that a model was told of have been checked already."""
-        if not proposals or picture.tobytes() == track.image.convert("RGB").tobytes():
+        if not (proposals or self.implanter.whole) or picture.tobytes() == track.image.convert("RGB").tobytes():
             return "nothing changed", "nothing new is to be seen in the picture"
         targets, before = [target.box for target in track.question.targets], list[Proposal]()
-        for proposal in proposals if not self.implanter.wants_proposals else ():
+        for proposal in () if self.implanter.wants_proposals or self.implanter.whole else proposals:
             wrong = check_box(proposal.box, track.image.size, targets, [other.box for other in before], self.stages.box)
             if wrong is not None:
                 return wrong

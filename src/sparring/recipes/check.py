@@ -37,7 +37,7 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
     if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
         yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
     if recipe.bootstrap.questions:
-        yield from _stages(recipe.forge, recipe.judge, "forge")
+        yield from _stages(recipe.bootstrap_stages(), recipe.judge, "forge")
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
 

@@ -32,7 +32,7 @@ from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.turns import defender_after, right_when_clean
 
-FORGE, BOOTSTRAP = "round0/forge", "round0/bootstrap"
+FORGE, BOOTSTRAP, EDITS = "round0/forge", "round0/bootstrap", "round0/candidates"
 
 
 def bootstrap(game: Game) -> None:
@@ -47,7 +47,11 @@ class GameSmith(Smith):
     def __init__(self, game: Game, settings: ForgeSettings) -> None:
         known = {answer.question_id: answer for answer in game.ledger.answers("round0/clean", defender_after(0))}
         super().__init__(settings, game.league.answers, known)
-        self._league = game.league
+        self._game, self._league = game, game.league
+
+    def noise_of(self, question: VisualQuestion, attempt: int) -> int:
+        """An edit's noise has a name as every edit in a game has; a painter's seed is as in any forge."""
+        return super().noise_of(question, attempt) if self.implanter.wants_proposals else self._game.seed(EDITS, question.id, attempt - 1)
 
     @cached_property
     def defender(self) -> VLM:
@@ -93,7 +97,7 @@ def forge_settings(game: Game) -> ForgeSettings:
         device=recipe.device,
         threads=torch.get_num_threads(),
         batch=recipe.evaluation.batch,
-        stages=recipe.forge,
+        stages=recipe.bootstrap_stages(),
         attacker=recipe.attacker,
         defender=recipe.defender,
         judge=recipe.judge,
