@@ -126,7 +126,8 @@ def test_the_summary_s_figures_are_those_of_the_ledger(undisturbed: tuple[Path, 
 def test_everything_is_in_the_ledger_and_every_picture_beside_it(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     out, _ = undisturbed
     named = {name for (name,) in rows(out, "SELECT picture FROM edits")}
-    assert named == set(pictures(out))
+    forged = {name for names in rows(out, "SELECT clean, picture FROM candidates", FORGED) for name in names if name}
+    assert named | {f"round0/forge/pictures/{name[:2]}/{name}.png" for name in forged} == set(pictures(out))
     stages = {name for (name,) in rows(out, "SELECT DISTINCT stage FROM edits")}
     trained = {f"round{i}/{part}" for i in (1, 2) for part in ("attacker", "curriculum")}
     assert stages == {*trained, *(f"evaluation/{o}" for o in ("reencoded", "bootstrap", "round1", "round2"))}
