@@ -1,12 +1,12 @@
 """Does an editor fine-tuned on forged pairs put second instances of queried objects into pictures less often than the untuned one? One JSON line.
 
-python benchmarks/forge_editor.py [--questions 400] [--scenes 160] [--steps 150] [--out runs/forge_editor] [--results benchmarks/results]
+python benchmarks/forge_editor.py [--questions 320] [--scenes 96] [--steps 100] [--out runs/forge_editor] [--set stages.propose.number=1 ...]
 
 Pairs are forged of embedded scenes with the arena's stages (cut-outs). A LoRA on the bundled editor is fine-tuned on them; then the untuned and the
 tuned editor edit the same held-out scenes from the same noise. Questions are those with at least one queried object in the picture. What an edit put in
-is read by the scenes' oracle. Asked by the recipe's instruction, the bundled editor, which was brought up on it, adds something else, as it does by any
-other wording that holds the question: no second instance in 0 to 3 of 40. By an instruction that names the queried object it adds one; this
-instruction is the default here, in the pairs as in the edits. `--instruction ''` is the recipe's.
+is read by the scenes' oracle. By the recipe's instruction the bundled editor, which was brought up on it, adds something else: a second instance in none of
+40 edits, and in 3 at most by a dozen other wordings that hold the question. By an instruction that names the queried object it adds one, so that is the
+default here, in the pairs as in the edits. `--instruction ''` is the recipe's.
 
 "second": share of edits with a further instance of a queried object. "other": share with an object of another name; "anything": with either; "changed": share in which a
 region beside the targets changed, recognisable or not. An editor that does nothing would pass the first bar and fail these.
@@ -140,15 +140,18 @@ def draw_sheet(images: Sequence[Image.Image], edits: Sequence[Image.Image], path
 
 
 def ratio_of(tuned_N: NDArray[np.bool_], untuned_N: NDArray[np.bool_]) -> dict[str, Any]:
-    """Tuned share over untuned share, with the interval of a bootstrap of scenes; a draw without any untuned one counts as infinite."""
+    """Tuned share over untuned share, with the interval of a bootstrap of scenes; a draw without any untuned one counts as infinite.
+
+    That interval has no width where the tuned editor adds none: `most`, Wilson's upper end over Wilson's lower end, has.
+    """
 
     def ratio(drawn: Sequence[int]) -> float:
         below = untuned_N[list(drawn)].sum()
         return float(tuned_N[list(drawn)].sum() / below) if below else float("inf")
 
-    value = ratio(range(len(tuned_N)))
     interval = bootstrap_statistic(ratio, len(tuned_N), resamples=4000, seed=0)
-    return {"value": _finite(value), "ci95": [_finite(end) for end in interval]}
+    (_, high), (low, _) = (rate(own.tolist()).as_dict()["ci95"] for own in (tuned_N, untuned_N))
+    return {"value": _finite(ratio(range(len(tuned_N)))), "ci95": [_finite(end) for end in interval], "most": _finite(high / low)}
 
 
 def _finite(value: float | None) -> float | None:
@@ -157,16 +160,15 @@ def _finite(value: float | None) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--questions", type=int, default=400, help="questions that go into the forge")
-    parser.add_argument("--scenes", type=int, default=160, help="held-out scenes that both editors edit")
-    parser.add_argument("--steps", type=int, default=150, help="updates of the fine-tuning")
+    parser.add_argument("--questions", type=int, default=320, help="questions that go into the forge")
+    parser.add_argument("--scenes", type=int, default=96, help="held-out scenes that both editors edit")
+    parser.add_argument("--steps", type=int, default=100, help="updates of the fine-tuning")
     parser.add_argument("--batch", type=int, default=16, help="pairs in an update")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--instruction", default="add a red {name}", help="{name}: the first queried object, {question}: the question")
     parser.add_argument("--set", nargs="*", default=[], metavar="A.B=VALUE", help="settings of the forge, such as stages.propose.number=1")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("runs/forge_editor"))
-    parser.add_argument("--results", type=Path, help="folder that the figures are written to as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
     attacker = load_recipe("arena").attacker
@@ -177,13 +179,12 @@ def main() -> None:
     assert attacker.lora is not None
     editor.add_lora(attacker.lora.rank, attacker.lora.alpha, derive_seed(options.seed, "lora"))
     settings = BootstrapSettings(steps=options.steps, batch=options.batch, learning_rate=options.learning_rate)
-    losses: list[float] = []
     finetune(
         editor,
         pairs,
         settings,
         options.seed,
-        lambda step, metrics: losses.append(metrics["loss"]),
+        lambda step, metrics: None,
         options.out / "state",
         rollout_steps=attacker.rollout_steps,
         micro_batch=attacker.micro_batch,
@@ -207,14 +208,14 @@ def main() -> None:
         },
         **shares,
         "ratio": ratio,
-        "bar": round(MOST, 4),
-        "met": ratio["value"] is not None and ratio["value"] < MOST,
-        "met_by_the_whole_interval": ratio["ci95"][1] is not None and ratio["ci95"][1] < MOST,
-        "still_edits": bool(tuned["other"].sum() >= untuned["other"].sum()),
+        "bar": round(MOST, 3),
+        "met": {
+            "second instances in less than a third as many edits": ratio["most"] is not None and ratio["most"] < MOST,
+            "objects of other names in as many edits": bool(tuned["other"].sum() >= untuned["other"].sum()),
+            "recognisable objects in as many edits": bool(tuned["anything"].sum() >= untuned["anything"].sum()),
+            "something changed in as many edits": bool(tuned["changed"].sum() >= untuned["changed"].sum()),
+        },
     }
-    if options.results is not None:
-        options.results.mkdir(parents=True, exist_ok=True)
-        write_json(options.results / "forge_editor.json", result)
     print(json.dumps(result))
 
 
