@@ -35,7 +35,7 @@ def test_while_a_vlm_answers_the_editor_rests_and_the_game_is_the_same(
             questions,
             attacker={"steps": 2, **attacker},
             bootstrap={"questions": 4, "steps": 1},
-            forge={"implant": "editor"},
+            forge={"implant": "whole"},
             defender={"steps": 1, "max_refills": 1},
             selfplay={"rounds": 1, "curriculum": {"questions": 4}},
             data={"held_out": 4},
@@ -78,7 +78,7 @@ def test_while_a_vlm_answers_the_editor_rests_and_the_game_is_the_same(
     monkeypatch.setattr(League, "__init__", init)
     for name in ("generate", "option_probabilities"):
         monkeypatch.setattr(LocalVLM, name, guarded(getattr(LocalVLM, name)))
-    monkeypatch.setattr(loop, "choose_device", lambda name: torch.device("cpu:0"))
+    monkeypatch.setattr(loop, "begin_computing", lambda device, threads: torch.device("cpu:0"))
     assert play(recipe(offload=True, gradient_checkpointing=True), tmp_path / "frugal") == expected
     assert answered > 10
 
