@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparring.config import ForgeStages, Recipe
+from sparring.config import Recipe
 from sparring.data.errors import ModelError
 from sparring.plan import Plan, find_model, make_plan, memory, require_models, tensor_shapes
 from sparring.recipes import load_recipe
@@ -149,8 +149,11 @@ def test_an_endpoint_takes_no_memory_here_and_is_not_looked_for(recipe: Recipe) 
 
 
 def test_models_of_the_forge_are_found_and_have_a_turn_of_their_own(recipe: Recipe) -> None:
+    def forging_by(forge: dict[str, object], **bootstrap: int) -> Recipe:
+        return Recipe.model_validate(recipe.model_dump() | {"forge": forge, "bootstrap": bootstrap})
+
     def plan(forge: dict[str, object], **bootstrap: int) -> Plan:
-        return make_plan(Recipe.model_validate(recipe.model_dump() | {"forge": forge, "bootstrap": bootstrap}))
+        return make_plan(forging_by(forge, **bootstrap))
 
     players = plan({})
     own = {"implant": "painter", "painter": {"model": recipe.attacker.model}, "extend": {"painter": {"model": recipe.attacker.model}}}
@@ -160,6 +163,5 @@ def test_models_of_the_forge_are_found_and_have_a_turn_of_their_own(recipe: Reci
     assert forging.memory["pairs are forged"] == pytest.approx(1e9 + 2 * 4 * (151 + 150))
     assert {turn: forging.memory[turn] for turn in players.memory} == players.memory
     assert plan(own, questions=0).models == players.models
-    missing = recipe.model_copy(update={"forge": ForgeStages.model_validate({"implant": "painter", "painter": {"model": "./nowhere"}})})
     with pytest.raises(ModelError, match=r"forge\.painter\.model: ./nowhere is no folder"):
-        require_models(missing)
+        require_models(forging_by({"implant": "painter", "painter": {"model": "./nowhere"}}))
