@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -15,15 +16,20 @@ from typing import Any
 
 import diffusers
 import pytest
+import torch
 from PIL import ImageChops
 from rich.console import Console
 from transformers import AutoModelForImageTextToText
 
 from small_game import game_recipe, play_quietly
-from sparring.config import Recipe
+from sparring.config import EvalSettings, ProbeSettings, Recipe
 from sparring.data.errors import RecipeError, RunError
 from sparring.data.images import load_image
+from sparring.data.questions import read_questions
+from sparring.data.writer import write_questions
 from sparring.engine.screen import Screen
+from sparring.evaluation.run import run_evaluation
+from sparring.probe.run import run_probe
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import run_game
 
@@ -59,6 +65,38 @@ def pictures(out: Path) -> dict[str, bytes]:
 def undisturbed(players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("undisturbed").resolve()
     return out, play(game_recipe(players, questions), out)
+
+
+def test_the_harness_and_a_probe_find_the_figures_of_the_summary(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path
+) -> None:
+    """Clean accuracy and attack success of the last players, from their folders and the held-out questions alone."""
+    out, summary = undisturbed
+    recipe, payoff = game_recipe(players, questions), summary["payoff"]
+    chosen = {name for (name,) in rows(out, "SELECT id FROM questions WHERE split = 'held_out'")}
+    assert len(chosen) == 12
+    source = shutil.copytree(questions.parent, tmp_path / "source")
+    data = write_questions(source / "held_out.jsonl", [q for q in read_questions(source / questions.name) if q.id in chosen])
+    defender = recipe.defender.model_copy(update={"model": str(out / "round2/defender/model")})
+    common: dict[str, Any] = {"data": str(data), "seed": recipe.seed, "device": "cpu", "threads": 1, "defender": defender}
+    screen = Screen(Console(file=io.StringIO()))
+    (tmp_path / "eval").mkdir()
+    results = run_evaluation(EvalSettings(suite="custom", shuffle=False, **common), tmp_path / "eval", screen, torch.device("cpu"))
+    assert results["profiles"]["sparring"]["value"] == payoff["accuracy"][-1][0]["value"]
+    probe = ProbeSettings(
+        defenders={"last": defender.model},
+        attackers={"last": f"{recipe.attacker.model}+{out / 'round2/attacker/editor'}"},
+        attacker=recipe.attacker,
+        judge=recipe.judge,
+        audit=recipe.evaluation.audit,
+        text=False,
+        letters=False,
+        controls=False,
+        **common,
+    )
+    found = run_probe(probe, tmp_path / "probe", screen)["defenders"]["last"]
+    assert found["clean_accuracy"] == payoff["accuracy"][-1][0]
+    assert found["robustness"]["attackers"]["last"]["valid_asr"] == payoff["valid_asr"][-1][-1]
 
 
 def is_rate(value: Any) -> bool:
