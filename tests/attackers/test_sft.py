@@ -116,7 +116,7 @@ def test_every_pair_is_seen_once_in_an_epoch() -> None:
 
 
 def test_no_pairs_is_an_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no effective pair"):
+    with pytest.raises(TrainingError, match="no pair to fine-tune"):
         sft.finetune(load_editor(folder), [], BootstrapSettings(), 0, lambda step, metrics: None, tmp_path)
 
 
