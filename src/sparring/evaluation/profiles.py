@@ -38,7 +38,7 @@ _HR, _HR_OLD = figures.cycles, "the judge model, asked where no option is read, 
 _JUDGE = "exact_matching: no judge model is asked"
 _CHAIR = "words are split and made singular by rules of our own, not by NLTK and pattern.en"
 _MMMU = "where no option is read one is guessed, from a fixed seed"
-RULES: dict[tuple[ProfileName, str], Rule] = {
+RULES: dict[tuple[str, str], Rule] = {
     ("sparring", "custom"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "vstar"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "hrbench"): Rule(sparring.strict, _HR),
@@ -102,7 +102,7 @@ for _name in ("custom", "vstar", "hrbench", "pope", "hallusionbench", "mmstar", 
     RULES["aot-strict", _name] = Rule(sparring.aot, RULES["sparring", _name].figures, "unreadable pictures are left out of the denominator")
 
 
-def rule_of(profile: ProfileName, benchmark: str) -> Rule:
+def rule_of(profile: str, benchmark: str) -> Rule:
     """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one, where it has none."""
     if (profile, benchmark) not in RULES:
         raise RecipeError(f"profile {profile} has no rule for {benchmark}. There are {', '.join(profiles_of(benchmark))}.")

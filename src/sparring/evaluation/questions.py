@@ -16,6 +16,7 @@ from PIL.Image import Image
 
 from sparring.data.errors import DataError
 from sparring.data.questions import QuestionReader, Questions
+from sparring.engine.files import write_whole
 from sparring.evaluation.items import Item, Picture, PictureFile, with_yes_no_options
 
 
@@ -61,9 +62,7 @@ def _file_of(picture: Picture, folder: Path) -> Path:
     path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}{_suffix(data)}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_whole(path, data)
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparring.evaluation.judge import RULE, read_marks
 from sparring.evaluation.marks import Answered, Mark, Marked
-from sparring.evaluation.profiles import PROFILES, ProfileName, Rule, profiles_of, rule_of
+from sparring.evaluation.profiles import PROFILES, Rule, profiles_of, rule_of
 from sparring.evaluation.rules.figures import grouped
 from sparring.evaluation.statistics import bootstrap_statistic, rate
 
@@ -129,7 +129,7 @@ def pixels_in_words(results: Mapping[str, Any]) -> str:
     return f"{text}; {reduced} of {results['pictures']} pictures were made smaller." if reduced is not None else f"{text}."
 
 
-def headline(results: Mapping[str, Any], profile: ProfileName) -> str:
+def headline(results: Mapping[str, Any], profile: str) -> str:
     """The quoted figure in a line."""
     own = results["profiles"][profile]
     if own["value"] is None:

@@ -14,6 +14,7 @@ import torch
 
 from sparring.config import ReaderSettings
 from sparring.data.errors import RunError
+from sparring.engine.files import write_whole
 from sparring.engine.screen import Screen
 from sparring.evaluation.harness import Generation, Harness, model_identity
 from sparring.evaluation.judge import TOKENS, ask_judge, judge_figures, read_marks
@@ -52,7 +53,7 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
     """Mark the answers under every profile; writes items, `results.json` and `results.md`."""
     marks = mark_all(answered, facts["rules"], resources)
     profiles = {
-        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"], judge=facts.get("judge", {}).get("model"))  # type: ignore[arg-type]
+        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"], judge=facts.get("judge", {}).get("model"))
         for name, own in marks.items()
     }
     write_items(out, answered, marks)
@@ -66,8 +67,8 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
         "unreadable_pictures": sum(one.trouble == "picture" for one in answered),
         "profiles": profiles,
     }
-    _write(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
-    _write(out / TABLE, markdown(results))
+    write_whole(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_whole(out / TABLE, markdown(results))
     return results
 
 
@@ -85,7 +86,7 @@ def rescore(
     """
     facts = read_results(out)
     if profile is not None:
-        rule_of(profile, facts["rules"])  # type: ignore[arg-type]
+        rule_of(profile, facts["rules"])
         facts["profile"] = profile
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
     answered = read_items(out)
@@ -108,10 +109,4 @@ def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], l
     """Results, items and one profile's marks of a finished evaluation."""
     facts, answered = read_results(out), read_items(out)
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8"))
-    return facts, answered, read_marks(rule_of(profile, facts["rules"]), answered, resources)  # type: ignore[arg-type]
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    return facts, answered, read_marks(rule_of(profile, facts["rules"]), answered, resources)

@@ -8,12 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
-
 from sparring.config import ForgeSettings
 from sparring.data.errors import DataError
+from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.pool import in_order
@@ -70,9 +67,7 @@ def _work(
 def begin(settings: ForgeSettings, answers: Path) -> None:
     """Load the players into this process."""
     global _at_work
-    for logging in (transformers_logging, diffusers_logging):
-        logging.disable_progress_bar()
-    torch.set_num_threads(settings.threads)
+    begin_computing(settings.device, settings.threads)
     _at_work = Smith(settings, answers), open_source(settings.data, settings.format, settings.images)
     _at_work[0].load()
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparring.engine.files import write_whole
+
 Figures = Mapping[str, Any]
 CONDITION_NAMES = {
     "wrong_caption": "wrong caption",
@@ -20,9 +22,7 @@ CONDITION_NAMES = {
 
 def write_table(path: Path, results: Figures) -> None:
     """Write the table, and what a reader should know, beside it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(table(results), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, table(results))
 
 
 def table(results: Figures) -> str:

@@ -61,7 +61,7 @@ def write_eval_report(out: Path, *, against: Path | None = None, profile: str | 
     contents = {
         "results": results,
         "profile": name,
-        "headline": headline(results, name),  # type: ignore[arg-type]
+        "headline": headline(results, name),
         "pixels": pixels_in_words(results),
         "table": table_rows(results["profiles"]),
         "notes": {p: own["note"] for p, own in results["profiles"].items() if own["note"]},

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sparring.engine.files import write_whole
 from sparring.report import numbers
 from sparring.report.charts import boxes
 
@@ -25,7 +26,5 @@ def write_page(out: Path, template: str, contents: Mapping[str, Any]) -> Path:
     style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
     text = environment.get_template(template).render(style=style, **contents)
     path = out / "report.html"
-    partial = path.with_name("report.html.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text)
     return path
