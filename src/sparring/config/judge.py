@@ -21,6 +21,15 @@ class JudgeSettings(Settings):
         description="{name} is replaced by a queried object's name",
     )
     integrity_threshold: float = Field(0.8, ge=-1, le=1, description="every protected box must keep at least this mean local SSIM")
+    light_level: float | None = Field(
+        None,
+        gt=0,
+        description="how far the mean colour may go, in a protected box or outside them, as the absolute logarithm of its gain: 0.08 refuses "
+        "pictures that are a twelfth darker, brighter or of another tint as a whole; null does not guard it",
+    )
+    light_spread: float | None = Field(
+        None, gt=0, description="the same for how far colours lie apart: 0.2 refuses a fifth more or less contrast; null does not guard it"
+    )
     trials: int = Field(1, ge=1, description="k: the Defender is asked up to k times and stops at the first right answer")
     trial_temperature: float = Field(0.0, ge=0, description="temperature of those trials; 0 with trials=1 is greedy")
     dense_weight: float = Field(
@@ -28,7 +37,10 @@ class JudgeSettings(Settings):
     )
     validity_bonus: float = Field(0.0, ge=0, description="reward of an accepted edit that fools nobody; 0 is the paper's reward")
     shortfall_penalty: float = Field(
-        0.0, ge=0, description="weight of (threshold - integrity) as a penalty on rejected edits; 0 is the paper's reward"
+        0.0,
+        ge=0,
+        description="weight of (threshold - integrity), and of what the light goes beyond its limits, as a penalty on rejected edits; 0 is the "
+        "paper's reward",
     )
     frontier_weight: float = Field(
         0.0,

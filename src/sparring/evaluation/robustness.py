@@ -11,7 +11,7 @@ benign edit, whatever else costs pixels and means no harm.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def gate_edits(
     changed = duplicates.changed_batch(
         questions, cleans, [[edit.image] if gate.intact else [] for edit, gate in zip(edits, found, strict=True)]
     )
-    return [Gate(gate.integrity, gate.intact, bool(own and own[0])) for gate, own in zip(found, changed, strict=True)]
+    return [replace(gate, duplicate=bool(own and own[0])) for gate, own in zip(found, changed, strict=True)]
 
 
 def _where_it_was(question: VisualQuestion, edited: Image, clean: Image) -> Image:

@@ -25,7 +25,8 @@ from sparring.defenders.prompts import render_prompt
 from sparring.judging.diversity import group_diversity
 from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
 from sparring.judging.integrity import local_ssim
-from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts
+from sparring.judging.light import LightChange, excess, light_change
+from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts, shortfall
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.base import VLM
 
@@ -171,9 +172,9 @@ class AttackJudge:
         probability: tuple[float, float] | None,
         diversity: float | None,
     ) -> Judgement:
-        failed, notes = efficacy(answers, self.settings.trials), {"answers": float(len(answers))}
+        failed, notes = efficacy(answers, self.settings.trials), {"answers": float(len(answers))} | gate.notes
         if not gate.intact:
-            notes["shortfall"] = self.settings.integrity_threshold - gate.integrity
+            notes["shortfall"] = shortfall(self.settings, gate)
         fall, drop = 0.0, None
         if probability is not None:
             clean, edited = probability
@@ -200,9 +201,17 @@ def check_edits(
     duplicates: DuplicateCheck | None,
     device: torch.device,
 ) -> list[list[Gate]]:
-    """Integrity of every edit, computed on `device`, and the duplicate check of the intact ones. Errors as for `AttackJudge.judge`."""
+    """Integrity of every edit, computed on `device`, its light where that is guarded, and the duplicate check of the intact ones.
+
+    Errors as for `AttackJudge.judge`.
+    """
     integrity = _integrity(questions, clean_images, edits, device)
-    intact = [[value >= settings.integrity_threshold for value in own] for own in integrity]
+    light = _light(questions, clean_images, edits, settings)
+    relit = [[change is not None and excess(change, settings.light_level, settings.light_spread) > 0 for change in own] for own in light]
+    intact = [
+        [value >= settings.integrity_threshold and not lit for value, lit in zip(*own, strict=True)]
+        for own in zip(integrity, relit, strict=True)
+    ]
     duplicate = [[False] * len(own) for own in edits]
     if duplicates is not None:
         to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
@@ -210,7 +219,21 @@ def check_edits(
         for q, own in enumerate(to_check):
             for e, other in zip(own, changed[q], strict=True):
                 duplicate[q][e] = other
-    return [[Gate(*each) for each in zip(integrity[q], intact[q], duplicate[q], strict=True)] for q in range(len(questions))]
+    together = zip(integrity, intact, duplicate, light, relit, strict=True)
+    return [[Gate(*each) for each in zip(*own, strict=True)] for own in together]
+
+
+def _light(
+    questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], settings: JudgeSettings
+) -> list[list[LightChange | None]]:
+    """The change of light of every edit; None where no limit is set."""
+    if settings.light_level is None and settings.light_spread is None:
+        return [[None] * len(own) for own in edits]
+    found: list[list[LightChange | None]] = []
+    for question, clean, own in zip(questions, clean_images, edits, strict=True):
+        before, boxes = np.asarray(clean.convert("RGB")), [target.box for target in question.targets]
+        found.append([light_change(before, np.asarray(edit.convert("RGB")), boxes) for edit in own])
+    return found
 
 
 def _integrity(

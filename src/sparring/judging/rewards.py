@@ -1,7 +1,7 @@
 """What the Attacker is paid for an edit, part by part; the reward is their sum.
 
     accepted:    bonus + (1 - w) ((1 - f) efficacy + f frontier) + w fall + d diversity
-    not intact:  - shortfall_penalty x (threshold - integrity)
+    not intact:  - shortfall_penalty x shortfall: how far integrity is below its threshold and the light beyond its limits
     else:        0
 
 with w = dense_weight, f = frontier_weight, d = diversity_weight, bonus = validity_bonus. With w, f, d and the two extras 0 this is the integrity
@@ -16,6 +16,7 @@ from functools import reduce
 from operator import add
 
 from sparring.config import JudgeSettings
+from sparring.judging.light import LightChange, excess
 
 PREFIX = "reward_"
 """A verdict's notes hold the parts under their names with this before them."""
@@ -23,15 +24,34 @@ PREFIX = "reward_"
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits, and False for others."""
+    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits, and False for others.
+
+    intact: the boxes keep their integrity, and the picture keeps its light where that is guarded. light: None where it is not guarded;
+    relit: it went beyond its limits.
+    """
 
     integrity: float
     intact: bool
     duplicate: bool
+    light: LightChange | None = None
+    relit: bool = False
 
     @property
     def accepted(self) -> bool:
         return self.intact and not self.duplicate
+
+    @property
+    def notes(self) -> dict[str, float]:
+        """What a verdict notes of the light, where it is guarded."""
+        if self.light is None:
+            return {}
+        return {"light_level": self.light.level, "light_spread": self.light.spread, "relit": float(self.relit)}
+
+
+def shortfall(settings: JudgeSettings, gate: Gate) -> float:
+    """By how much an edit misses being intact: integrity below its threshold, and the light beyond its limits; 0 for one that is."""
+    beyond = 0.0 if gate.light is None else excess(gate.light, settings.light_level, settings.light_spread)
+    return max(0.0, settings.integrity_threshold - gate.integrity) + beyond
 
 
 def reward_parts(
@@ -48,7 +68,7 @@ def reward_parts(
     }
     paid = {name: value if gate.accepted else 0.0 for name, (weight, value) in parts.items() if weight > 0}
     if settings.shortfall_penalty > 0:
-        paid["shortfall"] = 0.0 if gate.intact else -settings.shortfall_penalty * (settings.integrity_threshold - gate.integrity)
+        paid["shortfall"] = 0.0 if gate.intact else -settings.shortfall_penalty * shortfall(settings, gate)
     return paid
 
 

@@ -121,7 +121,7 @@ class Workshop:
         passed = [place for place, gate in enumerate(gates) if gate.accepted]
         words = dict(zip(passed, self.auditor.audit([questions[i] for i in passed], [edits[i].image for i in passed]), strict=True))
         judged = [
-            Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(place))
+            Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(place), notes=gate.notes)
             for place, (question, gate) in enumerate(zip(questions, gates, strict=True))
         ]
         self.ledger.record_edits(stage, 0, edits, [sample] * len(edits))

@@ -154,7 +154,7 @@ def _edit(
     passed = [place for place, gate in enumerate(gates) if gate.accepted]
     words = dict(zip(passed, attack.auditor.audit([questions[i] for i in passed], [pictures[i] for i in passed]), strict=True))
     judged = [
-        Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(place))
+        Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(place), notes=gate.notes)
         for place, (question, gate) in enumerate(zip(questions, gates, strict=True))
     ]
     attack.ledger.record_edits(STAGE, 0, edits, samples)

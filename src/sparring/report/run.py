@@ -50,6 +50,7 @@ class Exhibit:
     clean_right: bool | None
     base: Reply | None
     last: Reply | None
+    relit: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -228,7 +229,7 @@ def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhi
     """The edits of held-out play, or of an attack, with the answers of the Defenders "base" and `last` about them."""
     query = """
         SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image, e.stage, e.attacker, e.picture,
-               v.integrity, v.intact, v.duplicate, v.label_valid, c.right AS clean_right,
+               v.integrity, v.intact, v.duplicate, v.label_valid, v.notes, c.right AS clean_right,
                b.text AS base_text, b.choice AS base_choice, b.right AS base_right,
                l.text AS last_text, l.choice AS last_choice, l.right AS last_right
         FROM edits e
@@ -257,6 +258,7 @@ def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhi
             intact=bool(row["intact"]),
             duplicate=bool(row["duplicate"]),
             label_valid=None if row["label_valid"] is None else bool(row["label_valid"]),
+            relit=json.loads(row["notes"]).get("relit", 0) > 0,
             clean_right=None if row["clean_right"] is None else bool(row["clean_right"]),
             base=_reply(row, "base", "base"),
             last=_reply(row, "last", last),

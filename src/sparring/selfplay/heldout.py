@@ -95,7 +95,7 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
             0.0,
             0.0,
             label_valid=words.get(place),
-            notes={"sharpness": sharpness_ratio(cleans[place], images[place])},
+            notes={"sharpness": sharpness_ratio(cleans[place], images[place])} | gate.notes,
         )
         for place, (question, (gate,)) in enumerate(zip(questions, gates, strict=True))
     ]

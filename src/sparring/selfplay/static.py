@@ -61,7 +61,7 @@ def _judge(
     answers = ask(judge.defender, [questions[i] for i in passed], [edits[i].image for i in passed], game.recipe.defender) if passed else []
     wrong = {place for place, answer in zip(passed, answers, strict=True) if not answer.right}
     verdicts = [
-        Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, float(place in wrong), 0.0)
+        Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, float(place in wrong), 0.0, notes=gate.notes)
         for place, (question, gate) in enumerate(zip(questions, gates, strict=True))
     ]
     return verdicts, answers
