@@ -62,7 +62,7 @@ class KindSettings(Settings):
     join: float = Field(0.016, ge=0, description="gaps up to twice this share of the shorter side are closed within a changed region")
     smallest: float = Field(0.006, gt=0, lt=1, description="changed regions of less than this share of the picture are left out")
     stands_out: float = Field(
-        1.5, ge=1, description="how much more an unnamed change must differ from its surroundings on one side than on the other to count"
+        20.0, gt=0, description="grey levels from the colour around an unnamed change from which a pixel of it belongs to an object"
     )
     object_prompt: str = Field(
         'What object is in the middle of this picture? Answer with its colour and its name, or with "nothing" if there is only background.',

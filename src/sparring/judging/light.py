@@ -79,6 +79,13 @@ def _change(before_NC: Array, after_NC: Array, weight_N: Array) -> LightChange:
     return LightChange(float(level.max()), abs(math.log(max(gain, 1e-3))))
 
 
+def picture_line(before: Array, after: Array) -> tuple[Array, Array]:
+    """(slope, offset) per channel of the line from clean to edited that most of a picture obeys; pictures [H, W, channels]."""
+    cells = [_cells(picture, None, CELLS) for picture in (before, after)]
+    line = light_line(cells[0], cells[1], np.ones(len(cells[0])))
+    return line.slope_C, line.offset_C
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """edited = slope * clean + offset, per channel; `weight_N` of the cells that led to it; `explained`, the share of them that obey it."""

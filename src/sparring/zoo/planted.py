@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,10 @@ WIDE = 30  # pixels: the side from which a region may hold several things
 
 
 def planted(seed: int, number: int) -> list[tuple[Image.Image, Image.Image, Kind]]:
-    """(clean, edited, kind), the kinds in turn. Every second object edit also drifts in light and carries a little noise, as an editor's do."""
+    """(clean, edited, kind), the kinds in turn. Every second object edit also drifts in light and carries a little noise, as an editor's do.
+
+    Every third replacement is a recolouring; every second imperceptible edit is one of `RELIGHT`, the others drift in light and carry noise.
+    """
     made: list[tuple[Image.Image, Image.Image, Kind]] = []
     index = 0
     while len(made) < number:
@@ -42,7 +45,9 @@ def planted(seed: int, number: int) -> list[tuple[Image.Image, Image.Image, Kind
         if after is None:
             continue
         pixels = render(after).astype(np.float32)
-        if kind == "imperceptible" or rng.random() < 0.5:
+        if kind == "imperceptible" and rng.random() < 0.5:
+            pixels = tuple(RELIGHT.values())[int(rng.integers(len(RELIGHT)))](pixels.astype(np.float64)).astype(np.float32)
+        elif kind != "unchanged" and (kind == "imperceptible" or rng.random() < 0.5):
             pixels = pixels * np.array(drift(rng, 0.06, 0.02)) + rng.normal(0, rng.uniform(0, 3), pixels.shape)
         edited = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
         made.append((Image.fromarray(render(scene)), edited, kind))
@@ -51,7 +56,7 @@ def planted(seed: int, number: int) -> list[tuple[Image.Image, Image.Image, Kind
 
 def plant(scene: Scene, kind: Kind, rng: np.random.Generator) -> Scene | None:
     """The scene after an edit of that kind, or None where it has no room. Hybrids: replace and add, remove and add, replace and remove."""
-    steps: tuple[str, ...] = {"imperceptible": ()}.get(kind, (kind,))
+    steps: tuple[str, ...] = {"imperceptible": (), "unchanged": ()}.get(kind, (kind,))
     if kind == "hybrid":
         steps = (("replace", "add"), ("remove", "add"), ("replace", "remove"))[int(rng.integers(3))]
     before = scene
@@ -67,6 +72,11 @@ def plant(scene: Scene, kind: Kind, rng: np.random.Generator) -> Scene | None:
             return None
         elif step == "remove":
             after = scene.without(able[int(rng.integers(len(able)))])
+        elif rng.random() < 1 / 3:
+            index = able[int(rng.integers(len(able)))]
+            color = random_color(rng)
+            thing = scene.things[index]
+            after = None if color == thing.color else scene.swapped(index, replace(thing, color=color))
         else:
             after = _replaced(scene, able[int(rng.integers(len(able)))], name, rng)
         if after is None:
