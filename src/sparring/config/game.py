@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -106,6 +106,11 @@ class EvaluationSettings(Settings):
     audit: CallSettings | None = Field(
         None,
         description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",
+    )
+    rivals: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
+        default_factory=dict,
+        description="opponents that nobody trains, who edit the held-out pictures beside the Attackers: name -> rival, such as light:0.75, "
+        "paste:add, or package.module:function, called as f(question, image, seed=...) -> (edited picture, what was done) or None",
     )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of paired differences, clustered by image")
     batch: int = Field(64, ge=1)

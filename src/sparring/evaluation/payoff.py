@@ -202,6 +202,23 @@ def asr_at_k(payoff: Payoff, *, attackers: Sequence[str], defender: str) -> list
     return found
 
 
+def against_rival(
+    payoff: Payoff, *, rival: str, base: str, last: str, last_attacker: str, resamples: int, seed: int
+) -> dict[str, Difference]:
+    """What training brought beside a rival that nobody trained, as paired differences like those of `gains`.
+
+    attacker: valid ASR of the last Attacker less that of the rival, both against the base Defender, over the items that it gets right when clean.
+    transfer: accuracy of the last Defender less that of the base one, both under the rival, whose edits no Attacker made.
+    """
+    kept_N = payoff.right(base, CLEAN)
+    kept_clusters = [cluster for cluster, kept in zip(payoff.clusters, kept_N, strict=True) if kept]
+    pairs = {
+        "attacker": (payoff.fooled(base, last_attacker)[kept_N], payoff.fooled(base, rival)[kept_N], kept_clusters),
+        "transfer": (payoff.right(last, rival), payoff.right(base, rival), payoff.clusters),
+    }
+    return {name: paired_bootstrap(a, b, own, resamples=resamples, seed=seed) for name, (a, b, own) in pairs.items()}
+
+
 def gains(
     payoff: Payoff, *, base: str, last: str, first_attacker: str, last_attacker: str, resamples: int, seed: int
 ) -> dict[str, Difference]:

@@ -9,9 +9,9 @@ from sparring.data.errors import DataError, RecipeError
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
+from sparring.engine.calls import import_call
 from sparring.engine.screen import Screen
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.calls import import_call
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
