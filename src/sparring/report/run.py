@@ -107,6 +107,11 @@ class Run:
         return int(self.recipe.get("selfplay", {}).get("rounds", 0)) or _rounds_in(self.stages)
 
     @property
+    def rivals(self) -> Mapping[str, str]:
+        """The opponents that nobody trained: name -> what they are."""
+        return _rivals(self.recipe)
+
+    @property
     def running(self) -> str | None:
         """The stage that is under way, or at which the run stopped."""
         return next((name for name, row in self.stages.items() if row.status != "done"), None)
@@ -138,7 +143,7 @@ def read_run(out: Path) -> Run:
             for row in db.execute("SELECT * FROM updates ORDER BY stage, step"):
                 histories.setdefault(row["stage"], []).append((row["step"], json.loads(row["metrics"])))
             rounds = int(recipe.get("selfplay", {}).get("rounds", 0)) or _rounds_in(stages)
-            payoff = summary["payoff"] if summary else _payoff_so_far(db, stages, rounds)
+            payoff = summary["payoff"] if summary else _payoff_so_far(db, stages, rounds, _rivals(recipe))
             asked = {row["defender"] for row in db.execute("SELECT DISTINCT defender FROM answers WHERE stage = 'evaluation/clean'")}
             last = next((name for name in reversed(_defenders(rounds)) if name in asked), "base")
             return Run(
@@ -203,10 +208,14 @@ def _last(payoff: Mapping[str, Any]) -> str:
     return str((payoff.get("defenders") or ["base"])[-1])
 
 
-def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int) -> dict[str, Any]:
+def _rivals(recipe: Mapping[str, Any]) -> Mapping[str, str]:
+    return (recipe.get("evaluation") or {}).get("rivals") or {}
+
+
+def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int, rivals: Mapping[str, str]) -> dict[str, Any]:
     """The cells that have been played out; as in the summary's matrix, the clean answer stands where an edit was not accepted."""
     defenders = _defenders(rounds)
-    opponents = [*UNATTACKED, "bootstrap", *defenders[1:]]
+    opponents = [*UNATTACKED, "bootstrap", *defenders[1:], *rivals]
     ids = [row["id"] for row in db.execute("SELECT id FROM questions WHERE split = 'held_out'")]
 
     def right(opponent: str, defender: str) -> dict[str, bool]:
