@@ -52,6 +52,12 @@ class JudgeSettings(Settings):
     diversity_weight: float = Field(
         0.0, ge=0, description="weight of how much an accepted edit differs from the other accepted edits of its group, from 0 to 1"
     )
+    variety_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of how rare an accepted edit's kind is (added, removed, replaced, several): the share of the other accepted edits of "
+        "the update that are of another kind, from 0 to 1; nothing for light and other imperceptible changes",
+    )
 
 
 class KindSettings(Settings):

@@ -22,9 +22,10 @@ from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.defenders.prompts import render_prompt
-from sparring.judging.diversity import group_diversity
+from sparring.judging.diversity import group_diversity, variety
 from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
 from sparring.judging.integrity import local_ssim
+from sparring.judging.kinds import classify, nobody
 from sparring.judging.light import LightChange, excess, light_change
 from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts, shortfall
 from sparring.judging.validity import DuplicateCheck
@@ -80,9 +81,10 @@ class AttackJudge:
         answers = dict(zip(accepted, trials, strict=True))
         probabilities = self._probabilities(questions, clean_images, edits, accepted) if self.settings.dense_weight > 0 else {}
         diversity = self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
+        rare = self._variety(clean_images, edits, accepted) if self.settings.variety_weight > 0 else {}
         return [
             [
-                self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)))
+                self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)), rare.get((q, e)))
                 for e, gate in enumerate(gates[q])
             ]
             for q, question in enumerate(questions)
@@ -149,6 +151,14 @@ class AttackJudge:
             values.update(zip(places, group_diversity(clean_images[q], [edits[q][e] for _, e in places]), strict=True))
         return values
 
+    @staticmethod
+    def _variety(
+        clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], accepted: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], float]:
+        """Of every accepted edit, how rare its kind is among all accepted edits that are judged together."""
+        found = classify([clean_images[q] for q, _ in accepted], [edits[q][e] for q, e in accepted], nobody)
+        return dict(zip(accepted, variety([each.kind for each in found]), strict=True))
+
     def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image]) -> None:
         pairs = zip(questions, images, strict=True)
         missing = [(question, image) for question, image in pairs if self._key(question, image) not in self._clean_replies]
@@ -171,6 +181,7 @@ class AttackJudge:
         answers: tuple[Answer, ...],
         probability: tuple[float, float] | None,
         diversity: float | None,
+        rare: float | None,
     ) -> Judgement:
         failed, notes = efficacy(answers, self.settings.trials), {"answers": float(len(answers))} | gate.notes
         if not gate.intact:
@@ -182,10 +193,14 @@ class AttackJudge:
             notes |= {"probability_clean": clean, "probability_edited": edited}
         if diversity is not None:
             notes["diversity"] = diversity
+        if rare is not None:
+            notes["variety"] = rare
         near = frontier(answers) if self.settings.frontier_weight > 0 else 0.0
         if self.settings.frontier_weight > 0:
             notes["frontier"] = near
-        parts = reward_parts(self.settings, gate, efficacy=failed, fall=fall, frontier=near, diversity=diversity or 0.0)
+        parts = reward_parts(
+            self.settings, gate, efficacy=failed, fall=fall, frontier=near, diversity=diversity or 0.0, variety=rare or 0.0
+        )
         notes |= {PREFIX + name: value for name, value in parts.items()}
         verdict = Verdict(
             question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward_of(parts), probability_drop=drop, notes=notes

@@ -1,11 +1,11 @@
 """What the Attacker is paid for an edit, part by part; the reward is their sum.
 
-    accepted:    bonus + (1 - w) ((1 - f) efficacy + f frontier) + w fall + d diversity
+    accepted:    bonus + (1 - w) ((1 - f) efficacy + f frontier) + w fall + d diversity + v variety
     not intact:  - shortfall_penalty x shortfall: how far integrity is below its threshold and the light beyond its limits
     else:        0
 
-with w = dense_weight, f = frontier_weight, d = diversity_weight, bonus = validity_bonus. With w, f, d and the two extras 0 this is the integrity
-gate times efficacy. The terms are explained in `efficacy` and `diversity`.
+with w = dense_weight, f = frontier_weight, d = diversity_weight, v = variety_weight, bonus = validity_bonus. With w, f, d, v and the two
+extras 0 this is the integrity gate times efficacy. The terms are explained in `efficacy` and `diversity`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,14 @@ def shortfall(settings: JudgeSettings, gate: Gate) -> float:
 
 
 def reward_parts(
-    settings: JudgeSettings, gate: Gate, *, efficacy: float, fall: float, frontier: float = 0.0, diversity: float = 0.0
+    settings: JudgeSettings,
+    gate: Gate,
+    *,
+    efficacy: float,
+    fall: float,
+    frontier: float = 0.0,
+    diversity: float = 0.0,
+    variety: float = 0.0,
 ) -> dict[str, float]:
     """Name of a part -> what it adds to the reward; only parts that the settings pay for. All terms in [0, 1], 0 where not measured."""
     attack = 1 - settings.dense_weight
@@ -65,6 +72,7 @@ def reward_parts(
         "frontier": (attack * settings.frontier_weight, attack * (settings.frontier_weight * frontier)),
         "fall": (settings.dense_weight, settings.dense_weight * fall),
         "diversity": (settings.diversity_weight, settings.diversity_weight * diversity),
+        "variety": (settings.variety_weight, settings.variety_weight * variety),
     }
     paid = {name: value if gate.accepted else 0.0 for name, (weight, value) in parts.items() if weight > 0}
     if settings.shortfall_penalty > 0:

@@ -49,7 +49,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "progress": _progress(payoff, run.rivals) if played else None,
         "heat": heat_map(*names, accuracy, "accuracy") if played else None,
         "worst": payoff.get("worst_case"),
-        "asr": heat_map(names[0], *_attacked(names[1], asr), "valid attack success", low=0.0) if asr else None,
+        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0) if asr else None,
         "rivals": summary.get("rivals") or {},
         "light_guarded": any((run.recipe.get("judge") or {}).get(name) for name in ("light_level", "light_spread")),
         "strategies": _strategies(summary.get("strategies") or {}),
@@ -176,9 +176,9 @@ def _progress(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> Markup:
     )
 
 
-def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
-    """The columns of a matrix in which somebody attacks."""
-    places = [i for i, name in enumerate(opponents) if name not in UNATTACKED]
+def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]], rivals: Mapping[str, str]) -> tuple[list[str], list[list[Any]]]:
+    """The columns of a matrix in which an Attacker attacks; rivals have a table of their own."""
+    places = [i for i, name in enumerate(opponents) if name not in (*UNATTACKED, *rivals)]
     return [opponents[i] for i in places], [[row[i] for i in places] for row in table]
 
 
