@@ -1,4 +1,4 @@
-"""Which planted edits a guard of the light refuses: changes of light, and edits of objects that leave it. One JSON line.
+"""Which planted edits a guard of the light refuses: relit pictures, and edits of objects alone. One JSON line.
 
 python benchmarks/light.py --scenes 250
 """

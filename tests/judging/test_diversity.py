@@ -1,4 +1,4 @@
-"""Diversity of a group of edits and variety of an update's, against plain loops, and what they may not be earned with."""
+"""Diversity of a group of edits and variety of an update's, and what they may not be earned with."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_variety_is_the_share_of_the_others_that_are_of_another_kind() -> None:
 
 
 def shares_learned(settings: JudgeSettings, successes: dict[Kind, float], steps: int = 1000) -> dict[Kind, float]:
-    """Where an Attacker ends that chooses among kinds and follows the exact gradient of its reward (the replicator equation)."""
+    """Where an Attacker ends that chooses among kinds and follows its reward's gradient (the replicator equation)."""
     kinds = list(successes)
     share_K = np.full(len(kinds), 1 / len(kinds))
     for _ in range(steps):

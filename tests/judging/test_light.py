@@ -1,4 +1,4 @@
-"""The change of light between two pictures: what is global counts, what is local does not, on plain pictures and on scenes."""
+"""The change of light between two pictures: what is global counts, what is local does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rival that draws perfectly: what it adds is a thing that nobody asked about, and the right answer stays right."""
+"""The rival that draws perfectly: it draws what nobody asked about, and the right answer stays right."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Rivals that nobody trained in held-out play: by the very path of the Attackers, in the matrix and in the summary."""
+"""Rivals that nobody trained in held-out play: by the Attackers' path, in the matrix and in the summary."""
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparring.data.images import load_image
 from sparring.engine.screen import Screen
 from sparring.judging.kinds import KINDS
 from sparring.report.page import write_report
+from sparring.report.run import read_run
 from sparring.selfplay.loop import run_game
 
 Played = tuple[Path, dict[str, Any]]
@@ -97,5 +99,17 @@ def test_strategies_count_valid_successes_by_kind(played: Played) -> None:
 def test_the_page_shows_rivals_and_strategies(played: Played) -> None:
     out, _ = played
     page = write_report(out).read_text(encoding="utf-8")
-    assert "Strategies" in page
+    assert "Successful edits by what they did" in page
     assert "light:0.75" in page
+    assert "blots Attacker" not in page  # the gallery shows Attackers
+
+
+def test_a_page_of_a_run_under_way_has_the_rivals_columns(played: Played, tmp_path: Path) -> None:
+    out = shutil.copytree(played[0], tmp_path / "run")
+    (out / "summary.json").unlink()
+    run = read_run(out)
+    assert run.payoff["opponents"][-3:] == ["light", "blots", "faint"]
+    assert [row[-1]["n"] for row in run.payoff["accuracy"]] == [12, 12]
+    page = write_report(out).read_text(encoding="utf-8")
+    assert "blots" in page
+    assert "Successful edits by what they did" not in page

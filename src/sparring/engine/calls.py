@@ -19,7 +19,8 @@ CALL = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*)((?::\w+=[^:]*)*)")
 def import_call(settings: CallSettings, field: str) -> Callable[..., Any]:
     """The callable that a recipe names as `package.module:function`.
 
-    Errors: RecipeError if it is not of that form, cannot be imported, is no callable or does not take the recipe's arguments.
+    Errors: RecipeError if it is not of that form, cannot be imported, is no callable or does not take the
+    recipe's arguments.
     """
     module_name, _, name = settings.call.partition(":")
     if not module_name or not name:
@@ -40,7 +41,7 @@ def import_call(settings: CallSettings, field: str) -> Callable[..., Any]:
 
 
 def parse_call(text: str) -> CallSettings | None:
-    """The call of `package.module:function` or `package.module:function:name=value:...`; None for any other text."""
+    """The call of `package.module:function`, with or without `:name=value:...`; None for any other text."""
     match = CALL.fullmatch(text)
     if match is None:
         return None

@@ -207,8 +207,9 @@ def against_rival(
 ) -> dict[str, Difference]:
     """What training brought beside a rival that nobody trained, as paired differences like those of `gains`.
 
-    attacker: valid ASR of the last Attacker less that of the rival, both against the base Defender, over the items that it gets right when clean.
-    transfer: accuracy of the last Defender less that of the base one, both under the rival, whose edits no Attacker made.
+    attacker: valid ASR of the last Attacker less that of the rival, both against the base Defender, over the
+    items that it gets right when clean. transfer: accuracy of the last Defender less that of the base one,
+    both under the rival, whose edits no Attacker made.
     """
     kept_N = payoff.right(base, CLEAN)
     kept_clusters = [cluster for cluster, kept in zip(payoff.clusters, kept_N, strict=True) if kept]

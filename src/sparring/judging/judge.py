@@ -216,7 +216,7 @@ def check_edits(
     duplicates: DuplicateCheck | None,
     device: torch.device,
 ) -> list[list[Gate]]:
-    """Integrity of every edit, computed on `device`, its light where that is guarded, and the duplicate check of the intact ones.
+    """Integrity of every edit, on `device`; its light where that is guarded; the duplicate check of the intact ones.
 
     Errors as for `AttackJudge.judge`.
     """

@@ -1,11 +1,13 @@
-"""What kind of attack an edit was: unchanged, imperceptible, addition, removal, replacement, or several of these at once (hybrid).
+"""What kind of attack an edit was: unchanged, imperceptible, addition, removal, replacement, or several (hybrid).
 
-The kinds are the paper's (arXiv 2602.22227) and the picture that was not changed at all; the paper's rule is not published. Ours: the difference
-map, less a change of light of the whole picture, gives changed regions; a judge says which objects are to be seen there before and after; what is
-new was added, what is gone was removed, and what is new where something is gone has replaced it. A recoloured object is a replaced one: what was
-there is gone, and the picture now shows something else in its place. An edit without any of these is called imperceptible: noise, light,
-compression. A region that changed much and in which the judge names nothing, before or after, counts by whether something stands out from its
-surroundings there; without a judge (`nobody`) every region does.
+The kinds are the paper's (arXiv 2602.22227) and the picture that was not changed at all; the paper's rule is
+not published. Ours: the difference map, less a change of light of the whole picture, gives changed regions; a
+judge says which objects are to be seen there before and after; what is new was added, what is gone was
+removed, and what is new where something is gone has replaced it. A recoloured object is a replaced one: what
+was there is gone, and the picture now shows something else in its place. An edit without any of these is
+called imperceptible: noise, light, compression. A region that changed much and in which the judge names
+nothing, before or after, counts by whether something stands out from its surroundings there; without a judge
+(`nobody`) every region does.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def classify(cleans: Sequence[Image], edits: Sequence[Image], look: Look, settin
 
 
 def nobody(images: Sequence[Image], boxes: Sequence[Box]) -> list[list[Target]]:
-    """A `Look` that names nothing: regions then count by how what they hold stands out, which needs no model."""
+    """A `Look` that names nothing: regions then count by how what they hold stands out. It needs no model."""
     return [[] for _ in boxes]
 
 
@@ -112,7 +114,7 @@ def _distinct(targets: list[Target]) -> list[Target]:
 
 
 def changed_regions(before: Array, after: Array, settings: KindSettings) -> list[Box]:
-    """Boxes of the connected changed regions of a picture, [H, W, 3] in 0 to 255, the largest first; small ones are left out.
+    """Boxes of the connected changed regions of a picture, [H, W, 3] in 0 to 255, largest first; small ones are left out.
 
     A change of light, as gains of the channels, is no change.
     """
@@ -141,8 +143,8 @@ def difference_map(before: Array, after: Array, settings: KindSettings) -> Array
 def in_the_light_of(before: Array, after: Array, settings: KindSettings) -> tuple[Array, list[Box]]:
     """The edited picture in the clean one's light, and its changed regions.
 
-    Gains are taken off first. If regions are left, so is the straight line that most of the picture obeys (`light`), which a change of
-    contrast is; it stands where it leaves fewer regions.
+    Gains are taken off first. If regions are left, so is the straight line that most of the picture obeys
+    (`light`), which a change of contrast is; it stands where it leaves fewer regions.
     """
     lit = same_light(before, after)
     regions = _regions(before, lit, settings)
@@ -156,11 +158,12 @@ def in_the_light_of(before: Array, after: Array, settings: KindSettings) -> tupl
 
 
 def standing_out(before: Array, after: Array, box: Box, settings: KindSettings) -> tuple[list[Target], list[Target]]:
-    """What an unnamed change is, by contrast alone: does its changed part hold something before, and after? Pictures in one light.
+    """What an unnamed change is, by contrast alone: does it hold something before, and after? Pictures in one light.
 
-    On each side something is there where a quarter of the changed pixels are far from the colour around them, far by `stands_out` and beside
-    the surroundings' own variation. Something on both sides is something else, replaced or recoloured, if the change is as large as that;
-    a smaller one is the same thing, blurred or repainted by the editor.
+    On each side something is there where a quarter of the changed pixels are far from the colour around them,
+    far by `stands_out` and beside the surroundings' own variation. Something on both sides is something else,
+    replaced or recoloured, if the change is as large as that; a smaller one is the same thing, blurred or
+    repainted by the editor.
     """
     x0, y0, x1, y1 = box
     changed = np.zeros(before.shape[:2], dtype=bool)

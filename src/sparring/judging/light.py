@@ -1,10 +1,11 @@
-"""The light of an edited picture: did its colours change as a whole, as no object that comes or goes could change them?
+"""The light of an edited picture: did its colours change as a whole, as no object could change them?
 
-SSIM hardly sees a picture that is dimmed, and a Defender may fall for that. Here the protected boxes, and all that lies outside them, are
-averaged over a grid of cells, and per channel a straight line from clean to edited cell means is fitted that as many cells as possible obey.
-Its height is the change of the *mean* colour, its slope that of the colours' *spread*. A cell in which an object was put, taken away or
-recoloured obeys no such line: its weight goes to nothing (Tukey's biweight, iterated from a wide scale to a narrow one). Noise, blur and
-compression leave cell means as they are. The measure and its constants are ours.
+SSIM hardly sees a picture that is dimmed, and a Defender may fall for that. Here the protected boxes, and all
+that lies outside them, are averaged over a grid of cells, and per channel a straight line from clean to
+edited cell means is fitted that as many cells as possible obey. Its height is the change of the *mean*
+colour, its slope that of the colours' *spread*. A cell in which an object was put, taken away or recoloured
+obeys no such line: its weight goes to nothing (Tukey's biweight, iterated from a wide scale to a narrow one).
+Noise, blur and compression leave cell means as they are. The measure and its constants are ours.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +35,10 @@ DARK = 8.0  # grey levels added to both means, so that black has a logarithm
 
 @dataclass(frozen=True, slots=True)
 class LightChange:
-    """How far the light is from the clean picture's: absolute logarithms of the gain of the mean colour, `level`, and of its spread, `spread`.
+    """How far the light is from the clean picture's: absolute logarithms of the gain of the mean colour and of its spread.
 
-    Each is the largest over channels and regions (every box, and what lies outside them): 0.1 is about a tenth brighter or darker.
+    Each is the largest over channels and regions (every box, and what lies outside them): 0.1 is about a
+    tenth brighter or darker.
     """
 
     level: float = 0.0
@@ -43,7 +46,10 @@ class LightChange:
 
 
 def light_change(clean: NDArray[np.uint8], edited: NDArray[np.uint8], boxes: Sequence[Box]) -> LightChange:
-    """The change of light between two pictures of one size, [H, W, 3] in 0 to 255, with protected boxes (x0, y0, x1, y1) in pixels, half-open."""
+    """The change of light between two pictures of one size, [H, W, 3] in 0 to 255.
+
+    boxes: the protected ones, (x0, y0, x1, y1) in pixels, half-open.
+    """
     outside = np.ones(clean.shape[:2])
     for x0, y0, x1, y1 in boxes:
         outside[y0:y1, x0:x1] = 0
@@ -54,7 +60,7 @@ def light_change(clean: NDArray[np.uint8], edited: NDArray[np.uint8], boxes: Seq
     return LightChange(max(change.level for change in found), max(change.spread for change in found))
 
 
-def _cells(picture: NDArray[np.generic], weights: Array | None, cells: int) -> Array:
+def _cells(picture: NDArray[Any], weights: Array | None, cells: int) -> Array:
     """Weighted means over a grid of at most cells x cells, [N, channels]; a cell without weight is 0."""
     numbers = (max(1, min(cells, side // SMALLEST)) for side in picture.shape[:2])
     rows, columns = (np.arange(n) * side // n for n, side in zip(numbers, picture.shape[:2], strict=True))
@@ -80,7 +86,7 @@ def _change(before_NC: Array, after_NC: Array, weight_N: Array) -> LightChange:
 
 
 def picture_line(before: Array, after: Array) -> tuple[Array, Array]:
-    """(slope, offset) per channel of the line from clean to edited that most of a picture obeys; pictures [H, W, channels]."""
+    """(slope, offset) per channel of the line from clean to edited that most of a picture [H, W, channels] obeys."""
     cells = [_cells(picture, None, CELLS) for picture in (before, after)]
     line = light_line(cells[0], cells[1], np.ones(len(cells[0])))
     return line.slope_C, line.offset_C
@@ -88,7 +94,7 @@ def picture_line(before: Array, after: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """edited = slope * clean + offset, per channel; `weight_N` of the cells that led to it; `explained`, the share of them that obey it."""
+    """edited = slope * clean + offset, per channel; `weight_N`: the cells' weights; `explained`: the share that obey it."""
 
     slope_C: Array
     offset_C: Array
@@ -99,8 +105,9 @@ class Line:
 def light_line(before_NC: Array, after_NC: Array, weight_N: Array) -> Line:
     """The light that most cells are in.
 
-    Cells that stayed as they were have the first word: another line must explain clearly more of them. Where too few do and no other line
-    explains most, the picture is another one and nothing is known of its light: no change.
+    Cells that stayed as they were have the first word: another line must explain clearly more of them. Where
+    too few do and no other line explains most, the picture is another one and nothing is known of its light:
+    no change.
     """
     kept = _fit(before_NC, after_NC, weight_N, SCALES[-1:] * 3, _weights(after_NC - before_NC, weight_N, SCALES[-1]))
     relit = _fit(before_NC, after_NC, weight_N, SCALES, weight_N)

@@ -1,11 +1,12 @@
 """What the Attacker is paid for an edit, part by part; the reward is their sum.
 
-    accepted:    bonus + (1 - w) ((1 - f) efficacy + f frontier) + w fall + d diversity + v variety
-    not intact:  - shortfall_penalty x shortfall: how far integrity is below its threshold and the light beyond its limits
-    else:        0
+    accepted:    bonus + (1 - w) ((1 - f) efficacy + f frontier) + w fall + d diversity + v variety not
+    intact:  - shortfall_penalty x shortfall: how far integrity is below its threshold and the light beyond
+    its limits else:        0
 
-with w = dense_weight, f = frontier_weight, d = diversity_weight, v = variety_weight, bonus = validity_bonus. With w, f, d, v and the two
-extras 0 this is the integrity gate times efficacy. The terms are explained in `efficacy` and `diversity`.
+with w = dense_weight, f = frontier_weight, d = diversity_weight, v = variety_weight, bonus = validity_bonus.
+With w, f, d, v and the two extras 0 this is the integrity gate times efficacy. The terms are explained in
+`efficacy` and `diversity`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ PREFIX = "reward_"
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits, and False for others.
+    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits.
 
-    intact: the boxes keep their integrity, and the picture keeps its light where that is guarded. light: None where it is not guarded;
-    relit: it went beyond its limits.
+    intact: the boxes keep their integrity, and the picture keeps its light where that is guarded. light: None
+    where it is not guarded; relit: it went beyond its limits.
     """
 
     integrity: float
@@ -49,7 +50,7 @@ class Gate:
 
 
 def shortfall(settings: JudgeSettings, gate: Gate) -> float:
-    """By how much an edit misses being intact: integrity below its threshold, and the light beyond its limits; 0 for one that is."""
+    """By how much an edit misses being intact: integrity below its threshold, and the light beyond its limits."""
     beyond = 0.0 if gate.light is None else excess(gate.light, settings.light_level, settings.light_spread)
     return max(0.0, settings.integrity_threshold - gate.integrity) + beyond
 

@@ -237,7 +237,7 @@ def progress_chart(
 
 
 def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Markup:
-    """A bar for each row, cut into shares that add up to 1; a share's name is its style ("kind-<name>"). A row without shares says "none"."""
+    """A bar for each row, cut into shares that add up to 1, each in its kind's style; without shares it says "none"."""
     step, left = 30, 92
     frame = Frame(900, step * len(rows) + 22, left, 8, 0, 20, (0.0, 100.0), (0.0, 1.0))
     bottom = frame.height - frame.bottom

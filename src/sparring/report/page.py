@@ -137,7 +137,7 @@ def _headline(gains: Sequence[Gain], finished: bool) -> str:
 
 
 def _strategies(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The kinds of successful edits by opponent: a chart, the kinds that occur or might, and the table's rates; None before they are known."""
+    """The kinds of successful edits by opponent, as a chart and the table's rates; None before they are known."""
     if not strategies:
         return None
     first = next(iter(strategies.values()))

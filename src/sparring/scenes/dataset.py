@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from sparring.scenes.questions import KINDS, SceneQuestion, ask, thought
 from sparring.scenes.world import SIZES, Scene, render, sample_scene
 
 SCENES = ".scenes"
-"""Ends the name of the file beside a split's questions that says what is in its pictures: one JSON object a line, for `rivals`."""
+"""Ends the name of the file that says what is in a split's pictures: one JSON object a line, for `rivals`."""
 STREAMS = {"train": 1001, "held_out": 1002}
 
 
@@ -47,7 +47,7 @@ def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequen
         path = pictures / f"{name}.png"
         Image.fromarray(render(scene)).save(path, compress_level=4)
         records.append(to_record(name, path, asked, thought(scene, asked) if reasoned else None))
-        scenes.append(json.dumps({"picture": name, "background": scene.background, "things": [astuple(thing) for thing in scene.things]}))
+        scenes.append(json.dumps({"picture": name, "background": scene.background, "things": [asdict(thing) for thing in scene.things]}))
     (folder / f"{split}{SCENES}").write_text("".join(f"{line}\n" for line in scenes), encoding="utf-8")
     return write_records(folder / f"{split}.jsonl", records)
 

@@ -1,4 +1,4 @@
-"""An opponent that nobody trained and that draws perfectly: it knows the scene behind a picture, and its edit is the render of a changed scene.
+"""An opponent that nobody trained and that draws perfectly: its edit is the render of a changed scene.
 
 It shows what content alone does to a Defender, without the skill, or the smudges, of an editor.
 """
@@ -27,10 +27,11 @@ NAMES_TRIED = 8
 def other_thing(
     question: VisualQuestion, image: Image.Image, *, seed: int, sizes: Sequence[float] = SIZES
 ) -> tuple[Image.Image, str] | None:
-    """A thing that the question does not name, of random name and colour: added, or put in the place of another that it does not name.
+    """A random thing that the question does not name: added, or put in the place of another that it does not name.
 
-    For pictures that `write_questions` drew, whose scenes lie beside them; DataError for others. `sizes`: the smallest and the largest thing,
-    pixels. None where no place is free. What the question asks about is left alone, so its answer stays right.
+    For pictures that `write_questions` drew, whose scenes lie beside them; DataError for others. `sizes`: the
+    smallest and the largest thing, pixels. None where no place is free. What the question asks about is left
+    alone, so its answer stays right.
     """
     scene, asked = _scene(question), asked_names(question.question)
     if asked is None:
@@ -89,6 +90,6 @@ def _scenes(path: Path, version: int) -> dict[str, Scene]:
     scenes = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        things = tuple(Thing(*rest, tuple(box)) for *rest, box in row["things"])
-        scenes[row["picture"]] = Scene(row["background"], things)
+        things = [Thing(**thing | {"box": tuple(thing["box"])}) for thing in row["things"]]
+        scenes[row["picture"]] = Scene(row["background"], tuple(things))
     return scenes

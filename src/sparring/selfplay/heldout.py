@@ -1,8 +1,10 @@
 """Held-out play: every Defender so far answers every opponent so far, each question once, and nothing is judged twice.
 
-An opponent's edits are made once, by the deterministic sampler, with the same noise for a question whoever the Attacker is; the gate and the
-audit are recorded once. Rivals that nobody trained (`evaluation.rivals`) are opponents like the Attackers, by the very same path. A cell of the payoff matrix is one Defender's greedy answers to one opponent's pictures; where an edit was not accepted
-the attack has failed and the answer to the clean picture stands.
+An opponent's edits are made once, by the deterministic sampler, with the same noise for a question whoever
+the Attacker is; the gate and the audit are recorded once. Rivals that nobody trained (`evaluation.rivals`)
+are opponents like the Attackers, by the very same path. A cell of the payoff matrix is one Defender's greedy
+answers to one opponent's pictures; where an edit was not accepted the attack has failed and the answer to the
+clean picture stands.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[Visual
 
 
 def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> dict[str, str]:
-    """Edits by a frozen Attacker or a rival, their gates and audits; gives question id -> kind of attack of the accepted ones.
+    """Edits by a frozen Attacker or a rival, gated and audited; gives question id -> kind of the accepted ones.
 
     Which Defender they fool is another matter.
     """
@@ -118,7 +120,7 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
 
 
 def opponents_edits(game: Game, opponent: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image]) -> list[Edit]:
-    """One edit a question: a rival's, or a frozen Attacker's, with the same noise for a question whoever the Attacker is."""
+    """One edit a question: a rival's, or a frozen Attacker's, with the same noise whoever the Attacker is."""
     rival = game.recipe.evaluation.rivals.get(opponent)
     if rival is not None:
         return load_rival(rival, name=opponent).edit(questions, cleans, game.recipe.seed)

@@ -18,13 +18,15 @@ SCHEMA = 1
 def summarise(game: Game) -> dict[str, Any]:
     """Write `summary.json` and give it back.
 
-    A rate is {"value", "n", "ci95"} with Wilson's interval, a gain the same for a paired difference with the interval of a bootstrap that
-    resamples pictures. In "rounds", `valid_asr` is the round's Attacker against the frozen Defender that it was trained against, and
-    `valid_asr_base` the same edits against the base Defender; `edits` counts those of its training and of its curriculum; `watch` holds what no reward pays
-    for (see `watch`). "rivals", where the recipe names some: what each did to the base Defender, the last Attacker's valid success less its, and
-    what the last Defender gained under it. "strategies": of every opponent's successes on the base Defender (accepted, label-valid, right when
-    clean), how many were of each kind. "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from, or whose reward rose while
-    such a measure fell.
+    A rate is {"value", "n", "ci95"} with Wilson's interval, a gain the same for a paired difference with the
+    interval of a bootstrap that resamples pictures. In "rounds", `valid_asr` is the round's Attacker against
+    the frozen Defender that it was trained against, and `valid_asr_base` the same edits against the base
+    Defender; `edits` counts those of its training and of its curriculum; `watch` holds what no reward pays
+    for (see `watch`). "rivals", where the recipe names some: what each did to the base Defender, the last
+    Attacker's valid success less its, and what the last Defender gained under it. "strategies": of every
+    opponent's successes on the base Defender (accepted, label-valid, right when clean), how many were of each
+    kind. "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from,
+    or whose reward rose while such a measure fell.
     """
     recipe, ledger = game.recipe, game.ledger
     rounds = recipe.selfplay.rounds

@@ -31,9 +31,10 @@ WIDE = 30  # pixels: the side from which a region may hold several things
 
 
 def planted(seed: int, number: int) -> list[tuple[Image.Image, Image.Image, Kind]]:
-    """(clean, edited, kind), the kinds in turn. Every second object edit also drifts in light and carries a little noise, as an editor's do.
+    """(clean, edited, kind), the kinds in turn. Every second object edit drifts in light and carries a little noise.
 
-    Every third replacement is a recolouring; every second imperceptible edit is one of `RELIGHT`, the others drift in light and carry noise.
+    Every third replacement is a recolouring; every second imperceptible edit is one of `RELIGHT`, the others
+    drift in light and carry noise.
     """
     made: list[tuple[Image.Image, Image.Image, Kind]] = []
     index = 0
@@ -129,7 +130,7 @@ RELIGHT: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True, slots=True)
 class LightCase:
-    """A picture, an edit of it, the boxes of what its question is about, what was done, and whether the light was changed."""
+    """A picture, an edit, the boxes of what its question is about, what was done, and whether the light was changed."""
 
     clean: NDArray[np.uint8]
     edited: NDArray[np.uint8]
@@ -139,9 +140,10 @@ class LightCase:
 
 
 def light_cases(seed: int, scenes: int) -> Iterator[LightCase]:
-    """Of every scene: each change of light alone, and x 0.75 over an edit of objects; edits of objects alone, re-encoded and noisy ones.
+    """Of every scene: each change of light, alone and x 0.75 over an edit of objects; edits of objects alone.
 
-    The objects that are edited are not asked about. "Large" distractors are plain squares over 0.3 and 0.45 of the picture, the boxes left out.
+    The objects that are edited are not asked about. "Large" distractors are plain squares over 0.3 and 0.45
+    of the picture, the boxes left out.
     """
     for index in range(scenes):
         rng = np.random.default_rng([seed, index])

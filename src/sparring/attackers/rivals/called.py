@@ -1,4 +1,4 @@
-"""A rival that a function of the user's own draws, such as one who knows the scene behind a picture and can draw into it perfectly."""
+"""A rival that a function of the user's own draws, which may know the scene behind a picture and draw into it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from sparring.engine.calls import import_call
 class Called(OneByOne):
     """Calls f(question, image, seed=..., **arguments) for every picture, an RGB one.
 
-    The function returns (edited picture, what was done), or None where it can do nothing, and then the picture stays as it is. What it draws
-    must follow from its arguments alone. A function that needs the scene finds it by the question, whose `image` is the picture's path.
+    The function returns (edited picture, what was done), or None where it can do nothing, and then the
+    picture stays as it is. What it draws must follow from its arguments alone. A function that needs the
+    scene finds it by the question, whose `image` is the picture's path.
     """
 
     def __init__(self, call: CallSettings, name: str) -> None:

@@ -13,7 +13,7 @@ from sparring.data.records import VisualQuestion
 
 
 class Light(OneByOne):
-    """A picture in another light: 0.75 is a quarter darker. It shows what a Defender loses without any content."""
+    """A picture in another light: 0.75 is a quarter darker. What a Defender loses to it, it loses without content."""
 
     def __init__(self, gain: float) -> None:
         """Raises RecipeError for a gain that is not above 0."""

@@ -1,7 +1,7 @@
-"""From a few words to a rival: "corruption:fog:3", "pgd:eps=8:restarts=4", "jpeg:30", "light:0.75", "paste:add", "roundtrip", "editor".
+"""From a few words to a rival: "corruption:fog:3", "pgd:eps=8:restarts=4", "light:0.75", "paste:add", "editor".
 
-A specification is a name and options, separated by colons. An option is `key=value`, or a value alone at its place. In the place of a name
-may stand a function of the user's own, `package.module:function:key=value`.
+A specification is a name and options, separated by colons. An option is `key=value`, or a value alone at its
+place. In the place of a name may stand a function of the user's own, `package.module:function:key=value`.
 """
 
 from __future__ import annotations
