@@ -39,7 +39,9 @@ def main() -> None:
         kinds = tuple("imperceptible" if kind == "unchanged" else kind for kind in kinds)
     right = sum(a == b for a, b in zip(told, kinds, strict=True))
     mistaken = Counter(f"{truth} as {said}" for truth, said in zip(kinds, told, strict=True) if truth != said)
-    each = {kind: sum(a == b == kind for a, b in zip(told, kinds, strict=True)) / max(1, kinds.count(kind)) for kind in KINDS}
+    each = {
+        kind: sum(a == b == kind for a, b in zip(told, kinds, strict=True)) / max(1, kinds.count(kind)) for kind in KINDS if kind in kinds
+    }
     line = {
         "benchmark": "kinds",
         "look": arguments.look,
