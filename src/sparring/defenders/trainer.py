@@ -204,9 +204,15 @@ class DefenderTrainer:
         """advantages_PG: of the rewards, and with a constraint of the consistency too."""
         rewards_PG = torch.tensor([group.rewards for group in groups])
         if self.settings.consistency.role != "constraint":
-            return group_advantages(rewards_PG, std_over=self.objective.std_over)
+            return group_advantages(rewards_PG, std_over=self.objective.std_over, eps=self.settings.advantage_epsilon)
         consistent_PG = torch.tensor([[answer.notes["consistent"] for answer in group.answers] for group in groups])
-        return constrained_advantages(rewards_PG, consistent_PG, self.multiplier, std_over=self.objective.std_over)
+        return constrained_advantages(
+            rewards_PG,
+            consistent_PG,
+            self.multiplier,
+            std_over=self.objective.std_over,
+            eps=self.settings.advantage_epsilon,
+        )
 
     def _raise_multiplier(self, consistent: float) -> None:
         """Dual ascent, on all the answers that were sampled."""
@@ -236,6 +242,7 @@ class DefenderTrainer:
             mask_NT & counts_N.unsqueeze(1),
             clip_low=objective.clip_low,
             clip_high=objective.clip_high,
+            dual_clip=settings.dual_clip,
             weights_NT=weights_NT,
             ratio_over=objective.ratio_over,
             surrogate=objective.surrogate,

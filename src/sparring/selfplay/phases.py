@@ -12,6 +12,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.rollout import sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
@@ -53,6 +54,8 @@ def train_attacker(game: Game, number: int) -> None:
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
+    if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
+        game.screen.warn(f"{stage.name}: {warning}")
     rate = settings.learning_rate * settings.round_decay ** (number - 1)
     trainer = AttackerTrainer(editor, settings.model_copy(update={"learning_rate": rate}), seed)
     opponents = {n: FrozenOpponent(game, stage, n) for n in questions}
