@@ -107,7 +107,9 @@ def test_a_distilled_editor_is_warned_of_before_it_trains(
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_the_curriculum_is_made_by_the_rounds_own_attacker_against_the_defender_before_it(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_curriculum_is_made_by_the_rounds_own_attacker_against_the_defender_before_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[tuple[str, int]] = []
 
     def edit_and_judge(game: Any, stage: Any, attacker: str, defender: int, asked: Any, samples: Any, *, title: str) -> list[Verdict]:
@@ -151,7 +153,10 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
     monkeypatch.setattr(phases, "FrozenOpponent", Opponent)
     monkeypatch.setattr(phases, "AttackerTrainer", Trainer)
     monkeypatch.setattr(phases, "_phase", lambda game, stage, trainer, update, *_, **__: [update(step) for step in range(2)])
+    drift: list[int] = []
+    monkeypatch.setattr(phases, "stop_where_drifted", lambda game, stage, editor, updates: drift.append(updates))
     train_attacker(stub_game([], settings(0.5, 4)), 3)
+    assert drift == [2]  # at the end, too
     assert {number for number, _ in faced} == {0, 1, 2}
     for number, ids in faced:
         assert set(ids) <= {question.id for question in right[number]}

@@ -77,6 +77,26 @@ class AlarmSettings(Settings):
     )
 
 
+class DriftSettings(Settings):
+    """When the training of an Attacker is stopped, its state being kept: its edits have left what the editor can make.
+
+    At every saved state and at the end of a round it edits a few held-out pictures. A bound of null stops nothing.
+    """
+
+    items: int = Field(16, ge=1, description="held-out questions whose pictures are edited for it")
+    sharpness: float | None = Field(
+        8.0,
+        gt=1,
+        description="stop where edits are so many times as sharp, or as blurred, as the editor's round trip of the clean pictures: a blur of "
+        "about a pixel; a gate on SSIM lets fewer pass than that",
+    )
+    round_trip: float | None = Field(
+        4.0,
+        gt=1,
+        description="stop where decoding and encoding changes the latents of edits by so many times as much as those of clean pictures; up to 1.5 is usual",
+    )
+
+
 class ConditionSettings(Settings):
     """The words of the text conditions (`sparring.evaluation.conditions`).
 
@@ -103,6 +123,7 @@ class ConditionSettings(Settings):
 
 class EvaluationSettings(Settings):
     alarms: AlarmSettings = Field(default_factory=lambda: AlarmSettings())
+    drift: DriftSettings = Field(default_factory=lambda: DriftSettings())
     audit: CallSettings | None = Field(
         None,
         description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",

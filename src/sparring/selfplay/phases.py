@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from sparring.engine.screen import figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.selfplay.curriculum import Curriculum, compose
+from sparring.selfplay.drift import stop_where_drifted
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.seeds import draw
@@ -89,9 +90,12 @@ def train_attacker(game: Game, number: int) -> None:
         settings.steps if questions[number - 1] else 0,
         f"round {number}: Attacker",
         ("reward_mean", "accepted", "fooled"),
+        on_state=lambda updates: stop_where_drifted(game, stage, editor, updates),
     )
     kept = trainer.settle()
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
+    if history:
+        stop_where_drifted(game, stage, editor, len(history))
     warnings = []
     if not questions[number - 1]:
         warnings.append("the Defender gets no training question right when clean, so the Attacker had nothing to attack and did not train")
@@ -218,7 +222,16 @@ def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
 
 
 def _phase(
-    game: Game, stage: Stage, trainer: Any, update: Any, steps: int, title: str, shown: tuple[str, ...], *, rewarded: bool = True
+    game: Game,
+    stage: Stage,
+    trainer: Any,
+    update: Any,
+    steps: int,
+    title: str,
+    shown: tuple[str, ...],
+    *,
+    rewarded: bool = True,
+    on_state: Callable[[int], None] = lambda updates: None,
 ) -> list[dict[str, Any]]:
     """The updates of one player's training, resumed where they were cut off, with a bar."""
     settings = game.recipe.selfplay
@@ -231,6 +244,7 @@ def _phase(
             checkpoint_every=settings.checkpoint_every,
             patience=settings.plateau_patience if rewarded else None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
+            on_state=on_state,
         )
 
 
