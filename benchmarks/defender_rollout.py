@@ -1,13 +1,14 @@
-"""Replies of unequal length to questions about pictures: ours, which computes every prompt once, branches its cache and leaves out what has ended,
-against transformers' `generate`.
+"""Replies of unequal length: ours, which computes a prompt once and leaves out what has ended, or `generate`'s.
 
-python benchmarks/defender_rollout.py [--questions 4] [--visual-tokens 1024] [--group 8] [--completion 64] [--ending 24] [--repeats 1]
+python benchmarks/defender_rollout.py [--questions 4] [--visual-tokens 1024] [--group 8] [--completion 64]
+[--ending 24] [--repeats 1]
 
-Both sample a group of replies to each question, in one batch, from the same random Qwen2.5-VL (22 M parameters) at temperature 1 without top-k or
-nucleus; transformers is asked for `num_return_sequences`, and is lent our attention inside the vision tower. One token in `--ending` of the
-vocabulary ends a reply, so that ours are of all lengths up to `--completion`; the rival's are made to end after exactly as many tokens as ours did.
-That both are the same model is checked greedily before anything is timed. Both include the preparation of the pictures.
-Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 4 times faster.
+Both sample a group of replies to each question, in one batch, from the same random Qwen2.5-VL (22 M
+parameters) at temperature 1 without top-k or nucleus; transformers is asked for `num_return_sequences`, and
+is lent our attention inside the vision tower. One token in `--ending` of the vocabulary ends a reply, so that
+ours are of all lengths up to `--completion`; the rival's are made to end after exactly as many tokens as ours
+did. That both are the same model is checked greedily before anything is timed. Both include the preparation
+of the pictures. Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 4 times faster.
 """
 
 from __future__ import annotations
@@ -70,7 +71,13 @@ def main() -> None:
         return [len(reply.token_ids) for own in replies for reply in own]
 
     def rival(lengths: list[int]) -> Tensor:
-        sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_return_sequences": options.group}
+        sampling = {
+            "do_sample": True,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "num_return_sequences": options.group,
+        }
         return transformers_replies(max(lengths), lengths, **sampling)
 
     greedy = [list(own[0].token_ids) for own in vlm.generate(images, questions, max_new_tokens=8)]
@@ -92,7 +99,11 @@ def main() -> None:
         "visual_tokens": options.visual_tokens,
         "group": options.group,
         "completion": options.completion,
-        "lengths": {"mean": round(sum(lengths) / len(lengths), 1), "shortest": min(lengths), "longest": max(lengths)},
+        "lengths": {
+            "mean": round(sum(lengths) / len(lengths), 1),
+            "shortest": min(lengths),
+            "longest": max(lengths),
+        },
         "parameters": parameters(vlm),
         "threads": 1,
     }

@@ -183,7 +183,7 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
 
 
 def says_step_distilled(model: str) -> bool:
-    """Whether an editor's own configuration says so; False also where it is not on this disk, and only a run can tell."""
+    """Whether an editor's own configuration says so; False also where it is not here, and only a run can tell."""
     folder = Path(model) if Path(model).is_dir() else _in_hub_cache(model)
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8")) if folder else {}

@@ -32,7 +32,11 @@ def test_the_checkpoint_says_whether_it_is(folder: Path) -> None:
     distilled = json.loads((folder / "model_index.json").read_text())["is_distilled"]
     editor = load_editor(folder)
     assert (editor.step_distilled, editor.takes_guidance) == (distilled, not distilled)
-    for algorithm, weight in (("flow_grpo", START_KL if distilled else 0.0), ("diffusion_nft", 0.0), ("awm", 0.0)):
+    for algorithm, weight in (
+        ("flow_grpo", START_KL if distilled else 0.0),
+        ("diffusion_nft", 0.0),
+        ("awm", 0.0),
+    ):
         assert AttackerTrainer(editor, settings(folder, algorithm=algorithm), seed=0).settings.kl_weight == weight
         for given in (0.0, 0.5):  # what is said is kept
             trainer = AttackerTrainer(editor, settings(folder, algorithm=algorithm, kl_weight=given), seed=0)

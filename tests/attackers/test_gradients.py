@@ -71,7 +71,11 @@ def test_the_kl_term_of_flow_grpo_is_the_published_one(sampler: str) -> None:
             with trainer.learner.using({"centre": centre}):
                 v = trainer.editor.velocity(before, sigma, rollout.conditions.select(rollout.rows_B)).detach()
             means.append(forward_mean(sampler, before, v, sigma, after))
-        diffusion = {"sde": 0.7 * (sigma / (1 - (after if sigma == 1 else sigma))) ** 0.5, "constant": 0.7, "cps": 0.5**0.5}[sampler]
+        diffusion = {
+            "sde": 0.7 * (sigma / (1 - (after if sigma == 1 else sigma))) ** 0.5,
+            "constant": 0.7,
+            "cps": 0.5**0.5,
+        }[sampler]
         expected.append(((means[0] - means[1]) ** 2).mean().item() / (2 * diffusion**2))
     metrics, gradient = learned(trainer, rollout, torch.zeros(ROWS))
     assert metrics["kl"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)

@@ -103,7 +103,8 @@ def test_epsilon_and_dual_clip_are_the_settings_own(folder: Path, role: str, mon
     player = DefenderTrainer(LocalVLM.load(folder), settings(advantage_epsilon=0.5, dual_clip=3.0, consistency=consistency), seed=0)
     answers = [SimpleNamespace(notes={"consistent": value}) for value in (1.0, 0.0)]
     group: Any = SimpleNamespace(rewards=(0.0, 1.0), answers=answers)
-    # Deviations of a half over a standard deviation of 0.5^0.5, and 0.5 more; with the constraint both measures cancel.
+    # Deviations of a half over a standard deviation of 0.5^0.5, and 0.5 more; with the constraint both
+    # measures cancel.
     expected = 0.5 / (0.5**0.5 + 0.5)
     found = player._advantages([group]).flatten().tolist()
     assert found == pytest.approx([-expected, expected] if role == "off" else [0.0, 0.0], abs=1e-6)

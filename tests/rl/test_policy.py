@@ -112,13 +112,15 @@ def test_by_hand() -> None:
 
 
 def test_a_dual_clip_bounds_what_a_bad_token_costs() -> None:
-    # Of A = -2 the first token costs 2 x 2.2 = 4.5, the second 2 x 5.5, bounded at 2 x 3; of A = 1/2 the last is bounded by the upper clip alone.
+    # Of A = -2 the first token costs 2 x 2.2 = 4.5, the second 2 x 5.5, bounded at 2 x 3; of A = 1/2 the last
+    # is bounded by the upper clip alone.
     old = torch.tensor([[-1.0, -2.0, -0.5], [-1.5, -0.2, -3.0]])
     logprobs = torch.tensor([[-0.2, -0.3, -0.6], [-1.6, -2.2, -0.4]], requires_grad=True)
     mask = torch.tensor([[True, True, True], [True, True, False]])
     case = (logprobs, old, torch.tensor([-2.0, 0.5]), mask)
     loss, metrics = clipped_surrogate(*case, **CLIP, dual_clip=3.0)
-    # Recorded from the compute_policy_loss of EasyR1, which is the one of the AOT authors' training, with its clip_ratio_dual of 3.
+    # Recorded from the compute_policy_loss of EasyR1, which is the one of the AOT authors' training, with its
+    # clip_ratio_dual of 3.
     assert loss.item() == pytest.approx(2.3481340, abs=1e-6)
     (gradient,) = torch.autograd.grad(loss, logprobs)
     expected = torch.tensor([[0.8902, 0.0, 0.3619], [-0.0905, -0.0135, 0.0]])

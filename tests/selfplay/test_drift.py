@@ -97,7 +97,10 @@ def game_of(tmp_path: Path, said: list[str], bounds: DriftSettings) -> Any:
     pictures(1)[0].save(picture)
     asked = [VisualQuestion(f"q{i}", picture, "Where?", ("left", "right"), "A") for i in range(20)]
     return SimpleNamespace(
-        recipe=SimpleNamespace(evaluation=SimpleNamespace(drift=bounds), attacker=AttackerSettings(model="m", crop=CropSettings())),
+        recipe=SimpleNamespace(
+            evaluation=SimpleNamespace(drift=bounds),
+            attacker=AttackerSettings(model="m", crop=CropSettings()),
+        ),
         held_out=asked,
         seed=lambda *_: 0,
         instruction=lambda question: question.question,

@@ -1,7 +1,9 @@
-"""Step-distilled editors, such as FLUX.2-klein without "base" in its name: a few steps of theirs are no flow from noise to pictures.
+"""Step-distilled editors, such as FLUX.2-klein without "base" in its name: a few steps of theirs are no flow
+from noise to pictures.
 
-What trains on freshly noised pictures asks such an editor for velocities that it was never taught, and its pictures blur while the reward rises
-(NVlabs/DiffusionNFT, issue 45). Flow-GRPO replays the editor's own steps; it can drift too, which a KL to the start slows down.
+What trains on freshly noised pictures asks such an editor for velocities that it was never taught, and its
+pictures blur while the reward rises (NVlabs/DiffusionNFT, issue 45). Flow-GRPO replays the editor's own
+steps; it can drift too, which a KL to the start slows down.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ def distillation_warning(settings: AttackerSettings, *, step_distilled: bool) ->
     if not step_distilled or not settings.steps or settings.algorithm not in FORWARD_PROCESS:
         return None
     return (
-        f"attacker.algorithm: {settings.algorithm} trains on freshly noised pictures, and {settings.model} is step-distilled, as its "
-        "model_index.json says (is_distilled): its pictures are known to blur while the reward rises. Name the editor that it was distilled "
-        "from (FLUX.2-klein-base-4B for FLUX.2-klein-4B), with its steps and guidance, or set attacker.algorithm to flow_grpo."
+        f"attacker.algorithm: {settings.algorithm} trains on freshly noised pictures, and {settings.model} "
+        "is step-distilled, as its model_index.json says (is_distilled): its pictures are known to blur "
+        "while the reward rises. Name the editor that it was distilled from (FLUX.2-klein-base-4B for "
+        "FLUX.2-klein-4B), with its steps and guidance, or set attacker.algorithm to flow_grpo."
     )
 
 
 def with_start_kl(settings: AttackerSettings, *, step_distilled: bool) -> AttackerSettings:
-    """The settings with a KL weight, where none is set: 0.04 for Flow-GRPO on a step-distilled editor, else 0."""
+    """The settings with a KL weight where none is set: 0.04 for Flow-GRPO on such an editor, else 0."""
     if settings.kl_weight is not None:
         return settings
     held = step_distilled and settings.algorithm == "flow_grpo"

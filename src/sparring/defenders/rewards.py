@@ -5,10 +5,12 @@ r"""The Defender's reward, part by part; the reward is their sum.
     inconsistency  with `consistency.role: factor`, takes both away from an answer that its own reasoning does not arrive at
     length         DAPO's soft overlong punishment, which `rollout` adds
 
-Which answers are right and well formed is `defender.reward`. "unambiguous" is ours: all boxes after the thought name the right option, by letter or
-words; well formed is a reply that ends with its only box, which holds the bare letter. "released" is the rule of the AOT authors' script: the first
-box anywhere that holds a bare capital and nothing else, which is well formed wherever it stands; else the first that holds a bare letter, of either
-case, with spaces, in round or square brackets, or without its backslash. Boxes that hold more ("B.", "\text{B}", "B. red") do not count there.
+Which answers are right and well formed is `defender.reward`. "unambiguous" is ours: all boxes after the
+thought name the right option, by letter or words; well formed is a reply that ends with its only box, which
+holds the bare letter. "released" is the rule of the AOT authors' script: the first box anywhere that holds a
+bare capital and nothing else, which is well formed wherever it stands; else the first that holds a bare
+letter, of either case, with spaces, in round or square brackets, or without its backslash. Boxes that hold
+more ("B.", "\text{B}", "B. red") do not count there.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def constrained_advantages(
     eps: float = 1e-4,
 ) -> Tensor:
     """advantages_PG = A(rewards) + multiplier x A(measure), each normalised by itself, so that neither washes the other out."""
-    rewarded_PG, measured_PG = (group_advantages(values, std_over=std_over, eps=eps) for values in (rewards_PG, measure_PG))
-    return rewarded_PG + multiplier * measured_PG
+    rewarded_PG = group_advantages(rewards_PG, std_over=std_over, eps=eps)
+    return rewarded_PG + multiplier * group_advantages(measure_PG, std_over=std_over, eps=eps)
 
 
 def dual_ascent(multiplier: float, measured: float, *, target: float, rate: float, upper: float) -> float:

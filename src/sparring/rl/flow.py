@@ -71,11 +71,13 @@ def log_probability(sampler: Sampler, x_next: Tensor, mean: Tensor, std: float) 
 
 
 def reference_divergence(sampler: Sampler, mean: Tensor, reference: Tensor, std: float, length: float) -> Tensor:
-    """kl_B between the steps of a policy and of a reference, averaged over a row's dimensions, as Flow-GRPO's published code weighs it.
+    """kl_B between the steps of a policy and of a reference, averaged over a row's dimensions, as Flow-GRPO's
+    published code weighs it.
 
-    "sde", "constant": |mean - reference|^2 / (2 diffusion^2), diffusion = std / sqrt(length): the KL of the two Gaussians times the step's
-    length, so that published weights mean here what they mean there. "cps": |mean - reference|^2, without its constants, as its
-    log-probability. std, length: standard deviation and sigma - sigma_next of the step.
+    "sde", "constant": |mean - reference|^2 / (2 diffusion^2), diffusion = std / sqrt(length): the KL of the
+    two Gaussians times the step's length, so that published weights mean here what they mean there. "cps":
+    |mean - reference|^2, without its constants, as its log-probability. std, length: standard deviation and
+    sigma - sigma_next of the step.
     """
     distance_B = ((mean - reference) ** 2).flatten(1).mean(1)
     return distance_B if sampler == "cps" else distance_B * length / (2 * std**2)

@@ -1,8 +1,10 @@
-"""Has an Attacker, while it trains, left what its editor can make? Measured on held-out pictures, which no reward pays for.
+"""Has an Attacker, while it trains, left what its editor can make? Measured on held-out pictures, which no
+reward pays for.
 
-The yardstick is the editor's autoencoder. Edits that are much sharper or more blurred than what its round trip makes of the clean pictures are
-grain or wash. Latents that decoding and encoding does not lead back to lie off what pictures are encoded to, where nobody knows what the decoder
-makes. Whatever the algorithm and its reward, such a training is lost.
+The yardstick is the editor's autoencoder. Edits that are much sharper or more blurred than what its round
+trip makes of the clean pictures are grain or wash. Latents that decoding and encoding does not lead back to
+lie off what pictures are encoded to, where nobody knows what the decoder makes. Whatever the algorithm and
+its reward, such a training is lost.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ SMALLEST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far edits have gone from what the autoencoder's round trip makes of clean pictures; both are ratios of medians over pictures.
+    """How far edits have gone from what the autoencoder's round trip makes of clean pictures; both are ratios
+    of medians over pictures.
 
-    sharpness: of the edits over that of the clean pictures' round trips, near 1 as a rule. round_trip: root mean square change of an edit's latents by
-    decoding and encoding, over that of a clean picture's latents; seldom above 1.5.
+    sharpness: of the edits over that of the clean pictures' round trips, near 1 as a rule. round_trip: root
+    mean square change of an edit's latents by decoding and encoding, over that of a clean picture's latents;
+    seldom above 1.5.
     """
 
     sharpness: float
@@ -40,9 +44,13 @@ class Drift:
 
 
 def measure_drift(
-    editor: FlowEditor, cuts: Sequence[Image], instructions: Sequence[str], seeds: Sequence[int], settings: AttackerSettings
+    editor: FlowEditor,
+    cuts: Sequence[Image],
+    instructions: Sequence[str],
+    seeds: Sequence[int],
+    settings: AttackerSettings,
 ) -> Drift:
-    """The drift of one deterministic edit of every picture, each of a size that the editor works at; sizes may differ."""
+    """The drift of a deterministic edit of every picture; these are what the editor works at, of any sizes."""
     sharp, sharp_clean, moved, moved_clean = (list[float]() for _ in range(4))
     for places in by_size(cuts):
         for start in range(0, len(places), settings.micro_batch):
@@ -76,14 +84,17 @@ def beyond(drift: Drift, bounds: DriftSettings) -> str | None:
         )
     if bounds.round_trip is not None and drift.round_trip > bounds.round_trip:
         said.append(
-            f"have latents that the editor's round trip changes {drift.round_trip:.2f} times as much as those of clean pictures "
-            f"(bound: {bounds.round_trip:g}; evaluation.drift.round_trip)"
+            f"have latents that the editor's round trip changes {drift.round_trip:.2f} times as much as "
+            f"those of clean pictures (bound: {bounds.round_trip:g}; evaluation.drift.round_trip)"
         )
     return " and ".join(said) or None
 
 
 def stop_where_drifted(game: Game, stage: Stage, editor: FlowEditor, updates: int) -> None:
-    """Measure the Attacker in training after so many updates, and say it. Raises TrainingError where it has drifted; what is saved stays."""
+    """Measure the Attacker in training after so many updates, and say it.
+
+    Raises TrainingError where it has drifted; what is saved stays.
+    """
     bounds, settings = game.recipe.evaluation.drift, game.recipe.attacker
     if bounds.sharpness is None and bounds.round_trip is None:
         return
@@ -91,14 +102,17 @@ def stop_where_drifted(game: Game, stage: Stage, editor: FlowEditor, updates: in
     cleans = pictures_of(questions)
     cuts = cut_all(cleans, crops_of(questions, cleans, settings.crop, editor.multiple))
     seeds = [game.seed("evaluation", question.id) for question in questions]
-    drift = measure_drift(editor, cuts, [game.instruction(question) for question in questions], seeds, settings)
+    instructions = [game.instruction(question) for question in questions]
+    drift = measure_drift(editor, cuts, instructions, seeds, settings)
     game.screen.say(
         f"{stage.name}: held-out edits after {updates} updates: sharpness {drift.sharpness:.2f}, round trip {drift.round_trip:.2f}"
     )
     if reason := beyond(drift, bounds):
         raise TrainingError(
-            f"{stage.name} is stopped after {updates} updates: the edits of {len(questions)} held-out pictures {reason}. The Attacker "
-            f"has left what its editor can make, whatever its reward says. Its last saved state is kept in {stage.folder}. Begin anew "
-            "with a lower attacker.learning_rate or with attacker.kl_weight (0.04 for flow_grpo); for diffusion_nft and awm, with an "
-            "editor that is not step-distilled. A run with the bound set to null goes on all the same."
+            f"{stage.name} is stopped after {updates} updates: the edits of {len(questions)} held-out "
+            f"pictures {reason}. The Attacker has left what its editor can make, whatever its reward says. "
+            f"Its last saved state is kept in {stage.folder}. Begin anew with a lower "
+            "attacker.learning_rate or with attacker.kl_weight (0.04 for flow_grpo); for diffusion_nft and "
+            "awm, with an editor that is not step-distilled. A run with the bound set to null goes on all "
+            "the same."
         )

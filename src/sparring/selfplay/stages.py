@@ -111,7 +111,8 @@ def train(
     """Do the updates of a phase from its last saved state on; gives the metrics of all of them, those before a kill included.
 
     `update(step)` does one update and must be a function of the trainer's state and of the step alone. With `patience` its metrics need `reward_mean`.
-    `on_state(updates)` is called with every state that was saved or has been loaded; what it raises stops the training, which that state outlives.
+    `on_state(updates)` is called with every state that was saved or has been loaded; what it raises stops the
+    training, which that state outlives.
     """
     start = stage.load_state(trainer)
     if start:

@@ -104,7 +104,7 @@ class FlowEditor(EditorWeights, ABC):
 
     @property
     def step_distilled(self) -> bool:
-        """True where the checkpoint says that it was distilled to few steps. Its velocities are then no flow."""
+        """True where the checkpoint says that it was distilled to few steps; its velocities are no flow."""
         return False
 
     # ---- shared by all families

@@ -1,4 +1,5 @@
-"""Attention of branches that share a row: in sampling, many to one cache; in training on a GPU, all tokens of the row to each other.
+"""Attention of branches that share a row: in sampling, many to one cache; in training on a GPU, all tokens of
+the row to each other.
 
 In groups: several heads share their keys and values (grouped-query attention, arXiv 2305.13245).
 
@@ -6,8 +7,9 @@ With a mask, transformers copies keys and values for every head before it attend
 several, and their prompt is long: in sampling that copy, of the whole cache in every layer and step, is much of the time. Here the heads of a group
 are further queries of one head instead. Without groups nothing is other than in transformers.
 
-In blocks: FlexAttention (arXiv 2412.05496) skips blocks of tokens that do not see each other. Rows of every micro-batch have another length;
-transformers' own wrapper compiles for the first that it meets and then again, here it is compiled for all lengths at once.
+In blocks: FlexAttention (arXiv 2412.05496) skips blocks of tokens that do not see each other. Rows of every
+micro-batch have another length; transformers' own wrapper compiles for the first that it meets and then
+again, here it is compiled for all lengths at once.
 """
 
 from __future__ import annotations
@@ -56,10 +58,13 @@ def attend_in_blocks(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(q k^T scaling + mask) v by FlexAttention, head h with the keys and values of head h // (heads / key heads).
+    """softmax(q k^T scaling + mask) v by FlexAttention, head h with the keys and values of head h // (heads /
+    key heads).
 
-    query: [P, heads, K, channels]; key, value: [P, key heads, K, channels]; attention_mask: of `branches.flex_mask`, [P, 1, K, K].
-    Returns ([P, K, heads, channels], None). Raises ValueError without such a mask: every token would see every other.
+    query: [P, heads, K, channels]; key, value: [P, key heads, K, channels]; attention_mask: of
+    `branches.flex_mask`, [P, 1, K, K].
+    Returns ([P, K, heads, channels], None). Raises ValueError without such a mask: every token would see
+    every other.
     """
     if not isinstance(attention_mask, BlockMask):
         raise ValueError("attention in blocks needs a block mask: use it for rows of branches only")

@@ -43,8 +43,8 @@ from sparring.models.vlms.vision_attention import use_fast_vision_attention
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
-# Matrix products of fewer rows than this are computed otherwise on a CPU, with other last digits: no step is made of fewer tokens
-# than this for being rid of replies that have ended.
+# Matrix products of fewer rows than this are computed otherwise on a CPU, with other last digits: no step is
+# made of fewer tokens than this for being rid of replies that have ended.
 FEWEST_TOKENS = 4
 Batch = dict[str, Tensor]
 
@@ -77,7 +77,8 @@ class LocalVLM:
         text = config.get_text_config()
         full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         attention = text._attn_implementation  # IN_BLOCKS in a copy of a model that has been here
-        self.shares_rows: bool = config.model_type in SHARED_ROWS and full and attention in ("sdpa", "eager", IN_BLOCKS)
+        full = full and attention in ("sdpa", "eager", IN_BLOCKS)
+        self.shares_rows: bool = config.model_type in SHARED_ROWS and full
         # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is given that as a dense mask.
         self.flex: bool = self.shares_rows and self.device.type == "cuda" and attention in ("sdpa", IN_BLOCKS)
         if self.flex:
@@ -206,7 +207,8 @@ class LocalVLM:
             text._attn_implementation = present
 
     def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
-        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or rows of their own: R rows in all.
+        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
+        rows of their own: R rows in all.
 
         A row whose replies have all ended is left out of the steps to come.
         """
