@@ -15,7 +15,7 @@ from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.selfplay import drift as module
-from sparring.selfplay.drift import Drift, beyond, measure_drift, stop_where_drifted
+from sparring.selfplay.drift import Drift, DriftWatch, beyond, measure_drift
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.stages import Stage, train
 from two_pixels import pictures
@@ -36,10 +36,12 @@ BOUNDS = DriftSettings()
     ],
 )
 def test_what_is_beyond_its_bound_is_said(drift: Drift, said: list[str]) -> None:
-    reason = beyond(drift, BOUNDS)
-    assert (reason is None) is (not said)
-    assert all(text in (reason or "") for text in said)
-    assert beyond(drift, DriftSettings(sharpness=None, round_trip=None)) is None
+    for start in (Drift(1.0, 1.0), Drift(0.5, 3.0)):
+        now = Drift(drift.sharpness * start.sharpness, drift.round_trip * start.round_trip)
+        reason = beyond(now, start, BOUNDS)
+        assert (reason is None) is (not said)
+        assert all(text in (reason or "") for text in said)
+        assert beyond(now, start, DriftSettings(sharpness=None, round_trip=None)) is None
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +72,12 @@ def drift_with(editor: FlowEditor, settings: AttackerSettings, blur: float = 0.0
 def test_washed_out_edits_and_latents_that_no_picture_has_are_measured(editor: FlowEditor) -> None:
     settings = AttackerSettings(model="zoo/editor", evaluation_steps=4, micro_batch=2)
     plain = drift_with(editor, settings)
-    assert beyond(plain, BOUNDS) is None
+    assert plain.sharpness == pytest.approx(1.0, abs=0.3)
+    assert plain.round_trip < 1.6
     assert drift_with(editor, settings, blur=0.95).sharpness < plain.sharpness / 2
     off = [drift_with(editor, settings, off=level).round_trip for level in (0.5, 2.0)]
     assert plain.round_trip < off[0] < off[1]
-    assert off[1] > BOUNDS.round_trip  # type: ignore[operator]
+    assert off[1] > BOUNDS.round_trip * plain.round_trip  # type: ignore[operator]
     again = drift_with(editor, settings.model_copy(update={"micro_batch": 3}))
     assert again.sharpness == pytest.approx(plain.sharpness, rel=0.05)
 
@@ -97,6 +100,7 @@ def game_of(tmp_path: Path, said: list[str], bounds: DriftSettings) -> Any:
     pictures(1)[0].save(picture)
     asked = [VisualQuestion(f"q{i}", picture, "Where?", ("left", "right"), "A") for i in range(20)]
     return SimpleNamespace(
+        out=tmp_path,
         recipe=SimpleNamespace(
             evaluation=SimpleNamespace(drift=bounds),
             attacker=AttackerSettings(model="m", crop=CropSettings()),
@@ -111,7 +115,7 @@ def game_of(tmp_path: Path, said: list[str], bounds: DriftSettings) -> Any:
 def test_a_training_that_drifts_stops_with_its_state_kept_and_stops_again_when_it_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sharpness, measured, said = {2: 0.9, 4: 0.5, 6: 0.1}, list[int](), list[str]()
+    sharpness, measured, said = {0: 1.0, 2: 0.9, 4: 0.5, 6: 0.1}, list[int](), list[str]()
     trainer, ledger = Counter(), Ledger(tmp_path)
     stage = Stage(tmp_path, "round1/attacker", ledger)
     stage.begin()
@@ -134,14 +138,15 @@ def test_a_training_that_drifts_stops_with_its_state_kept_and_stops_again_when_i
             checkpoint_every=2,
             patience=None,
             on_update=lambda metrics: None,
-            on_state=lambda updates: stop_where_drifted(game, stage, SimpleNamespace(multiple=8), updates),  # type: ignore[arg-type]
+            on_state=DriftWatch(game, stage, editor).look,
         )
 
+    editor: Any = SimpleNamespace(multiple=8)
     monkeypatch.setattr(module, "measure_drift", measure)
     with pytest.raises(TrainingError, match=r"round1/attacker is stopped after 6 updates: .*0\.100 times as sharp") as stopped:
         go(trainer)
     assert str(stage.folder) in str(stopped.value)
-    assert measured == [5, 5, 5]
+    assert measured == [5, 5, 5, 5]  # the start, and three states
     assert len(said) == 3
     assert [folder.name for folder in (stage.folder / "state").iterdir()] == ["000006"]
     trainer = Counter()
@@ -150,4 +155,4 @@ def test_a_training_that_drifts_stops_with_its_state_kept_and_stops_again_when_i
     assert trainer.updates == 6
     game.recipe.evaluation.drift = DriftSettings(sharpness=None, round_trip=None)
     assert len(go(trainer)) == 9
-    assert len(measured) == 4
+    assert len(measured) == 5  # the start was not measured again

@@ -100,6 +100,7 @@ def test_a_distilled_editor_is_warned_of_before_it_trains(
 
     said: list[str] = []
     monkeypatch.setattr(phases, "right_when_clean", lambda game, n: questions(0, 8))
+    monkeypatch.setattr(phases, "DriftWatch", lambda *_: None)
     monkeypatch.setattr(phases, "AttackerTrainer", trainer)
     with pytest.raises(NoTraining):
         train_attacker(stub_game(said, AttackerSettings.model_validate({"model": "m", "algorithm": algorithm}), distilled=distilled), 1)
@@ -154,7 +155,7 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
     monkeypatch.setattr(phases, "AttackerTrainer", Trainer)
     monkeypatch.setattr(phases, "_phase", lambda game, stage, trainer, update, *_, **__: [update(step) for step in range(2)])
     drift: list[int] = []
-    monkeypatch.setattr(phases, "stop_where_drifted", lambda game, stage, editor, updates: drift.append(updates))
+    monkeypatch.setattr(phases, "DriftWatch", lambda *_: SimpleNamespace(look=drift.append))
     train_attacker(stub_game([], settings(0.5, 4)), 3)
     assert drift == [2]  # at the end, too
     assert {number for number, _ in faced} == {0, 1, 2}

@@ -24,7 +24,7 @@ from sparring.engine.screen import figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.selfplay.curriculum import Curriculum, compose
-from sparring.selfplay.drift import stop_where_drifted
+from sparring.selfplay.drift import DriftWatch
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.seeds import draw
@@ -57,6 +57,7 @@ def train_attacker(game: Game, number: int) -> None:
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
     if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
         game.screen.warn(f"{stage.name}: {warning}")
+    drift = DriftWatch(game, stage, editor)
     rate = settings.learning_rate * settings.round_decay ** (number - 1)
     trainer = AttackerTrainer(editor, settings.model_copy(update={"learning_rate": rate}), seed)
     opponents = {n: FrozenOpponent(game, stage, n) for n in questions}
@@ -90,12 +91,12 @@ def train_attacker(game: Game, number: int) -> None:
         settings.steps if questions[number - 1] else 0,
         f"round {number}: Attacker",
         ("reward_mean", "accepted", "fooled"),
-        on_state=lambda updates: stop_where_drifted(game, stage, editor, updates),
+        on_state=drift.look,
     )
     kept = trainer.settle()
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     if history:
-        stop_where_drifted(game, stage, editor, len(history))
+        drift.look(len(history))
     warnings = []
     if not questions[number - 1]:
         warnings.append("the Defender gets no training question right when clean, so the Attacker had nothing to attack and did not train")
