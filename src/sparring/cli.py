@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from sparring import __version__
 from sparring.attack_command import attack
-from sparring.console import clean_errors, out_console, stoppable
+from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
@@ -189,6 +189,8 @@ def _show_plan(settings: Recipe) -> None:
         out_console.print(f"{turn}: {amount / 1e9:.1f} GB")
     if not found.memory:
         out_console.print("unknown: a model is not on this disk, and its size is not known")
+    for text in found.warnings:
+        error_console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
 def _show_data(found: Plan) -> None:

@@ -77,6 +77,27 @@ class AlarmSettings(Settings):
     )
 
 
+class DriftSettings(Settings):
+    """When the training of an Attacker is stopped, its state being kept: its edits have left what the editor
+    can make.
+
+    At every saved state and at the end of a round it edits a few held-out pictures, and is compared with the
+    Attacker at the start of the game. A bound of null stops nothing.
+    """
+
+    items: int = Field(16, ge=1, description="held-out questions whose pictures are edited for it")
+    sharpness: float | None = Field(
+        8.0,
+        gt=1,
+        description="stop where edits are so many times as sharp, or as blurred, as at the start; a blur of more than a pixel is beyond 8",
+    )
+    round_trip: float | None = Field(
+        4.0,
+        gt=1,
+        description="stop where decoding and encoding changes the edits' latents so many times as much as at the start",
+    )
+
+
 class ConditionSettings(Settings):
     """The words of the text conditions (`sparring.evaluation.conditions`).
 
@@ -103,6 +124,7 @@ class ConditionSettings(Settings):
 
 class EvaluationSettings(Settings):
     alarms: AlarmSettings = Field(default_factory=lambda: AlarmSettings())
+    drift: DriftSettings = Field(default_factory=lambda: DriftSettings())
     audit: CallSettings | None = Field(
         None,
         description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",

@@ -14,6 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
@@ -63,6 +64,8 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
     seed = derive_seed(probe.seed, stage.name)
     editor = load_attacking_editor(settings.model, settings, workshop.device)
     editor.checkpoint_gradients(settings.gradient_checkpointing)
+    if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
+        workshop.screen.warn(f"{stage.name}: {warning}")
     trainer = AttackerTrainer(editor, settings, seed)
     judge = AttackJudge(asker.vlm, workshop.duplicates, probe.judge, probe.defender)
 

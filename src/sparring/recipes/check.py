@@ -191,6 +191,8 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
         yield f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one update (prompts_per_step)."
+    if defender.dual_clip is not None and defender.algorithm in ("cispo", "sft"):
+        yield f"defender.dual_clip: bounds a clipped loss, which {defender.algorithm} has not. Set it to null."
     if defender.algorithm == "sft":
         if defender.optimizer_steps > 1:
             yield "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set it to 1, and lower prompts_per_step."

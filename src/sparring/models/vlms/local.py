@@ -29,6 +29,7 @@ from sparring.data.errors import DataError, ModelError
 from sparring.models.vlms import checkpointing, lora
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
+from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.cache import roomy_cache
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
@@ -42,6 +43,9 @@ from sparring.models.vlms.vision_attention import use_fast_vision_attention
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
+# Matrix products of fewer rows than this are computed otherwise on a CPU, with other last digits: no step is
+# made of fewer tokens than this for being rid of replies that have ended.
+FEWEST_TOKENS = 4
 Batch = dict[str, Tensor]
 
 
@@ -72,11 +76,13 @@ class LocalVLM:
         config = model.config
         text = config.get_text_config()
         full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        self.shares_rows: bool = config.model_type in SHARED_ROWS and full and text._attn_implementation in ("sdpa", "eager")
+        attention = text._attn_implementation  # IN_BLOCKS in a copy of a model that has been here
+        full = full and attention in ("sdpa", "eager", IN_BLOCKS)
+        self.shares_rows: bool = config.model_type in SHARED_ROWS and full
         # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is given that as a dense mask.
-        self.flex: bool = self.shares_rows and self.device.type == "cuda" and text._attn_implementation == "sdpa"
+        self.flex: bool = self.shares_rows and self.device.type == "cuda" and attention in ("sdpa", IN_BLOCKS)
         if self.flex:
-            text._attn_implementation = "flex_attention"
+            text._attn_implementation = IN_BLOCKS
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
         ends = model.generation_config.eos_token_id
@@ -201,7 +207,11 @@ class LocalVLM:
             text._attn_implementation = present
 
     def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
-        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or rows of their own: R rows in all."""
+        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
+        rows of their own: R rows in all.
+
+        A row whose replies have all ended is left out of the steps to come.
+        """
         prompts, n, steps = uniform.shape
         branches, copies = (n, 1) if self.shares_rows else (1, n)
         text = self.model.config.get_text_config()
@@ -218,15 +228,26 @@ class LocalVLM:
         uniform = uniform.reshape(prompts * copies, branches, steps)
         ends = torch.tensor(self.end_tokens, device=self.device)
         finished_RB = torch.zeros(uniform.shape[:2], dtype=torch.bool, device=self.device)
-        tokens, logprobs = [], []
+        rows_R = torch.arange(len(uniform), device=self.device)  # those that are still computed, among all
+        fewest = -(-FEWEST_TOKENS // branches)
+        written_RBT = torch.full(uniform.shape, self.end_tokens[0], dtype=torch.long, device=self.device)
+        recorded_RBT = torch.zeros(uniform.shape, dtype=torch.float32, device=self.device)
         for step in range(steps):
             logprobs_RBV = token_logprobs(logits_RBV, temperature, self.forbidden)
             tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p, top_k=top_k)
-            tokens.append(tokens_RB)
-            logprobs.append(logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1))
+            written_RBT[rows_R, :, step] = tokens_RB
+            recorded_RBT[rows_R, :, step] = logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1)
             finished_RB |= torch.isin(tokens_RB, ends)
-            if step + 1 == steps or finished_RB.all():
+            ended_R = finished_RB.all(dim=1)
+            going_on = len(ended_R) - int(ended_R.sum())
+            if step + 1 == steps or not going_on:
                 break
+            if max(going_on, fewest) < len(rows_R):
+                kept = ended_R.long().argsort(stable=True)[: max(going_on, fewest)]
+                cache.batch_select_indices(kept)
+                rows_R, tokens_RB, finished_RB, uniform, mask_RL, position_R = (
+                    values[kept] for values in (rows_R, tokens_RB, finished_RB, uniform, mask_RL, position_R)
+                )
             if branches > 1:
                 mask = additive(step_mask(mask_RL, branches, step + 1).repeat(1, 1, group, 1), self.model.dtype)
             else:
@@ -235,7 +256,7 @@ class LocalVLM:
             step_inputs = {"input_ids": tokens_RB, "attention_mask": mask, "position_ids": positions, self.cache_argument: cache}
             with self._attention(GROUPED if group > 1 else None):
                 logits_RBV = self.model(**step_inputs, use_cache=True).logits
-        written = [torch.stack(part, dim=-1).view(prompts * n, -1).tolist() for part in (tokens, logprobs)]
+        written = [values.view(prompts * n, steps).tolist() for values in (written_RBT, recorded_RBT)]
         replies = [self._completion(*reply) for reply in zip(*written, strict=True)]
         return [replies[i : i + n] for i in range(0, len(replies), n)]
 
