@@ -13,6 +13,7 @@ from rich.markup import escape
 from sparring import __version__
 from sparring.attack_command import attack
 from sparring.console import clean_errors, out_console, stoppable
+from sparring.convert_command import convert
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
@@ -135,6 +136,7 @@ app.command()(compare)
 app.command()(probe)
 app.command()(sft)
 app.command()(forge)
+app.command()(convert)
 
 
 @app.command()

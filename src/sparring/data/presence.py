@@ -7,16 +7,20 @@ names; or are the most frequent names of the whole set ("popular"); or those tha
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from sparring.data.coco import CocoPicture, coco_pictures, usable_box
 from sparring.data.errors import DataError
+from sparring.data.images import ImageError, upright_size
+from sparring.data.pictures import named_picture
+from sparring.data.problems import Fault
 from sparring.data.records import Target, VisualQuestion
+from sparring.data.tables import read_table, table_kind
 
 Negatives = Literal["random", "popular", "adversarial"]
 NEGATIVES: tuple[Negatives, ...] = ("random", "popular", "adversarial")
@@ -39,56 +43,33 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> list
     """
     path = Path(path)
     folder = Path(images) if images is not None else path.parent
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Name a file of annotations.") from error
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
-        whole = None
-    if isinstance(whole, dict) and "annotations" in whole:
-        return _coco(path, folder, whole)
+    if table_kind(path) != "lines":
+        return [_annotated(folder, picture) for picture in coco_pictures(path)]
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, record in read_table(path, images=folder).records():
         try:
-            record = json.loads(line)
+            if isinstance(record, Fault):
+                raise record
             objects = tuple(dict.fromkeys(str(name) for name in record["objects"]))
-            found.append(Annotated(_inside(folder, str(record["image"])), objects))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            found.append(Annotated(named_picture(folder, str(record["image"])).path, objects))
+        except (KeyError, TypeError) as error:
             raise DataError(f'{path} line {number}: needs "image" and "objects", a list of names ({error!r}).') from error
-    if not found:
-        raise DataError(f"{path}: holds no annotated picture.")
+        except (Fault, ImageError) as error:
+            raise DataError(f"{path} line {number}: {error}") from error
     return found
 
 
-def _coco(path: Path, folder: Path, data: Mapping[str, Any]) -> list[Annotated]:
-    try:
-        names = {int(category["id"]): str(category["name"]) for category in data["categories"]}
-        targets = defaultdict[int, list[Target]](list)
-        for own in data["annotations"]:
-            x, y, width, height = own["bbox"]
-            x0, y0 = int(x), int(y)
-            targets[int(own["image_id"])].append(Target(names[int(own["category_id"])], (x0, y0, max(x0 + 1, round(x + width)), max(y0 + 1, round(y + height)))))  # fmt: skip
-        return [
-            Annotated(
-                _inside(folder, str(image["file_name"])),
-                tuple(dict.fromkeys(target.name for target in targets[int(image["id"])])),
-                tuple(targets[int(image["id"])]),
-            )
-            for image in data["images"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no COCO detection file: {error!r}. It needs images, annotations with bbox, and categories.") from error
-
-
-def _inside(folder: Path, name: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f'image "{name}" leaves the folder {folder}. Copy it there.')
-    return path
+def _annotated(folder: Path, picture: CocoPicture) -> Annotated:
+    if picture.file is None:
+        raise DataError(f"image {picture.id} has no file_name.")
+    path = named_picture(folder, picture.file).path
+    size = upright_size(path)
+    boxes = [(note.name, usable_box(note, size)) for note in picture.notes]
+    return Annotated(
+        path,
+        tuple(dict.fromkeys(name for name, _ in boxes)),
+        tuple(Target(name, box) for name, box in boxes if box is not None),
+    )
 
 
 def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_picture: int = 3, seed: int = 0) -> list[VisualQuestion]:

@@ -1,13 +1,13 @@
-"""What goes through the forge: units of a source, samples read from them, proposals, and what became of them."""
+"""What goes through the forge: samples read from the records of a source, proposals, and what became of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from PIL.Image import Image
 
-from sparring.data.questions import Problem
+from sparring.data.problems import Problem
 from sparring.data.records import Box, VisualQuestion
 
 Outcome = Literal["kept", "useless", "rejected", "refused", "broken"]
@@ -16,22 +16,6 @@ OUTCOMES: tuple[Outcome, ...] = ("kept", "useless", "rejected", "refused", "brok
 
 STAGES = ("intake", "targets", "extend", "clean", "propose", "implant", "integrity", "duplicates", "effectiveness")
 """In the order in which a record goes through them."""
-
-
-class Refused(Exception):
-    """A record that a source cannot make a question of; `reason` is a short phrase to count by."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One record of a source before it is read: its number, from 1, and what `Source.record` needs; small, and can be sent to another process."""
-
-    number: int
-    payload: Any
 
 
 @dataclass(frozen=True, slots=True)

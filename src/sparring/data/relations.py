@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 SIDES = ("left", "right", "above", "below")
 SMALLEST = 0.001
