@@ -56,7 +56,7 @@ def _opened(file: Path, stream: bool) -> Any:
     return _open(file, stream)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _groups(file: Path, stream: bool) -> tuple[int, ...]:
     """The first row of every group of rows."""
     firsts, total = list[int](), 0
@@ -101,6 +101,8 @@ def read_arrow(path: Path, folder: Path, kind: str) -> Table:
     Of several splits all are read, one after another; a folder that holds some is named to read one alone. folder: that paths of
     pictures are relative to. Raises DataError where a file cannot be read, or where files hold other columns than the first.
     """
+    for cached in (_opened, _groups, _kept, _schema):
+        cached.cache_clear()  # a file may have been written anew
     if kind == "saved":
         files = _saved_files(path)
     else:

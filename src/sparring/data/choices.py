@@ -210,13 +210,14 @@ def _in_a_row(text: str) -> tuple[str, ...]:
     """The options of "A: red, B: green", whose letters come one after another."""
     starts = list[re.Match[str]]()
     for letter in LETTERS:
-        pattern = re.compile(rf"(?:^|[,;]?\s+)\(?{letter}[.):]\s*")
+        pattern = re.compile(rf"(?:^|[,;|]?\s+)\(?{letter}[.):]\s*")
         found = pattern.search(text, starts[-1].end() if starts else 0)
         if found is None:
             break
         starts.append(found)
     ends = [match.start() for match in starts[1:]] + [len(text)]
-    return tuple(text[match.end() : end].strip().rstrip(",;").strip() for match, end in zip(starts, ends, strict=True))
+    ends[-1:] = [end if (end := text.find("\n", starts[-1].end())) >= 0 else len(text)] if starts else []
+    return tuple(text[match.end() : end].strip().rstrip(",;|").strip() for match, end in zip(starts, ends, strict=True))
 
 
 # ---- the right answer

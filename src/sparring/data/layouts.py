@@ -15,7 +15,7 @@ from sparring.data.items import Records
 from sparring.data.problems import Fault
 from sparring.data.rows import Layout, read_rows
 from sparring.data.suites import HALLUSION, pope_files, read_amber, read_hallusionbench, read_pope, read_vqav2
-from sparring.data.tables import SUFFIXES, read_table, rows_in, table_kind
+from sparring.data.tables import LFS, SUFFIXES, read_table, rows_in, table_kind
 from sparring.data.vstar import read_relations, read_vstar, vstar_files
 
 Reader = Callable[[Path, Path | None], Records]
@@ -165,7 +165,7 @@ def looks_like(path: Path) -> str:
         (b"PK", "a zip archive or an Excel file; unpack it, or save it as CSV"),
         (b"\x1f\x8b", "a gzip archive; unpack it"),
         (b"%PDF", "a PDF"),
-        (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"),
+        (LFS, "a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"),
         (b"SQLite", "an SQLite database"),
         (b"<", "a web page or XML"),
     ):

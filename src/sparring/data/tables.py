@@ -36,6 +36,8 @@ LONGEST_LINE = 2**28
 LONGEST_TEXT = 2**24
 """Characters of a text, pictures apart, above which its record is refused."""
 PICTURES = (*FIELDS, *OTHER_FIELDS)
+LFS = b"version https://git-lfs"
+"""How a pointer begins that stands for a file that was not fetched."""
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
 KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
 
@@ -131,7 +133,7 @@ def read_table(path: Path, images: Path | None = None) -> Table:
 
         table = read_arrow(path, folder, kind)
     if next(iter(table.records()), None) is None:
-        raise DataError(f"{path}: holds no row: the file is empty. Write one question a line, as JSON.")
+        raise DataError(f"{path}: holds no record: the file is empty. Write one question a line, as JSON.")
     return table
 
 
@@ -147,6 +149,10 @@ def table_kind(path: Path) -> str | None:
     start = _start(path)
     if start.startswith(b"PAR1"):
         return "parquet"
+    if start.startswith(b"ARROW1") or suffix == ".arrow":
+        return "arrow"
+    if b"\0" in start or start.startswith(LFS):
+        return None
     if suffix in (".tsv", ".csv"):
         return "list" if start.startswith((b"[{", b"[ {")) else suffix[1:]
     if suffix == ".json":
@@ -157,7 +163,7 @@ def table_kind(path: Path) -> str | None:
             if head.count(b"\t") >= 2 and b'"' not in head:
                 return "tsv"
         return "list" if start.startswith((b"[", b"{\n", b"{\r")) and not _is_lines(path) else "lines"
-    return {".parquet": "parquet", ".arrow": "arrow"}.get(suffix)
+    return None
 
 
 def parquet_files(folder: Path) -> list[Path]:
