@@ -164,7 +164,13 @@ def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[s
         (["1. below", "2. right"], "2", ("below", "right"), "right"),
         (["1) below", "2) right"], "B", ("below", "right"), "right"),
         (["B. right", "A. below"], "A", ("right", "below"), "below"),
+        (["A.below", "B.right"], "B", ("below", "right"), "right"),
+        (["A．下", "B．右"], "A", ("下", "右"), "下"),
         # no labels of options
+        (["A.D.", "B.C."], "B", ("A.D.", "B.C."), "B.C."),
+        (["a.m.", "b.m."], "A", ("a.m.", "b.m."), "a.m."),
+        (["1: 2", "2: 3"], "2: 3", ("1: 2", "2: 3"), "2: 3"),
+        (["1:00 pm", "2:00 pm"], "2:00 pm", ("1:00 pm", "2:00 pm"), "2:00 pm"),
         (["A. Smith", "C. Brown"], "C. Brown", ("A. Smith", "C. Brown"), "C. Brown"),
         (["A cat", "B flat"], "A", ("A cat", "B flat"), "A cat"),
         (["1.5", "2.5"], "2.5", ("1.5", "2.5"), "2.5"),

@@ -27,9 +27,10 @@ LINES = re.compile(r"(?:^|\n)[ \t]*\(?([A-Z])[.):][ \t]*([^\n]+)")
 INLINE = re.compile(r"\(([A-Z])\)\s*([^()\n]+?)\s*(?=\([A-Z]\)|\n|$)")
 LISTED = re.compile(r"\b(?:Options|Choices)\s*:\s*(?=\(?A[.):]\s)", re.IGNORECASE)
 LABEL = re.compile(
-    r"\s*(?:(?:option|choice)\s+)?"
-    r"(?:[(\[（]([A-Za-z]|\d{1,2})[)\]）]\s*|([A-Za-z])[.):：、．）]\s*|(\d{1,2})[.):：、．）]\s+)(?=\S)",
-    re.IGNORECASE,
+    r"\s*(?:(?i:option|choice)\s+)?"
+    r"(?:[(\[（]([A-Za-z]|\d{1,2})[)\]）]\s*"
+    r"|([A-Za-z])(?:[):：、．）]\s*|\.\s+|\.(?=[A-Za-z][a-z]|\d|[^\x00-\x7f]))"  # "A.D." and "a.m." have no label
+    r"|(\d{1,2})[.)、．）]\s+)(?=\S)"
 )
 LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.):]?")
 
@@ -265,14 +266,14 @@ class Answers:
         last = LETTERS[len(options.texts) - 1]
         ways = _ways(answer, options, self.base)
         if not ways:
-            what = f"answer must be the letter of an option, A to {last}, its text or its number; it is {json.dumps(answer, default=str)}."
+            what = f"answer must be the letter of an option, A to {last}, its text or its number; it is {json.dumps(answer, default=str)[:80]}."
             raise Fault("answer is no option", what)
         if len(set(ways.values())) == 1:
             return next(iter(ways.values()))
         told = [way for way in ways if way in self.certain]
         if len(told) > 1:
             named = ", ".join(f"the {way} of option {LETTERS[place]}" for way, place in ways.items())
-            raise Fault("answer is ambiguous", f"answer {answer!r} may be {named}, and the file has both. Write the letter.")
+            raise Fault("answer is ambiguous", f"answer {str(answer)[:80]!r} may be {named}, and the file has both. Write the letter.")
         return ways[told[0] if told else next(iter(ways))]
 
 

@@ -83,7 +83,7 @@ def usable_box(note: Note, size: tuple[int, int] | None) -> tuple[int, int, int,
     """An object's box in whole pixels [x0, y0, x1, y1]; None where it has none, an empty one, or one that leaves the picture."""
     if not is_box(note.box):
         return None
-    x0, y0, x1, y1 = whole_box(*note.box, size)
+    x0, y0, x1, y1 = whole_box(note.box[0], note.box[1], note.box[2], note.box[3], size)
     if x1 <= x0 or y1 <= y0 or (size is not None and (x0 < 0 or y0 < 0 or x1 > size[0] or y1 > size[1])):
         return None
     return x0, y0, x1, y1

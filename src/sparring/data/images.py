@@ -182,11 +182,11 @@ def _eight_bits(levels: NDArray[Any], *, open_range: bool) -> NDArray[np.uint8]:
         levels = np.clip(levels, 0, None).astype(np.float64)
         most = float(levels.max(initial=0))
         white = next((range_ for range_ in (1, 255, 65535) if most <= range_), most)
-        return np.round(levels * (255 / white)).astype(np.uint8)
+        return np.asarray(np.round(levels * (255 / white)), dtype=np.uint8)
     whole = np.clip(levels.astype(np.int64), 0, None)
     most = int(whole.max(initial=0))
     bits = 8 if open_range and most < 256 else 16 if most < 65536 else 32
-    return np.clip(whole >> (bits - 8), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(whole >> (bits - 8), 0, 255), dtype=np.uint8)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

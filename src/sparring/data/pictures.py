@@ -223,7 +223,8 @@ def named_picture(folder: Path, name: str) -> PictureFile:
         path = found.resolve()  # follows links: one inside the folder that points out of it is refused too
         there = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long for the disk, a link that leads to itself
-        raise ImageError("image missing", f"image {name[:80]} cannot be looked up ({error})") from error
+        why = getattr(error, "strerror", None) or str(error)[:80]
+        raise ImageError("image missing", f"image {name[:80]} cannot be looked up ({why})") from error
     if not is_inside(path, root):
         what = "is an absolute path out of" if Path(name).is_absolute() else "leaves"
         raise ImageError("image outside the folder", f'image "{short}" {what} the folder {folder}. Copy it into the folder')

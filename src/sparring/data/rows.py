@@ -101,7 +101,7 @@ def _item(table: Table, row: Row, layout: Layout, answers: Answers, problems: li
     attempt("id", lambda: _id(row))
     attempt("asked", lambda: _asked(row.values))
     if "asked" in found:
-        attempt("right", lambda: _right(row, *found["asked"], layout, answers))
+        attempt("right", lambda: _right(row, found["asked"][0], found["asked"][1], layout, answers))
     attempt("targets", lambda: targets_of(row.values.get("targets")))
     attempt("category", lambda: _text_or_none(row, "category", *layout.category))
     attempt("reasoning", lambda: _text_or_none(row, "reasoning", "reasoning"))

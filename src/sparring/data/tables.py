@@ -279,15 +279,20 @@ def _separated(path: Path, folder: Path, separator: str) -> Table:
 
     def row(number: int, values: Mapping[str, Any]) -> Row:
         name, image = f"{path.name} row {number} image", values.get("image")
-        own = isinstance(image, _Coded)
-        if own or (isinstance(image, str) and image.strip() in holders and not (folder / image.strip()).is_file()):
-            offset, held = (offsets[number - 1], image) if own else holders[str(image).strip()]
-            pictures = tuple(PictureInCell(source, offset, "image", place, name) for place in range(held.count))
+
+        def cells(offset: int, held: _Coded) -> tuple[Picture, ...]:
+            return tuple(PictureInCell(source, offset, "image", place, name) for place in range(held.count))
+
+        if isinstance(image, _Coded):
             kept = {key: value for key, value in values.items() if key != "image"}
-            return Row(number, kept if own else values, pictures)
-        if isinstance(image, str) and image.strip().isdigit() and not (folder / image.strip()).is_file():
-            what = f'image "{image.strip()}" is no picture and no index of another row that holds one.'
-            return Row(number, values, (), Fault("image missing", what))
+            return Row(number, kept, cells(offsets[number - 1], image))
+        other = image.strip() if isinstance(image, str) and len(image) <= REFERENCE else ""
+        if other and not (folder / other).is_file():
+            if other in holders:
+                return Row(number, values, cells(*holders[other]))
+            if other.isdigit():
+                what = f'image "{other}" is no picture and no index of another row that holds one.'
+                return Row(number, values, (), Fault("image missing", what))
         listed = {key: _as_list(value) if key in PICTURES and isinstance(value, str) else value for key, value in values.items()}
         return row_of(path, "row", number, listed, folder)
 

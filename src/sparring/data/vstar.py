@@ -174,7 +174,9 @@ def boxed_targets(names: Any, boxes: Any, picture: PictureFile) -> tuple[Target,
     if not names:
         return ()
     size = upright_size(picture.path)
-    return targets_of([{"name": name, "box": whole_box(*box, size)} for name, box in zip(names, boxes, strict=True)])
+    return targets_of(
+        [{"name": name, "box": whole_box(box[0], box[1], box[2], box[3], size)} for name, box in zip(names, boxes, strict=True)]
+    )
 
 
 def is_box(box: Any) -> bool:
