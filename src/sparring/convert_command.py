@@ -13,23 +13,38 @@ from sparring.options import OutOption, SkipOption
 
 
 def convert(
-    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="Questions in any layout that Sparring reads.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Option("--data", metavar="PATH", help="Questions in any layout that Sparring reads.", show_default=False),
+    ],
     out: OutOption,
     suite: Annotated[
         str | None,
-        typer.Option(help="Benchmark whose files these are, as of `sparring eval`. Left out: told by what lies there.", show_default=False),
+        typer.Option(
+            help="Benchmark whose files these are, as of `sparring eval`. Left out: told by what lies there.",
+            show_default=False,
+        ),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", help="Layout of the data, where it cannot be told, as of `sparring forge`.", show_default=False),
+        typer.Option(
+            "--format",
+            help="Layout of the data, where it cannot be told, as of `sparring forge`.",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of pictures that the data names by path. Left out: the data's own.",
+            show_default=False,
+        ),
     ] = None,
     skip_bad_records: SkipOption = False,
 ) -> None:
-    """Write questions of any layout as JSON lines, which every verb reads: DIR/questions.jsonl, with the pictures in DIR/pictures.
+    """Write questions of any layout as JSON lines, which every verb reads: DIR/questions.jsonl, with the
+    pictures in DIR/pictures.
 
     \b
     sparring convert --data MMStar.tsv --out converted/mmstar
@@ -46,6 +61,9 @@ def convert(
             records = open_records(data, images, kind or "auto")
         done = write(data, records, out.resolve(), skip_bad=skip_bad_records)
         skipped = len({problem.line for problem in done.problems})
-        for count, why in [*((count, why) for why, count in done.left_out.items()), *([(skipped, "bad")] if skipped else [])]:
+        for count, why in [
+            *((count, why) for why, count in done.left_out.items()),
+            *([(skipped, "bad")] if skipped else []),
+        ]:
             error_console.print(f"[yellow]warning:[/yellow] {count} records are left out: {why}")
         out_console.print(f"{done.written} questions: {escape(str(done.path))}")

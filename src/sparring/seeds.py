@@ -1,4 +1,5 @@
-"""Seeds: every random choice is a function of the run's seed and of where it is made, never of what happened before."""
+"""Seeds: every random choice is a function of the run's seed and of where it is made, never of what
+happened before."""
 
 from __future__ import annotations
 

@@ -97,7 +97,12 @@ def test_the_other_records_of_a_file_say_what_a_digit_is() -> None:
     assert right(counting, row(SIDES, "2"), row(SIDES, "above"))[0] == "(answer is ambiguous)"
     assert right(row(DIGITS, 3), row(["7", "2", "3", "9"], 7)) == ["3", "7"]  # 7 is a text: so is 3
     # AI2D as on the hub: numbers written as texts, among options some of which are numbers.
-    hub = [row(["2", "3", "4", "1"], "3"), row(SIDES, "0"), row(["a", "b"], "1"), row(["4", "8", "1", "2"], "1")]
+    hub = [
+        row(["2", "3", "4", "1"], "3"),
+        row(SIDES, "0"),
+        row(["a", "b"], "1"),
+        row(["4", "8", "1", "2"], "1"),
+    ]
     assert right(*hub) == ["1", "left", "b", "8"]
 
 
@@ -130,7 +135,12 @@ def test_the_other_records_say_what_a_letter_is() -> None:
         ({"option_a": "below", "option_b": "right"}, "b", ("below", "right"), "right"),
         ({"text": ["below", "right"], "label": ["A", "B"]}, "B", ("below", "right"), "right"),
         ({"text": ["below", "right"], "label": ["1", "2"]}, "1", ("below", "right"), "below"),
-        ([{"label": "A", "text": "below"}, {"label": "B", "text": "right"}], "B", ("below", "right"), "right"),
+        (
+            [{"label": "A", "text": "below"}, {"label": "B", "text": "right"}],
+            "B",
+            ("below", "right"),
+            "right",
+        ),
         ([{"id": "B", "text": "right"}, {"id": "A", "text": "below"}], "A", ("below", "right"), "below"),
         ('{"A": "below", "B": "right"}', "B", ("below", "right"), "right"),
         ("['below', \"it's right\"]", "B", ("below", "it's right"), "it's right"),
@@ -236,7 +246,19 @@ def test_options_that_speak_of_others_keep_the_order(option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["above", "Above the cup", "None", "both", "Vitamin B", "A cat and a dog", "A", "Brad and Ann", "left or right", "R&B"]
+    "option",
+    [
+        "above",
+        "Above the cup",
+        "None",
+        "both",
+        "Vitamin B",
+        "A cat and a dog",
+        "A",
+        "Brad and Ann",
+        "left or right",
+        "R&B",
+    ],
 )
 def test_options_that_speak_of_none_are_shuffled(option: str) -> None:
     assert not options_speak_of_others(("left", "right", option))

@@ -1,4 +1,5 @@
-"""Annotations: questions of relative position from COCO's and V*'s files; one bad annotation costs itself, not its picture."""
+"""Annotations: questions of relative position from COCO's and V*'s files; one bad annotation costs itself,
+not its picture."""
 
 import json
 from pathlib import Path
@@ -65,7 +66,12 @@ BAD_NOTES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", BAD_NOTES)
 def test_one_bad_annotation_costs_itself(tmp_path: Path, kind: str) -> None:
     good = [note(1, [5, 20, 20, 20]), note(2, [60, 22, 20, 20])]
-    categories = [{"id": 1, "name": "cup"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "bird"}, {"id": 4, "name": None}]
+    categories = [
+        {"id": 1, "name": "cup"},
+        {"id": 2, "name": "dog"},
+        {"id": 3, "name": "bird"},
+        {"id": 4, "name": None},
+    ]
     check(read_questions(coco(tmp_path, annotations=[BAD_NOTES[kind], *good], categories=categories)))
 
 
@@ -94,7 +100,11 @@ def test_what_costs_a_picture_its_question(tmp_path: Path) -> None:
     Image.new("RGB", (96, 80)).save(tmp_path / "2.jpg")
     birds = [note(3, [5, 60, 9, 9]), note(3, [40, 60, 9, 9])]
     beside = [note(1, [5, 20, 40, 40], image_id=2), note(2, [20, 22, 40, 40], image_id=2)]
-    path = coco(tmp_path, images=images, annotations=[note(1, [5, 20, 20, 20]), note(2, [60, 22, 20, 20]), *birds, *beside])
+    path = coco(
+        tmp_path,
+        images=images,
+        annotations=[note(1, [5, 20, 20, 20]), note(2, [60, 22, 20, 20]), *birds, *beside],
+    )
     found = read_questions(path, skip_bad=True)
     check(found)
     assert found.dropped_by_reason() == {"no clear pair": 1, "image missing": 1, "missing key": 1}

@@ -1,4 +1,5 @@
-"""No picture is lost in any layout, files of other systems are read, and what cannot be read is named in one line."""
+"""No picture is lost in any layout, files of other systems are read, and what cannot be read is named in
+one line."""
 
 import base64
 import io
@@ -73,17 +74,26 @@ COLUMNS: dict[str, tuple[str, Any, Callable[[int], Any]]] = {
     "list of structs": ("images", arrow.list_(STRUCT), lambda k: [held(k)]),
     "large list": ("images", arrow.large_list(LARGE), lambda k: [held(k)]),
     "fixed list": ("image", arrow.list_(STRUCT, 1), lambda k: [held(k)]),
-    "list with nulls": ("images", arrow.list_(STRUCT), lambda k: [None, held(k), {"bytes": None, "path": None}]),
+    "list with nulls": (
+        "images",
+        arrow.list_(STRUCT),
+        lambda k: [None, held(k), {"bytes": None, "path": None}],
+    ),
     "list of paths": ("images", arrow.list_(arrow.string()), lambda k: [f"p/{k}.png"]),
     "list of binaries": ("image", arrow.list_(arrow.binary()), lambda k: [png(k)]),
     "binary": ("image", arrow.binary(), png),
     "large binary": ("image", arrow.large_binary(), png),
-    "binary view": ("image_1", arrow.binary(), png),
+    "binary of a number": ("image_1", arrow.binary(), png),
+    "binary of another name": ("image_bytes", arrow.large_binary(), png),
     "base64": ("image", arrow.string(), lambda k: base64.b64encode(png(k)).decode()),
     "large base64": ("image", arrow.large_string(), lambda k: base64.b64encode(png(k)).decode()),
     "base64 in lines": ("image", arrow.string(), lambda k: base64.encodebytes(png(k)).decode()),
     "base64 as bytes": ("image", arrow.binary(), lambda k: base64.b64encode(png(k))),
-    "data URI": ("image", arrow.string(), lambda k: "data:image/png;base64," + base64.b64encode(png(k)).decode()),
+    "data URI": (
+        "image",
+        arrow.string(),
+        lambda k: "data:image/png;base64," + base64.b64encode(png(k)).decode(),
+    ),
     "path": ("image", arrow.string(), lambda k: f"p/{k}.png"),
     "image_path": ("image_path", arrow.string(), lambda k: f"p/{k}.png"),
     "another name": ("screenshot", STRUCT, held),
@@ -190,7 +200,10 @@ def test_pictures_in_json(tmp_path: Path, kind: str, suffix: str) -> None:
 def test_pictures_in_separated_text(tmp_path: Path, separator: str, column: str) -> None:
     for place in range(2):
         PICTURES[place].save(tmp_path / f"{place}.png")
-    path = write_tsv(tmp_path / "q.tsv", [{**own, "options": json.dumps(SIDES), column: f"{k}.png"} for k, own in enumerate(rows())])
+    path = write_tsv(
+        tmp_path / "q.tsv",
+        [{**own, "options": json.dumps(SIDES), column: f"{k}.png"} for k, own in enumerate(rows())],
+    )
     if separator == ",":
         import csv
 
@@ -208,8 +221,15 @@ def test_several_pictures_in_every_layout(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text(json.dumps(base | {"images": pair}) + "\n")
     (tmp_path / "n.jsonl").write_text(json.dumps(base | {"image_1": pair[0], "image_2": pair[1]}) + "\n")
     parquet.write_table(arrow.Table.from_pylist([base | {"images": [held(0), held(1)]}]), tmp_path / "q.parquet")
-    parquet.write_table(arrow.Table.from_pylist([base | {"image_1": held(0), "image_2": held(1), "image_3": None}]), tmp_path / "n.parquet")
-    for path in (tsv, tsv_python, *(tmp_path / name for name in ("q.jsonl", "n.jsonl", "q.parquet", "n.parquet"))):
+    parquet.write_table(
+        arrow.Table.from_pylist([base | {"image_1": held(0), "image_2": held(1), "image_3": None}]),
+        tmp_path / "n.parquet",
+    )
+    for path in (
+        tsv,
+        tsv_python,
+        *(tmp_path / name for name in ("q.jsonl", "n.jsonl", "q.parquet", "n.parquet")),
+    ):
         shows(items_of(path), count=1, per_item=2)
         with pytest.raises(DataError, match="about 2 pictures; one is needed"):
             read_questions(path)
@@ -276,12 +296,20 @@ def test_only_hallusionbench_asks_without_a_picture(tmp_path: Path) -> None:
 def test_ai2d_realworldqa_and_mmstar_as_on_the_hub(tmp_path: Path) -> None:
     ai2d = [
         {"question": "How many?", "options": ["2", "3", "4", "1"], "answer": "3", "image": held(0)},
-        {"question": "Which?", "options": ["eggs", "larva", "pupa", "adult"], "answer": "0", "image": held(1)},
+        {
+            "question": "Which?",
+            "options": ["eggs", "larva", "pupa", "adult"],
+            "answer": "0",
+            "image": held(1),
+        },
     ]
     parquet.write_table(arrow.Table.from_pylist(ai2d), tmp_path / "ai2d.parquet")
     found = items_of(tmp_path / "ai2d.parquet", "ai2d")
     shows(found)
-    assert [(item.id, item.options["ABCD".index(item.answer)]) for item in found] == [("1", "1"), ("2", "eggs")]
+    assert [(item.id, item.options["ABCD".index(item.answer)]) for item in found] == [
+        ("1", "1"),
+        ("2", "eggs"),
+    ]
     world = [
         {"question": "Which way?\n\nA. Left\nB. Right\nPlease answer directly with only the letter.", "answer": "B", "image_path": "0.webp", "image": held(0)},
         {"question": "How many lanes?\nPlease answer directly with a single word or number.", "answer": "3", "image_path": "1.webp", "image": held(1)},
@@ -299,13 +327,21 @@ def test_ai2d_realworldqa_and_mmstar_as_on_the_hub(tmp_path: Path) -> None:
     found = items_of(tmp_path / "mmstar.parquet", "mmstar")
     shows(found)
     assert found[1].options == ("The cup is red.", "It is 3, or 4", "None", "blue")
-    assert (found[1].question, found[1].answer, found[1].meta["l2_category"]) == ("Which?", "B", "image scene")
+    assert (found[1].question, found[1].answer, found[1].meta["l2_category"]) == (
+        "Which?",
+        "B",
+        "image scene",
+    )
 
 
 def test_ids_may_be_missing_or_numbers(tmp_path: Path) -> None:
     PICTURES[0].save(tmp_path / "a.png")
     base = {"question": "?", "options": SIDES, "answer": "A", "image": "a.png"}
-    for ids, names in (([{}, {}], ["1", "2"]), ([{"id": 7}, {"id": "8"}], ["7", "8"]), ([{"question_id": 0}, {"idx": 3}], ["0", "3"])):
+    for ids, names in (
+        ([{}, {}], ["1", "2"]),
+        ([{"id": 7}, {"id": "8"}], ["7", "8"]),
+        ([{"question_id": 0}, {"idx": 3}], ["0", "3"]),
+    ):
         (tmp_path / "q.jsonl").write_text("\n".join(json.dumps(base | own) for own in ids))
         assert [item.id for item in items_of(tmp_path / "q.jsonl")] == names
         assert [question.id for question in read_questions(tmp_path / "q.jsonl")] == names
@@ -343,12 +379,16 @@ def test_unusual_line_ends_are_characters(tmp_path: Path, char: str, escaped: bo
     assert len(items_of(tmp_path / "q.jsonl", "mmmu")) == 2
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".JPEG", ".Jpg", ".png", ".PNG", ".webp", ".bmp", ".TIF", ".tiff", ".gif"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".jpg", ".JPG", ".jpeg", ".JPEG", ".Jpg", ".png", ".PNG", ".webp", ".bmp", ".TIF", ".tiff", ".gif"],
+)
 def test_every_ending_in_every_case(tmp_path: Path, suffix: str) -> None:
     folder = vstar_folder(tmp_path / "v")
     for file in folder.glob("*/*.png"):
         Image.open(file).convert("RGB").save(
-            file.with_suffix(".tmp"), {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(suffix.lower(), suffix[1:].upper())
+            file.with_suffix(".tmp"),
+            {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(suffix.lower(), suffix[1:].upper()),
         )
         file.unlink()
         file.with_suffix(".tmp").rename(file.with_suffix(suffix))
@@ -356,8 +396,14 @@ def test_every_ending_in_every_case(tmp_path: Path, suffix: str) -> None:
         (file.parent / f"._{file.stem}{suffix}").write_bytes(b"\0\5\26\7")
     (folder / "__MACOSX/direct_attributes").mkdir(parents=True)
     (folder / "__MACOSX/direct_attributes/x.json").write_text("{}")
-    assert [item.id for item in items_of(folder, "vstar")] == ["direct_attributes/sa_0", "relative_position/sa_1"]
-    assert [question.id for question in read_questions(folder)] == ["direct_attributes/sa_0", "relative_position/sa_1"]
+    assert [item.id for item in items_of(folder, "vstar")] == [
+        "direct_attributes/sa_0",
+        "relative_position/sa_1",
+    ]
+    assert [question.id for question in read_questions(folder)] == [
+        "direct_attributes/sa_0",
+        "relative_position/sa_1",
+    ]
 
 
 def test_vqav2_finds_pictures_whatever_their_ending(tmp_path: Path) -> None:
@@ -434,6 +480,18 @@ def test_a_game_takes_yes_no_questions_of_any_layout(tmp_path: Path) -> None:
     assert [item.kind for item in items_of(path)] == ["yes_no"] * 2
 
 
+def test_a_csv_of_another_country_and_a_folder_of_several_files(tmp_path: Path) -> None:
+    for place in range(2):
+        PICTURES[place].save(tmp_path / f"{place}.png")
+    lines = ["id;question;A;B;answer;image", *(f"r{k};Which, {k}?;left;right;{'AB'[k]};{k}.png" for k in range(2))]
+    (tmp_path / "a.csv").write_text("\r\n".join(lines))
+    check(tmp_path / "a.csv", tmp_path / "kept")
+    check(tmp_path, tmp_path / "kept")
+    (tmp_path / "b.jsonl").write_text(json.dumps(rows()[0] | {"image": "0.png"}))
+    with pytest.raises(DataError, match=r"a folder of several files, of which one must be named \(a.csv, b.jsonl\)"):
+        read_questions(tmp_path)
+
+
 def test_misnamed_files_are_read_by_their_content(tmp_path: Path) -> None:
     PICTURES[0].save(tmp_path / "a.png")
     PICTURES[1].save(tmp_path / "b.png")
@@ -445,7 +503,15 @@ def test_misnamed_files_are_read_by_their_content(tmp_path: Path) -> None:
     (tmp_path / "by_id.json").write_text(json.dumps({own["id"]: {k: v for k, v in own.items() if k != "id"} for own in data}))
     write_tsv(tmp_path / "x.tsv", [own | {"options": json.dumps(SIDES)} for own in data]).rename(tmp_path / "tsv.jsonl")
     parquet.write_table(arrow.Table.from_pylist(data), tmp_path / "x.dat")
-    for name in ("list.jsonl", "short.jsonl", "lines.json", "wrapped.json", "by_id.json", "tsv.jsonl", "x.dat"):
+    for name in (
+        "list.jsonl",
+        "short.jsonl",
+        "lines.json",
+        "wrapped.json",
+        "by_id.json",
+        "tsv.jsonl",
+        "x.dat",
+    ):
         check(tmp_path / name, tmp_path / "kept")
 
 
@@ -521,8 +587,21 @@ def test_what_is_converted_asks_the_same(tmp_path: Path, make: Callable[[Path], 
 
 def test_open_questions_and_several_pictures_are_converted_for_evaluations(tmp_path: Path) -> None:
     data = [
-        {"id": "a", "question": "Which?\nA. x\nB. y", "answer": ["1", "one"], "question_type": "open", "image": in_base64(PICTURES[0])},
-        {"id": "b", "question": "?", "options": SIDES, "answer": "B", "images": [in_base64(PICTURES[k]) for k in (1, 2)], "hint": "Look."},
+        {
+            "id": "a",
+            "question": "Which?\nA. x\nB. y",
+            "answer": ["1", "one"],
+            "question_type": "open",
+            "image": in_base64(PICTURES[0]),
+        },
+        {
+            "id": "b",
+            "question": "?",
+            "options": SIDES,
+            "answer": "B",
+            "images": [in_base64(PICTURES[k]) for k in (1, 2)],
+            "hint": "Look.",
+        },
     ]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, data)))
     done = convert(tmp_path / "q.jsonl", open_records(tmp_path / "q.jsonl"), tmp_path / "out")
@@ -541,7 +620,11 @@ def test_open_questions_and_several_pictures_are_converted_for_evaluations(tmp_p
 
 
 def test_bad_records_stop_a_conversion_or_are_skipped(tmp_path: Path) -> None:
-    data = [rows()[0] | {"image": in_base64(PICTURES[0])}, rows()[1] | {"image": "A" * 100}, rows(id="c")[0] | {"image": "x.png"}]
+    data = [
+        rows()[0] | {"image": in_base64(PICTURES[0])},
+        rows()[1] | {"image": "A" * 100},
+        rows(id="c")[0] | {"image": "x.png"},
+    ]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, data)))
     with pytest.raises(DataError, match="--skip-bad-records"):
         convert(tmp_path / "q.jsonl", open_records(tmp_path / "q.jsonl"), tmp_path / "out")

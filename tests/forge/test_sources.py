@@ -1,4 +1,5 @@
-"""A forge reads every layout by the readers of `sparring.data`, record by record: what cannot be read costs itself alone."""
+"""A forge reads every layout by the readers of `sparring.data`, record by record: what cannot be read
+costs itself alone."""
 
 import json
 import pickle
@@ -47,12 +48,23 @@ def test_a_tsv_of_vlmevalkit(tmp_path: Path) -> None:
     source = open_source(write_tsv(tmp_path / "bench.tsv", [{name: (base | row)[name] for name in names} for row in table]))
     assert source.format == "vlmevalkit"
     (first, second, third), reasons = read(source)
-    assert (first.id, first.options, first.answer, first.category) == ("7", ("left", "right"), "B", "position")
+    assert (first.id, first.options, first.answer, first.category) == (
+        "7",
+        ("left", "right"),
+        "B",
+        "position",
+    )
     assert first.targets == (Target("cup", (10, 20, 40, 60)),)
     assert second.options == ("1", "2", "3")
     assert second.question == 'A "quoted"\tone?'
     assert third.id == "10"
-    assert reasons == ["image missing", "image outside the folder", "image broken", "broken JSON", "empty text"]
+    assert reasons == [
+        "image missing",
+        "image outside the folder",
+        "image broken",
+        "broken JSON",
+        "empty text",
+    ]
 
 
 @pytest.mark.parametrize("form", ["arrow", "splits", "parquet"])

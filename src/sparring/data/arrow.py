@@ -1,4 +1,5 @@
-"""Rows of Parquet files, of folders of them, and of data sets that `datasets` saved; see `sparring.data.tables`."""
+"""Rows of Parquet files, of folders of them, and of data sets that `datasets` saved; see
+`sparring.data.tables`."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from sparring.data.tables import PICTURES, Row, Table, parquet_files
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """Files of rows, of which one group of rows of one column is in memory at a time. firsts: the number of each file's first row."""
+    """Files of rows, of which one group of rows of one column is in memory at a time. firsts: the number
+    of each file's first row."""
 
     files: tuple[Path, ...]
     firsts: tuple[int, ...]
@@ -96,10 +98,12 @@ def _column(file: Path, stream: bool, group: int, column: str) -> Any:
 
 
 def read_arrow(path: Path, folder: Path, kind: str) -> Table:
-    """A Parquet file or a folder of them ("parquet"), an Arrow file ("arrow"), a folder of `datasets.save_to_disk` ("saved").
+    """A Parquet file or a folder of them ("parquet"), an Arrow file ("arrow"), a folder of
+    `datasets.save_to_disk` ("saved").
 
-    Of several splits all are read, one after another; a folder that holds some is named to read one alone. folder: that paths of
-    pictures are relative to. Raises DataError where a file cannot be read, or where files hold other columns than the first.
+    Of several splits all are read, one after another; a folder that holds some is named to read one alone.
+    folder: that paths of pictures are relative to. Raises DataError where a file cannot be read, or where
+    files hold other columns than the first.
     """
     for cached in (_opened, _groups, _kept, _schema):
         cached.cache_clear()  # a file may have been written anew
@@ -131,7 +135,10 @@ def read_arrow(path: Path, folder: Path, kind: str) -> Table:
                 rows = part.num_rows
                 listed = part.to_pylist() if texts else [{} for _ in range(rows)]
                 for place, values in enumerate(listed):
-                    yield start + place + 1, {name: _named(value, classes.get(name)) for name, value in values.items()} | own
+                    yield (
+                        start + place + 1,
+                        {name: _named(value, classes.get(name)) for name, value in values.items()} | own,
+                    )
             first += size
 
     def row(number: int, values: Mapping[str, Any]) -> Row:
@@ -143,7 +150,11 @@ def read_arrow(path: Path, folder: Path, kind: str) -> Table:
         fields = {column: cells.cell(number - 1, column) for column in held if _has(cells, number - 1, column)}
         kept = dict(values) | {key: value for key, value in fields.items() if isinstance(value, str) and not is_coded(value)}
         try:
-            return Row(number, kept, pictures_of(fields, folder, name, cell, [key for key in held if key not in PICTURES]))
+            return Row(
+                number,
+                kept,
+                pictures_of(fields, folder, name, cell, [key for key in held if key not in PICTURES]),
+            )
         except ImageError as error:
             return Row(number, kept, (), Fault(error.reason, f"{error}."))
 
@@ -164,18 +175,21 @@ def _schema(file: Path, stream: bool) -> Any:
 
 
 def _is_picture(schemas: Sequence[Any], name: str) -> bool:
-    """Does a column of another name hold pictures: an object of bytes and path, or a list of these?"""
+    """Does a column hold pictures, whatever its name: an object of bytes and path, or a list of these? Or bytes, by its name?"""
     for schema in schemas:
         if name in schema.names:
             kind = schema.field(name).type
-            while arrow.types.is_list(kind) or arrow.types.is_large_list(kind) or arrow.types.is_fixed_size_list(kind):
+            while isinstance(kind, arrow.ListType | arrow.LargeListType | arrow.FixedSizeListType):
                 kind = kind.value_type
-            return arrow.types.is_struct(kind) and {kind.field(at).name for at in range(kind.num_fields)} == {"bytes", "path"}
+            if arrow.types.is_struct(kind):
+                return {kind.field(at).name for at in range(kind.num_fields)} == {"bytes", "path"}
+            return name.startswith(("image", "img")) and (arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
     return False
 
 
 def _splits(path: Path, files: Sequence[Path]) -> list[str]:
-    """The split that each file belongs to, by its folder or by the start of its name; "" where all are of one."""
+    """The split that each file belongs to, by its folder or by the start of its name; "" where all are of
+    one."""
     names = [file.parent.name if file.suffix == ".arrow" else re.split(r"[-_.]", file.name)[0] for file in files]
     return names if len(set(names)) > 1 else [""] * len(files)
 
@@ -202,7 +216,8 @@ def _saved_files(path: Path) -> list[Path]:
 
 
 def _class_names(schemas: Sequence[Any]) -> dict[str, list[str]]:
-    """Column -> the names of its classes, where a column of numbers stands for names (`datasets.ClassLabel`)."""
+    """Column -> the names of its classes, where a column of numbers stands for names
+    (`datasets.ClassLabel`)."""
     found = dict[str, list[str]]()
     for schema in schemas:
         noted = (schema.metadata or {}).get(b"huggingface")

@@ -1,8 +1,10 @@
-"""Options and the right answer, as a record has them: one rule for every layout and every verb (written out in docs/data.md).
+"""Options and the right answer, as a record has them: one rule for every layout and every verb (written out
+in docs/data.md).
 
-A record has options in a list or mapping (`options`, `choices`), in columns A, B, ..., or in the question's text. Its answer is a letter, an
-option's text, the number of an option, or a list of references. Which of these the answers of a file are, all its records say
-together (`Answers`): "3" among the options 1, 2, 3, 4 is a text, unless other records show that the file counts options.
+A record has options in a list or mapping (`options`, `choices`), in columns A, B, ..., or in the question's
+text. Its answer is a letter, an option's text, the number of an option, or a list of references. Which of
+these the answers of a file are, all its records say together (`Answers`): "3" among the options 1, 2, 3, 4 is
+a text, unless other records show that the file counts options.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.):]?")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A record's options in the order of the data. labels: what the data call them, where they do; embedded: they stand in the question.
+    """A record's options in the order of the data. labels: what the data call them, where they do; embedded:
+    they stand in the question.
 
     numeric: they are numbers, not texts, in the data.
     """
@@ -49,7 +52,8 @@ class Options:
 
 
 def options_of(values: Mapping[str, Any]) -> tuple[str, Options]:
-    """(the question without options that stand in it, the options). Raises Fault where an option is missing or of no use."""
+    """(the question without options that stand in it, the options). Raises Fault where an option is
+    missing or of no use."""
     question = text_of(values, *TEXTS)
     if is_open(values):
         return question, Options()
@@ -78,7 +82,10 @@ def _listed(name: str, value: Any) -> Options:
     if isinstance(value, Mapping):
         return _mapped(name, value)
     if not isinstance(value, list | tuple):
-        raise Fault("wrong type", f"{name} is {KINDS.get(type(value), type(value).__name__)}; it must be a list of texts.")
+        raise Fault(
+            "wrong type",
+            f"{name} is {KINDS.get(type(value), type(value).__name__)}; it must be a list of texts.",
+        )
     pairs = [_pair(part) for part in value]
     if value and all(pair is not None for pair in pairs):
         return _mapped(name, dict(pair for pair in pairs if pair is not None))
@@ -135,7 +142,10 @@ def _mapped(name: str, value: Mapping[Any, Any]) -> Options:
     keys = [_label(str(key)) for key in value]
     letters = all(key in LETTERS for key in keys)
     if not letters and not all(key.isdigit() for key in keys):
-        raise Fault("wrong type", f"{name} is an object with the keys {', '.join(map(str, value))[:80]}; they must be letters.")
+        raise Fault(
+            "wrong type",
+            f"{name} is an object with the keys {', '.join(map(str, value))[:80]}; they must be letters.",
+        )
     ordered = sorted(zip(keys, value.values(), strict=True), key=lambda pair: (len(pair[0]), pair[0]))
     found = _texts(name, dict(ordered))
     return Options(found, tuple(key for key, _ in ordered)[: len(found)])
@@ -158,7 +168,10 @@ def _texts(name: str, cells: Mapping[Any, Any]) -> tuple[str, ...]:
         if place < 26 and name == "option" and key != LETTERS[place]:
             raise Fault("empty text", f"option {LETTERS[place]} is missing, though {key} is there.")
         if is_empty(value):
-            raise Fault("empty text", f"{where} is empty, though {given[-1][0]} is there. Fill it in, or leave the record out.")
+            raise Fault(
+                "empty text",
+                f"{where} is empty, though {given[-1][0]} is there. Fill it in, or leave the record out.",
+            )
         if isinstance(value, list | tuple | Mapping):
             raise Fault("wrong type", f"{where} is {KINDS.get(type(value), 'a list')}; it must be a text.")
         found.append(check_text(where, str(value).strip()))
@@ -180,7 +193,8 @@ def check_text(name: str, text: str) -> str:
 
 
 def _without_labels(texts: tuple[str, ...], numeric: bool = False) -> Options:
-    """Options without the letters or numbers that they carry in their own texts ("A. below"), where all carry a label of the first few."""
+    """Options without the letters or numbers that they carry in their own texts ("A. below"), where all
+    carry a label of the first few."""
     matches = [LABEL.match(text) for text in texts]
     if len(texts) < 2 or not all(matches):
         return Options(texts, numeric=numeric)
@@ -188,13 +202,17 @@ def _without_labels(texts: tuple[str, ...], numeric: bool = False) -> Options:
     first = [*LETTERS[: len(texts)]], [str(place + 1) for place in range(len(texts))]
     if sorted(labels) != first[0] and labels != first[1]:
         return Options(texts, numeric=numeric)
-    return Options(tuple(text[match.end() :].strip() for text, match in zip(texts, matches, strict=True) if match), tuple(labels))
+    return Options(
+        tuple(text[match.end() :].strip() for text, match in zip(texts, matches, strict=True) if match),
+        tuple(labels),
+    )
 
 
 def embedded_options(question: str) -> tuple[str, tuple[str, ...]]:
     """(the question without the options that stand in its text, these).
 
-    They are one a line ("A. red"), in brackets ("(A) red (B) green"), or listed ("Options: A: red, B: green").
+    They are one a line ("A. red"), in brackets ("(A) red (B) green"), or listed ("Options: A: red, B:
+    green").
     """
     if match := LISTED.search(question):
         texts = _in_a_row(question[match.end() :])
@@ -226,7 +244,8 @@ def _in_a_row(text: str) -> tuple[str, ...]:
 
 @dataclass
 class Answers:
-    """What the answers of a file are: letters, texts of options, or their numbers. `learn` from all records, then `place` each."""
+    """What the answers of a file are: letters, texts of options, or their numbers. `learn` from all
+    records, then `place` each."""
 
     certain: set[str] = field(default_factory=set)
     zero: bool = False
@@ -253,11 +272,13 @@ class Answers:
 
     @property
     def base(self) -> int:
-        """The number of the first option where options are counted: 1 where no answer is 0 and one is the number of options."""
+        """The number of the first option where options are counted: 1 where no answer is 0 and one is the
+        number of options."""
         return int(self.beyond and not self.zero)
 
     def place(self, answer: Any, options: Options) -> int:
-        """The place of the right option, from 0. Raises Fault where the answer is none of them, or could be two."""
+        """The place of the right option, from 0. Raises Fault where the answer is none of them, or could
+        be two."""
         if isinstance(answer, list | tuple):
             places = {self.place(part, options) for part in answer}
             if len(places) != 1:
@@ -273,7 +294,10 @@ class Answers:
         told = [way for way in ways if way in self.certain]
         if len(told) > 1:
             named = ", ".join(f"the {way} of option {LETTERS[place]}" for way, place in ways.items())
-            raise Fault("answer is ambiguous", f"answer {str(answer)[:80]!r} may be {named}, and the file has both. Write the letter.")
+            raise Fault(
+                "answer is ambiguous",
+                f"answer {str(answer)[:80]!r} may be {named}, and the file has both. Write the letter.",
+            )
         return ways[told[0] if told else next(iter(ways))]
 
 
@@ -300,7 +324,8 @@ def _ways(answer: Any, options: Options, base: int) -> dict[str, int]:
 
 
 def _same_text(text: str, texts: Sequence[str]) -> int | None:
-    """The only option of that text; of that text but for case and blanks, where none is the same to the letter."""
+    """The only option of that text; of that text but for case and blanks, where none is the same to the
+    letter."""
     for wanted, among in ((text, list(texts)), (_plain(text), [_plain(own) for own in texts])):
         if among.count(wanted) == 1:
             return among.index(wanted)
@@ -346,7 +371,8 @@ def _only(answer: Any) -> Any:
 
 
 def references_of(answer: Any) -> list[str]:
-    """The texts of which each answers an open question: those of a list, also of one that is written as a text; else the one."""
+    """The texts of which each answers an open question: those of a list, also of one that is written as a
+    text; else the one."""
     if isinstance(answer, str) and answer.strip().startswith("["):
         try:
             answer = python_list(answer, "answer")

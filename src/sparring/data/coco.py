@@ -1,4 +1,5 @@
-"""COCO detection files: pictures, and what is annotated in them. One bad annotation costs itself, not its picture."""
+"""COCO detection files: pictures, and what is annotated in them. One bad annotation costs itself, not its
+picture."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from sparring.data.vstar import is_box, records_of, spread_options, whole_box
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One annotated object: its name, its box [x, y, width, height] in pixels, which may be of no use, and whether it is a crowd."""
+    """One annotated object: its name, its box [x, y, width, height] in pixels, which may be of no use, and
+    whether it is a crowd."""
 
     name: str
     box: Any
@@ -30,7 +32,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class CocoPicture:
-    """A picture of a detection file. file: its name, None where it has none. notes: its objects whose category has a name."""
+    """A picture of a detection file. file: its name, None where it has none. notes: its objects whose
+    category has a name."""
 
     id: str
     file: str | None
@@ -45,8 +48,8 @@ def is_coco(whole: Any) -> bool:
 def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
     """The pictures of a detection file. whole: the file, where it is parsed already.
 
-    Ids are compared as texts: 7, 7.0, "7" and "000007" are the same. An object of a category that is not listed, or has no name, is not
-    told. Raises DataError where the file is of another kind.
+    Ids are compared as texts: 7, 7.0, "7" and "000007" are the same. An object of a category that is not
+    listed, or has no name, is not told. Raises DataError where the file is of another kind.
     """
     whole = read_json(path) if whole is None else whole
     try:
@@ -80,7 +83,8 @@ def _key(value: Any) -> str:
 
 
 def usable_box(note: Note, size: tuple[int, int] | None) -> tuple[int, int, int, int] | None:
-    """An object's box in whole pixels [x0, y0, x1, y1]; None where it has none, an empty one, or one that leaves the picture."""
+    """An object's box in whole pixels [x0, y0, x1, y1]; None where it has none, an empty one, or one that
+    leaves the picture."""
     if not is_box(note.box):
         return None
     x0, y0, x1, y1 = whole_box(note.box[0], note.box[1], note.box[2], note.box[3], size)
@@ -90,7 +94,8 @@ def usable_box(note: Note, size: tuple[int, int] | None) -> tuple[int, int, int,
 
 
 def read_coco(path: Path, images: Path | None = None) -> Records:
-    """One made-up question of relative position a picture, about two objects that are each the only one of their kind in it."""
+    """One made-up question of relative position a picture, about two objects that are each the only one of
+    their kind in it."""
     folder = images or path.parent
     return records_of(path, "record", list(coco_pictures(path)), lambda number, picture: _question(folder, picture))
 
@@ -107,7 +112,10 @@ def _question(folder: Path, picture: CocoPicture) -> Item:
     things = [Thing(note.name, list(box or (0, 0, 0, 0)), note.crowd or box is None) for note, box in boxes]
     asked = relation_question(things, size, picture.id)
     if asked is None:
-        raise Fault("no clear pair", "no two objects, each the only one of its kind, stand clearly on one side of one another.")
+        raise Fault(
+            "no clear pair",
+            "no two objects, each the only one of its kind, stand clearly on one side of one another.",
+        )
     a, b, side, sides = asked
     options, letter = spread_options(side, sides, picture.id)
     return Item(

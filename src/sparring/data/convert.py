@@ -20,7 +20,8 @@ FILE, PICTURES = "questions.jsonl", "pictures"
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What was written. left_out: reason -> records that are no question about a picture; problems: of records that were skipped."""
+    """What was written. left_out: reason -> records that are no question about a picture; problems: of
+    records that were skipped."""
 
     path: Path
     written: int
@@ -29,11 +30,12 @@ class Converted:
 
 
 def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: bool = False) -> Converted:
-    """Write records to `out/questions.jsonl` and their pictures, byte for byte, to `out/pictures`; the file appears at once and whole.
+    """Write records to `out/questions.jsonl` and their pictures, byte for byte, to `out/pictures`; the file
+    appears at once and whole.
 
-    Questions without options are kept (`question_type` "open"), and so are several pictures (`images`): `sparring eval` asks them. Captions
-    and questions without a picture are left out. Raises DataError, listing the first 20 problems, if a record is bad and `skip_bad` is not
-    set, or if nothing is left.
+    Questions without options are kept (`question_type` "open"), and so are several pictures (`images`):
+    `sparring eval` asks them. Captions and questions without a picture are left out. Raises DataError,
+    listing the first 20 problems, if a record is bad and `skip_bad` is not set, or if nothing is left.
     """
     lines = list[str]()
     problems, left_out = list[Problem](), Counter[str]()

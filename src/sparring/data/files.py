@@ -1,7 +1,8 @@
-"""Files as other systems write them: byte-order marks, endings in any case, what a Mac leaves beside a file, a hub cache.
+"""Files as other systems write them: byte-order marks, endings in any case, what a Mac leaves beside a file,
+a hub cache.
 
-Texts are UTF-8, or what their byte-order mark says. Only a line feed ends a line: U+2028, U+0085 and their like are
-characters of a text.
+Texts are UTF-8, or what their byte-order mark says. Only a line feed ends a line: U+2028, U+0085 and their
+like are characters of a text.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 def open_text(path: Path) -> tuple[BinaryIO, bool]:
-    """(a file's bytes as UTF-8 without byte-order mark, are these the very bytes of the file from the position read on?)."""
+    """(a file's bytes as UTF-8 without byte-order mark, are these the very bytes of the file from the
+    position read on?)."""
     file = path.open("rb")
     start = file.read(3)
     for mark, name in WIDE:
@@ -51,7 +53,8 @@ def is_litter(path: Path) -> bool:
 
 
 def files_below(folder: Path, *patterns: str) -> list[Path]:
-    """The files below a folder that match one of the glob patterns, whatever the case of letters; sorted, without litter."""
+    """The files below a folder that match one of the glob patterns, whatever the case of letters; sorted,
+    without litter."""
     found = {
         path
         for pattern in patterns
@@ -62,7 +65,8 @@ def files_below(folder: Path, *patterns: str) -> list[Path]:
 
 
 def picture_beside(path: Path) -> Path | None:
-    """The picture file of this path's stem, whatever its ending and that ending's case; None where there is none."""
+    """The picture file of this path's stem, whatever its ending and that ending's case; None where there
+    is none."""
     for suffix in PICTURES:
         for name in (suffix, suffix.upper()):
             if (found := path.with_name(path.name + name)).is_file():
@@ -77,10 +81,11 @@ def picture_beside(path: Path) -> Path | None:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The path that a record names relative to a folder, as this disk spells it; what is named, where there is no file.
+    """The path that a record names relative to a folder, as this disk spells it; what is named, where there
+    is no file.
 
-    Tried are the name as it is, with slashes for backslashes, in the two normal forms of Unicode (macOS decomposes
-    letters with accents), and, of a picture, its ending in another case.
+    Tried are the name as it is, with slashes for backslashes, in the two normal forms of Unicode (macOS
+    decomposes letters with accents), and, of a picture, its ending in another case.
     """
     spellings = dict.fromkeys((name, name.replace("\\", "/")))
     spellings |= dict.fromkeys(unicodedata.normalize(form, one) for one in list(spellings) for form in ("NFC", "NFD"))
@@ -95,7 +100,8 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Does a resolved path lie in a resolved folder, or among the blobs of the hub cache that the folder is a snapshot of?
+    """Does a resolved path lie in a resolved folder, or among the blobs of the hub cache that the folder is a
+    snapshot of?
 
     The cache keeps `models--a--b/blobs/HASH` and links them from `models--a--b/snapshots/REVISION/...`.
     """
@@ -108,10 +114,11 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def lines_of(path: Path, longest: int) -> Iterator[tuple[int, int | None, bytes]]:
-    """(number from 1, byte at which it begins or None, text) of every line that is not blank, without its line end.
+    """(number from 1, byte at which it begins or None, text) of every line that is not blank, without its
+    line end.
 
-    Of a line of more than `longest` bytes only the first `longest` + 1 are given. The byte is None in a file that had to be
-    converted to UTF-8 first.
+    Of a line of more than `longest` bytes only the first `longest` + 1 are given. The byte is None in a file
+    that had to be converted to UTF-8 first.
     """
     file, as_it_is = open_text(path)
     with file:

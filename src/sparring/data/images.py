@@ -1,7 +1,9 @@
-"""Safe loading of pictures: bounded in size, decoded whole, upright, RGB as a screen shows it (sRGB), 8 bits a channel.
+"""Safe loading of pictures: bounded in size, decoded whole, upright, RGB as a screen shows it (sRGB), 8 bits
+a channel.
 
-Only raster formats that Pillow decodes by itself are read: nothing that starts another program (EPS) or that has no fixed size (SVG).
-What a file is, its first bytes say, not its name. Of an animation or a file of several pictures the first is read.
+Only raster formats that Pillow decodes by itself are read: nothing that starts another program (EPS) or that
+has no fixed size (SVG). What a file is, its first bytes say, not its name. Of an animation or a file of
+several pictures the first is read.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from sparring.data.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64 * 2**20
-"""Width times height above which a file is refused before it is decoded. An 8K picture has 33 million pixels."""
+"""Width times height above which a file is refused before it is decoded. An 8K picture has 33 million
+pixels."""
 
 LARGEST_PROFILE = 2**24
-"""Bytes of a compressed text or colour profile in a PNG that are read; Pillow's own limit of 1 MB refuses the profiles of presses."""
+"""Bytes of a compressed text or colour profile in a PNG that are read; Pillow's own limit of 1 MB refuses
+the profiles of presses."""
 PngImagePlugin.MAX_TEXT_CHUNK = LARGEST_PROFILE
 
 SAMPLE_FORMAT = 339
@@ -61,12 +65,14 @@ _BROKEN = (
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """The picture of a file: RGB, upright (EXIF orientation applied), alpha laid on white, decoded to the last byte.
+    """The picture of a file: RGB, upright (EXIF orientation applied), alpha laid on white, decoded to the
+    last byte.
 
-    Colours under an embedded ICC profile are converted to sRGB; a profile that is damaged or made for another kind of pixels is ignored, as
-    viewers do. 16-bit channels keep their upper 8 bits. Grey levels of a TIFF whose range its format leaves open (32 bits, signed, floating
-    point, or nothing above 255 in wide pixels) are taken to be of the smallest range that holds them: 1 (of fractions), 255, 65,535, 2^32.
-    Raises DataError, whose `reason` is "image missing", "image too large", "not an image" or "image broken".
+    Colours under an embedded ICC profile are converted to sRGB; a profile that is damaged or made for another
+    kind of pixels is ignored, as viewers do. 16-bit channels keep their upper 8 bits. Grey levels of a TIFF
+    whose range its format leaves open (32 bits, signed, floating point, or nothing above 255 in wide pixels)
+    are taken to be of the smallest range that holds them: 1 (of fractions), 255, 65,535, 2^32. Raises
+    DataError, whose `reason` is "image missing", "image too large", "not an image" or "image broken".
     """
     path = Path(path)
     if not path.is_file():
@@ -80,7 +86,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of a picture as it is shown, from the head of its file; None where that cannot be read."""
+    """(width, height) of a picture as it is shown, from the head of its file; None where that cannot be
+    read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -121,7 +128,10 @@ def _decoded(source: Callable[[], Path | io.BytesIO], name: str) -> Image.Image:
     with Image.open(source(), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise ImageError("image too large", f"image {name} says it is {width} x {height} pixels; at most {MAX_PIXELS} are read")
+            raise ImageError(
+                "image too large",
+                f"image {name} says it is {width} x {height} pixels; at most {MAX_PIXELS} are read",
+            )
         image.verify()  # checksums; leaves the object unusable, hence the second open
     with Image.open(source(), formats=FORMATS) as image:
         raw = str(image.tile[0][3]) if image.tile else ""
@@ -175,7 +185,8 @@ def _to_rgb(image: Image.Image, *, tiff: bool, unsigned: bool) -> Image.Image:
 
 
 def _eight_bits(levels: NDArray[Any], *, open_range: bool) -> NDArray[np.uint8]:
-    """Deep greys as 8 bits. open_range: their format does not say what is white, so the levels do; else white is 65,535."""
+    """Deep greys as 8 bits. open_range: their format does not say what is white, so the levels do; else
+    white is 65,535."""
     if levels.dtype.kind == "f":
         if not np.isfinite(levels).all():
             raise ValueError("floating-point pixels that are no numbers")
@@ -210,7 +221,8 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def image_sha256(image: Image.Image) -> str:
-    """SHA-256 of size and RGB pixels: equal for two files that show the same picture, whatever their format or metadata."""
+    """SHA-256 of size and RGB pixels: equal for two files that show the same picture, whatever their
+    format or metadata."""
     rgb = image.convert("RGB")
     digest = hashlib.sha256(struct.pack("<II", *rgb.size))
     digest.update(rgb.tobytes())

@@ -32,10 +32,12 @@ _LETTERS = re.compile(
 class Item:
     """One question of a benchmark.
 
-    answer: the letter of the right option ("choice"), "yes" or "no" ("yes_no"), the reference text ("open"), "" ("caption"). options: of
-    "choice", in the order in which they are shown; of "yes_no" these two words, where they are shown as options. targets: objects that the
-    question is about, in pixels of the first picture, where the benchmark says. meta: what a benchmark's scores need beside that (`cycle`,
-    `l2_category`, `splits`, `set`, `figure`, `references`, ...); values of JSON. reasoning: a thought that leads to the answer.
+    answer: the letter of the right option ("choice"), "yes" or "no" ("yes_no"), the reference text ("open"),
+    "" ("caption"). options: of "choice", in the order in which they are shown; of "yes_no" these two words,
+    where they are shown as options. targets: objects that the question is about, in pixels of the first
+    picture, where the benchmark says. meta: what a benchmark's scores need beside that (`cycle`,
+    `l2_category`, `splits`, `set`, `figure`, `references`, ...); values of JSON. reasoning: a thought that
+    leads to the answer.
     """
 
     id: str
@@ -57,13 +59,15 @@ class Item:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What may be answered, in the order shown: letters, or yes and no; nothing where the answer is free."""
+        """What may be answered, in the order shown: letters, or yes and no; nothing where the answer is
+        free."""
         return YES_NO if self.kind == "yes_no" else self.letters
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a file: its number, from 1, and the item that it holds or what is wrong with it. unit: what numbers count."""
+    """One record of a file: its number, from 1, and the item that it holds or what is wrong with it. unit:
+    what numbers count."""
 
     number: int
     item: Item | None
@@ -75,5 +79,6 @@ Records = Iterator[Record]
 
 
 def options_speak_of_others(options: Sequence[str]) -> bool:
-    """Does an option speak of other ones ("None of the above", "Both A and B"), so that their order may not be changed?"""
+    """Does an option speak of other ones ("None of the above", "Both A and B"), so that their order may
+    not be changed?"""
     return any(_OTHERS.search(option) or _LETTERS.search(option) for option in options)

@@ -23,7 +23,8 @@ Reader = Callable[[Path, Path | None], Records]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A layout: what it is in words, its reader, and whether the right option is always the first in its files."""
+    """A layout: what it is in words, its reader, and whether the right option is always the first in its
+    files."""
 
     words: str
     read: Reader
@@ -52,7 +53,8 @@ TABLES = {"tsv": "vlmevalkit", "csv": "vlmevalkit", "lines": "jsonl", "list": "j
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Data of a known layout. path: what is read, which may be the only table of the folder that was named."""
+    """Data of a known layout. path: what is read, which may be the only table of the folder that was
+    named."""
 
     path: Path
     name: str
@@ -65,7 +67,8 @@ class Found:
 def find_layout(path: Path, name: str = "auto") -> Found:
     """What lies at a path; name: what it is said to be, "auto" tells it by what is there.
 
-    Raises DataError, saying in one line what it looks like, where there is nothing, nothing that is known, or another layout than named.
+    Raises DataError, saying in one line what it looks like, where there is nothing, nothing that is known, or
+    another layout than named.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Name a file or folder of questions.")
@@ -137,7 +140,8 @@ def _is_pope(path: Path) -> bool:
 
 
 def data_digest(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder that hold no pictures: of what decides what the records are."""
+    """SHA-256 of a file, or of all files of a folder that hold no pictures: of what decides what the
+    records are."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else (file for file in files_below(path, "**/*") if file.suffix.lower() in SUFFIXES):
         with file.open("rb") as stream:
@@ -152,6 +156,9 @@ def looks_like(path: Path) -> str:
         if found := _found(path):
             return found.format.words
         files = [file for file in sorted(path.iterdir()) if file.is_file()]
+        tables = [file.name for file in files if file.suffix.lower() in SUFFIXES]
+        if len(tables) > 1:
+            return f"a folder of several files, of which one must be named ({', '.join(tables[:5])})"
         if any(file.suffix.lower() in PICTURES for file in files):
             return "a folder of pictures, without questions"
         return f"a folder without questions ({', '.join(file.name for file in files[:3]) or 'no files'})"

@@ -31,7 +31,7 @@ REFERENCE = 64
 """A text of at most so many characters is no picture in base64."""
 LONGEST_NAME = 1024
 BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-FIELDS = ("image", "images", *(f"image_{number}" for number in range(1, 10)))
+FIELDS = ("image", "images", *(f"image_{number}" for number in range(1, 21)))
 """Where a record has its pictures; of these all that are not empty count, in this order ..."""
 OTHER_FIELDS = ("image_path", "image_paths", "decoded_image", "img", "picture", "jpg", "png", "file_name")
 """... or, where all are, the first of these that is not."""
@@ -98,7 +98,8 @@ class Cells(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PictureInCell:
-    """A picture in a cell of a table, by row and column; `place` where the cell holds several. The cell is read when it is asked for."""
+    """A picture in a cell of a table, by row and column; `place` where the cell holds several. The cell is
+    read when it is asked for."""
 
     cells: Cells
     row: int
@@ -127,7 +128,8 @@ def is_empty(value: Any) -> bool:
 
 
 def held_in(value: Any, name: str) -> Iterator[bytes | str]:
-    """What a field of pictures holds, one after another: bytes, or a text (a path or a coded picture). Raises ImageError."""
+    """What a field of pictures holds, one after another: bytes, or a text (a path or a coded picture).
+    Raises ImageError."""
     if is_empty(value):
         return
     if isinstance(value, list | tuple):
@@ -168,8 +170,9 @@ def decoded(text: str, name: str) -> bytes:
 def pictures_in(value: Any, folder: Path, name: str, cell: Callable[[int], Picture] | None = None) -> tuple[Picture, ...]:
     """The pictures of a field, by the rule above.
 
-    folder: that paths are relative to. name: of the record and field, for messages. cell: gets the picture of that place from where it
-    lies; None: coded pictures stay in memory. Raises ImageError, naming what cannot be one.
+    folder: that paths are relative to. name: of the record and field, for messages. cell: gets the picture of
+    that place from where it lies; None: coded pictures stay in memory. Raises ImageError, naming what cannot
+    be one.
     """
     found = list[Picture]()
     for place, held in enumerate(held_in(value, name)):
@@ -189,7 +192,8 @@ def pictures_of(
     cell: Callable[[str, int], Picture] | None = None,
     also: Sequence[str] = (),
 ) -> tuple[Picture, ...]:
-    """The pictures of a record, from the fields that hold them. also: further fields, looked at last. Raises ImageError."""
+    """The pictures of a record, from the fields that hold them. also: further fields, looked at last.
+    Raises ImageError."""
 
     def read(key: str) -> tuple[Picture, ...]:
         from_cell = None if cell is None else (lambda place: cell(key, place))
@@ -208,9 +212,11 @@ def pictures_of(
 
 
 def named_picture(folder: Path, name: str) -> PictureFile:
-    """The picture that a record names relative to a folder. Raises ImageError where it is not there, or outside.
+    """The picture that a record names relative to a folder. Raises ImageError where it is not there, or
+    outside.
 
-    Outside is what an absolute path, dots or a symbolic link lead out of the folder to; the links of a hub cache do not.
+    Outside is what an absolute path, dots or a symbolic link lead out of the folder to; the links of a hub
+    cache do not.
     """
     if re.match(r"(https?|ftp|s3|gs|hf)://", name):
         raise ImageError("image missing", f'image "{name[:80]}" is an address; pictures are not fetched. Download it')

@@ -1,8 +1,10 @@
-"""Annotated pictures and yes-no probes about what is in them, in the way of POPE (Li et al. 2023, arXiv 2305.10355).
+"""Annotated pictures and yes-no probes about what is in them, in the way of POPE (Li et al. 2023, arXiv
+2305.10355).
 
-Of each picture objects that are there are asked about ("yes"), and as many that are not ("no"). Absent ones are drawn at random from all annotated
-names; or are the most frequent names of the whole set ("popular"); or those that most often stand beside the object asked about just before
-("adversarial"). Where the latter two run out of names, a random absent one is taken.
+Of each picture objects that are there are asked about ("yes"), and as many that are not ("no"). Absent ones
+are drawn at random from all annotated names; or are the most frequent names of the whole set ("popular"); or
+those that most often stand beside the object asked about just before ("adversarial"). Where the latter two
+run out of names, a random absent one is taken.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ YES, NO = "yes", "no"
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """A picture and what is in it; an object's boxes may be unknown. Names that are not listed count as absent."""
+    """A picture and what is in it; an object's boxes may be unknown. Names that are not listed count as
+    absent."""
 
     image: Path
     objects: tuple[str, ...]
@@ -37,9 +40,11 @@ class Annotated:
 
 
 def read_annotations(path: str | Path, images: str | Path | None = None) -> list[Annotated]:
-    """Annotated pictures from JSON lines {"image": ..., "objects": [names]}, or from a COCO detection file (`instances_*.json`), with boxes.
+    """Annotated pictures from JSON lines {"image": ..., "objects": [names]}, or from a COCO detection file
+    (`instances_*.json`), with boxes.
 
-    Pictures are named relative to `images`, or to the file's folder. Raises DataError, naming the line or key that is missing.
+    Pictures are named relative to `images`, or to the file's folder. Raises DataError, naming the line or key
+    that is missing.
     """
     path = Path(path)
     folder = Path(images) if images is not None else path.parent
@@ -73,10 +78,12 @@ def _annotated(folder: Path, picture: CocoPicture) -> Annotated:
 
 
 def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_picture: int = 3, seed: int = 0) -> list[VisualQuestion]:
-    """`per_picture` present and as many absent objects of every picture, in turns, as yes-no questions; category: the kind of negatives.
+    """`per_picture` present and as many absent objects of every picture, in turns, as yes-no questions;
+    category: the kind of negatives.
 
-    A picture with fewer objects gives as many of each as it has. Ids are "NEGATIVES-PICTURE-NUMBER". What is drawn follows from the seed, the kind
-    and the picture's number alone. Raises DataError where a picture leaves no name that is absent from it.
+    A picture with fewer objects gives as many of each as it has. Ids are "NEGATIVES-PICTURE-NUMBER". What is
+    drawn follows from the seed, the kind and the picture's number alone. Raises DataError where a picture
+    leaves no name that is absent from it.
     """
     counts = Counter(name for picture in pictures for name in picture.objects)
     names = sorted(counts)
@@ -103,7 +110,17 @@ def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_
             for half, (asked, answer) in enumerate(((name, "A"), (absent, "B"))):
                 targets = tuple(target for target in picture.targets if target.name == asked)
                 identity = f"{negatives}-{number:06d}-{2 * place + half}"
-                found.append(VisualQuestion(identity, picture.image, presence_question(asked), (YES, NO), answer, targets, negatives))
+                found.append(
+                    VisualQuestion(
+                        identity,
+                        picture.image,
+                        presence_question(asked),
+                        (YES, NO),
+                        answer,
+                        targets,
+                        negatives,
+                    )
+                )
     return found
 
 

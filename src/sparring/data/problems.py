@@ -14,7 +14,8 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a record. `reason` is a short phrase to count by; `message` names record, field and value."""
+    """What is wrong with a record. `reason` is a short phrase to count by; `message` names record, field
+    and value."""
 
     line: int
     id: str | None
@@ -36,7 +37,8 @@ class Fault(Exception):
 
 
 def refuse(path: Path, problems: Sequence[Problem], *, nothing_left: bool = False) -> DataError:
-    """The error that lists the first 20 problems of a file. nothing_left: bad records were skipped, and all were bad."""
+    """The error that lists the first 20 problems of a file. nothing_left: bad records were skipped, and
+    all were bad."""
     shown = "\n".join(problem.message for problem in problems[:SHOWN])
     more = f"\n... and {len(problems) - SHOWN} more problems" if len(problems) > SHOWN else ""
     records = len({problem.line for problem in problems})

@@ -1,12 +1,14 @@
-"""Reading questions for a game, an attack, a probe or a fine-tuning, from any layout, checked whole before anything is done with them.
+"""Reading questions for a game, an attack, a probe or a fine-tuning, from any layout, checked whole before
+anything is done with them.
 
 This project's own layout is one JSON record a line:
 
     {"id": "kitchen-4", "image": "images/kitchen.png", "question": "Where is the cup relative to the sink?", "options": ["left", "right"],
      "answer": "A", "targets": [{"name": "cup", "box": [10, 20, 40, 60]}], "category": "position"}
 
-`image` is relative to the file and stays inside its folder; boxes are half-open, in pixels of the upright picture. `id`, `targets`,
-`category` and `reasoning` (a thought that leads to the answer, which supervised fine-tuning learns from) may be left out.
+`image` is relative to the file and stays inside its folder; boxes are half-open, in pixels of the upright
+picture. `id`, `targets`, `category` and `reasoning` (a thought that leads to the answer, which supervised
+fine-tuning learns from) may be left out.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from sparring.data.vstar import spread
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """The records of a file, in its order, and what was dropped from it (nothing, unless bad records were to be skipped)."""
+    """The records of a file, in its order, and what was dropped from it (nothing, unless bad records were
+    to be skipped)."""
 
     path: Path
     records: list[VisualQuestion]
@@ -52,7 +55,8 @@ class Questions:
         return len({problem.line for problem in self.problems})
 
     def dropped_by_reason(self) -> dict[str, int]:
-        """Reason -> records dropped for it, the most frequent first; a record counts once, under its first problem."""
+        """Reason -> records dropped for it, the most frequent first; a record counts once, under its first
+        problem."""
         first: dict[int, str] = {}
         for problem in self.problems:
             first.setdefault(problem.line, problem.reason)
@@ -64,29 +68,48 @@ class Questions:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is asked: ids, questions, options, answers, boxes. Pictures are told apart elsewhere, by their pixels."""
+        """SHA-256 of what is asked: ids, questions, options, answers, boxes. Pictures are told apart
+        elsewhere, by their pixels."""
         digest = hashlib.sha256()
         for record in self.records:
-            digest.update(repr((record.id, record.question, record.options, record.answer, record.targets, record.reasoning)).encode())
+            digest.update(
+                repr(
+                    (
+                        record.id,
+                        record.question,
+                        record.options,
+                        record.answer,
+                        record.targets,
+                        record.reasoning,
+                    )
+                ).encode()
+            )
         return digest.hexdigest()
 
 
 def read_questions(
-    path: str | Path, *, skip_bad: bool = False, images: str | Path | None = None, folder: Path | None = None, layout: str = "auto"
+    path: str | Path,
+    *,
+    skip_bad: bool = False,
+    images: str | Path | None = None,
+    folder: Path | None = None,
+    layout: str = "auto",
 ) -> Questions:
     """Read and check questions in any layout: every record, every field, every picture, every box.
 
-    images: the folder that pictures are named from; None: the data's own. folder: where pictures are written that the data carry inside
-    them (base64, Parquet); None: a folder that goes with this process. With `skip_bad` bad records are left out and reported in the
-    result's `problems`. Of records with the same id the first is kept. Raises DataError, listing the first 20 problems, if a record is bad
-    (or, with `skip_bad`, if none is good); if the data are missing, empty or of no known layout.
+    images: the folder that pictures are named from; None: the data's own. folder: where pictures are written
+    that the data carry inside them (base64, Parquet); None: a folder that goes with this process. With
+    `skip_bad` bad records are left out and reported in the result's `problems`. Of records with the same id
+    the first is kept. Raises DataError, listing the first 20 problems, if a record is bad (or, with
+    `skip_bad`, if none is good); if the data are missing, empty or of no known layout.
     """
     path = Path(path)
     return check_questions(path, open_records(path, images, layout), folder or _passing_folder(), skip_bad=skip_bad)
 
 
 def open_records(path: Path, images: str | Path | None = None, layout: str = "auto") -> Records:
-    """The records of data in any layout, their options in an order that says nothing of the answer. Raises DataError."""
+    """The records of data in any layout, their options in an order that says nothing of the answer. Raises
+    DataError."""
     if images is not None and not Path(images).is_dir():
         raise DataError(f"{images}: no such folder of pictures.")
     found = find_layout(path, layout)
@@ -97,7 +120,8 @@ def open_records(path: Path, images: str | Path | None = None, layout: str = "au
 
 
 def check_questions(path: Path, records: Iterable[Record], folder: Path, *, skip_bad: bool = False) -> Questions:
-    """The records as questions, each with its picture and boxes checked. folder: where carried pictures are written; see `read_questions`."""
+    """The records as questions, each with its picture and boxes checked. folder: where carried pictures
+    are written; see `read_questions`."""
     checker = QuestionChecker(path, folder)
     for record in records:
         checker.check(record)
@@ -115,7 +139,8 @@ class QuestionChecker:
     """Collects questions and problems, record by record. Every picture is decoded once."""
 
     def __init__(self, path: Path, folder: Path | None, *, keep: bool = False) -> None:
-        """folder: where carried pictures are written; None: nowhere, and they are named by their place in the data. keep: decoded pictures."""
+        """folder: where carried pictures are written; None: nowhere, and they are named by their place in
+        the data. keep: decoded pictures."""
         self.path, self._folder, self._keep = path, folder, keep
         self.images: dict[Path, Image] = {}
         """The pictures by what questions call them, where they are to be kept."""
@@ -168,7 +193,8 @@ class QuestionChecker:
         return self.records[-1]
 
     def finish(self, skip_bad: bool) -> Questions:
-        """What was read. Raises DataError, listing the first 20 problems, if a record is bad (or, with `skip_bad`, if none is good)."""
+        """What was read. Raises DataError, listing the first 20 problems, if a record is bad (or, with
+        `skip_bad`, if none is good)."""
         if self.problems and not (skip_bad and self.records):
             raise refuse(self.path, self.problems, nothing_left=skip_bad)
         return Questions(self.path, self.records, tuple(self.problems))
@@ -218,7 +244,8 @@ def _unfit(item: Item) -> Iterator[Fault]:
 
 
 def kept_picture(picture: Picture, folder: Path) -> Path:
-    """The file of a picture that data carry inside them: written below the folder byte for byte, once and whole, named by its contents."""
+    """The file of a picture that data carry inside them: written below the folder byte for byte, once and
+    whole, named by its contents."""
     data = picture.data()
     path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}{_suffix(data)}"
     if not path.exists():
@@ -231,7 +258,13 @@ def kept_picture(picture: Picture, folder: Path) -> Path:
 
 def _suffix(data: bytes) -> str:
     """The ending of a picture's file, by its first bytes."""
-    for start, suffix in ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"), (b"GIF8", ".gif"), (b"BM", ".bmp")):
+    for start, suffix in (
+        (b"\x89PNG", ".png"),
+        (b"\xff\xd8", ".jpg"),
+        (b"RIFF", ".webp"),
+        (b"GIF8", ".gif"),
+        (b"BM", ".bmp"),
+    ):
         if data.startswith(start):
             return suffix
     return ".tif"

@@ -1,7 +1,8 @@
-"""Questions from the rows of a table: the layouts of VLMEvalKit and of the Hugging Face hub, this project's own, and any user's.
+"""Questions from the rows of a table: the layouts of VLMEvalKit and of the Hugging Face hub, this project's
+own, and any user's.
 
-A row has a question, an answer, one or several pictures, options (see `sparring.data.choices`), and may have an id, a category, a
-hint, boxes (`targets`) and a reasoning. A row without options is an open question.
+A row has a question, an answer, one or several pictures, options (see `sparring.data.choices`), and may have
+an id, a category, a hint, boxes (`targets`) and a reasoning. A row without options is an open question.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ OWN = ("id", "image", "question", "options", "answer", "targets", "category", "r
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the rows of a table are to hold. name: of the suite, for messages. needed: columns beside question, answer and picture.
+    """What the rows of a table are to hold. name: of the suite, for messages. needed: columns beside
+    question, answer and picture.
 
-    category: where the category stands. extra: a row's meta. open_answers: rows may be without options. without_picture: rows may
-    be without a picture.
+    category: where the category stands. extra: a row's meta. open_answers: rows may be without options.
+    without_picture: rows may be without a picture.
     """
 
     name: str = "custom"
@@ -151,7 +153,10 @@ def _asked(values: Mapping[str, Any]) -> tuple[str, Options]:
     question, options = options_of(values)
     if len(options.texts) > len(LETTERS) or len(options.texts) == 1:
         given = next((name for name in LISTS if not is_empty(values.get(name))), "the row")
-        raise Fault("number of options", f"{given} holds {len(options.texts)}; a question has 2 to {len(LETTERS)} options.")
+        raise Fault(
+            "number of options",
+            f"{given} holds {len(options.texts)}; a question has 2 to {len(LETTERS)} options.",
+        )
     return question, options
 
 
@@ -179,7 +184,13 @@ def _right(
         raise Fault("number of options", "has no options: its columns A, B, ... and options, choices are empty.")
     text, references = str(answer).strip(), references_of(answer)
     check_text("answer", text)
-    return "open", question, text, (), {"accepted": references} if len(references) > 1 or [text] != references else {}
+    return (
+        "open",
+        question,
+        text,
+        (),
+        {"accepted": references} if len(references) > 1 or [text] != references else {},
+    )
 
 
 def _text_or_none(row: Row, field: str, *names: str) -> str | None:
@@ -202,7 +213,8 @@ def _misspelt(values: Mapping[str, Any]) -> list[Fault]:
 
 
 def targets_of(value: Any) -> tuple[Target, ...]:
-    """Boxes that a record of any layout may hold: a list of {name, box}, in a table as JSON; none where the field is empty.
+    """Boxes that a record of any layout may hold: a list of {name, box}, in a table as JSON; none where the
+    field is empty.
 
     Also an object of lists, {name: [...], box: [...]}, as `datasets` keeps lists of objects. Raises Fault.
     """
@@ -211,7 +223,10 @@ def targets_of(value: Any) -> tuple[Target, ...]:
             value = python_list(value, "targets")
         if isinstance(value, Mapping) and value.keys() == {"name", "box"} and isinstance(value["name"], list):
             if len(value["name"]) != len(value["box"]):
-                raise Fault("names and boxes", f"targets has {len(value['name'])} names and {len(value['box'])} boxes.")
+                raise Fault(
+                    "names and boxes",
+                    f"targets has {len(value['name'])} names and {len(value['box'])} boxes.",
+                )
             value = [{"name": name, "box": box} for name, box in zip(value["name"], value["box"], strict=True)]
         if not isinstance(value, list | tuple):
             what = f"targets is {KINDS.get(type(value), 'no list')}; it must be a list of {{name, box}}, which may be empty."
@@ -222,11 +237,17 @@ def targets_of(value: Any) -> tuple[Target, ...]:
 
 def _target(where: str, value: Any) -> Target:
     if not isinstance(value, Mapping):
-        raise Fault("wrong type", f"{where} is {KINDS.get(type(value), 'no object')}; it must be an object with name and box.")
+        raise Fault(
+            "wrong type",
+            f"{where} is {KINDS.get(type(value), 'no object')}; it must be an object with name and box.",
+        )
     for key in value:
         if key not in ("name", "box"):
             near = get_close_matches(str(key), [own for own in ("name", "box") if own not in value], n=1)
-            raise Fault("unknown key", f'{where}: "{key}" is no known key' + (f'; did you mean "{near[0]}"?' if near else "."))
+            raise Fault(
+                "unknown key",
+                f'{where}: "{key}" is no known key' + (f'; did you mean "{near[0]}"?' if near else "."),
+            )
     for key in ("name", "box"):
         if key not in value:
             raise Fault("missing key", f'{where}: "{key}" is missing.')
@@ -236,8 +257,14 @@ def _target(where: str, value: Any) -> Target:
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(type(side) in (int, float) and side == side for side in box):
         raise Fault("wrong type", f'box of target "{name}" ({where}) must be four numbers [x0, y0, x1, y1] in pixels.')
     if any(side != int(side) if abs(side) < 2**31 else True for side in box):
-        raise Fault("wrong type", f'box {list(box)} of target "{name}" ({where}) must hold whole pixels; round it outwards.')
+        raise Fault(
+            "wrong type",
+            f'box {list(box)} of target "{name}" ({where}) must hold whole pixels; round it outwards.',
+        )
     x0, y0, x1, y1 = (int(side) for side in box)
     if x1 <= x0 or y1 <= y0:
-        raise Fault("box is empty", f'box {list(box)} of target "{name}" ({where}) is empty: it must have x0 < x1 and y0 < y1.')
+        raise Fault(
+            "box is empty",
+            f'box {list(box)} of target "{name}" ({where}) is empty: it must have x0 < x1 and y0 < y1.',
+        )
     return Target(name, (x0, y0, x1, y1))

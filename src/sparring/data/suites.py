@@ -1,4 +1,5 @@
-"""Official layouts of benchmarks that are no plain tables of questions: POPE, HallusionBench, VQAv2, AMBER."""
+"""Official layouts of benchmarks that are no plain tables of questions: POPE, HallusionBench, VQAv2,
+AMBER."""
 
 from __future__ import annotations
 
@@ -17,7 +18,17 @@ from sparring.data.tables import IDS, PICTURES, Row, Table, read_table
 from sparring.data.vstar import records_of
 
 POPE_SPLITS = ("random", "popular", "adversarial")
-HALLUSION = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question", "gt_answer", "filename")
+HALLUSION = (
+    "category",
+    "subcategory",
+    "visual_input",
+    "set_id",
+    "figure_id",
+    "question_id",
+    "question",
+    "gt_answer",
+    "filename",
+)
 
 
 def pope_files(folder: Path) -> list[Path]:
@@ -26,7 +37,8 @@ def pope_files(folder: Path) -> list[Path]:
 
 
 def read_pope(path: Path, images: Path | None = None) -> Records:
-    """POPE: official JSON lines (one file, or a folder of three, named after their splits), or a table with comma-joined categories.
+    """POPE: official JSON lines (one file, or a folder of three, named after their splits), or a table with
+    comma-joined categories.
 
     The 3 x 3,000 rows hold 5,127 questions; each is one item, and `splits` says where it belongs.
     """
@@ -39,7 +51,14 @@ def read_pope(path: Path, images: Path | None = None) -> Records:
         split = next((split for split in POPE_SPLITS if split in file.name.lower()), None)
         table = read_table(file, images or file.parent)
         category = () if split else ("category",)
-        table.require("pope", IDS, ("text", "question"), ("label", "answer"), *(() if table.pictures else (PICTURES,)), *category)
+        table.require(
+            "pope",
+            IDS,
+            ("text", "question"),
+            ("label", "answer"),
+            *(() if table.pictures else (PICTURES,)),
+            *category,
+        )
         for row in table.rows():
             try:
                 _pope_row(row, split, found)
@@ -95,7 +114,10 @@ def table_records(table: Table, read: Any) -> Records:
                 raise row.fault
             item = read(row)
             if item.id in seen:
-                raise Fault("duplicate id", f'id "{item.id}" was already given on {table.unit} {seen[item.id]}. Ids are unique.')
+                raise Fault(
+                    "duplicate id",
+                    f'id "{item.id}" was already given on {table.unit} {seen[item.id]}. Ids are unique.',
+                )
             seen[item.id] = row.number
             yield Record(row.number, item, unit=table.unit)
         except Fault as fault:
@@ -103,7 +125,8 @@ def table_records(table: Table, read: Any) -> Records:
 
 
 def read_hallusionbench(path: Path, images: Path | None = None) -> Records:
-    """HallusionBench: the official list (1,129 questions, 178 of them without a picture), or VLMEvalKit's table, whose index holds the ids."""
+    """HallusionBench: the official list (1,129 questions, 178 of them without a picture), or VLMEvalKit's
+    table, whose index holds the ids."""
     if path.is_dir():
         path = next(iter(files_below(path, "HallusionBench.json")), path / "HallusionBench.json")
     if path.suffix.lower() == ".json":
@@ -113,7 +136,15 @@ def read_hallusionbench(path: Path, images: Path | None = None) -> Records:
         folder = images or path.parent
         return records_of(path, "record", records, lambda number, record: _hallusion_record(record, folder))
     table = read_table(path, images)
-    table.require("hallusionbench", "index", "question", "answer", "category", "l2-category", *(() if table.pictures else (PICTURES,)))
+    table.require(
+        "hallusionbench",
+        "index",
+        "question",
+        "answer",
+        "category",
+        "l2-category",
+        *(() if table.pictures else (PICTURES,)),
+    )
     return table_records(table, _hallusion_row)
 
 
@@ -123,7 +154,13 @@ def _hallusion_row(row: Row) -> Item:
         raise Fault("wrong id", f"index {row.text('index')!r} does not end in set, figure and question: _0_1_0.")
     if not row.pictures and row.text("category") != "VS":
         raise Fault("no picture", "there is no picture in it, and it is no question of the category VS.")
-    meta = {"subcategory": row.text("l2-category"), "set": parts[3], "figure": parts[4], "pair": parts[5], "shown": bool(row.pictures)}
+    meta = {
+        "subcategory": row.text("l2-category"),
+        "set": parts[3],
+        "figure": parts[4],
+        "pair": parts[5],
+        "shown": bool(row.pictures),
+    }
     return Item(
         row.text("index"),
         "yes_no",
@@ -142,7 +179,12 @@ def _hallusion_record(record: Any, folder: Path) -> Item:
     if missing:
         raise Fault("missing key", f'hallusionbench needs the field "{missing[0]}", which is missing.')
     shown = str(record["visual_input"]) != "0"
-    ids = {"subcategory": record["subcategory"], "set": record["set_id"], "figure": record["figure_id"], "pair": record["question_id"]}
+    ids = {
+        "subcategory": record["subcategory"],
+        "set": record["set_id"],
+        "figure": record["figure_id"],
+        "pair": record["question_id"],
+    }
     name = str(record["filename"] or "").removeprefix("./")
     return Item(
         "_".join(str(part) for part in (record["category"], *ids.values())),
@@ -157,7 +199,8 @@ def _hallusion_record(record: Any, folder: Path) -> Item:
 
 
 def read_vqav2(path: Path, images: Path | None = None) -> Records:
-    """VQAv2: a folder with the official questions and annotations, or a table whose `answer` is a list of ten answers."""
+    """VQAv2: a folder with the official questions and annotations, or a table whose `answer` is a list of
+    ten answers."""
     if path.is_file():
         table = read_table(path, images)
         columns = () if table.pictures else (PICTURES,)
@@ -174,7 +217,13 @@ def read_vqav2(path: Path, images: Path | None = None) -> Records:
             raise Fault("missing key", f"{answered.name} has no answers to question {identity}.")
         references = [str(answer["answer"]) for answer in annotations[identity]["answers"]]
         kind = annotations[identity].get("answer_type")
-        return _vqa_item(identity, str(record["question"]), references, (_coco_picture(folder, int(record["image_id"])),), kind)
+        return _vqa_item(
+            identity,
+            str(record["question"]),
+            references,
+            (_coco_picture(folder, int(record["image_id"])),),
+            kind,
+        )
 
     return records_of(asked, "question", questions, read)
 
@@ -192,7 +241,13 @@ def _vqa_row(row: Row) -> Item:
 def _vqa_item(identity: str, question: str, references: list[str], pictures: Any, category: str | None) -> Item:
     usual = max(sorted(set(references)), key=references.count)
     return Item(
-        identity, "open", check_text("question", question), usual, pictures=pictures, category=category, meta={"references": references}
+        identity,
+        "open",
+        check_text("question", question),
+        usual,
+        pictures=pictures,
+        category=category,
+        meta={"references": references},
     )
 
 
@@ -204,8 +259,8 @@ def _coco_picture(folder: Path, number: int) -> PictureFile:
 
 
 def read_amber(path: Path, images: Path | None = None) -> Records:
-    """AMBER, discriminative: a folder with `annotations.json` and `query_discriminative.json` or `query_all.json` (also below `data/`,
-    `query/`), or a table."""
+    """AMBER, discriminative: a folder with `annotations.json` and `query_discriminative.json` or
+    `query_all.json` (also below `data/`, `query/`), or a table."""
     if path.is_file() and path.suffix.lower() != ".json":
         table = read_table(path, images)
         table.require("amber", "index", "question", "answer", "category", *(() if table.pictures else (PICTURES,)))
@@ -236,10 +291,20 @@ def _amber_row(row: Row) -> Item:
 def _amber_record(record: Mapping[str, Any], truths: Mapping[str, Any], folder: Path) -> Item:
     truth = truths.get(str(record.get("id")))
     if truth is None or "type" not in truth:
-        raise Fault("missing key", f"annotations.json has no record of the type and truth of query {record.get('id')}.")
+        raise Fault(
+            "missing key",
+            f"annotations.json has no record of the type and truth of query {record.get('id')}.",
+        )
     answer = yes_or_no(truth.get("truth"), "its truth")
     question, image = check_text("query", str(record.get("query", ""))), str(record.get("image", ""))
-    return Item(str(record["id"]), "yes_no", question, answer, pictures=(named_picture(folder, image),), category=str(truth["type"]))
+    return Item(
+        str(record["id"]),
+        "yes_no",
+        question,
+        answer,
+        pictures=(named_picture(folder, image),),
+        category=str(truth["type"]),
+    )
 
 
 def only_file(folder: Path, pattern: str) -> Path:

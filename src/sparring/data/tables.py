@@ -1,7 +1,9 @@
-"""Rows of the files that questions come in: TSV, CSV, JSON lines, a JSON list, Parquet, folders that `datasets` saved.
+"""Rows of the files that questions come in: TSV, CSV, JSON lines, a JSON list, Parquet, folders that
+`datasets` saved.
 
-Texts are read row by row; pictures stay in the file and are decoded when they are asked for, so that a suite of large pictures
-takes no more memory than a small one. A row that cannot be read carries its fault; the others are read.
+Texts are read row by row; pictures stay in the file and are decoded when they are asked for, so that a suite
+of large pictures takes no more memory than a small one. A row that cannot be read carries its fault; the
+others are read.
 """
 
 from __future__ import annotations
@@ -39,7 +41,15 @@ PICTURES = (*FIELDS, *OTHER_FIELDS)
 LFS = b"version https://git-lfs"
 """How a pointer begins that stands for a file that was not fetched."""
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
-KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A file's records, gone through as often as need be, and its columns. unit: what its records are called in messages.
+    """A file's records, gone through as often as need be, and its columns. unit: what its records are called
+    in messages.
 
     records: (number, fields or what is wrong) of each. row: makes a row of one, with its pictures.
     """
@@ -77,7 +88,8 @@ class Table:
             yield Row(number, {}, (), values) if isinstance(values, Fault) else self.row(number, values)
 
     def require(self, layout: str, *needed: str | tuple[str, ...]) -> None:
-        """Raise DataError, naming every column that is missing; a tuple of names means that one of them is enough."""
+        """Raise DataError, naming every column that is missing; a tuple of names means that one of them is
+        enough."""
         alike = [(names,) if isinstance(names, str) else names for names in needed]
         missing = [names for names in alike if not any(name in self.columns for name in names)]
         if missing:
@@ -109,9 +121,11 @@ def text_of(values: Mapping[str, Any], *names: str) -> str:
 
 
 def read_table(path: Path, images: Path | None = None) -> Table:
-    """Open a file, a folder of Parquet files or a saved data set. images: what pictures are named from; None: the file's folder.
+    """Open a file, a folder of Parquet files or a saved data set. images: what pictures are named from; None:
+    the file's folder.
 
-    What a file is, its content says where its name does not. Raises DataError where it is of no known format or holds no row.
+    What a file is, its content says where its name does not. Raises DataError where it is of no known format
+    or holds no row.
     """
     kind = table_kind(path)
     if kind is None:
@@ -123,7 +137,7 @@ def read_table(path: Path, images: Path | None = None) -> Table:
         )
     folder = images or (path if path.is_dir() else path.parent)
     if kind in ("tsv", "csv"):
-        table = _separated(path, folder, "\t" if kind == "tsv" else ",")
+        table = _separated(path, folder, _separator(path, "\t" if kind == "tsv" else ","))
     elif kind == "lines":
         table = _json_lines(path, folder)
     elif kind == "list":
@@ -138,7 +152,8 @@ def read_table(path: Path, images: Path | None = None) -> Table:
 
 
 def table_kind(path: Path) -> str | None:
-    """tsv, csv, lines, list, parquet, arrow or saved; None where a path is no table. A JSON object is none, unless it holds rows."""
+    """tsv, csv, lines, list, parquet, arrow or saved; None where a path is no table. A JSON object is
+    none, unless it holds rows."""
     if path.is_dir():
         if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
             return "saved"
@@ -178,7 +193,8 @@ def _start(path: Path) -> bytes:
 
 
 def _is_lines(path: Path) -> bool:
-    """Are the records on lines of their own: is the first line an object, or a damaged one with others after it?"""
+    """Are the records on lines of their own: is the first line an object, or a damaged one with others
+    after it?"""
     lines = lines_of(path, LONGEST_LINE)
     first, second = next(lines, None), next(lines, None)
     if first is None:
@@ -198,7 +214,8 @@ def row_of(
     folder: Path,
     cell: Callable[[str, int], Picture] | None = None,
 ) -> Row:
-    """A row with the pictures that its fields hold or name; of these fields only what may be a name is kept."""
+    """A row with the pictures that its fields hold or name; of these fields only what may be a name is
+    kept."""
     kept = {
         name: value for name, value in values.items() if name not in PICTURES or (isinstance(value, str) and len(value) <= LONGEST_NAME)
     }
@@ -212,7 +229,8 @@ def row_of(
 
 
 class _Lines:
-    """Lines of a file as text, counting the bytes that were read; what is no UTF-8 comes as lone surrogates."""
+    """Lines of a file as text, counting the bytes that were read; what is no UTF-8 comes as lone
+    surrogates."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset = file, file.tell()
@@ -225,7 +243,8 @@ class _Lines:
 
 @dataclass(frozen=True)
 class _Separated:
-    """A TSV or CSV. Cells of pictures are read again, from the byte at which their row begins, when they are asked for."""
+    """A TSV or CSV. Cells of pictures are read again, from the byte at which their row begins, when they
+    are asked for."""
 
     path: Path
     separator: str
@@ -299,6 +318,14 @@ def _separated(path: Path, folder: Path, separator: str) -> Table:
     return Table(path, header, lambda: records, row)
 
 
+def _separator(path: Path, usual: str) -> str:
+    """What separates the columns: what the name says, unless the header has none of it and another one."""
+    file, _ = open_text(path)
+    with file:
+        header = file.readline().decode("utf-8", "replace")
+    return next((mark for mark in (usual, "\t", ";", ",") if mark in header), usual)
+
+
 @dataclass(frozen=True, slots=True)
 class _Coded:
     """Stands for a cell of coded pictures, which is too long to keep: how many it holds."""
@@ -334,7 +361,8 @@ def _as_list(cell: str) -> Any:
 
 @dataclass(frozen=True)
 class _JsonLines:
-    """A file of JSON lines. A picture in one is read again, from the byte at which its line begins, when it is asked for."""
+    """A file of JSON lines. A picture in one is read again, from the byte at which its line begins, when
+    it is asked for."""
 
     path: Path
 
@@ -401,15 +429,24 @@ def _json_list(path: Path, folder: Path) -> Table:
         raise DataError(f"{path}: holds no list of records. Write [{{...}}, ...], or one record a line.")
     what = "it must be an object, {...}."
     records = [
-        (number, record if isinstance(record, dict) else Fault("broken JSON", f"the row is {KINDS[type(record)]}; {what}"))
+        (
+            number,
+            record if isinstance(record, dict) else Fault("broken JSON", f"the row is {KINDS[type(record)]}; {what}"),
+        )
         for number, record in enumerate(found, start=1)
     ]
     columns = dict.fromkeys(key for record in found if isinstance(record, dict) for key in record)
-    return Table(path, tuple(columns), lambda: records, lambda number, values: row_of(path, "row", number, values, folder))
+    return Table(
+        path,
+        tuple(columns),
+        lambda: records,
+        lambda number, values: row_of(path, "row", number, values, folder),
+    )
 
 
 def rows_in(whole: Any) -> list[Any] | None:
-    """The records of a parsed file: a list; an object whose only list of objects they are; an object of objects by their ids."""
+    """The records of a parsed file: a list; an object whose only list of objects they are; an object of
+    objects by their ids."""
     if isinstance(whole, list):
         return whole
     if not isinstance(whole, dict):

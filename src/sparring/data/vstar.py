@@ -1,4 +1,5 @@
-"""V*: the benchmark's folders of pairs of JSON and picture, and the spatial-relation file of its training data."""
+"""V*: the benchmark's folders of pairs of JSON and picture, and the spatial-relation file of its training
+data."""
 
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ def vstar_files(folder: Path) -> list[Path]:
 
 
 def read_vstar(folder: Path, images: Path | None = None) -> Records:
-    """A folder like V*Bench: pictures, each with a JSON file of its name beside it: question, options of which the first is right,
-    target_object (names) and bbox ([x, y, width, height] each). The folder that a pair lies in is its category."""
+    """A folder like V*Bench: pictures, each with a JSON file of its name beside it: question, options of
+    which the first is right, target_object (names) and bbox ([x, y, width, height] each). The folder that
+    a pair lies in is its category."""
     files = vstar_files(folder)
     if not files:
         raise DataError(f"{folder}: V*Bench is a folder of pairs of .json and picture; there is none in it.")
@@ -61,7 +63,10 @@ def records_of(path: Path, unit: str, payloads: Sequence[Any], read: Callable[[i
         try:
             item = read(number, payload)
             if item.id in seen:
-                raise Fault("duplicate id", f'id "{item.id}" was already given on {unit} {seen[item.id]}. Ids are unique in a file.')
+                raise Fault(
+                    "duplicate id",
+                    f'id "{item.id}" was already given on {unit} {seen[item.id]}. Ids are unique in a file.',
+                )
             seen[item.id] = number
             yield Record(number, item, unit=unit)
         except Fault as fault:
@@ -82,12 +87,18 @@ def _pair(folder: Path, file: Path) -> Item:
         raise Fault("broken annotation", f"{name}: no V* annotation: it must be an object, {{...}}.")
     for field in ("question", "options", "target_object", "bbox"):
         if field not in note:
-            raise Fault("broken annotation", f'{name}: vstar needs the field "{field}", which is missing. The file has {", ".join(note)}.')
+            raise Fault(
+                "broken annotation",
+                f'{name}: vstar needs the field "{field}", which is missing. The file has {", ".join(note)}.',
+            )
     if not isinstance(note["question"], str):
         raise Fault("wrong type", f"{name}: question must be a text.")
     question, options = options_of({"question": check_text("question", note["question"]), "options": note["options"]})
     if not 2 <= len(options.texts) <= len(LETTERS):
-        raise Fault("number of options", f"{name}: options holds {len(options.texts)}; there must be 2 to {len(LETTERS)}.")
+        raise Fault(
+            "number of options",
+            f"{name}: options holds {len(options.texts)}; there must be 2 to {len(LETTERS)}.",
+        )
     stem = file.with_name(file.name[: -len(file.suffix)])
     picture = picture_beside(stem)
     if picture is None:
@@ -107,7 +118,8 @@ def _pair(folder: Path, file: Path) -> Item:
 
 
 def spread(item: Item) -> Item:
-    """The item with its options in an order that follows from its id: in V*'s files the first is always right.
+    """The item with its options in an order that follows from its id: in V*'s files the first is always
+    right.
 
     Options that speak of others stay where they are.
     """
@@ -124,9 +136,9 @@ def spread_options(right: str, options: Sequence[str], name: str) -> tuple[list[
 
 
 def read_relations(path: Path, images: Path | None = None) -> Records:
-    """The spatial-relation file of V*'s training data (SEAL): a JSON list of {image, conversations, target_instances}; pictures in
-    COCO and GQA folders. Its answers are free text. A question is made where the answer names one of four sides; the other option is
-    the opposite side."""
+    """The spatial-relation file of V*'s training data (SEAL): a JSON list of {image, conversations,
+    target_instances}; pictures in COCO and GQA folders. Its answers are free text. A question is made
+    where the answer names one of four sides; the other option is the opposite side."""
     items = read_json(path)
     if not isinstance(items, list):
         raise DataError(f"{path}: V*'s training files are JSON lists; this one holds {type(items).__name__}.")
@@ -138,7 +150,10 @@ def _relation(folder: Path, number: int, item: Any) -> Item:
     try:
         image, turns, instances = item["image"], item["conversations"], item["target_instances"]
         question, answer = (_TOKEN.sub("", turn["value"]).strip() for turn in turns[:2])
-        names, boxes = [instance["name"] for instance in instances], [instance["bbox"] for instance in instances]
+        names, boxes = (
+            [instance["name"] for instance in instances],
+            [instance["bbox"] for instance in instances],
+        )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise Fault("broken annotation", f"no spatial-relation record ({error!r}).") from error
     words = (word.replace("underneath", "under").replace("beneath", "under") for word in map(str.lower, _SIDE.findall(answer)))
@@ -164,7 +179,8 @@ def _relation(folder: Path, number: int, item: Any) -> Item:
 
 
 def boxed_targets(names: Any, boxes: Any, picture: PictureFile) -> tuple[Target, ...]:
-    """Targets of names and boxes [x, y, width, height] in pixels, rounded outwards. Raises Fault where they do not belong together."""
+    """Targets of names and boxes [x, y, width, height] in pixels, rounded outwards. Raises Fault where
+    they do not belong together."""
     if not isinstance(names, list) or not isinstance(boxes, list) or len(names) != len(boxes):
         counts = [str(len(own)) if isinstance(own, list) else "no list of" for own in (names, boxes)]
         raise Fault("names and boxes", f"{counts[0]} names and {counts[1]} boxes of targets: there must be as many.")
@@ -187,7 +203,8 @@ def is_box(box: Any) -> bool:
 
 
 def whole_box(x: float, y: float, width: float, height: float, size: tuple[int, int] | None) -> list[int]:
-    """A box of real numbers as whole pixels, rounded outwards; what reaches over the picture's border by a pixel or less is cut off."""
+    """A box of real numbers as whole pixels, rounded outwards; what reaches over the picture's border by a
+    pixel or less is cut off."""
 
     def side(value: int, most: int) -> int:
         return min(max(value, 0), most) if -1 <= value <= most + 1 else value

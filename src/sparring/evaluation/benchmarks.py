@@ -1,4 +1,5 @@
-"""The benchmarks that can be evaluated: how their files are read, how their questions are put, whose rules score them."""
+"""The benchmarks that can be evaluated: how their files are read, how their questions are put, whose rules
+score them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ MMMU_SUBJECT = re.compile(r"^[a-z]+_(.+?)_\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """name: as --suite has it. rules: the name under which profiles know it. shuffle: options are put in an order of our own, item by item.
+    """name: as --suite has it. rules: the name under which profiles know it. shuffle: options are put in an
+    order of our own, item by item.
 
     resources: what scores need beside the items, read from the data.
     """
@@ -61,7 +63,7 @@ def _vstar(path: Path, images: Path | None) -> Records:
 def _mmmu(path: Path, images: Path | None) -> Records:
     for record in _table_of_mmmu(path, images):
         item = record.item
-        yield record if item is None or item.category else replace(record, item=replace(item, category=_subject(item.id)))
+        yield (record if item is None or item.category else replace(record, item=replace(item, category=_subject(item.id))))
 
 
 def _subject(identity: str) -> str | None:
@@ -89,7 +91,12 @@ BENCHMARKS = {
         Benchmark("pope", "POPE", "pope", read_pope),
         Benchmark("hallusionbench", "HallusionBench", "hallusionbench", read_hallusionbench),
         Benchmark("mmmu", "MMMU", "mmmu", _mmmu),
-        Benchmark("mmstar", "MMStar", "mmstar", _rows("mmstar", "category", ("l2_category", "l2-category"), extra=_l2)),
+        Benchmark(
+            "mmstar",
+            "MMStar",
+            "mmstar",
+            _rows("mmstar", "category", ("l2_category", "l2-category"), extra=_l2),
+        ),
         Benchmark("realworldqa", "RealWorldQA", "realworldqa", _rows("realworldqa", open_answers=True)),
         Benchmark("blink", "BLINK", "blink", _rows("blink", _SUB_TASKS, category=_SUB_TASKS)),
         Benchmark("ai2d", "AI2D", "ai2d", _rows("ai2d")),
@@ -111,8 +118,8 @@ def find_benchmark(name: str) -> Benchmark:
 def read_benchmark(benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False) -> list[Item]:
     """The items of a benchmark's file or folder.
 
-    Raises DataError, naming the column, field or file that is missing, and what the data look like instead; or the records that are
-    wrong, where bad ones are not to be skipped, or none is good.
+    Raises DataError, naming the column, field or file that is missing, and what the data look like instead;
+    or the records that are wrong, where bad ones are not to be skipped, or none is good.
     """
     return [record.item for record in read_benchmark_records(benchmark, path, images, skip_bad=skip_bad) if record.item is not None]
 

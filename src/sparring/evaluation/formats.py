@@ -20,7 +20,8 @@ CAPTION = "Describe this image in detail."
 
 
 def read_chair(path: Path, images: Path | None) -> Records:
-    """CHAIR: a folder with COCO's `instances*.json`, the official `synonyms.txt`, and, where it is there, `captions*.json`; one caption a picture.
+    """CHAIR: a folder with COCO's `instances*.json`, the official `synonyms.txt`, and, where it is there,
+    `captions*.json`; one caption a picture.
 
     The objects of a picture are those that were annotated, and those that its reference captions name.
     """

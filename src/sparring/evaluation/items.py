@@ -1,4 +1,5 @@
-"""What an evaluation asks, as it is shown: items with their options in an order of our own, yes and no as options."""
+"""What an evaluation asks, as it is shown: items with their options in an order of our own, yes and no as
+options."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from sparring.data.pictures import Picture, PictureFile, PictureInMemory
 from sparring.data.records import LETTERS
 from sparring.rl.seeds import derive_seed
 
-__all__ = ["YES_NO", "Item", "Kind", "Picture", "PictureFile", "PictureInMemory", "shuffled_options", "with_yes_no_options"]
+__all__ = [
+    "YES_NO",
+    "Item",
+    "Kind",
+    "Picture",
+    "PictureFile",
+    "PictureInMemory",
+    "shuffled_options",
+    "with_yes_no_options",
+]
 
 
 def with_yes_no_options(item: Item) -> Item:

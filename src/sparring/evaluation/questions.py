@@ -1,6 +1,8 @@
-"""A benchmark's items as the questions that probes and attacks are about: options, one picture in a file, boxes where the benchmark has them.
+"""A benchmark's items as the questions that probes and attacks are about: options, one picture in a file,
+boxes where the benchmark has them.
 
-What is neither a question with options nor about one picture is left out and counted. Yes-no questions have the options yes and no.
+What is neither a question with options nor about one picture is left out and counted. Yes-no questions have
+the options yes and no.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ class SuiteQuestions:
 
 
 def questions_of(items: Sequence[Item], source: Path, folder: Path, *, skip_bad: bool = False) -> SuiteQuestions:
-    """The items as questions, in their order, each checked as a line of a JSONL file is: options, picture, boxes inside it.
+    """The items as questions, in their order, each checked as a line of a JSONL file is: options, picture,
+    boxes inside it.
 
-    source: the suite's data, for messages. folder: where pictures are written that the data carry inside them (base64, Parquet): byte for byte, each once
-    and whole, named by their contents, and not again where they are there. Raises DataError if no item can be used, or one is damaged and `skip_bad`
-    is not set.
+    source: the suite's data, for messages. folder: where pictures are written that the data carry inside them
+    (base64, Parquet): byte for byte, each once and whole, named by their contents, and not again where they
+    are there. Raises DataError if no item can be used, or one is damaged and `skip_bad` is not set.
     """
     left_out = Counter(reason for item in items if (reason := unusable(item)))
     usable = [item for item in items if unusable(item) is None]

@@ -1,4 +1,5 @@
-"""Where a forge's questions come from: data in any layout that `sparring.data.layouts` knows, read record by record."""
+"""Where a forge's questions come from: data in any layout that `sparring.data.layouts` knows, read record
+by record."""
 
 from __future__ import annotations
 
@@ -27,12 +28,14 @@ class Source:
         return self.found.name
 
     def units(self) -> Records:
-        """All records in order, each small enough to be sent to another process: pictures stay where they are."""
+        """All records in order, each small enough to be sent to another process: pictures stay where they
+        are."""
         return open_records(self.found.path, self.images, self.found.name)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what decides the records, pictures apart: another one, and a forge cannot be continued."""
+        """A hash of what decides the records, pictures apart: another one, and a forge cannot be
+        continued."""
         return data_digest(self.found.path)
 
     def read(self, units: Sequence[Record]) -> list[Sample | list[Problem]]:
@@ -50,7 +53,8 @@ class Source:
 
 
 def open_source(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> Source:
-    """The source at that path; `auto` tells its layout by what lies there. Raises DataError where there is nothing, or nothing that is known."""
+    """The source at that path; `auto` tells its layout by what lies there. Raises DataError where there is
+    nothing, or nothing that is known."""
     source = Source(find_layout(Path(path), kind), Path(images) if images is not None else None)
     source.units()  # raises where the folder of pictures is not there
     return source

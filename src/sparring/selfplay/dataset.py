@@ -1,4 +1,5 @@
-"""The questions of a run: read from files or generated, and split into those that are played on and those that judge."""
+"""The questions of a run: read from files or generated, and split into those that are played on and those
+that judge."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ PICTURES = "questions"
 
 
 def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
-    """(training questions, held-out questions); generated files are written once, below `out/data`, and read back like anybody's own.
+    """(training questions, held-out questions); generated files are written once, below `out/data`, and read
+    back like anybody's own.
 
-    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a generator.
+    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
+    generator.
     """
     settings = recipe.data
     if settings.path is not None:
@@ -50,7 +53,8 @@ def read_drawn(
     images: str | None = None,
     folder: Path | None = None,
 ) -> list[VisualQuestion]:
-    """The data's questions, or `limit` of them, drawn by the seed and left in the data's order. Raises DataError for bad records.
+    """The data's questions, or `limit` of them, drawn by the seed and left in the data's order. Raises
+    DataError for bad records.
 
     images, folder: as of `read_questions`.
     """
@@ -70,7 +74,8 @@ def say_dropped(found: Questions, screen: Screen) -> None:
 def read_sides(
     recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None
 ) -> tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]:
-    """(training questions, held-out questions, the files as they were read). Raises DataError for bad records, and where a side would be empty.
+    """(training questions, held-out questions, the files as they were read). Raises DataError for bad
+    records, and where a side would be empty.
 
     folder: where pictures are written that the data carry inside them.
     """
@@ -87,13 +92,15 @@ def read_sides(
 
 
 def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
-    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same questions."""
+    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same
+    questions."""
     chosen = set(shuffled(range(len(questions)), 0, "held out")[:count])
     return [question for index, question in enumerate(questions) if index in chosen]
 
 
 def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, screen: Screen) -> tuple[Path, Path | None]:
-    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a training and a held-out file."""
+    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a
+    training and a held-out file."""
     stage = Stage(out, "data", ledger)
     if not stage.done:
         generator = import_call(settings, "data.generator")
