@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sparring.data.choices import LISTS
 from sparring.data.coco import is_coco, read_coco
 from sparring.data.errors import DataError
-from sparring.data.files import PICTURES, files_below, read_json
+from sparring.data.files import PICTURES, files_below, lines_of, read_json
 from sparring.data.items import Records
 from sparring.data.problems import Fault
 from sparring.data.rows import Layout, read_rows
 from sparring.data.suites import HALLUSION, pope_files, read_amber, read_hallusionbench, read_pope, read_vqav2
-from sparring.data.tables import LFS, SUFFIXES, read_table, rows_in, table_kind
+from sparring.data.tables import LFS, LONGEST_LINE, SUFFIXES, json_object, rows_in, table_kind
 from sparring.data.vstar import read_relations, read_vstar, vstar_files
 
 Reader = Callable[[Path, Path | None], Records]
@@ -132,11 +132,14 @@ def _json(path: Path) -> Found | None:
 
 
 def _is_pope(path: Path) -> bool:
-    values: Any = next((values for _, values in read_table(path).records()), None)
-    if isinstance(values, Fault) or values is None:
+    """Does a file of JSON lines begin as POPE's do: a text about an image, labelled yes or no, without options?"""
+    first = next(lines_of(path, LONGEST_LINE), None)
+    try:
+        values = json_object(first[2]) if first else {}
+    except Fault:
         return False
     label = str(values.get("label", "")).lower()
-    return label in ("yes", "no") and {"text", "image"} <= values.keys() and not {"options", "choices", "A"} & values.keys()
+    return label in ("yes", "no") and {"text", "image"} <= values.keys() and not {*LISTS, "A"} & values.keys()
 
 
 def data_digest(path: Path) -> str:
