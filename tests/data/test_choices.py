@@ -82,6 +82,7 @@ DIGITS = ["4", "2", "3", "1"]
         (SIDES, "AB", "(answer is no option)"),
         (SIDES, ["A", "B"], "(several answers)"),
         (SIDES, True, "(answer is no option)"),
+        (SIDES, float("inf"), "(answer is no option)"),
         (["red", "red", "blue"], "red", "(answer is no option)"),
     ],
 )

@@ -355,7 +355,7 @@ def _number(answer: Any) -> int | None:
     if isinstance(answer, int):
         return answer if answer >= 0 else None
     if isinstance(answer, float):
-        return int(answer) if answer >= 0 and answer == int(answer) else None
+        return int(answer) if answer >= 0 and answer.is_integer() else None
     text = str(answer).strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.data.choices import check_text
 from sparring.data.errors import DataError
 from sparring.data.files import read_json
 from sparring.data.images import upright_size
@@ -76,7 +77,7 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
 
 def _key(value: Any) -> str:
     """An id as text, however it is written."""
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
     return str(int(text)) if text.isascii() and text.isdigit() else text
@@ -110,6 +111,7 @@ def _question(folder: Path, picture: CocoPicture) -> Item:
     # What has no usable box is there nevertheless: of its kind nothing is asked, as of a crowd's.
     boxes = [(note, usable_box(note, size)) for note in picture.notes]
     things = [Thing(note.name, list(box or (0, 0, 0, 0)), note.crowd or box is None) for note, box in boxes]
+    check_text("id", picture.id)
     asked = relation_question(things, size, picture.id)
     if asked is None:
         raise Fault(

@@ -136,6 +136,8 @@ def _names_of(row: Row) -> str:
 
 def _id(row: Row) -> str:
     name = next((name for name in IDS if not is_empty(row.values.get(name))), None)
+    if name is not None and isinstance(row.values[name], list | dict | bool):
+        raise Fault("wrong type", f"{name} is {KINDS[type(row.values[name])]}; it must be a text or a number.")
     return str(row.number) if name is None else check_text(name, row.text(name))
 
 
@@ -221,13 +223,12 @@ def targets_of(value: Any) -> tuple[Target, ...]:
     if isinstance(value, list | tuple) or not is_empty(value):
         if isinstance(value, str):
             value = python_list(value, "targets")
-        if isinstance(value, Mapping) and value.keys() == {"name", "box"} and isinstance(value["name"], list):
-            if len(value["name"]) != len(value["box"]):
-                raise Fault(
-                    "names and boxes",
-                    f"targets has {len(value['name'])} names and {len(value['box'])} boxes.",
-                )
-            value = [{"name": name, "box": box} for name, box in zip(value["name"], value["box"], strict=True)]
+        if isinstance(value, Mapping) and value.keys() == {"name", "box"}:
+            names, boxes = value["name"], value["box"]
+            if isinstance(names, list) and isinstance(boxes, list):
+                if len(names) != len(boxes):
+                    raise Fault("names and boxes", f"targets has {len(names)} names and {len(boxes)} boxes.")
+                value = [{"name": name, "box": box} for name, box in zip(names, boxes, strict=True)]
         if not isinstance(value, list | tuple):
             what = f"targets is {KINDS.get(type(value), 'no list')}; it must be a list of {{name, box}}, which may be empty."
             raise Fault("wrong type", what)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparring.data.choices import check_text, python_list
+from sparring.data.choices import answer_in, check_text, python_list, references_of
 from sparring.data.errors import DataError
 from sparring.data.files import files_below, picture_beside, read_json
 from sparring.data.items import YES_NO, Item, Record, Records
-from sparring.data.pictures import PictureFile, named_picture
+from sparring.data.pictures import PictureFile, is_empty, named_picture
 from sparring.data.problems import Fault
 from sparring.data.rows import targets_of
 from sparring.data.tables import IDS, PICTURES, Row, Table, read_table
@@ -84,7 +84,7 @@ def _pope_row(row: Row, split: str | None, found: dict[tuple[str, str], Record])
     joined += [own for own in splits if own not in joined]
     identity = before.id if before else f"{split}-{row.text(*IDS)}" if split else row.text(*IDS)
     item = Item(
-        identity,
+        check_text("id", identity),
         "yes_no",
         question,
         answer,
@@ -113,6 +113,7 @@ def table_records(table: Table, read: Any) -> Records:
             if row.fault is not None:
                 raise row.fault
             item = read(row)
+            check_text("id", item.id)
             if item.id in seen:
                 raise Fault(
                     "duplicate id",
@@ -215,7 +216,9 @@ def read_vqav2(path: Path, images: Path | None = None) -> Records:
         identity = str(record["question_id"])
         if identity not in annotations:
             raise Fault("missing key", f"{answered.name} has no answers to question {identity}.")
-        references = [str(answer["answer"]) for answer in annotations[identity]["answers"]]
+        references = references_of(_told(annotations[identity]["answers"]))
+        if not references:
+            raise Fault("empty text", f"question {identity} has no answers.")
         kind = annotations[identity].get("answer_type")
         return _vqa_item(
             identity,
@@ -229,13 +232,26 @@ def read_vqav2(path: Path, images: Path | None = None) -> Records:
 
 
 def _vqa_row(row: Row) -> Item:
-    value = row.values.get("answers") or row.values.get("answer")
-    listed = python_list(value, "answer") if isinstance(value, str) and value.startswith("[") else value
-    references = listed if isinstance(listed, list) else [listed]
-    texts = [str(part["answer"] if isinstance(part, dict) else part) for part in references]
+    given = row.values.get("answers")
+    texts = references_of(_told(answer_in(row.values) if is_empty(given) else given))
+    if not texts:
+        raise Fault("empty text", "the answer is empty. Splits without answers cannot be scored.")
     if not row.pictures:
         raise Fault("no picture", "there is no picture in it. A question without one is not asked.")
     return _vqa_item(row.text(*IDS), row.text("question"), texts, row.pictures, row.text("category", "answer_type") or None)
+
+
+def _told(answer: Any) -> Any:
+    """Answers without what stands beside each: the official {"answer": ..., "answer_id": ...} is its text."""
+    if isinstance(answer, str) and answer.strip().startswith("["):
+        answer = python_list(answer, "answer")
+    if isinstance(answer, list):
+        return [_told(part) for part in answer]
+    if isinstance(answer, Mapping):
+        if "answer" not in answer:
+            raise Fault("wrong type", f"an answer is an object with {', '.join(map(str, answer))[:80]}; it must have answer.")
+        return answer["answer"]
+    return answer
 
 
 def _vqa_item(identity: str, question: str, references: list[str], pictures: Any, category: str | None) -> Item:

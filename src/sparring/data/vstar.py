@@ -62,6 +62,7 @@ def records_of(path: Path, unit: str, payloads: Sequence[Any], read: Callable[[i
     for number, payload in enumerate(payloads, start=1):
         try:
             item = read(number, payload)
+            check_text("id", item.id)
             if item.id in seen:
                 raise Fault(
                     "duplicate id",
@@ -161,7 +162,7 @@ def _relation(folder: Path, number: int, item: Any) -> Item:
     if len(sides) != 1:
         raise Fault("answer names no side", f'its answer, "{answer[:80]}", names {len(sides)} sides; one is needed.')
     right, wrong = OPPOSITES[sides.pop()]
-    name = str(item.get("id", item.get("question_id", number)))
+    name = check_text("id", str(item.get("id", item.get("question_id", number))))
     if not isinstance(image, str) or not image:
         raise Fault("wrong type", "image must be a text.")
     held = named_picture(folder, image)
