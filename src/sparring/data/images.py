@@ -92,9 +92,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                # A PNG's orientation may stand behind its pixels, and is rare.
-                known = image.info.get("exif") is not None or image.format != "PNG"
-                turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # a PNG is read whole for it
                 return (image.height, image.width) if turned else image.size
     except (*_BROKEN, Image.DecompressionBombError):
         return None
