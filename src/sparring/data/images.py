@@ -92,8 +92,11 @@ def upright_size(path: Path) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # a PNG is read whole for it
-                return (image.height, image.width) if turned else image.size
+                exif = image.getexif()  # a PNG is read whole for it
+                width, height = image.size
+                if image.format == "TIFF":  # Pillow tells its size as it is shown already; its tags, as it is kept
+                    width, height = exif.get(256, width), exif.get(257, height)
+                return (height, width) if exif.get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
     except (*_BROKEN, Image.DecompressionBombError):
         return None
 
