@@ -235,6 +235,14 @@ def test_options_in_the_question(question: str, asked: str, texts: tuple[str, ..
     assert embedded_options(question) == (asked, texts)
 
 
+def test_options_that_stand_in_the_question_as_well_are_shown_once() -> None:
+    listed = "Which?\nA. Left\nB. right"
+    assert options_of({"question": listed, "A": "left", "B": "right", "answer": "A"})[0] == "Which?"
+    assert options_of(row(["left", "right"], "A", question="Which? (A) left (B) right"))[0] == "Which?"
+    assert options_of({"question": listed, "A": "1", "B": "2", "answer": "A"})[0] == listed  # a list of something else
+    assert options_of({"question": "A. left\nB. right", "A": "left", "B": "right", "answer": "A"})[0] == "A. left\nB. right"
+
+
 @pytest.mark.parametrize(
     "option",
     ["All of the above", "None of the above.", "Both A and B", "A and C only", "none of these", "Neither A nor B", "(a) and (b)",

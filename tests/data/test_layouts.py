@@ -503,6 +503,9 @@ def test_misnamed_files_are_read_by_their_content(tmp_path: Path) -> None:
     (tmp_path / "by_id.json").write_text(json.dumps({own["id"]: {k: v for k, v in own.items() if k != "id"} for own in data}))
     write_tsv(tmp_path / "x.tsv", [own | {"options": json.dumps(SIDES)} for own in data]).rename(tmp_path / "tsv.jsonl")
     parquet.write_table(arrow.Table.from_pylist(data), tmp_path / "x.dat")
+    (tmp_path / "lines.tsv").write_text("\n".join(map(json.dumps, data)))
+    lines = ["id,question,A,B,answer,image", *(f"r{k},Which {k}?,left,right,{'AB'[k]},{'ab'[k]}.png" for k in range(2))]
+    (tmp_path / "csv.jsonl").write_text("\n".join(lines))
     for name in (
         "list.jsonl",
         "short.jsonl",
@@ -511,6 +514,8 @@ def test_misnamed_files_are_read_by_their_content(tmp_path: Path) -> None:
         "by_id.json",
         "tsv.jsonl",
         "x.dat",
+        "lines.tsv",
+        "csv.jsonl",
     ):
         check(tmp_path / name, tmp_path / "kept")
 
@@ -525,6 +530,8 @@ def test_misnamed_files_are_read_by_their_content(tmp_path: Path) -> None:
         ("a.json.gz", b"\x1f\x8b\x08", "gzip"),
         ("a.html", b"<!DOCTYPE html>", "a web page"),
         ("a.txt", b"hello there\n", "a text file that begins"),
+        ("b.jsonl", b"hello there\n" * 13, "a text file that begins"),
+        ("c.jsonl", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + bytes(range(256)), "a picture"),
         ("a.json", b'{"a": 1}', "a JSON object without"),
         ("a.bin", b"\0\1\2", "binary"),
     ],

@@ -61,12 +61,19 @@ def options_of(values: Mapping[str, Any]) -> tuple[str, Options]:
         if not is_empty(values.get(name)):
             found = _listed(name, values[name])
             if found.texts:
-                return question, found
+                return _without(question, found), found
     columns = {letter: values[letter] for letter in string.ascii_uppercase if letter in values}
     if not all(is_empty(value) for value in columns.values()):
-        return question, _without_labels(_texts("option", columns))
+        found = _without_labels(_texts("option", columns))
+        return _without(question, found), found
     question, texts = embedded_options(question)
     return question, Options(texts, embedded=True)
+
+
+def _without(question: str, options: Options) -> str:
+    """The question without a list of the very options, whose letters would not be those that are shown."""
+    rest, texts = embedded_options(question)
+    return rest if rest and tuple(map(_plain, texts)) == tuple(map(_plain, options.texts)) else question
 
 
 def is_open(values: Mapping[str, Any]) -> bool:

@@ -166,18 +166,21 @@ def table_kind(path: Path) -> str | None:
         return "parquet"
     if start.startswith(b"ARROW1") or suffix == ".arrow":
         return "arrow"
-    if b"\0" in start or start.startswith(LFS):
+    if start.startswith(LFS) or (b"\0" in start and b"\xef\xbf\xbd" in start.decode("utf-8", "replace")[:-4].encode()):
         return None
-    if suffix in (".tsv", ".csv"):
-        return "list" if start.startswith((b"[{", b"[ {")) else suffix[1:]
     if suffix == ".json":
         return "list" if start.startswith(b"[") or not _is_lines(path) else "lines"
-    if suffix in (".jsonl", ".ndjson"):
-        if not start.startswith((b"[", b"{")):
-            head = start.split(b"\n")[0]
-            if head.count(b"\t") >= 2 and b'"' not in head:
-                return "tsv"
-        return "list" if start.startswith((b"[", b"{\n", b"{\r")) and not _is_lines(path) else "lines"
+    if suffix in (".tsv", ".csv", ".jsonl", ".ndjson"):
+        if start.startswith((b"[{", b"[ {", b"[\n", b"[\r", b"{\n", b"{\r")):
+            return "list" if not _is_lines(path) else "lines"
+        if any(line.lstrip().startswith(b"{") for line in start.split(b"\n")[:5]):
+            return "lines"
+        if suffix in (".tsv", ".csv"):
+            return suffix[1:]
+        # Called JSON lines, and none: a table, if its first line names a column of questions.
+        head = start.split(b"\n")[0].lower()
+        named = any(name.encode() in head for name in ASKING)
+        return ("tsv" if b"\t" in head else "csv") if named and (b"\t" in head or b"," in head) else "lines" if not start else None
     return None
 
 
