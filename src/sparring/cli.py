@@ -237,7 +237,7 @@ def fields() -> None:
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
-    for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
+    for name in ("data", "images", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
     for name in (
@@ -256,7 +256,7 @@ def fields() -> None:
     ):
         out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
-    for name in ("data", "epochs", "checkpoint_every", "defender"):
+    for name in ("data", "images", "epochs", "checkpoint_every", "defender"):
         out_console.print(f"[bold]{name}[/bold]: {escape(SftSettings.model_fields[name].description or '')}")
     out_console.print(
         "\n[bold]Of `sparring forge` alone[/bold]; stages holds the settings under forge above, attacker, defender and judge theirs"

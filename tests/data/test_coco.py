@@ -95,6 +95,14 @@ def test_ids_are_the_same_as_texts_and_as_numbers(tmp_path: Path, image: Any, ot
     check(read_questions(coco(tmp_path, images=[{"id": image, "file_name": "1.jpg"}], annotations=notes)))
 
 
+def test_numbers_may_be_texts(tmp_path: Path) -> None:
+    notes = [note("1", ["5", "20.0", "20", "20"], iscrowd="0"), note("2", [60.0, "22", 20, "2e1"], iscrowd=False)]
+    check(read_questions(coco(tmp_path, annotations=notes)))
+    crowd = [note(1, [5, 20, 20, 20], iscrowd="1"), note(2, [60, 22, 20, 20])]
+    with pytest.raises(DataError, match="no two objects"):
+        read_questions(coco(tmp_path, annotations=crowd))
+
+
 def test_what_costs_a_picture_its_question(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": f"{n}.jpg"} for n in (1, 2, 3)] + [{"id": 4}]
     Image.new("RGB", (96, 80)).save(tmp_path / "2.jpg")

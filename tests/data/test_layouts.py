@@ -177,6 +177,7 @@ JSON_PICTURES: dict[str, Callable[[int], Any]] = {
     "object of a URI": lambda k: {"image": {"url": "data:image/png;base64," + base64.b64encode(png(k)).decode()}},
     "backslashes": lambda k: {"image": f"p\\{k}.png"},
     "ending in another case": lambda k: {"image": f"p/{k}.PNG"},
+    "ending in mixed case": lambda k: {"image": f"p/{k}.Png"},
     "dots inside": lambda k: {"image": f"./p/../p/{k}.png"},
     "image_1": lambda k: {"image_1": f"p/{k}.png", "image_2": None},
     "image_path": lambda k: {"image_path": f"p/{k}.png", "image": ""},
@@ -280,6 +281,12 @@ def test_only_hallusionbench_asks_without_a_picture(tmp_path: Path) -> None:
     assert [len(item.pictures) for item in found] == [1, 0]
     (tmp_path / "HallusionBench.json").write_text(json.dumps(records))
     with pytest.raises(DataError, match="record 3: image"):
+        items_of(tmp_path, "hallusionbench")
+    for value, answer in (("1", "yes"), (0, "no"), (1.0, "yes"), ("Yes", "yes"), (True, "yes")):
+        (tmp_path / "HallusionBench.json").write_text(json.dumps([hallusion_record(filename="a.png", gt_answer=value)]))
+        assert items_of(tmp_path, "hallusionbench")[0].answer == answer
+    (tmp_path / "HallusionBench.json").write_text(json.dumps([hallusion_record(filename="a.png", gt_answer="2")]))
+    with pytest.raises(DataError, match='gt_answer is "2"; it must be yes or no'):
         items_of(tmp_path, "hallusionbench")
     base = {"question": "Same?", "answer": "Yes", "l2-category": "ocr"}
     table = [

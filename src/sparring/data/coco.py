@@ -18,7 +18,8 @@ from sparring.data.pictures import named_picture
 from sparring.data.problems import Fault
 from sparring.data.records import Target
 from sparring.data.relations import Thing, relation_question
-from sparring.data.vstar import is_box, records_of, spread_options, whole_box
+from sparring.data.tables import four_numbers
+from sparring.data.vstar import records_of, spread_options, whole_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,9 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
         notes = defaultdict[str, list[Note]](list)
         for note in (own for own in annotations if isinstance(own, dict)):
             if (name := names.get(_key(note.get("category_id")))) is not None:
-                notes[_key(note.get("image_id"))].append(Note(name, note.get("bbox"), bool(note.get("iscrowd", 0))))
+                notes[_key(note.get("image_id"))].append(
+                    Note(name, note.get("bbox"), _key(note.get("iscrowd", 0)) not in ("0", "None", "False", ""))
+                )
         for number, image in enumerate((own if isinstance(own, dict) else {} for own in images), start=1):
             file = image.get("file_name")
             own = notes.get(_key(image["id"]), []) if "id" in image else []
@@ -86,9 +89,10 @@ def _key(value: Any) -> str:
 def usable_box(note: Note, size: tuple[int, int] | None) -> tuple[int, int, int, int] | None:
     """An object's box in whole pixels [x0, y0, x1, y1]; None where it has none, an empty one, or one that
     leaves the picture."""
-    if not is_box(note.box):
+    sides = four_numbers(note.box)
+    if sides is None:
         return None
-    x0, y0, x1, y1 = whole_box(note.box[0], note.box[1], note.box[2], note.box[3], size)
+    x0, y0, x1, y1 = whole_box(sides[0], sides[1], sides[2], sides[3], size)
     if x1 <= x0 or y1 <= y0 or (size is not None and (x0 < 0 or y0 < 0 or x1 > size[0] or y1 > size[1])):
         return None
     return x0, y0, x1, y1

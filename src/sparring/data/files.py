@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,38 +68,46 @@ def files_below(folder: Path, *patterns: str) -> list[Path]:
 
 
 def picture_beside(path: Path) -> Path | None:
-    """The picture file of this path's stem, whatever its ending and that ending's case; None where there
-    is none."""
+    """The picture file of this path's stem, whatever its ending and that ending's case; None where there is
+    none."""
     for suffix in PICTURES:
-        for name in (suffix, suffix.upper()):
-            if (found := path.with_name(path.name + name)).is_file():
-                return found
-    if not path.parent.is_dir():
+        if (found := path.with_name(path.name + suffix)).is_file():
+            return found
+    return next((found for suffix in PICTURES if (found := _in_another_case(path.with_name(path.name + suffix)))), None)
+
+
+def _in_another_case(path: Path) -> Path | None:
+    """The only file of the folder whose name is this path's but for the case of letters."""
+    try:
+        names = _names(path.parent, path.parent.stat().st_mtime_ns).get(path.name.lower(), ())
+    except OSError:
         return None
-    wanted = path.name
-    return next(
-        (f for f in sorted(path.parent.iterdir()) if f.stem == wanted and f.suffix.lower() in PICTURES and f.is_file()),
-        None,
-    )
+    return path.with_name(names[0]) if len(names) == 1 and path.with_name(names[0]).is_file() else None
+
+
+@lru_cache(maxsize=16)
+def _names(folder: Path, stamp: int) -> dict[str, list[str]]:
+    """Name in small letters -> the names of a folder that are written so."""
+    found = defaultdict[str, list[str]](list)
+    for name in os.listdir(folder):
+        found[name.lower()].append(name)
+    return dict(found)
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The path that a record names relative to a folder, as this disk spells it; what is named, where there
-    is no file.
+    """The path that a record names relative to a folder, as this disk spells it; what is named, where there is
+    no file.
 
     Tried are the name as it is, with slashes for backslashes, in the two normal forms of Unicode (macOS
-    decomposes letters with accents), and, of a picture, its ending in another case.
+    decomposes letters with accents), and its last part in another case of letters (Windows and macOS tell none
+    apart).
     """
     spellings = dict.fromkeys((name, name.replace("\\", "/")))
     spellings |= dict.fromkeys(unicodedata.normalize(form, one) for one in list(spellings) for form in ("NFC", "NFD"))
     for one in spellings:
         if (folder / one).is_file():
             return folder / one
-    plain = folder / name.replace("\\", "/")
-    for suffix in {plain.suffix.lower(), plain.suffix.upper()} if plain.suffix.lower() in PICTURES else ():
-        if (other := plain.with_suffix(suffix)).is_file():
-            return other
-    return folder / name
+    return next((found for one in spellings if (found := _in_another_case(folder / one))), folder / name)
 
 
 def is_inside(path: Path, folder: Path) -> bool:

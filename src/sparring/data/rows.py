@@ -31,7 +31,7 @@ from sparring.data.items import Item, Kind, Record, Records
 from sparring.data.pictures import is_empty
 from sparring.data.problems import Fault, Problem
 from sparring.data.records import LETTERS, Target
-from sparring.data.tables import IDS, KINDS, PICTURES, Row, Table, read_table, text_of
+from sparring.data.tables import IDS, KINDS, PICTURES, Row, Table, four_numbers, read_table, text_of
 
 Extra = Callable[[Row], Mapping[str, Any]]
 KNOWN = (*IDS, *TEXTS, *ANSWERS, *LISTS, "image", "images", "targets", "category", "reasoning", "hint")
@@ -255,14 +255,14 @@ def _target(where: str, value: Any) -> Target:
     if not isinstance(value["name"], str):
         raise Fault("wrong type", f"{where}.name is {KINDS.get(type(value['name']), 'no text')}; it must be a text.")
     name, box = check_text(f"{where}.name", value["name"]), value["box"]
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(type(side) in (int, float) and side == side for side in box):
-        raise Fault("wrong type", f'box of target "{name}" ({where}) must be four numbers [x0, y0, x1, y1] in pixels.')
-    if any(side != int(side) if abs(side) < 2**31 else True for side in box):
-        raise Fault(
-            "wrong type",
-            f'box {list(box)} of target "{name}" ({where}) must hold whole pixels; round it outwards.',
-        )
-    x0, y0, x1, y1 = (int(side) for side in box)
+    sides = four_numbers(box)
+    if sides is None:
+        whole = isinstance(box, list | tuple) and len(box) == 4 and all(type(side) in (int, float) and side == side for side in box)
+        what = "must hold whole pixels; round it outwards." if whole else "must be four numbers [x0, y0, x1, y1] in pixels."
+        raise Fault("wrong type", f'box {str(box)[:60]} of target "{name}" ({where}) {what}')
+    if any(side != int(side) for side in sides):
+        raise Fault("wrong type", f'box {list(box)} of target "{name}" ({where}) must hold whole pixels; round it outwards.')
+    x0, y0, x1, y1 = (int(side) for side in sides)
     if x1 <= x0 or y1 <= y0:
         raise Fault(
             "box is empty",

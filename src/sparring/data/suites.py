@@ -179,7 +179,8 @@ def _hallusion_record(record: Any, folder: Path) -> Item:
     missing = [name for name in HALLUSION if name not in record]
     if missing:
         raise Fault("missing key", f'hallusionbench needs the field "{missing[0]}", which is missing.')
-    shown = str(record["visual_input"]) != "0"
+    shown = str(record["visual_input"]).removesuffix(".0") != "0"
+    answer = {"1": "yes", "0": "no"}.get(str(record["gt_answer"]).strip().removesuffix(".0"), record["gt_answer"])
     ids = {
         "subcategory": record["subcategory"],
         "set": record["set_id"],
@@ -191,7 +192,7 @@ def _hallusion_record(record: Any, folder: Path) -> Item:
         "_".join(str(part) for part in (record["category"], *ids.values())),
         "yes_no",
         check_text("question", str(record["question"])),
-        YES_NO[0] if str(record["gt_answer"]) == "1" else YES_NO[1],
+        yes_or_no(answer, "gt_answer"),
         pictures=(named_picture(folder, name),) if shown else (),
         category=str(record["category"]),
         targets=targets_of(record.get("targets")),

@@ -110,6 +110,17 @@ ASKING = ("question", "text", "prompt")
 IDS = ("index", "id", "idx", "question_id")
 
 
+def four_numbers(value: Any) -> list[float] | None:
+    """The sides of a box, also where they are written as texts; None where they are no four finite numbers."""
+    if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(side, bool) for side in value):
+        return None
+    try:
+        sides = [side if isinstance(side, int) else float(side) for side in value]
+    except (TypeError, ValueError):
+        return None
+    return sides if all(side == side and abs(side) < 2**31 for side in sides) else None
+
+
 def id_of(row: Row) -> str | None:
     """The id that a row gives itself, as text; None where it gives none."""
     return row.text(*IDS) or None

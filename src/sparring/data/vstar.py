@@ -19,6 +19,7 @@ from sparring.data.pictures import PictureFile, named_picture
 from sparring.data.problems import Fault
 from sparring.data.records import LETTERS, Target
 from sparring.data.rows import targets_of
+from sparring.data.tables import four_numbers
 from sparring.seeds import derive_seed
 
 OPPOSITES = {
@@ -185,22 +186,15 @@ def boxed_targets(names: Any, boxes: Any, picture: PictureFile) -> tuple[Target,
     if not isinstance(names, list) or not isinstance(boxes, list) or len(names) != len(boxes):
         counts = [str(len(own)) if isinstance(own, list) else "no list of" for own in (names, boxes)]
         raise Fault("names and boxes", f"{counts[0]} names and {counts[1]} boxes of targets: there must be as many.")
-    for box in boxes:
-        if not is_box(box):
-            raise Fault("wrong type", f"box {box} must be four numbers [x, y, width, height] in pixels.")
+    sides = [four_numbers(box) for box in boxes]
+    for box, own in zip(boxes, sides, strict=True):
+        if own is None:
+            raise Fault("wrong type", f"box {str(box)[:60]} must be four numbers [x, y, width, height] in pixels.")
     if not names:
         return ()
     size = upright_size(picture.path)
-    return targets_of(
-        [{"name": name, "box": whole_box(box[0], box[1], box[2], box[3], size)} for name, box in zip(names, boxes, strict=True)]
-    )
-
-
-def is_box(box: Any) -> bool:
-    """Four finite numbers?"""
-    return (
-        isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) and side == side and abs(side) < 2**31 for side in box)
-    )
+    whole = [whole_box(own[0], own[1], own[2], own[3], size) for own in sides if own is not None]
+    return targets_of([{"name": name, "box": box} for name, box in zip(names, whole, strict=True)])
 
 
 def whole_box(x: float, y: float, width: float, height: float, size: tuple[int, int] | None) -> list[int]:
