@@ -70,10 +70,9 @@ def files_below(folder: Path, *patterns: str) -> list[Path]:
 def picture_beside(path: Path) -> Path | None:
     """The picture file of this path's stem, whatever its ending and that ending's case; None where there is
     none."""
-    for suffix in PICTURES:
-        if (found := path.with_name(path.name + suffix)).is_file():
-            return found
-    return next((found for suffix in PICTURES if (found := _in_another_case(path.with_name(path.name + suffix)))), None)
+    named = [path.with_name(path.name + suffix) for suffix in PICTURES]
+    there = next((file for file in named if file.is_file()), None)
+    return there or next((found for file in named if (found := _in_another_case(file))), None)
 
 
 def _in_another_case(path: Path) -> Path | None:
