@@ -202,7 +202,7 @@ def pictures_of(
     faults = list[ImageError]()
     for keys in (FIELDS, *((key,) for key in (*OTHER_FIELDS, *also))):
         try:
-            if found := tuple(picture for key in keys for picture in read(key)):
+            if found := tuple(picture for key in keys if key in record for picture in read(key)):
                 return found
         except ImageError as error:
             faults.append(error)  # a path that is of no use here may stand beside the picture itself
