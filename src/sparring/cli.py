@@ -13,6 +13,7 @@ from rich.markup import escape
 from sparring import __version__
 from sparring.attack_command import attack
 from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.convert_command import convert
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
@@ -135,6 +136,7 @@ app.command()(compare)
 app.command()(probe)
 app.command()(sft)
 app.command()(forge)
+app.command()(convert)
 
 
 @app.command()
@@ -237,7 +239,7 @@ def fields() -> None:
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
-    for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
+    for name in ("data", "images", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
     for name in (
@@ -256,7 +258,7 @@ def fields() -> None:
     ):
         out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
-    for name in ("data", "epochs", "checkpoint_every", "defender"):
+    for name in ("data", "images", "epochs", "checkpoint_every", "defender"):
         out_console.print(f"[bold]{name}[/bold]: {escape(SftSettings.model_fields[name].description or '')}")
     out_console.print(
         "\n[bold]Of `sparring forge` alone[/bold]; stages holds the settings under forge above, attacker, defender and judge theirs"

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.data.errors import RecipeError
-from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption
+from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import EvalSettings
@@ -81,6 +81,7 @@ def evaluate(
         ),
     ] = None,
     limit: LimitOption = None,
+    skip_bad_records: SkipOption = False,
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
     prompt: Annotated[
         str,
@@ -148,6 +149,7 @@ def evaluate(
             ("prompt", prompt),
             ("trials", trials if trials is not None else 3 if profile == "aot-strict" else 1),
             ("limit", limit),
+            ("skip_bad_records", skip_bad_records),
             ("seed", seed),
             ("batch", batch),
             ("defender.model", defender),
@@ -205,9 +207,12 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
     data = written_data(settings.data, out)
-    items = chosen_items(settings, benchmark, data)
+    items, dropped = chosen_items(settings, benchmark, data)
+    if dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
+        screen.warn(f"{data}: {sum(dropped.values())} bad records dropped ({reasons})")
     with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-        run_evaluation(settings, folder, screen, device, items=items, data=data)
+        run_evaluation(settings, folder, screen, device, items=items, data=data, dropped=dropped)
     _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")

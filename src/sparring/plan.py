@@ -120,7 +120,7 @@ def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int]]:
         arguments = ", ".join(f"{key}={value}" for key, value in settings.generator.arguments.items())
         return (), f"written when the run starts, by {settings.generator.call}({arguments})", (0, 0)
     for path in (settings.path, settings.held_out_path):
-        if path is not None and not Path(path).is_file():
+        if path is not None and not Path(path).exists():
             return (), f"{path} is not there; a run would stop here", (0, 0)
     train, held_out, read = read_sides(recipe, Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None)
     return read, ", ".join(str(questions.path) for questions in read), (len(train), len(held_out))

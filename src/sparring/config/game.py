@@ -14,12 +14,13 @@ from sparring.config.judge import JudgeSettings
 
 
 class DataSettings(Settings):
-    path: str | None = Field(None, description="JSONL file of questions; images are named relative to it")
+    path: str | None = Field(None, description="questions in any layout (docs/data.md): a file or folder; images are named relative to it")
+    images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
     generator: CallSettings | None = Field(
         None,
         description="called as f(folder, seed=..., **arguments); writes questions and returns the path of the JSONL file. Used when path is not set",
     )
-    held_out_path: str | None = Field(None, description="JSONL file of held-out questions; without it they are split off `path`, by image")
+    held_out_path: str | None = Field(None, description="held-out questions, in any layout; without it they are split off `path`, by image")
     held_out: int = Field(320, ge=1, description="held-out questions on which every player is judged")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
 

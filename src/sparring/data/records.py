@@ -1,7 +1,8 @@
 """The record types that everything passes around.
 
-A file of questions becomes `VisualQuestion`s; the Attacker turns one into an `Edit`; the Defender turns a picture and a
-question into an `Answer`; the judge turns both into a `Verdict`. All are immutable and know nothing of models.
+A file of questions becomes `VisualQuestion`s; the Attacker turns one into an `Edit`; the Defender turns a
+picture and a question into an `Answer`; the judge turns both into a `Verdict`. All are immutable and know
+nothing of models.
 
 Boxes are `(x0, y0, x1, y1)` in pixels of the record's own image, half-open: x0 <= x < x1, y0 <= y < y1.
 """
@@ -30,9 +31,9 @@ class Target:
 class VisualQuestion:
     """A multiple-choice question about one image.
 
-    `image` is an absolute path that has been checked to lie inside the data file's folder. `answer` is the letter of the
-    right option ("A" is `options[0]`). `targets` may be empty (a "no" to "is there a cup?"). `reasoning`: a thought that leads to the answer, to be
-    learned from; no Defender is told it.
+    `image` is an absolute path that has been checked to lie inside the data file's folder. `answer` is the
+    letter of the right option ("A" is `options[0]`). `targets` may be empty (a "no" to "is there a cup?").
+    `reasoning`: a thought that leads to the answer, to be learned from; no Defender is told it.
     """
 
     id: str
@@ -70,9 +71,10 @@ class Edit:
 class Answer:
     """One reply of a Defender.
 
-    `choice` is the chosen letter or None (unparsed); `rule` names the parsing rule that fired. `right_probability` is the
-    length-normalised probability of the right option, where it was asked for. `logprob` is the sum of token
-    log-probabilities of the reply, where known. `notes`: figures by name; of answers that a Defender is trained on, the parts of their reward.
+    `choice` is the chosen letter or None (unparsed); `rule` names the parsing rule that fired.
+    `right_probability` is the length-normalised probability of the right option, where it was asked for.
+    `logprob` is the sum of token log-probabilities of the reply, where known. `notes`: figures by name; of
+    answers that a Defender is trained on, the parts of their reward.
     """
 
     question_id: str
@@ -88,7 +90,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge says of one edit. Every component is kept apart; `reward` is what the Attacker is trained on.
+    """What the judge says of one edit. Every component is kept apart; `reward` is what the Attacker is
+    trained on.
 
     integrity: smallest local SSIM over the protected boxes (1.0 where there is none); `intact`: it reached
     the threshold, and the picture kept its light where that is guarded. duplicate: the count of a queried

@@ -75,7 +75,7 @@ class Vocabulary:
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """Read `synonyms.txt`. Raises DataError where it holds no line."""
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{path}: holds no synonyms.")
         return cls(lines)

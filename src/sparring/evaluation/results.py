@@ -107,6 +107,10 @@ def markdown(results: Mapping[str, Any]) -> str:
     facts.append(
         f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}"
     )
+    if results.get("without_picture"):
+        facts.append(f"{results['without_picture']} items are asked without a picture, as the benchmark wants it.")
+    if dropped := results.get("dropped"):
+        facts.append(f"Left out are {sum(dropped.values())} bad records ({', '.join(f'{why}: {n}' for why, n in dropped.items())}).")
     if judge := results.get("judge"):
         counts = ", ".join(f"{judge[name]} {name.replace('_', ' ')}" for name in ("read", "none", "malformed", "given_up"))
         facts.append(f"The judge {judge['model']} was asked about {judge['asked']} replies: {counts}.")

@@ -64,6 +64,7 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
         "cut_off": sum(not one.finished for one in answered),
         "tokens": sum(one.tokens for one in answered),
         "api_errors": sum(one.trouble == "request" for one in answered),
+        "without_picture": sum(one.trouble is None and not one.sizes for one in answered),
         "unreadable_pictures": sum(one.trouble == "picture" for one in answered),
         "profiles": profiles,
     }

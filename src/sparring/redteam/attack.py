@@ -7,7 +7,6 @@ not done again. Answers of endpoints are also kept one by one, in `answers.sqlit
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import RunError
 from sparring.data.images import load_image
+from sparring.data.layouts import data_digest
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.engine.device import begin_computing
@@ -37,7 +37,7 @@ from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.dataset import read_drawn
+from sparring.selfplay.dataset import PICTURES, read_drawn
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.stages import Stage
@@ -79,7 +79,15 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
-    questions = read_drawn(settings.data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
+    questions = read_drawn(
+        settings.data,
+        limit=settings.limit,
+        seed=settings.seed,
+        skip_bad=settings.skip_bad_records,
+        screen=screen,
+        images=settings.images,
+        folder=out.resolve() / PICTURES,
+    )
     with (
         run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
@@ -101,7 +109,7 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
 
 def _same_questions(attack: Attack) -> None:
     """Note the questions file by its hash; RunError where it is not the one that this attack began with."""
-    stage, digest = Stage(attack.out, "data", attack.ledger), hashlib.sha256(Path(attack.settings.data).read_bytes()).hexdigest()
+    stage, digest = Stage(attack.out, "data", attack.ledger), data_digest(Path(attack.settings.data))
     if not stage.done:
         stage.begin()
         attack.ledger.record_questions("held_out", attack.questions)

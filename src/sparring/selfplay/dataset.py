@@ -1,4 +1,5 @@
-"""The questions of a run: read from files or generated, and split into those that are played on and those that judge."""
+"""The questions of a run: read from files or generated, and split into those that are played on and those
+that judge."""
 
 from __future__ import annotations
 
@@ -16,11 +17,16 @@ from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
+PICTURES = "questions"
+"""The folder, in a run's, of pictures that data carry inside them."""
+
 
 def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
-    """(training questions, held-out questions); generated files are written once, below `out/data`, and read back like anybody's own.
+    """(training questions, held-out questions); generated files are written once, below `out/data`, and read
+    back like anybody's own.
 
-    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a generator.
+    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
+    generator.
     """
     settings = recipe.data
     if settings.path is not None:
@@ -29,7 +35,7 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
         train_path, held_out_path = _generated(settings.generator, recipe.seed, out, ledger, screen)
     else:
         raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
-    train, held_out, read = read_sides(recipe, train_path, held_out_path)
+    train, held_out, read = read_sides(recipe, train_path, held_out_path, out.resolve() / PICTURES)
     for questions in read:
         say_dropped(questions, screen)
     ledger.record_questions("train", train)
@@ -37,9 +43,22 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
     return train, held_out
 
 
-def read_drawn(path: str | Path, *, limit: int | None, seed: int, skip_bad: bool, screen: Screen) -> list[VisualQuestion]:
-    """The file's questions, or `limit` of them, drawn by the seed and left in the file's order. Raises DataError for bad records."""
-    found = read_questions(path, skip_bad=skip_bad)
+def read_drawn(
+    path: str | Path,
+    *,
+    limit: int | None,
+    seed: int,
+    skip_bad: bool,
+    screen: Screen,
+    images: str | None = None,
+    folder: Path | None = None,
+) -> list[VisualQuestion]:
+    """The data's questions, or `limit` of them, drawn by the seed and left in the data's order. Raises
+    DataError for bad records.
+
+    images, folder: as of `read_questions`.
+    """
+    found = read_questions(path, skip_bad=skip_bad, images=images, folder=folder)
     say_dropped(found, screen)
     chosen = set(shuffled(range(len(found)), seed, "limit")[:limit])
     return [question for place, question in enumerate(found) if place in chosen]
@@ -53,10 +72,17 @@ def say_dropped(found: Questions, screen: Screen) -> None:
 
 
 def read_sides(
-    recipe: Recipe, train_path: Path, held_out_path: Path | None
+    recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None
 ) -> tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]:
-    """(training questions, held-out questions, the files as they were read). Raises DataError for bad records, and where a side would be empty."""
-    read = tuple(read_questions(path, skip_bad=recipe.data.skip_bad_records) for path in (train_path, held_out_path) if path is not None)
+    """(training questions, held-out questions, the files as they were read). Raises DataError for bad
+    records, and where a side would be empty.
+
+    folder: where pictures are written that the data carry inside them.
+    """
+    settings = recipe.data
+    paths = [path for path in (train_path, held_out_path) if path is not None]
+    images = settings.images if settings.path is not None else None
+    read = tuple(read_questions(path, skip_bad=settings.skip_bad_records, images=images, folder=folder) for path in paths)
     if held_out_path is None:
         train, held_out = split_held_out(read[0].records, recipe.data.held_out, derive_seed(recipe.seed, "held out"))
     else:
@@ -66,13 +92,15 @@ def read_sides(
 
 
 def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
-    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same questions."""
+    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same
+    questions."""
     chosen = set(shuffled(range(len(questions)), 0, "held out")[:count])
     return [question for index, question in enumerate(questions) if index in chosen]
 
 
 def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, screen: Screen) -> tuple[Path, Path | None]:
-    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a training and a held-out file."""
+    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a
+    training and a held-out file."""
     stage = Stage(out, "data", ledger)
     if not stage.done:
         generator = import_call(settings, "data.generator")

@@ -37,7 +37,9 @@ def _strict(one: Answered, resources: Mapping[str, Any]) -> Mark:
     if references:
         score, said = soft_score(OFFICIAL, text, references)
         return Mark(said, score, rule)
-    return Mark(text, float(OFFICIAL(stripped(text)) == OFFICIAL(stripped(one.item.answer))), rule)
+    accepted = one.item.meta.get("accepted", [one.item.answer])  # a list of references: any of them is right
+    right = any(OFFICIAL(stripped(text)) == OFFICIAL(stripped(reference)) for reference in accepted)
+    return Mark(text, float(right), rule)
 
 
 def free_answer(reply: str) -> tuple[str | None, str]:
