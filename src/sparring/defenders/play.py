@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL.Image import Image
 
 from sparring.config import DefenderSettings
+from sparring.data.errors import ModelError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.defenders.prompts import render_prompt
@@ -25,6 +26,18 @@ def ask(
 ) -> list[Answer]:
     """One answer to every question about the picture beside it; greedy at temperature 0. At most `batch` are asked at a time."""
     return [own[0] for own in ask_often(vlm, questions, images, settings, n=1, temperature=temperature, seed=seed, batch=batch)]
+
+
+def try_ask(
+    vlm: VLM, questions: Sequence[VisualQuestion], images: Sequence[Image], settings: DefenderSettings, *, batch: int = 128
+) -> list[Answer | ModelError]:
+    """One greedy answer to every question about the picture beside it, or the error by which there is none. Errors: as of `VLM.try_each`."""
+    prompts = [render_prompt(question, settings.prompt) for question in questions]
+    replies = vlm.try_each(images, prompts, max_new_tokens=settings.max_new_tokens, batch=batch)
+    return [
+        reply if isinstance(reply, ModelError) else read(reply, question, vlm.name)
+        for reply, question in zip(replies, questions, strict=True)
+    ]
 
 
 def ask_often(

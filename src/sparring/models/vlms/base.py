@@ -67,6 +67,27 @@ class VLM(Protocol):
         """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i.
 
         starts: what the replies to each prompt begin with, put into the model's mouth; they are no part of the replies.
+        Errors: RefusedError for prompts or pictures that the model does not take.
+        """
+
+    def try_each(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        numbers: Sequence[int] = (),
+        batch: int = 128,
+        starts: Sequence[str] = (),
+        trial: int = 0,
+    ) -> Sequence[Reply | ModelError]:
+        """One reply to every prompt, or the error by which there is none; the others are asked all the same.
+
+        numbers: of the prompts, for those who draw a reply by its number and not by its place here. trial: see `EndpointVLM.generate`; a model on
+        this machine says the same again.
         """
 
     def option_probabilities(
