@@ -6,6 +6,7 @@ A specification is a name and options, separated by colons. An option is `key=va
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -52,6 +53,16 @@ def load_rival(
     rival = RIVALS[kind](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
     rival.name = name or rival.name
     return rival
+
+
+class MissingError(RecipeError):
+    """A rival is named rightly and lacks what it needs."""
+
+
+def check_rival(spec: str) -> None:
+    """Is a specification right, as far as its words go? Errors as for `load_rival`, but for what the rival would need."""
+    with suppress(MissingError):
+        load_rival(spec)
 
 
 def all_corruptions(severities: Sequence[int] = SEVERITIES) -> list[Rival]:
@@ -148,7 +159,7 @@ def _whole(spec: str, word: str, name: str, low: int, high: int) -> int:
 
 def _needed(spec: str, means: Any, what: str) -> Any:
     if means is None:
-        raise RecipeError(f'rival "{spec}" needs {what}, and there is none.')
+        raise MissingError(f'rival "{spec}" needs {what}, and there is none.')
     return means
 
 

@@ -34,7 +34,7 @@ from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.cache import roomy_cache
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
-from sparring.models.vlms.processors import load_processor
+from sparring.models.vlms.processors import load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.sharded import writes_files
 from sparring.models.vlms.starts import append_starts
@@ -111,6 +111,8 @@ class LocalVLM:
         try:
             model: Any = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
             folder = Path(str(cached_file(str(path), "config.json"))).parent
+        except ImportError as error:
+            raise ModelError(f"vision-language model {path}: {needs(error)}") from error
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}"

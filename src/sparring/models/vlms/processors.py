@@ -9,6 +9,9 @@ import transformers
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 
 from sparring.data.errors import ModelError
+from sparring.models.names import require_there
+
+EXTRAS = ("torchvision", "num2words", "timm", "sentencepiece", "tiktoken", "einops", "av")
 
 
 class PicturesOnly(ProcessorMixin):
@@ -38,9 +41,12 @@ def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixel
     min_pixels, max_pixels: area in pixels that pictures are resized to lie in, for processors that work so (Qwen-VL); None keeps the
     checkpoint's own. Errors: ModelError when nothing can be loaded, the limits do not apply, or there is no chat template.
     """
+    require_there(path, "vision-language model")
     try:
         family = PICTURES_ONLY.get(AutoConfig.from_pretrained(str(path)).model_type, AutoProcessor)
         processor = family.from_pretrained(str(path))
+    except ImportError as error:
+        raise ModelError(f"vision-language model {path}: {needs(error)}") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"vision-language model {path}: its processor cannot be loaded: {error}") from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
@@ -54,6 +60,16 @@ def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixel
     if processor.tokenizer.pad_token_id is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def needs(error: ImportError) -> str:
+    """What a checkpoint's classes lack that transformers imports for them, and how to get it."""
+    said = str(error)
+    missing = [name for name in EXTRAS if name in said.lower()] or ([error.name] if error.name else [])
+    advice = f"Install {' and '.join(missing)} beside this package" if missing else "Install what it names"
+    if "torchvision" in missing:
+        advice += ", torchvision in the version that goes with your torch"
+    return f"its classes in transformers {transformers.__version__} need a package that is not installed: {' '.join(said.split())[:200]}. {advice}."
 
 
 def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None, max_pixels: int | None) -> None:
