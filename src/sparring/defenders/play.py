@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL.Image import Image
+from PIL.Image import open as open_image
 
 from sparring.config import DefenderSettings
 from sparring.data.errors import ModelError
@@ -12,6 +13,7 @@ from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.defenders.prompts import render_prompt
 from sparring.models.vlms.base import VLM, Reply
+from sparring.models.vlms.processors import Takes
 
 
 def ask(
@@ -38,6 +40,17 @@ def try_ask(
         reply if isinstance(reply, ModelError) else read(reply, question, vlm.name)
         for reply, question in zip(replies, questions, strict=True)
     ]
+
+
+def refused(takes: Takes, questions: Sequence[VisualQuestion], texts: Callable[[VisualQuestion], Sequence[str]]) -> dict[str, str]:
+    """Question id -> why a model cannot be told its texts or shown its picture, as far as its processor says; the pictures are not decoded."""
+    found = dict[str, str]()
+    for question in questions:
+        with open_image(question.image) as picture:
+            said = takes.text(*texts(question)) or takes.picture(picture.size)
+        if said:
+            found[question.id] = said
+    return found
 
 
 def ask_often(

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from PIL.Image import Image
-from PIL.Image import new as new_image
 from torch import Tensor, distributed
 from transformers import AutoModelForImageTextToText
 from transformers.utils.hub import cached_file
@@ -34,7 +32,7 @@ from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.cache import roomy_cache
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
-from sparring.models.vlms.processors import load_processor, needs
+from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.sharded import writes_files
 from sparring.models.vlms.starts import append_starts
@@ -43,9 +41,6 @@ from sparring.models.vlms.vision_attention import use_fast_vision_attention
 # Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
-# What processors raise on pictures and texts that they do not take; an error of another kind is a fault of the program.
-REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, StopIteration)
-PICTURE_TOKENS = ("image", "video", "audio", "boi", "start_image", "fake_image")  # as processors name theirs, "_token" behind each
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
 Batch = dict[str, Tensor]
 
@@ -84,11 +79,7 @@ class LocalVLM:
             text._attn_implementation = "flex_attention"
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
-        # In a text of the user's they would be read as pictures that are not there.
-        spelled = [getattr(processor, f"{kind}_token", None) for kind in PICTURE_TOKENS]
-        spelled += processor.tokenizer.convert_ids_to_tokens(list(self.forbidden))
-        self.placeholders: tuple[str, ...] = tuple(dict.fromkeys(token for token in spelled if isinstance(token, str) and token))
-        self._takes: dict[tuple[int, int], str] = {}
+        self.takes = Takes(processor)
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
         # Renamed in transformers 5.24.
@@ -140,7 +131,7 @@ class LocalVLM:
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
         shown = [each_picture(own) for own in images]
-        refused = {i: said for i in range(len(prompts)) if (said := self.refusal_of_text(prompts[i], *starts[i : i + 1]))}
+        refused = {i: said for i in range(len(prompts)) if (said := self.takes.text(prompts[i], *starts[i : i + 1]))}
         if refused:
             raise _refused(self.name, refused)
         turns = [
@@ -184,28 +175,10 @@ class LocalVLM:
                     process([own])
                 except REFUSALS as alone:
                     sizes = ", ".join(f"{part['image'].width} x {part['image'].height}" for part in own[0]["content"] if "image" in part)
-                    refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {_words(alone)}"
+                    refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {in_a_line(alone)}"
             if not refused:
-                raise ModelError(f"{self.name}: its processor does not take {len(turns)} questions at once: {_words(error)}") from error
+                raise ModelError(f"{self.name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}") from error
             raise _refused(self.name, refused) from error
-
-    def refusal_of_text(self, *texts: str) -> str:
-        """Why the model cannot be told these texts; "" where it can."""
-        held = [token for token in self.placeholders if any(token in text for text in texts)]
-        return f"the text holds {held[0]}, which stands for a picture here. Leave it out of the record" if held else ""
-
-    def refusal_of_pictures(self, images: Sequence[Image]) -> str:
-        """Why the processor does not take pictures of these sizes; "" where it does. Each size is tried once, on a blank picture."""
-        for size in dict.fromkeys(image.size for image in images):
-            if size not in self._takes:
-                try:
-                    self.processor.image_processor(images=[new_image("RGB", size)], return_tensors="pt")
-                    self._takes[size] = ""
-                except REFUSALS as error:
-                    self._takes[size] = f"the picture is {size[0]} x {size[1]} pixels, and the processor does not take it: {_words(error)}"
-            if self._takes[size]:
-                return self._takes[size]
-        return ""
 
     def _forward(self, batch: Batch, **inputs: Any) -> Any:
         """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
@@ -465,8 +438,3 @@ class LocalVLM:
 def _refused(name: str, places: dict[int, str]) -> RefusedError:
     told = "; ".join(f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3])
     return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)
-
-
-def _words(error: Exception) -> str:
-    """What a library's error says, in a line."""
-    return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from PIL.Image import new as new_image
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 
 from sparring.data.errors import ModelError
 from sparring.models.names import require_there
 
+# What processors raise on pictures and texts that they do not take; an error of another kind is a fault of the program.
+REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, StopIteration)
+PICTURE_TOKENS = ("image", "video", "audio", "boi", "start_image", "fake_image")  # as processors name theirs, "_token" behind each
 EXTRAS = ("torchvision", "num2words", "timm", "sentencepiece", "tiktoken", "einops", "av")
 
 
@@ -84,3 +88,33 @@ def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None
     if low > high:
         raise ModelError(f"vision-language model {path}: min_pixels {low} is above max_pixels {high}")
     image_processor.size = type(image_processor.size)(shortest_edge=low, longest_edge=high)
+
+
+class Takes:
+    """What a processor takes, found out without its model. Texts and sizes are told apart: no processor refuses a picture for what it shows."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        spelled = (getattr(processor, f"{kind}_token", None) for kind in PICTURE_TOKENS)
+        self.placeholders: tuple[str, ...] = tuple(dict.fromkeys(token for token in spelled if isinstance(token, str) and token))
+        self._sizes: dict[tuple[int, int], str] = {}
+
+    def text(self, *texts: str) -> str:
+        """Why these texts cannot be told, "" where they can: a placeholder in them would be read as a picture that is not there."""
+        held = next((token for token in self.placeholders if any(token in text for text in texts)), None)
+        return f"the text holds {held}, which stands for a picture there. Leave it out of the record" if held else ""
+
+    def picture(self, size: tuple[int, int]) -> str:
+        """Why a picture of this size, (width, height), is not taken; "" where it is. Each size is tried once, on a blank picture."""
+        if size not in self._sizes:
+            try:
+                self._processor.image_processor(images=[new_image("RGB", size)], return_tensors="pt")
+                self._sizes[size] = ""
+            except REFUSALS as error:
+                self._sizes[size] = f"the picture is {size[0]} x {size[1]} pixels: {in_a_line(error)}"
+        return self._sizes[size]
+
+
+def in_a_line(error: Exception) -> str:
+    """What a library's error says, short."""
+    return " ".join((str(error) or type(error).__name__).split())[:300]
