@@ -121,7 +121,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]]
         lambda t: {name.replace("attn", "attention"): x for name, x in t.items()},
         r"there is no such layer in its Flux2Transformer2DModel \(\d+ of \d+",
     ),
-    "one layer too many": (lambda t: t | {A.replace("blocks.0", "blocks.99"): t[A]}, r"single_transformer_blocks\.99\S+ fits nothing"),
+    "one layer too many": (
+        lambda t: t | {A.replace("blocks.0", "blocks.99"): t[A].clone()},
+        r"single_transformer_blocks\.99\S+ fits nothing",
+    ),
     "twice as wide": (changed(A, lambda x: torch.cat([x, x], 1)), rf"tensor {A} is \[4, \d+\], and this editor's layer takes \[4, \d+\]"),
     "half as high": (changed(B, lambda x: x[: len(x) // 2]), rf"tensor {B} is \[\d+, 4\]"),
     "one dimension": (changed(B, lambda x: x.flatten()), rf"tensor {B} is \[\d+\]"),

@@ -137,13 +137,13 @@ class Asker:
             known = {key: self.cache.get(key) for key in keys}
             missing = list({key: i for i, key in enumerate(keys) if known[key] is None and not self._lost(part[i])}.values())
             if missing:
-                answers = self._answer([part[i] for i in missing], letters)
-                for i, answer in zip(missing, answers, strict=True):
+                fresh = dict[str, tuple[dict[str, Any], dict[str, Any]]]()
+                for i, answer in zip(missing, self._answer([part[i] for i in missing], letters), strict=True):
                     if isinstance(answer, ModelError):
                         self.unanswered[part[i].question.id] = str(answer)
                     else:
                         known[keys[i]] = answer
-                fresh = {keys[i]: (self._asked(part[i], letters), known[keys[i]]) for i in missing if known[keys[i]] is not None}
+                        fresh[keys[i]] = self._asked(part[i], letters), answer
                 self.cache.put_all(self.identity, fresh)
             found += [self._said(request, known[key]) for request, key in zip(part, keys, strict=True)]
             bar.advance(len(part), {"right": sum(said.answer.right for said in found) / len(found)})

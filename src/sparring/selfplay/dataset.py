@@ -24,8 +24,12 @@ from sparring.selfplay.stages import Stage
 SHOWN = 5  # questions set aside that are named; the rest are counted
 
 
-def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+def load_questions(
+    recipe: Recipe, out: Path, ledger: Ledger, screen: Screen, takes: Takes | None = None
+) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(training questions, held-out questions); generated files are written once, below `out/data`, and read back like anybody's own.
+
+    takes: what the Defender on this machine takes; other questions are set aside.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a generator.
     """
@@ -39,8 +43,8 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
     train, held_out, read = read_sides(recipe, train_path, held_out_path)
     for questions in read:
         say_dropped(questions, screen)
-    if not is_endpoint(recipe.defender.model):
-        train, held_out = (taken(recipe.defender, side, screen) for side in (train, held_out))
+    if takes is not None:
+        train, held_out = (taken(takes, recipe.defender, side, screen) for side in (train, held_out))
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out
@@ -61,14 +65,20 @@ def say_dropped(found: Questions, screen: Screen) -> None:
         screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")
 
 
+def takes_of(settings: DefenderSettings) -> Takes | None:
+    """What a Defender on this machine takes, by its processor; None for an endpoint, which says so itself. Raises ModelError where it cannot be had."""
+    if is_endpoint(settings.model):
+        return None
+    return Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
+
+
 def taken(
-    settings: DefenderSettings, questions: list[VisualQuestion], screen: Screen, *, with_replies: bool = False
+    takes: Takes, settings: DefenderSettings, questions: list[VisualQuestion], screen: Screen, *, with_replies: bool = False
 ) -> list[VisualQuestion]:
     """The questions that a Defender on this machine can be asked; the others are named with the reason and set aside.
 
     with_replies: the replies that it is to learn must be such as can be told too. Raises DataError where none is left.
     """
-    takes = Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
 
     def texts(question: VisualQuestion) -> list[str]:
         reply = [render_reply(question, settings.reply)] if with_replies else []
