@@ -14,11 +14,11 @@ import torch
 from PIL.Image import Image
 
 from sparring.config import JudgeSettings
-from sparring.data.errors import DataError, ModelError, RecipeError, RefusedError
+from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.models.players import DTYPES
-from sparring.models.vlms.base import VLM, Reply, load_vlm
+from sparring.models.vlms.base import VLM, ask_each_once, load_vlm
 
 COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which a judge only rambles
 
@@ -65,14 +65,6 @@ def _singular(name: str) -> str:
     return name
 
 
-def _counted(reply: Reply | ModelError) -> int | None:
-    if isinstance(reply, ModelError):
-        if not isinstance(reply, RefusedError):
-            raise reply
-        return None
-    return parse_count(reply.text)
-
-
 class DuplicateCheck:
     """Has the count of a queried object changed, as a judge model sees it?"""
 
@@ -96,11 +88,8 @@ class DuplicateCheck:
     def counts(self, images: Sequence[Image], names: Sequence[str]) -> list[int | None]:
         """How often each name's object is in the picture beside it, by the judge's greedy reply; None for one without a number, or where it gives none."""
         prompts = [self.settings.count_prompt.format(name=name) for name in names]
-        try:
-            replies = self.judge.generate(images, prompts, max_new_tokens=COUNT_TOKENS, temperature=0.0, seed=0, batch=self.batch)
-        except RefusedError:  # of one picture; nothing is known of that one alone
-            return [_counted(reply) for reply in self.judge.try_each(images, prompts, max_new_tokens=COUNT_TOKENS, batch=self.batch)]
-        return [parse_count(reply[0].text) for reply in replies]
+        replies = ask_each_once(self.judge, images, prompts, max_new_tokens=COUNT_TOKENS, batch=self.batch)
+        return [None if reply is None else parse_count(reply.text) for reply in replies]
 
     def changed(self, question: VisualQuestion, clean: Image, edited: Sequence[Image]) -> list[bool]:
         """For every edit of one picture: True where a queried object's count differs from the clean picture's, or either is unknown."""
