@@ -232,11 +232,16 @@ def _show(out: Path) -> None:
     if judge := results.get("judge"):
         out_console.print(f"Judge {escape(judge['model'])}: asked about {judge['asked']} replies, read {judge['read']}")
     out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{escape(pixels_in_words(results))}")
-    if results["api_errors"] or results["unreadable_pictures"]:
-        error_console.print(
-            f"[yellow]warning:[/yellow] {results['api_errors']} requests were given up and {results['unreadable_pictures']} items have a picture that "
-            "cannot be read. The same command asks the former again."
-        )
+    troubles = {
+        "requests were given up or refused; the same command asks them again": results["api_errors"],
+        "items have a picture that cannot be read": results["unreadable_pictures"],
+        "items are none that this model takes": results.get("refused", 0),
+    }
+    for words, count in troubles.items():
+        if count:
+            error_console.print(f"[yellow]warning:[/yellow] {count} {words} (column error of items.parquet)")
+    for text in results.get("first_errors", ()):
+        error_console.print(f"  {escape(text)}")
     if results["cut_off"]:
         error_console.print(f"[yellow]warning:[/yellow] {results['cut_off']} replies were cut off at {results['max_new_tokens']} tokens.")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sparring.config import ConsistencySettings
-from sparring.data.errors import RecipeError
+from sparring.data.errors import ModelError, RecipeError, RefusedError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge, Verdict, reasoning_of, verdict_of
 from sparring.models.vlms.local import Completion
@@ -91,3 +91,30 @@ def test_the_judge_must_be_the_one_that_is_named() -> None:
     judge = ConsistencyJudge(ConsistencySettings(role="record", model="m", prompt="{thought}"), Told())  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=r"consistency\.prompt"):
         judge.verdicts([QUESTION], [r"red \boxed{B}"])
+
+
+class Refusing(Told):
+    """As Told, but it takes no reasoning with a placeholder of pictures; or it is down."""
+
+    def __init__(self, error: ModelError) -> None:
+        super().__init__()
+        self.error = error
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, temperature: float, **more: Any) -> list[list[Completion]]:
+        if any("<image>" in prompt for prompt in prompts):
+            raise self.error
+        return super().generate(images, prompts, temperature=temperature, **more)
+
+    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], **_: Any) -> list[Completion | ModelError]:
+        return [self.error if "<image>" in prompt else self.generate([], [prompt], temperature=0)[0][0] for prompt in prompts]
+
+
+def test_a_reasoning_that_the_judge_does_not_take_is_unread_and_the_others_are_read() -> None:
+    settings = ConsistencySettings(role="record", model="m", prompt="{question} {options} thinks: {reasoning}")
+    replies = [r"red {x} \boxed{C}", r"red <image> \boxed{A}", r"blue \boxed{A}"]
+    judge = ConsistencyJudge(settings, Refusing(RefusedError("no")))  # type: ignore[arg-type]
+    verdicts = judge.verdicts([QUESTION] * 3, replies)
+    assert [verdict.letter for verdict in verdicts] == ["B", None, "A"]
+    assert verdicts[1].rule == "refused"
+    with pytest.raises(ModelError, match="down"):
+        ConsistencyJudge(settings, Refusing(ModelError("down"))).verdicts([QUESTION] * 3, replies)  # type: ignore[arg-type]

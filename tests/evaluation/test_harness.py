@@ -1,5 +1,6 @@
 """The harness: nothing is asked twice, faults and kills change no score, pixels decide what is known, and results say how pictures were shown."""
 
+import io
 import json
 import os
 import signal
@@ -14,18 +15,22 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import endpoint_server
 from endpoint_server import FAULTS, dice, question, serving
 from small_eval import evaluate, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.data.errors import DataError, ModelError, RunError
+from sparring.engine.screen import Screen
 from sparring.evaluation.compare import compare
 from sparring.evaluation.harness import Generation, Harness, Query, model_identity, pixel_limits, was_reduced
-from sparring.evaluation.items import PictureFile, PictureInMemory
+from sparring.evaluation.items import Item, PictureFile, PictureInMemory
+from sparring.evaluation.run import run_evaluation
 from sparring.evaluation.scoring import rescore
 from sparring.evaluation.store import read_items
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import load_vlm
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -289,3 +294,41 @@ def test_only_two_batches_of_pictures_are_in_memory(tmp_path: Path) -> None:
         assert len(loaded) <= number + 3  # one picture a batch, which shows it four times
     with pytest.raises(DataError):
         PictureFile(tmp_path / "y.png").load()
+
+
+@pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
+def test_what_a_local_model_does_not_take_is_named_and_the_rest_is_asked(family: Any, tmp_path: Path) -> None:
+    path = write_custom(tmp_path / "q", 6)
+    vlm = LocalVLM.load(family(tmp_path / "vlm"))
+    placeholder = vlm.takes.placeholders[0]
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[1]["question"] = f"What is in {placeholder}?"
+    records[4]["options"][0] += placeholder
+    noise_pictures(1, size=(1, 500))[0].save(path.parent / "2.png")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    results = evaluate(settings_of(path, str(tmp_path / "vlm"), batch=4), tmp_path / "out", vlm)
+    troubles = {one.item.id: one.error for one in read_items(tmp_path / "out") if one.trouble == "refused"}
+    narrow = {"q2"} if family is tiny_qwen2_5_vl else set()  # LLaVA's processor scales any picture
+    assert set(troubles) == {"q1", "q4"} | narrow
+    assert all(placeholder in troubles[name] for name in ("q1", "q4"))
+    assert results["refused"] == len(troubles)
+    assert results["first_errors"][0].startswith("q1: ")
+    # The answers are those of the same questions by themselves.
+    whole = {one.item.id: one.replies for one in read_items(tmp_path / "out")}
+    assert all(len(replies) == (name not in troubles) for name, replies in whole.items())
+    assert figures(evaluate(settings_of(path, str(tmp_path / "vlm"), batch=4), tmp_path / "out", vlm)) == figures(results)
+
+
+@pytest.mark.parametrize("field", ["question", "options", "id", "category"])
+def test_half_a_surrogate_pair_anywhere_in_the_data_ends_nothing(field: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"id": "x", "kind": "choice", "question": "Which?", "answer": "A", "options": ("red", "blue"), "category": "c"}
+    fields[field] = ("red \ud83d", "blue") if field == "options" else f"half \udfff {field}"
+    items = [Item(**fields, pictures=(PictureInMemory(noise_pictures(1)[0]),))]
+    out, screen = tmp_path / "out", Screen(Console(file=io.StringIO()))
+    out.mkdir()
+    with serving() as server:
+        settings = settings_of(tmp_path / "questions.jsonl", f"{server.url}#toy")
+        results = run_evaluation(settings, out, screen, torch.device("cpu"), load_vlm(f"{server.url}#toy"), items)
+    assert (results["items"], results["api_errors"]) == (1, 0)
+    (one,) = read_items(out)
+    assert len(one.replies) == 1

@@ -16,6 +16,8 @@ from pathlib import Path
 from PIL.Image import Image
 
 Box = tuple[int, int, int, int]
+UNCHANGED = "unchanged"
+"""The note on an edit's verdict that says: the picture came back as it was."""
 LETTERS = string.ascii_uppercase
 
 
@@ -95,13 +97,13 @@ class Verdict:
 
     integrity: smallest local SSIM over the protected boxes (1.0 where there is none); `intact`: it reached
     the threshold, and the picture kept its light where that is guarded. duplicate: the count of a queried
-    object changed. accepted = intact and not duplicate. efficacy: failures / k of the Defender on the edited
+    object changed. accepted = intact, and neither duplicate nor unchanged. efficacy: failures / k of the Defender on the edited
     picture. probability_drop: fall of the right answer's length-normalised probability from the clean to the
     edited picture, None where it was not asked for. label_valid: an auditor's word that the right answer is
     still right; None where nobody audited. Never part of the reward. notes: figures by name: the parts that
     make up `reward` ("reward_efficacy", ...), what they were computed from, and, of held-out edits,
     "sharpness", which no reward pays for; where the light is guarded, "light_level", "light_spread" and
-    whether they were refused, "relit".
+    whether they were refused, "relit"; "unchanged" of a picture that came back as it was.
     """
 
     question_id: str
@@ -116,8 +118,13 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
-        """The edit may be used: the targets are intact and no queried object was added or lost."""
-        return self.intact and not self.duplicate
+        """The edit may be used: something was changed, the targets are intact and no queried object was added or lost."""
+        return self.intact and not self.duplicate and not self.unchanged
+
+    @property
+    def unchanged(self) -> bool:
+        """The picture came back as it was: no attack, so that it neither counts nor stands in a rate's denominator."""
+        return UNCHANGED in self.notes
 
     @property
     def relit(self) -> bool:

@@ -18,7 +18,7 @@ from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.defenders.prompts import filled, render_options
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, ask_each_once
 
 VERDICT_TOKENS = 16
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -69,10 +69,11 @@ class ConsistencyJudge:
         if self.model is None:
             return [verdict_of(reasoning, question.options) for reasoning, question in zip(reasonings, questions, strict=True)]
         told = {(q, r): self._prompt(q, r) for q, r in zip(questions, reasonings, strict=True) if r}
-        said = self.model.generate(
-            [EMPTY] * len(told), list(told.values()), max_new_tokens=VERDICT_TOKENS, temperature=0.0, seed=0, batch=self.batch
-        )
-        read = {key: Verdict(*parse_answer(own[0].text, key[0].options)) for key, own in zip(told, said, strict=True)}
+        said = ask_each_once(self.model, [EMPTY] * len(told), list(told.values()), max_new_tokens=VERDICT_TOKENS, batch=self.batch)
+        read = {
+            key: Verdict(None, "refused") if reply is None else Verdict(*parse_answer(reply.text, key[0].options))
+            for key, reply in zip(told, said, strict=True)
+        }
         return [read.get((q, r), Verdict(None, "no_reasoning")) for q, r in zip(questions, reasonings, strict=True)]
 
     def _prompt(self, question: VisualQuestion, reasoning: str) -> str:

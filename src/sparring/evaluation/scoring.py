@@ -28,6 +28,9 @@ from sparring.models.vlms.endpoint import EndpointVLM
 
 ANSWERS, RESULTS, TABLE, RESOURCES = "answers.sqlite", "results.json", "results.md", "resources.json"
 
+FIRST_ERRORS = 3
+"""Errors that the results repeat; all of them are in `items.parquet`."""
+
 
 def judge_answers(
     out: Path,
@@ -66,6 +69,8 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
         "api_errors": sum(one.trouble == "request" for one in answered),
         "without_picture": sum(one.trouble is None and not one.sizes for one in answered),
         "unreadable_pictures": sum(one.trouble == "picture" for one in answered),
+        "refused": sum(one.trouble == "refused" for one in answered),
+        "first_errors": [f"{one.item.id}: {one.error}" for one in answered if one.trouble][:FIRST_ERRORS],
         "profiles": profiles,
     }
     write_whole(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")

@@ -47,7 +47,8 @@ def train_adaptive(workshop: Workshop, asker: Asker, questions: Sequence[VisualQ
     if not stage.done:
         _train(workshop, asker, questions, stage, settings)
     folder = stage.folder / "editor"
-    spec = f"{settings.model}+{folder}" if settings.lora is not None else str(folder)
+    untrained = not stage.result["updates"]  # its LoRA would change nothing
+    spec = str(folder) if settings.lora is None else settings.model if untrained else f"{settings.model}+{folder}"
     return Attacker(ADAPTIVE, spec, against=asker.name), stage.result
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparring.config import CallSettings, Recipe
+from sparring.config import CallSettings, DefenderSettings, Recipe
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
+from sparring.defenders.play import refused
+from sparring.defenders.prompts import render_prompt
+from sparring.defenders.sft import render_reply
 from sparring.engine.calls import import_call
 from sparring.engine.screen import Screen
+from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.processors import Takes, load_processor
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
@@ -19,11 +24,16 @@ from sparring.selfplay.stages import Stage
 
 PICTURES = "questions"
 """The folder, in a run's, of pictures that data carry inside them."""
+SHOWN = 5  # questions set aside that are named; the rest are counted
 
 
-def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+def load_questions(
+    recipe: Recipe, out: Path, ledger: Ledger, screen: Screen, takes: Takes | None = None
+) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(training questions, held-out questions); generated files are written once, below `out/data`, and read
     back like anybody's own.
+
+    takes: what the Defender on this machine takes; other questions are set aside.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
     generator.
@@ -38,6 +48,8 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
     train, held_out, read = read_sides(recipe, train_path, held_out_path, out.resolve() / PICTURES)
     for questions in read:
         say_dropped(questions, screen)
+    if takes is not None:
+        train, held_out = (taken(takes, recipe.defender, side, screen) for side in (train, held_out))
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out
@@ -69,6 +81,36 @@ def say_dropped(found: Questions, screen: Screen) -> None:
     if found.dropped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
         screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")
+
+
+def takes_of(settings: DefenderSettings) -> Takes | None:
+    """What a Defender on this machine takes, by its processor; None for an endpoint, which says so itself. Raises ModelError where it cannot be had."""
+    if is_endpoint(settings.model):
+        return None
+    return Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
+
+
+def taken(
+    takes: Takes, settings: DefenderSettings, questions: list[VisualQuestion], screen: Screen, *, with_replies: bool = False
+) -> list[VisualQuestion]:
+    """The questions that a Defender on this machine can be asked; the others are named with the reason and set aside.
+
+    with_replies: the replies that it is to learn must be such as can be told too. Raises DataError where none is left.
+    """
+
+    def texts(question: VisualQuestion) -> list[str]:
+        reply = [render_reply(question, settings.reply)] if with_replies else []
+        return [render_prompt(question, settings.prompt), *reply]
+
+    found = refused(takes, questions, texts)
+    for name, reason in list(found.items())[:SHOWN]:
+        screen.warn(f'question "{name}" is set aside, as the Defender does not take it: {reason}')
+    if len(found) > SHOWN:
+        screen.warn(f"{len(found) - SHOWN} more questions are set aside, as the Defender does not take them")
+    if len(found) == len(questions):
+        name, reason = next(iter(found.items()), ("", "there are none"))
+        raise DataError(f'the Defender takes none of {len(questions)} questions; the first one, "{name}": {reason}')
+    return [question for question in questions if question.id not in found]
 
 
 def read_sides(

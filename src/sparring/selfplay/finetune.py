@@ -21,7 +21,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen, figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.dataset import PICTURES, say_dropped
+from sparring.selfplay.dataset import PICTURES, say_dropped, taken, takes_of
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import draw
@@ -55,6 +55,9 @@ def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> d
 
 def _train(settings: SftSettings, stage: Stage, device: torch.device, questions: list[VisualQuestion], screen: Screen) -> None:
     stage.begin(resumes=True)
+    takes = takes_of(settings.defender)
+    assert takes is not None  # an endpoint is refused with the settings
+    questions = taken(takes, settings.defender, questions, screen, with_replies=True)
     batch = min(settings.defender.prompts_per_step, len(questions))
     steps = math.ceil(settings.epochs * len(questions) / batch)
     defender = settings.defender.model_copy(update={"steps": steps})

@@ -18,14 +18,15 @@ from sparring.attackers.crops import crops_of
 from sparring.attackers.rivals import load_rival
 from sparring.attackers.rollout import round_trips
 from sparring.data.images import image_sha256, load_image
-from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.data.records import Answer, Edit, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, play_off
 from sparring.evaluation.sharpness import sharpness_ratio
 from sparring.judging.kinds import classify, nobody
+from sparring.judging.vet import vet
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.stages import Stage
-from sparring.selfplay.turns import defender_after, frozen_edits, make_judge
+from sparring.selfplay.turns import defender_after, frozen_edits
 
 REENCODED = "reencoded"
 UNGATED = (CLEAN, REENCODED)
@@ -98,23 +99,19 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
     images = [edit.image for edit in edits]
     game.ledger.record_edits(stage.name, 0, edits)
     with game.league.defenders_turn():
-        gates = make_judge(game, defender_after(0)).gate(questions, cleans, [[image] for image in images])
-    accepted = [place for place, (gate,) in enumerate(gates) if gate.accepted]
-    words = dict(zip(accepted, game.auditor.audit([questions[i] for i in accepted], [images[i] for i in accepted]), strict=True))
-    verdicts = [
-        Verdict(
-            question.id,
-            gate.integrity,
-            gate.intact,
-            gate.duplicate,
-            0.0,
-            0.0,
-            label_valid=words.get(place),
-            notes={"sharpness": sharpness_ratio(cleans[place], images[place])} | gate.notes,
+        verdicts = vet(
+            questions,
+            cleans,
+            edits,
+            settings=game.recipe.judge,
+            duplicates=game.league.duplicate_check(),
+            device=game.league.device,
+            audit=game.auditor.audit,
         )
-        for place, (question, (gate,)) in enumerate(zip(questions, gates, strict=True))
-    ]
+    sharpness = [sharpness_ratio(clean, image) for clean, image in zip(cleans, images, strict=True)]
+    verdicts = [replace(verdict, notes=verdict.notes | {"sharpness": ratio}) for verdict, ratio in zip(verdicts, sharpness, strict=True)]
     game.ledger.record_verdicts(stage.name, 0, verdicts)
+    accepted = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
     kinds = classify([cleans[i] for i in accepted], [images[i] for i in accepted], nobody)
     return {questions[i].id: found.kind for i, found in zip(accepted, kinds, strict=True)}
 

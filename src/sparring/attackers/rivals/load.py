@@ -7,6 +7,7 @@ place. In the place of a name may stand a function of the user's own, `package.m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -58,6 +59,16 @@ def load_rival(
     rival = RIVALS[kind](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
     rival.name = name or rival.name
     return rival
+
+
+class MissingError(RecipeError):
+    """A rival is named rightly and lacks what it needs."""
+
+
+def check_rival(spec: str) -> None:
+    """Is a specification right, as far as its words go? Errors as for `load_rival`, but for what the rival would need."""
+    with suppress(MissingError):
+        load_rival(spec)
 
 
 def all_corruptions(severities: Sequence[int] = SEVERITIES) -> list[Rival]:
@@ -163,7 +174,7 @@ def _whole(spec: str, word: str, name: str, low: int, high: int) -> int:
 
 def _needed(spec: str, means: Any, what: str) -> Any:
     if means is None:
-        raise RecipeError(f'rival "{spec}" needs {what}, and there is none.')
+        raise MissingError(f'rival "{spec}" needs {what}, and there is none.')
     return means
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, distributed
 from transformers import AutoModelForImageTextToText
 from transformers.utils.hub import cached_file
 
-from sparring.data.errors import DataError, ModelError
+from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.models.vlms import checkpointing, lora
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
@@ -33,7 +33,7 @@ from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.cache import roomy_cache
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
-from sparring.models.vlms.processors import load_processor
+from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.sharded import writes_files
 from sparring.models.vlms.starts import append_starts
@@ -85,6 +85,7 @@ class LocalVLM:
             text._attn_implementation = IN_BLOCKS
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
+        self.takes = Takes(processor)
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
         # Renamed in transformers 5.24.
@@ -107,6 +108,8 @@ class LocalVLM:
         try:
             model: Any = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
             folder = Path(str(cached_file(str(path), "config.json"))).parent
+        except ImportError as error:
+            raise ModelError(f"vision-language model {path}: {needs(error)}") from error
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}"
@@ -129,10 +132,14 @@ class LocalVLM:
         Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions; and
         `picture_count`: [P].
         starts: what each reply begins with, "" where it is the model's alone; none at all if left out.
+        Raises RefusedError, with the places, for texts that hold a placeholder of pictures and for pictures that the processor does not take.
         """
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
         shown = [each_picture(own) for own in images]
+        refused = {i: said for i in range(len(prompts)) if (said := self.takes.text(prompts[i], *starts[i : i + 1]))}
+        if refused:
+            raise _refused(self.name, refused)
         turns = [
             [
                 {
@@ -142,16 +149,42 @@ class LocalVLM:
             ]
             for own, prompt in zip(shown, prompts, strict=True)
         ]
-        inputs = self.processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
-        )
-        batch: Batch = dict(inputs)
+        batch: Batch = self._processed(turns)
         if any(starts):
             tokens = [self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts]
             batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
         batch["picture_count"] = torch.tensor([len(own) for own in shown])
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _processed(self, turns: Sequence[Any]) -> Batch:
+        """What the processor makes of a batch of turns. What it does not take of them is found by trying each alone."""
+
+        def process(part: Sequence[Any]) -> Batch:
+            return dict(
+                self.processor.apply_chat_template(
+                    part,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    return_tensors="pt",
+                    processor_kwargs={"padding": True},
+                )
+            )
+
+        try:
+            return process(turns)
+        except REFUSALS as error:
+            refused = dict[int, str]()
+            for i, own in enumerate(turns):
+                try:
+                    process([own])
+                except REFUSALS as alone:
+                    sizes = ", ".join(f"{part['image'].width} x {part['image'].height}" for part in own[0]["content"] if "image" in part)
+                    refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {in_a_line(alone)}"
+            if not refused:
+                raise ModelError(f"{self.name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}") from error
+            raise _refused(self.name, refused) from error
 
     def _forward(self, batch: Batch, **inputs: Any) -> Any:
         """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
@@ -187,13 +220,51 @@ class LocalVLM:
         at_once = max(1, batch // n)
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
-            encoded = self.encode(images[part], prompts[part], starts[part])
+            try:
+                encoded = self.encode(images[part], prompts[part], starts[part])
+            except RefusedError as error:
+                raise _refused(self.name, {start + place: said for place, said in error.places.items()}) from error
             numbers = range(first + start, first + start + len(encoded["input_ids"]))
             uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
             # One token a branch and step leaves FlexAttention no blocks to skip.
             with self._attention("sdpa" if self.flex else None):
                 replies += self._sample(encoded, uniform, temperature, top_p, top_k)
         return replies
+
+    def try_each(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        numbers: Sequence[int] = (),
+        batch: int = 128,
+        starts: Sequence[str] = (),
+        trial: int = 0,
+    ) -> list[Completion | ModelError]:
+        """See `VLM.try_each`. Random numbers follow from the place among the prompts that the model takes."""
+        refused = dict[int, ModelError]()
+        while True:
+            taken = [i for i in range(len(prompts)) if i not in refused]
+            try:
+                replies = self.generate(
+                    [images[i] for i in taken],
+                    [prompts[i] for i in taken],
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                    batch=batch,
+                    starts=[starts[i] for i in taken] if starts else (),
+                )
+            except RefusedError as error:
+                refused |= {taken[place]: RefusedError(f"{self.name}: {said}") for place, said in error.places.items()}
+                continue
+            answered: dict[int, Completion | ModelError] = dict(zip(taken, (own[0] for own in replies), strict=True))
+            return [(answered | refused)[i] for i in range(len(prompts))]
 
     @contextmanager
     def _attention(self, implementation: str | None) -> Iterator[None]:
@@ -383,3 +454,8 @@ class LocalVLM:
                 and not file.name.endswith(".index.json")
             ):
                 shutil.copyfile(file, folder / file.name)
+
+
+def _refused(name: str, places: dict[int, str]) -> RefusedError:
+    told = "; ".join(f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3])
+    return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)
