@@ -51,9 +51,8 @@ def split_thought(text: str) -> tuple[str, str | None]:
     """The thought in tags, without them, and what follows it; None where the thought never ends. ("", text) where there is no thought."""
     if "<" not in text and "◁" not in text:
         return "", text
-    end = None
-    for end in THOUGHT_ENDS.finditer(text):
-        pass
+    ends = list(THOUGHT_ENDS.finditer(text))
+    end = ends[-1] if ends else None
     place = 0 if end is None else end.end()
     begun = THOUGHT_BEGINS.search(text, place)
     if begun is not None:

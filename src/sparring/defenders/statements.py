@@ -348,10 +348,11 @@ class Words:
             if self.low[start] == "项" and self._word(start - 1) == "选":
                 start -= 1
         following = self._word(end)
-        if not labelled and end == index + 1 and _is_word(following) and not CHINESE.match(following):
-            # "A red car", "I see": the article and the pronoun; a small letter before a word is no option.
-            if raw.islower() or (raw in "AI" and following not in VERBS) or (raw == "I" and following not in ("or", "and", "is")):
-                return None
+        runs_on = not labelled and end == index + 1 and _is_word(following) and not CHINESE.match(following)
+        # "A red car", "I see": the article and the pronoun; a small letter before a word is no option.
+        known = VERBS if raw == "A" else ("or", "and", "is") if raw == "I" else (following,)
+        if runs_on and (raw.islower() or following not in known):
+            return None
         if raw == "I" and not labelled and following == "," and start == 0:
             return None
         return Mention(start, end, (letter,), bare=not labelled, small=raw.islower() and not labelled, labelled=labelled)
@@ -386,7 +387,7 @@ class Words:
         follows = self._word(second.end)
         if lettered[0]:
             return self._begins_clause(first.start) and "," not in gap and not _is_word(follows)
-        return bool(gap) and gap[0] in ("(", "[") or (not gap and second.labelled)
+        return (bool(gap) and gap[0] in ("(", "[")) or (not gap and second.labelled)
 
     def _begins_clause(self, index: int) -> bool:
         before = self._word(index - 1)
@@ -527,7 +528,9 @@ class Words:
                 if word not in BETWEEN:
                     return False
             if word in ANNOUNCES or (linked and word in NOUNS):
-                return not mention.small or not _is_word(self._word(mention.end))
+                # "The answer is a red car" does not say "red", and "the answer is a bird" no "a".
+                whole = mention.labelled or (mention.bare and not mention.small)
+                return whole or not _is_word(self._word(mention.end)) or self._word(mention.end) in TURNS | SINGULAR
             if word not in BETWEEN or word in ("options", "choices"):
                 return False
             linked = linked or word in LINKS
@@ -664,7 +667,8 @@ def _telling(text: str, vocabulary: Vocabulary) -> str:
         telling.add(bisect_right(ends, place))
     starts = [0, *ends]
     parts, last = list[str](), -1
-    for number in sorted({near for number in telling for near in (number - 1, number, number + 1) if 0 <= near < len(starts)}):
+    kept = {near for number in telling for near in (number - 1, number, number + 1)}
+    for number in sorted(kept & set(range(len(starts)))):
         if number != last + 1:
             parts.append(SKIPPED)
         parts.append(text[starts[number] : ends[number] if number < len(ends) else len(text)])

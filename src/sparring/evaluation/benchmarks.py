@@ -51,7 +51,8 @@ def _mmstar(path: Path, images: Path | None) -> list[Item]:
 
 
 def _mmmu(path: Path, images: Path | None) -> list[Item]:
-    items = read_choices(path, "mmmu", images=images, open_answers=True, category=("category", "subject"))
+    category, extra = ("category", "subject"), lambda row: {"split": row.text("split")}
+    items = read_choices(path, "mmmu", images=images, open_answers=True, category=category, extra=extra)
     return [item if item.category else replace(item, category=_subject(item.id)) for item in items]
 
 

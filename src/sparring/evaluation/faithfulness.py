@@ -123,9 +123,7 @@ def consistency_report(
 
     A rule's reading goes before the first judge's. Not readable: a reply without reasoning, one that neither reads, one without a choice.
     """
-    ruled = [
-        verdict_of(reasoning_of(answer.text), question.options).letter for question, answer in zip(questions, answers, strict=True)
-    ]
+    ruled = [verdict_of(reasoning_of(answer.text), question.options).letter for question, answer in zip(questions, answers, strict=True)]
     readings: dict[str, Sequence[str | None]] = {"rule": ruled, **{f"judge{i + 1}": own for i, own in enumerate(judged)}}
     argued = [rule if rule is not None else (judged[0][i] if judged else None) for i, rule in enumerate(ruled)]
     read = [i for i, letter in enumerate(argued) if letter is not None and answers[i].choice is not None]

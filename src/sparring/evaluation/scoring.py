@@ -19,7 +19,7 @@ from sparring.engine.screen import Screen
 from sparring.evaluation.harness import Generation, Harness, model_identity
 from sparring.evaluation.judge import TOKENS, ask_judge, judge_figures, read_marks
 from sparring.evaluation.marks import Answered, Mark
-from sparring.evaluation.profiles import rule_of
+from sparring.evaluation.profiles import RULES_VERSION, rule_of
 from sparring.evaluation.results import mark_all, markdown, profile_figures
 from sparring.evaluation.store import read_items, write_items
 from sparring.models.vlms.answer_cache import AnswerCache
@@ -59,6 +59,7 @@ def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], res
     write_items(out, answered, marks)
     results = {
         **facts,
+        "rules_version": RULES_VERSION,
         "items": len(answered),
         "pictures": len({(one.cluster, place) for one in answered for place in range(len(one.sizes))}),
         "cut_off": sum(not one.finished for one in answered),
@@ -85,9 +86,8 @@ def rescore(
     judge: a model that reads what rules have not; None: what an earlier one said is kept. screen, device: where it reports and runs.
     """
     facts = read_results(out)
-    if profile is not None:
-        rule_of(profile, facts["rules"])
-        facts["profile"] = profile
+    facts["profile"] = profile or facts["profile"]
+    rule_of(facts["profile"], facts["rules"])
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
     answered = read_items(out)
     if judge is not None:
@@ -106,7 +106,9 @@ def read_results(out: Path) -> dict[str, Any]:
 
 
 def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], list[Mark]]:
-    """Results, items and one profile's marks of a finished evaluation."""
+    """Results, items and one profile's marks of a finished evaluation. Raises RunError where its figures are of other rules."""
     facts, answered = read_results(out), read_items(out)
+    if facts.get("rules_version") != RULES_VERSION:
+        raise RunError(f"{out} was scored by rules of another version of this program. Score its answers anew: `sparring rescore {out}`.")
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8"))
     return facts, answered, read_marks(rule_of(profile, facts["rules"]), answered, resources)

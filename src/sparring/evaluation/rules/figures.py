@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparring.evaluation.marks import Marked
+from sparring.evaluation.marks import Answered, Marked
 
 Figures = dict[str, float]
 Aggregate = Callable[[Sequence[Marked]], Figures]
@@ -46,16 +46,53 @@ def macro(key: str) -> Aggregate:
     return figures
 
 
-def cycles(marked: Sequence[Marked]) -> Figures:
-    """HR-Bench: the mean over the option cycles of each cycle's accuracy; the same for single- and for cross-instance questions."""
-    by_cycle = grouped(marked, lambda one: one[0].item.meta.get("cycle"))
-    figures = {"cycle accuracy": mean([mean(_scores(part)) for part in by_cycle.values()])}
-    for name, label in (("single", "FSP"), ("cross", "FCP")):
-        # A cycle without such questions counts as 0, as in VLMEvalKit: the sum is divided by the number of all cycles.
-        parts = [[one for one in part if one[0].item.category == name] for part in by_cycle.values()]
-        if any(parts):
-            figures[label] = sum(mean(_scores(part)) for part in parts) / len(by_cycle)
+def cycles(*, missing_is_0: bool = True) -> Aggregate:
+    """HR-Bench: the mean over the option cycles of each cycle's accuracy; the same for single- and for cross-instance questions.
+
+    missing_is_0: a cycle without single (or cross) questions counts as 0 in their mean, as in VLMEvalKit; else it is left out.
+    """
+
+    def figures(marked: Sequence[Marked]) -> Figures:
+        by_cycle = grouped(marked, lambda one: one[0].item.meta.get("cycle"))
+        found = {"cycle accuracy": mean([mean(_scores(part)) for part in by_cycle.values()])}
+        for name, label in (("single", "FSP"), ("cross", "FCP")):
+            parts = [[one for one in part if one[0].item.category == name] for part in by_cycle.values()]
+            if any(parts):
+                found[label] = mean([mean(_scores(part)) for part in parts if part or missing_is_0])
+        return found
+
     return figures
+
+
+def splits(marked: Sequence[Marked]) -> Figures:
+    """The accuracy of each split apart, the quoted one first; of all items where none is of a split."""
+    parts = grouped(marked, lambda one: split_of(one[0]))
+    if set(parts) <= {""}:
+        return accuracy(marked)
+    return {f"accuracy {name or 'without a split'}": mean(_scores(parts[name])) for name in sorted(parts, key=_quoted_first)}
+
+
+def _quoted_first(split: str) -> tuple[int, str]:
+    """VLMEvalKit quotes test where it is there, else validation."""
+    return {"test": 0, "validation": 1}.get(split, 2), split
+
+
+def split_of(answered: Answered) -> str:
+    """The split that an item is of, as its record says, or its id, as the hub's of MMMU do ("validation_Art_1"); "" where neither does."""
+    named = str(answered.item.meta.get("split") or "")
+    begins = answered.item.id.partition("_")[0]
+    return named or (begins if begins in ("dev", "validation", "test") else "")
+
+
+def quoted_split_rows(marked: Sequence[Marked]) -> int:
+    """How many items the first figure of `splits` is over."""
+    names = [split_of(one) for one, _ in marked]
+    return names.count(min(names, key=_quoted_first)) if names else 0
+
+
+def exploded_rows(marked: Sequence[Marked]) -> int:
+    """How many rows POPE's figures over the three files are over."""
+    return len(exploded(marked))
 
 
 def exploded(marked: Sequence[Marked]) -> list[tuple[str, Marked]]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparring.evaluation.marks import Answered, Mark, failed, judged
-from sparring.evaluation.rules.lmms_eval import each
-from sparring.evaluation.rules.sparring import caption
+from sparring.evaluation.marks import Answered, Mark, each, failed, judged
+from sparring.evaluation.rules.sparring import alternatives, caption
 from sparring.evaluation.rules.vlmevalkit import yes_or_no
 from sparring.evaluation.rules.vqa import OFFICIAL, soft_score
 
@@ -76,23 +75,23 @@ def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> lis
 
 def mmmu(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
     """MMMU's script: a guess, from its seed of 42 and in the order of the questions, where no option is read."""
-    return _mmmu(answered, anywhere=False)
+    return mmmu_marks(answered, open_mark, anywhere=False)
 
 
-def mmmu_lmms(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """lmms-eval's variant: a letter before any space, or before a full stop, is read too. The guesses are drawn as by the official script."""
-    return _mmmu(answered, anywhere=True)
+def open_mark(one: Answered) -> Mark:
+    """A free answer by MMMU's script."""
+    return Mark(one.reply.strip(), float(open_match(one.item.answer, open_readings(one.reply))), "open")
 
 
-def _mmmu(answered: Sequence[Answered], *, anywhere: bool) -> list[Mark]:
+def mmmu_marks(answered: Sequence[Answered], free: Callable[[Answered], Mark], *, anywhere: bool) -> list[Mark]:
+    """MMMU's marks. free: of an open question. anywhere: a letter before any space, or before a full stop, is read too."""
     draw, marks = random.Random(MMMU_SEED), []
     for one in answered:
         missing = failed(one)
         if missing is not None:
             marks.append(missing)
         elif one.item.kind == "open":
-            read = open_readings(one.reply)
-            marks.append(Mark(str(one.reply.strip()), float(open_match(one.item.answer, read)), "open"))
+            marks.append(free(one))
         else:
             said = mmmu_letter(one.reply, one.item.options, anywhere=anywhere)
             guess = draw.choice(one.item.letters) if said is None else said
@@ -152,8 +151,7 @@ def open_readings(reply: str) -> list[str | float]:
 
 def open_match(answer: str, readings: Sequence[str | float]) -> bool:
     """A number equals the answer, or the answer is in a text. Several answers are written as a list."""
-    references = [part.strip().strip("'\"") for part in answer.strip("[]").split(",")] if answer.startswith("[") else [answer]
-    wanted = [value for reference in references for value in _normal(reference)]
+    wanted = [value for reference in alternatives(answer) for value in _normal(reference)]
     return any(
         any(isinstance(value, str) and value in reading for value in wanted) if isinstance(reading, str) else reading in wanted
         for reading in readings

@@ -6,11 +6,12 @@ Sources: vlmeval/utils/matching_util.py, vlmeval/dataset/utils/multiple_choice.p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sparring.data.records import LETTERS
 from sparring.evaluation.items import Item
-from sparring.evaluation.marks import Answered, Mark, failed, judged
+from sparring.evaluation.marks import Answered, Mark, Read, failed, judged
 from sparring.evaluation.rules.vqa import LONE_STOP, VLMEVALKIT, soft_score, without_marks
 
 REFUSALS = (
@@ -21,6 +22,8 @@ REFUSALS = (
 )
 API_FAILED = "Failed to obtain answer via API"
 NONE = "Z"
+MISSING = frozenset("#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null|".split("|"))
+"""Texts that its reader of tables (`pandas.read_csv` with its defaults) takes for empty cells: no options there."""
 STATED = re.compile(r"(?i)(?:correct\s+)?answer\s+is\s+\**([ABCD])\**")
 SPACED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
@@ -54,18 +57,34 @@ def options_of(item: Item) -> dict[str, str]:
     """Options by letter; an open question is asked as its answer against "Other Answers" (MMMU_preproc)."""
     if item.kind == "open":
         return {"A": item.answer, "B": "Other Answers"}
-    return dict(zip(item.letters, item.options, strict=True))
+    return {letter: option for letter, option in zip(item.letters, item.options, strict=True) if option.strip() not in MISSING}
 
 
-def choice(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """Multiple choice without a judge."""
-    marks = []
-    for one in answered:
+def mmmu_options(item: Item) -> dict[str, str]:
+    """The same for MMMU, where a question whose option A is missing is taken for an open one."""
+    options = options_of(item)
+    return options if "A" in options else {"A": item.answer, "B": "Other Answers"} | {k: v for k, v in options.items() if k > "B"}
+
+
+def right_letter(item: Item) -> str:
+    """The option that is right: of an open question A, or the answer where that is one capital letter."""
+    return "A" if item.kind == "open" and not (len(item.answer) == 1 and item.answer in LETTERS) else item.answer
+
+
+def _without_judge(options_of: Callable[[Item], dict[str, str]]) -> Read:
+    def marks(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+        return [failed(one) or mark(one) for one in answered]
+
+    def mark(one: Answered) -> Mark:
         options = options_of(one.item)
         said = infer_option(one.reply, list(options)) or infer_text(one.reply, options)
-        right = "A" if one.item.kind == "open" else one.item.answer
-        marks.append(failed(one) or Mark(said, float(said == right), "can_infer", "read" if said not in (None, NONE) else "unparsed"))
+        right = float(said == right_letter(one.item))
+        return Mark(said, right, "can_infer", "read" if said not in (None, NONE) else "unparsed")
+
     return marks
+
+
+choice, mmmu = _without_judge(options_of), _without_judge(mmmu_options)
 
 
 def yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
