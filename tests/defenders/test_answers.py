@@ -1,4 +1,6 @@
-"""Reading answers: the traps that released code fell into, what must stay unread, and replies that were marked by hand."""
+"""Reading answers: the traps that released code fell into, what must stay unread, and replies that were
+marked by hand.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +132,9 @@ def test_yes_and_no(text: str, said: str | None, rule: str) -> None:
 
 
 def marked() -> list[tuple[str, tuple[str, ...], str | None]]:
-    """Replies as models write them, with what each says, marked by hand; without options the question is one of yes or no."""
+    """Replies as models write them, with what each says, marked by hand; without options the question is
+    one of yes or no.
+    """
     lines = Path(__file__).parents[1].joinpath("marked_replies.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return [(row["reply"], tuple(row["options"]), row["read"]) for row in rows]
@@ -148,7 +152,9 @@ def test_marked_replies() -> None:
 
 
 def test_marked_replies_within_a_thought_and_long_talk() -> None:
-    """A thought before a reply changes nothing; long talk that names no option leaves a statement at the end what it is."""
+    """A thought before a reply changes nothing; long talk that names no option leaves a statement at the
+    end what it is.
+    """
     talk = "We look at the table near the window. " * 40
     for reply, options, said in marked():
         if options and not reply.lstrip().startswith(("<", "\u25c1")) and "</think>" not in reply and "think" not in reply.lower():
@@ -167,7 +173,9 @@ def test_marked_replies_within_a_thought_and_long_talk() -> None:
      "The answer is B. ", "}", "[", "*", "_", "- ", "1. ", "\\text{", "A. blue\n", '"answer": ', "U.", "x", "\u9009", "it's "],
 )  # fmt: skip
 def test_time_is_linear(unit: str) -> None:
-    """100,000 characters of repetition; the bar, 50 ms, is that of `benchmarks/parser.py`: here is room for a busy machine."""
+    """100,000 characters of repetition; the bar, 50 ms, is that of `benchmarks/parser.py`: here is room
+    for a busy machine.
+    """
     text = (unit * 100_000)[:100_000]
     begun = time.process_time()
     parse_answer(text, COLOURS)

@@ -1,4 +1,6 @@
-"""Scores of fifty answer sets for every profile and benchmark, and the traps that readers of answers fall into."""
+"""Scores of fifty answer sets for every profile and benchmark, and the traps that readers of answers
+fall into.
+"""
 
 import json
 from collections.abc import Sequence
@@ -79,7 +81,8 @@ def by_hand(rules: str, items: Sequence[Item], replies: Sequence[Said]) -> dict[
     if rules == "blink":
         return {"macro accuracy": sum(sum(part) / len(part) for part in groups("category").values()) / 3}
     if rules == "hallusionbench":
-        # 6 VD questions on three figures, 6 VS questions, 2 of which have no figure; two pairs of three in each.
+        # 6 VD questions on three figures, 6 VS questions, 2 of which have no figure; two pairs of three in
+        # each.
         figure = [[0, 3], [1, 4], [2, 5], [7, 10], [8, 11]]
         pair = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
         return {
@@ -225,7 +228,9 @@ def test_lmms_eval_open_questions_of_mmmu_never_count() -> None:
 
 
 def test_lmms_eval_on_refusals_and_missing_cycles() -> None:
-    """A refusal is read as no option: the judge of HR-Bench is not asked. A cycle without a kind of question is left out of its mean."""
+    """A refusal is read as no option: the judge of HR-Bench is not asked. A cycle without a kind of
+    question is left out of its mean.
+    """
     refusal = one("Sorry, I can't help with images of people yet.")
     mark = rule_of("lmms-eval", "hrbench").read([refusal], {})[0]
     assert (mark.said, mark.score, mark.status) == ("Z", 0, "unparsed")

@@ -1,12 +1,15 @@
 r"""Reading the chosen option out of a reply: one unambiguous option, or none.
 
-A reply is read by the first rule that has anything to say; what that rule finds ambiguous stays unread, no weaker rule is tried. An
-unread reply counts as wrong, and says so. A thought in tags is no answer; of several <answer> tags all must name one option.
+A reply is read by the first rule that has anything to say; what that rule finds ambiguous stays unread, no
+weaker rule is tried. An unread reply counts as wrong, and says so. A thought in tags is no answer; of
+several <answer> tags all must name one option.
 
 1. `boxed`: the last `\boxed{}` that is not empty, and every other that names an option.
-2. `whole`, `stated`, `first`, `last`, `verdict`, `clause`, `text`: see `sparring.defenders.statements`, which reads plain words.
+2. `whole`, `stated`, `first`, `last`, `verdict`, `clause`, `text`: see `sparring.defenders.statements`,
+   which reads plain words.
 
-Time is linear in the length of a reply, and bounded: of what follows the thought, the first HEAD and the last TAIL characters are read.
+Time is linear in the length of a reply, and bounded: of what follows the thought, the first HEAD and the
+last TAIL characters are read.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ import re
 from collections.abc import Sequence
 
 from sparring.data.records import LETTERS
-from sparring.defenders.statements import Reading, plain_text, read_box, read_words
+from sparring.defenders.statements import Reading, read_box, read_words
+from sparring.defenders.wording import plain_text
 
 HEAD, TAIL = 2_000, 4_000
 YES_NO = ("yes", "no")
@@ -34,21 +38,27 @@ LONE_LETTER = re.compile(r"\W*[A-Za-z]\W*")
 
 
 def parse_answer(text: str, options: Sequence[str]) -> Reading:
-    """(letter of the chosen option, rule that found it), or (None, why): "unparsed", "ambiguous_RULE", "unfinished_thought", ...
+    """(letter of the chosen option, rule that found it), or (None, why): "unparsed", "ambiguous_RULE",
+    "unfinished_thought", ...
 
-    options: the texts of options A, B, ... in order. The last two reasons are "unfinished_box" and "no_option" (a box names none).
+    options: the texts of options A, B, ... in order. The last two reasons are "unfinished_box" and
+    "no_option" (a box names none).
     """
     return _read(text, tuple(options), lettered=True)
 
 
 def parse_yes_no(text: str) -> Reading:
-    """("yes" or "no", rule that found it), or (None, why), as `parse_answer` says why. The same rules; there are no letters."""
+    """("yes" or "no", rule that found it), or (None, why), as `parse_answer` says why. The same rules;
+    there are no letters.
+    """
     letter, rule = _read(text, YES_NO, lettered=False)
     return (None if letter is None else YES_NO[LETTERS.index(letter)]), rule
 
 
 def split_thought(text: str) -> tuple[str, str | None]:
-    """The thought in tags, without them, and what follows it; None where the thought never ends. ("", text) where there is no thought."""
+    """The thought in tags, without them, and what follows it; None where the thought never ends. ("",
+    text) where there is no thought.
+    """
     if "<" not in text and "◁" not in text:
         return "", text
     ends = list(THOUGHT_ENDS.finditer(text))
@@ -69,7 +79,9 @@ def boxed(text: str) -> list[str]:
 
 
 def _boxes(text: str, begins: tuple[str, ...]) -> tuple[list[tuple[int, int]], bool]:
-    """Where the contents of boxes stand, in order; and whether one is never closed. One pass over the braces."""
+    """Where the contents of boxes stand, in order; and whether one is never closed. One pass over the
+    braces.
+    """
     if "box" not in text:
         return [], False
     spans, open_braces = list[tuple[int, int]](), list[int]()
@@ -126,7 +138,8 @@ def _read_untagged(said: str, options: tuple[str, ...], lettered: bool) -> Readi
     read = [read_box(content, options, lettered=lettered) for content, _ in filled]
     last, end = filled[-1]
     if read[-1] is None:
-        # A number or a formula in a box is a step on the way, if the answer is stated after it in so many words.
+        # A number or a formula in a box is a step on the way, if the answer is stated after it in so many
+        # words.
         stated = (None, "") if LONE_LETTER.fullmatch(last) else read_words(said[end:], options, lettered=lettered)
         return stated if stated[1] == "stated" else (None, "ambiguous_boxed")
     named = [letter for letter, (content, _) in zip(read, filled, strict=True) if letter or LONE_LETTER.fullmatch(content)]

@@ -1,8 +1,9 @@
 r"""Which option do plain words choose? A small grammar of replies, without a model.
 
-Words are read as mentions of options: their texts (the longest that fits: "dark red" is no "red"; hyphens and articles do not count), and
-their letters. A letter and the text beside it are one mention; letters or texts that are listed ("A or B") are one choice of several,
-which is none. A mention says nothing where it is denied ("not B", "A is wrong"), asked ("A?") or supposed ("if it is A"). Of the others
+Words are read as mentions of options: their texts (the longest that fits: "dark red" is no "red"; hyphens
+and articles do not count), and their letters. A letter and the text beside it are one mention; letters or
+texts that are listed ("A or B") are one choice of several, which is none. A mention says nothing where it
+is denied ("not B", "A is wrong"), asked ("A?") or supposed ("if it is A"). Of the others
 
 1. `whole`: the reply is nothing else: "B", "(b)", "B. red", "Option B", "Yes.".
 2. `stated`: announced as the answer: "the answer is likely B", "I'd go with B", {"answer": "B"}.
@@ -11,9 +12,10 @@ which is none. A mention says nothing where it is denied ("not B", "A is wrong")
 5. `clause`: by itself between punctuation marks, somewhere.
 6. `text`: an option's words, or a letter that is called an option or stands in brackets, anywhere.
 
-Rules 2 and 3 are one: where they disagree, nothing is read. A bare letter counts by rules 1 to 5 alone, because it is the name of many
-things ("vitamin C", "Gate B", the article). Lists that repeat the options choose nothing. Yes and no count by rule 6 nowhere but in
-"there is no ...", which is a no where the two are shown as options. A wrong reading is worse than none.
+Rules 2 and 3 are one: where they disagree, nothing is read. A bare letter counts by rules 1 to 5 alone,
+because it is the name of many things ("vitamin C", "Gate B", the article). Lists that repeat the options
+choose nothing. Yes and no count by rule 6 nowhere but in "there is no ...", which is a no where the two are
+shown as options. A wrong reading is worse than none.
 """
 
 from __future__ import annotations
@@ -25,154 +27,44 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sparring.data.records import LETTERS
+from sparring.defenders.wording import (
+    AFFIRMS,
+    AFTER_HYPHEN,
+    ANNOUNCES,
+    ANNOUNCES_CHINESE,
+    ARTICLES,
+    BEFORE_VERDICT,
+    BETWEEN,
+    CHINESE,
+    DENIES,
+    DENIES_AFTER,
+    DENIES_IN_PAIRS,
+    ENDS,
+    IDLE,
+    INABILITY,
+    JSON_KEY,
+    LABELS,
+    LINKS,
+    NO_NOUNS,
+    NO_WORDS,
+    NOUNS,
+    NUMBER_WORDS,
+    NUMBERED,
+    PLURAL,
+    QUESTION_AND_ANSWER,
+    RIGHT_ADVERB,
+    SINGULAR,
+    STOPS,
+    SUPPOSES,
+    TOKEN,
+    TURNS,
+    VERBS,
+    YES_WORDS,
+    plain_text,
+)
 
 Reading = tuple[str | None, str]
 
-# ---- characters and markup
-
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_SAME = '‐-‑-‒–—–−–―–’\'‘\'“"”"„"«"»"′\'。.、,・ 「"」"『"』"【[】]〔[〕]✔✓✅✓☑✓✗✗✘✗❌✗❎✗…\u2026İI→ ⇒ ➡ 👉 •\n·\n▪\n‣\n'
-CHARACTERS = (
-    _FULL_WIDTH
-    | {ord(_SAME[place]): _SAME[place + 1] for place in range(0, len(_SAME), 2)}
-    | dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xFE0F), None)
-    | dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), " ")
-    | dict.fromkeys((0x2028, 0x2029, 0x85), "\n")
-)
-_FONTS = r"\\+(?:text(?:bf|rm|sf|tt|it|normal)?|math(?:bf|rm|sf|tt|it|normal)|mbox|operatorname|emph|underline|boldsymbol|bm|bf|rm|it|sf)"
-FONT = re.compile(_FONTS + r"\s*\{([^{}]*)\}")
-LATEX = re.compile(_FONTS + r"\b\s*|\\+q?quad\b|\\+[ ,;:!()\[\]]|\\+(?:boxed|fbox)\b")
-EMOJI = re.compile("[\U0001f000-\U0001faff\u2190-\u21ff\u2600-\u2712\u2719-\u27bf]+")
-SPACES = re.compile(r"[ \t]{2,}")
-DASH = re.compile(r"(?:(?<=\s)|^)-+(?=\s|$)")
-SPECIAL = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:end_of_turn|start_of_turn|eos|bos|pad|eot)>|</?answer>", re.IGNORECASE)
-MARKUP = re.compile(r"[*`$]+|(?<![^\W_])_+|_+(?![^\W_])")
-NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)")
-JSON_KEY = re.compile(
-    r"[\"'](?:final[_ ]?|correct[_ ]?|predicted[_ ]?)?(?:answer|choice|option|prediction|response|label|letter)[\"']\s*:\s*", re.IGNORECASE
-)
-QUESTION_AND_ANSWER = re.compile(r"^\s*(?:Q|Question)\s*:.*?\bA\s*:", re.DOTALL)
-
-
-def plain_text(text: str) -> str:
-    """Without what carries no meaning: markup, LaTeX's fonts and spaces, special tokens, wide and typographic forms of characters."""
-    if not text.isascii():
-        text = EMOJI.sub(" | ", text.translate(CHARACTERS))
-    if "\\" in text:
-        text = FONT.sub(r"\1", FONT.sub(r"\1", text))
-        text = LATEX.sub(lambda match: " " if match[0][-1] in " ,;:!quad" else "", text).replace("~", " ")
-    if "<" in text:
-        text = SPECIAL.sub(" ", text)
-    if "*" in text or "_" in text or "`" in text or "$" in text:
-        text = MARKUP.sub("", text)
-    if "  " in text:
-        text = SPACES.sub(" ", text)
-    return DASH.sub("–", text) if "-" in text else text
-
-
-# ---- words
-
-TOKEN = re.compile(
-    r"[ \t]*("
-    r"[A-Za-z]{2,}(?![\w'./])"  # most words: the rest is for the others
-    r"|\d+(?:[.,:/]\d+)*[^\W\d_]*%?"  # 1,200  2.5  3:00  2nd
-    r"|(?:[nN]/[aA]|[wW]/[oO]?)\b"
-    r"|(?:[Ff]igs?|FIG|[Vv]ol|[Ss]ec|[Cc]h|[Ee]q|[Rr]ef|Dr|Mrs?|Ms|[Vv]s|[Tt]ab|[Aa]pprox|[Cc]a|[Cc]f|[Pp]p?|[Nn]r)\.(?=\s*[^\W_])"
-    r"|[^\W\d_](?:\.[^\W\d_])+(?:\.|\b)"  # U.S.A  e.g.
-    r"|[\u3040-\u30ff\u4e00-\u9fff]"
-    r"|[^\W_\u3040-\u30ff\u4e00-\u9fff]+(?:'[^\W_]+)*"
-    r"|\.{2,}|\n+|[^\s_]|_+)"
-)
-CHINESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
-
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-ARTICLES = _set("a an the")
-OPENS, CLOSES = _set("( [ { < \" '"), _set(") ] } > \" '")
-STOPS = _set(". , ; : ! ? – ( ) [ ] { } .. ... .... \u2026 = | > #")
-"""What ends a clause, beside the end of a line; ENDS end a sentence."""
-ENDS = _set(". ! ? ; .. ... .... \u2026")
-TURNS = _set("but so therefore thus hence because since while whereas although though however which")
-"""Words that begin a clause without a mark before them."""
-LABELS = _set("option options choice alternative 选 项")
-# Words that add nothing to a mention that stands by itself.
-IDLE = LABELS | _set(
-    "so thus therefore hence then it is it's its that that's this be was must would should will ok okay well the a an answer letter sure "
-    "definitely clearly probably likely surely certainly obviously maybe perhaps final correct right just simply only my i i'd say guess "
-    "think in view opinion and because here would've ✓ \" ' # > | - 的 吧 应 该 所 以 因 此"
-)
-# Words between "answer" and what is announced.
-BETWEEN = LABELS | _set(
-    ": = – is are was be being would should must will likely most probably definitely clearly certainly obviously surely therefore thus then "
-    "hence so simply just the a an letter \" ' ( [ { \n \n\n to indeed here actually still either for with on that it it's as final correct "
-    "right this question problem image picture best out of toward towards ist est es è é lautet correcta correcte corretta sera son 은 는 this "
-    "\u2026 ... | ,"
-)
-ANNOUNCES = _set(
-    "answer ans choose choosing chose chosen select selecting selected pick picking picked say think guess believe conclude go going went opt "
-    "settle vote lean leaning take count counted sure antwort réponse reponse respuesta risposta resposta ответ 정답 정답은 답 답은"
-)
-NOUNS = _set("option choice letter alternative selection response solution prediction conclusion result match correct final")
-"""Announce only with "is" or a mark after them: "the option is B", but "option B"."""
-LINKS = _set(": = is be would should must –")
-BEFORE_VERDICT = _set(
-    "is was are looks seems appears would be must the a an clearly definitely most probably likely really indeed also only this that one to best"
-)
-ANNOUNCES_CHINESE = (
-    "答案",
-    "答案是",
-    "答案为",
-    "应是",
-    "应为",
-    "选",
-    "选择",
-    "选项是",
-    "项是",
-    "确的是",
-    "认为是",
-    "答えは",
-    "答え",
-    "该是",
-    "以是",
-)
-DENIES = _set(
-    "not never neither nor none cannot without except excluding no isn wrong incorrect unlikely eliminate eliminated eliminating exclude "
-    "excluded discard discarded reject rejected ✗ non 不 没 非 错 nicht kein keine pas ni"
-)
-DENIES_IN_PAIRS = {("rather", "than"), ("instead", "of"), ("anything", "but"), ("everything", "but"), ("all", "but"), ("rule", "out"),
-                   ("ruled", "out"), ("ruling", "out"), ("other", "than"), ("far", "from"), ("opposed", "to"), ("different", "from")}  # fmt: skip
-DENIES_AFTER = (DENIES - {"no", "none", "without", "except"}) | _set(
-    "ruled out false invalid impossible lacks fails contradicts mismatch inaccurate irrelevant doesn't"
-)
-AFFIRMS = _set("correct right fits fit matches match best true accurate valid appropriate suitable answer yes ✓ winner 对 正")
-SUPPOSES = _set("if whether unless suppose assuming assume why")
-VERBS = _set(
-    "is isn't was wasn't are aren't were or and but because since as fits fit matches match looks seems appears would should can cannot can't "
-    "could does doesn't has hasn't best correct"
-)
-SINGULAR = _set("is isn't was wasn't looks seems appears does doesn't has fits matches can could would")
-PLURAL = _set("are aren't were weren't do don't have")
-AFTER_HYPHEN = _set("hand hands side sided colored coloured most ward handed")
-NO_NOUNS = _set(
-    "doubt problem problems idea image images picture pictures photo photograph photos figure way clue comment information need worries reason "
-    "matter answer option options wonder thanks more less longer fewer sooner later"
-)
-RIGHT_ADVERB = _set(
-    "next above below behind beside besides in at under underneath near there here now away before after beneath over by outside inside between "
-    "answer option choice one"
-)
-YES_WORDS = ("yes", "yeah", "yep", "yup", "true", "是", "对", "有")
-NO_WORDS = ("no", "nope", "nah", "false", "否", "不", "不 是", "没 有")
-NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-INABILITY = re.compile(
-    r"\b(?:can'?t|cannot|can not|couldn'?t|unable to|not able to|don'?t)\s+(?:actually\s+|really\s+)?(?:see|view|access|open|load|have)\s+"
-    r"(?:access to\s+)?(?:(?:the|any|an|a|this|that|your|attached)\s+)*(?:image|picture|photo|figure)"
-    r"|\bno (?:image|picture|photo|figure)\b|\b(?:can'?t|cannot|unable to) (?:help|answer|assist)\b",
-    re.IGNORECASE,
-)
 LONG = 600
 SENTENCE_END = re.compile(r"[.!?;\n]")
 LETTER_ALONE = re.compile(r"[A-Z](?![\w'])")
@@ -189,9 +81,10 @@ MANY = 400
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """How options are named. texts: first word -> (all words, letter), longest first. polar: they are yes and no.
+    """How options are named. texts: first word -> (all words, letter), longest first. polar: they are yes
+    and no.
 
-    sought: what a long text is searched for before it is read.
+    sought: what a long text is searched for before it is read. named: some text holds a lone letter ("Vitamin C").
     """
 
     letters: frozenset[str]
@@ -201,6 +94,7 @@ class Vocabulary:
     lettered: bool
     starts: frozenset[str]
     sought: tuple[str, ...]
+    named: bool
 
 
 @lru_cache(maxsize=4096)
@@ -223,7 +117,9 @@ def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
             texts.setdefault(own[0], []).append((own, letter))
     letters = frozenset(LETTERS[: len(options)]) if lettered else frozenset[str]()
     sought = (*CUES, *(word for word in texts if len(word) > 1 or not word.isalpha() or not word.isascii()))
-    return Vocabulary(letters, texts, polar, numeric, lettered, frozenset(texts) | {letter.lower() for letter in letters}, sought)
+    starts = frozenset(texts) | {letter.lower() for letter in letters}
+    named = any(len(word) == 1 and word.isalpha() and word.isascii() for own in words for word in own)
+    return Vocabulary(letters, texts, polar, numeric, lettered, starts, sought, named)
 
 
 def _option_words(option: str) -> tuple[str, ...]:
@@ -242,7 +138,9 @@ def _option_words(option: str) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Mention:
-    """An option in a text: words `start` to `end`. bare: nothing but a letter. labelled: a letter and the text, or "option B", "(B)"."""
+    """An option in a text: words `start` to `end`. bare: nothing but a letter. labelled: a letter and
+    the text, or "option B", "(B)".
+    """
 
     start: int
     end: int
@@ -308,9 +206,26 @@ class Words:
             called = before in ("that's", "you're", "all", "is", "are", "was", "looks", "seems") and after != "of"
             return called or after in RIGHT_ADVERB
         if word == "left":
-            return before in ("is", "are", "was", "has", "have", "what's", "have") and after in ("with", "over", "out", "?")
+            return before in ("is", "are", "was", "has", "have", "what's", "have") and after in (
+                "with",
+                "over",
+                "out",
+                "?",
+            )
         if word == "one" and self.vocabulary.numeric:
-            return before not in ("is", "only", "just", "exactly", "", ".", ":", "answer", "see", "count", "(") or after in (
+            return before not in (
+                "is",
+                "only",
+                "just",
+                "exactly",
+                "",
+                ".",
+                ":",
+                "answer",
+                "see",
+                "count",
+                "(",
+            ) or after in (
                 "of",
                 "on",
                 "in",
@@ -355,12 +270,21 @@ class Words:
             return None
         if raw == "I" and not labelled and following == "," and start == 0:
             return None
-        return Mention(start, end, (letter,), bare=not labelled, small=raw.islower() and not labelled, labelled=labelled)
+        return Mention(
+            start,
+            end,
+            (letter,),
+            bare=not labelled,
+            small=raw.islower() and not labelled,
+            labelled=labelled,
+        )
 
     # -- joining
 
     def _merged(self, mentions: list[Mention]) -> list[Mention]:
-        """A letter beside a text as one mention: "B. red", "red (B)"; of both options where they disagree ("B. blue")."""
+        """A letter beside a text as one mention: "B. red", "red (B)"; of both options where they
+        disagree ("B. blue").
+        """
         merged: list[Mention] = []
         for mention in mentions:
             last = merged[-1] if merged else None
@@ -468,7 +392,8 @@ class Words:
                 return True
             if word in ("no", "without", "not") and after in ("doubt", "question", "only", "a"):
                 continue
-            if word in DENIES or word.endswith("n't"):
+            doubted = word == "doubt" and not {"no", "without"} & set(before[place + 1 : place + 3])
+            if doubted or word in DENIES or word.endswith("n't"):
                 return True
         return False
 
@@ -481,13 +406,31 @@ class Words:
     def _judge_by_what_follows(self, mention: Mention, following: int) -> None:
         """Is it called right or wrong? "B is correct", "A can be ruled out", "B. red - yes", "A? No."."""
         polar, low, place = self.vocabulary.polar, self.low, mention.end
-        while place < min(len(low), mention.end + 2) and low[place] in (":", "–", "(", "?", ",", '"', "=", ")"):
+        while place < min(len(low), mention.end + 2) and low[place] in (
+            ":",
+            "–",
+            "(",
+            "?",
+            ",",
+            '"',
+            "=",
+            ")",
+        ):
             place += 1
         if (place > mention.end and not polar) or self._word(place) in ("✓", "✗"):
             end = self._word(place + 1)
-            if self._word(place) in ("yes", "no", "correct", "incorrect", "wrong", "right", "true", "false", "✓", "✗") and not _is_word(
-                end
-            ):
+            if self._word(place) in (
+                "yes",
+                "no",
+                "correct",
+                "incorrect",
+                "wrong",
+                "right",
+                "true",
+                "false",
+                "✓",
+                "✗",
+            ) and not _is_word(end):
                 mention.affirmed = self._word(place) in AFFIRMS
                 mention.denied = mention.denied or not mention.affirmed
                 mention.asked = mention.asked and not mention.affirmed
@@ -541,7 +484,9 @@ class Words:
         return all(word in IDLE or word in ANNOUNCES for word in words)
 
     def _mark_recitals(self) -> None:
-        """Lists that repeat options choose none: labels that go up ("A. blue", "B. red"), each at the beginning of a clause."""
+        """Lists that repeat options choose none: labels that go up ("A. blue", "B. red"), each at the
+        beginning of a clause.
+        """
         run: list[Mention] = []
         for mention in self.mentions:
             if len(mention.letters) != 1 or not self._is_item(mention):
@@ -580,20 +525,27 @@ class Words:
             return _agreed(strong, "stated" if strong[0].stated else "first" if first is not None else "last")
         for rule, named in (
             ("verdict", [mention for mention in said if mention.affirmed]),
-            ("clause", [mention for mention in said if mention.alone and self._is_statement(mention)]),
+            ("clause", [m for m in said if (m.alone and self._is_statement(m)) or self._is_predicate(m)]),
             ("text", [mention for mention in said if self._in_passing(mention)]),
         ):
             if named:
                 return _agreed(named, rule)
         return None, "unparsed"
 
+    @staticmethod
+    def _is_mark(word: str) -> bool:
+        return word in STOPS or word.isspace()
+
     def _whole(self) -> Reading | None:
         """The reply is one mention and idle words; a question only where there is no word beside it."""
-        if len(self.mentions) > 1:
-            return None
         mention = self.mentions[0]
-        rest = [word for word in (*self.low[: mention.start], *self.low[mention.end :]) if word not in STOPS and not word.isspace()]
-        if not self._idle(rest) or ("?" in self.low and any(_is_word(word) and word not in ("maybe", "perhaps", *LABELS) for word in rest)):
+        if any(other.letters != mention.letters for other in self.mentions):
+            return None
+        said = {index for other in self.mentions for index in range(other.start, other.end)}
+        rest = [word for index, word in enumerate(self.low) if index not in said and not self._is_mark(word)]
+        if not self._idle(rest):
+            return None
+        if "?" in self.low and any(_is_word(word) and word not in ("maybe", "perhaps", *LABELS) for word in rest):
             return None
         if mention.small and any(_is_word(word) and word not in LABELS | ANNOUNCES | BETWEEN for word in rest):
             return None
@@ -603,7 +555,7 @@ class Words:
         mention = next((mention for mention in said if mention is self.mentions[0]), None)
         if mention is None or (len(mention.letters) > 1 and not self.vocabulary.polar):
             return None
-        if not self._idle(word for word in self.low[: mention.start] if word not in STOPS and not word.isspace()):
+        if not self._idle(word for word in self.low[: mention.start] if not self._is_mark(word)):
             return None
         if mention.alone:
             return mention
@@ -622,12 +574,18 @@ class Words:
         mention = said[-1] if said and said[-1] is self.mentions[-1] else None
         if mention is None or not mention.alone:
             return None
-        rest = (word for word in self.low[mention.end :] if word not in STOPS and not word.isspace())
+        rest = (word for word in self.low[mention.end :] if not self._is_mark(word))
         return mention if self._idle(rest) else None
 
     def _is_statement(self, mention: Mention) -> bool:
         before = self._word(mention.start - 1)
         return not self._is_polar(mention) or before in ENDS or before.isspace()
+
+    def _is_predicate(self, mention: Mention) -> bool:
+        """ "On closer look it is B." """
+        before = self._word(mention.start - 1)
+        subject = before == "it's" or (before in ("is", "be") and self._word(mention.start - 2) in ("it", "must"))
+        return mention.bare and subject and not self.vocabulary.named and self._is_mark(self._word(mention.end) or ".")
 
     def _is_polar(self, mention: Mention) -> bool:
         return self.vocabulary.polar and not mention.bare and not mention.labelled
@@ -651,7 +609,9 @@ def _agreed(mentions: Sequence[Mention], rule: str) -> Reading:
 
 
 def _telling(text: str, vocabulary: Vocabulary) -> str:
-    """The sentences of a long text that name an option or announce an answer, those beside them, the first and the last two."""
+    """The sentences of a long text that name an option or announce an answer, those beside them, the
+    first and the last two.
+    """
     low = text.lower()
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     if len(ends) < 6 or len(low) != len(text):
@@ -694,6 +654,8 @@ def read_words(text: str, options: tuple[str, ...], *, lettered: bool) -> Readin
 
 
 def read_box(text: str, options: tuple[str, ...], *, lettered: bool) -> str | None:
-    """The letter of the option that a box holds and nothing but it; None where it holds anything else, or several options."""
+    """The letter of the option that a box holds and nothing but it; None where it holds anything else,
+    or several options.
+    """
     letter, rule = read_words(text, options, lettered=lettered)
     return letter if rule in ("whole", "stated", "first") else None

@@ -1,7 +1,9 @@
-"""Scoring profiles: which rule reads a benchmark's answers, and which sum makes its figures. The same raw answers can be scored under every profile.
+"""Scoring profiles: which rule reads a benchmark's answers, and which sum makes its figures. The same raw
+answers can be scored under every profile.
 
-A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that reads answers without a judge model. Where it asks
-one about what the rule leaves unread, so can we: `sparring.evaluation.judge`.
+A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that
+reads answers without a judge model. Where it asks one about what the rule leaves unread, so can we:
+`sparring.evaluation.judge`.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ from sparring.evaluation.rules.figures import Aggregate
 ProfileName = Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot"]
 PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
 RULES_VERSION = 2
-"""Goes up when a rule reads or counts otherwise: figures of an earlier version are scored anew before they are compared."""
+"""Goes up when a rule reads or counts otherwise: figures of an earlier version are scored anew before
+they are compared.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`: of the first figure.
+    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`:
+    of the first figure.
 
-    `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures without one; "" of all others.
-    `rows`: how many rows the first figure is over.
+    `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures
+    without one; "" of all others. `rows`: how many rows the first figure is over.
     """
 
     read: Read
@@ -124,7 +129,9 @@ RULES |= {
 
 
 def rule_of(profile: str, benchmark: str) -> Rule:
-    """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one, where it has none."""
+    """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one,
+    where it has none.
+    """
     if (profile, benchmark) not in RULES:
         raise RecipeError(f"profile {profile} has no rule for {benchmark}. There are {', '.join(profiles_of(benchmark))}.")
     return RULES[profile, benchmark]

@@ -1,6 +1,8 @@
-"""From raw answers to figures, and again whenever another profile or a judge is wanted: what is on disk is enough.
+"""From raw answers to figures, and again whenever another profile or a judge is wanted: what is on disk is
+enough.
 
-`results.json`, `results.md` and the columns of `items.parquet` are written here; the raw replies in it are never changed.
+`results.json`, `results.md` and the columns of `items.parquet` are written here; the raw replies in it are
+never changed.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def judge_answers(
     screen: Screen | None,
     device: torch.device,
 ) -> tuple[list[Answered], dict[str, Any]]:
-    """The answers as a judge model reads what rules have not; and what the results tell of it. What it has said is kept in `out/answers.sqlite`."""
+    """The answers as a judge model reads what rules have not; and what the results tell of it. What it
+    has said is kept in `out/answers.sqlite`.
+    """
     vlm = load_vlm(settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS)
     identity = model_identity(vlm, settings.model, revision=None, pixels={}, dtype=settings.dtype)
     harness = Harness(vlm, AnswerCache(out / ANSWERS), identity, Generation(TOKENS))
@@ -81,9 +85,11 @@ def rescore(
     screen: Screen | None = None,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
-    """Score the raw answers of a finished evaluation anew, without the model and the data. profile: is quoted from now on.
+    """Score the raw answers of a finished evaluation anew, without the model and the data. profile: is
+    quoted from now on.
 
-    judge: a model that reads what rules have not; None: what an earlier one said is kept. screen, device: where it reports and runs.
+    judge: a model that reads what rules have not; None: what an earlier one said is kept. screen, device:
+    where it reports and runs.
     """
     facts = read_results(out)
     facts["profile"] = profile or facts["profile"]
@@ -106,7 +112,9 @@ def read_results(out: Path) -> dict[str, Any]:
 
 
 def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], list[Mark]]:
-    """Results, items and one profile's marks of a finished evaluation. Raises RunError where its figures are of other rules."""
+    """Results, items and one profile's marks of a finished evaluation. Raises RunError where its figures
+    are of other rules.
+    """
     facts, answered = read_results(out), read_items(out)
     if facts.get("rules_version") != RULES_VERSION:
         raise RunError(f"{out} was scored by rules of another version of this program. Score its answers anew: `sparring rescore {out}`.")

@@ -1,8 +1,11 @@
-r"""The rules of the AOT authors' evaluation (arXiv 2602.22227; the scripts in `eval/` of their repository, state of March 2026).
+r"""The rules of the AOT authors' evaluation (arXiv 2602.22227; the scripts in `eval/` of their repository,
+state of March 2026).
 
-Sources: eval/high_resolution/{vstarbench,hrbench4k,hrbench8k}.py, eval/hallucination/{pope,hallusionbench}.py. A question is asked up to
-three times, until the first miss, and is right where every reply is; a request that came to nothing is a miss, a picture that cannot be
-read leaves the item out. V* is asked there with its first option right, in the order of its files: `--set shuffle=false`.
+Sources: eval/high_resolution/{vstarbench,hrbench4k,hrbench8k}.py,
+eval/hallucination/{pope,hallusionbench}.py. A question is asked up to three times, until the first miss,
+and is right where every reply is; a request that came to nothing is a miss, a picture that cannot be read
+leaves the item out. V* is asked there with its first option right, in the order of its files: `--set
+shuffle=false`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ HRBENCH = (
     re.compile(_STATED + r"([A-D])", re.IGNORECASE),
     re.compile(r"([A-D])"),
 )
-"""What is boxed, else stated (the first letter of "the answer is definitely B" is D), else the first capital A to D of any word."""
+"""What is boxed, else stated (the first letter of "the answer is definitely B" is D), else the first
+capital A to D of any word.
+"""
 VSTAR = (
     re.compile(r"\\?boxed\s*[{(]\s*(?:\\text\{)?\s*([A-Z])\s*\}?\s*[})]", re.IGNORECASE),
     re.compile(_STATED + r"([A-Z])", re.IGNORECASE),

@@ -1,4 +1,6 @@
-"""From marks to figures: names and values from 0 to 1, the one that is quoted first. Left-out items are not handed to these functions."""
+"""From marks to figures: names and values from 0 to 1, the one that is quoted first. Left-out items are
+not handed to these functions.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def accuracy(marked: Sequence[Marked]) -> Figures:
 
 
 def macro(key: str) -> Aggregate:
-    """The mean over groups of each group's mean; `key` is "category" or a name in meta. The plain mean stands beside it."""
+    """The mean over groups of each group's mean; `key` is "category" or a name in meta. The plain mean
+    stands beside it.
+    """
 
     def figures(marked: Sequence[Marked]) -> Figures:
         groups = grouped(marked, lambda one: one[0].item.category if key == "category" else one[0].item.meta.get(key))
@@ -47,9 +51,11 @@ def macro(key: str) -> Aggregate:
 
 
 def cycles(*, missing_is_0: bool = True) -> Aggregate:
-    """HR-Bench: the mean over the option cycles of each cycle's accuracy; the same for single- and for cross-instance questions.
+    """HR-Bench: the mean over the option cycles of each cycle's accuracy; the same for single- and for
+    cross-instance questions.
 
-    missing_is_0: a cycle without single (or cross) questions counts as 0 in their mean, as in VLMEvalKit; else it is left out.
+    missing_is_0: a cycle without single (or cross) questions counts as 0 in their mean, as in VLMEvalKit;
+    else it is left out.
     """
 
     def figures(marked: Sequence[Marked]) -> Figures:
@@ -78,7 +84,9 @@ def _quoted_first(split: str) -> tuple[int, str]:
 
 
 def split_of(answered: Answered) -> str:
-    """The split that an item is of, as its record says, or its id, as the hub's of MMMU do ("validation_Art_1"); "" where neither does."""
+    """The split that an item is of, as its record says, or its id, as the hub's of MMMU do
+    ("validation_Art_1"); "" where neither does.
+    """
     named = str(answered.item.meta.get("split") or "")
     begins = answered.item.id.partition("_")[0]
     return named or (begins if begins in ("dev", "validation", "test") else "")
@@ -117,7 +125,9 @@ def detection(marked: Sequence[Marked], *, positive: str = "yes", missed_is_no: 
 
 
 def pope(*, rows: bool, missed_is_no: bool = True) -> Aggregate:
-    """POPE's figures over all rows of the three files (`rows`) or over the questions that are different, and those of each split."""
+    """POPE's figures over all rows of the three files (`rows`) or over the questions that are different,
+    and those of each split.
+    """
 
     def figures(marked: Sequence[Marked]) -> Figures:
         parts = exploded(marked)
@@ -140,8 +150,8 @@ def grouped_splits(parts: Sequence[tuple[str, Marked]]) -> dict[str, list[Marked
 def hallusion(*, with_category: bool = True, figures_without_picture: bool = False) -> Aggregate:
     """HallusionBench: all right per question (aAcc), per figure (fAcc), per question pair (qAcc).
 
-    with_category: VD and VS are kept apart in the keys; VLMEvalKit does not, and mixes the two's OCR sets. figures_without_picture: the questions
-    asked without a picture count as figures too.
+    with_category: VD and VS are kept apart in the keys; VLMEvalKit does not, and mixes the two's OCR sets.
+    figures_without_picture: the questions asked without a picture count as figures too.
     """
 
     def key(one: Marked, last: str) -> tuple[Any, ...]:
@@ -164,7 +174,9 @@ def hallusion(*, with_category: bool = True, figures_without_picture: bool = Fal
 
 
 def chair(marked: Sequence[Marked]) -> Figures:
-    """CHAIRs: captions that name an object that is not there; CHAIRi: such mentions, of all; recall: annotated objects that were named. Low is good."""
+    """CHAIRs: captions that name an object that is not there; CHAIRi: such mentions, of all; recall:
+    annotated objects that were named. Low is good.
+    """
     named = sum(len(mark.detail.get("named", ())) for _, mark in marked)
     wrong = sum(len(mark.detail.get("hallucinated", ())) for _, mark in marked)
     there = sum(len(one.item.meta["objects"]) for one, _ in marked)
@@ -177,7 +189,9 @@ def chair(marked: Sequence[Marked]) -> Figures:
 
 
 def amber_official(marked: Sequence[Marked]) -> Figures:
-    """AMBER's script: "no" is the positive class; percentages rounded to a decimal, denominators begun at 0.001, F1 from the rounded two."""
+    """AMBER's script: "no" is the positive class; percentages rounded to a decimal, denominators begun
+    at 0.001, F1 from the rounded two.
+    """
 
     def percent(part: int, whole: int) -> float:
         return round(part / (0.001 + whole) * 100, 1)

@@ -1,7 +1,10 @@
-"""lmms-eval's rules (github.com/EvolvingLMMs-Lab/lmms-eval, state of August 2026) as its command runs, where they need no judge model.
+"""lmms-eval's rules (github.com/EvolvingLMMs-Lab/lmms-eval, state of August 2026) as its command runs,
+where they need no judge model.
 
-Sources: lmms_eval/tasks/{vstar_bench,hrbench,pope,hallusion_bench,mmmu,mmstar,realworldqa,blink,ai2d,vqav2}/utils.py,
-tasks/_task_utils/mcq_extract.py and mmmu_mcq_utils.py; the command's default `--reasoning_tags`, api/reasoning.py.
+Sources:
+lmms_eval/tasks/{vstar_bench,hrbench,pope,hallusion_bench,mmmu,mmstar,realworldqa,blink,ai2d,vqav2}/utils.py,
+tasks/_task_utils/mcq_extract.py and mmmu_mcq_utils.py; the command's default `--reasoning_tags`,
+api/reasoning.py.
 """
 
 from __future__ import annotations
@@ -64,7 +67,8 @@ PHRASES = [
 
 
 def without_reasoning(reply: str) -> str:
-    """A reply as the command hands it to a task: without blocks of reasoning, and space around it. A block that never ends stays.
+    """A reply as the command hands it to a task: without blocks of reasoning, and space around it. A block
+    that never ends stays.
 
     Where a block's beginning was part of the prompt, what follows its last end is left.
     """
@@ -88,7 +92,9 @@ def as_run(read: Read) -> Read:
 
 
 def vstar_letter(one: Answered) -> str | None:
-    """The first pattern that matches, tried in turn on the reply in capitals: the first letter of "As the image shows" is A."""
+    """The first pattern that matches, tried in turn on the reply in capitals: the first letter of "As
+    the image shows" is A.
+    """
     reply = one.reply.strip().upper()
     match = next((found for pattern in VSTAR if (found := pattern.search(reply))), None)
     if match:
@@ -98,7 +104,9 @@ def vstar_letter(one: Answered) -> str | None:
 
 
 def extracted_letter(reply: str, letters: Sequence[str] = FIRST_FOUR) -> str | None:
-    """`extract_mcq_answer`: letters in several forms, the best form wins, then the latest place, then the earlier letter."""
+    """`extract_mcq_answer`: letters in several forms, the best form wins, then the latest place, then
+    the earlier letter.
+    """
     if not reply.strip():
         return None
     text = reply.strip()
@@ -125,7 +133,9 @@ def extracted_letter(reply: str, letters: Sequence[str] = FIRST_FOUR) -> str | N
 
 
 def hrbench_mark(one: Answered) -> Mark:
-    """VLMEvalKit's inference of an older state: anywhere in the reply, and however long it is. Its judge is not asked about refusals."""
+    """VLMEvalKit's inference of an older state: anywhere in the reply, and however long it is. Its judge
+    is not asked about refusals.
+    """
     options = dict(zip(one.item.letters, one.item.options, strict=True))
     said = infer_option(one.reply, list(options), window=None, stated=False) or infer_text(one.reply, options, limit=False)
     return judged(one, said, "can_infer", status="unparsed" if said in (None, NONE) else "read")
@@ -137,7 +147,9 @@ def hrbench(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[
 
 
 def realworld_answer(one: Answered) -> str | None:
-    """A letter where the answer is one of the first four, else the reply in lower case, which must be the answer."""
+    """A letter where the answer is one of the first four, else the reply in lower case, which must be
+    the answer.
+    """
     if one.item.answer.strip().upper() in FIRST_FOUR:
         return extracted_letter(one.reply)
     same = one.reply.lower().strip().rstrip(".") == one.item.answer.strip().lower()
@@ -145,7 +157,9 @@ def realworld_answer(one: Answered) -> str | None:
 
 
 def ai2d_letter(one: Answered) -> str | None:
-    """ "B. ..." at the beginning of the raw reply is B; any other must be the letter, but for reasoning, case and punctuation."""
+    """ "B. ..." at the beginning of the raw reply is B; any other must be the letter, but for reasoning,
+    case and punctuation.
+    """
     match = AI2D.match(one.reply)
     plain = (match[1] if match else without_reasoning(one.reply)).lower().translate(PUNCTUATION)
     return plain.upper() if plain.upper() in one.item.letters else None
@@ -169,12 +183,16 @@ realworldqa, blink, pope = each(realworld_answer, "exact_match"), each(blink_let
 
 
 def mmmu(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """Options as by MMMU's script, guesses included; open questions never count: its rule walks over the characters of what was read."""
+    """Options as by MMMU's script, guesses included; open questions never count: its rule walks over the
+    characters of what was read.
+    """
     return mmmu_marks(answered, lambda one: Mark(one.reply, 0.0, "open"), anywhere=True)
 
 
 def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """The variant without a judge: yes where "yes" is in the reply, else no; questions with a picture only."""
+    """The variant without a judge: yes where "yes" is in the reply, else no; questions with a picture
+    only.
+    """
     return [
         only_pictured(one) or failed(one) or judged(one, "yes" if "yes" in one.reply.lower() else "no", "contains yes") for one in answered
     ]

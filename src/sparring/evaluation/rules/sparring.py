@@ -14,7 +14,9 @@ from sparring.evaluation.rules.vqa import OFFICIAL, soft_score, stripped
 
 
 def strict(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """`sparring`: `defenders.answers` for options and for yes and no; free answers must be the reference but for case, articles and punctuation."""
+    """`sparring`: `defenders.answers` for options and for yes and no; free answers must be the reference
+    but for case, articles and punctuation.
+    """
     return [failed(one) or _strict(one, resources) for one in answered]
 
 
@@ -42,7 +44,9 @@ def _strict(one: Answered, resources: Mapping[str, Any]) -> Mark:
 
 
 def alternatives(answer: str) -> list[str]:
-    """The texts that answer an open question: those of a list of texts (MMMU writes them so), else the answer itself."""
+    """The texts that answer an open question: those of a list of texts (MMMU writes them so), else the
+    answer itself.
+    """
     if answer.startswith("["):
         try:
             listed = ast.literal_eval(answer)
@@ -54,7 +58,9 @@ def alternatives(answer: str) -> list[str]:
 
 
 def free_answer(reply: str) -> tuple[str | None, str]:
-    """The text that a free answer gives: what is boxed, else the whole reply without its thought; None where there is none or several."""
+    """The text that a free answer gives: what is boxed, else the whole reply without its thought; None
+    where there is none or several.
+    """
     said = split_thought(reply)[1]
     if said is None:
         return None, "unfinished_thought"
@@ -66,7 +72,9 @@ def free_answer(reply: str) -> tuple[str | None, str]:
 
 
 def caption(one: Answered, resources: Mapping[str, Any]) -> Mark:
-    """CHAIR: which annotated objects a caption names, and which that are not there; right is a caption without any of these."""
+    """CHAIR: which annotated objects a caption names, and which that are not there; right is a caption
+    without any of these.
+    """
     named = vocabulary_of(tuple(resources["synonyms"])).objects(one.reply)
     wrong = [name for name in named if name not in one.item.meta["objects"]]
     return Mark(", ".join(named), float(not wrong), "objects", detail={"named": named, "hallucinated": wrong})

@@ -1,6 +1,8 @@
-"""VLMEvalKit's rules (github.com/open-compass/VLMEvalKit, state of August 2026) under its `exact_matching` policy, where no judge model is asked.
+"""VLMEvalKit's rules (github.com/open-compass/VLMEvalKit, state of August 2026) under its `exact_matching`
+policy, where no judge model is asked.
 
-Sources: vlmeval/utils/matching_util.py, vlmeval/dataset/utils/multiple_choice.py, yorn.py, hrbench.py, vqa_eval.py.
+Sources: vlmeval/utils/matching_util.py, vlmeval/dataset/utils/multiple_choice.py, yorn.py, hrbench.py,
+vqa_eval.py.
 """
 
 from __future__ import annotations
@@ -22,14 +24,40 @@ REFUSALS = (
 )
 API_FAILED = "Failed to obtain answer via API"
 NONE = "Z"
-MISSING = frozenset("#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null|".split("|"))
-"""Texts that its reader of tables (`pandas.read_csv` with its defaults) takes for empty cells: no options there."""
+MISSING = frozenset(
+    [
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+        "",
+    ]
+)
+"""Texts that its reader of tables (`pandas.read_csv` with its defaults) takes for empty cells: no
+options there.
+"""
 STATED = re.compile(r"(?i)(?:correct\s+)?answer\s+is\s+\**([ABCD])\**")
 SPACED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
 def infer_option(reply: str, letters: Sequence[str], *, window: int | None = 5, stated: bool = True) -> str | None:
-    """The one letter among the reply's words, if it is one of the last `window` less one; else the letter of "answer is X"; "Z" for a refusal."""
+    """The one letter among the reply's words, if it is one of the last `window` less one; else the
+    letter of "answer is X"; "Z" for a refusal.
+    """
     if API_FAILED in reply:
         return None
     if any(refusal in reply for refusal in REFUSALS):
@@ -45,7 +73,9 @@ def infer_option(reply: str, letters: Sequence[str], *, window: int | None = 5, 
 
 
 def infer_text(reply: str, options: Mapping[str, str], *, limit: bool = True) -> str | None:
-    """The letter of the only option whose words are in the reply; `limit`: the reply is at most twice as long as all options together."""
+    """The letter of the only option whose words are in the reply; `limit`: the reply is at most twice as
+    long as all options together.
+    """
     said = reply.lower()
     if limit and len(said) > 2 * sum(len(option) for option in options.values()):
         return None
