@@ -208,3 +208,57 @@ def test_what_only_looks_like_a_box_is_a_statement() -> None:
 )
 def test_thoughts_in_tags(text: str, thought: str, after: str | None) -> None:
     assert split_thought(text) == (thought, after)
+
+
+OPTION_SETS = (
+    ("blue", "red", "dark red", "green"),
+    ("left", "right", "above", "below"),
+    ("1", "2", "3", "4"),
+    ("Vitamin C", "Vitamin A", "Vitamin B", "Vitamin D"),
+    ("Point B", "Point A", "Point D", "Point C"),
+    ("yes", "no", "cannot be determined"),
+    ("No", "Yes"),
+    ("one", "two", "three", "four"),
+    ("I see a cat", "I see a dog", "Nothing", "Both a cat and a dog"),
+    ("red and blue", "red", "blue", "green"),
+    ("3.5", "35", "0.35", "350"),
+    ("True", "False"),
+    ("He is right", "He is wrong", "She is right", "She is wrong"),
+    ("None of the above", "All of the above", "Only A", "Only B"),
+    ("x", "y", "z", "w"),
+    ("Paris, France", "London, UK", "Rome, Italy", "Bonn, Germany"),
+    ("New York", "York", "New Jersey", "Jersey City"),
+    ("no hat", "one hat", "two hats", "three hats"),
+    ("cup", "plate", "fork", "knife", "spoon"),
+)
+CHOOSES = (
+    "{L}", "({L})", "{L}.", "{l}", "**{L}**", "{L}. {T}", "({L}) {T}", "{L}: {T}", "{L} - {T}", "{T}", "{T}.", "{T} ({L})", "The answer is {L}.",
+    "The answer is {L}. {T}", "The correct answer is **{L}. {T}**", "Answer: {L}", "Answer: {T}", "Option {L}: {T}", "option ({L})",
+    "I would choose option {L}.", "\\boxed{{{L}}}", "\\boxed{{{T}}}", "\\boxed{{\\text{{{L}. {T}}}}}", "<answer>{T}</answer>",
+    '{{"answer": "{L}"}}', "So the answer is {L}, not {M}.", "Not {M} but {L}", "{L}\n\n{M} is wrong.", "Option {M} is wrong. Option {L} is correct.",
+    "{M}? No. {L}? Yes.", "I considered ({M}), but the answer is {L}.", "Therefore, the answer is:\n\n{L}. {T}", "\u7b54\u6848\uff1a{L}",
+    "{L} is the correct answer.", "Among the options, {L} fits best.", "<think>{M} maybe? {U}</think>{L}", "Looking at it, {L}", "It's {L}.",
+)  # fmt: skip
+CHOOSES_NOTHING = (
+    "{L} or {M}", "{L} and {M}", "The answer is {L} or {M}.", "not {L}", "Option {L} is wrong.", "It is not {L}.", "{L} is incorrect.", "Is it {L}?",
+    "\\boxed{{{L}}} or \\boxed{{{M}}}", "The answer is {L}. No, the answer is {M}.", "{L}. {U}", "Answer: {L}/{M}", "It can't be {L} or {M}.",
+    "I doubt it is {L}.", "The answer is not {L}.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTION_SETS, ids=str)
+def test_replies_that_are_built_from_any_options(options: tuple[str, ...]) -> None:
+    """None is read wrongly, whatever the options are called; few are unread."""
+    letters, unread, count = "ABCDE"[: len(options)], list[str](), 0
+    for place, other in ((i, j) for i in range(len(options)) for j in range(len(options)) if i != j):
+        words = {"L": letters[place], "l": letters[place].lower(), "T": options[place], "M": letters[other], "U": options[other]}
+        for form in CHOOSES:
+            count += 1
+            reply = form.format(**words)
+            said, rule = parse_answer(reply, options)
+            assert said in (letters[place], None), (reply, said, rule)
+            unread += [reply] if said is None else []
+        for form in CHOOSES_NOTHING:
+            reply = form.format(**words)
+            assert parse_answer(reply, options)[0] is None, reply
+    assert len(unread) <= 0.03 * count, unread

@@ -41,6 +41,7 @@ from sparring.defenders.wording import (
     DENIES_AFTER,
     DENIES_IN_PAIRS,
     ENDS,
+    GRAMMAR,
     IDLE,
     INABILITY,
     JSON_KEY,
@@ -61,6 +62,7 @@ from sparring.defenders.wording import (
     TOKEN,
     TURNS,
     VERBS,
+    VERDICTS,
     YES_WORDS,
     plain_text,
 )
@@ -87,6 +89,7 @@ class Vocabulary:
     and no.
 
     sought: what a long text is searched for before it is read. named: some text holds a lone letter ("Vitamin C").
+    lone: options whose text is an option's letter. grammar: of words that every sentence holds, with their letters.
     """
 
     letters: frozenset[str]
@@ -97,13 +100,19 @@ class Vocabulary:
     starts: frozenset[str]
     sought: tuple[str, ...]
     named: bool
+    lone: dict[str, str]
+    grammar: dict[tuple[str, ...], str]
 
 
 @lru_cache(maxsize=4096)
 def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
     """lettered: options are shown with letters. Texts that two options share name neither."""
     words = [_option_words(option) for option in options]
-    names = [(own, letter) for own, letter in zip(words, LETTERS, strict=False) if own and words.count(own) == 1]
+    # A text that is a letter itself ("A" as the option B) is read as the letter: that is what prompts ask for.
+    lone = {letter: own[0] for own, letter in zip(words, LETTERS, strict=False) if lettered and _is_label(own, options)}
+    names = [(own, letter) for own, letter in zip(words, LETTERS, strict=False) if own and words.count(own) == 1 and letter not in lone]
+    grammar = {own: letter for own, letter in names if GRAMMAR.issuperset(own)}
+    names = [(own, letter) for own, letter in names if own not in grammar]
     polar = {("yes",), ("no",)} <= set(words)
     numeric = sum(len(own) == 1 and own[0].isdigit() for own in words) > len(words) / 2
     for own, letter in list(names):
@@ -121,7 +130,11 @@ def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
     sought = (*CUES, *(word for word in texts if len(word) > 1 or not word.isalpha() or not word.isascii()))
     starts = frozenset(texts) | {letter.lower() for letter in letters}
     named = any(len(word) == 1 and word.isalpha() and word.isascii() for own in words for word in own)
-    return Vocabulary(letters, texts, polar, numeric, lettered, starts, sought, named)
+    return Vocabulary(letters, texts, polar, numeric, lettered, starts, sought, named, lone, grammar)
+
+
+def _is_label(words: tuple[str, ...], options: tuple[str, ...]) -> bool:
+    return len(words) == 1 and words[0].upper() in LETTERS[: len(options)]
 
 
 def _option_words(option: str) -> tuple[str, ...]:
@@ -204,6 +217,8 @@ class Words:
 
     def _is_other_word(self, index: int, word: str) -> bool:
         before, after = self._word(index - 1), self._word(index + 1)
+        if CHINESE.match(word) and self.vocabulary.polar:  # part of a longer word, unless what follows is a particle
+            return CHINESE.match(before) is not None or (CHINESE.match(after) is not None and after != "的")
         if word == "right":
             called = before in ("that's", "you're", "all", "is", "are", "was", "looks", "seems") and after != "of"
             return called or after in RIGHT_ADVERB
@@ -303,6 +318,10 @@ class Words:
     def _beside(self, first: Mention, second: Mention) -> bool:
         lettered = [mention.bare or mention.labelled for mention in (first, second)]
         gap = self.low[first.end : second.start]
+        lone = all(lettered) and self.vocabulary.lone.get(first.letters[0]) == second.letters[0].lower()
+        if lone and gap in ([], ["."], [":"]):
+            second.letters = first.letters  # "B. A", where A is the text of B
+            return True
         if lettered[0] == lettered[1] or first.item or len(gap) > 3:
             return False
         if not all(word in (".", ":", ")", "(", "–", ",", "-", '"', "'", "]", "=", "the", "a", "an") for word in gap):
@@ -339,13 +358,14 @@ class Words:
             )  # a comma may also join two sentences: "B, A is wrong"
             if commas and not (after in STOPS or after in ("", *PLURAL) or after.isspace()):
                 last = place
-            if last == place:
-                listed.append(mentions[place])
+            parts = mentions[place : last + 1]
+            letters = tuple(dict.fromkeys(letter for part in parts for letter in part.letters))
+            if len(letters) == 1 or last == place:  # said twice, or not listed
+                listed += parts
             else:
-                parts = mentions[place : last + 1]
-                letters = tuple(dict.fromkeys(letter for part in parts for letter in part.letters))
                 bare = all(part.bare for part in parts)
-                listed.append(Mention(parts[0].start, parts[-1].end, letters, bare=bare, labelled=not bare))
+                labelled = not bare and any(part.bare or part.labelled for part in parts)
+                listed.append(Mention(parts[0].start, parts[-1].end, letters, bare=bare, labelled=labelled))
             place = last + 1
         return listed
 
@@ -354,6 +374,11 @@ class Words:
     def judge(self) -> None:
         """What is said of every mention."""
         for place, mention in enumerate(self.mentions):
+            if self._is_polar(mention) and place and self.low[self.mentions[place - 1].end : mention.start] == ["?"]:
+                last = self.mentions[place - 1]
+                if not self._is_polar(last):  # "A? No. B? Yes." says what A and B are, and no answer
+                    mention.asked = True
+                    continue
             following = self.mentions[place + 1].start if place + 1 < len(self.mentions) else len(self.low)
             begin, end = self._clause(mention)
             before = self.low[begin : mention.start][::-1]
@@ -407,7 +432,7 @@ class Words:
 
     def _judge_by_what_follows(self, mention: Mention, following: int) -> None:
         """Is it called right or wrong? "B is correct", "A can be ruled out", "B. red - yes", "A? No."."""
-        polar, low, place = self.vocabulary.polar, self.low, mention.end
+        polar, low, place = self._is_polar(mention), self.low, mention.end
         while place < min(len(low), mention.end + 2) and low[place] in (
             ":",
             "–",
@@ -420,20 +445,9 @@ class Words:
         ):
             place += 1
         if (place > mention.end and not polar) or self._word(place) in ("✓", "✗"):
-            end = self._word(place + 1)
-            if self._word(place) in (
-                "yes",
-                "no",
-                "correct",
-                "incorrect",
-                "wrong",
-                "right",
-                "true",
-                "false",
-                "✓",
-                "✗",
-            ) and not _is_word(end):
-                mention.affirmed = self._word(place) in AFFIRMS
+            verdict, end = self._word(place), self._word(place + 1)
+            if verdict in ("✓", "✗") or (verdict in VERDICTS and not _is_word(end)):
+                mention.affirmed = verdict in AFFIRMS
                 mention.denied = mention.denied or not mention.affirmed
                 mention.asked = mention.asked and not mention.affirmed
             return
@@ -474,7 +488,8 @@ class Words:
                     return False
             if word in ANNOUNCES or (linked and word in NOUNS):
                 # "The answer is a red car" does not say "red", and "the answer is a bird" no "a".
-                whole = mention.labelled or (mention.bare and not mention.small)
+                polar = self._is_polar(mention) and self._word(mention.end) not in NO_NOUNS
+                whole = polar or mention.labelled or (mention.bare and not mention.small)
                 return whole or not _is_word(self._word(mention.end)) or self._word(mention.end) in TURNS | SINGULAR
             if word not in BETWEEN or word in ("options", "choices"):
                 return False
@@ -491,7 +506,8 @@ class Words:
         """
         run: list[Mention] = []
         for mention in self.mentions:
-            if len(mention.letters) != 1 or not self._is_item(mention):
+            letter_by_letter = bool(run) and self.low[run[-1].end : mention.start] == ["."] and mention.bare  # "A. B. C."
+            if len(mention.letters) != 1 or mention.denied or not (self._is_item(mention) or letter_by_letter):
                 continue
             if run and mention.letters[0] <= run[-1].letters[0]:
                 run = []
@@ -642,6 +658,8 @@ def read_words(text: str, options: tuple[str, ...], *, lettered: bool) -> Readin
     """(letter, rule), or (None, why), of a text without boxes and thoughts."""
     text = plain_text(text).strip()
     vocabulary = vocabulary_of(options, lettered=lettered)
+    if vocabulary.grammar and len(text) < LONG and (own := vocabulary.grammar.get(_option_words(text))):
+        return own, "whole"
     if not vocabulary.numeric:
         text = NUMBERED.sub("", text)
     if '"' in text or "'" in text:

@@ -59,7 +59,7 @@ def plain_text(text: str) -> str:
 TOKEN = re.compile(
     r"[ \t]*("
     r"[A-Za-z]{2,}(?![\w'./])"  # most words: the rest is for the others
-    r"|\d+(?:[.,:/]\d+)*[^\W\d_]*%?"  # 1,200  2.5  3:00  2nd
+    r"|\d+(?:[.,:/]\d+)*(?:(?:st|nd|rd|th)\b)?"  # 1,200  2.5  3:00  2nd
     r"|(?:[nN]/[aA]|[wW]/[oO]?)\b"
     r"|(?:[Ff]igs?|FIG|[Vv]ol|[Ss]ec|[Cc]h|[Ee]q|[Rr]ef|Dr|Mrs?|Ms|[Vv]s|[Tt]ab|[Aa]pprox|[Cc]a|[Cc]f|[Pp]p?|[Nn]r)\.(?=\s*[^\W_])"
     r"|[^\W\d_](?:\.[^\W\d_])+(?:\.|\b)"  # U.S.A  e.g.
@@ -131,7 +131,7 @@ ANNOUNCES_CHINESE = (
     "以是",
 )
 DENIES = _set(
-    "not never neither nor none cannot without except excluding no isn wrong incorrect unlikely "
+    "not never neither nor none nothing hardly barely scarcely lacking cannot without except excluding no isn wrong incorrect unlikely "
     "eliminate eliminated eliminating exclude "
     "excluded discard discarded reject rejected ✗ non 不 没 非 错 nicht kein keine pas ni"
 )
@@ -141,14 +141,18 @@ DENIES_AFTER = (DENIES - {"no", "none", "without", "except"}) | _set(
     "ruled out false invalid impossible lacks fails contradicts mismatch inaccurate irrelevant doesn't"
 )
 AFFIRMS = _set("correct right fits fit matches match best better true accurate valid appropriate suitable answer yes ✓ winner 对 正")
+VERDICTS = _set("yes no correct incorrect wrong right true false")
 SUPPOSES = _set("if whether unless suppose assuming assume why")
 VERBS = _set(
     "is isn't was wasn't are aren't were or and but because since as fits fit matches match looks "
+    "then vs versus over "
     "seems appears would should can cannot can't "
     "could does doesn't has hasn't best correct"
 )
 SINGULAR = _set("is isn't was wasn't looks seems appears does doesn't has fits matches can could would")
 PLURAL = _set("are aren't were weren't do don't have")
+GRAMMAR = _set("a an the some is are was were am be been being and or but not of to in it that this as do does did has have had")
+"""Options of these words alone are read from replies that are nothing else: in any other they are grammar."""
 AFTER_HYPHEN = _set("hand hands side sided colored coloured most ward handed")
 NO_NOUNS = _set(
     "doubt problem problems idea image images picture pictures photo photograph photos figure way clue "
