@@ -478,6 +478,8 @@ class Words:
         linked = False
         for index in range(mention.start - 1, max(-1, mention.start - 14), -1):
             word = self.low[index]
+            if word.isspace():
+                continue  # "Final answer:", and the answer on another line
             if CHINESE.match(word):
                 begin = index
                 while begin > 0 and index - begin < 6 and CHINESE.match(self.low[begin - 1]):

@@ -94,7 +94,7 @@ IDLE = LABELS | _set(
 BETWEEN = LABELS | _set(
     ": = – is are was be being would should must will likely most probably definitely clearly "
     "certainly obviously surely therefore thus then "
-    "hence so simply just the a an letter \" ' ( [ { \n \n\n to indeed here actually still either for "
+    "hence so simply just the a an letter \" ' ( [ {  to indeed here actually still either for "
     "with on that it it's as final correct "
     "right this question problem image picture best out of toward towards ist est es è é lautet "
     "correcta correcte corretta sera son 은 는 this "
