@@ -47,6 +47,7 @@ from sparring.defenders.wording import (
     JSON_KEY,
     LABELS,
     LINKS,
+    LISTS,
     NO_NOUNS,
     NO_WORDS,
     NOUNS,
@@ -85,8 +86,7 @@ MANY = 400
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """How options are named. texts: first word -> (all words, letter), longest first. polar: they are yes
-    and no.
+    """How options are named. texts: first word -> (all words, letter), longest first. polar: they are yes and no.
 
     sought: what a long text is searched for before it is read. named: some text holds a lone letter ("Vitamin C").
     lone: options whose text is an option's letter. grammar: of words that every sentence holds, with their letters.
@@ -109,16 +109,17 @@ def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
     """lettered: options are shown with letters. Texts that two options share name neither."""
     words = [_option_words(option) for option in options]
     # A text that is a letter itself ("A" as the option B) is read as the letter: that is what prompts ask for.
-    lone = {letter: own[0] for own, letter in zip(words, LETTERS, strict=False) if lettered and _is_label(own, options)}
-    names = [(own, letter) for own, letter in zip(words, LETTERS, strict=False) if own and words.count(own) == 1 and letter not in lone]
+    named_once = [(own, letter) for own, letter in zip(words, LETTERS, strict=False) if own and words.count(own) == 1]
+    lone = {letter: own[0] for own, letter in named_once if lettered and _is_label(own, options)}
+    names = [(own, letter) for own, letter in named_once if letter not in lone]
     grammar = {own: letter for own, letter in names if GRAMMAR.issuperset(own)}
     names = [(own, letter) for own, letter in names if own not in grammar]
     polar = {("yes",), ("no",)} <= set(words)
-    numeric = sum(len(own) == 1 and own[0].isdigit() for own in words) > len(words) / 2
+    numeric = sum(len(own) == 1 and own[0].isdecimal() for own in words) > len(words) / 2
     for own, letter in list(names):
         if own in (("yes",), ("no",)) and polar:
             names += [(tuple(word.split()), letter) for word in (YES_WORDS if own == ("yes",) else NO_WORDS)]
-        elif len(own) == 1 and own[0].isdigit() and int(own[0]) < len(NUMBER_WORDS):
+        elif len(own) == 1 and own[0].isdecimal() and int(own[0]) < len(NUMBER_WORDS):
             names.append(((NUMBER_WORDS[int(own[0])],), letter))
         elif len(own) == 1 and own[0] in NUMBER_WORDS:
             names.append(((str(NUMBER_WORDS.index(own[0])),), letter))
@@ -248,10 +249,10 @@ class Words:
                 "in",
                 "is",
             )
-        if word.isdigit() and any(near.replace(",", "").isdigit() for near in (before, after, *self._beyond_commas(index))):
+        if word.isdecimal() and any(near.replace(",", "").isdecimal() for near in (before, after, *self._beyond_commas(index))):
             return True  # coordinates: "2 5", "(2, 5)"
         # "(2)" may be the second option or the number.
-        return word.isdigit() and before in OPENS - {'"', "'"} and after in CLOSES and self._word(index - 2) == ""
+        return word.isdecimal() and before in OPENS - {'"', "'"} and after in CLOSES and self._word(index - 2) == ""
 
     def _beyond_commas(self, index: int) -> Iterator[str]:
         if self._word(index - 1) == ",":
@@ -346,7 +347,7 @@ class Words:
             last, joined = place, False
             while last + 1 < len(mentions) and not joined:
                 gap = self.low[mentions[last].end : mentions[last + 1].start]
-                if not gap or len(gap) > 3 or not all(word in (",", "/", "&", "and", "or", "nor", "vs.", "vs") for word in gap):
+                if not gap or len(gap) > 3 or not LISTS.issuperset(gap):
                     break
                 joined = gap[-1] in ("and", "or", "nor")
                 last += 1
@@ -417,7 +418,8 @@ class Words:
             after = before[place - 1] if place else ""
             if (word, after) in DENIES_IN_PAIRS:
                 return True
-            if word in ("no", "without", "not") and after in ("doubt", "question", "only", "a"):
+            said = [near for near in (after, *before[max(0, place - 2) : max(0, place - 1)]) if near != "a"]
+            if word in ("no", "without", "not") and said and said[0] in ("doubt", "question", "only"):
                 continue
             doubted = word == "doubt" and not {"no", "without"} & set(before[place + 1 : place + 3])
             if doubted or word in DENIES or word.endswith("n't"):

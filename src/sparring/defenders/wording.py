@@ -141,6 +141,7 @@ DENIES_AFTER = (DENIES - {"no", "none", "without", "except"}) | _set(
     "ruled out false invalid impossible lacks fails contradicts mismatch inaccurate irrelevant doesn't"
 )
 AFFIRMS = _set("correct right fits fit matches match best better true accurate valid appropriate suitable answer yes ✓ winner 对 正")
+LISTS = _set(", / & and or nor vs vs.")
 VERDICTS = _set("yes no correct incorrect wrong right true false")
 SUPPOSES = _set("if whether unless suppose assuming assume why")
 VERBS = _set(
