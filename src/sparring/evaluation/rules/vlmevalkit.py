@@ -87,13 +87,20 @@ def options_of(item: Item) -> dict[str, str]:
     """Options by letter; an open question is asked as its answer against "Other Answers" (MMMU_preproc)."""
     if item.kind == "open":
         return {"A": item.answer, "B": "Other Answers"}
-    return {letter: option for letter, option in zip(item.letters, item.options, strict=True) if option.strip() not in MISSING}
+    return dict(zip(item.letters, item.options, strict=True))
+
+
+def read_options(item: Item) -> dict[str, str]:
+    """Those options that its reader of tables reads."""
+    return {letter: text for letter, text in options_of(item).items() if item.kind == "open" or text not in MISSING}
 
 
 def mmmu_options(item: Item) -> dict[str, str]:
     """The same for MMMU, where a question whose option A is missing is taken for an open one."""
-    options = options_of(item)
-    return options if "A" in options else {"A": item.answer, "B": "Other Answers"} | {k: v for k, v in options.items() if k > "B"}
+    options = read_options(item)
+    if "A" in options:
+        return options
+    return {"A": item.answer, "B": "Other Answers"} | {letter: text for letter, text in options.items() if letter > "B"}
 
 
 def right_letter(item: Item) -> str:
@@ -101,12 +108,12 @@ def right_letter(item: Item) -> str:
     return "A" if item.kind == "open" and not (len(item.answer) == 1 and item.answer in LETTERS) else item.answer
 
 
-def _without_judge(options_of: Callable[[Item], dict[str, str]]) -> Read:
+def _without_judge(known: Callable[[Item], dict[str, str]]) -> Read:
     def marks(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
         return [failed(one) or mark(one) for one in answered]
 
     def mark(one: Answered) -> Mark:
-        options = options_of(one.item)
+        options = known(one.item)
         said = infer_option(one.reply, list(options)) or infer_text(one.reply, options)
         right = float(said == right_letter(one.item))
         return Mark(said, right, "can_infer", "read" if said not in (None, NONE) else "unparsed")
@@ -114,7 +121,7 @@ def _without_judge(options_of: Callable[[Item], dict[str, str]]) -> Read:
     return marks
 
 
-choice, mmmu = _without_judge(options_of), _without_judge(mmmu_options)
+choice, mmmu = _without_judge(read_options), _without_judge(mmmu_options)
 
 
 def yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
