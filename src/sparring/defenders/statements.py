@@ -638,7 +638,7 @@ def _telling(text: str, vocabulary: Vocabulary) -> str:
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     if len(ends) < 6 or len(low) != len(text):
         return text
-    telling = {0, 1, len(ends) - 1, len(ends)}
+    telling = {0, len(ends)}
     places = [match.start() for match in LETTER_ALONE.finditer(text)] if vocabulary.letters else []
     for word in vocabulary.sought:
         place = low.find(word)
