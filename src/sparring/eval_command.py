@@ -21,9 +21,7 @@ BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
-    typer.Option(
-        help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."
-    ),
+    typer.Option(help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot. The results hold all that apply."),
 ]
 JudgeOption = Annotated[
     str | None,
@@ -93,7 +91,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Times that a question is asked, until the first miss; 3 with aot-strict, else 1.",
+            help="Times that a question is asked, until the first miss; 3 with aot, else 1.",
             rich_help_panel=ASKING,
             show_default=False,
         ),
@@ -147,7 +145,7 @@ def evaluate(
             ("images", str(images.expanduser().absolute()) if images else None),
             ("profile", profile),
             ("prompt", prompt),
-            ("trials", trials if trials is not None else 3 if profile == "aot-strict" else 1),
+            ("trials", trials if trials is not None else 3 if profile == "aot" else 1),
             ("limit", limit),
             ("skip_bad_records", skip_bad_records),
             ("seed", seed),

@@ -39,12 +39,15 @@ def test_reasoning_is_what_comes_before_the_answer(text: str, reasoning: str) ->
 @pytest.mark.parametrize(
     ("reasoning", "letter", "rule"),
     [
-        ("cup red 2 5, red", "B", "clause"),
-        ("It may be blue. No, it is dark red.", "C", "text"),
+        ("cup red 2 5, red", "B", "whole"),
+        ("It may be blue. No, it is dark red.", "C", "whole"),
         ("Blue at first sight.\nThe answer is B", "B", "stated"),
         ("The answer is A. That is plain to see.", "A", "stated"),
-        ("So (C)! Good.", "C", "marked"),
-        ("The answer is A. It is red or blue.", None, "ambiguous_text"),
+        ("So (C)! Good.", "C", "whole"),
+        ("It could be red, because blue is missing. So the answer is A, as blue is missing.", "A", "stated"),
+        ("It is red, not blue", "B", "first"),
+        (r"At first \\boxed{A}. No: \\boxed{C}", "C", "boxed"),
+        ("The answer is A. It is red or blue.", None, "ambiguous_whole"),
         ("Hard to say.", None, "unparsed"),
         ("", None, "no_reasoning"),
     ],
@@ -77,7 +80,7 @@ def test_a_judge_model_reads_and_does_not_see_the_answer() -> None:
     replies = [r"red {x} \boxed{C}", r"blue \boxed{A}", r"red {x} \boxed{B}", r"\boxed{A}", r"nothing \boxed{A}"]
     verdicts = judge.verdicts([QUESTION] * 5, replies)
     assert [verdict.letter for verdict in verdicts] == ["B", "A", "B", None, None]
-    assert [verdict.rule for verdict in verdicts] == ["marked", "marked", "marked", "no_reasoning", "unparsed"]
+    assert [verdict.rule for verdict in verdicts] == ["whole", "whole", "whole", "no_reasoning", "unparsed"]
     # The same reasoning is asked about once, none not at all, and nowhere does the answer or the picture appear.
     assert len(model.prompts) == 3
     assert not any("boxed" in prompt for prompt in model.prompts)

@@ -71,7 +71,7 @@ class EvalSettings(Settings):
     data: str = Field(description="its file or folder; or a function that writes one, package.module:function:name=value")
     images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
-    profile: Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot-strict"] = Field(
+    profile: Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot"] = Field(
         "sparring", description="scoring profile that is quoted; the results hold every profile that knows the benchmark"
     )
     prompt: Literal["boxed", "options", "direct", "vlmevalkit"] = Field(
@@ -82,7 +82,7 @@ class EvalSettings(Settings):
     shuffle: bool | None = Field(
         None, description="put options in an order that follows from seed and id; null: as the benchmark wants it (all but HR-Bench)"
     )
-    trials: int = Field(1, ge=1, description="times that a question is asked, until the first miss; 3 is usual with aot-strict")
+    trials: int = Field(1, ge=1, description="times that a question is asked, until the first miss; 3 is usual with aot")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
     seed: int = 0

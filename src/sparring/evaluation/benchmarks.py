@@ -49,7 +49,7 @@ def _rows(name: str, *needed: str | tuple[str, ...], **more: Any) -> Reader:
 
 
 _lines_of_vstar = _rows("vstar", "category")
-_table_of_mmmu = _rows("mmmu", open_answers=True, category=("category", "subject"))
+_table_of_mmmu = _rows("mmmu", open_answers=True, category=("category", "subject"), extra=lambda row: {"split": row.text("split")})
 _own_table = _rows("custom", open_answers=True, extra=lambda row: {"split": row.text("split")})
 
 

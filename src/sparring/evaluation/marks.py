@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,6 +56,8 @@ class Mark:
 
 
 Marked = tuple[Answered, Mark]
+Read = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
+"""How a profile reads the answers to a suite, with what scores need beside the items."""
 
 
 def judged(answered: Answered, said: str | None, rule: str = "", *, status: Status | None = None) -> Mark:
@@ -70,3 +72,8 @@ def failed(answered: Answered, *, leave_out: Sequence[Trouble] = ()) -> Mark | N
     if answered.trouble is None:
         return None
     return Mark(None, 0.0, answered.trouble, "left_out" if answered.trouble in leave_out else "error")
+
+
+def each(read: Callable[[Answered], str | None], name: str) -> Read:
+    """A rule that reads every reply by itself."""
+    return lambda answered, resources: [failed(one) or judged(one, read(one), name) for one in answered]
