@@ -22,7 +22,8 @@ class ModelError(SparringError, ValueError):
 
 
 class RefusedError(ModelError):
-    """A question that a model, its processor or its server does not take, or answers with no reply. Others may be asked.
+    """A question that a model, its processor or its server does not take, or answers with no reply. Others
+    may be asked.
 
     places: of several that were asked together, the number of each that is not taken -> why.
     """

@@ -118,12 +118,16 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
-        """The edit may be used: something was changed, the targets are intact and no queried object was added or lost."""
+        """The edit may be used: something was changed, the targets are intact and no queried object was
+        added or lost.
+        """
         return self.intact and not self.duplicate and not self.unchanged
 
     @property
     def unchanged(self) -> bool:
-        """The picture came back as it was: no attack, so that it neither counts nor stands in a rate's denominator."""
+        """The picture came back as it was: no attack, so that it neither counts nor stands in a rate's
+        denominator.
+        """
         return UNCHANGED in self.notes
 
     @property

@@ -33,7 +33,9 @@ def ask(
 def try_ask(
     vlm: VLM, questions: Sequence[VisualQuestion], images: Sequence[Image], settings: DefenderSettings, *, batch: int = 128
 ) -> list[Answer | ModelError]:
-    """One greedy answer to every question about the picture beside it, or the error by which there is none. Errors: as of `VLM.try_each`."""
+    """One greedy answer to every question about the picture beside it, or the error by which there is none.
+    Errors: as of `VLM.try_each`.
+    """
     prompts = [render_prompt(question, settings.prompt) for question in questions]
     replies = vlm.try_each(images, prompts, max_new_tokens=settings.max_new_tokens, batch=batch)
     return [
@@ -43,7 +45,9 @@ def try_ask(
 
 
 def refused(takes: Takes, questions: Sequence[VisualQuestion], texts: Callable[[VisualQuestion], Sequence[str]]) -> dict[str, str]:
-    """Question id -> why a model cannot be told its texts or shown its picture, as far as its processor says; the pictures are not decoded."""
+    """Question id -> why a model cannot be told its texts or shown its picture, as far as its processor
+    says; the pictures are not decoded.
+    """
     found = dict[str, str]()
     for question in questions:
         with open_image(question.image) as picture:

@@ -90,8 +90,8 @@ class Harness:
     def ask(self, queries: Iterable[Query], *, trial: int = 0) -> Iterator[list[RawAnswer]]:
         """Answers in the order of the queries, batch by batch.
 
-        Errors: ModelError where an endpoint is taken to be down (see `EndpointVLM.try_each`); RunError when its budget is used up. All answers by then
-        are kept.
+        Errors: ModelError where an endpoint is taken to be down (see `EndpointVLM.try_each`); RunError when
+        its budget is used up. All answers by then are kept.
         """
         size = self.vlm.settings.concurrency * WINDOW if isinstance(self.vlm, EndpointVLM) else self.batch
         for loaded in _ahead(_batches(queries, size), self._load):

@@ -16,8 +16,8 @@ Status = Literal["read", "unparsed", "error", "left_out"]
 class Answered:
     """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
 
-    trouble: why not: its picture cannot be read ("picture"), its request was given up or refused ("request"), or the model on this machine does not
-    take it ("refused"); `error` says it in words.
+    trouble: why not: its picture cannot be read ("picture"), its request was given up or refused
+    ("request"), or the model on this machine does not take it ("refused"); `error` says it in words.
     cluster: what items share that are no independent evidence: the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the
     first reply says, and what it said (None: nothing came back).
     """

@@ -33,7 +33,9 @@ class Opponent:
         return np.ones(n, dtype=bool) if self.verdicts is None else np.array([v.accepted for v in self.verdicts], dtype=bool)
 
     def attacked(self, n: int) -> Bools:
-        """[n]: the picture was changed. Items whose picture came back as it was are in no rate of this opponent's."""
+        """[n]: the picture was changed. Items whose picture came back as it was are in no rate of this
+        opponent's.
+        """
         return np.ones(n, dtype=bool) if self.verdicts is None else np.array([not v.unchanged for v in self.verdicts], dtype=bool)
 
     def label_valid(self, n: int) -> Bools:
@@ -192,10 +194,11 @@ def attack_report(payoff: Payoff, *, attacker: str, defender: str) -> AttackRepo
 
 
 def asr_at_k(payoff: Payoff, *, attackers: Sequence[str], defender: str) -> list[tuple[Rate, Rate]]:
-    """(ASR@k, valid ASR@k) for k = 1, 2, ...: of the items right when clean whose picture one of the first k opponents changed, the share that one fools.
+    """(ASR@k, valid ASR@k) for k = 1, 2, ...: of the items right when clean whose picture one of the first k
+    opponents changed, the share that one fools.
 
-    An attack with a budget of k tries, stopped at its first success. Neither figure can fall as k grows, unless it comes to pictures that no opponent
-    before had changed.
+    An attack with a budget of k tries, stopped at its first success. Neither figure can fall as k grows,
+    unless it comes to pictures that no opponent before had changed.
     """
     n, clean_N = len(payoff.clusters), payoff.right(defender, CLEAN)
     fooled_N, valid_N, tried_N = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)

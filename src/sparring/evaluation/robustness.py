@@ -2,8 +2,8 @@
 
 Two readings stand side by side. *All* edits count as they are. *Valid* ones alone leave the right answer right: every target intact by local SSIM,
 no queried object added or lost, no objection from an auditor, as far as each of these was there to ask. What is not valid is no attack, and the
-answer to the clean picture stands there (as in `evaluation.payoff`). A picture that came back as it was is no attack in either reading: its item is
-in none of that attack's figures.
+answer to the clean picture stands there (as in `evaluation.payoff`). A picture that came back as it was is
+no attack in either reading: its item is in none of that attack's figures.
 
 Controls are played like attacks and never enter robust accuracy: the unchanged picture asked again (the noise floor), an editor's round trip, a
 benign edit, whatever else costs pixels and means no harm.
@@ -26,7 +26,8 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One attacker's edits as one Defender answered them. right_SN: samples S of every item N; valid_SN: the edit leaves the answer right.
+    """One attacker's edits as one Defender answered them. right_SN: samples S of every item N; valid_SN: the
+    edit leaves the answer right.
 
     changed_SN: the edit changed its picture; all of them did if left out.
     """
@@ -59,7 +60,8 @@ def attack_figures(clean_N: Bools, played: Played, clusters: Sequence[object], *
     accuracy: right about the edits. asr: wrong about the edit, of the items right when clean; asr_unconditional: of all. valid: share of edits that
     leave the answer right; valid_asr: as asr, invalid edits counting as no attack; valid_accuracy: accuracy then. drop: clean accuracy less accuracy,
     valid_drop the same of valid edits, both paired and clustered. harmed, rescued, net_flips and McNemar's exact p are of all edits.
-    unchanged: edits that left their picture as it was, which no other figure counts. asr_at_k: for k = 1, 2, ... the share of items right when clean that one of the first k edits turned wrong, of all and of valid edits.
+    unchanged: edits that left their picture as it was, which no other figure counts. asr_at_k: for k = 1, 2,
+    ... the share of items right when clean that one of the first k edits turned wrong, of all and of valid edits.
     """
     right_N, valid_N = played.right_SN[0], played.valid_SN[0]
     if clean_N.shape != right_N.shape or len(clusters) != clean_N.size:

@@ -86,7 +86,9 @@ class DuplicateCheck:
         self._clean.clear()
 
     def counts(self, images: Sequence[Image], names: Sequence[str]) -> list[int | None]:
-        """How often each name's object is in the picture beside it, by the judge's greedy reply; None for one without a number, or where it gives none."""
+        """How often each name's object is in the picture beside it, by the judge's greedy reply; None for
+        one without a number, or where it gives none.
+        """
         prompts = [self.settings.count_prompt.format(name=name) for name in names]
         replies = ask_each_once(self.judge, images, prompts, max_new_tokens=COUNT_TOKENS, batch=self.batch)
         return [None if reply is None else parse_count(reply.text) for reply in replies]

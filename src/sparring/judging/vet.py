@@ -1,4 +1,6 @@
-"""The one way in which edits that are to count are judged: what they changed, whether the targets are intact, whether the right answer still is right."""
+"""The one way in which edits that are to count are judged: what they changed, whether the targets are
+intact, whether the right answer still is right.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,10 @@ def vet(
 ) -> list[Verdict]:
     """One verdict on each edit, one edit a question; whom it fools is not asked here.
 
-    A picture that came back as it was is no attack: it is `unchanged`, and nobody is asked about it. Integrity, computed on `device`, is of the targets
-    where they were: a canvas may have been widened on the right or at the bottom. Judge and auditor see the whole picture, since a second instance
-    may stand on the new strip; the auditor only edits that pass. DataError, naming the question, for an edit that is smaller than its picture.
+    A picture that came back as it was is no attack: it is `unchanged`, and nobody is asked about it.
+    Integrity, computed on `device`, is of the targets where they were: a canvas may have been widened on the
+    right or at the bottom. Judge and auditor see the whole picture, since a second instance may stand on the
+    new strip; the auditor only edits that pass. DataError, naming the question, for an edit that is smaller than its picture.
     """
     changed = [place for place, (edit, clean) in enumerate(zip(edits, cleans, strict=True)) if not same_picture(edit.image, clean)]
     asked = [questions[i] for i in changed]

@@ -11,7 +11,9 @@ AT_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
 def require_there(name: str | Path, player: str) -> None:
-    """Raises ModelError for a name that can only be a folder and is none: the hub need not be asked about it, and says nothing that would help."""
+    """Raises ModelError for a name that can only be a folder and is none: the hub need not be asked about
+    it, and says nothing that would help.
+    """
     text = str(name)
     if not Path(name).is_dir() and not AT_HUB.fullmatch(text):
         what = "it is a file, and a model is a folder" if Path(name).exists() else "there is no such folder"

@@ -45,7 +45,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer, whose text includes how it was begun, and the option letters at it (None: not asked for, or no letter of its own there).
+    """An answer, whose text includes how it was begun, and the option letters at it (None: not asked for, or
+    no letter of its own there).
 
     error: why there is no answer; its question is then in no figure.
     """
@@ -126,9 +127,11 @@ class Asker:
         return {"size": {name: value for name, value in size.items() if value is not None}}
 
     def ask(self, requests: Sequence[Request], bar: Bar, *, letters: bool = False) -> list[Said]:
-        """One greedy answer to every request, in order; letters: with the option letters at each answer. What gets no answer is noted in `unanswered`.
+        """One greedy answer to every request, in order; letters: with the option letters at each answer.
+        What gets no answer is noted in `unanswered`.
 
-        Errors: ModelError where the model cannot be had or an endpoint is taken to be down, RunError when its budget is used up.
+        Errors: ModelError where the model cannot be had or an endpoint is taken to be down, RunError when
+        its budget is used up.
         """
         found: list[Said] = []
         for start in range(0, len(requests), self.batch):

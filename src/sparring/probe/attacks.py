@@ -164,8 +164,9 @@ class Workshop:
 def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:
     """One Defender's answers about one attacker's edits.
 
-    An edit is valid where the checks passed it and the auditor, if there is one, says that the right answer still is; one it cannot read is not.
-    Questions that are set aside, or have no answer, stand as wrong: they are in no figure.
+    An edit is valid where the checks passed it and the auditor, if there is one, says that the right answer
+    still is; one it cannot read is not. Questions that are set aside, or have no answer, stand as wrong:
+    they are in no figure.
     """
     settings, pictures, found = workshop.settings, workshop.pictures(attacker), workshop.verdicts(attacker)
     right, valid, changed = [], [], []

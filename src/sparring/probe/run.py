@@ -171,7 +171,9 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
 
 
 def _set_aside(workshop: Workshop, askers: Sequence[Asker], questions: Sequence[VisualQuestion]) -> dict[str, str]:
-    """Question id -> why no figure counts it: every figure is of the same questions, those that every Defender answered and every attacker edited."""
+    """Question id -> why no figure counts it: every figure is of the same questions, those that every
+    Defender answered and every attacker edited.
+    """
     told = dict(workshop.set_aside)
     for asker in askers:
         told = {name: f"no answer of {asker.name}: {error}" for name, error in asker.unanswered.items()} | told

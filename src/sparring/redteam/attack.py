@@ -4,8 +4,8 @@ Everything goes into the ledger batch by batch, each batch whole or not at all, 
 answers to clean pictures, "evaluation/attack" for edits, verdicts and answers about them; the Defender is called "base". What is in the ledger is
 not done again. Answers of endpoints are also kept one by one, in `answers.sqlite`, so that a kill costs none that had come back.
 
-A question that gets no answer, or whose picture cannot be edited, is set aside: it is named with the reason, and no figure counts it. The same
-command tries it again.
+A question that gets no answer, or whose picture cannot be edited, is set aside: it is named with the reason,
+and no figure counts it. The same command tries it again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Attack:
         return [question for question in self.questions if question.id not in self.set_aside]
 
     def batches(self) -> Iterator[list[VisualQuestion]]:
-        """The questions that are not set aside, a batch at a time; the same batches in every process, because sums depend on them in their last digits."""
+        """The questions that are not set aside, a batch at a time; the same batches in every process,
+        because sums depend on them in their last digits.
+        """
         for start in range(0, len(self.questions), self.settings.batch):
             yield [question for question in self.questions[start : start + self.settings.batch] if question.id not in self.set_aside]
 

@@ -24,7 +24,8 @@ NO_GRADIENTS = 'attacker "{rival}" takes the gradients of the Defender, and an e
 
 
 def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> None:
-    """Would `load_attacker` have this Attacker? Found out from names, headers and configurations, before anybody is asked or paid for anything.
+    """Would `load_attacker` have this Attacker? Found out from names, headers and configurations, before
+    anybody is asked or paid for anything.
 
     Errors as for `load_attacker`; DataError where a rival's own files are not there.
     """

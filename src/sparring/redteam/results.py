@@ -64,9 +64,10 @@ def summarise(
     """The content of `summary.json`. A rate is {"value", "n", "ci95"} with Wilson's interval.
 
     "first_try" is the first edit of every question; "asr_at_k" counts a question as fooled once one of its first k edits fools the Defender.
-    set_aside: question id -> why it is in no figure. `unchanged` edits left the picture as it was: they are no attacks, and are in no rate.
-    Both rates have the questions that are right when clean in their denominator; `valid_asr` counts only edits after which the right answer is
-    still right by the auditor's word, and where there is no auditor every edit that passed the checks.
+    set_aside: question id -> why it is in no figure. `unchanged` edits left the picture as it was: they are
+    no attacks, and are in no rate. Both rates have the questions that are right when clean in their
+    denominator; `valid_asr` counts only edits after which the right answer is still right by the auditor's
+    word, and where there is no auditor every edit that passed the checks.
     """
     payoff = payoff_of(questions, settings.samples, ledger)
     samples = [f"sample{sample}" for sample in range(settings.samples)]

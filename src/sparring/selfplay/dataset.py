@@ -84,7 +84,9 @@ def say_dropped(found: Questions, screen: Screen) -> None:
 
 
 def takes_of(settings: DefenderSettings) -> Takes | None:
-    """What a Defender on this machine takes, by its processor; None for an endpoint, which says so itself. Raises ModelError where it cannot be had."""
+    """What a Defender on this machine takes, by its processor; None for an endpoint, which says so itself.
+    Raises ModelError where it cannot be had.
+    """
     if is_endpoint(settings.model):
         return None
     return Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
@@ -93,9 +95,11 @@ def takes_of(settings: DefenderSettings) -> Takes | None:
 def taken(
     takes: Takes, settings: DefenderSettings, questions: list[VisualQuestion], screen: Screen, *, with_replies: bool = False
 ) -> list[VisualQuestion]:
-    """The questions that a Defender on this machine can be asked; the others are named with the reason and set aside.
+    """The questions that a Defender on this machine can be asked; the others are named with the reason and
+    set aside.
 
-    with_replies: the replies that it is to learn must be such as can be told too. Raises DataError where none is left.
+    with_replies: the replies that it is to learn must be such as can be told too. Raises DataError where
+    none is left.
     """
 
     def texts(question: VisualQuestion) -> list[str]:

@@ -1,7 +1,7 @@
 """A curriculum from opponents that nobody trains: the static arms that a trained Attacker must beat.
 
-Their edits pass the same checks and are put to the same frozen Defender as the Attacker's. A picture that a rival gave back as it was is no edit, and is
-left out.
+Their edits pass the same checks and are put to the same frozen Defender as the Attacker's. A picture that a
+rival gave back as it was is no edit, and is left out.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def _in_turns(rivals: Sequence[Rival], questions: Sequence[VisualQuestion], clea
 def _judge(
     game: Game, defender: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Edit]
 ) -> tuple[list[Edit], list[Verdict], list[Answer]]:
-    """The edits that changed something, their verdicts, and the Defender's greedy answers about those that passed the checks."""
+    """The edits that changed something, their verdicts, and the Defender's greedy answers about those that
+    passed the checks.
+    """
     settings, duplicates, device = game.recipe.judge, game.league.duplicate_check(), game.league.device
     verdicts = vet(questions, cleans, edits, settings=settings, duplicates=duplicates, device=device)
     passed = [place for place, verdict in enumerate(verdicts) if verdict.accepted]

@@ -66,7 +66,9 @@ class MissingError(RecipeError):
 
 
 def check_rival(spec: str) -> None:
-    """Is a specification right, as far as its words go? Errors as for `load_rival`, but for what the rival would need."""
+    """Is a specification right, as far as its words go? Errors as for `load_rival`, but for what the rival
+    would need.
+    """
     with suppress(MissingError):
         load_rival(spec)
 

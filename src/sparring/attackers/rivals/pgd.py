@@ -41,7 +41,9 @@ class Victim:
 
 
 def require_gradients(processor: Any, name: str) -> PatchPixels:
-    """The processor's work, differentiably. Raises ModelError, naming the model, where its processor is not one that can be differentiated."""
+    """The processor's work, differentiably. Raises ModelError, naming the model, where its processor is not
+    one that can be differentiated.
+    """
     try:
         return PatchPixels(processor.image_processor)
     except ModelError as error:

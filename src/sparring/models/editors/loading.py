@@ -29,7 +29,9 @@ def load_editor(
 
 
 def family_of(path: str | Path) -> type[FlowEditor]:
-    """The adapter of the family that a folder's model_index.json names. Raises ModelError where there is none."""
+    """The adapter of the family that a folder's model_index.json names. Raises ModelError where there is
+    none.
+    """
     index = _index(path)
     for family in FAMILIES:
         if family.pipeline_class.__name__ == index.get("_class_name"):
@@ -39,7 +41,9 @@ def family_of(path: str | Path) -> type[FlowEditor]:
 
 
 def check_editor(path: str | Path, lora: str | Path | None = None) -> None:
-    """Would this editor load, with this LoRA, which must change something? No weights of the editor are read. Raises ModelError."""
+    """Would this editor load, with this LoRA, which must change something? No weights of the editor are
+    read. Raises ModelError.
+    """
     family = family_of(path)
     if lora is None:
         return

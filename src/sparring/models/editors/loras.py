@@ -1,7 +1,9 @@
-"""LoRA files of an editor's transformer: which tensor belongs to which layer, as far as it is known; what is not known is refused by name.
+"""LoRA files of an editor's transformer: which tensor belongs to which layer, as far as it is known; what is
+not known is refused by name.
 
-Taken are layers under diffusers' names with any of the prefixes below and either naming of the two factors, with `alpha` beside them, in the file's
-header or in peft's adapter_config.json; and, through diffusers' own converters, what other trainers call them (kohya, ai-toolkit, XLabs, ...).
+Taken are layers under diffusers' names with any of the prefixes below and either naming of the two factors,
+with `alpha` beside them, in the file's header or in peft's adapter_config.json; and, through diffusers' own
+converters, what other trainers call them (kohya, ai-toolkit, XLabs, ...).
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """tensors: "LAYER.lora_A.weight" [rank, inputs] and "LAYER.lora_B.weight" [outputs, rank]. config: peft's, where the file tells it; else the scale is 1."""
+    """tensors: "LAYER.lora_A.weight" [rank, inputs] and "LAYER.lora_B.weight" [outputs, rank]. config:
+    peft's, where the file tells it; else the scale is 1.
+    """
 
     file: Path
     tensors: Mapping[str, Tensor]
@@ -64,9 +68,11 @@ class Lora:
 
 
 def read_lora(place: str | Path, transformer: nn.Module, convert: Convert) -> Lora:
-    """A LoRA's file, or the folder that holds it, for this transformer, whose weights need not be there (the meta device).
+    """A LoRA's file, or the folder that holds it, for this transformer, whose weights need not be there (the
+    meta device).
 
-    Raises ModelError, naming file and tensor, for what cannot be read, fits no layer, has another shape, or is not finite.
+    Raises ModelError, naming file and tensor, for what cannot be read, fits no layer, has another shape, or
+    is not finite.
     """
     file = _file(Path(place))
     try:
@@ -92,7 +98,8 @@ def read_lora(place: str | Path, transformer: nn.Module, convert: Convert) -> Lo
         first, second = _pair(file, name, found, layers[name])
         alpha = found.get((name, "alpha"))
         scale = scales.get(name, 1.0) if alpha is None else float(alpha[1]) / len(first)
-        # One rank for all: padding with zeros changes no product, and spares patterns that versions of diffusers read differently.
+        # One rank for all: padding with zeros changes no product, and spares patterns that versions of
+        # diffusers read differently.
         wider = rank - len(first) if config is None else 0
         tensors[f"{name}.lora_A.weight"] = nn.functional.pad(first, (0, 0, 0, wider))
         tensors[f"{name}.lora_B.weight"] = nn.functional.pad(second if scale == 1 else second * scale, (0, wider))
@@ -177,7 +184,9 @@ def _header_config(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _scales(file: Path, names: set[str]) -> dict[str, float]:
-    """What peft's configuration beside the file multiplies each layer's product by; nothing where there is no such file."""
+    """What peft's configuration beside the file multiplies each layer's product by; nothing where there is
+    no such file.
+    """
     beside = file.with_name("adapter_config.json")
     if not beside.is_file():
         return {}

@@ -140,8 +140,8 @@ class EditorWeights:
     def load_lora(self, place: str | Path, *, must_change: bool = False) -> None:
         """Attach a saved LoRA in place of the present one; it is trainable, the rest is frozen.
 
-        What `save_lora` wrote comes back bit by bit; for other files see `read_lora`. Raises ModelError, also, with `must_change`, for one that
-        changes no weight.
+        What `save_lora` wrote comes back bit by bit; for other files see `read_lora`. Raises ModelError,
+        also, with `must_change`, for one that changes no weight.
         """
         if self.has_lora:
             self.remove_lora()

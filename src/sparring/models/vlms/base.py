@@ -86,8 +86,8 @@ class VLM(Protocol):
     ) -> Sequence[Reply | ModelError]:
         """One reply to every prompt, or the error by which there is none; the others are asked all the same.
 
-        numbers: of the prompts, for those who draw a reply by its number and not by its place here. trial: see `EndpointVLM.generate`; a model on
-        this machine says the same again.
+        numbers: of the prompts, for those who draw a reply by its number and not by its place here. trial:
+        see `EndpointVLM.generate`; a model on this machine says the same again.
         """
 
     def option_probabilities(
@@ -102,7 +102,8 @@ class VLM(Protocol):
 def ask_each_once(
     vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], *, max_new_tokens: int, batch: int = 128
 ) -> list[Reply | None]:
-    """One greedy reply to every prompt, None to one that the model refuses: what a judge asks, to whom a question without an answer is unread.
+    """One greedy reply to every prompt, None to one that the model refuses: what a judge asks, to whom a
+    question without an answer is unread.
 
     Errors: those of the model, but for RefusedError.
     """

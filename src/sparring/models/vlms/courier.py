@@ -1,8 +1,9 @@
 """Brings one request to an OpenAI-compatible endpoint and its answer back: with a deadline, again after a fault, within a budget.
 
-Tried again: connections that fail or are cut, a deadline that passes, HTTP 408, 409, 425, 429 and 5xx, answers that are no chat completion, and
-replies that ended in an error or are empty without a reason. Given up at once: every other 4xx (a wrong key, an unknown model, a field that the
-server does not take, a filter's refusal), a model's refusal, and an account without quota.
+Tried again: connections that fail or are cut, a deadline that passes, HTTP 408, 409, 425, 429 and 5xx,
+answers that are no chat completion, and replies that ended in an error or are empty without a reason. Given
+up at once: every other 4xx (a wrong key, an unknown model, a field that the server does not take, a filter's
+refusal), a model's refusal, and an account without quota.
 
 The wait before try k is drawn from [d/2, d], d = first_wait * 2^k, at most `longest_wait`; a server's Retry-After is waited for where it is longer.
 """
@@ -45,9 +46,11 @@ class Courier:
         self._random = random.SystemRandom()
 
     async def fetch(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """What `read` makes of the answer to one chat-completion request; it raises Fault where the request is to be made again.
+        """What `read` makes of the answer to one chat-completion request; it raises Fault where the request
+        is to be made again.
 
-        Errors: ModelError when it is given up, RefusedError (one of these) where this question alone gets no reply, RunError when the budget is used up.
+        Errors: ModelError when it is given up, RefusedError (one of these) where this question alone gets no
+        reply, RunError when the budget is used up.
         """
         return await self._patiently(lambda: self._complete(body, read))
 

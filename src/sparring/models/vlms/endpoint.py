@@ -150,11 +150,13 @@ class EndpointVLM:
         top_logprobs: int = 0,
         trial: int = 0,
     ) -> list[EndpointReply | ModelError]:
-        """One reply to every prompt, or the error with which its request was given up; the others are asked all the same. Otherwise as `generate`.
+        """One reply to every prompt, or the error with which its request was given up; the others are asked
+        all the same. Otherwise as `generate`.
 
-        numbers: of the prompts, from which their seeds follow where the temperature is above 0; 0, 1, ... if left out.
-        Errors: ModelError where the endpoint is taken to be down: it never answered anything, or not for many requests in a row; RunError when the
-        budget is used up. Questions that it refuses, one by one, do not count for that.
+        numbers: of the prompts, from which their seeds follow where the temperature is above 0; 0, 1, ... if
+        left out. Errors: ModelError where the endpoint is taken to be down: it never answered anything, or
+        not for many requests in a row; RunError when the budget is used up. Questions that it refuses, one
+        by one, do not count for that.
         """
         how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
         how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
@@ -379,7 +381,9 @@ class EndpointVLM:
 
 
 def _key(variable: str) -> str | None:
-    """The API key in that environment variable; None where there is none. Raises ModelError for one that no request can carry."""
+    """The API key in that environment variable; None where there is none. Raises ModelError for one that no
+    request can carry.
+    """
     key = os.environ.get(variable, "").strip()
     if not all("!" <= sign <= "~" for sign in key):
         raise ModelError(f"the environment variable {variable} holds no API key: it has spaces, or signs beyond ASCII. Set it anew.")

@@ -48,7 +48,8 @@ def ask_with_letters(
     starts: Sequence[str] = (),
     batch: int = 128,
 ) -> list[Lettered | ModelError]:
-    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer; or the error by which there is no reply.
+    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer; or the
+    error by which there is no reply.
 
     starts: as for `VLM.generate`. Raises ModelError where the model gives no log-probabilities.
     """
@@ -141,7 +142,8 @@ def _spelled(tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequ
 
 def _among(reply: EndpointReply, letters: Sequence[str], place: int | None) -> tuple[float, ...] | None:
     """The letters' log-probabilities among the likeliest tokens at the piece that holds the character at `place`."""
-    # Tokens that do not spell the text (halves of a sign, a thought of its own before it) tell no place in it.
+    # Tokens that do not spell the text (halves of a sign, a thought of its own before it) tell no place in
+    # it.
     if place is None or not "".join(piece for piece, _ in reply.pieces).startswith(reply.text):
         return None
     end = 0

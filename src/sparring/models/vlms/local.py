@@ -132,7 +132,8 @@ class LocalVLM:
         Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions; and
         `picture_count`: [P].
         starts: what each reply begins with, "" where it is the model's alone; none at all if left out.
-        Raises RefusedError, with the places, for texts that hold a placeholder of pictures and for pictures that the processor does not take.
+        Raises RefusedError, with the places, for texts that hold a placeholder of pictures and for pictures
+        that the processor does not take.
         """
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
@@ -158,7 +159,9 @@ class LocalVLM:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _processed(self, turns: Sequence[Any]) -> Batch:
-        """What the processor makes of a batch of turns. What it does not take of them is found by trying each alone."""
+        """What the processor makes of a batch of turns. What it does not take of them is found by trying
+        each alone.
+        """
 
         def process(part: Sequence[Any]) -> Batch:
             return dict(

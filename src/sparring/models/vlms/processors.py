@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 from sparring.data.errors import ModelError
 from sparring.models.names import require_there
 
-# What processors raise on pictures and texts that they do not take; an error of another kind is a fault of the program.
+# What processors raise on pictures and texts that they do not take; an error of another kind is a fault of
+# the program.
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, StopIteration)
 PICTURE_TOKENS = ("image", "video", "audio", "boi", "start_image", "fake_image")  # as processors name theirs, "_token" behind each
 EXTRAS = ("torchvision", "num2words", "timm", "sentencepiece", "tiktoken", "einops", "av")
@@ -91,7 +92,9 @@ def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None
 
 
 class Takes:
-    """What a processor takes, found out without its model. Texts and sizes are told apart: no processor refuses a picture for what it shows."""
+    """What a processor takes, found out without its model. Texts and sizes are told apart: no processor
+    refuses a picture for what it shows.
+    """
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -100,12 +103,16 @@ class Takes:
         self._sizes: dict[tuple[int, int], str] = {}
 
     def text(self, *texts: str) -> str:
-        """Why these texts cannot be told, "" where they can: a placeholder in them would be read as a picture that is not there."""
+        """Why these texts cannot be told, "" where they can: a placeholder in them would be read as a
+        picture that is not there.
+        """
         held = next((token for token in self.placeholders if any(token in text for text in texts)), None)
         return f"the text holds {held}, which stands for a picture there. Leave it out of the record" if held else ""
 
     def picture(self, size: tuple[int, int]) -> str:
-        """Why a picture of this size, (width, height), is not taken; "" where it is. Each size is tried once, on a blank picture."""
+        """Why a picture of this size, (width, height), is not taken; "" where it is. Each size is tried
+        once, on a blank picture.
+        """
         if size not in self._sizes:
             try:
                 self._processor.image_processor(images=[new_image("RGB", size)], return_tensors="pt")

@@ -1,7 +1,8 @@
 """What stands in a chat completion: a reply, or why there is none.
 
-Servers put replies, thoughts, refusals and faults into many fields, and most of them send HTTP 200 with each. What is no reply never becomes
-an empty one: a fault that may pass is asked for again, anything else is told.
+Servers put replies, thoughts, refusals and faults into many fields, and most of them send HTTP 200 with
+each. What is no reply never becomes an empty one: a fault that may pass is asked for again, anything else is
+told.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Fault(Exception):
 
 
 def read_reply(answer: dict[str, Any]) -> dict[str, Any]:
-    """Text, tokens and `finished` of a completion's first choice; with `from` where the text stood in the field of a thought.
+    """Text, tokens and `finished` of a completion's first choice; with `from` where the text stood in the
+    field of a thought.
 
-    A thought stands in for a reply only where there is none: a server that takes the whole reply for a thought leaves the answer there. One that
-    was cut off before its end is given as an unfinished one, in a tag. Errors: Fault for what may pass, RefusedError for what will not.
+    A thought stands in for a reply only where there is none: a server that takes the whole reply for a
+    thought leaves the answer there. One that was cut off before its end is given as an unfinished one, in a
+    tag. Errors: Fault for what may pass, RefusedError for what will not.
     """
     choice = answer["choices"][0]
     message = choice["message"]
@@ -100,7 +103,8 @@ def counted(answer: dict[str, Any], name: str) -> int:
 def read_pieces(answer: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
     """The tokens of a reply with the likeliest ones at their places, as far as the server tells them.
 
-    A token whose log-probability is null, no number, or the mark of one that is not among the likeliest is left out: nothing is known of it.
+    A token whose log-probability is null, no number, or the mark of one that is not among the likeliest is
+    left out: nothing is known of it.
     """
     logprobs = answer["choices"][0].get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
