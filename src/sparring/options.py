@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-PLAYERS, CHECKS, ENDPOINTS = "Players", "What counts", "Endpoints"
-
 OutOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if it is not there.", show_default=False)
 ]
@@ -21,10 +19,7 @@ AuditOption = Annotated[
     typer.Option(
         metavar="MODULE:FUNCTION",
         help="A function of yours, f(question, edited_image) -> True, False or None: is the right answer still right?",
-        rich_help_panel=CHECKS,
         show_default=False,
     ),
 ]
-ConcurrencyOption = Annotated[
-    int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", rich_help_panel=ENDPOINTS, show_default=False)
-]
+ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Requests under way at a time; 8 if left out.", show_default=False)]

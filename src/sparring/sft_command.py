@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, out_console, stoppable
+from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.options import OutOption, SkipOption
 
 if TYPE_CHECKING:
@@ -69,16 +68,22 @@ def sft(
             ("seed", seed),
             ("skip_bad_records", skip_bad_records),
         ]
-        _run(sft_settings(given, recipe=recipe, changes=changes or []), out)
+        _run(sft_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out)
 
 
 def _run(settings: SftSettings, out: Path) -> None:
+    from sparring.data.questions import read_questions
+    from sparring.engine.files import make_folder
+
+    # What is wrong with file or folder is said before what trains is loaded, which takes seconds.
+    questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
+    make_folder(out)
     from sparring.selfplay.finetune import run_sft
 
     with stoppable():
-        summary = run_sft(settings, out)
+        summary = run_sft(settings, out, questions=questions)
     if summary["loss_first"] is not None:
         out_console.print(
             f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of {summary['updates']} updates"
         )
-    out_console.print(f"Model:  {escape(summary['model'])}\nFigures: {escape(str(out / 'summary.json'))}")
+    out_console.print(f"Model:  {summary['model']}\nFigures: {out / 'summary.json'}")

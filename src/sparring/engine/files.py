@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Folders of results, and files in them that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+from sparring.data.errors import RunError
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made if it is not there. RunError where a file has its name, or where none may be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        taken = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+        why = f"{taken} is a file" if taken is not None else error.strerror
+        raise RunError(f"{folder} cannot be a folder of results: {why}. Name another one with --out.") from error
+    return folder
 
 
 def write_json(path: Path, value: Any) -> None:

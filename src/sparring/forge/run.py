@@ -35,7 +35,7 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
     screen = screen or Screen()
     source = open_source(settings.data, settings.format, settings.images)
     with (
-        run_folder(settings, out, file="forge.yaml", kind="forge", resume="the command that began it") as folder,
+        run_folder(settings, out, file="forge.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
     ):
         ledger.bind(source.fingerprint, settings.data)

@@ -15,8 +15,8 @@ from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
 from sparring.engine.screen import Screen
 from sparring.evaluation.benchmarks import find_benchmark
+from sparring.evaluation.drawing import data_sha256, draw_items
 from sparring.evaluation.questions import questions_of
-from sparring.evaluation.run import data_sha256, draw_items
 from sparring.selfplay.calls import written_data
 from sparring.selfplay.dataset import read_drawn, say_dropped
 from sparring.selfplay.ledger import Ledger

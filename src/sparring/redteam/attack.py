@@ -71,17 +71,22 @@ class Attack:
             yield self.questions[start : start + self.settings.batch]
 
 
-def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_attack(
+    settings: AttackSettings, out: Path, screen: Screen | None = None, *, questions: list[VisualQuestion] | None = None
+) -> dict[str, Any]:
     """Attack, from the start or from where an earlier process was stopped; writes and returns `out/summary.json`, and writes `out/dataset`.
+
+    questions: those of the settings' file, where they are read already.
 
     Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the folder is in use, holds another
     attack, or if the questions have changed since it began.
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
-    questions = read_drawn(settings.data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
+    if questions is None:
+        questions = read_drawn(settings.data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
     with (
-        run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
+        run_folder(settings, out, file="attack.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
         closing(Auditor(settings.audit, settings.threads or 1)) as auditor,
     ):

@@ -11,8 +11,7 @@ from pathlib import Path
 from sparring.evaluation.compare import Pair, pair_up, paired_difference
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.results import headline, pixels_in_words, table_rows
-from sparring.evaluation.run import THUMBNAILS
-from sparring.evaluation.scoring import marks_of, read_results
+from sparring.evaluation.scoring import THUMBNAILS, marks_of, read_results
 from sparring.report.render import write_page
 
 FILTERS = ("right", "wrong", "harmed", "rescued", "unparsed", "error", "left-out")

@@ -14,6 +14,7 @@ import yaml
 
 from sparring.config import CallSettings
 from sparring.data.errors import DataError, RecipeError
+from sparring.engine.files import make_folder
 
 WRITER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*)((?::\w+=[^:]*)*)")
 
@@ -65,7 +66,7 @@ def written_data(data: str, out: Path) -> Path:
         return Path(data)
     function = import_call(call, "--data")
     folder = (out / f"data-{hashlib.sha256(data.encode()).hexdigest()[:8]}").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = function(folder, **call.arguments)
     if not isinstance(written, str | Path) or not Path(written).resolve().is_relative_to(folder):
         raise DataError(f'--data: "{call.call}" must return the path of what it wrote below {folder}; it returned {written!r}.')

@@ -16,20 +16,25 @@ from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
+Sides = tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]
+"""Training questions, held-out questions, the files as they were read."""
 
-def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+
+def load_questions(
+    recipe: Recipe, out: Path, ledger: Ledger, screen: Screen, sides: Sides | None = None
+) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(training questions, held-out questions); generated files are written once, below `out/data`, and read back like anybody's own.
+
+    sides: what `read_sides` gave of the recipe's files, where they are read already.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a generator.
     """
     settings = recipe.data
-    if settings.path is not None:
-        train_path, held_out_path = Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None
-    elif settings.generator is not None:
-        train_path, held_out_path = _generated(settings.generator, recipe.seed, out, ledger, screen)
-    else:
-        raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
-    train, held_out, read = read_sides(recipe, train_path, held_out_path)
+    if sides is None and settings.path is None:
+        if settings.generator is None:
+            raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
+        sides = read_sides(recipe, *_generated(settings.generator, recipe.seed, out, ledger, screen))
+    train, held_out, read = sides or named_sides(recipe)
     for questions in read:
         say_dropped(questions, screen)
     ledger.record_questions("train", train)
@@ -52,9 +57,14 @@ def say_dropped(found: Questions, screen: Screen) -> None:
         screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")
 
 
-def read_sides(
-    recipe: Recipe, train_path: Path, held_out_path: Path | None
-) -> tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]:
+def named_sides(recipe: Recipe) -> Sides:
+    """The sides of the files that a recipe names. Raises DataError as `read_sides` does."""
+    settings = recipe.data
+    assert settings.path is not None  # the caller's to know
+    return read_sides(recipe, Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None)
+
+
+def read_sides(recipe: Recipe, train_path: Path, held_out_path: Path | None) -> Sides:
     """(training questions, held-out questions, the files as they were read). Raises DataError for bad records, and where a side would be empty."""
     read = tuple(read_questions(path, skip_bad=recipe.data.skip_bad_records) for path in (train_path, held_out_path) if path is not None)
     if held_out_path is None:

@@ -30,17 +30,20 @@ from sparring.selfplay.stages import Stage, train
 STAGE = "sft"
 
 
-def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None, *, questions: Questions | None = None) -> dict[str, Any]:
     """Fine-tune, from the start or from the last saved state; writes `out/sft/model` and `out/summary.json`, and returns the latter.
+
+    questions: those of the settings' file, where they are read already.
 
     Errors: DataError for questions that do not load, ModelError where the Defender cannot be had, TrainingError where training cannot go on, RunError
     if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
     """
     screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
-    questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
+    if questions is None:
+        questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
     say_dropped(questions, screen)
     with (
-        run_folder(settings, out, file="sft.yaml", kind="fine-tuning", resume="the command that began it") as folder,
+        run_folder(settings, out, file="sft.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
     ):
         _same_questions(settings, folder, ledger, questions)

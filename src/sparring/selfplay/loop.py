@@ -17,7 +17,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.bootstrap import bootstrap
-from sparring.selfplay.dataset import load_questions
+from sparring.selfplay.dataset import Sides, load_questions
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
@@ -27,13 +27,15 @@ from sparring.selfplay.summary import summarise
 from sparring.selfplay.watch import watch
 
 
-def run_game(recipe: Recipe, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_game(recipe: Recipe, out: Path, screen: Screen | None = None, *, sides: Sides | None = None) -> dict[str, Any]:
     """Play a recipe's game in a folder, from the start or from where it was cut off; writes and returns `out/summary.json`.
+
+    sides: the questions of the recipe's files, where they are read already.
 
     Errors: DataError and RecipeError before any training, ModelError where a player cannot be loaded, TrainingError where training cannot go
     on, RunError if the folder is in use or holds another recipe's run.
     """
-    with open_game(recipe, out, screen or Screen()) as game:
+    with open_game(recipe, out, screen or Screen(), sides) as game:
         bootstrap(game)
         evaluate(game, 0)
         for number in range(1, recipe.selfplay.rounds + 1):
@@ -50,7 +52,7 @@ def play_round(game: Game, number: int) -> None:
 
 
 @contextmanager
-def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
+def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = None) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
     device = begin_computing(recipe.device, recipe.threads)
     with (
@@ -58,7 +60,7 @@ def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
         closing(Ledger(folder)) as ledger,
         closing(Auditor(recipe.evaluation.audit, recipe.threads or 1)) as auditor,
     ):
-        train, held_out = load_questions(recipe, folder, ledger, screen)
+        train, held_out = load_questions(recipe, folder, ledger, screen, sides)
         screen.say(
             f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
         )
