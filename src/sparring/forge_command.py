@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparring.console import clean_errors, error_console, out_console, stoppable, warn
+from sparring.data.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
     from sparring.config import ForgeSettings
@@ -70,7 +71,6 @@ def forge(
     sparring forge --data spatial_relation_data.json --images pictures --recipe qwen2.5-vl-7b_qwen-image-edit --out forged/vstar --dry-run
     """
     with clean_errors():
-        from sparring.data.errors import RecipeError
         from sparring.recipes.forge import forge_settings
 
         given: list[tuple[str, Any]] = [
@@ -119,6 +119,8 @@ def _run(settings: ForgeSettings, out: Path, workers: int) -> None:
     for stage in funnel["stages"]:
         out_console.print(f"{stage['stage']:<14}{stage['out']:>8} of {stage['in']:<8}{stage['words']}")
     out_console.print(f"{'kept':<14}{funnel['records']['kept']:>8}    {funnel['kept_share']['words']}")
+    if (records := funnel["records"])["read"] == records["refused"] + records["broken"]:
+        raise RunError(f"every record broke or was refused: see broken.jsonl and refused.jsonl in {out / 'dataset' / 'apart'}.")
     if funnel["records"]["broken"]:
         warn([f"{funnel['records']['broken']} records broke: see dataset/apart/broken.jsonl"])
     out_console.print(f"Funnel:   {out / 'funnel.json'}\nData set: {out / 'dataset'}")

@@ -25,8 +25,8 @@ def failed_try(out: Path, **fields: object) -> None:
         (folder / "data" / "done.json").write_text("{}")
         for name, tables in COMPUTED.items():
             with sqlite3.connect(folder / name) as database:
-                for table in (*tables, "meta"):
-                    database.execute(f"CREATE TABLE IF NOT EXISTS {table} (a)")
+                for table in (*(rows.split()[0] for rows in tables), "meta"):
+                    database.execute(f"CREATE TABLE IF NOT EXISTS {table} (outcome)")
                 database.execute("INSERT INTO meta VALUES (1)")
 
 
@@ -47,7 +47,7 @@ def test_what_failed_before_anything_was_computed_is_taken_over(tmp_path: Path) 
 def test_one_row_of_work_makes_the_folder_its_own(tmp_path: Path, database: str, table: str) -> None:
     failed_try(tmp_path)
     with sqlite3.connect(tmp_path / database) as opened:
-        opened.execute(f"INSERT INTO {table} VALUES (1)")
+        opened.execute(f"INSERT INTO {table.split()[0]} VALUES ('kept')")
     with (
         pytest.raises(RunError, match=r"another fine-tuning \(seed is 0 there and 7 here\)"),
         run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME),

@@ -113,6 +113,16 @@ def test_the_data_set_opens_and_holds_what_the_ledger_holds(finished: Finished, 
     assert sum(row["fooled"] for row in first) == summary["first_try"]["asr"]["value"] * summary["first_try"]["asr"]["n"]
 
 
+def test_two_attacks_are_told_apart_by_datasets(finished: Finished, make: Make, tmp_path: Path) -> None:
+    """Its cache does not know the folder: only the file that the card names."""
+    out, settings, _ = finished
+    attack(make(seed=8), tmp_path / "out")
+    folders, cache = (out / "dataset", tmp_path / "out" / "dataset"), str(tmp_path / "cache")
+    loaded = [datasets.load_dataset(str(folder), split="test", cache_dir=cache) for folder in folders]
+    assert {row["seed"] for row in loaded[0]}.isdisjoint(row["seed"] for row in loaded[1])
+    assert settings.seed == 3
+
+
 def test_the_report_shows_figures_and_edits_and_loads_nothing(finished: Finished) -> None:
     out, _, summary = finished
     page = write_attack_report(out).read_text()

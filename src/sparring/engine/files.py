@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -32,6 +33,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
+
+
+def named_by_content(path: Path) -> Path:
+    """Put a hash of its content into a file's name, before the suffix, and give the new path.
+
+    `datasets` keys its cache by the files that a card names, not by the folder: of two data sets whose files have the same names it would hand out
+    the one that was loaded first.
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return path.rename(path.with_name(f"{path.stem}-{digest}{path.suffix}"))
 
 
 def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Connection:

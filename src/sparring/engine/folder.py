@@ -30,10 +30,10 @@ KINDS = {
 RESULTS = ("summary.json", "results.json", "funnel.json", "items.parquet")
 COMPUTED = {
     "ledger.sqlite": ("edits", "answers", "verdicts", "updates"),
-    "forge.sqlite": ("records", "candidates"),
+    "forge.sqlite": ("candidates", "records WHERE outcome != 'refused'"),
     "answers.sqlite": ("answers",),
 }
-"""Database -> its tables of what models did; the other tables say what was to be done."""
+"""Database -> its rows of what models did; the others say what was to be done."""
 
 
 def kind_of(folder: Path) -> str | None:
@@ -100,16 +100,16 @@ def _computed(out: Path) -> bool:
     """Has a model done anything here?"""
     if any((out / name).exists() for name in RESULTS):
         return True
-    return any(_holds_rows(out / name, tables) for name, tables in COMPUTED.items())
+    return any(_holds_rows(out / name, rows) for name, rows in COMPUTED.items())
 
 
-def _holds_rows(path: Path, tables: tuple[str, ...]) -> bool:
+def _holds_rows(path: Path, kinds: tuple[str, ...]) -> bool:
     if not path.is_file() or path.stat().st_size == 0:
         return False
     try:
         with closing(sqlite3.connect(path)) as database:
             there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables if table in there)
+            return any(database.execute(f"SELECT 1 FROM {rows} LIMIT 1").fetchone() for rows in kinds if rows.split()[0] in there)
     except sqlite3.Error:  # not to be taken for empty: it may hold what somebody has paid for
         return True
 
