@@ -92,6 +92,17 @@ def _print(console: Console, text: str | Text) -> None:
     console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as "3 h 20 min", "11 min 24 s", "48 s" or, below ten, "4.8 s"."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    if minutes:
+        return f"{minutes} min {rest:02d} s"
+    return f"{rest} s" if whole >= 10 or seconds == whole else f"{seconds:.2g} s"
+
+
 def figures_of(metrics: Mapping[str, Any], *names: str) -> dict[str, float]:
     """The figures of those names that an update reports, for a bar."""
     return {name: float(metrics[name]) for name in names if isinstance(metrics.get(name), (int, float))}

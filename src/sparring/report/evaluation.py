@@ -15,6 +15,8 @@ from sparring.evaluation.scoring import THUMBNAILS, marks_of, read_results
 from sparring.report.render import write_page
 
 FILTERS = ("right", "wrong", "harmed", "rescued", "unparsed", "error", "left-out")
+ORDER = ("harmed", "wrong", "unparsed", "error", "rescued", "right", "left-out")
+"""Items as they follow one another on the page: what went wrong comes first."""
 EMBEDDED = 24_000_000
 """Bytes of small pictures that a page may hold; items beyond them are shown without."""
 LONGEST = 2000
@@ -56,6 +58,7 @@ def write_eval_report(out: Path, *, against: Path | None = None, profile: str | 
         Entry(one, mark, _kinds(mark, before.get(one.item.id)), shown.get(one.cluster), before.get(one.item.id))
         for one, mark in zip(answered, marks, strict=True)
     ]
+    entries.sort(key=lambda entry: min(ORDER.index(kind) for kind in entry.kinds))
     counts = Counter(kind for entry in entries for kind in entry.kinds)
     contents = {
         "results": results,

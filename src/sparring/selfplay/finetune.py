@@ -80,6 +80,7 @@ def _train(settings: SftSettings, stage: Stage, device: torch.device, questions:
             checkpoint_every=settings.checkpoint_every,
             patience=None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, "loss")),
+            say=screen.say,
         )
     trainer.settle()
     stage.folder_written_whole("model", vlm.save)

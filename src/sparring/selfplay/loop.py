@@ -23,7 +23,8 @@ from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
-from sparring.selfplay.summary import summarise
+from sparring.selfplay.summary import doubts_of, summarise
+from sparring.selfplay.turns import require_skill
 from sparring.selfplay.watch import watch
 
 
@@ -33,14 +34,18 @@ def run_game(recipe: Recipe, out: Path, screen: Screen | None = None, *, sides: 
     sides: the questions of the recipe's files, where they are read already.
 
     Errors: DataError and RecipeError before any training, ModelError where a player cannot be loaded, TrainingError where training cannot go
-    on, RunError if the folder is in use or holds another recipe's run.
+    on or where the Defender only guesses, RunError if the folder is in use or holds another recipe's run.
     """
     with open_game(recipe, out, screen or Screen(), sides) as game:
+        require_skill(game)
         bootstrap(game)
         evaluate(game, 0)
         for number in range(1, recipe.selfplay.rounds + 1):
             play_round(game, number)
-        return summarise(game)
+        summary = summarise(game)
+        for text in doubts_of(summary):  # what stages had to say was said when they ended
+            game.screen.warn(text)
+        return summary
 
 
 def play_round(game: Game, number: int) -> None:

@@ -228,6 +228,7 @@ def _phase(
             checkpoint_every=settings.checkpoint_every,
             patience=settings.plateau_patience if rewarded else None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
+            say=game.screen.say,
         )
 
 
