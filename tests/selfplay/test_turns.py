@@ -20,7 +20,7 @@ def game(right: int, asked: int, options: int, *, unread: int = 0, wanted: bool 
 
 
 @pytest.fixture(autouse=True)
-def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "right_when_clean", lambda game, number: [])
 
 

@@ -80,7 +80,7 @@ def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
     last = numbers.player(f"round{run.rounds}") if run.rounds else "last"
     meanings = {
         "robust": ("Robust gain", f"accuracy of the {last} Defender less that of the base one, both under the {last} Attacker"),
-        "clean": ("Clean gain", "the same difference on untouched pictures: what robustness cost"),
+        "clean": ("Clean gain", "the same difference on untouched pictures"),
         "attacker": (
             "Attacker’s gain",
             f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the base Defender",
@@ -121,7 +121,7 @@ def _read_off(payoff: Mapping[str, Any]) -> dict[str, str]:
         first, column = [success[0][i] for i in attackers], [row[attackers[-1]] for row in success]
         parts = [
             _went(f"against the {numbers.player(payoff['defenders'][0])} Defender, from the first Attacker to the last", first),
-            _went(f"of the {numbers.player(names[attackers[-1]])} Attacker, from the first Defender to the last", column),
+            _went(f"for the {numbers.player(names[attackers[-1]])} Attacker, from the first Defender to the last", column),
         ]
         said["success"] = _sentence("Attack success", parts)
         falls = [
