@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -408,3 +409,71 @@ def test_attack_without_players_or_questions_is_a_message() -> None:
     assert result.exit_code == 2
     assert "q.jsonl: no such file" in result.stderr
     assert "Traceback" not in result.output
+
+
+KEPT = {"attack.yaml": "attack", "eval.yaml": "evaluation", "probe.yaml": "probe", "sft.yaml": "fine-tuning", "forge.yaml": "forge"}
+
+
+@pytest.mark.parametrize("file", KEPT)
+def test_a_report_of_any_folder_is_a_page_or_a_message(file: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / file).write_text("seed: 1\n")
+    with sqlite3.connect(folder / "ledger.sqlite") as database:  # every one of them but an evaluation has one
+        database.execute("CREATE TABLE stages (name)")
+    for content in (None, "{", "[]", '{"kind": "something"}'):
+        if content is not None:
+            for name in ("summary.json", "results.json"):
+                (folder / name).write_text(content)
+        done = runner.invoke(app, ["report", str(folder)])
+        assert done.exit_code == 2, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        assert done.stderr.startswith(f"Error: {folder}")
+        assert not (folder / "report.html").exists()
+    if KEPT[file] in ("probe", "fine-tuning", "forge"):
+        assert f"holds a {KEPT[file]}, which has no page. Its figures are in " in done.stderr
+
+
+@pytest.mark.parametrize("content", ["[", "- a", "\x00", "suite"])
+def test_damaged_settings_of_an_evaluation_are_a_message(content: str, tmp_path: Path, questions: Path) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / ".lock").touch()
+    (tmp_path / "e" / "results.json").write_text("{}")
+    (tmp_path / "e" / "eval.yaml").write_text(content)
+    given = ["--suite", "custom", "--data", str(questions), "--defender", "http://127.0.0.1:9/v1#m"]
+    for command in (["eval", *given, "--out", "e"], ["report", "e"], ["rescore", "e"], ["compare", "e", "e"]):
+        done = runner.invoke(app, command)
+        assert (done.exit_code, "Error: " in done.stderr) == (2, True), (command, done.output, done.exception)
+
+
+@pytest.mark.parametrize("verb", ["run", "attack", "probe", "sft", "eval", "forge"])
+def test_out_that_is_a_file_is_a_message(verb: str, questions: Path) -> None:
+    data = ["--data", "my.jsonl"]
+    given = {
+        "run": ["arena"],
+        "attack": [*data, "--recipe", "arena", "--skip-bad-records"],
+        "probe": [*data, "--recipe", "arena", "--skip-bad-records"],
+        "sft": [*data, "--recipe", "arena", "--skip-bad-records"],
+        "eval": ["--suite", "pope", "--data", "sparring.scenes.benchmarks:pope:number=4", "--recipe", "arena"],
+        "forge": [*data, "--recipe", "arena"],
+    }[verb]
+    for out in ("my.jsonl", "my.jsonl/below"):
+        done = runner.invoke(app, [verb, *given, "--out", out])
+        assert done.exit_code == 2, (done.output, done.exception)
+        assert "my.jsonl is a file. Name another one with --out." in done.stderr
+    assert questions.read_text().startswith("{")
+
+
+def test_a_comparison_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate = {"value": 0.0, "n": 1, "ci95": [0.0, 0.0]}
+    own = {"difference": rate, "before": 0.5, "after": 0.5, "harmed": 0, "rescued": 0, "mcnemar": 1.0}
+    nothing = {"only_before": 0, "only_after": 0, "differences_in_asking": [], "other_pictures": 0}
+    found = {"all": own, "categories": {"[a:b]": own}, **nothing}
+    monkeypatch.setattr("sparring.evaluation.compare.compare", lambda before, after, profile: found)
+    monkeypatch.setattr("sparring.report.evaluation.write_eval_report", lambda *given, **more: tmp_path / "report.html")
+    done = runner.invoke(app, ["compare", "a", "b", "--out", "new/c.json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "new" / "c.json").read_text()) == found
+    assert "[a:b]  " in done.stdout
+    wrong = runner.invoke(app, ["compare", "a", "b", "--out", "new"])
+    assert (wrong.exit_code, "new is a folder" in wrong.stderr) == (2, True)

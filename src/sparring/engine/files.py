@@ -47,9 +47,15 @@ def named_by_content(path: Path) -> Path:
 
 
 def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Connection:
-    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of the process that wrote them."""
-    database: sqlite3.Connection = sqlite3.connect(path or ":memory:", **options)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")
-    database.executescript(schema)
+    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of the process that wrote them.
+
+    RunError where the file is none, or cannot be written.
+    """
+    try:
+        database: sqlite3.Connection = sqlite3.connect(path or ":memory:", **options)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.executescript(schema)
+    except sqlite3.Error as error:
+        raise RunError(f"{path}: cannot be used ({error}). Restore it, remove it, or choose another folder with --out.") from error
     return database

@@ -106,7 +106,12 @@ def read_results(out: Path) -> dict[str, Any]:
     path = out / RESULTS
     if not path.is_file():
         raise RunError(f"{out} holds no finished evaluation: {RESULTS} is not there. Begin or go on with `sparring eval ... --out {out}`.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON ({error}). Remove it, and give the command that began the evaluation again.") from error
+    if not isinstance(found, dict) or found.get("kind") != "evaluation":
+        raise RunError(f"{path} holds no results of `sparring eval`.")
     return found
 
 
