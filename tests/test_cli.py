@@ -113,6 +113,12 @@ def test_help_says_what_is_typed(verb: str) -> None:
         assert "[NAME=]MODEL" in text or verb == "attack"
 
 
+def test_the_list_of_verbs_is_not_cut() -> None:
+    text = runner.invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
+    assert "..." not in text.partition("Commands:")[2]
+    assert max(map(len, text.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("name", ["[exp]", "[/b]", "[red]a", "a:fog:b", ":smile:", "[link=x]", "a [bold] b"])
 def test_names_are_shown_as_they_are(name: str, tmp_path: Path, played: list[tuple[Recipe, Path]]) -> None:
     done = runner.invoke(app, ["run", "arena", "--out", f"runs/{name}"])

@@ -53,12 +53,13 @@ def attack(
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Edits of every question; gives ASR@1 to ASR@SAMPLES.")] = 1,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Edits of every question; gives ASR@1 to ASR@SAMPLES.")] = 1,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of the edits' noise.")] = 0,
     integrity_threshold: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=-1,
             max=1,
             help="An edit counts when every target keeps this mean local SSIM. Left out: the recipe's, or 0.8.",
@@ -69,7 +70,7 @@ def attack(
     concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to the Defender at most, failed ones included.", show_default=False),
+        typer.Option(metavar="N", min=0, help="Requests to the Defender at most, failed ones included.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,

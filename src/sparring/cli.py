@@ -136,12 +136,12 @@ def _play(settings: Recipe, folder: Path) -> None:
 
 
 app.command()(attack)
-app.command("eval")(evaluate)
-app.command()(rescore)
-app.command()(compare)
-app.command()(probe)
-app.command()(sft)
-app.command()(forge)
+app.command("eval", short_help="Ask a benchmark's questions and score the answers.")(evaluate)
+app.command(short_help="Score a finished evaluation's answers anew.")(rescore)
+app.command(short_help="Test the paired difference of two evaluations.")(compare)
+app.command(short_help="Put vision-language models side by side, under attack.")(probe)
+app.command(short_help="Fine-tune a vision-language model on right answers.")(sft)
+app.command(short_help="Make adversarial pairs from picture questions.")(forge)
 
 
 @app.command()
@@ -270,9 +270,16 @@ def fields() -> None:
     """Explain every setting of recipes and of each verb."""
     from sparring.config import AttackSettings, EvalSettings, ForgeSettings, ProbeSettings, Recipe, SftSettings
 
-    _show_fields(Recipe, "", known := {})
-    verbs = {"attack": AttackSettings, "eval": EvalSettings, "probe": ProbeSettings, "sft": SftSettings, "forge": ForgeSettings}
-    for verb, settings in verbs.items():
+    known: dict[type[BaseModel], str] = {}
+    _show_fields(Recipe, "", known)
+    verbs: tuple[tuple[str, type[BaseModel]], ...] = (
+        ("attack", AttackSettings),
+        ("eval", EvalSettings),
+        ("probe", ProbeSettings),
+        ("sft", SftSettings),
+        ("forge", ForgeSettings),
+    )
+    for verb, settings in verbs:
         out_console.print(f"\nOf `sparring {verb}`", style="bold")
         _show_fields(settings, "", known)
 
@@ -299,7 +306,7 @@ def _show_fields(model: type[BaseModel], where: str, known: dict[type[BaseModel]
             known.setdefault(inner, f"{where}{name}")
 
 
-@app.command()
+@app.command(short_help="Print the versions that decide what a run computes.")
 def version() -> None:
     """Print the version of Sparring and of the libraries that decide what a run computes."""
     from importlib.metadata import version as version_of

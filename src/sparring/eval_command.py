@@ -91,26 +91,30 @@ def evaluate(
     trials: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Times that a question is asked, until the first miss; 3 with aot-strict, else 1.",
             show_default=False,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Questions in one batch of a model on this machine.")] = 8,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Questions in one batch of a model on this machine.")] = 8,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.", show_default=False),
+        typer.Option(metavar="N", min=1, help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.", show_default=False),
     ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Largest area of a picture. Left out: as the checkpoint has it; the results say what it is.",
             show_default=False,
         ),
     ] = None,
     concurrency: ConcurrencyOption = None,
-    budget: Annotated[int | None, typer.Option(min=0, help="Requests at most, failed ones included.", show_default=False)] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Requests at most, failed ones included.", show_default=False)
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(

@@ -45,9 +45,9 @@ def forge(
     licence: Annotated[str | None, typer.Option(help="Licence of the source, for the data set's card.", show_default=False)] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Records at most, the source's first. Left out: all.", show_default=False),
+        typer.Option(metavar="N", min=1, help="Records at most, the source's first. Left out: all.", show_default=False),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its own players. What comes out is the same.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes, each with its own players. What comes out is the same.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     changes: Annotated[
         list[str] | None,

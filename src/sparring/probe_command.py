@@ -77,7 +77,9 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Edits of every question by every attacker; gives ASR@1 to ASR@SAMPLES.")] = 1,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Edits of every question by every attacker; gives ASR@1 to ASR@SAMPLES.")
+    ] = 1,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of draws, hints and of the edits' noise.")] = 0,
     text: Annotated[bool, typer.Option(help="Ask under the six text conditions and two controls.")] = True,
@@ -90,6 +92,7 @@ def probe(
     integrity_threshold: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=-1,
             max=1,
             help="An edit is valid when every target keeps this mean local SSIM. Left out: the recipe's, or 0.8.",
@@ -97,10 +100,12 @@ def probe(
         ),
     ] = None,
     audit: AuditOption = None,
-    adapt: Annotated[int, typer.Option(min=0, help="Updates of a fresh Attacker, trained against each Defender; 0: none.")] = 0,
+    adapt: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Updates of a fresh Attacker, trained against each Defender; 0: none.")
+    ] = 0,
     adapt_queries: Annotated[
         int | None,
-        typer.Option(min=1, help="Edited pictures at most that it may show its Defender.", show_default=False),
+        typer.Option(metavar="N", min=1, help="Edited pictures at most that it may show its Defender.", show_default=False),
     ] = None,
     adapt_data: Annotated[
         str | None,
@@ -113,7 +118,7 @@ def probe(
     concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to each Defender at most, failed ones included.", show_default=False),
+        typer.Option(metavar="N", min=0, help="Requests to each Defender at most, failed ones included.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,

@@ -32,8 +32,10 @@ def sft(
         str | None,
         typer.Option(help="Take prompt, reply, optimiser and a Defender that is not named here from this recipe.", show_default=False),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every question comes.")] = 1,
-    batch: Annotated[int | None, typer.Option(min=1, help="Questions in one update; 32 if left out.", show_default=False)] = None,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Times that every question comes.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Questions in one update; 32 if left out.", show_default=False)
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", help="Learning rate; 1e-5 if neither this nor a recipe says one.", show_default=False)
     ] = None,

@@ -82,8 +82,8 @@ def hang(exhibits: Sequence[Exhibit], most_bytes: int = MOST_BYTES) -> tuple[lis
         except ImageError:
             broken += 1
             continue
-        gaps = difference(before, after), difference(in_the_light_of(before, after), after)
-        uris = data_uri(before), data_uri(after), *map(data_uri, gaps)
+        gap, unlit_gap = difference(before, after), difference(in_the_light_of(before, after), after)
+        uris = (data_uri(before), data_uri(after), data_uri(gap), data_uri(unlit_gap))
         if used + sum(map(len, uris)) > most_bytes:
             notes = [f"{len(queue) - done} more are left out to keep this file small."]
             return _hung(shown), notes + _gone(broken)

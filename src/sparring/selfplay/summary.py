@@ -38,7 +38,7 @@ def summarise(game: Game) -> dict[str, Any]:
         seed=seed,
     )
     ledger.tick()
-    summary = {
+    summary: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": recipe.name,
         "seed": recipe.seed,
