@@ -1,4 +1,5 @@
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -111,6 +112,17 @@ def test_help_says_what_is_typed(verb: str) -> None:
     if verb in ("attack", "probe"):
         assert "corruption:fog:3" in text
         assert "[NAME=]MODEL" in text or verb == "attack"
+
+
+@pytest.mark.parametrize("name", ["\u00fc\u4e2d\u2192", "\udcff", "\x1b[31m"])
+def test_no_name_ends_a_command_where_the_terminal_has_no_letter_for_it(name: str, tmp_path: Path) -> None:
+    code = "from sparring.cli import app; app()"
+    for arguments in (["plan", f"{name}.yaml"], ["recipes", "--copy", "arena", f"{name}.yaml"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+        )
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert done.returncode == (2 if arguments[0] == "plan" else 0)
 
 
 def test_the_list_of_verbs_is_not_cut() -> None:
