@@ -1,4 +1,5 @@
-"""Processor time of verbs that need no model, each in a process of its own, beside the bare interpreter. One JSON line a verb.
+"""Processor time of verbs that need no model, each in a process of its own, beside the bare interpreter. One
+JSON line a verb.
 
 python benchmarks/startup.py
 """
@@ -49,7 +50,8 @@ def processor_seconds(arguments: list[str] | None, folder: Path) -> float:
 
 
 def main() -> None:
-    """Every verb, its fastest and its median run after one to warm up; exit code 1 where a bound is passed."""
+    """Every verb, its fastest and its median run after one to warm up; exit code 1 where a bound is
+    passed."""
     late = False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -152,8 +152,8 @@ def report(
 ) -> None:
     """Write report.html anew from what a folder holds.
 
-    A run's also while the run still goes on. A probe's figures are in its table.md, a forge's in its funnel.json, a
-    fine-tuning's in its summary.json: these have no page.
+    A run's also while the run still goes on. A probe's figures are in its table.md, a forge's in its
+    funnel.json, a fine-tuning's in its summary.json: these have no page.
     """
     with clean_errors():
         from sparring.engine.folder import kind_of
@@ -178,9 +178,10 @@ WITHOUT_PAGE = {"probe": "table.md", "forge": "funnel.json", "fine-tuning": "sum
 def plan(recipe: RecipeArgument = None, seed: SeedOption = None, changes: SetOption = None, skip_bad_records: SkipOption = False) -> None:
     """Show what a recipe would do, without training.
 
-    Standard output gets the resolved settings as YAML: saved to a file, they are a recipe. Standard error gets the
-    data found, the models found and the estimated memory. Nothing is downloaded and no weight is loaded. The data
-    file, where there is one, is checked as a run would check it; where a run would stop, the exit code is 2.
+    Standard output gets the resolved settings as YAML: saved to a file, they are a recipe. Standard error
+    gets the data found, the models found and the estimated memory. Nothing is downloaded and no weight is
+    loaded. The data file, where there is one, is checked as a run would check it; where a run would stop,
+    the exit code is 2.
 
     \b
     sparring plan arena --set data.path=my.jsonl > mine.yaml
@@ -285,7 +286,8 @@ def fields() -> None:
 
 
 def _show_fields(model: type[BaseModel], where: str, known: dict[type[BaseModel], str]) -> None:
-    """One line a setting; below a section its own, but where `known` says at what place they have been shown before."""
+    """One line a setting; below a section its own, but where `known` says at what place they have been shown
+    before."""
     for name, info in model.model_fields.items():
         kinds = (info.annotation, *get_args(info.annotation))
         inner = next((kind for kind in kinds if isinstance(kind, type) and hasattr(kind, "model_fields")), None)

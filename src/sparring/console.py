@@ -19,9 +19,11 @@ MENDED_BY_A_PERSON = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errn
 """Of the operating system's errors: no permission, no room."""
 for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
-        # What a terminal's encoding has no letter for is shown by its number: no name of a file or a question ends a command.
+        # What a terminal's encoding has no letter for is shown by its number: no name of a file or a question
+        # ends a command.
         stream.reconfigure(errors="backslashreplace")
-# Neither reads markup or emoji codes: names such as runs/[a]/b and corruption:fog:3 are to be read as they are.
+# Neither reads markup or emoji codes: names such as runs/[a]/b and corruption:fog:3 are to be read as they
+# are.
 out_console = plain_console()
 error_console = plain_console(stderr=True)
 

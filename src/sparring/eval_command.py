@@ -163,7 +163,8 @@ def evaluate(
 def eval_settings(
     given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None, note: Note | None = None
 ) -> EvalSettings:
-    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`.
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender,
+    under changes as `a.b=value`.
 
     note: is told what of the recipe does not go with what else was given, and is left out.
     """
@@ -201,7 +202,8 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     from sparring.evaluation.profiles import rule_of
     from sparring.selfplay.calls import written_data
 
-    # Before the folder is claimed, and before models' libraries are loaded, which takes seconds: what is mistyped is to leave nothing behind.
+    # Before the folder is claimed, and before models' libraries are loaded, which takes seconds: what is
+    # mistyped is to leave nothing behind.
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
     data = written_data(settings.data, out)

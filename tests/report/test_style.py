@@ -1,4 +1,5 @@
-"""The style sheet: whatever is written or drawn stands out against whatever it may lie on, in light and in dark."""
+"""The style sheet: whatever is written or drawn stands out against whatever it may lie on, in light and in
+dark."""
 
 import re
 from importlib.resources import files

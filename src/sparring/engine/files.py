@@ -38,8 +38,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def named_by_content(path: Path) -> Path:
     """Put a hash of its content into a file's name, before the suffix, and give the new path.
 
-    `datasets` keys its cache by the files that a card names, not by the folder: of two data sets whose files have the same names it would hand out
-    the one that was loaded first.
+    `datasets` keys its cache by the files that a card names, not by the folder: of two data sets whose files
+    have the same names it would hand out the one that was loaded first.
     """
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -47,7 +47,8 @@ def named_by_content(path: Path) -> Path:
 
 
 def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Connection:
-    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of the process that wrote them.
+    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of
+    the process that wrote them.
 
     RunError where the file is none, or cannot be written.
     """

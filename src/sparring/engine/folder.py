@@ -1,4 +1,5 @@
-"""A run's folder: claimed by one process at a time, and bound to one set of settings once something was computed."""
+"""A run's folder: claimed by one process at a time, and bound to one set of settings once something was
+computed."""
 
 from __future__ import annotations
 
@@ -51,9 +52,11 @@ def a_kind(folder: Path) -> str:
 def run_folder(settings: Settings, out: Path, *, file: str = "recipe.yaml", resume: str = "sparring run --resume {out}") -> Iterator[Path]:
     """Claim a folder for the work of these settings, new or resumed, for this process alone.
 
-    The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder in which nothing was computed yet belongs to
-    nobody, whatever a failed try left in it. How fast and how patiently endpoints are asked may change between processes. Errors: RunError if no such
-    folder can be made, if another process works in it, if it holds the work of other settings, or if its settings cannot be read.
+    The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
+    in which nothing was computed yet belongs to nobody, whatever a failed try left in it. How fast and how
+    patiently endpoints are asked may change between processes. Errors: RunError if no such folder can be
+    made, if another process works in it, if it holds the work of other settings, or if its settings cannot
+    be read.
     """
     out = make_folder(out.resolve())
     stored, lock_file = out / file, out / ".lock"

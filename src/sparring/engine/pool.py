@@ -45,8 +45,8 @@ def in_order(
 class Workers(ProcessPoolExecutor):
     """Processes that call begin(*arguments) first, and end with the process that started them.
 
-    They do not import that process's main script, as `multiprocessing` has it: without a guard of its own the script would be run again by each. So what
-    they are given to do must be importable from elsewhere.
+    They do not import that process's main script, as `multiprocessing` has it: without a guard of its own
+    the script would be run again by each. So what they are given to do must be importable from elsewhere.
     """
 
     def __init__(self, processes: int, begin: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:

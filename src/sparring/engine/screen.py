@@ -14,11 +14,13 @@ from rich.text import Text
 
 LINE_EVERY_SECONDS = 5.0
 ROOMY = 110
-"""Columns of a terminal from which a bar is drawn too; in a narrower one it would take the room of the counts."""
+"""Columns of a terminal from which a bar is drawn too; in a narrower one it would take the room of the
+counts."""
 
 
 def plain_console(*, stderr: bool = False, **options: Any) -> Console:
-    """A console that prints text as it is: square brackets and colons in names are no markup, and no line is cut or folded."""
+    """A console that prints text as it is: square brackets and colons in names are no markup, and no line is
+    cut or folded."""
     return Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
 
@@ -74,7 +76,8 @@ class Screen:
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """The columns of a bar. Counts and times are never cut: the figures, and then the title, fold where there is no room."""
+    """The columns of a bar. Counts and times are never cut: the figures, and then the title, fold where
+    there is no room."""
     whole = [Column(no_wrap=True) for _ in range(4)]
     bar = [BarColumn(table_column=whole[0])] if width >= ROOMY else []
     return [

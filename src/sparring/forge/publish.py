@@ -67,7 +67,8 @@ def publish(out: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str
 
 
 def write_rows(path: Path, rows: Iterable[Row], ledger: Ledger) -> Path | None:
-    """Write one Parquet file and give its path, with a hash of the content in its name; None where there are no rows: `datasets` opens no empty split."""
+    """Write one Parquet file and give its path, with a hash of the content in its name; None where there are
+    no rows: `datasets` opens no empty split."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -33,9 +33,10 @@ def probe_settings(
 ) -> ProbeSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's players, under changes as `a.b=value`.
 
-    defenders, attackers: each `NAME=SPEC` or a specification alone, which then gets a telling name. From a recipe come prompt, editor, checks, audit,
-    the words of the text conditions, device and threads; its Defender only where none is given. note: is told what of the recipe does not go with what else was given, and
-    is left out. Raises RecipeError, naming every wrong field.
+    defenders, attackers: each `NAME=SPEC` or a specification alone, which then gets a telling name. From a
+    recipe come prompt, editor, checks, audit, the words of the text conditions, device and threads; its
+    Defender only where none is given. note: is told what of the recipe does not go with what else was given,
+    and is left out. Raises RecipeError, naming every wrong field.
     """
     data: dict[str, Any] = {}
     if recipe is not None:

@@ -1,4 +1,5 @@
-"""What a verb takes over from a recipe that was written for a whole game: all that it can use, and what it cannot use is left out and said."""
+"""What a verb takes over from a recipe that was written for a whole game: all that it can use, and what it
+cannot use is left out and said."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from sparring.recipes.load import field_at, put, put_given, validate
 Kind = TypeVar("Kind", bound=Settings)
 Note = Callable[[str], None]
 FIELD = re.compile(r"((?:defender|attacker)(?:\.\w+)+):")
-"""The field that a contradiction is about, where the recipe alone may have brought it: no model, and no check of an edit."""
+"""The field that a contradiction is about, where the recipe alone may have brought it: no model, and no
+check of an edit."""
 
 
 def settled(
@@ -28,10 +30,12 @@ def settled(
     unused: Sequence[str] = (),
     note: Note | None = None,
 ) -> Kind:
-    """The settings of a verb: `data`, which came from a recipe, under the user's (dotted field, value) pairs and `a.b=value` changes.
+    """The settings of a verb: `data`, which came from a recipe, under the user's (dotted field, value) pairs
+    and `a.b=value` changes.
 
-    A setting that only the recipe has said goes back to its default where it is among `unused`, or where it contradicts what the user asked for. note:
-    is told of all these. Raises RecipeError, naming every wrong field, for contradictions that the user brought.
+    A setting that only the recipe has said goes back to its default where it is among `unused`, or where it
+    contradicts what the user asked for. note: is told of all these. Raises RecipeError, naming every wrong
+    field, for contradictions that the user brought.
     """
     told = _fields(given, changes)
     left = [field for field in unused if recipe is not None and not _told(field, told) and _reset(data, field, kind)]

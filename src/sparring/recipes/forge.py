@@ -20,7 +20,8 @@ def forge_settings(
 ) -> ForgeSettings:
     """Settings from (field, value) pairs, where None means not given, on top of a recipe's stages and players, under changes as `a.b=value`.
 
-    note: is told what of the recipe does not go with what else was given, and is left out. Models and files are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
+    note: is told what of the recipe does not go with what else was given, and is left out. Models and files
+    are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
     """
     found = load_recipe(recipe).model_dump(mode="json")
     data: dict[str, Any] = {name: found[name] for name in BORROWED} | {"stages": found["forge"]}

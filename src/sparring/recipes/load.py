@@ -39,7 +39,8 @@ def describe(name: str) -> str:
 
 
 def copy_recipe(name: str, file: Path) -> None:
-    """Copy a bundled recipe to a file, comments and all. Raises RecipeError where there is no such recipe, or a file of that name already."""
+    """Copy a bundled recipe to a file, comments and all. Raises RecipeError where there is no such recipe,
+    or a file of that name already."""
     source = bundled_recipes().get(name)
     if source is None:
         raise RecipeError(f"{name}: no such recipe; bundled are {', '.join(bundled_recipes())}.")

@@ -29,8 +29,9 @@ def sft_settings(
 ) -> SftSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`.
 
-    From a recipe come the settings of its Defender, device and threads; not its data, not its seed, and nothing of rewards or rounds. note: is told what
-    the recipe said of these. Model and file are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
+    From a recipe come the settings of its Defender, device and threads; not its data, not its seed, and
+    nothing of rewards or rounds. note: is told what the recipe said of these. Model and file are resolved to
+    absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
     """
     data: dict[str, Any] = {"defender": {}}
     if recipe is not None:

@@ -21,7 +21,8 @@ MOST_BYTES = 4_500_000
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """An exhibit with its pictures as data URIs: before, after, where they differ, and where they differ with the change of light taken out.
+    """An exhibit with its pictures as data URIs: before, after, where they differ, and where they differ
+    with the change of light taken out.
 
     change: what differs, in words. width and height are the clean picture's, to which the boxes refer."""
 

@@ -106,7 +106,8 @@ def _said(title: str, gain: Mapping[str, Any]) -> str:
 
 
 def _read_off(payoff: Mapping[str, Any]) -> dict[str, str]:
-    """What the figures of the payoff matrix say, whatever it is: of the Defenders over the rounds, and of attack success."""
+    """What the figures of the payoff matrix say, whatever it is: of the Defenders over the rounds, and of
+    attack success."""
     table, names = payoff.get("accuracy") or [], list(payoff.get("opponents", []))
     success = payoff.get("valid_asr") or []
     said = {"defenders": "", "success": ""}

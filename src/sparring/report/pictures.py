@@ -29,9 +29,11 @@ def difference(before: Image.Image, after: Image.Image) -> Image.Image:
 
 
 def in_the_light_of(before: Image.Image, after: Image.Image) -> Image.Image:
-    """The picture before the edit in the light of the one after it: each channel times a gain plus an offset, both fitted by least squares.
+    """The picture before the edit in the light of the one after it: each channel times a gain plus an
+    offset, both fitted by least squares.
 
-    The fit (ours) is repeated on the pixels that it explains best, so that an object that was put in does not pass for light.
+    The fit (ours) is repeated on the pixels that it explains best, so that an object that was put in does
+    not pass for light.
     """
     old, new = (np.asarray(image, dtype=np.float64).reshape(-1, 3) for image in (before, after))
     lit = np.empty_like(old)
@@ -48,7 +50,8 @@ def in_the_light_of(before: Image.Image, after: Image.Image) -> Image.Image:
 
 
 def change_in_words(before: Image.Image, after: Image.Image) -> str:
-    """What a difference picture shows, for those who do not see it: how much of the picture changed, where most, and the change of light."""
+    """What a difference picture shows, for those who do not see it: how much of the picture changed, where
+    most, and the change of light."""
     old, new = (np.asarray(image, dtype=np.float64) for image in (before, after))
     light = round(float((new - old).mean()))
     shade = "no change of light" if abs(light) < 2 else f"{abs(light)} grey levels {'darker' if light < 0 else 'lighter'} on the whole"

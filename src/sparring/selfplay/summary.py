@@ -91,7 +91,8 @@ def _worst_cases(payoff: Payoff) -> list[dict[str, Any]]:
 
 
 def doubts_of(summary: Mapping[str, Any]) -> list[str]:
-    """In words: Attackers whose edits too often change what is right, and Attackers that fool the base Defender less than the one before.
+    """In words: Attackers whose edits too often change what is right, and Attackers that fool the base
+    Defender less than the one before.
 
     summary: as `summarise` writes it, of which "bootstrap" and "rounds" are read.
     """

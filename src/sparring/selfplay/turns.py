@@ -68,7 +68,8 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
 
 
 def require_skill(game: Game) -> None:
-    """Raise TrainingError where the base Defender only guesses: there would be nothing to attack, and nothing to stand firm in."""
+    """Raise TrainingError where the base Defender only guesses: there would be nothing to attack, and
+    nothing to stand firm in."""
     if not game.recipe.selfplay.require_skill:
         return
     right_when_clean(game, 0)
