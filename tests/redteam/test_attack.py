@@ -211,3 +211,13 @@ def test_a_report_of_what_is_no_finished_attack(tmp_path: Path) -> None:
 def test_an_attacker_that_is_not_there(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no readable model_index\.json"):
         attack(make(attacker__model=str(tmp_path / "nothing")), tmp_path / "out")
+
+
+def test_a_try_that_failed_before_anything_was_answered_leaves_the_folder_to_the_next(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        attack(make(defender__model=str(tmp_path / "nothing"), limit=3), tmp_path / "out")
+    assert (tmp_path / "out" / "attack.yaml").is_file()
+    summary = attack(make(limit=2), tmp_path / "out")
+    assert summary["questions"] == 2
+    with pytest.raises(RunError, match=r"another attack \(limit is 2 there and 3 here\)"):
+        attack(make(limit=3), tmp_path / "out")
