@@ -79,7 +79,7 @@ def _columns(width: int) -> list[ProgressColumn]:
     """The columns of a bar. Counts and times are never cut: the figures, and then the title, fold where
     there is no room."""
     whole = [Column(no_wrap=True) for _ in range(4)]
-    bar = [BarColumn(table_column=whole[0])] if width >= ROOMY else []
+    bar = [BarColumn(bar_width=24, table_column=whole[0])] if width >= ROOMY else []
     return [
         TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         *bar,

@@ -24,7 +24,9 @@ class Auditor:
     def __init__(self, settings: CallSettings | None, processes: int) -> None:
         if settings is not None:
             import_call(settings, "evaluation.audit")
-        self.settings, self.processes = settings, processes
+        # Other processes do not import the script that started them, so what stands in it is asked in this process.
+        of_script = settings is not None and settings.call.partition(":")[0] == "__main__"
+        self.settings, self.processes = settings, 1 if of_script else processes
         self._pool: Workers | None = None
 
     def audit(self, questions: Sequence[VisualQuestion], edits: Sequence[Image]) -> list[bool | None]:
