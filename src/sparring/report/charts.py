@@ -154,7 +154,16 @@ def curves(
         _labels(
             frame, [(one.name, (smoothed(one.points) if len(one.points) >= SMOOTHED_FROM else one.points), one.style) for one in series]
         )
-    return frame.svg(label)
+    return frame.svg(f"{label}. {'. '.join(_course(one) for one in series)}")
+
+
+def _course(series: Series) -> str:
+    """A line in words: where it begins and ends, and between what it moves."""
+    values = series.finite
+    if not values:
+        return f"{series.name}: no values"
+    first, last, low, high = (number(value) for value in (values[0], values[-1], min(values), max(values)))
+    return f"{series.name}: from {first} to {last} over {len(values)} updates, between {low} and {high}"
 
 
 def _axes(frame: Frame, x_label: str, y_label: str) -> None:
@@ -233,7 +242,11 @@ def progress_chart(
                 ),
             )
     _labels(frame, [(name, [(w.place, 100 * w.value) for w in whiskers], styles[name]) for name, whiskers in lines.items()])
-    return frame.svg(label)
+    said = (
+        f"{name}: " + ", ".join(f"{names[w.place]} {100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})" for w in whiskers)
+        for name, whiskers in lines.items()
+    )
+    return frame.svg(f"{label}. {'. '.join(said)}")
 
 
 def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Markup:
