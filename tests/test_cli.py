@@ -400,6 +400,10 @@ def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.
     summary = {**rates, "asr_at_k": tries, "audited": False, "warnings": ["mind [this]"], "spending": spending}
     attack.run_attack = lambda settings, out, screen, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
     page.write_attack_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
+    checked: list[tuple[str, str]] = []
+    check = ModuleType("sparring.redteam.attackers")
+    check.check_attacker = lambda own, defender: checked.append((own.model, defender.model))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparring.redteam.attackers", check)
     monkeypatch.setitem(sys.modules, "sparring.redteam.attack", attack)
     monkeypatch.setitem(sys.modules, "sparring.report.attack", page)
     options = ["--samples", "3", "--limit", "5", "--seed", "7", "--integrity-threshold", "0.6", "--budget", "9", "--audit", "m:f"]
@@ -407,6 +411,7 @@ def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.
     command = ["attack", *given, "--out", "there", *options]
     result = runner.invoke(app, [*command, "--concurrency", "2", "--set", "attacker.evaluation_steps=9"])
     assert result.exit_code == 0, result.output
+    assert checked == [("a/b", "http://h/v1#m")]
     ((settings, out),) = calls
     assert out == Path("there")
     assert (settings.data, settings.attacker.model, settings.defender.model) == (str(questions), "a/b", "http://h/v1#m")

@@ -30,7 +30,7 @@ def attack(
         str | None,
         typer.Option(
             help="An image editor: a diffusers folder or hub id; or one with a LoRA that a run has trained, EDITOR+RUN/round3/attacker/editor; or an opponent "
-            "that nobody trains: pgd:eps=8, paste:add, corruption:fog:3, jpeg:30, roundtrip@EDITOR, benign@EDITOR.",
+            "that nobody trains: pgd:eps=8, paste:add, corruption:fog:3, jpeg:30, light:0.75, roundtrip@EDITOR, benign@EDITOR, MODULE:FUNCTION.",
             show_default=False,
         ),
     ] = None,
