@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import sqlite3
@@ -388,6 +389,37 @@ def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         result = runner.invoke(app, [*command, *extra])
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+CARRIED = {
+    "run": ["run", "arena", "--set", "data.held_out=1", "--set", "data.path=coded.jsonl"],
+    "attack": ["attack", "--recipe", "arena", "--data", "coded.jsonl"],
+    "probe": ["probe", "--recipe", "arena", "--data", "coded.jsonl"],
+    "sft": ["sft", "--recipe", "arena", "--data", "coded.jsonl"],
+    "convert": ["convert", "--data", "coded.jsonl"],
+}
+
+
+@pytest.mark.parametrize("arguments", CARRIED.values(), ids=CARRIED)
+def test_pictures_that_refused_data_carry_are_left_nowhere(arguments: list[str], questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(questions.parent)
+    coded = base64.b64encode((questions.parent / "b.png").read_bytes()).decode()
+    records = [json.loads(line) | {"image": coded} for line in questions.read_text().splitlines()]
+    Path("coded.jsonl").write_text("\n".join(map(json.dumps, records)))
+    before = set(Path().iterdir())
+    for out in ("new/there", "coded.jsonl"):
+        result = runner.invoke(app, [*arguments, "--out", out])
+        assert result.exit_code == 2
+        assert ("coded.jsonl is a file" if out == "coded.jsonl" else 'line 4 (id "3"): answer must be') in result.stderr
+    assert set(Path().iterdir()) == before
+
+
+def test_an_attack_whose_attacker_is_refused_leaves_no_folder(questions: Path) -> None:
+    given = ["--recipe", "arena", "--data", str(questions), "--skip-bad-records", "--out", str(questions.parent / "there")]
+    result = runner.invoke(app, ["attack", *given, "--attacker", "light:dark"])
+    assert result.exit_code == 2
+    assert 'rival "light:dark": gain must be' in result.stderr
+    assert not (questions.parent / "there").exists()
 
 
 def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.MonkeyPatch, questions: Path) -> None:

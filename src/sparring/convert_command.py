@@ -63,6 +63,6 @@ def convert(
         with unless_refused(out, PICTURES):
             done = write(data, records, out.resolve(), skip_bad=skip_bad_records)
         skipped = len({problem.line for problem in done.problems})
-        left_out = done.left_out | ({"bad": skipped} if skipped else {})
+        left_out = {**done.left_out, **({"bad": skipped} if skipped else {})}
         warn(f"{count} records are left out: {why}" for why, count in left_out.items())
         out_console.print(f"{done.written} questions: {done.path}")

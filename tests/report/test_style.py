@@ -7,6 +7,7 @@ from importlib.resources import files
 import pytest
 
 from sparring.report.color import ON_NIGHT, ON_PAPER, color_of, contrast, ink_on
+from sparring.report.page import KIND_ORDER
 
 CSS = files("sparring.report").joinpath("templates/report.css").read_text(encoding="utf-8")
 ROOTS = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)
@@ -53,7 +54,19 @@ def test_nothing_is_made_fainter_than_its_colour() -> None:
     for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", CSS):
         if "opacity" in body:
             assert selector.strip() == "fieldset input"
-    assert not re.findall(r"(?:color|fill|stroke): #", CSS.replace("stroke: #fff", ""))  # but for boxes on pictures
+    fixed = re.sub(r"\.kind-[^}]*\}|\.inside \{ fill: #fff;", "", CSS).replace("stroke: #fff", "")  # boxes on pictures
+    assert not re.findall(r"(?:color|fill|stroke): #", fixed)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_kinds_of_edits_stand_out_and_their_figures_can_be_read(scheme: str) -> None:
+    kinds = dict(re.findall(r"\.kind-(\w+) \{ fill: (#[0-9a-f]{6});", CSS))
+    assert kinds.keys() == set(KIND_ORDER)
+    assert len(set(kinds.values())) == len(kinds)
+    for color in kinds.values():
+        assert contrast("#ffffff", color) >= LEAST  # the figure inside the bar
+        for place in ("paper", "card"):
+            assert contrast(color, SCHEMES[scheme][place]) >= 3  # WCAG 2.2: what a graphic is made of
 
 
 @pytest.mark.parametrize("stops", [ON_PAPER, ON_NIGHT])

@@ -250,7 +250,8 @@ def progress_chart(
 
 
 def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Markup:
-    """A bar for each row, cut into shares that add up to 1, each in its kind's style; without shares it says "none"."""
+    """A bar for each row, cut into shares that add up to 1, each in its kind's style; without shares it says
+    "none". The label goes on with the shares."""
     step, left = 30, 92
     frame = Frame(900, step * len(rows) + 22, left, 8, 0, 20, (0.0, 100.0), (0.0, 1.0))
     bottom = frame.height - frame.bottom
@@ -274,7 +275,11 @@ def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Mark
                     '<text class="inside" x="{}" y="{}" text-anchor="middle">{}</text>', (x + end) / 2, top + 14, f"{100 * share:.0f}"
                 )
             start += share
-    return frame.svg(label)
+    said = (
+        f"{name}: {', '.join(f'{kind_of_edit(kind)} {percent(share)}' for kind, share in shares.items()) or 'none'}"
+        for name, shares in rows.items()
+    )
+    return frame.svg(f"{label}. {'. '.join(said)}")
 
 
 def interval_bar(difference: Mapping[str, Any], extent: tuple[float, float], label: str) -> Markup:
