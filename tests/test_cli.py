@@ -1,4 +1,7 @@
+import base64
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +15,14 @@ from typer.testing import CliRunner
 
 import sparring
 from sparring.cli import app
-from sparring.config import AttackSettings, Recipe, SftSettings
+from sparring.config import AttackSettings, DefenderSettings, Recipe, SftSettings
+from sparring.data.errors import RecipeError
+from sparring.eval_command import eval_settings
+from sparring.probe.settings import probe_settings
 from sparring.recipes import bundled_recipes, load_recipe
+from sparring.recipes.forge import forge_settings
+from sparring.recipes.sft import sft_settings
+from sparring.redteam.settings import attack_settings
 
 runner = CliRunner()
 
@@ -40,7 +49,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
     """The games that would have been played. Loop and report are stood in for, so that nothing heavy is imported."""
     calls: list[tuple[Recipe, Path]] = []
     loop, page = ModuleType("sparring.selfplay.loop"), ModuleType("sparring.report.page")
-    loop.run_game = lambda recipe, out: calls.append((recipe, out))  # type: ignore[attr-defined]
+    loop.run_game = lambda recipe, out, sides: calls.append((recipe, out))  # type: ignore[attr-defined]
     page.write_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparring.selfplay.loop", loop)
     monkeypatch.setitem(sys.modules, "sparring.report.page", page)
@@ -55,28 +64,110 @@ def test_version() -> None:
     assert "torch " in result.stdout
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, sparring.cli; print([name for name in ('torch', 'transformers', 'diffusers', 'pydantic') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+HEAVY = ("torch", "transformers", "diffusers", "peft", "datasets")
+LIGHT = {
+    "help": ["--help"],
+    "help of a verb": ["attack", "--help"],
+    "recipes": ["recipes"],
+    "a copy of a recipe": ["recipes", "--copy", "arena", "mine.yaml"],
+    "fields": ["fields"],
+    "version": ["version"],
+    "a plan": ["plan", "arena"],
+    "a plan with rivals": ["plan", "arena-static-both"],
+    "a dry run": ["run", "arena", "--dry-run"],
+    "a recipe that is not there": ["run", "nowhere.yaml", "--out", "x"],
+    "a model that is not there": ["run", "arena", "--set", "defender.model=./nowhere", "--out", "x"],
+    "a folder that is a file, run": ["run", "arena", "--out", "bad.jsonl"],
+    "bad data, plan": ["plan", "arena", "--set", "data.path=bad.jsonl"],
+    "bad data, run": ["run", "arena", "--set", "data.path=bad.jsonl", "--out", "x"],
+    "bad data, attack": ["attack", "--recipe", "arena", "--data", "bad.jsonl", "--out", "x"],
+    "bad data, probe": ["probe", "--recipe", "arena", "--data", "bad.jsonl", "--out", "x"],
+    "bad data, sft": ["sft", "--recipe", "arena", "--data", "bad.jsonl", "--out", "x"],
+    "bad data, eval": ["eval", "--recipe", "arena", "--suite", "custom", "--data", "bad.jsonl", "--out", "x"],
+    "bad data, forge": ["forge", "--recipe", "arena", "--data", "none.jsonl", "--out", "x"],
+    "bad data, convert": ["convert", "--data", "bad.jsonl", "--out", "x"],
+    "an attacker that there is none of": ["attack", "--recipe", "arena", "--data", "bad.jsonl", "--attacker", "fog", "--out", "x"],
+    "what a forge would do": ["forge", "--recipe", "arena", "--data", "bad.jsonl", "--dry-run"],
+    "a report of nothing": ["report", "."],
+    "a comparison of nothing": ["compare", ".", "."],
+    "a new score of nothing": ["rescore", "."],
+}
+
+
+@pytest.mark.parametrize("arguments", LIGHT.values(), ids=LIGHT)
+def test_what_needs_no_model_does_not_wait_for_models_libraries(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"id": 1')
+    code = (
+        "import sys\nfrom sparring.cli import app\ntry:\n    app()\nexcept SystemExit as end:\n"
+        f"    print(end.code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1].split(" ", 1)[1] == "[]", done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("Error: " in done.stderr) == (done.stderr.splitlines()[-1][0] == "2")
+
+
+@pytest.mark.parametrize(
+    "verb", ["run", "attack", "eval", "rescore", "compare", "probe", "sft", "forge", "convert", "report", "plan", "recipes"]
+)
+def test_help_says_what_is_typed(verb: str) -> None:
+    """Names hold colons and square brackets, which are neither emoji codes nor markup."""
+    text = runner.invoke(app, [verb, "--help"]).stdout
+    assert text.isascii(), [letter for letter in text if not letter.isascii()]
+    if verb in ("attack", "probe"):
+        assert "corruption:fog:3" in text
+        assert "[NAME=]MODEL" in text or verb == "attack"
+
+
+@pytest.mark.parametrize("name", ["\u00fc\u4e2d\u2192", "\udcff", "\x1b[31m"])
+def test_no_name_ends_a_command_where_the_terminal_has_no_letter_for_it(name: str, tmp_path: Path) -> None:
+    code = "from sparring.cli import app; app()"
+    for arguments in (["plan", f"{name}.yaml"], ["recipes", "--copy", "arena", f"{name}.yaml"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+        )
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert done.returncode == (2 if arguments[0] == "plan" else 0)
+
+
+def test_the_list_of_verbs_is_not_cut() -> None:
+    text = runner.invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
+    assert "..." not in text.partition("Commands:")[2]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["[exp]", "[/b]", "[red]a", "a:fog:b", ":smile:", "[link=x]", "a [bold] b"])
+def test_names_are_shown_as_they_are(name: str, tmp_path: Path, played: list[tuple[Recipe, Path]]) -> None:
+    done = runner.invoke(app, ["run", "arena", "--out", f"runs/{name}"])
+    assert done.exit_code == 0, done.output
+    assert f"runs/{name}/report.html" in done.stdout
+    wrong = runner.invoke(app, ["run", f"{name}/mine.yaml", "--out", "x"])
+    assert f"Error: {name}/mine.yaml: no such file" in wrong.stderr
+    (tmp_path / name).mkdir(parents=True)
+    assert f"Report: {name}/report.html" in runner.invoke(app, ["report", name]).stdout
+    (tmp_path / "q.jsonl").write_text("{}")
+    unread = runner.invoke(app, ["plan", "arena", "--set", "data.path=q.jsonl", "--set", f"attacker.model='{name}'"])
+    assert unread.exit_code == 2
+    assert "Traceback" not in unread.output
 
 
 def test_plan_prints_settings_that_are_a_recipe(tmp_path: Path) -> None:
     result = runner.invoke(app, ["plan", "arena", "--seed", "3", "--set", "defender.learning_rate=3e-4"])
     assert result.exit_code == 0
-    printed = yaml.safe_load(result.stdout.split("Settings\n")[1].split("\nData\n")[0])
-    (tmp_path / "copy.yaml").write_text(yaml.safe_dump(printed))
+    (tmp_path / "copy.yaml").write_text(result.stdout)
     assert load_recipe("copy.yaml") == load_recipe("arena", ["seed=3", "defender.learning_rate=3e-4"])
-    assert "sparring.scenes.dataset:write_questions(train=" in result.stdout
-    assert "Memory" in result.stdout
+    assert "sparring.scenes.dataset:write_questions(train=" in result.stderr
+    assert "Memory" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl-7b_qwen-image-edit", "qwen2.5-vl-3b_flux2-klein-4b"])
 def test_large_recipes_plan_here(name: str) -> None:
     result = runner.invoke(app, ["plan", name])
-    assert result.exit_code == 0
-    assert "not on this disk" in result.stdout
-    assert "defender trains:" in result.stdout
-    assert "a run would stop here" in result.stdout
+    assert result.exit_code == 2  # their data are the user's
+    assert yaml.safe_load(result.stdout)["name"] == name
+    assert "not on this disk" in result.stderr
+    assert "defender trains:" in result.stderr
+    assert "no such file. Name yours with --set data.path=FILE" in result.stderr
 
 
 def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
@@ -88,8 +179,8 @@ def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
     result = runner.invoke(app, [*given, "--set", "data.held_out=1"])
     assert result.exit_code == 0
     for line in ("3 questions about 2 image files", "(none): 1", "existence: 2", "1 bad records dropped", "answer is no option: 1"):
-        assert line in result.stdout
-    assert "2 to train on, 1 held out" in result.stdout
+        assert line in result.stderr
+    assert "2 to train on, 1 held out" in result.stderr
     result = runner.invoke(app, given)
     assert result.exit_code == 2
     assert "3 questions about 2 pictures are too few to hold 320 out" in result.stderr
@@ -98,7 +189,7 @@ def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
 def test_dry_run_is_a_plan_and_leaves_no_trace(tmp_path: Path, played: list[tuple[Recipe, Path]]) -> None:
     result = runner.invoke(app, ["run", "arena", "--out", "there", "--dry-run"])
     assert result.exit_code == 0
-    assert "Memory" in result.stdout
+    assert "Memory" in result.stderr
     assert runner.invoke(app, ["run", "arena", "--dry-run"]).exit_code == 0
     assert not played
     assert not list(tmp_path.iterdir())
@@ -108,9 +199,8 @@ def test_dry_run_is_a_plan_and_leaves_no_trace(tmp_path: Path, played: list[tupl
 def test_a_dry_run_of_an_arm_says_what_it_would_do(name: str) -> None:
     result = runner.invoke(app, ["run", name, "--dry-run"])
     assert result.exit_code == 0, result.output
-    settings = result.stdout.partition("Settings\n")[2].partition("\nData")[0]
-    assert yaml.safe_load(settings) == load_recipe(name).model_dump(mode="json")
-    assert "on this disk" in result.stdout
+    assert yaml.safe_load(result.stdout) == load_recipe(name).model_dump(mode="json")
+    assert "on this disk" in result.stderr
 
 
 def test_run_hands_the_resolved_recipe_to_the_game(played: list[tuple[Recipe, Path]]) -> None:
@@ -162,13 +252,56 @@ def test_mistakes_are_messages_not_tracebacks(arguments: list[str], message: str
 
 
 def test_stopping_by_hand_says_how_to_go_on(played: list[tuple[Recipe, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(recipe: Recipe, out: Path) -> None:
+    def stop(recipe: Recipe, out: Path, sides: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["sparring.selfplay.loop"], "run_game", stop)
     result = runner.invoke(app, ["run", "arena", "--out", "there"])
     assert result.exit_code == 130
     assert "sparring run --resume there" in result.stderr
+
+
+@pytest.mark.parametrize("recipe", sorted(bundled_recipes()))
+@pytest.mark.parametrize("changes", [[], ["defender.lora.rank=16"], ["defender.lora=null"], ["defender.model=a/b"]])
+def test_every_recipe_can_be_fine_tuned_from(recipe: str, changes: list[str]) -> None:
+    said: list[str] = []
+    settings = sft_settings([("data", "q.jsonl")], recipe=recipe, changes=changes, note=said.append)
+    loaded = load_recipe(recipe).defender
+    assert settings.defender.prompt == loaded.prompt
+    assert settings.defender.learning_rate == loaded.learning_rate
+    for name in ("interpolation", "final_interpolation", "kl_weight", "noisy", "text", "optimizer_steps", "consistency"):
+        default = DefenderSettings(model="a/b")
+        assert getattr(settings.defender, name) == getattr(default, name)
+        assert (f"defender.{name}" in "".join(said)) == (getattr(loaded, name) != getattr(default, name))
+
+
+ENDPOINT = "http://127.0.0.1:8000/v1#m"
+
+
+@pytest.mark.parametrize("recipe", sorted(bundled_recipes()))
+def test_every_recipe_serves_every_verb_about_an_endpoint(recipe: str, tmp_path: Path) -> None:
+    """A lower bound of pixels, which only a model on this machine has, comes from the recipe here."""
+    base = f"extends: {recipe}\ndefender: {{min_pixels: 4000}}\n"
+    (tmp_path / "mine.yaml").write_text(base)
+    given = [("data", "q.jsonl"), ("defender.model", ENDPOINT)]
+    said: list[str] = []
+    for settings in (
+        attack_settings([*given, ("attacker.model", "paste:add")], recipe="mine.yaml", note=said.append).defender,
+        probe_settings([("data", "q.jsonl")], [ENDPOINT], [], recipe="mine.yaml", note=said.append).defender,
+        eval_settings([*given, ("suite", "custom")], recipe="mine.yaml", note=said.append).defender,
+        forge_settings(given, recipe="mine.yaml", note=said.append).defender,
+    ):
+        assert (settings.model, settings.min_pixels) == (ENDPOINT, None)
+    assert [text.partition(" ")[0] for text in said] == ["attack", "probe", "eval", "forge"]
+    assert all("of mine.yaml and leaves them out: defender.min_pixels." in text for text in said)
+    with pytest.raises(RecipeError, match="min_pixels: cannot be set for an endpoint"):  # the user's own wish is not dropped
+        attack_settings([*given, ("attacker.model", "paste:add")], recipe="mine.yaml", changes=["defender.min_pixels=4000"])
+
+
+def test_a_judge_is_never_left_out_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: arena\njudge: {model: some/vlm}\n")
+    with pytest.raises(RecipeError, match=r"judge\.model: is the Defender's own checkpoint"):
+        attack_settings([("data", "q.jsonl"), ("defender.model", "some/vlm")], recipe="mine.yaml")
 
 
 def test_fields_explain_every_setting() -> None:
@@ -179,14 +312,39 @@ def test_fields_explain_every_setting() -> None:
         "attacker.lora.rank: int; default 64",
         "data.generator.call: str; required",
         "seed: int; default 0",
+        "suite: str; required; name of the benchmark",
+        "judge.model: str; required; a folder, hub id or endpoint; it is shown no pictures",
+        "stages: required; its settings as those of forge above",
+        "judge: its settings as those of judge above",
+        "adapt_queries",
+        "epochs: int; default 1",
     ):
         assert line in result.stdout
+    for verb in ("attack", "eval", "probe", "sft", "forge"):
+        assert f"\nOf `sparring {verb}`\n" in result.stdout
 
 
 def test_recipes_lists_the_bundled_ones() -> None:
     result = runner.invoke(app, ["recipes"])
     assert result.exit_code == 0
     assert "arena-clean\n  The control arm" in result.stdout
+
+
+def test_a_recipe_is_copied_once_and_plays(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["recipes", "--copy", "arena-noisy", "mine/own recipe.yaml"])
+    assert done.exit_code == 0, done.output
+    assert "sparring run 'mine/own recipe.yaml' --out runs/" in done.stdout
+    assert load_recipe("mine/own recipe.yaml") == load_recipe("arena-noisy")
+    assert "# the published 500" in (tmp_path / "mine" / "own recipe.yaml").read_text()
+    for arguments, message in (
+        (["arena", "mine/own recipe.yaml"], "is there already"),
+        (["areena", "b.yaml"], "areena: no such recipe; bundled are arena"),
+        (["arena", "mine"], "is there already"),
+        (["arena", "b.txt"], "ends in .yaml"),
+        (["arena", "mine/own recipe.yaml/b.yaml"], "cannot be written"),
+    ):
+        wrong = runner.invoke(app, ["recipes", "--copy", *arguments])
+        assert (wrong.exit_code, message in wrong.stderr) == (2, True), wrong.output
 
 
 def test_report_is_written_anew(played: list[tuple[Recipe, Path]]) -> None:
@@ -202,20 +360,20 @@ def test_report_of_no_run_is_an_error(tmp_path: Path) -> None:
     assert str(tmp_path) in result.stderr.replace("\n", "")
 
 
-def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, questions: Path) -> None:
     finetune = ModuleType("sparring.selfplay.finetune")
     calls: list[tuple[SftSettings, Path]] = []
     summary = {"loss_first": 2.0, "loss_last": 0.5, "updates": 7, "model": "there/sft/model"}
-    finetune.run_sft = lambda settings, out: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
+    finetune.run_sft = lambda settings, out, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparring.selfplay.finetune", finetune)
-    command = ["sft", "--data", "q.jsonl", "--out", "there"]
+    command = ["sft", "--data", "my.jsonl", "--skip-bad-records", "--out", "there"]
     result = runner.invoke(app, [*command, "--defender", "a/b", "--epochs", "3", "--batch", "5", "--set", "defender.lora.rank=8"])
     assert result.exit_code == 0, result.output
     assert "loss    2.0000 -> 0.5000" in result.stdout
     assert "there/sft/model" in result.stdout
     ((settings, out),) = calls
     assert (settings.defender.model, settings.epochs, settings.defender.prompts_per_step, out) == ("a/b", 3, 5, Path("there"))
-    assert (settings.data, settings.defender.learning_rate) == (str(tmp_path / "q.jsonl"), 1e-5)
+    assert (settings.data, settings.defender.learning_rate) == (str(questions), 1e-5)
     assert settings.defender.lora is not None
     assert runner.invoke(app, [*command, "--recipe", "arena"]).exit_code == 0
     defender = calls[1][0].defender
@@ -233,7 +391,38 @@ def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert message in result.stderr
 
 
-def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+CARRIED = {
+    "run": ["run", "arena", "--set", "data.held_out=1", "--set", "data.path=coded.jsonl"],
+    "attack": ["attack", "--recipe", "arena", "--data", "coded.jsonl"],
+    "probe": ["probe", "--recipe", "arena", "--data", "coded.jsonl"],
+    "sft": ["sft", "--recipe", "arena", "--data", "coded.jsonl"],
+    "convert": ["convert", "--data", "coded.jsonl"],
+}
+
+
+@pytest.mark.parametrize("arguments", CARRIED.values(), ids=CARRIED)
+def test_pictures_that_refused_data_carry_are_left_nowhere(arguments: list[str], questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(questions.parent)
+    coded = base64.b64encode((questions.parent / "b.png").read_bytes()).decode()
+    records = [json.loads(line) | {"image": coded} for line in questions.read_text().splitlines()]
+    Path("coded.jsonl").write_text("\n".join(map(json.dumps, records)))
+    before = set(Path().iterdir())
+    for out in ("new/there", "coded.jsonl"):
+        result = runner.invoke(app, [*arguments, "--out", out])
+        assert result.exit_code == 2
+        assert ("coded.jsonl is a file" if out == "coded.jsonl" else 'line 4 (id "3"): answer must be') in result.stderr
+    assert set(Path().iterdir()) == before
+
+
+def test_an_attack_whose_attacker_is_refused_leaves_no_folder(questions: Path) -> None:
+    given = ["--recipe", "arena", "--data", str(questions), "--skip-bad-records", "--out", str(questions.parent / "there")]
+    result = runner.invoke(app, ["attack", *given, "--attacker", "light:dark"])
+    assert result.exit_code == 2
+    assert 'rival "light:dark": gain must be' in result.stderr
+    assert not (questions.parent / "there").exists()
+
+
+def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.MonkeyPatch, questions: Path) -> None:
     attack, page = ModuleType("sparring.redteam.attack"), ModuleType("sparring.report.attack")
     calls: list[tuple[AttackSettings, Path]] = []
     some, none = {"value": 0.25, "n": 8, "ci95": [0.1, 0.5]}, {"value": None, "n": 0, "ci95": [0.0, 1.0]}
@@ -241,17 +430,23 @@ def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.
     tries = [{"k": 1, "asr": some, "valid_asr": none}]
     spending = {"defender": {"requests": 12, "cost": 0.5}}
     summary = {**rates, "asr_at_k": tries, "audited": False, "warnings": ["mind [this]"], "spending": spending}
-    attack.run_attack = lambda settings, out: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
+    attack.run_attack = lambda settings, out, screen, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
     page.write_attack_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
+    checked: list[tuple[str, str]] = []
+    check = ModuleType("sparring.redteam.attackers")
+    check.check_attacker = lambda own, defender: checked.append((own.model, defender.model))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sparring.redteam.attackers", check)
     monkeypatch.setitem(sys.modules, "sparring.redteam.attack", attack)
     monkeypatch.setitem(sys.modules, "sparring.report.attack", page)
     options = ["--samples", "3", "--limit", "5", "--seed", "7", "--integrity-threshold", "0.6", "--budget", "9", "--audit", "m:f"]
-    command = ["attack", "--data", "q.jsonl", "--attacker", "a/b", "--defender", "http://h/v1#m", "--out", "there", *options]
+    given = ["--data", "my.jsonl", "--skip-bad-records", "--attacker", "a/b", "--defender", "http://h/v1#m"]
+    command = ["attack", *given, "--out", "there", *options]
     result = runner.invoke(app, [*command, "--concurrency", "2", "--set", "attacker.evaluation_steps=9"])
     assert result.exit_code == 0, result.output
+    assert checked == [("a/b", "http://h/v1#m")]
     ((settings, out),) = calls
     assert out == Path("there")
-    assert (settings.data, settings.attacker.model, settings.defender.model) == (str(tmp_path / "q.jsonl"), "a/b", "http://h/v1#m")
+    assert (settings.data, settings.attacker.model, settings.defender.model) == (str(questions), "a/b", "http://h/v1#m")
     assert (settings.samples, settings.limit, settings.seed, settings.judge.integrity_threshold) == (3, 5, 7, 0.6)
     assert (settings.defender.endpoint.budget, settings.defender.endpoint.concurrency, settings.judge.endpoint.budget) == (9, 2, None)
     assert (settings.attacker.evaluation_steps, settings.audit.call if settings.audit else "") == (9, "m:f")
@@ -259,7 +454,7 @@ def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.
     assert "right under attack  nothing to count" in result.stdout
     assert "defender: 12 requests, 0.5 cost" in result.stdout
     assert "mind [this]" in result.stderr
-    attack.run_attack = lambda settings, out: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    attack.run_attack = lambda *given, **more: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[attr-defined]
     stopped = runner.invoke(app, command)
     assert stopped.exit_code == 130
     assert "The same command goes on from here" in stopped.stderr
@@ -273,3 +468,71 @@ def test_attack_without_players_or_questions_is_a_message() -> None:
     assert result.exit_code == 2
     assert "q.jsonl: no such file" in result.stderr
     assert "Traceback" not in result.output
+
+
+KEPT = {"attack.yaml": "attack", "eval.yaml": "evaluation", "probe.yaml": "probe", "sft.yaml": "fine-tuning", "forge.yaml": "forge"}
+
+
+@pytest.mark.parametrize("file", KEPT)
+def test_a_report_of_any_folder_is_a_page_or_a_message(file: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / file).write_text("seed: 1\n")
+    with sqlite3.connect(folder / "ledger.sqlite") as database:  # every one of them but an evaluation has one
+        database.execute("CREATE TABLE stages (name)")
+    for content in (None, "{", "[]", '{"kind": "something"}'):
+        if content is not None:
+            for name in ("summary.json", "results.json"):
+                (folder / name).write_text(content)
+        done = runner.invoke(app, ["report", str(folder)])
+        assert done.exit_code == 2, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        assert done.stderr.startswith(f"Error: {folder}")
+        assert not (folder / "report.html").exists()
+    if KEPT[file] in ("probe", "fine-tuning", "forge"):
+        assert f"holds a {KEPT[file]}, which has no page. Its figures are in " in done.stderr
+
+
+@pytest.mark.parametrize("content", ["[", "- a", "\x00", "suite"])
+def test_damaged_settings_of_an_evaluation_are_a_message(content: str, tmp_path: Path, questions: Path) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / ".lock").touch()
+    (tmp_path / "e" / "results.json").write_text("{}")
+    (tmp_path / "e" / "eval.yaml").write_text(content)
+    given = ["--suite", "custom", "--data", str(questions), "--defender", "http://127.0.0.1:9/v1#m"]
+    for command in (["eval", *given, "--out", "e"], ["report", "e"], ["rescore", "e"], ["compare", "e", "e"]):
+        done = runner.invoke(app, command)
+        assert (done.exit_code, "Error: " in done.stderr) == (2, True), (command, done.output, done.exception)
+
+
+@pytest.mark.parametrize("verb", ["run", "attack", "probe", "sft", "eval", "forge"])
+def test_out_that_is_a_file_is_a_message(verb: str, questions: Path) -> None:
+    data = ["--data", "my.jsonl"]
+    given = {
+        "run": ["arena"],
+        "attack": [*data, "--recipe", "arena", "--skip-bad-records"],
+        "probe": [*data, "--recipe", "arena", "--skip-bad-records"],
+        "sft": [*data, "--recipe", "arena", "--skip-bad-records"],
+        "eval": ["--suite", "pope", "--data", "sparring.scenes.benchmarks:pope:number=4", "--recipe", "arena"],
+        "forge": [*data, "--recipe", "arena"],
+    }[verb]
+    for out in ("my.jsonl", "my.jsonl/below"):
+        done = runner.invoke(app, [verb, *given, "--out", out])
+        assert done.exit_code == 2, (done.output, done.exception)
+        assert "my.jsonl is a file. Name another one with --out." in done.stderr
+    assert questions.read_text().startswith("{")
+
+
+def test_a_comparison_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate = {"value": 0.0, "n": 1, "ci95": [0.0, 0.0]}
+    own = {"difference": rate, "before": 0.5, "after": 0.5, "harmed": 0, "rescued": 0, "mcnemar": 1.0}
+    nothing = {"only_before": 0, "only_after": 0, "differences_in_asking": [], "other_pictures": 0}
+    found = {"all": own, "categories": {"[a:b]": own}, **nothing}
+    monkeypatch.setattr("sparring.evaluation.compare.compare", lambda before, after, profile: found)
+    monkeypatch.setattr("sparring.report.evaluation.write_eval_report", lambda *given, **more: tmp_path / "report.html")
+    done = runner.invoke(app, ["compare", "a", "b", "--out", "new/c.json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "new" / "c.json").read_text()) == found
+    assert "[a:b]  " in done.stdout
+    wrong = runner.invoke(app, ["compare", "a", "b", "--out", "new"])
+    assert (wrong.exit_code, "new is a folder" in wrong.stderr) == (2, True)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console, stoppable
-from sparring.options import CHECKS, ENDPOINTS, PLAYERS, AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
+from sparring.console import clean_errors, error_console, out_console, stoppable, warn
+from sparring.options import AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import AttackSettings
@@ -31,8 +30,7 @@ def attack(
         str | None,
         typer.Option(
             help="An image editor: a diffusers folder or hub id; or one with a LoRA that a run has trained, EDITOR+RUN/round3/attacker/editor; or an opponent "
-            "that nobody trains: pgd:eps=8, paste:add, corruption:fog:3, jpeg:30, roundtrip@EDITOR, benign@EDITOR.",
-            rich_help_panel=PLAYERS,
+            "that nobody trains: pgd:eps=8, paste:add, corruption:fog:3, jpeg:30, light:0.75, roundtrip@EDITOR, benign@EDITOR, MODULE:FUNCTION.",
             show_default=False,
         ),
     ] = None,
@@ -41,7 +39,6 @@ def attack(
         typer.Option(
             help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible endpoint, http://127.0.0.1:8000/v1#model-name. "
             "An endpoint's key is read from the environment variable SPARRING_API_KEY.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
@@ -50,7 +47,6 @@ def attack(
         typer.Option(
             help="Another vision-language model (folder, hub id or endpoint), which counts the queried objects before and after an edit. "
             "Left out: nobody counts.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
@@ -58,20 +54,19 @@ def attack(
         str | None,
         typer.Option(
             help="Take prompt, instruction, sampler, checks and players that are not named here from this recipe, a bundled one or a YAML file.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Edits of every question; gives ASR@1 to ASR@SAMPLES.")] = 1,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Edits of every question; gives ASR@1 to ASR@SAMPLES.")] = 1,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of the edits' noise.")] = 0,
     integrity_threshold: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=-1,
             max=1,
             help="An edit counts when every target keeps this mean local SSIM. Left out: the recipe's, or 0.8.",
-            rich_help_panel=CHECKS,
             show_default=False,
         ),
     ] = None,
@@ -79,7 +74,7 @@ def attack(
     concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to the Defender at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False),
+        typer.Option(metavar="N", min=0, help="Requests to the Defender at most, failed ones included.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -125,15 +120,21 @@ def attack(
             ("defender.endpoint.budget", budget),
             ("skip_bad_records", skip_bad_records),
         ]
-        _run(attack_settings(given, recipe=recipe, changes=changes or []), out)
+        _run(attack_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out)
 
 
 def _run(settings: AttackSettings, out: Path) -> None:
+    from sparring.engine.screen import Screen
+    from sparring.redteam.questions import read_attacked
+
+    # What is wrong with file or folder is said before models' libraries are loaded, which takes seconds.
+    screen = Screen()
+    questions = read_attacked(settings, out, screen)
     from sparring.redteam.attack import run_attack
     from sparring.report.attack import write_attack_report
 
     with stoppable():
-        summary = run_attack(settings, out)
+        summary = run_attack(settings, out, screen, questions=questions)
     report = write_attack_report(out)
     for label, rate in (
         ("right when clean", summary["clean_accuracy"]),
@@ -143,13 +144,10 @@ def _run(settings: AttackSettings, out: Path) -> None:
         ("right under attack", summary["robust_accuracy"]),
     ):
         out_console.print(f"{label:<20}{_in_words(rate)}")
-    for text in summary["warnings"]:
-        error_console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+    warn(summary["warnings"])
     for player, spent in summary["spending"].items():
         out_console.print(f"{player}: " + ", ".join(f"{amount:,.6g} {name.replace('_', ' ')}" for name, amount in spent.items()))
-    out_console.print(
-        f"Figures: {escape(str(out / 'summary.json'))}\nReport:  {escape(str(report))}\nData set: {escape(str(out / 'dataset'))}"
-    )
+    out_console.print(f"Figures: {out / 'summary.json'}\nReport:  {report}\nData set: {out / 'dataset'}")
 
 
 def _in_words(rate: dict[str, Any]) -> str:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 import yaml
-from rich.markup import escape
+from rich.text import Text
 
 from sparring import __version__
 from sparring.attack_command import attack
-from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.console import as_argument, clean_errors, error_console, out_console, stoppable, warn
 from sparring.convert_command import convert
-from sparring.data.errors import RecipeError
+from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
 from sparring.options import SkipOption
@@ -31,11 +31,12 @@ app = typer.Typer(
     name="sparring",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # help is plain text: what stands in it is what a person types
     help=(
-        "Two policies, one game: an image editor (the Attacker) learns to change pictures so that a vision-language model (the Defender) answers "
-        "wrongly, without touching what the question is about; the Defender learns from what survives. They take turns.\n\n"
-        "Start with [bold]sparring plan arena[/bold], then [bold]sparring run arena --out runs/arena[/bold]."
+        "Two policies, one game: an image editor (the Attacker) learns to change pictures so that a vision-language "
+        "model (the Defender) answers wrongly, without touching what the question is about; the Defender learns from "
+        "what survives. They take turns.\n\n"
+        "Start with `sparring plan arena`, then `sparring run arena --out runs/arena`."
     ),
 )
 RecipeArgument = Annotated[
@@ -120,23 +121,29 @@ def _play(settings: Recipe, folder: Path) -> None:
     from sparring.plan import require_models
 
     require_models(settings)
+    from sparring.engine.files import make_folder
+    from sparring.selfplay.dataset import named_sides
+
+    # What is wrong with folder or file is said before what trains is loaded, which takes seconds.
+    sides = named_sides(settings, folder) if settings.data.path is not None else None
+    make_folder(folder)
     from sparring.report.page import write_report
     from sparring.selfplay.loop import run_game
 
-    with stoppable(f"Go on with: sparring run --resume {escape(str(folder))}"):
-        run_game(settings, folder)
+    with stoppable(f"Go on with: sparring run --resume {as_argument(folder)}"):
+        run_game(settings, folder, sides=sides)
     report = write_report(folder)
-    out_console.print(f"Figures: {escape(str(folder / 'summary.json'))}\nReport:  {escape(str(report))}")
+    out_console.print(f"Figures: {folder / 'summary.json'}\nReport:  {report}")
 
 
 app.command()(attack)
-app.command("eval")(evaluate)
-app.command()(rescore)
-app.command()(compare)
-app.command()(probe)
-app.command()(sft)
-app.command()(forge)
-app.command()(convert)
+app.command("eval", short_help="Ask a benchmark's questions and score the answers.")(evaluate)
+app.command(short_help="Score a finished evaluation's answers anew.")(rescore)
+app.command(short_help="Test the paired difference of two evaluations.")(compare)
+app.command(short_help="Put vision-language models side by side, under attack.")(probe)
+app.command(short_help="Fine-tune a vision-language model on right answers.")(sft)
+app.command(short_help="Make adversarial pairs from picture questions.")(forge)
+app.command(short_help="Write questions of any layout as JSON lines.")(convert)
 
 
 @app.command()
@@ -145,70 +152,87 @@ def report(
         Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False)
     ],
 ) -> None:
-    """Write report.html anew from what a run's folder holds, also while the run still goes on."""
+    """Write report.html anew from what a folder holds.
+
+    A run's also while the run still goes on. A probe's figures are in its table.md, a forge's in its
+    funnel.json, a fine-tuning's in its summary.json: these have no page.
+    """
     with clean_errors():
-        if (folder / "attack.yaml").is_file():
-            from sparring.report.attack import write_attack_report
+        from sparring.engine.folder import kind_of
 
-            written = write_attack_report(folder)
-        elif (folder / "eval.yaml").is_file():
-            from sparring.report.evaluation import write_eval_report
-
-            written = write_eval_report(folder)
+        kind = kind_of(folder)
+        if kind == "attack":
+            from sparring.report.attack import write_attack_report as write
+        elif kind == "evaluation":
+            from sparring.report.evaluation import write_eval_report as write
+        elif kind in WITHOUT_PAGE:
+            raise RunError(f"{folder} holds a {kind}, which has no page. Its figures are in {folder / WITHOUT_PAGE[kind]}.")
         else:
-            from sparring.report.page import write_report
+            from sparring.report.page import write_report as write
+        out_console.print(f"Report: {write(folder)}")
 
-            written = write_report(folder)
-        out_console.print(f"Report: {escape(str(written))}")
+
+WITHOUT_PAGE = {"probe": "table.md", "forge": "funnel.json", "fine-tuning": "summary.json"}
+"""Kinds of folder that have no page, and the file that a person reads instead."""
 
 
 @app.command()
 def plan(recipe: RecipeArgument = None, seed: SeedOption = None, changes: SetOption = None, skip_bad_records: SkipOption = False) -> None:
-    """Show what a recipe would do, without training: resolved settings, data found, models found, estimated memory.
+    """Show what a recipe would do, without training.
 
-    Nothing is downloaded and no weight is loaded. The data file, where there is one, is checked as a run would check it. The settings are printed as YAML:
-    saved to a file, they are a recipe.
+    Standard output gets the resolved settings as YAML: saved to a file, they are a recipe. Standard error
+    gets the data found, the models found and the estimated memory. Nothing is downloaded and no weight is
+    loaded. The data file, where there is one, is checked as a run would check it; where a run would stop,
+    the exit code is 2.
+
+    \b
+    sparring plan arena --set data.path=my.jsonl > mine.yaml
     """
     with clean_errors():
         _show_plan(_load(recipe, seed, changes, skip_bad_records))
 
 
 def _show_plan(settings: Recipe) -> None:
-    from sparring.plan import make_plan
+    from sparring.plan import make_plan, require_models
 
     found = make_plan(settings)
-    out_console.print("[bold]Settings[/bold]")
     sys.stdout.write(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140))
-    out_console.print("\n[bold]Data[/bold]")
+    sys.stdout.flush()
+    say = error_console.print
+    say("Data", style="bold")
     _show_data(found)
-    out_console.print("\n[bold]Models[/bold]")
+    say("\nModels", style="bold")
     for model in found.models:
         lora = f", LoRA {_amount(model.lora)}" if model.lora is not None else ""
         size = "" if model.where == "behind an endpoint" else f"; {model.dtype}; {_size(model)}{lora}"
-        out_console.print(f"{model.player}: {escape(model.name)}\n  {model.where}{size}")
-    out_console.print("\n[bold]Memory[/bold] (weights and optimiser; activations come on top and grow with micro_batch)")
+        say(f"{model.player}: {model.name}\n  {model.where}{size}")
+    say("\nMemory", style="bold")
+    say("(weights and optimiser; activations come on top and grow with micro_batch)")
     for turn, amount in found.memory.items():
-        out_console.print(f"{turn}: {amount / 1e9:.1f} GB")
+        say(f"{turn}: {amount / 1e9:.1f} GB")
     if not found.memory:
-        out_console.print("unknown: a model is not on this disk, and its size is not known")
-    for text in found.warnings:
-        error_console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        say("unknown: a model is not on this disk, and its size is not known")
+    warn(found.warnings)
+    if found.missing is not None:
+        raise DataError(found.missing)
+    require_models(settings)
 
 
 def _show_data(found: Plan) -> None:
-    out_console.print(escape(found.data_note))
+    say = error_console.print
+    say(found.data_note)
     for questions in found.data:
         images = len({record.image for record in questions})
-        out_console.print(f"{len(questions)} questions about {images} image files")
+        say(f"{len(questions)} questions about {images} image files")
         for category, count in questions.by_category().items():
-            out_console.print(f"  {escape(category)}: {count}")
+            say(f"  {category}: {count}")
         if questions.dropped:
-            out_console.print(f"{questions.dropped} bad records dropped:")
+            say(f"{questions.dropped} bad records dropped:")
             for reason, count in questions.dropped_by_reason().items():
-                out_console.print(f"  {reason}: {count}")
+                say(f"  {reason}: {count}")
     if found.data:
         train, held_out = found.sides
-        out_console.print(f"{train} to train on, {held_out} held out")
+        say(f"{train} to train on, {held_out} held out")
 
 
 def _size(model: ModelPlan) -> str:
@@ -223,51 +247,50 @@ def _amount(parameters: int) -> str:
 
 
 @app.command()
-def recipes() -> None:
-    """List the bundled recipes."""
-    from sparring.recipes import bundled_recipes, load_recipe
-
+def recipes(
+    copy: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            "--copy", metavar="RECIPE FILE", help="Copy a bundled recipe to a file of your own, to be changed.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List the bundled recipes, or copy one."""
     with clean_errors():
+        from sparring.recipes.load import bundled_recipes, copy_recipe, describe
+
+        if copy is not None:
+            name, file = copy
+            copy_recipe(name, file)
+            out_console.print(f"Recipe: {file}\nPlay it with: sparring run {as_argument(file)} --out runs/{file.stem}")
+            return
         for name in bundled_recipes():
-            out_console.print(f"[bold]{name}[/bold]\n  {escape(load_recipe(name).description.strip())}")
+            out_console.print(name, style="bold")
+            out_console.print(f"  {describe(name)}")
 
 
 @app.command()
 def fields() -> None:
-    """Explain every setting that a recipe may hold, with its type and default."""
-    from sparring.config import AttackSettings, ForgeSettings, ProbeSettings, Recipe, SftSettings
+    """Explain every setting of recipes and of each verb."""
+    from sparring.config import AttackSettings, EvalSettings, ForgeSettings, ProbeSettings, Recipe, SftSettings
 
-    _show_fields(Recipe, "")
-    out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
-    for name in ("data", "images", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
-        out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
-    out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
-    for name in (
-        "data",
-        "suite",
-        "images",
-        "resamples",
-        "controls",
-        "samples",
-        "adapt",
-        "adapt_queries",
-        "adapt_data",
-        "letters",
-        "text",
-        "reasoning_judges",
-    ):
-        out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
-    out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
-    for name in ("data", "images", "epochs", "checkpoint_every", "defender"):
-        out_console.print(f"[bold]{name}[/bold]: {escape(SftSettings.model_fields[name].description or '')}")
-    out_console.print(
-        "\n[bold]Of `sparring forge` alone[/bold]; stages holds the settings under forge above, attacker, defender and judge theirs"
+    known: dict[type[BaseModel], str] = {}
+    _show_fields(Recipe, "", known)
+    verbs: tuple[tuple[str, type[BaseModel]], ...] = (
+        ("attack", AttackSettings),
+        ("eval", EvalSettings),
+        ("probe", ProbeSettings),
+        ("sft", SftSettings),
+        ("forge", ForgeSettings),
     )
-    for name in ("data", "format", "images", "licence", "limit", "seed", "threads", "batch"):
-        out_console.print(f"[bold]{name}[/bold]: {escape(ForgeSettings.model_fields[name].description or '')}")
+    for verb, settings in verbs:
+        out_console.print(f"\nOf `sparring {verb}`", style="bold")
+        _show_fields(settings, "", known)
 
 
-def _show_fields(model: type[BaseModel], where: str) -> None:
+def _show_fields(model: type[BaseModel], where: str, known: dict[type[BaseModel], str]) -> None:
+    """One line a setting; below a section its own, but where `known` says at what place they have been shown
+    before."""
     for name, info in model.model_fields.items():
         kinds = (info.annotation, *get_args(info.annotation))
         inner = next((kind for kind in kinds if isinstance(kind, type) and hasattr(kind, "model_fields")), None)
@@ -279,13 +302,16 @@ def _show_fields(model: type[BaseModel], where: str) -> None:
             else str(getattr(info.annotation, "__name__", info.annotation) if not get_args(info.annotation) else info.annotation)
         )
         kind = kind.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-        notes = "; ".join(part for part in (kind, described.replace("None", "null"), info.description or "") if part)
-        out_console.print(f"[bold]{where}{name}[/bold]" + (f": {escape(notes)}" if notes else ""))
-        if inner is not None:
-            _show_fields(inner, f"{where}{name}.")
+        again = f"its settings as those of {known[inner]} above" if where == "" and inner in known else ""
+        notes = "; ".join(part for part in (kind, described.replace("None", "null"), info.description or "", again) if part)
+        line = Text(f"{where}{name}", style="bold")
+        out_console.print(Text.assemble(line, f": {notes}") if notes else line)
+        if inner is not None and not again:
+            _show_fields(inner, f"{where}{name}.", known)
+            known.setdefault(inner, f"{where}{name}")
 
 
-@app.command()
+@app.command(short_help="Print the versions that decide what a run computes.")
 def version() -> None:
     """Print the version of Sparring and of the libraries that decide what a run computes."""
     from importlib.metadata import version as version_of

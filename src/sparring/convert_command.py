@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console
+from sparring.console import clean_errors, out_console, warn
 from sparring.options import OutOption, SkipOption
 
 
@@ -51,19 +50,19 @@ def convert(
     sparring convert --suite vqav2 --data vqa --images val2014 --out converted/vqa
     """
     with clean_errors():
+        from sparring.data.convert import PICTURES
         from sparring.data.convert import convert as write
         from sparring.data.questions import open_records
+        from sparring.engine.files import unless_refused
         from sparring.evaluation.benchmarks import find_benchmark, read_benchmark_records
 
         if suite is not None:
             records = iter(read_benchmark_records(find_benchmark(suite), data, images, skip_bad=skip_bad_records))
         else:
             records = open_records(data, images, kind or "auto")
-        done = write(data, records, out.resolve(), skip_bad=skip_bad_records)
+        with unless_refused(out, PICTURES):
+            done = write(data, records, out.resolve(), skip_bad=skip_bad_records)
         skipped = len({problem.line for problem in done.problems})
-        for count, why in [
-            *((count, why) for why, count in done.left_out.items()),
-            *([(skipped, "bad")] if skipped else []),
-        ]:
-            error_console.print(f"[yellow]warning:[/yellow] {count} records are left out: {why}")
-        out_console.print(f"{done.written} questions: {escape(str(done.path))}")
+        left_out = {**done.left_out, **({"bad": skipped} if skipped else {})}
+        warn(f"{count} records are left out: {why}" for why, count in left_out.items())
+        out_console.print(f"{done.written} questions: {done.path}")

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console, stoppable
-from sparring.data.errors import RecipeError
-from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption, SkipOption
+from sparring.console import clean_errors, error_console, out_console, stoppable, warn
+from sparring.data.errors import RecipeError, RunError
+from sparring.engine.files import make_folder
+from sparring.options import ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
-    from sparring.config import EvalSettings
+    import torch
 
-ASKING = "How it is asked"
+    from sparring.config import EvalSettings
+    from sparring.recipes.borrow import Note
+
 BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
@@ -83,36 +85,34 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
     prompt: Annotated[
         str,
-        typer.Option(
-            help="boxed, options (yes and no as options A and B), direct (a bare letter or word) or vlmevalkit.", rich_help_panel=ASKING
-        ),
+        typer.Option(help="boxed, options (yes and no as options A and B), direct (a bare letter or word) or vlmevalkit."),
     ] = "boxed",
     trials: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Times that a question is asked, until the first miss; 3 with aot, else 1.",
-            rich_help_panel=ASKING,
             show_default=False,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Questions in one batch of a model on this machine.", rich_help_panel=ASKING)] = 8,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Questions in one batch of a model on this machine.")] = 8,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.", rich_help_panel=ASKING, show_default=False),
+        typer.Option(metavar="N", min=1, help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.", show_default=False),
     ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Largest area of a picture. Left out: as the checkpoint has it; the results say what it is.",
-            rich_help_panel=ASKING,
             show_default=False,
         ),
     ] = None,
     concurrency: ConcurrencyOption = None,
     budget: Annotated[
-        int | None, typer.Option(min=0, help="Requests at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False)
+        int | None, typer.Option(metavar="N", min=0, help="Requests at most, failed ones included.", show_default=False)
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -120,7 +120,6 @@ def evaluate(
             "--set",
             metavar="A.B=VALUE",
             help="Change one setting, e.g. defender.dtype=bfloat16. May be given often.",
-            rich_help_panel=ASKING,
         ),
     ] = None,
 ) -> None:
@@ -158,25 +157,30 @@ def evaluate(
             ("judge.model", judge),
             ("judge.endpoint.concurrency", concurrency if judge else None),
         ]
-        _run(eval_settings(given, recipe=recipe, changes=changes or []), out, against)
+        _run(eval_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out, against)
 
 
-def eval_settings(given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None) -> EvalSettings:
-    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`."""
+def eval_settings(
+    given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None, note: Note | None = None
+) -> EvalSettings:
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender,
+    under changes as `a.b=value`.
+
+    note: is told what of the recipe does not go with what else was given, and is left out.
+    """
     from sparring.config import EvalSettings
-    from sparring.recipes.load import load_recipe, put, put_given, validate
+    from sparring.recipes.borrow import is_named, settled
+    from sparring.recipes.check import problems_of_eval
+    from sparring.recipes.load import load_recipe
     from sparring.recipes.paths import resolve_model
 
     data: dict[str, Any] = {"defender": {"max_new_tokens": LONGEST_REPLY}}
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in BORROWED}
-    put_given(data, given)
-    for change in changes or []:
-        put(data, change)
-    if not data["defender"].get("model"):
+    if not is_named("defender", data, given, changes or []):
         raise RecipeError("--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one.")
-    settings = validate(data, "eval", EvalSettings)
+    settings = settled(data, given, changes or [], EvalSettings, problems_of_eval, verb="eval", recipe=recipe, note=note)
     own, judge = settings.defender, settings.judge
     own = own.model_copy(update={"model": resolve_model(own.model)})
     if judge is not None:
@@ -191,29 +195,34 @@ def _another_model(judge: str, defender: str) -> None:
 
 
 def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
-    from sparring.engine.device import begin_computing
     from sparring.engine.folder import run_folder
     from sparring.engine.screen import Screen
     from sparring.evaluation.benchmarks import find_benchmark
+    from sparring.evaluation.drawing import chosen_items
     from sparring.evaluation.profiles import rule_of
-    from sparring.evaluation.run import chosen_items, run_evaluation
-    from sparring.report.evaluation import write_eval_report
     from sparring.selfplay.calls import written_data
 
-    screen, device = Screen(), begin_computing(settings.device, settings.threads)
-    # Before the folder is claimed for these settings: what is mistyped is to leave nothing behind.
+    # Before the folder is claimed, and before models' libraries are loaded, which takes seconds: what is
+    # mistyped is to leave nothing behind.
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
     data = written_data(settings.data, out)
     items, dropped = chosen_items(settings, benchmark, data)
+    make_folder(out)
+    screen = Screen()
     if dropped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
         screen.warn(f"{data}: {sum(dropped.values())} bad records dropped ({reasons})")
-    with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
+    from sparring.engine.device import begin_computing
+    from sparring.evaluation.run import run_evaluation
+    from sparring.report.evaluation import write_eval_report
+
+    device = begin_computing(settings.device, settings.threads)
+    with stoppable(), run_folder(settings, out, file="eval.yaml", resume="the command that began it") as folder:
         run_evaluation(settings, folder, screen, device, items=items, data=data, dropped=dropped)
     _show(out)
     report = write_eval_report(out, against=against)
-    out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")
+    out_console.print(f"Figures: {out / 'results.json'}\nReport:  {report}")
 
 
 def _show(out: Path) -> None:
@@ -223,25 +232,23 @@ def _show(out: Path) -> None:
     results = read_results(out)
     rows = table_rows(results["profiles"])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    out_console.print(f"{escape(results['title'])}, {results['items']} items, per cent")
+    out_console.print(f"{results['title']}, {results['items']} items, per cent")
     for row in rows:
         cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
         out_console.print("  ".join(cells).rstrip())
     if judge := results.get("judge"):
-        out_console.print(f"Judge {escape(judge['model'])}: asked about {judge['asked']} replies, read {judge['read']}")
-    out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{escape(pixels_in_words(results))}")
+        out_console.print(f"Judge {judge['model']}: asked about {judge['asked']} replies, read {judge['read']}")
+    out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{pixels_in_words(results)}")
     troubles = {
         "requests were given up or refused; the same command asks them again": results["api_errors"],
         "items have a picture that cannot be read": results["unreadable_pictures"],
         "items are none that this model takes": results.get("refused", 0),
     }
-    for words, count in troubles.items():
-        if count:
-            error_console.print(f"[yellow]warning:[/yellow] {count} {words} (column error of items.parquet)")
+    warn(f"{count} {words} (column error of items.parquet)" for words, count in troubles.items() if count)
     for text in results.get("first_errors", ()):
-        error_console.print(f"  {escape(text)}")
+        error_console.print(f"  {text}")
     if results["cut_off"]:
-        error_console.print(f"[yellow]warning:[/yellow] {results['cut_off']} replies were cut off at {results['max_new_tokens']} tokens.")
+        warn([f"{results['cut_off']} replies were cut off at {results['max_new_tokens']} tokens."])
 
 
 def rescore(
@@ -255,7 +262,6 @@ def rescore(
     """
     with clean_errors():
         from sparring.config import ReaderSettings
-        from sparring.engine.device import begin_computing
         from sparring.engine.screen import Screen
         from sparring.evaluation.scoring import read_results
         from sparring.evaluation.scoring import rescore as score_again
@@ -265,10 +271,15 @@ def rescore(
         reader = ReaderSettings(model=resolve_model(judge)) if judge is not None else None
         if reader is not None:
             _another_model(reader.model, read_results(folder)["defender"])
+        device: str | torch.device = "cpu"
+        if reader is not None:
+            from sparring.engine.device import begin_computing
+
+            device = begin_computing("auto", None)
         with stoppable():
-            score_again(folder, profile, judge=reader, screen=Screen(), device=begin_computing("auto", None))
+            score_again(folder, profile, judge=reader, screen=Screen(), device=device)
         _show(folder)
-        out_console.print(f"Report: {escape(str(write_eval_report(folder)))}")
+        out_console.print(f"Report: {write_eval_report(folder)}")
 
 
 def compare(
@@ -290,18 +301,20 @@ def compare(
         from sparring.report.evaluation import write_eval_report
 
         found = compare_runs(before, after, profile)
-        for text in _comparison_warnings(found):
-            error_console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        warn(_comparison_warnings(found))
         for name, own in (("all items", found["all"]), *found["categories"].items()):
             difference, p = own["difference"], own.get("mcnemar_holm", own["mcnemar"])
             low, high = difference["ci95"]
             out_console.print(
-                f"{escape(name):<24}{100 * own['before']:5.1f} -> {100 * own['after']:5.1f}  {100 * difference['value']:+5.1f} points of {difference['n']}  "
+                f"{name:<24}{100 * own['before']:5.1f} -> {100 * own['after']:5.1f}  {100 * difference['value']:+5.1f} points of {difference['n']}  "
                 f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})  harmed {own['harmed']}, rescued {own['rescued']}, p = {p:.3g}"
             )
         if out is not None:
+            if out.is_dir():
+                raise RunError(f"{out} is a folder. --out of compare names a file.")
+            make_folder(out.absolute().parent)
             out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        out_console.print(f"Report: {escape(str(write_eval_report(after, against=before, profile=profile)))}")
+        out_console.print(f"Report: {write_eval_report(after, against=before, profile=profile)}")
 
 
 def _comparison_warnings(found: dict[str, Any]) -> list[str]:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.console import clean_errors, error_console, out_console, stoppable, warn
+from sparring.data.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
     from sparring.config import ForgeSettings
-
-SOURCE = "Source"
 
 
 def forge(
@@ -34,25 +32,22 @@ def forge(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", help="Kind of the source, where it cannot be told.", rich_help_panel=SOURCE, show_default=False),
+        typer.Option("--format", help="Kind of the source, where it cannot be told.", show_default=False),
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             help="Folder that the source's pictures are named from (COCO, GQA). Left out: the source's own.",
-            rich_help_panel=SOURCE,
             show_default=False,
         ),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the source, for the data set's card.", rich_help_panel=SOURCE, show_default=False)
-    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the source, for the data set's card.", show_default=False)] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Records at most, the source's first. Left out: all.", rich_help_panel=SOURCE, show_default=False),
+        typer.Option(metavar="N", min=1, help="Records at most, the source's first. Left out: all.", show_default=False),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its own players. What comes out is the same.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes, each with its own players. What comes out is the same.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     changes: Annotated[
         list[str] | None,
@@ -76,7 +71,6 @@ def forge(
     sparring forge --data spatial_relation_data.json --images pictures --recipe qwen2.5-vl-7b_qwen-image-edit --out forged/vstar --dry-run
     """
     with clean_errors():
-        from sparring.data.errors import RecipeError
         from sparring.recipes.forge import forge_settings
 
         given: list[tuple[str, Any]] = [
@@ -87,7 +81,7 @@ def forge(
             ("limit", limit),
             ("seed", seed),
         ]
-        settings = forge_settings(given, recipe=recipe, changes=changes or [])
+        settings = forge_settings(given, recipe=recipe, changes=changes or [], note=error_console.print)
         if dry_run:
             _plan(settings)
             return
@@ -101,24 +95,32 @@ def _plan(settings: ForgeSettings) -> None:
     from sparring.plan import find_model
 
     found = estimate(settings)
-    out_console.print(f"Source: {escape(settings.data)}: {found.records} records, as {found.format}")
+    out_console.print(f"Source: {settings.data}: {found.records} records, as {found.format}")
     for part, name, dtype in found.models:
         model = find_model(part, name, dtype)
         size = "size unknown" if model.parameters is None else f"{model.parameters / 1e9:.3f} B parameters"
-        out_console.print(f"{part}: {escape(name)}, {model.where}, {size}")
+        out_console.print(f"{part}: {name}, {model.where}, {size}")
     out_console.print("At most (less where a check stops a record, or where the first candidate is effective):")
     for what, count in found.calls.items():
         out_console.print(f"  {count:>9,} {what}")
 
 
 def _run(settings: ForgeSettings, out: Path, workers: int) -> None:
+    from sparring.engine.files import make_folder
+    from sparring.forge.sources import open_source
+
+    # What is wrong with source or folder is said before models' libraries are loaded, which takes seconds.
+    open_source(settings.data, settings.format, settings.images)
+    make_folder(out)
     from sparring.forge.run import run_forge
 
     with stoppable():
         funnel = run_forge(settings, out, workers=workers)
     for stage in funnel["stages"]:
-        out_console.print(f"{stage['stage']:<14}{stage['out']:>8} of {stage['in']:<8}{escape(stage['words'])}")
+        out_console.print(f"{stage['stage']:<14}{stage['out']:>8} of {stage['in']:<8}{stage['words']}")
     out_console.print(f"{'kept':<14}{funnel['records']['kept']:>8}    {funnel['kept_share']['words']}")
+    if (records := funnel["records"])["read"] == records["refused"] + records["broken"]:
+        raise RunError(f"every record broke or was refused: see broken.jsonl and refused.jsonl in {out / 'dataset' / 'apart'}.")
     if funnel["records"]["broken"]:
-        error_console.print(f"[yellow]warning:[/yellow] {funnel['records']['broken']} records broke: see dataset/apart/broken.jsonl")
-    out_console.print(f"Funnel:   {escape(str(out / 'funnel.json'))}\nData set: {escape(str(out / 'dataset'))}")
+        warn([f"{funnel['records']['broken']} records broke: see dataset/apart/broken.jsonl"])
+    out_console.print(f"Funnel:   {out / 'funnel.json'}\nData set: {out / 'dataset'}")

@@ -34,7 +34,7 @@ from sparring.data.questions import Questions
 from sparring.forge.painters.loading import is_plain
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.paths import PACKAGE
-from sparring.selfplay.dataset import read_sides
+from sparring.selfplay.dataset import named_sides
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1e9
@@ -95,11 +95,13 @@ class Plan:
     """What a person should know before the run is started."""
     memory: dict[str, float]
     """Turn -> bytes; empty where a model's size is unknown."""
+    missing: str | None = None
+    """Why a run would stop at once, where its data are not there."""
 
 
 def make_plan(recipe: Recipe) -> Plan:
     """Find out what the recipe would work on. Raises DataError where a run would, over records or their split; a file that is not there is noted."""
-    data, note, sides = _data(recipe)
+    data, note, sides, missing = _data(recipe)
     players, forging = find_models(recipe), find_forging_models(recipe)
     warning = distillation_warning(recipe.attacker, step_distilled=says_step_distilled(recipe.attacker.model))
     return Plan(
@@ -110,20 +112,21 @@ def make_plan(recipe: Recipe) -> Plan:
         (*players, *forging),
         (warning,) if warning else (),
         memory(recipe, {model.player: model for model in players}, forging),
+        missing,
     )
 
 
-def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int]]:
+def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int], str | None]:
     settings = recipe.data
     if settings.path is None:
         assert settings.generator is not None  # checked when the recipe was loaded
         arguments = ", ".join(f"{key}={value}" for key, value in settings.generator.arguments.items())
-        return (), f"written when the run starts, by {settings.generator.call}({arguments})", (0, 0)
+        return (), f"written when the run starts, by {settings.generator.call}({arguments})", (0, 0), None
     for path in (settings.path, settings.held_out_path):
         if path is not None and not Path(path).exists():
-            return (), f"{path} is not there; a run would stop here", (0, 0)
-    train, held_out, read = read_sides(recipe, Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None)
-    return read, ", ".join(str(questions.path) for questions in read), (len(train), len(held_out))
+            return (), "not there", (0, 0), f"{path}: no such file. Name yours with --set data.path=FILE."
+    train, held_out, read = named_sides(recipe)
+    return read, ", ".join(str(questions.path) for questions in read), (len(train), len(held_out)), None
 
 
 def find_models(recipe: Recipe) -> list[ModelPlan]:

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, error_console, out_console, stoppable
-from sparring.options import CHECKS, ENDPOINTS, PLAYERS, AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
+from sparring.console import clean_errors, error_console, out_console, stoppable, warn
+from sparring.options import AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import ProbeSettings
-
-ADAPTIVE = "Adaptive attack"
 
 
 def probe(
@@ -42,7 +39,6 @@ def probe(
             metavar="[NAME=]MODEL",
             help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible endpoint, http://127.0.0.1:8000/v1#model-name. "
             "May be given often; the others are compared with the first.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
@@ -51,7 +47,6 @@ def probe(
         typer.Option(
             metavar="[NAME=]SPEC",
             help="What `sparring attack --attacker` takes: EDITOR, EDITOR+LORA, pgd:eps=8, paste:add, corruption:fog:3, jpeg:30, ... May be given often.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
@@ -59,19 +54,17 @@ def probe(
         str | None,
         typer.Option(
             help="The image editor of the controls (round trip, benign edit) and of adaptive Attackers. Left out: the recipe's.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="A model that counts the queried objects before and after an edit.", rich_help_panel=PLAYERS, show_default=False),
+        typer.Option(help="A model that counts the queried objects before and after an edit.", show_default=False),
     ] = None,
     reasoning_judge: Annotated[
         list[str] | None,
         typer.Option(
             help="A model that says which option a reasoning argues for, where no rule can read it. Two may be given: their agreement is told.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
@@ -79,11 +72,12 @@ def probe(
         str | None,
         typer.Option(
             help="Take prompt, editor, sampler, checks and the words of the text conditions from this recipe, a bundled one or a YAML file.",
-            rich_help_panel=PLAYERS,
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Edits of every question by every attacker; gives ASR@1 to ASR@SAMPLES.")] = 1,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Edits of every question by every attacker; gives ASR@1 to ASR@SAMPLES.")
+    ] = 1,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Seed of draws, hints and of the edits' noise.")] = 0,
     text: Annotated[bool, typer.Option(help="Ask under the six text conditions and two controls.")] = True,
@@ -96,34 +90,33 @@ def probe(
     integrity_threshold: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=-1,
             max=1,
             help="An edit is valid when every target keeps this mean local SSIM. Left out: the recipe's, or 0.8.",
-            rich_help_panel=CHECKS,
             show_default=False,
         ),
     ] = None,
     audit: AuditOption = None,
     adapt: Annotated[
-        int, typer.Option(min=0, help="Updates of a fresh Attacker, trained against each Defender; 0: none.", rich_help_panel=ADAPTIVE)
+        int, typer.Option(metavar="N", min=0, help="Updates of a fresh Attacker, trained against each Defender; 0: none.")
     ] = 0,
     adapt_queries: Annotated[
         int | None,
-        typer.Option(min=1, help="Edited pictures at most that it may show its Defender.", rich_help_panel=ADAPTIVE, show_default=False),
+        typer.Option(metavar="N", min=1, help="Edited pictures at most that it may show its Defender.", show_default=False),
     ] = None,
     adapt_data: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
             help="Questions that it trains on, about other pictures. Left out: a half of --data, which is then not probed.",
-            rich_help_panel=ADAPTIVE,
             show_default=False,
         ),
     ] = None,
     concurrency: ConcurrencyOption = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=0, help="Requests to each Defender at most, failed ones included.", rich_help_panel=ENDPOINTS, show_default=False),
+        typer.Option(metavar="N", min=0, help="Requests to each Defender at most, failed ones included.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -169,15 +162,20 @@ def probe(
             ("defender.endpoint.budget", budget),
             ("skip_bad_records", skip_bad_records),
         ]
-        _run(probe_settings(given, defender or [], attacker or [], recipe=recipe, changes=changes or []), out)
+        _run(probe_settings(given, defender or [], attacker or [], recipe=recipe, changes=changes or [], note=error_console.print), out)
 
 
 def _run(settings: ProbeSettings, out: Path) -> None:
+    from sparring.engine.screen import Screen
+    from sparring.probe.questions import read_asked
+
+    # What is wrong with data or folder is said before models' libraries are loaded, which takes seconds.
+    screen = Screen()
+    asked = read_asked(settings, out, screen)
     from sparring.probe.run import run_probe
 
     with stoppable():
-        results = run_probe(settings, out)
-    for warning in results["warnings"]:
-        error_console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
-    out_console.print(escape((out / "table.md").read_text(encoding="utf-8")))
-    out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nTable:   {escape(str(out / 'table.md'))}")
+        results = run_probe(settings, out, screen, asked=asked)
+    warn(results["warnings"])
+    out_console.print((out / "table.md").read_text(encoding="utf-8"))
+    out_console.print(f"Figures: {out / 'results.json'}\nTable:   {out / 'table.md'}")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from sparring.console import clean_errors, out_console, stoppable
+from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.options import OutOption, SkipOption
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ def sft(
         str | None,
         typer.Option(help="Take prompt, reply, optimiser and a Defender that is not named here from this recipe.", show_default=False),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every question comes.")] = 1,
-    batch: Annotated[int | None, typer.Option(min=1, help="Questions in one update; 32 if left out.", show_default=False)] = None,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Times that every question comes.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Questions in one update; 32 if left out.", show_default=False)
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", help="Learning rate; 1e-5 if neither this nor a recipe says one.", show_default=False)
     ] = None,
@@ -74,16 +75,20 @@ def sft(
             ("seed", seed),
             ("skip_bad_records", skip_bad_records),
         ]
-        _run(sft_settings(given, recipe=recipe, changes=changes or []), out)
+        _run(sft_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out)
 
 
 def _run(settings: SftSettings, out: Path) -> None:
+    from sparring.selfplay.dataset import read_taught
+
+    # What is wrong with file or folder is said before what trains is loaded, which takes seconds.
+    questions = read_taught(settings, out)
     from sparring.selfplay.finetune import run_sft
 
     with stoppable():
-        summary = run_sft(settings, out)
+        summary = run_sft(settings, out, questions=questions)
     if summary["loss_first"] is not None:
         out_console.print(
             f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of {summary['updates']} updates"
         )
-    out_console.print(f"Model:  {escape(summary['model'])}\nFigures: {escape(str(out / 'summary.json'))}")
+    out_console.print(f"Model:  {summary['model']}\nFigures: {out / 'summary.json'}")

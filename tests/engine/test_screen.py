@@ -1,6 +1,7 @@
 """Progress: a quiet log, at most a line every few seconds; bars in a terminal."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -42,6 +43,35 @@ def test_warnings_are_marked() -> None:
     out = io.StringIO()
     Screen(Console(file=out, width=200)).warn("round1/attacker: the Attacker found nothing [sic]")
     assert out.getvalue().startswith("warning: round1/attacker")
+
+
+@pytest.mark.parametrize("text", ["runs/[exp]/a", "[/b] ends nothing", "corruption:fog:3", "[red]not red", ":smile:", "x" * 300])
+def test_text_is_shown_as_it_is(text: str) -> None:
+    for terminal in (False, True):
+        out = io.StringIO()
+        shown = Screen(Console(file=out, width=80, force_terminal=terminal, color_system=None))
+        shown.say(text)
+        shown.warn(text)
+        with shown.stage(text, 1) as bar:
+            bar.advance(1, {})
+        written = out.getvalue()
+        assert f"{text}\n" in written
+        assert f"warning: {text}\n" in written
+        assert len(text) > 80 or f"{text} " in written or f"{text}: done" in written
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_counts_and_times_are_never_cut(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    with Screen(console).stage("held-out edits: reencoded", 123456) as bar:
+        bar.advance(120000, {"reward_mean": -0.123, "accepted": 0.875, "fooled": 0.254})
+    written = out.getvalue()
+    assert "120000/123456" in written
+    assert "\u2026" not in written
+    for figure in ("reward_mean", "-0.123", "accepted", "0.875", "fooled", "0.254", "reencoded"):
+        assert figure in written
+    assert max(len(line) for line in re.sub("\x1b\\[[0-9?;]*[a-zA-Z]|\r", "\n", written).splitlines()) <= width
 
 
 def test_only_figures_are_shown() -> None:

@@ -34,6 +34,20 @@ def kept(folder: Path) -> list[dict[str, object]]:
     return [row | {"split": split} for split in loaded for row in loaded[split]]
 
 
+def test_two_forges_are_told_apart_by_datasets(forged: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its cache does not know the folder: only the files that the card names."""
+    path = write_light_questions(tmp_path / "questions", 30, seed=5)
+    with serving(players) as server:
+        forge_quietly(forge_of(path, server.url, "stages.splits=[0.2, 0.2]"), tmp_path / "out")
+    for name in ("default", "useless"):
+        folders, cache = (forged[1], tmp_path / "out" / "dataset"), str(tmp_path / "cache")
+        loaded = [datasets.load_dataset(str(folder), name, cache_dir=cache) for folder in folders]
+        first, second = ({row["source_sha256"] for split in one.values() for row in split} for one in loaded)
+        assert first
+        assert second
+        assert not first & second
+
+
 def test_the_tsv_is_a_source_again(forged: tuple[Path, Path]) -> None:
     _, folder = forged
     csv.field_size_limit(sys.maxsize)

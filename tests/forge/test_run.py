@@ -145,6 +145,18 @@ def test_a_source_without_records_and_one_that_is_not_there(server: Server, tmp_
         forge_quietly(forge_of(tmp_path / "nowhere.jsonl", server.url), tmp_path / "out")
 
 
+def test_a_source_whose_pictures_are_all_missing_is_an_error_and_can_be_mended(server: Server, tmp_path: Path) -> None:
+    path = write_light_questions(tmp_path / "questions", 4)
+    pictures = {picture: picture.read_bytes() for picture in path.parent.glob("*.png")}
+    for picture in pictures:
+        picture.unlink()
+    with pytest.raises(DataError, match=r"none of its 4 records can be used\. The first: .*\.png"):
+        forge_quietly(forge_of(path, server.url), tmp_path / "out")
+    for picture, content in pictures.items():
+        picture.write_bytes(content)
+    assert forge_quietly(forge_of(path, server.url), tmp_path / "out")["records"]["refused"] == 0
+
+
 def test_the_seed_and_the_limit_count(finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path) -> None:
     _, settings, funnel = finished
     other = forge_quietly(settings.model_copy(update={"seed": 1}), tmp_path / "seed")

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from small_game import write_game_questions
 from sparring.cli import app
 from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
+from sparring.engine.screen import Screen
+from sparring.probe.questions import Asked
 from sparring.probe.settings import probe_settings, telling_name
 from sparring.probe.table import table
 from sparring.recipes import load_recipe
@@ -84,9 +87,11 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     calls: list[tuple[ProbeSettings, Path]] = []
 
-    def run_probe(settings: ProbeSettings, out: Path) -> dict[str, Any]:
+    write_game_questions(tmp_path, 3)
+
+    def run_probe(settings: ProbeSettings, out: Path, screen: Screen, *, asked: Asked) -> dict[str, Any]:
+        assert len(asked.probed) == 3
         calls.append((settings, out))
-        out.mkdir()
         (out / "table.md").write_text("| a table |\n")
         return {"warnings": ["mind [this]"]}
 
@@ -105,7 +110,7 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
         "--adapt-queries",
         "9",
     ]
-    result = CliRunner().invoke(app, ["probe", "--data", "q.jsonl", "--out", "there", *options, "--set", "resamples=500"])
+    result = CliRunner().invoke(app, ["probe", "--data", "questions.jsonl", "--out", "there", *options, "--set", "resamples=500"])
     assert result.exit_code == 0, result.output
     ((settings, out),) = calls
     assert out == Path("there")

@@ -113,6 +113,16 @@ def test_the_data_set_opens_and_holds_what_the_ledger_holds(finished: Finished, 
     assert sum(row["fooled"] for row in first) == summary["first_try"]["asr"]["value"] * summary["first_try"]["asr"]["n"]
 
 
+def test_two_attacks_are_told_apart_by_datasets(finished: Finished, make: Make, tmp_path: Path) -> None:
+    """Its cache does not know the folder: only the file that the card names."""
+    out, settings, _ = finished
+    attack(make(seed=8), tmp_path / "out")
+    folders, cache = (out / "dataset", tmp_path / "out" / "dataset"), str(tmp_path / "cache")
+    loaded = [datasets.load_dataset(str(folder), split="test", cache_dir=cache) for folder in folders]
+    assert {row["seed"] for row in loaded[0]}.isdisjoint(row["seed"] for row in loaded[1])
+    assert settings.seed == 3
+
+
 def test_the_report_shows_figures_and_edits_and_loads_nothing(finished: Finished) -> None:
     out, _, summary = finished
     page = write_attack_report(out).read_text()
@@ -201,3 +211,13 @@ def test_a_report_of_what_is_no_finished_attack(tmp_path: Path) -> None:
 def test_an_attacker_that_is_not_there(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no such folder"):
         attack(make(attacker__model=str(tmp_path / "nothing")), tmp_path / "out")
+
+
+def test_a_try_that_failed_before_anything_was_answered_leaves_the_folder_to_the_next(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        attack(make(defender__model=str(tmp_path / "nothing"), limit=3), tmp_path / "out")
+    assert (tmp_path / "out" / "attack.yaml").is_file()
+    summary = attack(make(limit=2), tmp_path / "out")
+    assert summary["questions"] == 2
+    with pytest.raises(RunError, match=r"another attack \(limit is 2 there and 3 here\)"):
+        attack(make(limit=3), tmp_path / "out")

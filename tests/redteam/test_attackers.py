@@ -90,5 +90,6 @@ def test_gradients_need_a_defender_of_this_machine(tmp_path: Path) -> None:
 def test_names_of_rivals() -> None:
     assert {*RIVALS, "editor"} == {*load.RIVALS}
     assert split_rival("jpeg:30") == ("jpeg:30", None)
+    assert split_rival("my.rivals:draw:size=3") == ("my.rivals:draw:size=3", None)
     assert split_rival("benign@a+b") == ("benign", "a+b")
     assert split_rival("zoo/editor") == (None, "zoo/editor")

@@ -39,7 +39,7 @@ def test_axes_are_named_and_text_is_escaped() -> None:
     assert "update</text>" in svg
     assert "mean &lt;reward&gt;" in svg
     assert "&lt;a&gt;" in svg
-    assert 'aria-label="&#34;&lt;"' in svg
+    assert 'aria-label="&#34;&lt;. &lt;a&gt;: from 0 to 0' in svg
 
 
 def test_shares_fill_their_bar_in_order_and_an_empty_one_says_so() -> None:
@@ -50,6 +50,7 @@ def test_shares_fill_their_bar_in_order_and_an_empty_one_says_so() -> None:
     assert x0 + w0 == pytest.approx(x1, abs=0.11)
     assert w1 == pytest.approx(3 * w0, abs=0.3)
     assert "none</text>" in svg
+    assert 'aria-label="l. Round 1: Added 25.0\u202f%, Replaced 75.0\u202f%. &lt;b&gt;: none"' in svg
     assert "&lt;b&gt;" in svg
 
 

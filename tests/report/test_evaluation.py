@@ -42,6 +42,10 @@ def test_from_the_command_line_to_the_page(tmp_path: Path) -> None:
     assert page.count("<article") == 20
     assert not FORBIDDEN.search(page.replace(server.url, ""))
     assert {f"k-{kind}" for kind in ("all", "right", "wrong", "unparsed", "error")} == set(re.findall(r'id="(k-[a-z-]+)"', page))
+    kinds = re.findall(r'<article class="card exhibit ([a-z-]+)', page)
+    assert kinds == sorted(kinds, key=["wrong", "right"].index), "what went wrong comes first"
+    assert len(set(re.findall(r'<span class="id">([^<]+)</span>', page))) == 20
+    assert len(re.findall(r'aria-label="Picture of [^"]+, \d+ by \d+ pixels"', page)) == 19
     assert "harmed" not in page.replace("object-fit", "")
     said = invoke("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c.json"))
     assert "all items" in said

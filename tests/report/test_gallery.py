@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sparring.report.gallery import choose, hang
-from sparring.report.pictures import LARGEST, data_uri, difference
+from sparring.report.pictures import LARGEST, change_in_words, data_uri, difference, in_the_light_of
 from sparring.report.run import Exhibit, Reply
 
 
@@ -89,3 +89,45 @@ def test_the_difference_is_dark_where_nothing_changed_and_amplified_elsewhere() 
     changed = {(int(y), int(x)) for y, x in np.argwhere(shown != shown[0, 0])}
     assert changed == {(1, 2), (3, 4)}
     assert shown[3, 4] > 600
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(40, 200, (12, 12, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(0.6, 0), (1.0, -40), (1.2, 10), (np.array([0.9, 0.7, 0.6]), np.array([5, 0, -10]))])
+def test_a_change_of_light_is_taken_out_and_an_object_stays(gain: float, offset: float) -> None:
+    before = scene()
+    after = np.clip(before * gain + offset, 0, 255)
+    after[60:84, 8:36] = (250, 30, 30)
+    lit = in_the_light_of(Image.fromarray(before), Image.fromarray(after.astype(np.uint8)))
+    left = np.abs(np.asarray(lit, dtype=float) - after).max(-1)
+    object_there = np.zeros((96, 96), dtype=bool)
+    object_there[60:84, 8:36] = True
+    assert np.quantile(left[~object_there], 0.95) <= 2
+    assert np.median(left[object_there]) > 60
+    plain = np.asarray(difference(Image.fromarray(before), Image.fromarray(after.astype(np.uint8)))).astype(int).sum(-1)
+    unlit = np.asarray(difference(lit, Image.fromarray(after.astype(np.uint8)))).astype(int).sum(-1)
+    assert np.median(unlit[~object_there]) < np.median(plain[~object_there])
+    words = change_in_words(Image.fromarray(before), Image.fromarray(after.astype(np.uint8)))
+    assert "% of the picture changed beyond that, around the lower left" in words
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (0, "no change of light, and nothing else changed"),
+        (-30, "30 grey levels darker on the whole, and nothing else changed"),
+        (12, "12 grey levels lighter on the whole, and nothing else changed"),
+    ],
+)
+def test_an_edit_is_told_in_words(change: int, words: str) -> None:
+    before = scene()
+    after = (before.astype(int) + change).astype(np.uint8)
+    assert change_in_words(Image.fromarray(before), Image.fromarray(after)) == words
+
+
+def test_pictures_of_one_colour_have_a_light_too() -> None:
+    flat = Image.new("RGB", (9, 9), (50, 50, 50))
+    assert in_the_light_of(flat, Image.new("RGB", (9, 9), (90, 80, 70))).getpixel((0, 0)) == (90, 80, 70)
+    assert in_the_light_of(flat, flat).tobytes() == flat.tobytes()

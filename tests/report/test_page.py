@@ -19,6 +19,7 @@ from sparring.data.errors import RunError
 from sparring.data.records import Target
 from sparring.report.numbers import percent, points
 from sparring.report.page import write_report
+from sparring.report.run import read_run
 
 HOSTILE = '<script>alert("q")</script>"><img src=x onerror=alert(1)> & {{ 7 * 7 }}'
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -117,16 +118,66 @@ def test_the_style_sheet_loads_nothing(finished: Path, page: Page) -> None:
 def test_the_gallery_shows_before_after_and_difference(finished: Path, page: Page) -> None:
     exhibits = page.with_class("exhibit")
     pictures = [attrs for tag, attrs in page.elements if tag == "img"]
-    assert len(pictures) == 3 * len(exhibits) > 0
+    assert len(pictures) == 4 * len(exhibits) > 0
     assert all(attrs["class"] == "small" and attrs["width"] == attrs["height"] == "64" for attrs in pictures)
     stored = {hashlib.sha256(Image.open(path).convert("RGB").tobytes()).digest() for path in finished.rglob("*.png")}
-    for before, after, gap in zip(pictures[::3], pictures[1::3], pictures[2::3], strict=True):
-        shown = [Image.open(io.BytesIO(base64.b64decode(str(p["src"]).split(",")[1]))).convert("RGB") for p in (before, after, gap)]
-        assert [hashlib.sha256(image.tobytes()).digest() in stored for image in shown] == [True, True, False]
+    for four in zip(pictures[::4], pictures[1::4], pictures[2::4], pictures[3::4], strict=True):
+        shown = [Image.open(io.BytesIO(base64.b64decode(str(p["src"]).split(",")[1]))).convert("RGB") for p in four]
+        assert [hashlib.sha256(image.tobytes()).digest() in stored for image in shown] == [True, True, False, False]
     kinds = {name for attrs in exhibits for name in str(attrs["class"]).split()}
     assert {"fooled", "held", "rejected"} <= kinds
     assert "fooled, then won back" in page.text
     assert "Round 2 Defender" in page.text
+
+
+def test_every_card_has_its_id_and_what_fooled_comes_first(finished: Path, page: Page) -> None:
+    kinds = [str(attrs["class"]).split()[2] for attrs in page.with_class("exhibit")]
+    assert kinds == sorted(kinds, key=["fooled", "held", "rejected"].index)
+    assert len(page.with_class("id")) == len(kinds)
+    exhibits = {exhibit.question_id for exhibit in read_run(finished).exhibits}
+    named = re.findall(r'<span class="id">([^<]+)</span>', (finished / "report.html").read_text())
+    assert set(named) <= exhibits
+    assert len(named) == len(kinds)
+
+
+def test_pictures_and_charts_say_what_they_show(page: Page) -> None:
+    alts = [str(attrs["alt"]) for tag, attrs in page.elements if tag == "img"]
+    assert all(text.startswith("Clean picture of ") for text in alts[::4])
+    assert all(re.match(r"The same, edited by the .* Attacker: .*(changed|of light|darker|lighter)", text) for text in alts[1::4])
+    charts = [str(attrs["aria-label"]) for tag, attrs in page.elements if tag == "svg" and "aria-label" in attrs]
+    assert len(charts) > 10
+    assert all(re.search(r"\d", text) for text in charts)
+    (progress,) = [text for text in charts if text.startswith("Accuracy of every Defender")]
+    assert progress.count(" %") == 3 * 3
+
+
+SUCCESS = {"rising": [0.2, 0.45], "falling": [0.45, 0.2], "level": [0.3, 0.31]}
+
+
+@pytest.mark.parametrize("course", SUCCESS)
+def test_the_legend_says_what_the_figures_say(finished: Path, tmp_path: Path, course: str) -> None:
+    """Attack success on the base Defender, from the bootstrap Attacker to the second one."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    summary = json.loads((out / "summary.json").read_text())
+    payoff, (first, last) = summary["payoff"], SUCCESS[course]
+
+    def rate(value: float) -> dict[str, object]:
+        return {"value": value, "n": 300, "ci95": [value - 0.05, value + 0.05]}
+
+    payoff["valid_asr"][0] = [None, None, rate(first), rate((first + last) / 2), rate(last)]
+    payoff["valid_asr"][2][4] = rate(0.05)
+    for row in payoff["accuracy"]:
+        row[0], row[4] = rate(0.9), rate(0.7)
+    (out / "summary.json").write_text(json.dumps(summary))
+    text = " ".join(Page(write_report(out).read_text(encoding="utf-8")).text.replace("\u202f", " ").split())
+    verb = {"rising": "rose", "falling": "fell", "level": "went (its intervals overlap)"}[course]
+    claim = f"Attack success {verb} from {100 * first:.1f} % to {100 * last:.1f} % against the Base Defender"
+    assert claim in text
+    assert ("Weaker than the Attacker before: Round 1 (32.5 %) after Bootstrap (45.0 %), Round 2" in text) == (course == "falling")
+    assert "accuracy went (its intervals overlap) from 70.0 % to 70.0 % under the Round 2 Attacker" in text
+    for phrase in ("Attackers get better", "Defenders learn", "opponents that get harder", "robustness gained"):
+        assert phrase not in text
 
 
 def test_a_count_that_no_judge_looked_at_is_not_called_kept(finished: Path, page: Page, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -35,6 +36,15 @@ def test_the_words_of_the_recipes_function(processes: int) -> None:
         broken = [VisualQuestion("broken", Path("x.png"), "?", ("yes", "no"), "A", (), None), *questions]
         with pytest.raises(DataError, match="broken"):
             auditor.audit(broken, [images[0], *images])
+
+
+def test_a_function_of_the_script_itself_is_asked_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    own = lambda question, edit: asked.append(os.getpid()) or edit.width < 6  # type: ignore[func-returns-value]  # noqa: E731
+    monkeypatch.setattr(sys.modules["__main__"], "word_of_the_script", own, raising=False)
+    with closing(Auditor(CallSettings(call="__main__:word_of_the_script"), 2)) as auditor:
+        assert auditor.audit(*cases()) == [True] * 5 + [False] * 5
+    assert set(asked) == {os.getpid()}
 
 
 def test_without_a_function_nothing_is_known() -> None:

@@ -143,7 +143,7 @@ def test_questions_that_the_defender_does_not_take_are_set_aside_on_both_sides(t
     said, out = io.StringIO(), tmp_path / "run"
     out.mkdir()
     ledger = Ledger(out)
-    train, held_out = load_questions(recipe, out, ledger, Screen(Console(file=said, width=500)), takes_of(recipe.defender))
+    train, held_out = load_questions(recipe, out, ledger, Screen(Console(file=said, width=500)), takes=takes_of(recipe.defender))
     names = {question.id for question in (*train, *held_out)}
     assert names == {f"q{i}" for i in range(20)} - {"q6", "q7", "q12"}
     for name in ("q6", "q7", "q12"):

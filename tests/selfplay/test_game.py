@@ -1,5 +1,6 @@
 """A run's folder is one recipe's and one process's; recipes name callables; devices."""
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_the_resolved_recipe_is_kept_and_read_back_the_same(tmp_path: Path) -> N
 
 def test_another_recipe_is_refused_and_the_difference_is_named(tmp_path: Path) -> None:
     with run_folder(recipe(), tmp_path):
-        pass
+        (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(RunError, match="seed is 0 there and 1 here"), run_folder(recipe(seed=1), tmp_path):
         pass
     with (
@@ -41,7 +42,9 @@ def test_another_recipe_is_refused_and_the_difference_is_named(tmp_path: Path) -
 
 
 def test_a_ledger_without_a_recipe_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ledger.sqlite").touch()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
+        ledger.execute("CREATE TABLE edits (question_id)")
+        ledger.execute("INSERT INTO edits VALUES ('q')")
     with pytest.raises(RunError, match=r"no recipe\.yaml"), run_folder(recipe(), tmp_path):
         pass
 

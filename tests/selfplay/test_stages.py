@@ -48,6 +48,30 @@ def run(out: Path, steps: int = 10, every: int = 3, patience: int | None = None,
     return [metrics["reward_mean"] for metrics in history]
 
 
+def test_after_the_first_update_it_says_how_long_the_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said, walker = [0.0], list[str](), Walker()
+    monkeypatch.setattr("sparring.selfplay.stages.time.monotonic", lambda: now[0])
+
+    def update(step: int) -> dict[str, Any]:
+        now[0] += 42.0
+        if step == 6:
+            raise CutOffError
+        return walker.update(step)
+
+    def play(steps: int) -> None:
+        stage = Stage(tmp_path, "round1/attacker", Ledger(tmp_path))
+        stage.begin(resumes=True)
+        train(stage, walker, update, steps=steps, checkpoint_every=2, patience=None, on_update=lambda metrics: None, say=said.append)
+
+    with pytest.raises(CutOffError):
+        play(11)
+    assert said == ["round1/attacker: an update takes 42 s, the 10 left some 7 min 00 s"]
+    monkeypatch.setattr(walker, "load", lambda folder: None)
+    with pytest.raises(CutOffError):
+        play(11)  # from update 6 on, which is cut off again: nothing is known of its length
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("cut_at", range(10))
 def test_a_phase_cut_off_at_any_update_goes_on_as_if_it_had_not_been(tmp_path: Path, cut_at: int) -> None:
     (tmp_path / "a").mkdir()

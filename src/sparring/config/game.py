@@ -59,6 +59,11 @@ class CurriculumSettings(Settings):
 
 class SelfplaySettings(Settings):
     rounds: int = Field(3, ge=1)
+    require_skill: bool = Field(
+        True,
+        description="stop before any training where the base Defender's clean accuracy cannot be told from guessing, "
+        "measured on at least 100 questions; false: play all the same",
+    )
     curriculum: CurriculumSettings = Field(default_factory=lambda: CurriculumSettings())
     plateau_patience: int | None = Field(
         None, description="a phase ends early when its reward has not risen for so many updates; null: never"

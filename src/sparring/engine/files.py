@@ -1,12 +1,50 @@
-"""Files that are there whole or not at all."""
+"""Folders of results, and files in them that are there whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from sparring.data.errors import RunError
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made if it is not there. RunError where a file has its name, or where none may be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        taken = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+        why = f"{taken} is a file" if taken is not None else error.strerror
+        raise RunError(f"{folder} cannot be a folder of results: {why}. Name another one with --out.") from error
+    return folder
+
+
+@contextmanager
+def unless_refused(out: Path, name: str) -> Iterator[Path]:
+    """The place `out/name` for what is written while data are read. Where anything is raised, as for data
+    that are refused, it goes again, and so does `out`, if they were not there before.
+
+    Raises RunError where `out` cannot be a folder.
+    """
+    folder = out.resolve() / name
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    make_folder(folder.parent)
+    try:
+        yield folder
+    except BaseException:
+        if folder in new:
+            shutil.rmtree(folder, ignore_errors=True)
+        for place in new[1:]:
+            with suppress(OSError):  # somebody has put something there
+                place.rmdir()
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -21,10 +59,28 @@ def write_whole(path: Path, content: str | bytes) -> None:
     os.replace(partial, path)
 
 
+def named_by_content(path: Path) -> Path:
+    """Put a hash of its content into a file's name, before the suffix, and give the new path.
+
+    `datasets` keys its cache by the files that a card names, not by the folder: of two data sets whose files
+    have the same names it would hand out the one that was loaded first.
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return path.rename(path.with_name(f"{path.stem}-{digest}{path.suffix}"))
+
+
 def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Connection:
-    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of the process that wrote them."""
-    database: sqlite3.Connection = sqlite3.connect(path or ":memory:", **options)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")
-    database.executescript(schema)
+    """A SQLite file with these tables (without a path, in memory), whose transactions outlive the death of
+    the process that wrote them.
+
+    RunError where the file is none, or cannot be written.
+    """
+    try:
+        database: sqlite3.Connection = sqlite3.connect(path or ":memory:", **options)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.executescript(schema)
+    except sqlite3.Error as error:
+        raise RunError(f"{path}: cannot be used ({error}). Restore it, remove it, or choose another folder with --out.") from error
     return database

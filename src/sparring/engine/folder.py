@@ -1,53 +1,127 @@
-"""A run's folder: claimed by one process at a time, and bound to one set of settings."""
+"""A run's folder: claimed by one process at a time, and bound to one set of settings once something was
+computed."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sparring.config import EndpointSettings, Settings
+from sparring.config.base import EndpointSettings, Settings
 from sparring.data.errors import RunError
+from sparring.engine.files import make_folder
 
 PACE = EndpointSettings.model_fields.keys() - {"extra_body"}
 """Settings of an endpoint that decide when and how often it is asked, not what."""
+KINDS = {
+    "recipe.yaml": "game",
+    "attack.yaml": "attack",
+    "eval.yaml": "evaluation",
+    "probe.yaml": "probe",
+    "sft.yaml": "fine-tuning",
+    "forge.yaml": "forge",
+}
+"""File of the resolved settings -> kind of the work in a folder that holds it."""
+RESULTS = ("summary.json", "results.json", "funnel.json", "items.parquet")
+COMPUTED = {
+    "ledger.sqlite": ("edits", "answers", "verdicts", "updates"),
+    "forge.sqlite": ("candidates", "records WHERE outcome != 'refused'"),
+    "answers.sqlite": ("answers",),
+}
+"""Database -> its rows of what models did; the others say what was to be done."""
+
+
+def kind_of(folder: Path) -> str | None:
+    """What a folder holds the work of, by its settings; None where there are none."""
+    return next((kind for file, kind in KINDS.items() if (folder / file).is_file()), None)
+
+
+def a_kind(folder: Path) -> str:
+    """What a folder holds the work of, in words."""
+    kind = kind_of(folder) or "a run"
+    return kind if kind == "a run" else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 @contextmanager
-def run_folder(
-    settings: Settings, out: Path, *, file: str = "recipe.yaml", kind: str = "recipe", resume: str = "sparring run --resume {out}"
-) -> Iterator[Path]:
-    """Claim a folder for the run of these settings, new or resumed, for this process alone.
+def run_folder(settings: Settings, out: Path, *, file: str = "recipe.yaml", resume: str = "sparring run --resume {out}") -> Iterator[Path]:
+    """Claim a folder for the work of these settings, new or resumed, for this process alone.
 
-    The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. How fast and how patiently endpoints are asked
-    may change between processes. Errors: RunError if another process works in the folder or if it holds the run of other settings.
+    The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
+    in which nothing was computed yet belongs to nobody, whatever a failed try left in it. How fast and how
+    patiently endpoints are asked may change between processes. Errors: RunError if no such folder can be
+    made, if another process works in it, if it holds the work of other settings, or if its settings cannot
+    be read.
     """
-    out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "a", encoding="utf-8") as lock:
+    out = make_folder(out.resolve())
+    stored, lock_file = out / file, out / ".lock"
+    claimed_before = lock_file.exists()
+    with open(lock_file, "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"{out} is in use by another process. Wait for it, or choose another folder with --out.") from error
-        stored, resolved = out / file, json.loads(settings.model_dump_json())
+        resolved, computed = json.loads(settings.model_dump_json()), _computed(out)
+        if claimed_before and not computed:
+            _clear(out)
         if stored.is_file():
-            difference = _first_difference(yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
+            difference = _first_difference(read_settings(stored), resolved)
             if difference is not None:
                 raise RunError(
-                    f"{out} holds the run of another {kind} ({difference}). Resume it with `{resume.format(out=out)}`, or choose another folder."
+                    f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
+                    f"`{resume.format(out=out)}`, or choose another folder."
                 )
-        elif (out / "ledger.sqlite").exists():
-            raise RunError(f"{out} holds a ledger but no {file}, so its run cannot be continued. Choose another folder with --out.")
-        else:
+        elif computed:
+            raise RunError(
+                f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
+                "Choose another folder with --out."
+            )
+        if not stored.is_file():
             partial = out / f"{file}.partial"
             partial.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
             partial.replace(stored)
         yield out
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a folder keeps. RunError where the file is damaged."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunError(f"{path} is no YAML ({error}). Restore it, or choose another folder with --out.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds no settings: a mapping is expected. Restore it, or choose another folder with --out.")
+    return value
+
+
+def _computed(out: Path) -> bool:
+    """Has a model done anything here?"""
+    if any((out / name).exists() for name in RESULTS):
+        return True
+    return any(_holds_rows(out / name, rows) for name, rows in COMPUTED.items())
+
+
+def _holds_rows(path: Path, kinds: tuple[str, ...]) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return any(database.execute(f"SELECT 1 FROM {rows} LIMIT 1").fetchone() for rows in kinds if rows.split()[0] in there)
+    except sqlite3.Error:  # not to be taken for empty: it may hold what somebody has paid for
+        return True
+
+
+def _clear(out: Path) -> None:
+    """Remove what a try that computed nothing has noted: its settings, its questions."""
+    databases = [name + end for name in COMPUTED for end in ("", "-wal", "-shm")]
+    for name in (*KINDS, *databases, "data/done.json"):
+        (out / name).unlink(missing_ok=True)
 
 
 def _first_difference(old: Any, new: Any, where: str = "") -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from types import ModuleType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -27,8 +29,7 @@ def in_order(
         begin(*arguments)
         yield from map(work, items)
         return
-    # Forking a process that has run torch's threads is not safe.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (begin, arguments))
+    pool = Workers(processes, begin, arguments)
     try:
         waiting: deque[Future[Result]] = deque()
         for item in items:
@@ -39,6 +40,27 @@ def in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class Workers(ProcessPoolExecutor):
+    """Processes that call begin(*arguments) first, and end with the process that started them.
+
+    They do not import that process's main script, as `multiprocessing` has it: without a guard of its own
+    the script would be run again by each. So what they are given to do must be importable from elsewhere.
+    """
+
+    def __init__(self, processes: int, begin: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:
+        # Forking a process that has run torch's threads is not safe.
+        super().__init__(processes, multiprocessing.get_context("spawn"), _begin, (begin, arguments))
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """As `ProcessPoolExecutor.submit`, which starts a process where none is idle."""
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparring.evaluation.harness import Harness, Query
 from sparring.evaluation.items import YES_NO, Item
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.profiles import Rule, profiles_of, rule_of
 from sparring.evaluation.rules.vlmevalkit import options_of, right_letter
+
+if TYPE_CHECKING:
+    from sparring.evaluation.harness import Harness
 
 TOKENS = 16
 NONE = "none"
@@ -69,6 +71,8 @@ def _judged(one: Answered, mark: Mark) -> Mark:
 
 def ask_judge(harness: Harness, answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> list[Answered]:
     """The answers with what the judge says of every reply that some profile's rule, whose harness asks a judge, did not read."""
+    from sparring.evaluation.harness import Query
+
     wanted: dict[str, Answered] = {}
     for rule in (rule_of(profile, benchmark) for profile in profiles_of(benchmark)):
         if rule.unjudged:

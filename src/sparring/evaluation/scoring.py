@@ -10,25 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sparring.config import ReaderSettings
 from sparring.data.errors import RunError
 from sparring.engine.files import write_whole
 from sparring.engine.screen import Screen
-from sparring.evaluation.harness import Generation, Harness, model_identity
 from sparring.evaluation.judge import TOKENS, ask_judge, judge_figures, read_marks
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.profiles import RULES_VERSION, rule_of
 from sparring.evaluation.results import mark_all, markdown, profile_figures
 from sparring.evaluation.store import read_items, write_items
-from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import load_vlm
-from sparring.models.vlms.endpoint import EndpointVLM
 
-ANSWERS, RESULTS, TABLE, RESOURCES = "answers.sqlite", "results.json", "results.md", "resources.json"
+if TYPE_CHECKING:
+    import torch
+
+ANSWERS, RESULTS, TABLE, RESOURCES, THUMBNAILS = "answers.sqlite", "results.json", "results.md", "resources.json", "pictures"
 
 FIRST_ERRORS = 3
 """Errors that the results repeat; all of them are in `items.parquet`."""
@@ -46,6 +43,12 @@ def judge_answers(
     """The answers as a judge model reads what rules have not; and what the results tell of it. What it
     has said is kept in `out/answers.sqlite`.
     """
+    # What loads and asks models; nothing else here should make anybody wait for it.
+    from sparring.evaluation.harness import Generation, Harness, model_identity
+    from sparring.models.vlms.answer_cache import AnswerCache
+    from sparring.models.vlms.base import load_vlm
+    from sparring.models.vlms.endpoint import EndpointVLM
+
     vlm = load_vlm(settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS)
     identity = model_identity(vlm, settings.model, revision=None, pixels={}, dtype=settings.dtype)
     harness = Harness(vlm, AnswerCache(out / ANSWERS), identity, Generation(TOKENS))
@@ -103,6 +106,8 @@ def rescore(
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
     answered = read_items(out)
     if judge is not None:
+        import torch
+
         answered, told = judge_answers(out, answered, judge, facts["rules"], resources, screen, torch.device(device))
         facts |= told
     return score(out, facts, answered, resources)
@@ -113,7 +118,12 @@ def read_results(out: Path) -> dict[str, Any]:
     path = out / RESULTS
     if not path.is_file():
         raise RunError(f"{out} holds no finished evaluation: {RESULTS} is not there. Begin or go on with `sparring eval ... --out {out}`.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON ({error}). Remove it, and give the command that began the evaluation again.") from error
+    if not isinstance(found, dict) or found.get("kind") != "evaluation":
+        raise RunError(f"{path} holds no results of `sparring eval`.")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparring.attackers.rivals import Victim
+from sparring.attackers.rivals.pgd import Victim
 from sparring.config import DefenderSettings
 from sparring.data.records import VisualQuestion
 from sparring.defenders.answers import parse_answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,10 @@ SHOWN, SIDE = 6, 160
 
 
 def write_card(
-    folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str, Any], splits: Sequence[str], apart: Sequence[str]
+    folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str, Any], splits: Mapping[str, str], apart: Mapping[str, str]
 ) -> None:
-    """Write README.md, and samples.png where a pair was kept. `splits` and `apart` are those that have rows. Of paths on this disk only the last two names are told."""
+    """Write README.md, and samples.png where a pair was kept. splits, apart: name -> file of those that have
+    rows. Of paths on this disk only the last two names are told."""
     samples = _samples(folder / "samples.png", ledger)
     template = files("sparring.forge").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.config import ForgeSettings
+from sparring.engine.files import named_by_content
 from sparring.forge.card import write_card
 from sparring.forge.exports import write_exports
 from sparring.forge.ledger import Ledger, Row
@@ -47,17 +48,17 @@ def publish(out: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str
     partial, final = out / "dataset.partial", out / "dataset"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "apart").mkdir(parents=True)
-    splits, apart = list[str](), list[str]()
+    splits, apart = dict[str, str](), dict[str, str]()
     for split in SPLITS:
         own = (row for row in ledger.rows("kept") if split_of(row.source, settings) == split)
-        if write_rows(partial / "data" / f"{split}-00000-of-00001.parquet", own, ledger):
-            splits.append(split)
+        if (file := write_rows(partial / "data" / f"{split}-00000-of-00001.parquet", own, ledger)) is not None:
+            splits[split] = file.relative_to(partial).as_posix()
     for outcome in APART:
-        if write_rows(partial / "apart" / f"{outcome}-00000-of-00001.parquet", ledger.rows(outcome), ledger):
-            apart.append(outcome)
+        if (file := write_rows(partial / "apart" / f"{outcome}-00000-of-00001.parquet", ledger.rows(outcome), ledger)) is not None:
+            apart[outcome] = file.relative_to(partial).as_posix()
     for outcome in ("refused", "broken"):
-        with open(partial / "apart" / f"{outcome}.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in ledger.set_aside(outcome))
+        with open(partial / "apart" / f"{outcome}.jsonl", "w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in ledger.set_aside(outcome))
     write_exports(partial / "exports", settings, ledger, lambda row: split_of(row.source, settings))
     write_card(partial, settings, ledger, funnel, splits, apart)
     shutil.rmtree(final, ignore_errors=True)
@@ -65,23 +66,23 @@ def publish(out: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str
     return final
 
 
-def write_rows(path: Path, rows: Iterable[Row], ledger: Ledger) -> int:
-    """Write one Parquet file and give its number of rows; no file where there are none, because `datasets` opens no empty split."""
+def write_rows(path: Path, rows: Iterable[Row], ledger: Ledger) -> Path | None:
+    """Write one Parquet file and give its path, with a hash of the content in its name; None where there are
+    no rows: `datasets` opens no empty split."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    made, written = _records(rows, ledger), 0
+    made = _records(rows, ledger)
     some = list(islice(made, ROWS_AT_ONCE))
     if not some:
-        return 0
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = features().arrow_schema
     with pq.ParquetWriter(path, schema) as writer:
         while some:
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
-            written += len(some)
             some = list(islice(made, ROWS_AT_ONCE))
-    return written
+    return named_by_content(path)
 
 
 def features() -> Any:

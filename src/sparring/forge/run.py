@@ -35,7 +35,7 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
     screen = screen or Screen()
     source = open_source(settings.data, settings.format, settings.images)
     with (
-        run_folder(settings, out, file="forge.yaml", kind="forge", resume="the command that began it") as folder,
+        run_folder(settings, out, file="forge.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
     ):
         ledger.bind(source.fingerprint, settings.data)
@@ -47,6 +47,9 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
         screen.say(f"{total} records, seed {settings.seed}, {workers} worker(s), in {folder}")
         if done * settings.batch < total:
             _work(settings, folder, ledger, batches, workers, screen, total)
+        if (counts := ledger.counts())["refused"] == sum(counts.values()):
+            first = next(ledger.set_aside("refused"))
+            raise DataError(f"{settings.data}: none of its {total} records can be used. The first: {first['message']}")
         funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
         publish(folder, settings, ledger, funnel)
         write_json(folder / "funnel.json", funnel)

@@ -93,6 +93,7 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
             checkpoint_every=CHECKPOINT_EVERY,
             patience=None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, "reward_mean", "accepted", "fooled")),
+            say=workshop.screen.say,
         )
     kept = trainer.settle()
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))

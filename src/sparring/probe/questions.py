@@ -13,10 +13,11 @@ from sparring.data.layouts import data_digest
 from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
+from sparring.engine.files import unless_refused
 from sparring.engine.screen import Screen
 from sparring.evaluation.benchmarks import find_benchmark
+from sparring.evaluation.drawing import data_sha256, draw_items
 from sparring.evaluation.questions import questions_of
-from sparring.evaluation.run import data_sha256, draw_items
 from sparring.selfplay.calls import written_data
 from sparring.selfplay.dataset import PICTURES, read_drawn, say_dropped
 from sparring.selfplay.ledger import Ledger
@@ -65,8 +66,23 @@ class Asked:
 
 
 def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
-    """Read and check the questions. Below `out` is written what a benchmark carries inside its file. Raises DataError where they do not load."""
-    data, left_out = written_data(settings.data, out), dict[str, int]()
+    """Read and check the questions of a probe whose attackers would load. Below `out` is written what data
+    carry inside them; where anything is refused, no folder is left.
+
+    Errors: DataError where the questions do not load, RunError where `out` cannot be a folder, and those of
+    `check_attackers`.
+    """
+    data = written_data(settings.data, out)
+    with unless_refused(out, PICTURES) as folder:
+        asked = _read_asked(settings, data, folder, screen)
+        from sparring.probe.attacks import check_attackers  # models' libraries, after all that needs none
+
+        check_attackers(settings)
+        return asked
+
+
+def _read_asked(settings: ProbeSettings, data: Path, folder: Path, screen: Screen) -> Asked:
+    left_out = dict[str, int]()
     if settings.suite is None:
         records = read_drawn(
             data,
@@ -75,7 +91,7 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
             skip_bad=settings.skip_bad_records,
             screen=screen,
             images=settings.images,
-            folder=out.resolve() / PICTURES,
+            folder=folder,
         )
         digests = {settings.data: data_digest(data)}
     else:
@@ -84,7 +100,7 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
         items = draw_items(
             benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=benchmark.shuffle, skip_bad=settings.skip_bad_records
         )
-        suite = questions_of(items, data, out.resolve() / PICTURES, skip_bad=settings.skip_bad_records)
+        suite = questions_of(items, data, folder, skip_bad=settings.skip_bad_records)
         records, left_out = suite.questions.records, dict(suite.left_out)
         say_dropped(suite.questions, screen)
         digests = {settings.data: data_sha256(items)}
@@ -93,8 +109,7 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
     if settings.adapt_data is None:
         practice, probed = split_held_out(records, len(records) // 2, settings.seed)
         return Asked(probed, practice, digests, left_out)
-    pictures = out.resolve() / PICTURES
-    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records, images=settings.images, folder=pictures).records
+    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder).records
     require_disjoint(practice, records)
     digests[settings.adapt_data] = data_digest(Path(settings.adapt_data))
     return Asked(records, practice, digests, left_out)

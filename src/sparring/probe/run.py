@@ -28,7 +28,7 @@ from sparring.models.vlms.base import load_vlm
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.probe.adaptive import train_adaptive
 from sparring.probe.asking import Asker, Pictures, Said
-from sparring.probe.attacks import Attacker, Workshop, attackers_of, check_attackers, play, play_again
+from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_again
 from sparring.probe.questions import Asked, read_asked
 from sparring.probe.table import write_table
 from sparring.probe.text import ask_conditions, baselines, text_figures
@@ -41,18 +41,19 @@ SHOWN = 5  # questions set aside that are named in warnings; all of them are in 
 Bools = NDArray[np.bool_]
 
 
-def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None, *, asked: Asked | None = None) -> dict[str, Any]:
     """Probe, from the start or from where an earlier process was stopped; writes and returns `out/results.json`, and writes `out/table.md`.
+
+    asked: the questions of the settings, where they are read already.
 
     Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the folder is in use, holds another
     probe, or if the questions have changed since it began.
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
-    check_attackers(settings)
-    asked = read_asked(settings, out, screen)
+    asked = asked or read_asked(settings, out, screen)
     with (
-        run_folder(settings, out, file="probe.yaml", kind="probe", resume="the command that began it") as folder,
+        run_folder(settings, out, file="probe.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
         closing(Auditor(settings.audit, settings.threads or 1)) as auditor,
     ):

@@ -10,8 +10,9 @@ from typing import Any
 from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
 from sparring.models.vlms.address import is_endpoint
+from sparring.recipes.borrow import Note, settled
 from sparring.recipes.check import problems_of_probe
-from sparring.recipes.load import load_recipe, put, put_given, validate
+from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_model
 from sparring.redteam.settings import absolute_attacker
 from sparring.redteam.spec import split_rival
@@ -28,30 +29,27 @@ def probe_settings(
     *,
     recipe: str | None = None,
     changes: Sequence[str] = (),
+    note: Note | None = None,
 ) -> ProbeSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's players, under changes as `a.b=value`.
 
-    defenders, attackers: each `NAME=SPEC` or a specification alone, which then gets a telling name. From a recipe come prompt, editor, checks, audit,
-    the words of the text conditions, device and threads; its Defender only where none is given. Raises RecipeError, naming every wrong field.
+    defenders, attackers: each `NAME=SPEC` or a specification alone, which then gets a telling name. From a
+    recipe come prompt, editor, checks, audit, the words of the text conditions, device and threads; its
+    Defender only where none is given. note: is told what of the recipe does not go with what else was given,
+    and is left out. Raises RecipeError, naming every wrong field.
     """
     data: dict[str, Any] = {}
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in ("attacker", "defender", "judge", "device", "threads")}
         data |= {"audit": found["evaluation"]["audit"], "conditions": found["evaluation"]["conditions"]}
-    put_given(data, given)
     named = _named(defenders or ([found["defender"]["model"]] if recipe is not None else []), "defender")
     if not named:
         raise RecipeError("--defender is missing: name a folder, hub id or endpoint, or a --recipe that names one.")
     data["defenders"] = {name: spec if is_endpoint(spec) else resolve_model(spec) for name, spec in named.items()}
-    put_given(data, [("defender.model", next(iter(data["defenders"].values())))])
     data["attackers"] = {name: absolute_attacker(spec, f"attackers.{name}", SOURCE) for name, spec in _named(attackers, "attacker").items()}
-    for change in changes:
-        put(data, change)
-    settings = validate(data, SOURCE, ProbeSettings)
-    problems = list(problems_of_probe(settings))
-    if problems:
-        raise RecipeError("\n".join(f"{SOURCE}: {problem}" for problem in problems))
+    first = ("defender.model", next(iter(data["defenders"].values())))
+    settings = settled(data, [*given, first], changes, ProbeSettings, problems_of_probe, verb=SOURCE, recipe=recipe, note=note)
     return _with_absolute_paths(settings)
 
 

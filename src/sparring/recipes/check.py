@@ -10,6 +10,7 @@ from sparring.config import (
     AttackSettings,
     CallSettings,
     DefenderSettings,
+    EvalSettings,
     ForgeSettings,
     ForgeStages,
     JudgeSettings,
@@ -86,6 +87,21 @@ def problems_of_sft(settings: SftSettings) -> Iterator[str]:
         yield "defender.algorithm: is sft here. Rewards belong to a game: `sparring run`."
     if is_endpoint(settings.defender.model):
         yield "defender.model: is an endpoint, which can be attacked and evaluated but not trained."
+
+
+def problems_of_eval(settings: EvalSettings) -> Iterator[str]:
+    """As `problems_between_fields`, for an evaluation."""
+    defender, judge = settings.defender, settings.judge
+    if is_endpoint(defender.model) and defender.min_pixels is not None:
+        yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
+    if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
+        yield "defender.min_pixels: must not be above max_pixels."
+    for field, model in (("defender.model", defender.model), ("judge.model", judge.model if judge else None)):
+        if model is not None and is_endpoint(model):
+            try:
+                parse_address(model)
+            except ModelError as error:
+                yield f"{field}: {error}"
 
 
 def problems_of_forge(settings: ForgeSettings) -> Iterator[str]:
@@ -198,8 +214,9 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
             yield "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set it to 1, and lower prompts_per_step."
         if defender.kl_weight > 0:
             yield "defender.kl_weight: supervised fine-tuning has no KL term. Set it to 0."
-        if defender.noisy.share > 0 or any(shares):
-            yield "defender.noisy and defender.text: change what is sampled; supervised fine-tuning samples nothing. Set their shares to 0."
+        for field, share in (("noisy", defender.noisy.share), ("text", sum(shares))):
+            if share > 0:
+                yield f"defender.{field}: changes what is sampled; supervised fine-tuning samples nothing. Set its share to 0."
         if defender.consistency.role != "off":
             yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
         if "{answer}" not in defender.reply and "{option}" not in defender.reply:

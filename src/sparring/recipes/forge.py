@@ -6,29 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparring.config import ForgeSettings
-from sparring.data.errors import RecipeError
+from sparring.recipes.borrow import Note, settled
 from sparring.recipes.check import problems_of_forge
-from sparring.recipes.load import load_recipe, put, validate
+from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_file, resolve_model, resolve_stages
 
 SOURCE = "forge"
 BORROWED = ("attacker", "defender", "judge", "device")
 
 
-def forge_settings(given: Sequence[tuple[str, Any]], *, recipe: str, changes: Sequence[str] = ()) -> ForgeSettings:
+def forge_settings(
+    given: Sequence[tuple[str, Any]], *, recipe: str, changes: Sequence[str] = (), note: Note | None = None
+) -> ForgeSettings:
     """Settings from (field, value) pairs, where None means not given, on top of a recipe's stages and players, under changes as `a.b=value`.
 
-    Models and files are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
+    note: is told what of the recipe does not go with what else was given, and is left out. Models and files
+    are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
     """
     found = load_recipe(recipe).model_dump(mode="json")
     data: dict[str, Any] = {name: found[name] for name in BORROWED} | {"stages": found["forge"]}
-    data |= {field: value for field, value in given if value is not None}
-    for change in changes:
-        put(data, change)
-    settings = validate(data, SOURCE, ForgeSettings)
-    problems = list(problems_of_forge(settings))
-    if problems:
-        raise RecipeError("\n".join(f"{SOURCE}: {problem}" for problem in problems))
+    settings = settled(data, given, changes, ForgeSettings, problems_of_forge, verb=SOURCE, recipe=recipe, note=note)
     return _with_absolute_paths(settings)
 
 

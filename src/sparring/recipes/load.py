@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sparring.config import Recipe
@@ -30,6 +31,28 @@ FOLDER = Path(__file__).parent
 def bundled_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def describe(name: str) -> str:
+    """What a bundled recipe says of itself."""
+    return " ".join(str(_read(bundled_recipes()[name]).get("description", "")).split())
+
+
+def copy_recipe(name: str, file: Path) -> None:
+    """Copy a bundled recipe to a file, comments and all. Raises RecipeError where there is no such recipe,
+    or a file of that name already."""
+    source = bundled_recipes().get(name)
+    if source is None:
+        raise RecipeError(f"{name}: no such recipe; bundled are {', '.join(bundled_recipes())}.")
+    if file.exists():
+        raise RecipeError(f"{file} is there already, and is not written over. Name another file.")
+    if file.suffix not in (".yaml", ".yml"):
+        raise RecipeError(f"{file}: the name of a recipe's file ends in .yaml.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be written ({error.strerror}).") from error
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -215,6 +238,13 @@ def _in_words(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] in ("model_type", "model_attributes_type"):
         message = "a mapping of settings"
     return f"{path}: must be {message}, not {detail['input']!r}.{hint}"
+
+
+def field_at(kind: type[BaseModel], dotted: str) -> FieldInfo | None:
+    """What the settings class says of a dotted field; None where there is no such setting."""
+    *above, last = dotted.split(".")
+    model = _model_at(above, kind)
+    return model.model_fields.get(last) if model is not None else None
 
 
 def _model_at(loc: Sequence[int | str], kind: type[BaseModel]) -> type[BaseModel] | None:

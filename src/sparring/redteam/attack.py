@@ -35,12 +35,12 @@ from sparring.judging.vet import vet
 from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM
-from sparring.redteam.attackers import check_attacker, load_attacker
+from sparring.redteam.attackers import load_attacker
 from sparring.redteam.dataset import write_dataset
+from sparring.redteam.questions import read_attacked
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.dataset import PICTURES, read_drawn
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.stages import Stage
@@ -96,26 +96,22 @@ class Attack:
             raise ModelError(f'all {len(self.questions)} questions had to be set aside; the last one, "{question.id}": {reason}')
 
 
-def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_attack(
+    settings: AttackSettings, out: Path, screen: Screen | None = None, *, questions: list[VisualQuestion] | None = None
+) -> dict[str, Any]:
     """Attack, from the start or from where an earlier process was stopped; writes and returns `out/summary.json`, and writes `out/dataset`.
+
+    questions: those of the settings' file, where they are read already.
 
     Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the folder is in use, holds another
     attack, or if the questions have changed since it began.
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
-    check_attacker(settings.attacker, settings.defender)  # before anybody is paid for an answer, and before there is a folder
-    questions = read_drawn(
-        settings.data,
-        limit=settings.limit,
-        seed=settings.seed,
-        skip_bad=settings.skip_bad_records,
-        screen=screen,
-        images=settings.images,
-        folder=out.resolve() / PICTURES,
-    )
+    if questions is None:
+        questions = read_attacked(settings, out, screen)
     with (
-        run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
+        run_folder(settings, out, file="attack.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
         closing(Auditor(settings.audit, settings.threads or 1)) as auditor,
     ):

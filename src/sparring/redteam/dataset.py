@@ -13,6 +13,7 @@ from typing import Any
 from sparring.config import AttackSettings
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
+from sparring.engine.files import named_by_content
 from sparring.redteam.results import STAGE, attacked_answers, clean_answers, verdicts
 from sparring.selfplay.ledger import Ledger
 
@@ -69,7 +70,8 @@ def write_dataset(
         rows = _rows(settings, questions, ledger)
         while some := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
-    (partial / "README.md").write_text(_card(settings, summary), encoding="utf-8")
+    file = named_by_content(partial / FILE).relative_to(partial)
+    (partial / "README.md").write_text(_card(settings, summary, file.as_posix()), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     return final
@@ -149,7 +151,7 @@ def _rows(settings: AttackSettings, questions: Sequence[VisualQuestion], ledger:
             }
 
 
-def _card(settings: AttackSettings, summary: dict[str, Any]) -> str:
+def _card(settings: AttackSettings, summary: dict[str, Any], file: str) -> str:
     def share(rate: dict[str, Any]) -> str:
         if rate["value"] is None:
             return "nothing to count"
@@ -159,7 +161,7 @@ def _card(settings: AttackSettings, summary: dict[str, Any]) -> str:
     return CARD.format(
         attacker=_title(settings.attacker.model),
         defender=_title(settings.defender.model),
-        file=FILE,
+        file=file,
         questions=summary["questions"],
         pictures=summary["pictures"],
         edits=summary["edits"],

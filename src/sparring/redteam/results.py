@@ -15,7 +15,7 @@ import numpy as np
 from sparring.config import AttackSettings
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, Verdict, VisualQuestion
-from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, asr_at_k, attack_report, play_off
+from sparring.evaluation.payoff import CLEAN, LEAST_VALID, Opponent, Payoff, asr_at_k, attack_report, play_off
 from sparring.evaluation.statistics import rate
 from sparring.selfplay.ledger import Ledger
 
@@ -167,6 +167,12 @@ def _warnings(settings: AttackSettings, summary: dict[str, Any]) -> list[str]:
         )
     if (summary["unparsed"]["clean"]["value"] or 0) > 0.05:
         texts.append("more than one clean answer in twenty names no option: check defender.prompt and defender.max_new_tokens")
+    valid = summary["label_valid_rate"]
+    if valid["value"] is not None and valid["value"] < LEAST_VALID:
+        texts.append(
+            f"the right answer is still right in only {valid['value']:.3f} of the {valid['n']} edits that passed the checks and could "
+            "be audited: read valid_asr, not asr"
+        )
     if settings.audit is not None and not summary["audited"]:
         texts.append(f"the audit {settings.audit.call} could say nothing of any edit that passed the checks")
     if not summary["audited"] and settings.judge.model is None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
+from sparring.recipes.borrow import Note, is_named, settled
 from sparring.recipes.check import problems_of_attack
-from sparring.recipes.load import load_recipe, put, put_given, validate
+from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_file, resolve_model
 from sparring.redteam.spec import ON_EDITOR, split_lora, split_rival
 
@@ -17,26 +18,23 @@ SOURCE = "attack"
 BORROWED = ("attacker", "defender", "judge")
 
 
-def attack_settings(given: Sequence[tuple[str, Any]], *, recipe: str | None = None, changes: Sequence[str] = ()) -> AttackSettings:
+def attack_settings(
+    given: Sequence[tuple[str, Any]], *, recipe: str | None = None, changes: Sequence[str] = (), note: Note | None = None
+) -> AttackSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's players, under changes as `a.b=value`.
 
     From a recipe come the settings of its Attacker, Defender and judge, its audit, device and threads; not its data and not its seed.
+    note: is told what of the recipe does not go with what else was given, and is left out.
     Models and files are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
     """
     data: dict[str, Any] = {}
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in (*BORROWED, "device", "threads")} | {"audit": found["evaluation"]["audit"]}
-    put_given(data, given)
-    for change in changes:
-        put(data, change)
     for player in ("attacker", "defender"):
-        if not data.get(player, {}).get("model"):
+        if not is_named(player, data, given, changes):
             raise RecipeError(f"--{player} is missing: name a folder or hub id, or a --recipe that names one.")
-    settings = validate(data, SOURCE, AttackSettings)
-    problems = list(problems_of_attack(settings))
-    if problems:
-        raise RecipeError("\n".join(f"{SOURCE}: {problem}" for problem in problems))
+    settings = settled(data, given, changes, AttackSettings, problems_of_attack, verb=SOURCE, recipe=recipe, note=note)
     return _with_absolute_paths(settings)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Opponents that nobody trains (`sparring.attackers.rivals`); those of `ON_EDITOR` edit with an editor, which is named behind an @.
-RIVALS = ("pgd", "paste", "corruption", "jpeg", "roundtrip", "benign")
+from sparring.engine.calls import parse_call
+
+# Opponents that nobody trains (`sparring.attackers.rivals`); those of `ON_EDITOR` edit with an editor, which is
+# named behind an @. A function of the user's own is a rival too.
+RIVALS = ("pgd", "paste", "corruption", "jpeg", "light", "roundtrip", "benign")
 ON_EDITOR = ("roundtrip", "benign")
 
 
 def split_rival(spec: str) -> tuple[str | None, str | None]:
     """(rival, editor) of `RIVAL`, `RIVAL@EDITOR` or `EDITOR`; None for what is not there. A folder of that name is an editor."""
     rival, at, editor = spec.partition("@")
-    if Path(spec).expanduser().is_dir() or rival.split(":")[0] not in RIVALS:
+    if Path(spec).expanduser().is_dir() or (rival.split(":")[0] not in RIVALS and parse_call(rival) is None):
         return None, spec
     return rival, editor if at else None
 

@@ -27,7 +27,9 @@ def write_attack_report(out: Path) -> Path:
     if missing:
         raise RunError(f"{out} holds no finished attack: {missing[0]} is not there. Begin or go on with `sparring attack ... --out {out}`.")
     try:
-        summary = json.loads(summary_path.read_text(encoding="utf-8"))
+        summary, settings_text = json.loads(summary_path.read_text(encoding="utf-8")), settings.read_text(encoding="utf-8")
+        if not isinstance(summary, dict) or summary.get("kind") != "attack":
+            raise ValueError("summary.json is not that of an attack")
         with closing(open_ledger(ledger)) as db:
             exhibits = list(read_exhibits(db, out, "base"))
     except (ValueError, sqlite3.Error) as error:
@@ -36,7 +38,7 @@ def write_attack_report(out: Path) -> Path:
     contents = {
         "summary": summary,
         "headline": _headline(summary),
-        "settings_text": settings.read_text(encoding="utf-8"),
+        "settings_text": settings_text,
         "tries": _tries(summary["asr_at_k"]) if summary["samples"] > 1 and summary["first_try"]["asr"]["n"] else None,
         "hung": hung,
         "gallery_notes": notes,

@@ -154,7 +154,16 @@ def curves(
         _labels(
             frame, [(one.name, (smoothed(one.points) if len(one.points) >= SMOOTHED_FROM else one.points), one.style) for one in series]
         )
-    return frame.svg(label)
+    return frame.svg(f"{label}. {'. '.join(_course(one) for one in series)}")
+
+
+def _course(series: Series) -> str:
+    """A line in words: where it begins and ends, and between what it moves."""
+    values = series.finite
+    if not values:
+        return f"{series.name}: no values"
+    first, last, low, high = (number(value) for value in (values[0], values[-1], min(values), max(values)))
+    return f"{series.name}: from {first} to {last} over {len(values)} updates, between {low} and {high}"
 
 
 def _axes(frame: Frame, x_label: str, y_label: str) -> None:
@@ -233,11 +242,16 @@ def progress_chart(
                 ),
             )
     _labels(frame, [(name, [(w.place, 100 * w.value) for w in whiskers], styles[name]) for name, whiskers in lines.items()])
-    return frame.svg(label)
+    said = (
+        f"{name}: " + ", ".join(f"{names[w.place]} {100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})" for w in whiskers)
+        for name, whiskers in lines.items()
+    )
+    return frame.svg(f"{label}. {'. '.join(said)}")
 
 
 def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Markup:
-    """A bar for each row, cut into shares that add up to 1, each in its kind's style; without shares it says "none"."""
+    """A bar for each row, cut into shares that add up to 1, each in its kind's style; without shares it says
+    "none". The label goes on with the shares."""
     step, left = 30, 92
     frame = Frame(900, step * len(rows) + 22, left, 8, 0, 20, (0.0, 100.0), (0.0, 1.0))
     bottom = frame.height - frame.bottom
@@ -261,7 +275,11 @@ def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Mark
                     '<text class="inside" x="{}" y="{}" text-anchor="middle">{}</text>', (x + end) / 2, top + 14, f"{100 * share:.0f}"
                 )
             start += share
-    return frame.svg(label)
+    said = (
+        f"{name}: {', '.join(f'{kind_of_edit(kind)} {percent(share)}' for kind, share in shares.items()) or 'none'}"
+        for name, shares in rows.items()
+    )
+    return frame.svg(f"{label}. {'. '.join(said)}")
 
 
 def interval_bar(difference: Mapping[str, Any], extent: tuple[float, float], label: str) -> Markup:

@@ -11,11 +11,12 @@ from pathlib import Path
 from sparring.evaluation.compare import Pair, pair_up, paired_difference
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.results import headline, pixels_in_words, table_rows
-from sparring.evaluation.run import THUMBNAILS
-from sparring.evaluation.scoring import marks_of, read_results
+from sparring.evaluation.scoring import THUMBNAILS, marks_of, read_results
 from sparring.report.render import write_page
 
 FILTERS = ("right", "wrong", "harmed", "rescued", "unparsed", "error", "left-out")
+ORDER = ("harmed", "wrong", "unparsed", "error", "rescued", "right", "left-out")
+"""Items as they follow one another on the page: what went wrong comes first."""
 EMBEDDED = 24_000_000
 """Bytes of small pictures that a page may hold; items beyond them are shown without."""
 LONGEST = 2000
@@ -57,6 +58,7 @@ def write_eval_report(out: Path, *, against: Path | None = None, profile: str | 
         Entry(one, mark, _kinds(mark, before.get(one.item.id)), shown.get(one.cluster), before.get(one.item.id))
         for one, mark in zip(answered, marks, strict=True)
     ]
+    entries.sort(key=lambda entry: min(ORDER.index(kind) for kind in entry.kinds))
     counts = Counter(kind for entry in entries for kind in entry.kinds)
     contents = {
         "results": results,

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from sparring.data.images import ImageError, load_image
-from sparring.report.pictures import data_uri, difference, is_small
+from sparring.report.pictures import change_in_words, data_uri, difference, in_the_light_of, is_small
 from sparring.report.run import Exhibit, Outcome
 
 OUTCOMES: tuple[Outcome, ...] = ("fooled", "held", "rejected")
@@ -21,12 +21,17 @@ MOST_BYTES = 4_500_000
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """An exhibit with its pictures as data URIs; width and height are the clean picture's, to which the boxes refer."""
+    """An exhibit with its pictures as data URIs: before, after, where they differ, and where they differ
+    with the change of light taken out.
+
+    change: what differs, in words. width and height are the clean picture's, to which the boxes refer."""
 
     exhibit: Exhibit
     before: str
     after: str
     gap: str
+    unlit_gap: str
+    change: str
     width: int
     height: int
     small: bool
@@ -78,12 +83,13 @@ def hang(exhibits: Sequence[Exhibit], most_bytes: int = MOST_BYTES) -> tuple[lis
         except ImageError:
             broken += 1
             continue
-        uris = data_uri(before), data_uri(after), data_uri(difference(before, after))
+        gap, unlit_gap = difference(before, after), difference(in_the_light_of(before, after), after)
+        uris = (data_uri(before), data_uri(after), data_uri(gap), data_uri(unlit_gap))
         if used + sum(map(len, uris)) > most_bytes:
             notes = [f"{len(queue) - done} more are left out to keep this file small."]
             return _hung(shown), notes + _gone(broken)
         used += sum(map(len, uris))
-        shown[exhibit.outcome].append(Hung(exhibit, *uris, *before.size, is_small(before)))
+        shown[exhibit.outcome].append(Hung(exhibit, *uris, change_in_words(before, after), *before.size, is_small(before)))
     return _hung(shown), _gone(broken)
 
 

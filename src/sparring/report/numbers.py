@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sparring.engine import screen
+
 UNKNOWN = "–"
 _NAMES = {"clean": "Clean", "reencoded": "Re-encoded", "bootstrap": "Bootstrap", "base": "Base", "untuned": "Untuned"}
 _NAMES |= {"light": "Light", "cut_out": "Cut-out", "look_alike": "Look-alike"}
@@ -58,13 +60,7 @@ def count(value: Any) -> str:
 
 def duration(seconds: float | None) -> str:
     """Seconds as "3 h 20 min", "11 min 24 s" or "48 s"."""
-    if seconds is None:
-        return UNKNOWN
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return UNKNOWN if seconds is None else screen.duration(seconds)
 
 
 def player(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "headline": _headline(gains, run.summary is not None),
         "progress": _progress(payoff, run.rivals) if played else None,
         "heat": heat_map(*names, accuracy, "accuracy") if played else None,
+        "read_off": _read_off(payoff),
         "worst": payoff.get("worst_case"),
         "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0) if asr else None,
         "rivals": summary.get("rivals") or {},
@@ -83,7 +85,7 @@ def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
     last = numbers.player(f"round{run.rounds}") if run.rounds else "last"
     meanings = {
         "robust": ("Robust gain", f"accuracy of the {last} Defender less that of the base one, both under the {last} Attacker"),
-        "clean": ("Clean gain", "the same difference on untouched pictures: what robustness cost"),
+        "clean": ("Clean gain", "the same difference on untouched pictures"),
         "attacker": (
             "Attacker’s gain",
             f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the base Defender",
@@ -97,11 +99,66 @@ def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
             title,
             meaning,
             gains.get(key),
-            interval_bar(gains[key], extent, f"{title} with its 95 % interval") if key in gains else None,
+            interval_bar(gains[key], extent, _said(title, gains[key])) if key in gains else None,
             *rates[key],
         )
         for key, (title, meaning) in meanings.items()
     ]
+
+
+def _said(title: str, gain: Mapping[str, Any]) -> str:
+    return f"{title}: {numbers.points(gain['value'])} points, 95 % interval {numbers.points_interval(gain)}"
+
+
+def _read_off(payoff: Mapping[str, Any]) -> dict[str, str]:
+    """What the figures of the payoff matrix say, whatever it is: of the Defenders over the rounds, and of
+    attack success."""
+    table, names = payoff.get("accuracy") or [], list(payoff.get("opponents", []))
+    success = payoff.get("valid_asr") or []
+    said = {"defenders": "", "success": ""}
+    attackers = [i for i, name in enumerate(names) if name not in UNATTACKED]
+    if table and attackers:
+        last = attackers[-1]
+        under = [row[last] for row in table]
+        clean = [row[names.index("clean")] for row in table] if "clean" in names else []
+        parts = [_went(f"under the {numbers.player(names[last])} Attacker", under), _went("on clean pictures", clean)]
+        said["defenders"] = _sentence("From the first Defender to the last, accuracy", parts)
+    if success and attackers:
+        first, column = [success[0][i] for i in attackers], [row[attackers[-1]] for row in success]
+        parts = [
+            _went(f"against the {numbers.player(payoff['defenders'][0])} Defender, from the first Attacker to the last", first),
+            _went(f"for the {numbers.player(names[attackers[-1]])} Attacker, from the first Defender to the last", column),
+        ]
+        said["success"] = _sentence("Attack success", parts)
+        falls = [
+            f"{numbers.player(names[attackers[k]])} ({numbers.percent(b['value'])}) after "
+            f"{numbers.player(names[attackers[k - 1]])} ({numbers.percent(a['value'])})"
+            for k, (a, b) in enumerate(pairwise(first), start=1)
+            if a and b and None not in (a["value"], b["value"]) and b["value"] < a["value"]
+        ]
+        if falls:
+            said["success"] += f" Weaker than the Attacker before: {', '.join(falls)}."
+    return said
+
+
+def _sentence(subject: str, parts: Sequence[str | None]) -> str:
+    told = [part for part in parts if part is not None]
+    return f"{subject} {'; '.join(told)}." if told else ""
+
+
+def _went(what: str, cells: Sequence[Mapping[str, Any] | None]) -> str | None:
+    """From what to what a rate went; it rose or fell where the intervals at its two ends do not meet."""
+    ends = [cell for cell in cells if cell and cell["value"] is not None]
+    if len(ends) < 2:
+        return None
+    first, last = ends[0], ends[-1]
+    if last["ci95"][0] > first["ci95"][1]:
+        verb = "rose"
+    elif last["ci95"][1] < first["ci95"][0]:
+        verb = "fell"
+    else:
+        verb = "went (its intervals overlap)"
+    return f"{verb} from {numbers.percent(first['value'])} to {numbers.percent(last['value'])} {what}"
 
 
 def _rates(run: Run, last: str) -> dict[str, tuple[float | None, float | None]]:

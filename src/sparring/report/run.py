@@ -128,7 +128,10 @@ def read_run(out: Path) -> Run:
         raise RunError(
             f"{out} holds no run: none of recipe.yaml, ledger.sqlite and summary.json is there. Name the folder given to `sparring run --out`."
         )
-    recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
+    try:
+        recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise RunError(f"{recipe_path} is no YAML: {error}") from error
     recipe, summary = _recipe(recipe_path, recipe_text), _summary(summary_path)
     if not ledger.is_file():
         payoff = (summary or {}).get("payoff", {})

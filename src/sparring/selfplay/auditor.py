@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import torch
@@ -13,7 +11,7 @@ from PIL.Image import Image
 from sparring.config import CallSettings
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
-from sparring.engine.pool import end_with_parent
+from sparring.engine.pool import Workers
 
 
 class Auditor:
@@ -26,8 +24,10 @@ class Auditor:
     def __init__(self, settings: CallSettings | None, processes: int) -> None:
         if settings is not None:
             import_call(settings, "evaluation.audit")
-        self.settings, self.processes = settings, processes
-        self._pool: ProcessPoolExecutor | None = None
+        # Other processes do not import the script that started them, so what stands in it is asked in this process.
+        of_script = settings is not None and settings.call.partition(":")[0] == "__main__"
+        self.settings, self.processes = settings, 1 if of_script else processes
+        self._pool: Workers | None = None
 
     def audit(self, questions: Sequence[VisualQuestion], edits: Sequence[Image]) -> list[bool | None]:
         """The auditor's word on each edited picture of these questions; what it raises comes through."""
@@ -37,8 +37,7 @@ class Auditor:
         if self.processes < 2 or len(questions) < 2:
             return list(map(ask, questions, edits))
         if self._pool is None:
-            # Forking a process that has run torch's threads is not safe.
-            self._pool = ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn"), _begin)
+            self._pool = Workers(self.processes, _one_thread)
         return list(self._pool.map(ask, questions, edits, chunksize=4))
 
     def close(self) -> None:
@@ -48,10 +47,8 @@ class Auditor:
             self._pool = None
 
 
-def _begin() -> None:
-    """One thread for each process."""
+def _one_thread() -> None:
     torch.set_num_threads(1)
-    end_with_parent()
 
 
 def _ask(settings: CallSettings, question: VisualQuestion, edit: Image) -> bool | None:

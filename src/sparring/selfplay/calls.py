@@ -8,6 +8,7 @@ from pathlib import Path
 from sparring.config import CallSettings
 from sparring.data.errors import DataError
 from sparring.engine.calls import import_call, parse_call
+from sparring.engine.files import make_folder
 
 
 def split_writer(data: str) -> CallSettings | None:
@@ -30,7 +31,7 @@ def written_data(data: str, out: Path) -> Path:
         return Path(data)
     function = import_call(call, "--data")
     folder = (out / f"data-{hashlib.sha256(data.encode()).hexdigest()[:8]}").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = function(folder, **call.arguments)
     if not isinstance(written, str | Path) or not Path(written).resolve().is_relative_to(folder):
         raise DataError(f'--data: "{call.call}" must return the path of what it wrote below {folder}; it returned {written!r}.')

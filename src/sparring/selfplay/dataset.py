@@ -4,48 +4,59 @@ that judge."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sparring.config import CallSettings, DefenderSettings, Recipe
+from sparring.config import CallSettings, DefenderSettings, Recipe, SftSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
-from sparring.defenders.play import refused
 from sparring.defenders.prompts import render_prompt
-from sparring.defenders.sft import render_reply
 from sparring.engine.calls import import_call
+from sparring.engine.files import unless_refused
 from sparring.engine.screen import Screen
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.processors import Takes, load_processor
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
+if TYPE_CHECKING:
+    from sparring.models.vlms.processors import Takes
+
 PICTURES = "questions"
 """The folder, in a run's, of pictures that data carry inside them."""
 SHOWN = 5  # questions set aside that are named; the rest are counted
+Sides = tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]
+"""Training questions, held-out questions, the files as they were read."""
 
 
 def load_questions(
-    recipe: Recipe, out: Path, ledger: Ledger, screen: Screen, takes: Takes | None = None
+    recipe: Recipe,
+    out: Path,
+    ledger: Ledger,
+    screen: Screen,
+    sides: Sides | None = None,
+    *,
+    takes: Takes | None = None,
 ) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(training questions, held-out questions); generated files are written once, below `out/data`, and read
     back like anybody's own.
 
-    takes: what the Defender on this machine takes; other questions are set aside.
+    sides: what `named_sides` gave of the recipe's files, where they are read already. takes: what the
+    Defender on this machine takes; other questions are set aside.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
     generator.
     """
     settings = recipe.data
-    if settings.path is not None:
-        train_path, held_out_path = Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None
-    elif settings.generator is not None:
-        train_path, held_out_path = _generated(settings.generator, recipe.seed, out, ledger, screen)
-    else:
-        raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
-    train, held_out, read = read_sides(recipe, train_path, held_out_path, out.resolve() / PICTURES)
+    if sides is None and settings.path is None:
+        if settings.generator is None:
+            raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
+        paths = _generated(settings.generator, recipe.seed, out, ledger, screen)
+        with unless_refused(out, PICTURES) as folder:
+            sides = read_sides(recipe, *paths, folder)
+    train, held_out, read = sides or named_sides(recipe, out)
     for questions in read:
         say_dropped(questions, screen)
     if takes is not None:
@@ -89,6 +100,8 @@ def takes_of(settings: DefenderSettings) -> Takes | None:
     """
     if is_endpoint(settings.model):
         return None
+    from sparring.models.vlms.processors import Takes, load_processor
+
     return Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
 
 
@@ -101,6 +114,8 @@ def taken(
     with_replies: the replies that it is to learn must be such as can be told too. Raises DataError where
     none is left.
     """
+    from sparring.defenders.play import refused
+    from sparring.defenders.sft import render_reply
 
     def texts(question: VisualQuestion) -> list[str]:
         reply = [render_reply(question, settings.reply)] if with_replies else []
@@ -117,9 +132,26 @@ def taken(
     return [question for question in questions if question.id not in found]
 
 
-def read_sides(
-    recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None
-) -> tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]:
+def read_taught(settings: SftSettings, out: Path) -> Questions:
+    """The questions of a fine-tuning. Raises DataError for bad records, RunError where `out` cannot be a
+    folder."""
+    with unless_refused(out, PICTURES) as folder:
+        return read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder)
+
+
+def named_sides(recipe: Recipe, out: Path | None = None) -> Sides:
+    """The sides of the files that a recipe names. out: the run's folder, where there is to be one. Raises
+    DataError as `read_sides` does, and RunError where `out` cannot be a folder."""
+    settings = recipe.data
+    assert settings.path is not None  # the caller's to know
+    paths = Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None
+    if out is None:
+        return read_sides(recipe, *paths)
+    with unless_refused(out, PICTURES) as folder:
+        return read_sides(recipe, *paths, folder)
+
+
+def read_sides(recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None) -> Sides:
     """(training questions, held-out questions, the files as they were read). Raises DataError for bad
     records, and where a side would be empty.
 

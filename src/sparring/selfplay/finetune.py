@@ -12,7 +12,7 @@ import torch
 from sparring.config import SftSettings
 from sparring.data.errors import RunError
 from sparring.data.layouts import data_digest
-from sparring.data.questions import Questions, read_questions
+from sparring.data.questions import Questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.sft import SftTrainer
 from sparring.engine.device import begin_computing
@@ -21,7 +21,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen, figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.dataset import PICTURES, say_dropped, taken, takes_of
+from sparring.selfplay.dataset import read_taught, say_dropped, taken, takes_of
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import draw
@@ -30,18 +30,19 @@ from sparring.selfplay.stages import Stage, train
 STAGE = "sft"
 
 
-def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None, *, questions: Questions | None = None) -> dict[str, Any]:
     """Fine-tune, from the start or from the last saved state; writes `out/sft/model` and `out/summary.json`, and returns the latter.
+
+    questions: those of the settings' file, where they are read already.
 
     Errors: DataError for questions that do not load, ModelError where the Defender cannot be had, TrainingError where training cannot go on, RunError
     if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
     """
     screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
-    pictures = out.resolve() / PICTURES
-    questions = read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=pictures)
+    questions = questions or read_taught(settings, out)
     say_dropped(questions, screen)
     with (
-        run_folder(settings, out, file="sft.yaml", kind="fine-tuning", resume="the command that began it") as folder,
+        run_folder(settings, out, file="sft.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
     ):
         _same_questions(settings, folder, ledger, questions)
@@ -81,6 +82,7 @@ def _train(settings: SftSettings, stage: Stage, device: torch.device, questions:
             checkpoint_every=settings.checkpoint_every,
             patience=None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, "loss")),
+            say=screen.say,
         )
     trainer.settle()
     stage.folder_written_whole("model", vlm.save)

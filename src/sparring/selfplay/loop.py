@@ -17,28 +17,35 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.bootstrap import bootstrap
-from sparring.selfplay.dataset import load_questions, takes_of
+from sparring.selfplay.dataset import Sides, load_questions, takes_of
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
-from sparring.selfplay.summary import summarise
+from sparring.selfplay.summary import doubts_of, summarise
+from sparring.selfplay.turns import require_skill
 from sparring.selfplay.watch import watch
 
 
-def run_game(recipe: Recipe, out: Path, screen: Screen | None = None) -> dict[str, Any]:
+def run_game(recipe: Recipe, out: Path, screen: Screen | None = None, *, sides: Sides | None = None) -> dict[str, Any]:
     """Play a recipe's game in a folder, from the start or from where it was cut off; writes and returns `out/summary.json`.
 
+    sides: the questions of the recipe's files, where they are read already.
+
     Errors: DataError and RecipeError before any training, ModelError where a player cannot be loaded, TrainingError where training cannot go
-    on, RunError if the folder is in use or holds another recipe's run.
+    on or where the Defender only guesses, RunError if the folder is in use or holds another recipe's run.
     """
-    with open_game(recipe, out, screen or Screen()) as game:
+    with open_game(recipe, out, screen or Screen(), sides) as game:
+        require_skill(game)
         bootstrap(game)
         evaluate(game, 0)
         for number in range(1, recipe.selfplay.rounds + 1):
             play_round(game, number)
-        return summarise(game)
+        summary = summarise(game)
+        for text in doubts_of(summary):  # what stages had to say was said when they ended
+            game.screen.warn(text)
+        return summary
 
 
 def play_round(game: Game, number: int) -> None:
@@ -50,7 +57,7 @@ def play_round(game: Game, number: int) -> None:
 
 
 @contextmanager
-def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
+def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = None) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
     device = begin_computing(recipe.device, recipe.threads)
     with (
@@ -58,7 +65,7 @@ def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
         closing(Ledger(folder)) as ledger,
         closing(Auditor(recipe.evaluation.audit, recipe.threads or 1)) as auditor,
     ):
-        train, held_out = load_questions(recipe, folder, ledger, screen, takes_of(recipe.defender))
+        train, held_out = load_questions(recipe, folder, ledger, screen, sides, takes=takes_of(recipe.defender))
         screen.say(
             f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
         )

@@ -246,6 +246,7 @@ def _phase(
             patience=settings.plateau_patience if rewarded else None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
             on_state=on_state,
+            say=game.screen.say,
         )
 
 

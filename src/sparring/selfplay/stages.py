@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparring.engine.files import write_json
+from sparring.engine.screen import duration
 from sparring.selfplay.ledger import Ledger
 
 
@@ -107,8 +108,11 @@ def train(
     patience: int | None,
     on_update: Callable[[dict[str, Any]], None],
     on_state: Callable[[int], None] = lambda updates: None,
+    say: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Do the updates of a phase from its last saved state on; gives the metrics of all of them, those before a kill included.
+
+    say: is told, after the first of these updates, how long the others will take.
 
     `update(step)` does one update and must be a function of the trainer's state and of the step alone. With `patience` its metrics need `reward_mean`.
     `on_state(updates)` is called with every state that was saved or has been loaded; what it raises stops the
@@ -124,7 +128,13 @@ def train(
     for step in range(start, steps):
         if patience is not None and plateaued([metrics["reward_mean"] for metrics in history], patience):
             break
+        began = time.monotonic()
         metrics = update(step)
+        if say is not None and step == start and steps - start > 1:
+            seconds = time.monotonic() - began
+            say(
+                f"{stage.name}: an update takes {duration(seconds)}, the {steps - start - 1} left some {duration(seconds * (steps - start - 1))}"
+            )
         stage.ledger.record_update(stage.name, step, metrics)
         history.append(metrics)
         on_update(metrics)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from sparring.engine.files import write_json
-from sparring.evaluation.payoff import CLEAN, AttackReport, Payoff, against_rival, attack_report, gains
+from sparring.evaluation.payoff import CLEAN, LEAST_VALID, AttackReport, Payoff, against_rival, attack_report, gains
 from sparring.evaluation.statistics import rate
 from sparring.judging.kinds import KINDS
 from sparring.rl.seeds import derive_seed
@@ -26,7 +28,8 @@ def summarise(game: Game) -> dict[str, Any]:
     Attacker's valid success less its, and what the last Defender gained under it. "strategies": of every
     opponent's successes on the base Defender (accepted, label-valid, right when clean), how many were of each
     kind. "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from,
-    or whose reward rose while such a measure fell.
+    or whose reward rose while such a measure fell; and what of the figures themselves is to be doubted
+    (`doubts_of`).
     """
     recipe, ledger = game.recipe, game.ledger
     rounds = recipe.selfplay.rounds
@@ -42,7 +45,7 @@ def summarise(game: Game) -> dict[str, Any]:
         seed=seed,
     )
     ledger.tick()
-    summary = {
+    summary: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -57,6 +60,7 @@ def summarise(game: Game) -> dict[str, Any]:
         "strategies": {o.name: strategies(game, payoff, o.name) for o in payoff.opponents if o.verdicts is not None},
         "warnings": warnings_of(game),
     }
+    summary["warnings"] += doubts_of(summary)
     write_json(game.out / "summary.json", summary)
     return summary
 
@@ -121,6 +125,36 @@ def _valid_asr(payoff: Payoff) -> list[list[dict[str, Any] | None]]:
 def _worst_cases(payoff: Payoff) -> list[dict[str, Any]]:
     """Accuracy of every Defender where only items count that it answers right against all opponents."""
     return [payoff.worst_case(defender).as_dict() for defender in payoff.defenders]
+
+
+def doubts_of(summary: Mapping[str, Any]) -> list[str]:
+    """In words: Attackers whose edits too often change what is right, and Attackers that fool the base
+    Defender less than the one before.
+
+    summary: as `summarise` writes it, of which "bootstrap" and "rounds" are read.
+    """
+    bootstrap, texts = summary["bootstrap"], list[str]()
+    attackers = [("round0", bootstrap.get("label_valid_rate"), bootstrap.get("valid_asr"))]
+    for own in summary["rounds"]:
+        figures = own["attacker"]
+        attackers.append((f"round{own['round']}", figures.get("label_valid_rate"), figures.get("valid_asr_base")))
+    for name, valid, _ in attackers:
+        if valid and valid["value"] is not None and valid["value"] < LEAST_VALID:
+            texts.append(
+                f"{name}: the right answer is still right in only {_share(valid)} of the Attacker's accepted edits that could be "
+                "audited: the gate lets pass what it should stop"
+            )
+    for (_, _, before), (name, _, after) in pairwise(attackers):
+        if before and after and None not in (before["value"], after["value"]) and after["value"] < before["value"]:
+            texts.append(
+                f"{name}: the Attacker fools the base Defender less often than the one before it, {_share(after)} against {_share(before)}"
+            )
+    return texts
+
+
+def _share(rate: Mapping[str, Any]) -> str:
+    low, high = rate["ci95"]
+    return f"{rate['value']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def warnings_of(game: Game) -> list[str]:

@@ -9,14 +9,18 @@ from PIL.Image import Image
 
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
+from sparring.data.errors import TrainingError
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
+from sparring.evaluation.statistics import rate
 from sparring.judging.judge import AttackJudge
 from sparring.judging.rewards import PREFIX
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
+GUESSING_FROM = 100
+"""Answers from which it is said that a Defender only guesses: fewer cannot tell much."""
 SeedOf = Callable[[VisualQuestion, int], int]
 """The seed of an edit, from its question and its number among the edits of that question."""
 
@@ -61,6 +65,29 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
                 bar.advance(sum(answer.right for answer in answers), {"accuracy": len(right) / asked})
         stage.finish({"asked": asked, "right": right})
     return [by_id[name] for name in stage.result["right"]]
+
+
+def require_skill(game: Game) -> None:
+    """Raise TrainingError where the base Defender only guesses: there would be nothing to attack, and
+    nothing to stand firm in."""
+    if not game.recipe.selfplay.require_skill:
+        return
+    right_when_clean(game, 0)
+    answers = game.ledger.answers("round0/clean", defender_after(0))
+    options = {question.id: len(question.options) for question in game.train}
+    accuracy = rate([answer.right for answer in answers])
+    guessing = sum(1 / options[answer.question_id] for answer in answers) / max(1, len(answers))
+    if len(answers) < GUESSING_FROM or accuracy.low > guessing:
+        return
+    unread = sum(answer.choice is None for answer in answers)
+    raise TrainingError(
+        f"the Defender {game.recipe.defender.model} answers {accuracy.value:.1%} of {len(answers)} questions right about clean "
+        f"pictures (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%}), where guessing gives {guessing:.1%}"
+        + (f"; {unread} of its replies name no option" if unread else "")
+        + ". Nothing can be learned from that, so nothing was trained. Bundled players know the bundled world only: name a "
+        "Defender that can answer such questions, or see to defender.prompt and defender.max_new_tokens. To play all the "
+        "same, begin another run with --set selfplay.require_skill=false."
+    )
 
 
 class FrozenOpponent:

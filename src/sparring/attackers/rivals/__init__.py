@@ -2,6 +2,5 @@
 
 from sparring.attackers.rivals.base import Rival
 from sparring.attackers.rivals.load import all_corruptions, check_rival, load_rival
-from sparring.attackers.rivals.pgd import Victim
 
-__all__ = ["Rival", "Victim", "all_corruptions", "check_rival", "load_rival"]
+__all__ = ["Rival", "all_corruptions", "check_rival", "load_rival"]

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL.Image import Image
 
 from sparring.data.errors import DataError, SparringError
@@ -41,9 +40,11 @@ class Rival(ABC):
 
     def try_edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Edit | SparringError]:
         """As `edit`, with an error, naming the question, in place of each edit that cannot be made."""
+        from torch import OutOfMemoryError  # which nobody who only checks a specification should wait for
+
         try:
             return list(self.edit(questions, images, seed))
-        except torch.OutOfMemoryError:
+        except OutOfMemoryError:
             raise  # says nothing of any one picture
         except (SparringError, *LIBRARY_ERRORS) as error:
             if len(questions) > 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.signal import fftconvolve
 
 from sparring.attackers.rivals.noise import Array
 
@@ -114,6 +113,8 @@ def warp(picture: Array, y: Array, x: Array) -> Array:
 
 def convolve(picture: Array, kernel: Array) -> Array:
     """Every channel convolved with an odd kernel of sum 1 (it is normalised here), the border mirrored."""
+    from scipy.signal import fftconvolve  # slow to import, for some of many corruptions
+
     rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(picture, ((rows, rows), (columns, columns), (0, 0)), mode="symmetric")
     return np.asarray(fftconvolve(padded, (kernel / kernel.sum())[..., None], mode="valid", axes=(0, 1)), dtype=np.float64)

@@ -10,21 +10,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from sparring.attackers.rivals.base import Rival
 from sparring.attackers.rivals.called import Called
 from sparring.attackers.rivals.corruptions import CORRUPTIONS, SEVERITIES, Corruption, Jpeg
-from sparring.attackers.rivals.editors import Benign, EditorRival, RoundTrip
 from sparring.attackers.rivals.light import Light
 from sparring.attackers.rivals.paste import Paste
-from sparring.attackers.rivals.pgd import Pgd, Victim
 from sparring.config import AttackerSettings, CropSettings, PasteSettings, PgdSettings, Settings
 from sparring.data.errors import RecipeError
 from sparring.engine.calls import parse_call
-from sparring.models.editors import FlowEditor
+
+if TYPE_CHECKING:
+    from sparring.attackers.rivals.editors import EditorRival
+    from sparring.attackers.rivals.pgd import Victim
+    from sparring.models.editors import FlowEditor
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -104,6 +106,8 @@ def _light(spec: str, words: list[str], means: Means) -> Rival:
 
 
 def _pgd(spec: str, words: list[str], means: Means) -> Rival:
+    from sparring.attackers.rivals.pgd import Pgd  # torch, which nobody who only checks a specification should wait for
+
     settings = _settings(spec, PgdSettings, _options(spec, words, tuple(PgdSettings.model_fields)))
     return Pgd(_needed(spec, means.victim, "the Defender's weights (victim)"), settings, spec)
 
@@ -113,18 +117,29 @@ def _paste(spec: str, words: list[str], means: Means) -> Rival:
 
 
 def _roundtrip(spec: str, words: list[str], means: Means) -> Rival:
+    from sparring.attackers.rivals.editors import RoundTrip
+
     _options(spec, words, ())
     crop = means.attacker.crop if means.attacker else CropSettings()
     return RoundTrip(_needed(spec, means.editor, "an editor"), name=spec, crop=crop)
 
 
-def _edits(kind: type[EditorRival]) -> Callable[[str, list[str], Means], Rival]:
-    def make(spec: str, words: list[str], means: Means) -> Rival:
-        _options(spec, words, ())
-        editor = _needed(spec, means.editor, "an editor")
-        return kind(editor, _needed(spec, means.attacker, "the attacker's settings"), name=spec)
+def _benign(spec: str, words: list[str], means: Means) -> Rival:
+    from sparring.attackers.rivals.editors import Benign
 
-    return make
+    return _edits(Benign, spec, words, means)
+
+
+def _editor(spec: str, words: list[str], means: Means) -> Rival:
+    from sparring.attackers.rivals.editors import EditorRival
+
+    return _edits(EditorRival, spec, words, means)
+
+
+def _edits(kind: type[EditorRival], spec: str, words: list[str], means: Means) -> Rival:
+    _options(spec, words, ())
+    editor = _needed(spec, means.editor, "an editor")
+    return kind(editor, _needed(spec, means.attacker, "the attacker's settings"), name=spec)
 
 
 RIVALS: dict[str, Callable[[str, list[str], Means], Rival]] = {
@@ -134,8 +149,8 @@ RIVALS: dict[str, Callable[[str, list[str], Means], Rival]] = {
     "jpeg": _jpeg,
     "light": _light,
     "roundtrip": _roundtrip,
-    "benign": _edits(Benign),
-    "editor": _edits(EditorRival),
+    "benign": _benign,
+    "editor": _editor,
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 from scipy.ndimage import zoom
-from scipy.spatial import cKDTree
 
 from sparring.attackers.rivals.blur import scale, smear
 from sparring.attackers.rivals.noise import Array
@@ -53,6 +52,8 @@ def frost(picture: Array, severity: int, rng: np.random.Generator) -> Array:
 
 def pane(height: int, width: int, rng: np.random.Generator) -> Array:
     """A frosted window, [height, width, 3] in [0, 1]. The seeds of the crystals lie the denser the finer their generation."""
+    from scipy.spatial import cKDTree  # slow to import, for one of many corruptions
+
     side = min(height, width)
     y, x = np.mgrid[:height, :width]
     points = np.stack([y.ravel(), x.ravel()], axis=1)

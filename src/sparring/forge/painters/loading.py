@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from sparring.config import PainterSettings
 from sparring.data.errors import ModelError
 from sparring.forge.painters.base import Painter
-from sparring.forge.painters.plain import Edges, Paste
+
+if TYPE_CHECKING:
+    import torch
 
 PLAIN = ("paste", "edges")
 
@@ -19,6 +21,8 @@ def is_plain(model: str) -> bool:
 
 def load_painter(settings: PainterSettings, device: torch.device) -> Painter:
     """The painter of these settings; a model's family is what its model_index.json says. Raises ModelError, and DataError for missing cut-outs."""
+    from sparring.forge.painters.plain import Edges, Paste
+
     kind, _, rest = settings.model.partition(":")
     if kind == "paste":
         return Paste(rest or None)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparring.data.errors import RunError
 from sparring.engine.files import open_database
 
 SCHEMA = """
@@ -35,11 +33,8 @@ class AnswerCache:
         self.path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Written by the thread that asks, read by its caller, who waits for it.
-            self._db = open_database(path, SCHEMA, timeout=60, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise RunError(f"{path}: cannot be used as a cache of answers ({error}). Remove it, or name another file.") from error
+        # Written by the thread that asks, read by its caller, who waits for it.
+        self._db = open_database(path, SCHEMA, timeout=60, check_same_thread=False)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was answered, or None."""

@@ -1,0 +1,84 @@
+"""What a verb takes over from a recipe that was written for a whole game: all that it can use, and what it
+cannot use is left out and said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from sparring.config import Settings
+from sparring.data.errors import RecipeError
+from sparring.recipes.load import field_at, put, put_given, validate
+
+Kind = TypeVar("Kind", bound=Settings)
+Note = Callable[[str], None]
+FIELD = re.compile(r"((?:defender|attacker)(?:\.\w+)+):")
+"""The field that a contradiction is about, where the recipe alone may have brought it: no model, and no
+check of an edit."""
+
+
+def settled(
+    data: dict[str, Any],
+    given: Sequence[tuple[str, Any]],
+    changes: Sequence[str],
+    kind: type[Kind],
+    problems: Callable[[Kind], Iterator[str]],
+    *,
+    verb: str,
+    recipe: str | None,
+    unused: Sequence[str] = (),
+    note: Note | None = None,
+) -> Kind:
+    """The settings of a verb: `data`, which came from a recipe, under the user's (dotted field, value) pairs
+    and `a.b=value` changes.
+
+    A setting that only the recipe has said goes back to its default where it is among `unused`, or where it
+    contradicts what the user asked for. note: is told of all these. Raises RecipeError, naming every wrong
+    field, for contradictions that the user brought.
+    """
+    told = _fields(given, changes)
+    left = [field for field in unused if recipe is not None and not _told(field, told) and _reset(data, field, kind)]
+    put_given(data, given)
+    for change in changes:
+        put(data, change)
+    settings = validate(data, verb, kind)
+    while found := list(problems(settings)):
+        fields = {match[1] for problem in found if (match := FIELD.match(problem)) and not _told(match[1], told)}
+        gone = [field for field in sorted(fields) if recipe is not None and _reset(data, field, kind)]
+        if not gone:
+            raise RecipeError("\n".join(f"{verb}: {problem}" for problem in found))
+        left += gone
+        settings = validate(data, verb, kind)
+    if left and note is not None:
+        note(f"{verb} has no use for these settings of {recipe} and leaves them out: {', '.join(left)}.")
+    return settings
+
+
+def is_named(player: str, data: dict[str, Any], given: Sequence[tuple[str, Any]], changes: Sequence[str]) -> bool:
+    """Does the recipe or the user say which model this player is?"""
+    return bool(data.get(player, {}).get("model")) or f"{player}.model" in _fields(given, changes)
+
+
+def _fields(given: Sequence[tuple[str, Any]], changes: Sequence[str]) -> list[str]:
+    """The dotted fields that the user spoke of."""
+    return [field for field, value in given if value is not None] + [change.partition("=")[0].strip() for change in changes]
+
+
+def _told(field: str, told: Sequence[str]) -> bool:
+    """The user spoke of this field, of one below it or of one above it."""
+    return any(f"{field}.".startswith(f"{name}.") or f"{name}.".startswith(f"{field}.") for name in told)
+
+
+def _reset(data: dict[str, Any], field: str, kind: type[Settings]) -> bool:
+    """Take a setting out, so that its default holds. False where it has none, or where it held before."""
+    *above, last = field.split(".")
+    place: Any = data
+    for name in above:
+        place = place.get(name) if isinstance(place, dict) else None
+    info = field_at(kind, field)
+    if not isinstance(place, dict) or last not in place or info is None or info.is_required():
+        return False
+    default = info.get_default(call_default_factory=True, validated_data={})
+    same = place.pop(last) == (default.model_dump(mode="json") if isinstance(default, Settings) else default)
+    return not same

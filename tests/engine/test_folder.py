@@ -1,0 +1,105 @@
+"""A folder belongs to what was computed in it, and to nobody before that."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparring.config import SftSettings
+from sparring.data.errors import RunError
+from sparring.engine.folder import COMPUTED, KINDS, kind_of, run_folder
+
+RESUME = "the command that began it"
+
+
+def settings(**fields: object) -> SftSettings:
+    return SftSettings.model_validate({"data": "q.jsonl", "defender": {"model": "a/b"}} | fields)
+
+
+def failed_try(out: Path, **fields: object) -> None:
+    """What a process leaves that claims a folder, notes its questions and then finds no model."""
+    with run_folder(settings(**fields), out, file="sft.yaml", resume=RESUME) as folder:
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / "done.json").write_text("{}")
+        for name, tables in COMPUTED.items():
+            with sqlite3.connect(folder / name) as database:
+                for table in (*(rows.split()[0] for rows in tables), "meta"):
+                    database.execute(f"CREATE TABLE IF NOT EXISTS {table} (outcome)")
+                database.execute("INSERT INTO meta VALUES (1)")
+
+
+def test_what_failed_before_anything_was_computed_is_taken_over(tmp_path: Path) -> None:
+    failed_try(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME) as folder:
+        assert yaml.safe_load((folder / "sft.yaml").read_text())["seed"] == 7
+        assert not (folder / "data" / "done.json").exists()  # other questions may be meant now
+        assert not (folder / "ledger.sqlite").exists()
+    failed_try(tmp_path, seed=7)
+    with run_folder(settings(seed=7), tmp_path, file="eval.yaml", resume=RESUME) as folder:
+        assert kind_of(folder) == "evaluation"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("database", "table"), [(name, table) for name, tables in COMPUTED.items() for table in tables])
+def test_one_row_of_work_makes_the_folder_its_own(tmp_path: Path, database: str, table: str) -> None:
+    failed_try(tmp_path)
+    with sqlite3.connect(tmp_path / database) as opened:
+        opened.execute(f"INSERT INTO {table.split()[0]} VALUES ('kept')")
+    with (
+        pytest.raises(RunError, match=r"another fine-tuning \(seed is 0 there and 7 here\)"),
+        run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME),
+    ):
+        pass
+    with pytest.raises(RunError, match=r"results of a fine-tuning but no recipe\.yaml"), run_folder(settings(), tmp_path):
+        pass
+    with run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME) as folder:
+        assert (folder / "data" / "done.json").exists()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "results.json", "funnel.json", "items.parquet"])
+def test_results_are_never_taken_over(tmp_path: Path, name: str) -> None:
+    failed_try(tmp_path)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(RunError, match="another fine-tuning"), run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME):
+        pass
+
+
+def test_a_damaged_database_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    failed_try(tmp_path)
+    (tmp_path / "answers.sqlite").write_bytes(b"this was somebody's money" * 99)
+    with pytest.raises(RunError, match="another fine-tuning"), run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME):
+        pass
+
+
+def test_a_users_own_file_is_not_written_over(tmp_path: Path) -> None:
+    for name in KINDS:
+        (tmp_path / name).write_text("extends: arena\n")
+    with pytest.raises(RunError, match="another fine-tuning"), run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME):
+        pass
+    assert all((tmp_path / name).read_text() == "extends: arena\n" for name in KINDS)
+
+
+@pytest.mark.parametrize("content", ["[", "- a", "", "\x00"])
+def test_damaged_settings_are_named(tmp_path: Path, content: str) -> None:
+    failed_try(tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "sft.yaml").write_text(content)
+    with (
+        pytest.raises(RunError, match=r"sft\.yaml (is no YAML|holds no settings)"),
+        run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME),
+    ):
+        pass
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    for out in (tmp_path / "a", tmp_path / "a" / "b" / "c"):
+        with pytest.raises(RunError, match="/a is a file"), run_folder(settings(), out, file="sft.yaml", resume=RESUME):
+            pass
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(RunError, match="Permission denied"), run_folder(settings(), tmp_path / "b", file="sft.yaml", resume=RESUME):
+            pass
