@@ -17,6 +17,8 @@ from sparring.data.errors import DataError
 from sparring.data.records import Verdict
 from sparring.evaluation.statistics import Difference, Rate, mcnemar_exact, paired_bootstrap, rate
 
+LEAST_VALID = 0.95
+"""Share of accepted edits whose right answer should still be right: below it an attack is about something else than was asked."""
 CLEAN = "clean"
 Bools = NDArray[np.bool_]
 
