@@ -141,7 +141,8 @@ def test_a_picture_that_came_back_as_it_was_is_no_attack_and_earns_nothing() -> 
     (verdicts,) = judge.judge([question()], [clean], [[*same, picture(failures=255)]])
     assert [v.unchanged for v in verdicts] == [True, True, True, False]
     assert [v.accepted for v in verdicts] == [False, False, False, True]
-    assert [v.reward for v in verdicts[:3]] == [0, 0, 0] and verdicts[3].reward > 0
+    assert [v.reward for v in verdicts[:3]] == [0, 0, 0]
+    assert verdicts[3].reward > 0
     assert [v.efficacy for v in verdicts] == [0, 0, 0, 1]
     assert defender.generated == [1, 1]  # the changed picture, and the clean one
 
@@ -193,7 +194,8 @@ def test_a_question_that_the_defender_refuses_is_left_out_and_told_once(defender
         assert [len(own) for own in verdicts] == [2, 0, 2]
         assert all(v.accepted and v.probability_drop is not None for own in verdicts for v in own)
     assert list(judge.refused) == ["q1"]
-    assert len(said) == 1 and '"q1"' in said[0]
+    assert len(said) == 1
+    assert '"q1"' in said[0]
     judge.require_some(questions)
     with pytest.raises(ModelError, match="all 1 questions"):
         judge.require_some(questions[1:2])
