@@ -264,6 +264,29 @@ def test_groups_without_signal_are_counted_and_change_nothing(editor: FlowEditor
     assert half["reward_mean"] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft", "awm"])
+def test_a_question_without_rewards_is_left_out_of_the_update(folder: Path, algorithm: str) -> None:
+    changed = []
+    for count in (1, 2):
+        trainer = AttackerTrainer(load_editor(folder), settings(algorithm=algorithm, std_over="batch"), seed=3)
+        metrics = trainer.update(questions(count), pictures(count), lambda edits: [[0.0, 1.0, 0.5, 0.0], []][: len(edits)], 0)
+        assert metrics["reward_mean"] == pytest.approx(0.375)
+        assert metrics["dead_groups"] == 0
+        assert metrics.get("left_out") == (1 if count == 2 else None)
+        changed.append((metrics["loss"], metrics["grad_norm"]))
+    assert changed[1] == pytest.approx(changed[0], rel=1e-3, abs=1e-5)
+
+
+def test_an_update_without_any_reward_changes_nothing_and_invents_none(editor: FlowEditor) -> None:
+    trainer = AttackerTrainer(editor, settings(keep_best=1), seed=3)
+    before = weights(trainer)
+    assert trainer.update(questions(2), pictures(2), lambda edits: [[], []], 0) == {"left_out": 2}
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer).items())
+    for wrong in ([[0.1] * 4], [[0.1] * 4, [0.1] * 3], [[0.1] * 4, [math.nan] * 4], [[], [], []]):
+        with pytest.raises(TrainingError, match="2 x 4 finite numbers"):
+            trainer.update(questions(2), pictures(2), lambda edits, wrong=wrong: wrong, 1)
+
+
 def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
     def drift(algorithm: str, weight: float) -> tuple[float, float]:
         trainer = AttackerTrainer(

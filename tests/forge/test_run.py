@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from endpoint_server import Server, serving
+from endpoint_server import question as asked_of
 from small_forge import forge_of, forge_process, forge_quietly, is_light, players, write_light_questions
 from sparring.config import ForgeSettings
 from sparring.data.errors import DataError, RunError
@@ -227,3 +228,46 @@ def test_the_number_of_workers_changes_nothing(finished: tuple[Path, ForgeSettin
     again = forge_quietly(settings, tmp_path, workers)
     assert again["content_hash"] == funnel["content_hash"]
     assert again["candidates"] == funnel["candidates"]
+
+
+@pytest.mark.parametrize("who", ["defender", "proposer", "judge"])
+def test_a_record_that_a_model_refuses_is_told_in_the_funnel_and_the_others_go_on(questions: Path, tmp_path: Path, who: str) -> None:
+    filtered = Image.open(questions.parent / "0.png").convert("RGB").tobytes()
+
+    def shy(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        if body["model"] == who and image.tobytes() == filtered and not asked_of(body).endswith("s?"):
+            return {"text": None, "finish_reason": "content_filter"}
+        return players(image, body)
+
+    with serving(shy) as server:
+        changes = {
+            "defender": [],
+            "proposer": [f"stages.propose.model='{server.url}#proposer'"],
+            "judge": [f"judge.model='{server.url}#judge'", "stages.panel.prompts=true"],
+        }[who]
+        funnel = forge_quietly(forge_of(questions, server.url, "limit=8", *changes), tmp_path / "out")
+    assert funnel["records"]["read"] == 8
+    assert funnel["records"]["refused"] == 1
+    assert funnel["records"]["broken"] == 0
+    dropped = [drop for stage in funnel["stages"] for drop in stage["dropped"]]
+    name = {"defender": "the Defender", "proposer": "the proposing model", "judge": "the judge model"}[who]
+    assert f"refused by {name}" in dropped
+    (line,) = (tmp_path / "out/dataset/apart/refused.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == "q0"
+    assert "content_filter" in json.loads(line)["message"]
+
+
+def test_an_edit_that_the_defender_refuses_is_told_and_the_others_go_on(questions: Path, tmp_path: Path) -> None:
+    cleans = {Image.open(path).convert("RGB").tobytes() for path in questions.parent.glob("*.png")}
+
+    def shy(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        if image.tobytes() not in cleans and np.asarray(image)[0, 0, 0] % 2:
+            return {"text": None, "finish_reason": "content_filter"}
+        return players(image, body)
+
+    with serving(shy) as server:
+        funnel = forge_quietly(forge_of(questions, server.url, "limit=12"), tmp_path / "out")
+    assert funnel["records"]["read"] == 12
+    assert 0 < funnel["records"]["refused"] < 12
+    assert funnel["records"]["broken"] == 0
+    assert sum(stage["dropped"].get("refused by the Defender", 0) for stage in funnel["stages"]) == funnel["records"]["refused"]

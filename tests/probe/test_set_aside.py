@@ -12,6 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from endpoint_server import dice, question, serving
+from small_checkpoints import tiny_flux2_klein
+from small_forge import is_light
 from small_game import write_game_questions
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.config import ProbeSettings
@@ -133,3 +135,53 @@ def test_a_gradient_attack_on_one_defender_of_a_family_that_it_does_not_know(num
 def test_a_defender_that_answers_nothing(numbered: Path, tmp_path: Path) -> None:
     with serving(lambda image, body: {"message": {"refusal": "No."}}) as server, pytest.raises(ModelError, match="all 6 questions"):
         probe(numbered, {"one": f"{server.url}#m"}, tmp_path / "out")
+
+
+def test_an_adaptive_attacker_trains_on_what_the_defender_does_not_filter(tmp_path: Path) -> None:
+    path = write_game_questions(tmp_path / "q", 24)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines)))
+    cleans = {Image.open(path.parent / f"{i}.png").tobytes() for i in range(24)}
+    everything = False
+
+    def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        number = int(question(body).split()[1].rstrip("?"))
+        if everything or number == 5 or (image.tobytes() not in cleans and number % 3 == 0):
+            return {"text": None, "finish_reason": "content_filter"}
+        return {"text": f"\\boxed{{{'AB'[is_light(image)]}}}"}
+
+    tiny_flux2_klein(tmp_path / "editor")
+    changes: dict[str, Any] = {
+        "attacker": {
+            "model": str(tmp_path / "editor"),
+            "questions_per_step": 2,
+            "group_size": 2,
+            "rollout_steps": 3,
+            "evaluation_steps": 1,
+            "lora": {"rank": 2, "alpha": 4},
+        },
+        "adapt": 3,
+        "attackers": {},
+        "controls": False,
+        "judge": {"integrity_threshold": -1, "dense_weight": 0.0},
+    }
+    with serving(answer) as server:
+        results = probe(path, {"shy": f"{server.url}#shy"}, tmp_path / "out", **changes)
+        training = results["defenders"]["shy"]["adaptive_training"]
+        assert training["updates"] == 3
+        assert training["left_out"]
+        assert {int(name[1:]) for name in training["left_out"]} <= {5, *range(0, 24, 3)}
+        everything = True
+        with pytest.raises(ModelError, match=r"refuses all|set aside"):
+            probe(path, {"shy": f"{server.url}#shy"}, tmp_path / "none", **changes)
+
+
+def test_labels_that_attacks_make_wrong_are_told(numbered: Path, tmp_path: Path) -> None:
+    with serving(dice) as server:
+        results = probe(numbered, {"one": f"{server.url}#one"}, tmp_path / "out", audit={"call": "small_auditor:first_alone"})
+        silent = probe(numbered, {"one": f"{server.url}#one"}, tmp_path / "silent")
+    jpeg = results["defenders"]["one"]["robustness"]["attackers"]["jpeg"]
+    assert (jpeg["label_valid_rate"]["value"], jpeg["label_valid_rate"]["n"]) == (0.2, 5)
+    assert any("jpeg: the right answer is still right in only 0.200 of the 5 edits" in text for text in results["warnings"])
+    assert "right answer still right after jpeg" in (tmp_path / "out/table.md").read_text()
+    assert "label_valid_rate" not in silent["defenders"]["one"]["robustness"]["attackers"]["jpeg"]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparring.data.errors import RunError
 from sparring.data.records import Answer, Edit, Target, Verdict, VisualQuestion
+from sparring.evaluation import profiles
 from sparring.selfplay.ledger import Ledger, picture_name
 
 
@@ -113,3 +115,38 @@ def test_wall_time_adds_up_over_processes_and_memory_does_not(tmp_path: Path, mo
     second.tick()
     assert second.meta("wall_seconds") == 10.0
     assert second.meta("peak_rss_mb") == 50.0
+
+
+def test_a_run_is_not_resumed_with_another_reading_of_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Ledger(tmp_path)
+    first.close()
+    monkeypatch.setattr(profiles, "RULES_VERSION", profiles.RULES_VERSION + 1)
+    second = Ledger(tmp_path)  # nothing was read by then
+    second.record_answers("round0/clean", 0, [answer("a", True)])
+    second.close()
+    again = Ledger(tmp_path)
+    assert len(again.answers("round0/clean", "base")) == 1
+    again.close()
+    monkeypatch.setattr(profiles, "RULES_VERSION", profiles.RULES_VERSION + 1)
+    with pytest.raises(RunError, match=r"were read by version \d+ of the rules.*--out"):
+        Ledger(tmp_path)
+
+
+def test_answers_of_before_versions_were_kept_are_not_mixed_in(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.record_answers("round0/clean", 0, [answer("a", True)])
+    ledger._db.execute("DELETE FROM meta WHERE key = 'rules_version'")
+    ledger._db.commit()
+    ledger.close()
+    with pytest.raises(RunError, match="other rules"):
+        Ledger(tmp_path)
+
+
+def test_edits_that_nobody_judged_are_told_by_question(ledger: Ledger) -> None:
+    ledger.record_edits("s", 0, [edit("a"), edit("b"), edit("b")], [0, 0, 1])
+    ledger.record_edits("s", 1, [edit("a")])
+    ledger.record_verdicts("s", 0, [verdict("a")])
+    assert ledger.unjudged("s") == ["a", "b"]
+    ledger.record_verdicts("s", 1, [verdict("a")])
+    assert ledger.unjudged("s") == ["b"]
+    assert ledger.unjudged("other") == []

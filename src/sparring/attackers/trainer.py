@@ -29,7 +29,7 @@ from sparring.rl.advantages import group_advantages
 from sparring.rl.schedule import rate_factor
 from sparring.rl.seeds import derive_seed
 
-RewardFunction = Callable[[list[list[Image]]], Tensor]
+RewardFunction = Callable[[list[list[Image]]], Tensor | Sequence[Sequence[float]]]
 STATE = "attacker.safetensors"
 BEST = "best/"
 SAME_REWARD = 1e-6
@@ -65,8 +65,10 @@ class AttackerTrainer:
         """Edit every question's picture G times, have the edits rewarded, and learn from groups whose rewards differ.
 
         questions, images: P of each; pictures may differ in size, and of large ones a crop is edited (`attackers.crops`). reward_fn: edits (P
-        lists of G pictures, of the sizes of `images`) -> rewards_PG.
+        lists of G pictures, of the sizes of `images`) -> rewards_PG; the row of a question that nobody could
+        judge is empty, and its edits are left out.
         step: number of the update, from 0; what the update draws depends on it and on the trainer's seed alone.
+        Where edits were left out, the metrics have left_out, of how many questions; where all were, that alone.
         Returns reward_mean, reward_std (mean over groups), dead_groups (share without signal), loss, grad_norm, skipped (optimiser steps
         left out because their gradient was not finite); Flow-GRPO and AWM also ratio_mean and clip_fraction, Flow-GRPO ratio_first (the ratio
         farthest from 1 before the first optimiser step); with a KL weight, kl.
@@ -78,19 +80,26 @@ class AttackerTrainer:
         for rollout, places in zip(rollouts, owners, strict=True):
             for row, place in enumerate(places):
                 edits[place] = [crops[place].compose(images[place], edit) for edit in rollout.edits[row * group : (row + 1) * group]]
-        rewards_PG = torch.as_tensor(reward_fn(edits), dtype=torch.float32).cpu()
+        rows = [torch.as_tensor(row, dtype=torch.float32).cpu() for row in reward_fn(edits)]
         names = ", ".join(question.id for question in questions)
-        if rewards_PG.shape != (len(questions), group) or not bool(rewards_PG.isfinite().all()):
+        judged = [place for place, row in enumerate(rows) if row.shape != (0,)]
+        if len(rows) != len(questions) or any(rows[i].shape != (group,) or not bool(rows[i].isfinite().all()) for i in judged):
             raise TrainingError(f"attacker update {step} on questions {names}: rewards must be {len(questions)} x {group} finite numbers")
+        left_out = {"left_out": float(len(questions) - len(judged))} if len(judged) < len(questions) else {}
+        if not judged:
+            self.policies.follow(step)
+            return left_out
+        rewards_PG = torch.stack([rows[i] for i in judged])  # of the judged ones
         self.best.see(rewards_PG.mean().item(), self.policies.sampler())
-        advantages_PG = group_advantages(rewards_PG, std_over=self.settings.std_over, clip=self.settings.advantage_clip)
-        live_P = rewards_PG.amax(1) - rewards_PG.amin(1) > SAME_REWARD
+        advantages_PG, live_P = torch.zeros(len(questions), group), torch.zeros(len(questions), dtype=torch.bool)
+        advantages_PG[judged] = group_advantages(rewards_PG, std_over=self.settings.std_over, clip=self.settings.advantage_clip)
+        live_P[judged] = rewards_PG.amax(1) - rewards_PG.amin(1) > SAME_REWARD
         advantages = [advantages_PG[places].flatten().to(self.editor.device) for places in owners]
         live = [live_P[places].repeat_interleave(group) for places in owners]
         metrics = self._learn(rollouts, advantages, live, step, f"attacker update {step} on questions {names}")
         self.policies.follow(step)
         shares = {"reward_mean": rewards_PG.mean().item(), "reward_std": rewards_PG.std(1).mean().item()}
-        return {**shares, "dead_groups": 1 - live_P.float().mean().item(), **metrics}
+        return {**shares, "dead_groups": 1 - live_P[judged].float().mean().item(), **metrics, **left_out}
 
     def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], step: int) -> tuple[list[Rollout], list[list[int]]]:
         """Roll-outs by size of what is edited, and which questions each one holds."""

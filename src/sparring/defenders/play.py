@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from PIL.Image import Image
 from PIL.Image import open as open_image
 
 from sparring.config import DefenderSettings
-from sparring.data.errors import ModelError
+from sparring.data.errors import ModelError, RefusedError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.defenders.prompts import render_prompt
-from sparring.models.vlms.base import VLM, Reply
+from sparring.models.vlms.base import VLM, Reply, generate_each
 from sparring.models.vlms.processors import Takes
 
 
@@ -44,6 +45,32 @@ def try_ask(
     ]
 
 
+def ask_each(
+    vlm: VLM,
+    questions: Sequence[VisualQuestion],
+    images: Sequence[Image],
+    settings: DefenderSettings,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch: int = 128,
+) -> list[Answer | RefusedError]:
+    """As `ask`, with the error in the place of a question that the Defender refuses."""
+    prompts = [render_prompt(question, settings.prompt) for question in questions]
+    found = generate_each(vlm, images, prompts, **_sampling(settings, temperature, seed, batch))
+    return [
+        own if isinstance(own, RefusedError) else read(own[0], question, vlm.name) for own, question in zip(found, questions, strict=True)
+    ]
+
+
+def answered(questions: Sequence[VisualQuestion], found: Sequence[Answer | RefusedError], tell: Callable[[str], object]) -> list[Answer]:
+    """The answers among what `ask_each` gives; tell: is told of every question without one."""
+    for question, own in zip(questions, found, strict=True):
+        if isinstance(own, RefusedError):
+            tell(f'question "{question.id}" gets no answer and is left out: {own}')
+    return [own for own in found if isinstance(own, Answer)]
+
+
 def refused(takes: Takes, questions: Sequence[VisualQuestion], texts: Callable[[VisualQuestion], Sequence[str]]) -> dict[str, str]:
     """Question id -> why a model cannot be told its texts or shown its picture, as far as its processor
     says; the pictures are not decoded.
@@ -70,18 +97,20 @@ def ask_often(
 ) -> list[list[Answer]]:
     """n sampled answers to every question. Those of question i depend on the seed and on i, not on the questions beside it."""
     prompts = [render_prompt(question, settings.prompt) for question in questions]
-    replies = vlm.generate(
-        images,
-        prompts,
-        n=n,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=temperature,
-        top_p=1.0 if temperature == 0 else settings.top_p,
-        top_k=0 if temperature == 0 else settings.top_k,
-        seed=seed,
-        batch=batch,
-    )
+    replies = vlm.generate(images, prompts, n=n, **_sampling(settings, temperature, seed, batch))
     return [[read(reply, question, vlm.name) for reply in own] for own, question in zip(replies, questions, strict=True)]
+
+
+def _sampling(settings: DefenderSettings, temperature: float, seed: int, batch: int) -> dict[str, Any]:
+    greedy = temperature == 0
+    return {
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": temperature,
+        "top_p": 1.0 if greedy else settings.top_p,
+        "top_k": 0 if greedy else settings.top_k,
+        "seed": seed,
+        "batch": batch,
+    }
 
 
 def read(reply: Reply, question: VisualQuestion, defender: str, start: str = "") -> Answer:

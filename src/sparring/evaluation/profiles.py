@@ -8,11 +8,13 @@ reads answers without a judge model. Where it asks one about what the rule leave
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
-from sparring.data.errors import RecipeError
+from sparring.data.errors import RecipeError, RunError
 from sparring.evaluation.marks import Marked, Read
 from sparring.evaluation.rules import aot, figures, lmms_eval, official, sparring, vlmevalkit
 from sparring.evaluation.rules.figures import Aggregate
@@ -21,8 +23,28 @@ ProfileName = Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot"]
 PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
 RULES_VERSION = 2
 """Goes up when a rule reads or counts otherwise: figures of an earlier version are scored anew before
-they are compared.
+they are compared, and a run whose answers were read by it is not resumed.
 """
+
+
+def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -> None:
+    """Note in a ledger's table `meta` by which rules its answers are read.
+
+    answers: a query that gives a row where there are any. Raises RunError, and closes the file, where they
+    were read by other rules.
+    """
+    row = database.execute("SELECT value FROM meta WHERE key = 'rules_version'").fetchone()
+    known = None if row is None else float(row[0])
+    if known == RULES_VERSION:
+        return
+    if database.execute(answers).fetchone() is not None:
+        database.close()
+        raise RunError(
+            f"the answers in {folder} were read by {'other rules' if known is None else f'version {known:g} of the rules'}, and this "
+            f"is version {RULES_VERSION}: one run may not mix them. Begin another with --out, or resume with the version that began it."
+        )
+    with database:
+        database.execute("INSERT OR REPLACE INTO meta VALUES ('rules_version', ?)", (RULES_VERSION,))
 
 
 @dataclass(frozen=True, slots=True)

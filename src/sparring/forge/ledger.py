@@ -21,6 +21,7 @@ from sparring.data.errors import RunError
 from sparring.data.images import image_sha256
 from sparring.data.records import Target, VisualQuestion
 from sparring.engine.files import open_database
+from sparring.evaluation.profiles import require_rules
 from sparring.forge.records import OUTCOMES, Candidate, Outcome, Result
 
 SCHEMA = """
@@ -119,9 +120,11 @@ class Ledger:
     """The one writer of a forge's ledger."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises RunError for a ledger whose answers were read by other rules."""
         self.folder = folder
         self._db = open_database(folder / "forge.sqlite", SCHEMA)
         self._db.row_factory = sqlite3.Row
+        require_rules(self._db, folder, answers="SELECT 1 FROM records LIMIT 1")
         self._clock = time.monotonic()
 
     def close(self) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from PIL.Image import Image
 
 from sparring.config import PanelSettings
-from sparring.data.errors import RecipeError
+from sparring.data.errors import RecipeError, RefusedError
 from sparring.data.records import Box, VisualQuestion
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, generate_each
 
 UNPARSED = "unparsed"
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
@@ -38,13 +38,16 @@ class Panel:
     def __init__(self, vlm: VLM, settings: PanelSettings) -> None:
         self.vlm, self.settings = vlm, settings
 
-    def vote(self, template: str, images: Sequence[Image], fields: Sequence[Mapping[str, str]], seed: int) -> list[Ballot]:
-        """A ballot for every picture, asked by the template of that name with its fields. Greedy replies are asked for once: they are all the same."""
+    def vote(self, template: str, images: Sequence[Image], fields: Sequence[Mapping[str, str]], seed: int) -> list[Ballot | RefusedError]:
+        """A ballot for every picture, asked by the template of that name with its fields, or the error by which
+        there is none. Greedy replies are asked for once: they are all the same.
+        """
         if not images:
             return []
         prompts = [fill_template(template, own, self.settings.templates) for own in fields]
         votes = 1 if self.settings.temperature == 0 else self.settings.votes
-        replies = self.vlm.generate(
+        replies = generate_each(
+            self.vlm,
             images,
             prompts,
             n=votes,
@@ -53,7 +56,7 @@ class Panel:
             seed=seed,
             batch=16,
         )
-        return [count([parse_verdict(reply.text) for reply in own]) for own in replies]
+        return [own if isinstance(own, RefusedError) else count([parse_verdict(reply.text) for reply in own]) for own in replies]
 
 
 def count(verdicts: Sequence[tuple[bool, str]]) -> Ballot:

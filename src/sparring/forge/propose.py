@@ -11,11 +11,12 @@ from PIL.Image import Image
 
 from sparring.attackers.rivals.paste import free_place
 from sparring.config import ForgeStages
+from sparring.data.errors import RefusedError
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring.forge.checks import Rejection, check_box, check_object
 from sparring.forge.panel import fields_of, fill_template, parse_boxes
 from sparring.forge.records import Proposal
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, generate_each
 from sparring.rl.seeds import derive_seed
 
 EVERYDAY = (
@@ -46,8 +47,10 @@ class Proposer(ABC):
     @abstractmethod
     def propose(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int], seed: int
-    ) -> list[list[Proposal] | None]:
-        """For every question its proposals; None where a model gave none in the form asked for. seeds: one a question; seed: of the whole call."""
+    ) -> Sequence[list[Proposal] | RefusedError | None]:
+        """For every question its proposals; None where a model gave none in the form asked for, the error where
+        it refused. seeds: one a question; seed: of the whole call.
+        """
 
 
 class FreePlaces(Proposer):
@@ -58,7 +61,7 @@ class FreePlaces(Proposer):
 
     def propose(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int], seed: int
-    ) -> list[list[Proposal] | None]:
+    ) -> Sequence[list[Proposal] | RefusedError | None]:
         return [self._one(*each) for each in zip(questions, images, seeds, strict=True)]
 
     def _one(self, question: VisualQuestion, image: Image, seed: int) -> list[Proposal]:
@@ -83,16 +86,21 @@ class VlmProposer(Proposer):
 
     def propose(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int], seed: int
-    ) -> list[list[Proposal] | None]:
+    ) -> Sequence[list[Proposal] | RefusedError | None]:
         if not questions:
             return []
         settings, folder = self.settings.propose, self.settings.panel.templates
         prompts = [fill_template("propose", fields_of(q) | {"number": str(settings.number)}, folder) for q in questions]
-        replies = self.vlm.generate(
-            images, prompts, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=seed, batch=16
+        replies = generate_each(
+            self.vlm, images, prompts, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=seed, batch=16
         )
-        found = [parse_boxes(own[0].text, "object", image.size) for own, image in zip(replies, images, strict=True)]
-        return [None if boxes is None else [Proposal(box, name) for name, box in boxes[: settings.number]] for boxes in found]
+        return [
+            own if isinstance(own, RefusedError) else self._read(own[0].text, image) for own, image in zip(replies, images, strict=True)
+        ]
+
+    def _read(self, reply: str, image: Image) -> list[Proposal] | None:
+        boxes = parse_boxes(reply, "object", image.size)
+        return None if boxes is None else [Proposal(box, name) for name, box in boxes[: self.settings.propose.number]]
 
 
 def check_proposals(
@@ -115,8 +123,12 @@ def check_proposals(
 class Finder(Protocol):
     """Finds the objects that a question is about: a grounding VLM, or anything else that can."""
 
-    def find(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[tuple[Target, ...] | None]:
-        """The targets of every question, boxes inside the picture; None where nothing usable was found."""
+    def find(
+        self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int
+    ) -> Sequence[tuple[Target, ...] | RefusedError | None]:
+        """The targets of every question, boxes inside the picture; None where nothing usable was found, the
+        error where a model refused.
+        """
 
 
 class VlmFinder:
@@ -125,15 +137,19 @@ class VlmFinder:
     def __init__(self, vlm: VLM, settings: ForgeStages) -> None:
         self.vlm, self.settings = vlm, settings
 
-    def find(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[tuple[Target, ...] | None]:
+    def find(
+        self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int
+    ) -> list[tuple[Target, ...] | RefusedError | None]:
         """See `Finder`. Greedy; one box that is empty or outside makes the whole reply unusable."""
         if not questions:
             return []
         prompts = [fill_template("locate", fields_of(question), self.settings.panel.templates) for question in questions]
-        replies = self.vlm.generate(
-            images, prompts, max_new_tokens=self.settings.propose.max_new_tokens, temperature=0.0, seed=seed, batch=16
+        replies = generate_each(
+            self.vlm, images, prompts, max_new_tokens=self.settings.propose.max_new_tokens, temperature=0.0, seed=seed, batch=16
         )
-        return [self._targets(own[0].text, image) for own, image in zip(replies, images, strict=True)]
+        return [
+            own if isinstance(own, RefusedError) else self._targets(own[0].text, image) for own, image in zip(replies, images, strict=True)
+        ]
 
     @staticmethod
     def _targets(reply: str, image: Image) -> tuple[Target, ...] | None:

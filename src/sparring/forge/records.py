@@ -14,7 +14,7 @@ from sparring.data.records import Box, VisualQuestion
 Outcome = Literal["kept", "useless", "rejected", "refused", "broken"]
 OUTCOMES: tuple[Outcome, ...] = ("kept", "useless", "rejected", "refused", "broken")
 """kept: an effective pair. useless: the Defender was still right. rejected: a check failed. refused: the
-record cannot be read. broken: an error of ours."""
+record cannot be read, or a model does not take it. broken: an error of ours."""
 
 STAGES = ("intake", "targets", "extend", "clean", "propose", "implant", "integrity", "duplicates", "effectiveness")
 """In the order in which a record goes through them."""
@@ -83,6 +83,6 @@ def refused(problems: list[Problem]) -> Result:
 def concluded(number: int, question: VisualQuestion, source_sha256: str, candidates: list[Candidate]) -> Result:
     """The result of a record from its candidates: kept where one is, else that of the candidate that came
     furthest (the first such)."""
-    order: tuple[Outcome, ...] = ("rejected", "useless", "kept")
+    order: tuple[Outcome, ...] = ("refused", "rejected", "useless", "kept")
     best = max(candidates, key=lambda c: (order.index(c.outcome), STAGES.index(c.stage), -c.attempt))
     return Result(number, question.id, best.outcome, best.stage, best.reason, best.message, source_sha256, candidates)

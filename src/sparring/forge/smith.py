@@ -14,16 +14,17 @@ from pathlib import Path
 from PIL.Image import Image
 
 from sparring.config import ForgeSettings
+from sparring.data.errors import RefusedError
 from sparring.data.images import image_sha256
 from sparring.data.records import Answer, VisualQuestion
-from sparring.defenders.play import ask
+from sparring.defenders.play import ask_each
 from sparring.forge.checks import check_box
 from sparring.forge.extend import draw_extension, extend
 from sparring.forge.panel import fields_of
 from sparring.forge.players import Players
 from sparring.forge.propose import check_proposals, own_seed
 from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, concluded
-from sparring.judging.judge import Judgement
+from sparring.judging.judge import Judgement, same_picture
 from sparring.rl.seeds import derive_seed
 
 
@@ -43,6 +44,10 @@ class Track:
     def open(self) -> bool:
         """Nothing has been decided for good: no candidate was effective, and no check of the record itself failed."""
         return not any(candidate.outcome == "kept" or candidate.attempt == 0 for candidate in self.candidates)
+
+    def refuse(self, attempt: int, stage: str, who: str, why: object) -> None:
+        """Add a candidate that a model does not take."""
+        self.settle(attempt, "refused", stage, f"refused by {who}", str(why))
 
     def settle(self, attempt: int, outcome: Outcome, stage: str, reason: str, message: str, **more: object) -> None:
         """Add a candidate; attempt 0: of the record itself."""
@@ -83,7 +88,9 @@ class Smith(Players):
 
     def _locate(self, tracks: Sequence[Track], seed: int) -> None:
         for track, targets in zip(tracks, self.finder.find([t.question for t in tracks], [t.image for t in tracks], seed), strict=True):
-            if targets is None:
+            if isinstance(targets, RefusedError):
+                track.refuse(0, "targets", "the proposing model", targets)
+            elif targets is None:
                 track.settle(0, "rejected", "targets", "targets not found", "no usable boxes were found for what the question is about")
             else:
                 track.question = replace(track.question, targets=targets)
@@ -109,6 +116,9 @@ class Smith(Players):
             asked = [track for track in able if track.open]
             ballots = self.panel.vote(check, [t.image for t in asked], [fields_of(t.question) for t in asked], derive_seed(seed, number))
             for track, ballot in zip(asked, ballots, strict=True):
+                if isinstance(ballot, RefusedError):
+                    track.refuse(0, "extend", "the judge model", ballot)
+                    continue
                 track.words[check] = ballot.reason
                 if not ballot.passed:
                     track.settle(0, "rejected", "extend", f"{check} check", f"{ballot.passes} of {ballot.votes} passed: {ballot.reason}")
@@ -118,9 +128,14 @@ class Smith(Players):
         settings = self.settings.defender
         known = [self.clean_answers.get(t.question.id) if t.image is t.sample.image else None for t in tracks]
         asked = [track for track, answer in zip(tracks, known, strict=True) if answer is None]
-        answers = iter(ask(self.defender, [t.question for t in asked], [t.image for t in asked], settings, batch=settings.micro_batch))
+        said = ask_each(self.defender, [t.question for t in asked], [t.image for t in asked], settings, batch=settings.micro_batch)
+        answers = iter(said)
         for track, before in zip(tracks, known, strict=True):
-            track.answer = answer = before or next(answers)
+            answer = before or next(answers)
+            if isinstance(answer, RefusedError):
+                track.refuse(0, "clean", "the Defender", answer)
+                continue
+            track.answer = answer
             track.words["clean_reply"] = answer.text
             if self.stages.right_when_clean and not answer.right:
                 message = f"the Defender answers {answer.choice or 'nothing that is an option'} about the clean picture, not {track.question.answer}"
@@ -153,9 +168,12 @@ class Smith(Players):
                 [[picture] for _, picture, _ in pictures],
                 seed=derive_seed(seed, "trials"),
             )
+        for (track, picture, proposals), own in zip(pictures, judged, strict=True):
+            for judgement in own:
+                self._conclude(attempt, track, picture, proposals, judgement)
+            if not own:
+                track.refuse(attempt, "effectiveness", "the Defender", self.judge.refused[track.question.id])
         self.judge.forget()
-        for (track, picture, proposals), (judgement,) in zip(pictures, judged, strict=True):
-            self._conclude(attempt, track, picture, proposals, judgement)
 
     def _propose(self, attempt: int, tracks: Sequence[Track], seed: int) -> dict[int, tuple[Proposal, ...]]:
         """id of a track -> what to put into its picture; tracks without anything usable are settled."""
@@ -165,6 +183,9 @@ class Smith(Players):
         found: dict[int, tuple[Proposal, ...]] = {}
         proposals = self.proposer.propose([t.question for t in tracks], [t.image for t in tracks], seeds, derive_seed(seed, "propose"))
         for track, own in zip(tracks, proposals, strict=True):
+            if isinstance(own, RefusedError):
+                track.refuse(attempt, "propose", "the proposing model", own)
+                continue
             good, wrong = check_proposals(own or (), track.question, track.image.size, self.stages)
             if good:
                 found[id(track)] = good
@@ -184,12 +205,18 @@ class Smith(Players):
         fields = [fields_of(track.question) | {"object": proposal.object} for track, proposal in asked]
         ballots = self.panel.vote("harmless", [track.image for track, _ in asked], fields, derive_seed(seed, "harmless"))
         kept: dict[int, tuple[Proposal, ...]] = {}
+        refused = dict[int, RefusedError]()
         for (track, proposal), ballot in zip(asked, ballots, strict=True):
+            if isinstance(ballot, RefusedError):
+                refused[id(track)] = ballot
+                continue
             if ballot.passed:
                 kept[id(track)] = (*kept.get(id(track), ()), proposal)
             track.words["harmless"] = ballot.reason
         for track in tracks:
-            if id(track) in found and id(track) not in kept:
+            if id(track) in found and id(track) not in kept and id(track) in refused:
+                track.refuse(attempt, "propose", "the judge model", refused[id(track)])
+            elif id(track) in found and id(track) not in kept:
                 track.settle(
                     attempt, "rejected", "propose", "prompt changes the answer", track.words["harmless"], proposals=found[id(track)]
                 )
@@ -197,7 +224,7 @@ class Smith(Players):
 
     def _wrong_implant(self, track: Track, picture: Image, proposals: Sequence[Proposal]) -> tuple[str, str] | None:
         """What is wrong with what was put in; proposals that a model was told of have been checked already."""
-        if not (proposals or self.implanter.whole) or picture.tobytes() == track.image.convert("RGB").tobytes():
+        if not (proposals or self.implanter.whole) or same_picture(picture, track.image):
             return "nothing changed", "nothing new is to be seen in the picture"
         targets, before = [target.box for target in track.question.targets], list[Proposal]()
         for proposal in () if self.implanter.wants_proposals or self.implanter.whole else proposals:

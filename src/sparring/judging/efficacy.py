@@ -10,19 +10,21 @@ from collections.abc import Callable, Sequence
 
 from PIL.Image import Image
 
+from sparring.data.errors import RefusedError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.rl.seeds import derive_seed
 
-Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], list[Answer]]
-"""Questions, the picture beside each, and a seed: one answer each."""
+Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], Sequence[Answer | RefusedError]]
+"""Questions, the picture beside each, and a seed: one answer each, or the error by which there is none."""
 
 SMALLEST_PROBABILITY = 1e-6
 
 
 def ask_until_right(
     ask: Ask, questions: Sequence[VisualQuestion], images: Sequence[Image], *, trials: int, greedy: bool, seed: int, go_on: bool = False
-) -> list[tuple[Answer, ...]]:
+) -> list[tuple[Answer, ...] | RefusedError]:
     """Every item's answers up to the first right one, at most `trials`; each trial is one batch of the items that have always failed so far.
+    An item that is refused once has the error in their place.
 
     `go_on`: all trials are asked of every item, right or wrong.
 
@@ -30,16 +32,23 @@ def ask_until_right(
     has a seed of its own, derived from (seed, t).
     """
     answers: list[list[Answer]] = [[] for _ in questions]
+    refused = dict[int, RefusedError]()
     failing = list(range(len(questions)))
     for trial in range(trials):
         if not failing:
             break
         trial_seed = derive_seed(seed, "trial", trial)
         replies = ask([questions[i] for i in failing], [images[i] for i in failing], trial_seed)
+        going = list[int]()
         for i, reply in zip(failing, replies, strict=True):
+            if isinstance(reply, RefusedError):
+                refused[i] = reply
+                continue
             answers[i] += [reply] * (trials if greedy and not reply.right else 1)
-        failing = [] if greedy else [i for i, reply in zip(failing, replies, strict=True) if go_on or not reply.right]
-    return [tuple(own) for own in answers]
+            if not greedy and (go_on or not reply.right):
+                going.append(i)
+        failing = going
+    return [refused[i] if i in refused else tuple(own) for i, own in enumerate(answers)]
 
 
 def efficacy(answers: Sequence[Answer], trials: int) -> float:

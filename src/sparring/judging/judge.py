@@ -7,8 +7,8 @@ reasoning and not only at the final letter; else `\\boxed{X}`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -17,10 +17,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sparring.config import DefenderSettings, JudgeSettings
-from sparring.data.errors import DataError, ModelError
+from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
-from sparring.defenders.play import ask
+from sparring.defenders.play import ask_each
 from sparring.defenders.prompts import render_prompt
 from sparring.judging.diversity import group_diversity, variety
 from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
@@ -43,21 +43,33 @@ class Judgement:
 
 
 class AttackJudge:
-    """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights have changed."""
+    """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights have changed.
+
+    A question of which the Defender refuses the clean picture or one of the edits is left out: there are no
+    verdicts on its edits. `refused` holds its id with the reason, and `tell` is told, once.
+    """
 
     def __init__(
-        self, defender: VLM, duplicates: DuplicateCheck | None, settings: JudgeSettings, defender_settings: DefenderSettings
+        self,
+        defender: VLM,
+        duplicates: DuplicateCheck | None,
+        settings: JudgeSettings,
+        defender_settings: DefenderSettings,
+        tell: Callable[[str], object] = lambda text: None,
     ) -> None:
         self.defender = defender
         self.duplicates = duplicates
         self.settings = settings
         self.defender_settings = defender_settings
+        self.refused: dict[str, str] = {}
+        self._tell = tell
         self._clean_replies: dict[tuple[str, str, str], str] = {}
 
     def judge(
         self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], *, seed: int = 0
     ) -> list[list[Verdict]]:
-        """One verdict an edit. edits[q]: the edited pictures of question q, of the size of clean_images[q]. `seed`: for sampled trials.
+        """One verdict an edit, none on the edits of a question that is left out. edits[q]: the edited pictures
+        of question q, of the size of clean_images[q]. `seed`: for sampled trials.
 
         DataError, naming the question, for an edit of another size or a box outside the picture.
         """
@@ -78,38 +90,68 @@ class AttackJudge:
             seed=seed,
             go_on=self.settings.frontier_weight > 0,
         )
-        answers = dict(zip(accepted, trials, strict=True))
-        probabilities = self._probabilities(questions, clean_images, edits, accepted) if self.settings.dense_weight > 0 else {}
+        left_out = {q: str(own) for (q, _), own in zip(accepted, trials, strict=True) if isinstance(own, RefusedError)}
+        answers = {
+            place: own
+            for place, own in zip(accepted, trials, strict=True)
+            if place[0] not in left_out and not isinstance(own, RefusedError)
+        }
+        probabilities: dict[tuple[int, int], tuple[float, float]] = {}
+        if self.settings.dense_weight > 0:
+            probabilities, lost = self._probabilities(questions, clean_images, edits, list(answers))
+            left_out |= lost
+        self._leave_out({questions[q].id: why for q, why in left_out.items()})
+        accepted = [(q, e) for q, e in accepted if q not in left_out]
         diversity = self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
         rare = self._variety(clean_images, edits, accepted) if self.settings.variety_weight > 0 else {}
         return [
             [
                 self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)), rare.get((q, e)))
                 for e, gate in enumerate(gates[q])
+                if q not in left_out
             ]
             for q, question in enumerate(questions)
         ]
 
+    def require_some(self, questions: Sequence[VisualQuestion]) -> None:
+        """ModelError where the Defender has refused all of these questions, so that nothing is left to learn from."""
+        if questions and all(question.id in self.refused for question in questions):
+            last = questions[-1].id
+            raise ModelError(f'the Defender refuses all {len(questions)} questions; of the last one, "{last}": {self.refused[last]}')
+
+    def _leave_out(self, why: dict[str, str]) -> None:
+        for name, reason in why.items():
+            if name not in self.refused:
+                self._tell(f'question "{name}" gets no answer and is left out: {reason}')
+        self.refused |= why
+
     def gate(
         self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]]
     ) -> list[list[Gate]]:
-        """Integrity of every edit, and the duplicate check of the intact ones. The Defender is not asked."""
-        return check_edits(questions, clean_images, edits, self.settings, self.duplicates, self.defender.device)
+        """Integrity of every edit, and the duplicate check of the intact ones; a picture that came back as it
+        was is `unchanged`, as in `vet`, and no attack. The Defender is not asked.
+        """
+        gates = check_edits(questions, clean_images, edits, self.settings, self.duplicates, self.defender.device)
+        return [
+            [replace(gate, unchanged=same_picture(edit, clean)) for gate, edit in zip(own, made, strict=True)]
+            for own, made, clean in zip(gates, edits, clean_images, strict=True)
+        ]
 
     def remember(self, question: VisualQuestion, clean_image: Image, answer: Answer) -> None:
         """Take over the Defender's greedy answer to a clean picture, so that it is not asked for again."""
         self._clean_replies[self._key(question, clean_image)] = self._measured_text(question, answer)
 
     def forget(self) -> None:
-        """Drop what is known of the Defender's clean replies."""
+        """Drop what is known of the Defender's clean replies, and what it refused."""
         self._clean_replies.clear()
+        self.refused.clear()
 
     def _ask(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int, temperature: float | None = None
-    ) -> list[Answer]:
+    ) -> list[Answer | RefusedError]:
         settings = self.defender_settings
         temperature = self.settings.trial_temperature if temperature is None else temperature
-        return ask(self.defender, questions, images, settings, temperature=temperature, seed=seed, batch=settings.micro_batch)
+        return ask_each(self.defender, questions, images, settings, temperature=temperature, seed=seed, batch=settings.micro_batch)
 
     def _probabilities(
         self,
@@ -117,28 +159,39 @@ class AttackJudge:
         clean_images: Sequence[Image],
         edits: Sequence[Sequence[Image]],
         accepted: Sequence[tuple[int, int]],
-    ) -> dict[tuple[int, int], tuple[float, float]]:
-        """(clean, edited) probability of the right answer for every accepted edit.
+    ) -> tuple[dict[tuple[int, int], tuple[float, float]], dict[int, str]]:
+        """(clean, edited) probability of the right answer for every accepted edit; and of what questions the
+        Defender does not tell them, with the reason.
 
         Clean replies are cached, clean probabilities are not: a probability depends in its last digits on the batch that it was computed in,
         so one kept from an earlier call would make a resumed run differ from an undisturbed one. Clean rows go first in the same batch.
         """
         asked = sorted({q for q, _ in accepted})
-        self._learn_clean_replies([questions[q] for q in asked], [clean_images[q] for q in asked])
+        lost = self._learn_clean_replies(questions, clean_images, asked)
+        if lost:
+            asked, accepted = [q for q in asked if q not in lost], [(q, e) for q, e in accepted if q not in lost]
         rows = [(q, clean_images[q]) for q in asked] + [(q, edits[q][e]) for q, e in accepted]
         prompts = [render_prompt(question, self.defender_settings.prompt) for question in questions]
         texts = {q: self._clean_replies[self._key(questions[q], clean_images[q])] for q in asked}
         shown, asked_of = [image for _, image in rows], [q for q, _ in rows]
-        values = self.defender.option_probabilities(
-            shown, [prompts[q] for q in asked_of], [texts[q] for q in asked_of], batch=self.defender_settings.micro_batch
-        ).tolist()
+        try:
+            values = self.defender.option_probabilities(
+                shown, [prompts[q] for q in asked_of], [texts[q] for q in asked_of], batch=self.defender_settings.micro_batch
+            ).tolist()
+        except RefusedError as error:
+            lost |= {asked_of[place]: why for place, why in error.places.items()}
+            if not error.places:
+                raise
+            left = [(q, e) for q, e in accepted if q not in lost]
+            values_left, more = self._probabilities(questions, clean_images, edits, left) if left else ({}, {})
+            return values_left, lost | more
         if not np.isfinite(values).all():
             bad = questions[asked_of[int(np.argmin(np.isfinite(values)))]].id
             raise ModelError(
                 f'question "{bad}": the Defender gives its right answer a probability that is not finite; its weights are broken'
             )
         clean = dict(zip(asked, values, strict=False))
-        return {(q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)}
+        return {(q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)}, lost
 
     @staticmethod
     def _diversity(
@@ -159,12 +212,14 @@ class AttackJudge:
         found = classify([clean_images[q] for q, _ in accepted], [edits[q][e] for q, e in accepted], nobody)
         return dict(zip(accepted, variety([each.kind for each in found]), strict=True))
 
-    def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image]) -> None:
-        pairs = zip(questions, images, strict=True)
-        missing = [(question, image) for question, image in pairs if self._key(question, image) not in self._clean_replies]
-        answers = self._ask([question for question, _ in missing], [image for _, image in missing], seed=0, temperature=0.0)
-        for (question, image), answer in zip(missing, answers, strict=True):
-            self.remember(question, image, answer)
+    def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image], asked: Sequence[int]) -> dict[int, str]:
+        """Ask what is not known yet; gives the questions that the Defender refuses, with the reason."""
+        missing = [q for q in asked if self._key(questions[q], images[q]) not in self._clean_replies]
+        answers = self._ask([questions[q] for q in missing], [images[q] for q in missing], seed=0, temperature=0.0)
+        for q, answer in zip(missing, answers, strict=True):
+            if isinstance(answer, Answer):
+                self.remember(questions[q], images[q], answer)
+        return {q: str(answer) for q, answer in zip(missing, answers, strict=True) if isinstance(answer, RefusedError)}
 
     def _key(self, question: VisualQuestion, image: Image) -> tuple[str, str, str]:
         # The picture and the wording, not the id: an id may come back with another picture.
@@ -236,6 +291,11 @@ def check_edits(
                 duplicate[q][e] = other
     together = zip(integrity, intact, duplicate, light, relit, strict=True)
     return [[Gate(*each) for each in zip(*own, strict=True)] for own in together]
+
+
+def same_picture(edit: Image, clean: Image) -> bool:
+    """Do the two show the same pixels?"""
+    return edit.size == clean.size and edit.convert("RGB").tobytes() == clean.convert("RGB").tobytes()
 
 
 def _light(

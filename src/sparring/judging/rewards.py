@@ -17,6 +17,7 @@ from functools import reduce
 from operator import add
 
 from sparring.config import JudgeSettings
+from sparring.data.records import UNCHANGED
 from sparring.judging.light import LightChange, excess
 
 PREFIX = "reward_"
@@ -28,7 +29,8 @@ class Gate:
     """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits.
 
     intact: the boxes keep their integrity, and the picture keeps its light where that is guarded. light: None
-    where it is not guarded; relit: it went beyond its limits.
+    where it is not guarded; relit: it went beyond its limits. unchanged: the picture came back as it was, so
+    that there is no attack.
     """
 
     integrity: float
@@ -36,17 +38,19 @@ class Gate:
     duplicate: bool
     light: LightChange | None = None
     relit: bool = False
+    unchanged: bool = False
 
     @property
     def accepted(self) -> bool:
-        return self.intact and not self.duplicate
+        return self.intact and not self.duplicate and not self.unchanged
 
     @property
     def notes(self) -> dict[str, float]:
-        """What a verdict notes of the light, where it is guarded."""
+        """What a verdict notes: that nothing was changed; of the light, where it is guarded."""
+        found = {UNCHANGED: 1.0} if self.unchanged else {}
         if self.light is None:
-            return {}
-        return {"light_level": self.light.level, "light_spread": self.light.spread, "relit": float(self.relit)}
+            return found
+        return found | {"light_level": self.light.level, "light_spread": self.light.spread, "relit": float(self.relit)}
 
 
 def shortfall(settings: JudgeSettings, gate: Gate) -> float:

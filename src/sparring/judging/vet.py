@@ -12,7 +12,7 @@ from PIL.Image import Image
 from sparring.config import JudgeSettings
 from sparring.data.errors import DataError
 from sparring.data.records import UNCHANGED, Edit, Verdict, VisualQuestion
-from sparring.judging.judge import check_edits
+from sparring.judging.judge import check_edits, same_picture
 from sparring.judging.validity import DuplicateCheck
 
 Audit = Callable[[Sequence[VisualQuestion], Sequence[Image]], list[bool | None]]
@@ -53,11 +53,6 @@ def vet(
             questions[i].id, gate.integrity, gate.intact, doubled[place], 0.0, 0.0, label_valid=words.get(place), notes=gate.notes
         )
     return verdicts
-
-
-def same_picture(edit: Image, clean: Image) -> bool:
-    """Do the two show the same pixels?"""
-    return edit.size == clean.size and edit.convert("RGB").tobytes() == clean.convert("RGB").tobytes()
 
 
 def _where_it_was(question: VisualQuestion, edited: Image, clean: Image) -> Image:

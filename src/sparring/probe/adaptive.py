@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
+from sparring.data.errors import ModelError
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.prompts import render_prompt
 from sparring.engine.screen import figures_of
@@ -59,6 +58,11 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
     requests = [Request(question, question.image, render_prompt(question, probe.defender.prompt)) for question in questions]
     with workshop.screen.stage(f"{asker.name}: clean answers to train on", len(requests)) as bar:
         said = asker.ask(requests, bar)
+    refused = {own.answer.question_id: own.error for own in said if own.error}
+    for name, why in refused.items():
+        workshop.screen.warn(f'{stage.name}: question "{name}" gets no answer and is left out: {why}')
+    if questions and len(refused) == len(questions):
+        raise ModelError(f"{asker.name} refuses all {len(questions)} questions to train on. See the warnings above.")
     attacked = [question for question, one in zip(questions, said, strict=True) if one.answer.right]
     clean = {one.answer.question_id: one.answer for one in said}
     stage.begin(resumes=True)
@@ -68,7 +72,7 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
     if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
         workshop.screen.warn(f"{stage.name}: {warning}")
     trainer = AttackerTrainer(editor, settings, seed)
-    judge = AttackJudge(asker.vlm, workshop.duplicates, probe.judge, probe.defender)
+    judge = AttackJudge(asker.vlm, workshop.duplicates, probe.judge, probe.defender, tell=workshop.screen.warn)
 
     def update(step: int) -> dict[str, Any]:
         chosen = draw(attacked, min(settings.questions_per_step, len(attacked)), step, seed)
@@ -76,11 +80,13 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
         for question, image in zip(chosen, images, strict=True):
             judge.remember(question, image, clean[question.id])
 
-        def reward(edits: list[list[Image]]) -> Tensor:
+        def reward(edits: list[list[Image]]) -> list[list[float]]:
             verdicts.extend(judge.judge(chosen, images, edits, seed=derive_seed(seed, "trials", step)))
-            return torch.tensor([[verdict.reward for verdict in own] for own in verdicts])
+            return [[verdict.reward for verdict in own] for own in verdicts]
 
         metrics = trainer.update(chosen, images, reward, step)
+        if "reward_mean" not in metrics:
+            judge.require_some(attacked)
         flat = [verdict for own in verdicts for verdict in own]
         return {**metrics, **shares(flat), "shown": float(sum(verdict.accepted for verdict in flat))}
 
@@ -95,7 +101,7 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, "reward_mean", "accepted", "fooled")),
             say=workshop.screen.say,
         )
-    kept = trainer.settle()
+    kept, rewards = trainer.settle(), [metrics["reward_mean"] for metrics in history if "reward_mean" in metrics]
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     stage.finish(
         {
@@ -103,7 +109,8 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
             "kept_update": kept,
             "edits_shown": int(sum(metrics["shown"] for metrics in history)),
             "trained_on": len(attacked),
-            "reward_first": history[0]["reward_mean"] if history else None,
-            "reward_last": history[-1]["reward_mean"] if history else None,
+            "left_out": sorted(refused.keys() | judge.refused.keys()),
+            "reward_first": rewards[0] if rewards else None,
+            "reward_last": rewards[-1] if rewards else None,
         }
     )

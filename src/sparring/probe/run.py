@@ -19,8 +19,9 @@ from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.evaluation.conditions import PLAIN, Name
+from sparring.evaluation.payoff import LEAST_VALID
 from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
-from sparring.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap
+from sparring.evaluation.statistics import Rate, holm, mcnemar_exact, paired_bootstrap, rate
 from sparring.judging.validity import load_duplicate_check
 from sparring.models.players import DTYPES
 from sparring.models.vlms.address import is_endpoint
@@ -119,6 +120,8 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         if len(set_aside) > SHOWN:
             warnings.append(f"{len(set_aside) - SHOWN} more questions are set aside: see set_aside in results.json")
     warnings += _unchanged(played)
+    labels = label_valid_rates(workshop, attackers, questions) if settings.audit is not None else {}
+    warnings += doubtful_labels(labels)
     judges = [
         ConsistencyJudge(
             ConsistencySettings(model=name),
@@ -133,12 +136,16 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         own = [one for attacker, one in played[asker.name] if attacker.against in (None, asker.name)]
         controls = [again[asker.name]] if settings.controls else []
         clean = [one.answer.right for one in said[asker.name][PLAIN]]
+        robustness = robustness_report(clean, [*controls, *own], clusters, resamples=settings.resamples, seed=settings.seed)
+        for attacker, one in played[asker.name]:
+            if attacker.against in (None, asker.name) and attacker.stage in labels:
+                robustness["attackers"][one.name]["label_valid_rate"] = labels[attacker.stage].as_dict()
         defenders[asker.name] = {
             "model": asker.spec,
             "identity": asker.identity,
             "pixels": asker.shown_pixels(),
             **text_figures(questions, said[asker.name], clusters, judges, settings),
-            "robustness": robustness_report(clean, [*controls, *own], clusters, resamples=settings.resamples, seed=settings.seed),
+            "robustness": robustness,
             "adaptive_training": trained.get(asker.name),
             "spending": EndpointVLM(asker.spec, settings.defender.endpoint, cache=folder / ANSWERS).spending()
             if is_endpoint(asker.spec)
@@ -192,6 +199,28 @@ def _unchanged(played: Mapping[str, Sequence[tuple[Attacker, Played]]]) -> list[
         f"{name} left {count} of {of} pictures as they were: no attacks, and in none of its rates"
         for name, count, of in counts.values()
         if count
+    ]
+
+
+def label_valid_rates(workshop: Workshop, attackers: Sequence[Attacker], questions: Sequence[VisualQuestion]) -> dict[str, Rate]:
+    """Stage of an attacker -> the share of its edits that passed the checks and could be audited whose right
+    answer still is right.
+    """
+    counted = {question.id for question in questions}
+    found = {}
+    for attacker in attackers:
+        judged = [verdict for (name, _), verdict in workshop.verdicts(attacker).items() if name in counted]
+        found[attacker.stage] = rate([v.label_valid for v in judged if v.accepted and v.label_valid is not None])
+    return found
+
+
+def doubtful_labels(labels: Mapping[str, Rate]) -> list[str]:
+    """In words: the attackers whose edits too often change what is right."""
+    return [
+        f"{stage.removeprefix('attack/')}: the right answer is still right in only {own.value:.3f} of the {own.n} edits that passed the "
+        "checks and could be audited: read valid_asr, not asr"
+        for stage, own in labels.items()
+        if own.value is not None and own.value < LEAST_VALID
     ]
 
 

@@ -56,6 +56,7 @@ def _rows(sample: Figures) -> Iterator[tuple[str, tuple[str, ...]]]:
         if not own["control"]:
             yield f"ASR of {name}", (*where, "asr")
             yield f"valid ASR of {name}", (*where, "valid_asr")
+            yield f"right answer still right after {name}", (*where, "label_valid_rate")
         yield f"net flips of {name}", (*where, "net_flips")
     yield "robust accuracy, all edits", ("robustness", "robust_accuracy")
     yield "robust accuracy, valid edits", ("robustness", "valid_robust_accuracy")

@@ -220,6 +220,9 @@ def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], round
     defenders = _defenders(rounds)
     opponents = [*UNATTACKED, "bootstrap", *defenders[1:], *rivals]
     ids = [row["id"] for row in db.execute("SELECT id FROM questions WHERE split = 'held_out'")]
+    # What a Defender refused is in no cell.
+    lost = {name for stage, row in stages.items() if stage.startswith("evaluation/") for name in row.result.get("left_out", ())}
+    ids = [name for name in ids if name not in lost]
 
     def right(opponent: str, defender: str) -> dict[str, bool]:
         query = "SELECT question_id, right FROM answers WHERE stage = ? AND defender = ? AND trial = 0"

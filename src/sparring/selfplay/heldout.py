@@ -4,7 +4,7 @@ An opponent's edits are made once, by the deterministic sampler, with the same n
 the Attacker is; the gate and the audit are recorded once. Rivals that nobody trained (`evaluation.rivals`)
 are opponents like the Attackers, by the very same path. A cell of the payoff matrix is one Defender's greedy
 answers to one opponent's pictures; where an edit was not accepted the attack has failed and the answer to the
-clean picture stands.
+clean picture stands. A question of which a Defender refuses any picture is in no cell.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from PIL.Image import Image
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rivals import load_rival
 from sparring.attackers.rollout import round_trips
+from sparring.data.errors import ModelError
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, Edit, VisualQuestion
-from sparring.defenders.play import ask
+from sparring.defenders.play import answered, ask_each
 from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, play_off
 from sparring.evaluation.sharpness import sharpness_ratio
 from sparring.judging.kinds import classify, nobody
@@ -142,16 +143,31 @@ def play_cell(game: Game, defender: str, opponent: str) -> float:
         for start in range(0, len(asked), batch):
             part = asked[start : start + batch]
             images = [load_image(pictures[question.id]) for question in part]
-            answers += ask(vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation"))
+            found = ask_each(vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation"))
+            answers += answered(part, found, lambda text: game.screen.warn(f"{stage.name}: {text}"))
     game.ledger.record_answers(source, 0, [replace(answer, defender=defender) for answer in answers])
     right = sum(answer.right for answer in answers)
-    stage.finish({"asked": len(asked), "right": right})
-    return right / max(1, len(asked))
+    lost = sorted({question.id for question in asked} - {answer.question_id for answer in answers})
+    stage.finish({"asked": len(asked), "right": right} | ({"left_out": lost} if lost else {}))
+    return right / max(1, len(answers))
+
+
+def counted(game: Game, number: int) -> list[VisualQuestion]:
+    """The held-out questions of which every Defender up to a round answered all the pictures that it was
+    shown: every cell is of the same ones. ModelError where none is left.
+    """
+    stages = [game.stage(f"evaluation/{opponent}/{name}") for opponent in opponents_of(game, number) for name in defenders_until(number)]
+    lost = {name for stage in stages for name in stage.result.get("left_out", ())}
+    kept = [question for question in game.held_out if question.id not in lost]
+    if not kept:
+        raise ModelError(f"the Defenders refuse all {len(game.held_out)} held-out questions. See the warnings above.")
+    return kept
 
 
 def payoff_until(game: Game, number: int) -> Payoff:
     """The payoff matrix of the Defenders and opponents up to a round, from the ledger."""
-    ids = [question.id for question in game.held_out]
+    questions = counted(game, number)
+    ids = [question.id for question in questions]
     opponents, right = [], dict[tuple[str, str], list[bool | None]]()
     for name in opponents_of(game, number):
         verdicts = {verdict.question_id: verdict for verdict in game.ledger.verdicts(f"evaluation/{name}")}
@@ -159,7 +175,7 @@ def payoff_until(game: Game, number: int) -> Payoff:
         for defender in defenders_until(number):
             answers = {answer.question_id: answer.right for answer in game.ledger.answers(f"evaluation/{name}", defender)}
             right[defender, name] = [answers.get(i) for i in ids]
-    clusters = [image_sha256(image) for image in pictures_of(game.held_out)]
+    clusters = [image_sha256(image) for image in pictures_of(questions)]
     return play_off(defenders_until(number), opponents, right, clusters)
 
 

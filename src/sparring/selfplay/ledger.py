@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.engine.files import open_database
+from sparring.evaluation.profiles import require_rules
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS questions (
@@ -61,10 +62,14 @@ class Ledger:
     """The one writer of a run's ledger. Every `record_*` is one transaction: after a kill it is there whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises RunError for a ledger whose answers were read by other rules than this version's: one run's
+        figures may not mix two readings.
+        """
         self.folder = folder
         self._db = open_database(folder / "ledger.sqlite", SCHEMA)
         self._db.row_factory = sqlite3.Row
         self._clock = time.monotonic()
+        require_rules(self._db, folder, answers="SELECT 1 FROM answers LIMIT 1")
 
     def close(self) -> None:
         """Note the time spent and close the file."""
@@ -174,6 +179,15 @@ class Ledger:
         """The metrics of a stage's updates, in order."""
         rows = self._db.execute("SELECT metrics FROM updates WHERE stage = ? ORDER BY step", (stage,))
         return [json.loads(row["metrics"]) for row in rows]
+
+    def unjudged(self, stage: str) -> list[str]:
+        """Ids of the questions with edits of a stage that have no verdict: the Defender refused them."""
+        rows = self._db.execute(
+            "SELECT DISTINCT question_id FROM edits LEFT JOIN verdicts USING (stage, step, question_id, sample)"
+            " WHERE stage = ? AND intact IS NULL ORDER BY question_id",
+            (stage,),
+        )
+        return [row["question_id"] for row in rows]
 
     def pictures(self, stage: str, *, only: Literal["all", "accepted", "effective"] = "all") -> list[tuple[str, Path]]:
         """(question id, picture) of a stage's edits, in the order of their keys; `effective`: accepted, and the Defender answered wrong."""

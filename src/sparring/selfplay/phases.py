@@ -8,9 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.rollout import sample_seed
@@ -70,16 +68,18 @@ def train_attacker(game: Game, number: int) -> None:
         chosen = [question for own in pairing.values() for question in own]
         images, verdicts = pictures_of(chosen), list[list[Verdict]]()
 
-        def reward(edits: list[list[Image]]) -> Tensor:
+        def reward(edits: list[list[Image]]) -> list[list[float]]:
             start = 0
             for n, own in pairing.items():
                 part = slice(start, start := start + len(own))
                 verdicts.extend(
                     opponents[n].face(f"round{number}", chosen[part], images[part], edits[part], seed_of=seed_of(step), step=step)
                 )
-            return torch.tensor([[verdict.reward for verdict in own] for own in verdicts])
+            return [[verdict.reward for verdict in own] for own in verdicts]
 
         metrics = trainer.update(chosen, images, reward, step)
+        for n in pairing if "reward_mean" not in metrics else ():
+            opponents[n].judge.require_some(questions[n])
         flat = [verdict for own in verdicts for verdict in own]
         return {**metrics, **shares(flat), **reward_means(flat)}
 
@@ -102,10 +102,17 @@ def train_attacker(game: Game, number: int) -> None:
         warnings.append("the Defender gets no training question right when clean, so the Attacker had nothing to attack and did not train")
     elif history and not any(metrics["fooled"] for metrics in history):
         warnings.append("the Attacker found nothing: no accepted edit of its training fooled the Defender")
-    if history and all(metrics["dead_groups"] == 1 for metrics in history):
+    if history and all(metrics.get("dead_groups", 1) == 1 for metrics in history):
         warnings.append("no group of edits had a signal, so the Attacker learned nothing")
     ended_early = bool(questions[number - 1]) and len(history) < settings.steps
-    _finish(game, stage, {"updates": len(history), "kept_update": kept, "ended_early": ended_early, "warnings": warnings})
+    left_out = left_out_of(game, stage)
+    _finish(game, stage, {"updates": len(history), "kept_update": kept, "ended_early": ended_early, "warnings": warnings} | left_out)
+
+
+def left_out_of(game: Game, stage: Stage) -> dict[str, Any]:
+    """What a stage's result tells of questions that the Defender refused; nothing where there are none."""
+    lost = game.ledger.unjudged(stage.name)
+    return {"left_out": lost} if lost else {}
 
 
 def pair(
@@ -149,7 +156,8 @@ def write_curriculum(game: Game, number: int) -> None:
     accepted, effective = sum(v.accepted for v in verdicts), sum(v.accepted and v.efficacy > 0 for v in verdicts)
     by = " and ".join(settings.rivals) or "the frozen Attacker"
     warnings = [] if accepted else [f"no edit of {by} was accepted"]
-    _finish(game, stage, {"edits": len(verdicts), "accepted": accepted, "effective": effective, "warnings": warnings})
+    counts = {"edits": len(verdicts), "accepted": accepted, "effective": effective}
+    _finish(game, stage, {**counts, "warnings": warnings} | left_out_of(game, stage))
 
 
 def train_defender(game: Game, number: int) -> None:

@@ -114,7 +114,8 @@ def train(
 
     say: is told, after the first of these updates, how long the others will take.
 
-    `update(step)` does one update and must be a function of the trainer's state and of the step alone. With `patience` its metrics need `reward_mean`.
+    `update(step)` does one update and must be a function of the trainer's state and of the step alone. With
+    `patience` its metrics hold `reward_mean`, but for updates that nobody could reward.
     `on_state(updates)` is called with every state that was saved or has been loaded; what it raises stops the
     training, which that state outlives.
     """
@@ -126,7 +127,7 @@ def train(
     for metrics in history:
         on_update(metrics)
     for step in range(start, steps):
-        if patience is not None and plateaued([metrics["reward_mean"] for metrics in history], patience):
+        if patience is not None and plateaued([own["reward_mean"] for own in history if "reward_mean" in own], patience):
             break
         began = time.monotonic()
         metrics = update(step)

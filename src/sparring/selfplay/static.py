@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from sparring.attackers.rivals import Rival, load_rival
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.defenders.play import ask
+from sparring.defenders.play import answered, ask_each
 from sparring.judging.vet import vet
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.stages import Stage
@@ -52,14 +52,16 @@ def _judge(
     game: Game, defender: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Edit]
 ) -> tuple[list[Edit], list[Verdict], list[Answer]]:
     """The edits that changed something, their verdicts, and the Defender's greedy answers about those that
-    passed the checks.
+    passed the checks; but for those that it refuses, which have no verdict.
     """
     settings, duplicates, device = game.recipe.judge, game.league.duplicate_check(), game.league.device
     verdicts = vet(questions, cleans, edits, settings=settings, duplicates=duplicates, device=device)
     passed = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
     asked, pictures = [questions[i] for i in passed], [edits[i].image for i in passed]
-    answers = ask(game.league.defender(defender), asked, pictures, game.recipe.defender) if passed else []
+    found = ask_each(game.league.defender(defender), asked, pictures, game.recipe.defender) if passed else []
+    answers = answered(asked, found, game.screen.warn)
+    lost = {question.id for question in asked} - {answer.question_id for answer in answers}
     wrong = {answer.question_id for answer in answers if not answer.right}
     made = [place for place, verdict in enumerate(verdicts) if not verdict.unchanged]
-    judged = [replace(verdicts[i], efficacy=float(questions[i].id in wrong)) for i in made]
+    judged = [replace(verdicts[i], efficacy=float(questions[i].id in wrong)) for i in made if questions[i].id not in lost]
     return [edits[i] for i in made], judged, answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +12,10 @@ from sparring.evaluation.statistics import rate
 from sparring.judging.kinds import KINDS
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.game import Game
-from sparring.selfplay.heldout import UNGATED, defenders_until, payoff_until
+from sparring.selfplay.heldout import UNGATED, counted, defenders_until, payoff_until
 
 SCHEMA = 1
+SHOWN = 5  # questions that are named
 
 
 def summarise(game: Game) -> dict[str, Any]:
@@ -110,7 +111,8 @@ def strategies(game: Game, payoff: Payoff, attacker: str) -> dict[str, Any]:
     kinds: dict[str, str] = game.stage(f"evaluation/{attacker}").result.get("kinds", {})
     hits = payoff.fooled("base", attacker) & payoff.right("base", CLEAN)
     # A stage that an earlier version has finished tells no kinds.
-    told = [kinds[question.id] for question, hit in zip(game.held_out, hits, strict=True) if hit and question.id in kinds]
+    questions = counted(game, game.recipe.selfplay.rounds)
+    told = [kinds[question.id] for question, hit in zip(questions, hits, strict=True) if hit and question.id in kinds]
     return {kind: rate([each == kind for each in told]).as_dict() for kind in KINDS}
 
 
@@ -158,8 +160,19 @@ def _share(rate: Mapping[str, Any]) -> str:
 
 
 def warnings_of(game: Game) -> list[str]:
-    """What the stages had to say, in the order of play."""
-    names = ["round0/bootstrap"]
-    for number in range(1, game.recipe.selfplay.rounds + 1):
+    """What the stages had to say, in the order of play, and which questions the Defender refused."""
+    names, rounds = ["round0/bootstrap"], game.recipe.selfplay.rounds
+    for number in range(1, rounds + 1):
         names += [f"round{number}/{part}" for part in ("attacker", "curriculum", "defender", "watch")]
-    return [f"{name}: {text}" for name in names for text in game.stage(name).result.get("warnings", [])]
+    texts = [f"{name}: {text}" for name in names for text in game.stage(name).result.get("warnings", [])]
+    places = [game.stage(name) for name in (*(f"round{number}/clean" for number in range(rounds)), *names)]
+    lost = {stage.name: stage.result.get("left_out", []) for stage in places if stage.done}
+    kept = {question.id for question in counted(game, rounds)}
+    lost["evaluation"] = [question.id for question in game.held_out if question.id not in kept]
+    return texts + [f"{name}: {left_out_text(ids)}" for name, ids in lost.items() if ids]
+
+
+def left_out_text(ids: Sequence[str]) -> str:
+    """How many questions were left out, and the first of them by name."""
+    named = ", ".join(f'"{name}"' for name in ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+    return f"the Defender refused {len(ids)} question(s), left out: {named}"

@@ -9,9 +9,9 @@ from PIL.Image import Image
 
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
-from sparring.data.errors import TrainingError
+from sparring.data.errors import ModelError, TrainingError
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.defenders.play import ask
+from sparring.defenders.play import answered, ask_each
 from sparring.evaluation.statistics import rate
 from sparring.judging.judge import AttackJudge
 from sparring.judging.rewards import PREFIX
@@ -36,10 +36,11 @@ def attacker_after(number: int) -> str:
 
 
 def clean_answers(game: Game, vlm_name: str, stage: str, questions: Sequence[VisualQuestion]) -> list[Answer]:
-    """A Defender's greedy answers to clean pictures, in one batch, recorded."""
-    settings = game.recipe.defender
+    """A Defender's greedy answers to clean pictures, in one batch, recorded; none of those that it refuses."""
+    settings, vlm = game.recipe.defender, game.league.defender(vlm_name)
     with game.league.defenders_turn():
-        answers = ask(game.league.defender(vlm_name), questions, pictures_of(questions), settings, temperature=0.0, seed=game.seed(stage))
+        found = ask_each(vlm, questions, pictures_of(questions), settings, temperature=0.0, seed=game.seed(stage))
+    answers = answered(questions, found, lambda text: game.screen.warn(f"{stage}: {text}"))
     answers = [replace(answer, defender=vlm_name) for answer in answers]
     game.ledger.record_answers(stage, 0, answers)
     return answers
@@ -57,13 +58,18 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
         wanted = recipe.attacker.steps * recipe.attacker.questions_per_step + recipe.selfplay.curriculum.questions
         wanted = max(wanted, recipe.bootstrap.questions) if number == 0 else wanted
         order, right, asked = shuffled(game.train, recipe.seed, stage.name), list[str](), 0
+        lost = list[str]()
         with game.screen.stage(f"round {number}: clean answers", min(wanted, len(order))) as bar:
             while asked < len(order) and len(right) < wanted:
-                answers = clean_answers(game, defender_after(number), stage.name, order[asked : asked + recipe.evaluation.batch])
-                asked += len(answers)
+                part = order[asked : asked + recipe.evaluation.batch]
+                answers = clean_answers(game, defender_after(number), stage.name, part)
+                asked += len(part)
+                lost += sorted({question.id for question in part} - {answer.question_id for answer in answers})
                 right += [answer.question_id for answer in answers if answer.right]
-                bar.advance(sum(answer.right for answer in answers), {"accuracy": len(right) / asked})
-        stage.finish({"asked": asked, "right": right})
+                bar.advance(sum(answer.right for answer in answers), {"accuracy": len(right) / max(1, asked - len(lost))})
+        if lost and len(lost) == asked:
+            raise ModelError(f"{defender_after(number)}: the Defender refuses all {asked} questions. See the warnings above.")
+        stage.finish({"asked": asked, "right": right} | ({"left_out": lost} if lost else {}))
     return [by_id[name] for name in stage.result["right"]]
 
 
@@ -110,7 +116,9 @@ class FrozenOpponent:
         step: int = 0,
         first_samples: Sequence[int] | None = None,
     ) -> list[list[Verdict]]:
-        """Judge edits[q][s] of every question and record edits, answers and verdicts; numbers of samples start at `first_samples[q]`."""
+        """Judge edits[q][s] of every question and record edits, answers and verdicts; numbers of samples start at `first_samples[q]`.
+        No verdicts on the edits of a question that is left out: see `AttackJudge`.
+        """
         name, ledger = self.stage.name, self.game.ledger
         firsts = first_samples or [0] * len(questions)
         keys = [(q, first + s) for q, first in enumerate(firsts) for s in range(len(edits[q]))]
@@ -127,6 +135,7 @@ class FrozenOpponent:
                 self.judge.remember(question, image, self._clean[question.id])
         with self.game.league.defenders_turn():
             judgements = self.judge.examine(questions, images, edits, seed=self.game.seed(name, step, "trials"))
+        samples = [sample for q, sample in keys if judgements[q]]
         flat = [judgement for own in judgements for judgement in own]
         replies = [
             (replace(a, defender=self.name), s, t) for judged, s in zip(flat, samples, strict=True) for t, a in enumerate(judged.answers)
@@ -138,7 +147,8 @@ class FrozenOpponent:
 
 def make_judge(game: Game, defender: str) -> AttackJudge:
     """The judge of attacks on a Defender of that name."""
-    return AttackJudge(game.league.defender(defender), game.league.duplicate_check(), game.recipe.judge, game.recipe.defender)
+    league, recipe = game.league, game.recipe
+    return AttackJudge(league.defender(defender), league.duplicate_check(), recipe.judge, recipe.defender, tell=game.screen.warn)
 
 
 def frozen_edits(
@@ -173,7 +183,7 @@ def edit_and_judge(
             images = pictures_of(part)
             edits = frozen_edits(game, attacker, part, images, [seed_of(q, s) for q, s in zip(part, numbers, strict=True)])
             own = opponent.face(attacker, part, images, [[edit] for edit in edits], seed_of=seed_of, first_samples=numbers)
-            verdicts += [verdict for (verdict,) in own]
+            verdicts += [verdict for judged in own for verdict in judged]
             bar.advance(len(part), shares(verdicts))
     return verdicts
 

@@ -35,7 +35,8 @@ def watch(game: Game, number: int, payoff: Payoff) -> None:
     if stage.done:
         return
     stage.begin()
-    rewards = [metrics["reward_mean"] for metrics in game.ledger.updates(f"round{number}/attacker")]
+    updates = game.ledger.updates(f"round{number}/attacker")
+    rewards = [metrics["reward_mean"] for metrics in updates if "reward_mean" in metrics]
     quarter = max(1, len(rewards) // 4)
     reward: Change = {"before": None, "after": None}
     if len(rewards) >= 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL.Image import Image
@@ -107,15 +107,31 @@ def ask_each_once(
 
     Errors: those of the model, but for RefusedError.
     """
-    try:
-        found = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, temperature=0.0, seed=0, batch=batch)
-        return [own[0] for own in found]
-    except RefusedError:
-        replies = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, batch=batch)
-    lost = [reply for reply in replies if isinstance(reply, ModelError) and not isinstance(reply, RefusedError)]
-    if lost:
-        raise lost[0]
-    return [None if isinstance(reply, ModelError) else reply for reply in replies]
+    found = generate_each(vlm, images, prompts, max_new_tokens=max_new_tokens, temperature=0.0, seed=0, batch=batch)
+    return [None if isinstance(own, RefusedError) else own[0] for own in found]
+
+
+def generate_each(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], **sampling: Any) -> list[Sequence[Reply] | RefusedError]:
+    """As `VLM.generate`, with the error in the place of a prompt that the model refuses. The others are asked
+    all the same; their random numbers then follow from their places among those that are left.
+
+    sampling: see `VLM.generate`. Errors: those of the model, but for RefusedError.
+    """
+    refused = dict[int, RefusedError]()
+    while True:
+        taken = [i for i in range(len(prompts)) if i not in refused]
+        try:
+            replies = vlm.generate([images[i] for i in taken], [prompts[i] for i in taken], **sampling)
+        except RefusedError as error:
+            if len(taken) == 1:
+                refused[taken[0]] = error
+            elif error.places:
+                refused |= {taken[place]: RefusedError(said) for place, said in error.places.items()}
+            else:  # it does not say which
+                return [generate_each(vlm, [image], [prompt], **sampling)[0] for image, prompt in zip(images, prompts, strict=True)]
+            continue
+        answered = dict(zip(taken, replies, strict=True))
+        return [refused[i] if i in refused else answered[i] for i in range(len(prompts))]
 
 
 def load_vlm(

@@ -116,7 +116,8 @@ class EndpointVLM:
         starts: what the replies to each prompt begin with, sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
         top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`); servers give 20 at most.
         trial: a greedy question that is put again is asked again once for every number. The seed of reply j to prompt i follows from (seed, i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under way.
-        Errors: ModelError when a request is given up, RunError when the budget is used up; what was answered by then is in the cache.
+        Errors: ModelError when a request is given up, RunError when the budget is used up; RefusedError, with
+        the places, once all others are answered. What was answered is in the cache.
         """
         if len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
@@ -132,7 +133,9 @@ class EndpointVLM:
             begun = how | ({"start": starts[i]} if starts and starts[i] else {})
             drawn = [begun | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [begun] * n
             jobs.append([self._job(shown, prompt, sampling) for sampling in drawn])
-        answers = self._answer([job for own in jobs for job in own])
+        refused: dict[str, ModelError] = {}
+        answers = self._answer([job for own in jobs for job in own], refused, only=RefusedError)
+        _raise_refused([[refused[job.key] for job in own if job.key in refused] for own in jobs])
         return [[EndpointReply(**answers[job.key]) for job in own] for own in jobs]
 
     def try_each(
@@ -192,12 +195,17 @@ class EndpointVLM:
         jobs = [
             self._job(self._shown(image), prompt, {"scored": text}) for image, prompt, text in zip(images, prompts, answers, strict=True)
         ]
+        refused: dict[str, ModelError] = {}
         try:
-            found = self._answer(jobs)
+            found = self._answer(jobs, refused, only=RefusedError)
+            _raise_refused([[refused[job.key]] if job.key in refused else [] for job in jobs])
         except ModelError as error:
-            raise ModelError(
-                f"{error} Asked was the probability of a text, which needs a server that scores prompts, such as vLLM; judge.dense_weight=0 does without."
-            ) from error
+            places = error.places if isinstance(error, RefusedError) else {}
+            message = (
+                f"{error} Asked was the probability of a text, which needs a server that scores prompts, such as vLLM; "
+                "judge.dense_weight=0 does without."
+            )
+            raise (RefusedError(message, places) if places else ModelError(message)) from error
         return torch.tensor([found[job.key]["probability"] for job in jobs], dtype=torch.float32)
 
     def spending(self) -> dict[str, float]:
@@ -287,22 +295,25 @@ class EndpointVLM:
 
         return Job(answer_key(asked), asked, body, read)
 
-    def _answer(self, jobs: Sequence[Job], failed: dict[str, ModelError] | None = None) -> dict[str, dict[str, Any]]:
+    def _answer(
+        self, jobs: Sequence[Job], failed: dict[str, ModelError] | None = None, only: type[ModelError] = ModelError
+    ) -> dict[str, dict[str, Any]]:
         """Key -> answer of every job, from the cache where it is known; of jobs with the same key one is asked.
 
-        failed: takes the errors of requests that are given up, by their keys; without it the first such error is raised.
+        failed: takes the errors of that kind (only) of requests that are given up, by their keys; any other
+        error is raised, the first one.
         """
         wanted = {job.key: job for job in jobs}
         known = {key: self.cache.get(key) for key in wanted}
         missing = [wanted[key] for key, answer in known.items() if answer is None]
         if missing:
-            _run(self._ask(missing, failed))
+            _run(self._ask(missing, failed, only))
             if failed is not None:
                 self._watch(failed, answered=len(failed) < len(missing))
             known |= {job.key: self.cache.get(job.key) for job in missing}
         return {key: answer for key, answer in known.items() if answer is not None}
 
-    async def _ask(self, jobs: Sequence[Job], failed: dict[str, ModelError] | None) -> None:
+    async def _ask(self, jobs: Sequence[Job], failed: dict[str, ModelError] | None, only: type[ModelError]) -> None:
         """Ask the server and keep the answers. After an error that is raised no new request is begun, and those under way may still come back."""
         courier = Courier(self._client, self.address, self.settings, self.cache, self._key)
         queue, errors = iter(jobs), list[SparringError]()
@@ -312,7 +323,7 @@ class EndpointVLM:
                 try:
                     self.cache.put(job.key, str(self.address), job.asked, await courier.fetch(job.body(), job.read))
                 except SparringError as error:
-                    if failed is not None and isinstance(error, ModelError):
+                    if failed is not None and isinstance(error, only):
                         failed[job.key] = error
                         continue
                     errors.append(error)
@@ -378,6 +389,14 @@ class EndpointVLM:
                 f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text {text!r} that was to be scored."
             )
         return math.exp(math.fsum(logprobs) / len(logprobs))
+
+
+def _raise_refused(errors: Sequence[Sequence[ModelError]]) -> None:
+    """Raises RefusedError, with the places, where there is any; errors: of each prompt its requests'."""
+    places = {i: str(own[0]) for i, own in enumerate(errors) if own}
+    if places:
+        more = f" and {len(places) - 1} more of {len(errors)} prompts" if len(places) > 1 else ""
+        raise RefusedError(next(iter(places.values())) + more, places)
 
 
 def _key(variable: str) -> str | None:

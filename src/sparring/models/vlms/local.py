@@ -393,7 +393,11 @@ class LocalVLM:
         found = []
         for start in range(0, len(prompts), batch):
             part = slice(start, start + batch)
-            logprobs_NT, mask_NT = self.completion_logprobs(self.encode(images[part], prompts[part]), [[own] for own in tokens[part]])
+            try:
+                encoded = self.encode(images[part], prompts[part])
+            except RefusedError as error:
+                raise _refused(self.name, {start + place: said for place, said in error.places.items()}) from error
+            logprobs_NT, mask_NT = self.completion_logprobs(encoded, [[own] for own in tokens[part]])
             found.append((logprobs_NT.sum(1) / mask_NT.sum(1)).exp().cpu())
         return torch.cat(found) if found else torch.zeros(0)
 
