@@ -1,7 +1,7 @@
 """Instructions and what they make of a scene: the pairs that the bundled editor is trained on.
 
-Where a new thing stands follows from the scene and the instruction alone, and what a distractor is from the scene, the question and the
-noise: a small editor that samples in a few steps paints the average of all that it thinks possible, and one possibility is a thing, many are a smear.
+Where a new thing stands, and its colour, follow from the scene and the instruction alone, and what a distractor is from these and the noise: a small
+editor that samples in a few steps paints the average of all that it thinks possible, and one possibility is a thing, many are a smear.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from sparring_arena.questions import KINDS, SceneQuestion, ask
 from sparring_arena.sprites import COLORS, GROUPS, NAMES, lookalikes
-from sparring_arena.world import CELL, Scene, Thing, random_color, sample_scene
+from sparring_arena.world import Scene, Thing, random_color, sample_scene
 from workshop import vocabulary
 
 EDITS = ("add", "remove", "replace", "recolor", "distract")
 WEIGHTS = (0.24, 0.16, 0.24, 0.16, 0.2)
 # Where a new thing is put, in the order in which these (column, row) are tried.
 PLACES = ((0, 0), (6, 6), (6, 0), (0, 6), (3, 3), (3, 0), (3, 6), (0, 3), (6, 3))
-CHOICES = 3  # numbers that decide what a distractor is: what, of which colour, where
+CHOICES = 1  # numbers, told by the noise, that decide what a distractor is
 # Shares of what an editor does that is told to add a distractor "inspired by the question", before anybody tunes it.
 DISTRACTORS = {"second": 0.36, "lookalike": 0.2, "other": 0.2, "replace": 0.12, "recolor": 0.06, "remove": 0.06}
 
@@ -76,14 +76,10 @@ def _plain(scene: Scene, kind: str, rng: np.random.Generator) -> Pair | None:
     return Pair(scene, f"replace the {old.name} with a {color} {name}", after, (old.name, name))
 
 
-def stand(name: str, color: str, scene: Scene, near: tuple[int, int] = PLACES[0]) -> Thing | None:
-    """A new thing at the free one of `PLACES` that is nearest to `near`, the first in their order of those alike near; None where none is free."""
-    free = [place for place in PLACES if all(thing.clear_of(*place) for thing in scene.things)]
-    if not free:
-        return None
-    start = PLACES.index(near)
-    order = (*PLACES[start:], *PLACES[:start])
-    return Thing(name, color, *min(free, key=order.index))
+def stand(name: str, color: str, scene: Scene) -> Thing | None:
+    """A new thing at the first of `PLACES` that is free; None where none is."""
+    free = (place for place in PLACES if all(thing.clear_of(*place) for thing in scene.things))
+    return next((Thing(name, color, *place) for place in free), None)
 
 
 def _distract(scene: Scene, rng: np.random.Generator, choices: NDArray[np.float64]) -> Pair | None:
@@ -96,11 +92,8 @@ def _distract(scene: Scene, rng: np.random.Generator, choices: NDArray[np.float6
 
 def distracted(scene: Scene, asked: SceneQuestion, choices: NDArray[np.float64]) -> Scene | None:
     """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it finds nothing to do."""
-    what, tint, where = (float(choice) for choice in choices)
-    kind, within = _share(what)
-    color = tuple(COLORS)[int(tint * len(COLORS))]
-    place = PLACES[int(where * len(PLACES))]
-    name = asked.names[0]
+    kind, within = _share(float(choices[0]))
+    name, color = asked.names[0], (asked.about or scene.things)[0].color
     others = [i for i, thing in enumerate(scene.things) if thing.name not in asked.names]
     if kind in ("replace", "recolor", "remove") and not others:
         kind = "lookalike"
@@ -109,10 +102,9 @@ def distracted(scene: Scene, asked: SceneQuestion, choices: NDArray[np.float64])
     if kind in ("second", "lookalike", "other"):
         group = GROUPS[(next(i for i, names in enumerate(GROUPS) if name in names) + 1) % len(GROUPS)]
         new = {"second": name, "lookalike": looks_like, "other": group[int(within * len(group))]}[kind]
-        thing = stand(new, color, scene, place)
+        thing = stand(new, color, scene)
         return None if thing is None else scene.with_thing(thing)
-    x, y = ((place[axis] + 1.5) * CELL for axis in (0, 1))
-    index = min(others, key=lambda i: (scene.things[i].center[0] - x) ** 2 + (scene.things[i].center[1] - y) ** 2)
+    index = min(others, key=lambda i: (scene.things[i].row, scene.things[i].column))
     old = scene.things[index]
     if kind == "remove":
         return scene.without(index)

@@ -1,19 +1,22 @@
-"""An `AutoencoderKLFlux2` whose weights are set, not trained: it moves pixels to channels and back and loses nothing.
+"""An `AutoencoderKLFlux2` whose weights are set, not trained: pixels to channels and back, and nothing lost.
 
-A latent cell holds the 4 x 4 x 3 pixels under it in 48 channels (colour, row, column) and the number 1 in one more. How an
-ordinary convolutional autoencoder is made to do so:
+A latent cell holds the 4 x 4 x 3 pixels under it in 48 channels (colour, row, column) and the number 1 in one
+more. How an ordinary convolutional autoencoder is made to do so:
 
-* **Group norm** (one group). Every normed layer has a channel that is CONSTANT everywhere: it dominates the variance, which
-  therefore hardly depends on the picture. Weight and bias are set to the standard deviation and the mean of a grey picture, plus
-  LINEAR. What a picture still shifts is shifted in every channel alike: each reading is a difference to a channel that is zero.
+* **Group norm** (one group). Every normed layer has a channel of the value DOMINANT everywhere, so that the
+  variance hardly depends on the picture. Weight and bias are the standard deviation and the mean of a grey
+  picture, plus LINEAR. What another picture moves, it moves in every channel alike: each reading is a
+  difference to a channel of zeros.
 * **SiLU** is the identity for x + LINEAR, and zero for x + LINEAR - OFF: a gate.
 * **Down** is a strided convolution that moves 2 x 2 pixels to channels.
-* **Up** is harder: nearest upsampling followed by a convolution treats both rows of a cell alike. But a convolution knows
-  where the border is, since it pads with zeros. Ramps grow from the four borders, one cell a convolution, until the height of a
-  cell above its neighbour is at least 1 everywhere. After upsampling, the rise over the row above is 0 in odd rows and at
-  least 1 in even ones, and gates choose between the two halves of the channels: first by rows, then by columns.
+* **Up** is harder: nearest upsampling followed by a convolution treats both rows of a cell alike. But a
+  convolution knows where the border is, since it pads with zeros. Ramps grow from the four borders, one cell
+  a convolution, until the ramps of opposite borders meet. Then every cell is higher than the one before it by
+  1 at least: after upsampling, the rise over the row above is 0 in odd rows and 1 or more in even ones, and
+  gates choose between the two halves of the channels, first by rows, then by columns.
 
-All numbers are float32: in half precision the large constants swallow the picture.
+Beyond the size that an autoencoder was built for, ramps are flat in the middle, and pixels there are wrong.
+Half precision is not enough: the large numbers would swallow the picture.
 """
 
 from __future__ import annotations
@@ -31,16 +34,17 @@ TOKEN = 8  # pixels along a side of a packed token: 2 x 2 cells
 PIXELS = COLOURS * CELL * CELL  # channels of a cell that hold pixels
 PACKED = 4  # cells in a token, and so the constant channels of a token
 
-CONSTANT = 1e6
-LINEAR = 24.0
-OFF = 80.0  # far more than LINEAR and the largest difference of two pixels
-ZERO_CHANNEL, CONSTANT_CHANNEL = -2, -1
-BORDERS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column) from a cell towards the border that its ramp grows from
+DOMINANT = 1e6
+LINEAR = 14.0  # TensorFloat-32 is finer below 16; far enough above zero for SiLU to be the identity to 1e-5
+OFF = 60.0  # far more than LINEAR and the largest difference of two pixels
+ZERO_CHANNEL, DOMINANT_CHANNEL = -2, -1
+# For each ramp (row, column) to the neighbour nearer to its border.
+BORDERS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 HERE, ABOVE, BEFORE = (0, 0), (-1, 0), (0, -1)
 
 
 def packed_order() -> Tensor:
-    """Indices [196]: where each channel of a packed token stands in a token flattened as [colour, row, column] plus 4 constants.
+    """Indices [196]: where a packed token's channels stand in one of [colour, row, column], 4 constants.
 
     `packed_BTC = row_major_BTC[..., packed_order()]`, up to the scale of the noise.
     """
@@ -50,18 +54,19 @@ def packed_order() -> Tensor:
 
 
 @torch.no_grad()
-def build(size: int, *, scale: float = 0.45, noise: float = 0.06, constant: float = 6.0) -> AutoencoderKLFlux2:
-    """The autoencoder for pictures in [-1, 1] of at most `size` x `size` pixels, sides in multiples of 8. Always the same weights.
+def build(size: int, *, scale: float = 0.45, noise: float = 0.06, constant: float = 6) -> AutoencoderKLFlux2:
+    """The autoencoder for pictures in [-1, 1] of at most `size` x `size` pixels, sides in multiples of 8.
 
-    Its batch-norm statistics turn packed latents into tokens of 192 numbers, pixels / (scale * noise), and four of value
-    constant / noise: in units of a noise of standard deviation `noise` on pixels / scale and the constant.
+    Its batch-norm statistics turn packed latents into tokens of 192 numbers, pixels / (scale * noise), and 4
+    of value constant / noise: in units of a noise of standard deviation `noise` on pixels / scale and on the
+    constant. The weights are the same at every call.
     Raises ValueError for a size that is no multiple of 8.
     """
     if size < TOKEN or size % TOKEN:
         raise ValueError(f"an autoencoder for {size} x {size} pixels: the size must be a multiple of {TOKEN}")
     cells = size // CELL
-    layers = max(1, math.ceil((cells - 3) / 4) - 3)  # so that the ramps of two borders meet: `reach` >= (cells - 1) / 2
-    reach = 1 + 2 * (layers + 3)  # cells that a ramp rises over: one for conv_in and two for each residual block
+    layers = max(1, math.ceil((cells - 3) / 4) - 3)  # reach >= (cells - 1) / 2: ramps meet
+    reach = 1 + 2 * (layers + 3)  # cells that a ramp rises over: 1 in conv_in, 2 a residual block
     vae = AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(COLOURS * 4, PIXELS + 2, PIXELS + 2),
@@ -89,10 +94,10 @@ def _set_encoder(vae: AutoencoderKLFlux2) -> None:
     for c in range(COLOURS):
         for y in range(CELL):
             for x in range(CELL):
-                # The padding is right and below only: the kernel's first 2 x 2 weights are the cell, its centre is (1, 1).
+                # Padded on the right and below only: a kernel's first 2 x 2 weights are the cell.
                 halves.weight[inner[c, y % 2, x % 2], c, y % 2, x % 2] = 1
                 quarters.weight[place[c, y, x], inner[c, y % 2, x % 2], y // 2, x // 2] = 1
-    quarters.bias[CONSTANT_CHANNEL] = CONSTANT
+    quarters.bias[DOMINANT_CHANNEL] = DOMINANT
     _keep(encoder.down_blocks[1].resnets[0].conv_shortcut, range(COLOURS * 4))
     for channel in range(PIXELS):
         _read(encoder.conv_out, channel, channel)
@@ -108,29 +113,30 @@ def _set_decoder(vae: AutoencoderKLFlux2, reach: int) -> None:
     for channel in range(PIXELS):
         _tap(vae.post_quant_conv, channel, channel)
         _tap(decoder.conv_in, channel, channel)
-    vae.post_quant_conv.bias[PIXELS] = 1  # a constant of the decoder's: the latent one may have come from an editor
+    vae.post_quant_conv.bias[PIXELS] = 1  # not the latent 1, which an editor may have drawn
     for ramp, towards in zip(ramps, BORDERS, strict=True):
         _tap(decoder.conv_in, ramp, PIXELS, at=towards)
-    decoder.conv_in.bias[CONSTANT_CHANNEL] = CONSTANT
+    decoder.conv_in.bias[DOMINANT_CHANNEL] = DOMINANT
     for resnet in (*decoder.mid_block.resnets, *decoder.up_blocks[0].resnets):
         _grow(resnet, ramps)
 
-    # Each ramp as (channel, weight) terms: from above minus from below, and as much as makes the first cell's height 1.
-    offset = (CONSTANT_CHANNEL, (reach + 1) / CONSTANT)
+    # Heights as (channel, weight) terms: a ramp minus the opposite, plus what makes the first cell 1 high.
+    offset = (DOMINANT_CHANNEL, (reach + 1) / DOMINANT)
     heights = [[(ramps[i], 1.0), (ramps[i + 1], -1.0), offset] for i in (0, 2)]
-    places = torch.arange(PIXELS).reshape(COLOURS, CELL, CELL)
-    for level in (0, 1):
-        rises = _upsample(decoder.up_blocks[level].upsamplers[0].conv, places, heights)
+    places = torch.arange(PIXELS).reshape(COLOURS, CELL, CELL)  # which channel holds which pixel of a cell
+    for level, half in ((0, 2), (1, 1)):
+        _upsample(decoder.up_blocks[level].upsamplers[0].conv, places, heights)
+        count = places.numel()
+        places = torch.arange(count).reshape(COLOURS, 2 * half, 2 * half)
         rows, columns = decoder.up_blocks[level + 1].resnets[:2]
-        kept = [rises[1], rises[1] + 1, rises[1] + 2] if level == 0 else [rises[1]]
-        half = len(places[0]) // 2
-        places = torch.arange(places.numel()).reshape(places.shape)
-        _choose(rows, places[:, :half], places[:, half:], rises[0])
-        count = places.numel() // 2
+        _choose(rows, places[:, :half], places[:, half:], rise=count)
+        # What the columns need: their rise, and the finer heights if there is another level.
+        kept = range(count + 1, count + (4 if level == 0 else 2))
         _keep(rows.conv_shortcut, [*places[:, :half].flatten().tolist(), *kept])
-        rows.conv_shortcut.bias[CONSTANT_CHANNEL] = CONSTANT
+        rows.conv_shortcut.bias[DOMINANT_CHANNEL] = DOMINANT
+        count //= 2
         places = torch.arange(count).reshape(COLOURS, half, 2 * half)
-        _choose(columns, places[:, :, :half], places[:, :, half:], count)
+        _choose(columns, places[:, :, :half], places[:, :, half:], rise=count)
         places = places[:, :, :half]
         heights = [[(count + 1, 1.0)], [(count + 2, 1.0)]]
     for colour, channel in enumerate(places.flatten().tolist()):
@@ -138,19 +144,19 @@ def _set_decoder(vae: AutoencoderKLFlux2, reach: int) -> None:
 
 
 def _set_statistics(vae: AutoencoderKLFlux2, pixel: float, constant: float) -> None:
-    """The standard deviations that packed latents are divided by; packed channels are those of the latents times 4."""
+    """What packed latents are divided by; the four cells of a token follow each other in every channel."""
     vae.bn.running_mean.zero_()
     vae.bn.running_var[: PACKED * PIXELS] = pixel**2 - vae.bn.eps
     vae.bn.running_var[PACKED * PIXELS :] = constant**2 - vae.bn.eps
 
 
-def _tap(conv: nn.Conv2d, to: int, channel: int, weight: float = 1.0, at: tuple[int, int] = HERE) -> None:
+def _tap(conv: nn.Conv2d, to: int, channel: int, weight: float = 1, at: tuple[int, int] = HERE) -> None:
     """Add `weight` times an input channel at a neighbour (row, column) to an output channel."""
     centre = conv.kernel_size[0] // 2
     conv.weight[to, channel, centre + at[0], centre + at[1]] += weight
 
 
-def _read(conv: nn.Conv2d, to: int, channel: int, weight: float = 1.0, at: tuple[int, int] = HERE) -> None:
+def _read(conv: nn.Conv2d, to: int, channel: int, weight: float = 1, at: tuple[int, int] = HERE) -> None:
     """`_tap` behind a group norm and SiLU: without what they added to every channel."""
     _tap(conv, to, channel, weight, at)
     _tap(conv, to, ZERO_CHANNEL, -weight, at)
@@ -163,22 +169,19 @@ def _keep(shortcut: nn.Conv2d, channels: Sequence[int]) -> None:
 
 def _grow(resnet: nn.Module, ramps: Sequence[int]) -> None:
     """Two steps of ramp = (ramp + 1) of the neighbour towards the border, 0 beyond it."""
-    resnet.conv1.bias[CONSTANT_CHANNEL] = CONSTANT
+    resnet.conv1.bias[DOMINANT_CHANNEL] = DOMINANT
     for k, (ramp, towards) in enumerate(zip(ramps, BORDERS, strict=True)):
         stepped, before = 2 * k, 2 * k + 1
         _read(resnet.conv1, stepped, ramp, at=towards)
-        _read(resnet.conv1, stepped, CONSTANT_CHANNEL, 1 / CONSTANT, at=towards)
+        _read(resnet.conv1, stepped, DOMINANT_CHANNEL, 1 / DOMINANT, at=towards)
         _read(resnet.conv1, before, ramp)
         _read(resnet.conv2, ramp, stepped, at=towards)
-        _read(resnet.conv2, ramp, CONSTANT_CHANNEL, 1 / CONSTANT, at=towards)
+        _read(resnet.conv2, ramp, DOMINANT_CHANNEL, 1 / DOMINANT, at=towards)
         _read(resnet.conv2, ramp, before, -1)  # the residual branch replaces what the block adds it to
 
 
-def _upsample(conv: nn.Conv2d, places: Tensor, heights: Sequence[Sequence[tuple[int, float]]]) -> tuple[int, int]:
-    """Behind nearest upsampling: the pixels' channels, packed; the rises of rows and columns; the finer ramps of rows and columns.
-
-    Returns the channels of the two rises.
-    """
+def _upsample(conv: nn.Conv2d, places: Tensor, heights: Sequence[Sequence[tuple[int, float]]]) -> None:
+    """After nearest upsampling: channels of pixels, rises of rows and columns, finer heights of both."""
     count = places.numel()
     for to, channel in enumerate(places.flatten().tolist()):
         _tap(conv, to, channel)
@@ -187,10 +190,10 @@ def _upsample(conv: nn.Conv2d, places: Tensor, heights: Sequence[Sequence[tuple[
         for channel, weight in terms:
             _tap(conv, rise, channel, weight)
             _tap(conv, rise, channel, -weight, at=neighbour)
-            _tap(conv, finer, channel, weight)  # twice the height in odd rows, midway to the row above in even ones
+            # Twice the height in odd rows; in even ones midway between that and the row above.
+            _tap(conv, finer, channel, weight)
             _tap(conv, finer, channel, weight, at=neighbour)
-    conv.bias[CONSTANT_CHANNEL] = CONSTANT
-    return count, count + 1
+    conv.bias[DOMINANT_CHANNEL] = DOMINANT
 
 
 def _choose(resnet: nn.Module, even: Tensor, odd: Tensor, rise: int) -> None:
@@ -199,9 +202,9 @@ def _choose(resnet: nn.Module, even: Tensor, odd: Tensor, rise: int) -> None:
     With a shortcut, the block's output has the chosen channels first; without, they stay where `even` is.
     """
     gate = even.numel()
-    resnet.conv1.bias[CONSTANT_CHANNEL] = CONSTANT
+    resnet.conv1.bias[DOMINANT_CHANNEL] = DOMINANT
     _read(resnet.conv1, gate, rise, -OFF)
-    _read(resnet.conv1, gate + 1, rise, OFF * (gate + 1))  # a counterweight: the group's mean stays what it is, at every size
+    _read(resnet.conv1, gate + 1, rise, OFF * (gate + 1))  # keeps the mean, whatever the size
     for k, (first, second) in enumerate(zip(even.flatten().tolist(), odd.flatten().tolist(), strict=True)):
         _read(resnet.conv1, k, second)
         _read(resnet.conv1, k, first, -1)
@@ -212,7 +215,7 @@ def _choose(resnet: nn.Module, even: Tensor, odd: Tensor, rise: int) -> None:
 
 
 def _calibrate(vae: AutoencoderKLFlux2, pixels_BCHW: Tensor) -> None:
-    """Set every group norm, in the order in which they work, to add LINEAR to what it is given, for this picture."""
+    """Set every group norm, in the order in which they work, to add just LINEAR, for this picture."""
 
     def fit(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> None:
         variance, mean = torch.var_mean(inputs[0].double(), correction=0)

@@ -44,7 +44,7 @@ def tensor_of(scenes: list[Scene]) -> Tensor:
 
 
 def noise_for(choices_BK: np.ndarray) -> Tensor:
-    """Noise of standard deviation 1, [B, TOKENS, PIXELS + CONSTANTS], whose mean over all tokens in the first constant channels tells the choices:
+    """Noise of standard deviation 1, [B, TOKENS, PIXELS + CONSTANTS], whose mean over all tokens in the first constant channel tells the choice:
     what a distractor will be follows from the noise, and what an editor makes from one noise is one thing and no smear. Over uniform choices this is plain
     Gaussian noise."""
     noise = torch.randn(len(choices_BK), TOKENS, PIXELS + CONSTANTS)
@@ -260,7 +260,7 @@ def main(
     pairs: Annotated[int, typer.Option(help="pairs in all, with those of earlier calls")] = 300_000,
     decay: Annotated[float, typer.Option(help="last share of them over which the learning rate falls")] = 0.33,
     batch: Annotated[int, typer.Option()] = 32,
-    learning_rate: Annotated[float, typer.Option()] = 4e-3,
+    learning_rate: Annotated[float, typer.Option()] = 3e-3,
     every: Annotated[int, typer.Option(help="pairs between two savings")] = 4_800,
     measure: Annotated[int, typer.Option(help="held-out edits of each kind at every saving")] = 48,
     seed: Annotated[int, typer.Option()] = 0,
@@ -271,7 +271,7 @@ def main(
     trainer = Trainer(out, batch=batch, learning_rate=learning_rate, seed=seed)
     meter, began, start, steps = Meter(), time.time(), trainer.done // batch, pairs // batch
     for number in range(start, steps):
-        rate = learning_rate * min(1, (number + 1 - start) / 60) * min(1, max((1 - number / steps) / decay, 0.02))
+        rate = learning_rate * min(1, (number + 1 - start) / 120) * min(1, max((1 - number / steps) / decay, 0.02))
         meter.add(**trainer.step(number, rate))
         if number % 50 == 49:
             print(f"{(number + 1) * batch}/{pairs} {meter} {(number + 1 - start) * batch / (time.time() - began):.1f}/s", flush=True)
