@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sparring_arena.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning, sightings
-from sparring_arena.sprites import COLORS, NAMES, lookalikes
+from sparring_arena.sprites import COLORS, GROUPS, NAMES, lookalikes
 from sparring_arena.world import CELL, PLACES, SIZE, Scene, add_lookalike, place, random_color, render, sample_scene
 from workshop import light
 from workshop.architecture import WIDTH, SmallVLM
@@ -36,6 +37,7 @@ from workshop.muon import Muon
 from workshop.vocabulary import COUNT_PROMPT
 
 COLOR_LIST = list(COLORS)
+GROUP_OF = torch.tensor([0, *(i + 1 for i, group in enumerate(GROUPS) for _ in group)])  # of name number, 0 is nothing
 KIND_WEIGHTS = (0.32, 0.2, 0.2, 0.28)
 MERGE = {"defender": 2, "judge": 1}
 PHASES = ("drill", "dense", "joint")
@@ -131,17 +133,19 @@ def cells(scenes: list[Scene], side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def cell_heads() -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {"name": nn.Linear(WIDTH, len(NAMES) + 1), "color": nn.Linear(WIDTH, len(COLORS)), "place": nn.Linear(WIDTH, 2 * PLACES)}
-    )
+    outputs = {"name": len(NAMES) + 1, "group": len(GROUPS) + 1, "color": len(COLORS), "place": 2 * PLACES}
+    return nn.ModuleDict({kind: nn.Linear(WIDTH, number) for kind, number in outputs.items()})
 
 
 def dense_loss(
-    heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, Tensor, Tensor], *, place: bool
+    heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, Tensor, Tensor], *, what: str, place: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropies of the cell heads. `place`: of places too (a vision tower without embedded positions knows none)."""
+    """Cross-entropies of the cell heads. what: "name", or "group" where look-alikes count as the same. `place`: of places too (a vision tower
+    without embedded positions knows none)."""
     names, colors, places = labels
-    logits = heads["name"](F.layer_norm(hidden_BNC, hidden_BNC.shape[-1:]))
+    if what == "group":
+        names = GROUP_OF[names]
+    logits = heads[what](F.layer_norm(hidden_BNC, hidden_BNC.shape[-1:]))
     weight = torch.ones(logits.shape[-1])
     weight[0] = 0.3
     there = names > 0
@@ -149,7 +153,7 @@ def dense_loss(
     color = heads["color"](hidden_BNC[there])
     loss = loss + F.cross_entropy(color, colors[there])
     metrics = {
-        "name": (logits.argmax(-1)[there] == names[there]).float().mean().item(),
+        what: (logits.argmax(-1)[there] == names[there]).float().mean().item(),
         "nothing": (logits.argmax(-1)[~there] == 0).float().mean().item(),
         "color": (color.argmax(-1) == colors[there]).float().mean().item(),
     }
@@ -205,6 +209,7 @@ class Trainer:
             self.log(phase, step, steps, {"loss": loss.item(), **metrics}, (step + 1 - done) * self.batch / (time.time() - began))
             if step % 250 == 249 or step == steps - 1:
                 self.save(phase, step + 1)
+        shutil.copytree(self.out, self.out.with_name(f"{self.out.name}-{phase}"), dirs_exist_ok=True)
 
     def scene(self, rng: np.random.Generator) -> Scene:
         """Scene of a random number below the count of training pictures: always the same one."""
@@ -231,7 +236,7 @@ class Trainer:
 
     def dense(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         pictures, scenes = self.pictures(rng)
-        return dense_loss(self.vision_heads, self.net.features(pictures), cells(scenes, self.net.side), place=False)
+        return dense_loss(self.vision_heads, self.net.features(pictures), cells(scenes, self.net.side), what="name", place=False)
 
     def joint(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         pictures, scenes = self.pictures(rng)
@@ -245,13 +250,14 @@ class Trainer:
             named = [sightings(scene, question) for scene, question in zip(scenes, asked, strict=True)]
         tokens, labels = self.batcher(pairs, pictures=True)
         features = self.net.features(pictures)
+        what = "name" if self.player == "judge" else "group"  # nothing asks the Defender to tell look-alikes apart any more
         where = cells(scenes, self.net.side)
         loss, metrics = self.reply_loss(tokens, labels, features)
         seen, _ = self.net.kept_middle[:, self.net.picture_start :].split([self.net.count, tokens.shape[1] - 1 - self.net.picture_start - self.net.count], 1)
-        placed, at = dense_loss(self.text_heads, seen, where, place=True)
-        vision, looked_at = dense_loss(self.vision_heads, features, where, place=False)
+        placed, at = dense_loss(self.text_heads, seen, where, what=what, place=True)
+        vision, looked_at = dense_loss(self.vision_heads, features, where, what=what, place=False)
         looking, looked = self.net.looking_loss(self.where_to_look(named, tokens, labels))
-        metrics |= {"place": at["place"], "name": looked_at["name"], "looked": looked}
+        metrics |= {"place": at["place"], what: looked_at[what], "looked": looked}
         return loss + 0.2 * placed + 0.1 * vision + 0.5 * looking, metrics
 
     def where_to_look(self, named: list[list[Any]], tokens: Tensor, labels: Tensor) -> list[tuple[int, int, list[int]]]:
