@@ -1,10 +1,14 @@
-"""Replies to one question about one picture: ours, which computes the prompt once and branches its cache, against transformers' `generate`.
+"""Replies of unequal length: ours, which computes a prompt once and leaves out what has ended, or `generate`'s.
 
-python benchmarks/defender_rollout.py [--visual-tokens 1024] [--group 8] [--completion 64] [--repeats 1]
+python benchmarks/defender_rollout.py [--questions 4] [--visual-tokens 1024] [--group 8] [--completion 64]
+[--ending 24] [--repeats 1]
 
-Both sample a group of replies from the same random Qwen2.5-VL (22 M parameters) at temperature 1 without top-k or nucleus; transformers is asked
-for `num_return_sequences`, and is lent our attention inside the vision tower. That both are the same model is checked greedily before anything is timed. Both include the preparation of the picture.
-Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 3 times faster.
+Both sample a group of replies to each question, in one batch, from the same random Qwen2.5-VL (22 M
+parameters) at temperature 1 without top-k or nucleus; transformers is asked for `num_return_sequences`, and
+is lent our attention inside the vision tower. One token in `--ending` of the vocabulary ends a reply, so that
+ours are of all lengths up to `--completion`; the rival's are made to end after exactly as many tokens as ours
+did. That both are the same model is checked greedily before anything is timed. Both include the preparation
+of the pictures. Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 4 times faster.
 """
 
 from __future__ import annotations
@@ -14,52 +18,92 @@ import argparse
 import torch
 from _defenders import QUESTION, finish, measured, parameters, picture, random_vlm, report
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+BAR = 4.0
+
+
+class EndAfter(LogitsProcessor):
+    """Row i of a batch ends with its token number `lengths[i]`, and not before."""
+
+    def __init__(self, lengths: list[int], prompt: int, ends: list[int]) -> None:
+        self.lengths, self.prompt, self.ends = torch.tensor(lengths), prompt, torch.tensor(ends)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        last = self.lengths <= input_ids.shape[1] - self.prompt + 1
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        allowed[:, self.ends] = True
+        return scores.masked_fill(allowed != last.unsqueeze(1), -torch.inf)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--visual-tokens", type=int, default=1024)
     parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--completion", type=int, default=64, help="tokens of every reply")
+    parser.add_argument("--completion", type=int, default=64, help="tokens of a reply, at most")
+    parser.add_argument("--ending", type=int, default=24, help="of so many tokens of the vocabulary, one ends a reply")
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    vlm, image = random_vlm(options.visual_tokens), picture(options.visual_tokens)
+    vlm = random_vlm(options.visual_tokens)
+    images = [picture(options.visual_tokens, seed) for seed in range(options.questions)]
+    questions = [QUESTION] * options.questions
     forbidden = list(vlm.forbidden)
 
-    def transformers_replies(length: int, **sampling: object) -> Tensor:
-        batch = vlm.encode([image], [QUESTION])
-        prompt = batch.pop("position_ids")
+    def transformers_replies(length: int, lengths: list[int] | None = None, **sampling: object) -> Tensor:
+        batch = vlm.encode(images, questions)
+        prompt = batch.pop("position_ids").shape[-1]
         del batch["picture_count"]
+        ending = [EndAfter(lengths, prompt, list(vlm.end_tokens))] if lengths else []
         with torch.inference_mode():
             written: Tensor = vlm.model.generate(
-                **batch, max_new_tokens=length, min_new_tokens=length, suppress_tokens=forbidden, **sampling
+                **batch,
+                max_new_tokens=length,
+                suppress_tokens=forbidden,
+                logits_processor=LogitsProcessorList(ending),
+                **sampling,
             )
-        return written[:, prompt.shape[-1] :]
+        return written[:, prompt:]
 
-    def rival() -> Tensor:
-        return transformers_replies(
-            options.completion, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=options.group
-        )
+    def ours() -> list[int]:
+        replies = vlm.generate(images, questions, n=options.group, max_new_tokens=options.completion, temperature=1.0)
+        return [len(reply.token_ids) for own in replies for reply in own]
 
-    def ours() -> list[list[int]]:
-        (replies,) = vlm.generate([image], [QUESTION], n=options.group, max_new_tokens=options.completion, temperature=1.0)
-        return [list(reply.token_ids) for reply in replies]
+    def rival(lengths: list[int]) -> Tensor:
+        sampling = {
+            "do_sample": True,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "num_return_sequences": options.group,
+        }
+        return transformers_replies(max(lengths), lengths, **sampling)
 
-    ((greedy,),) = vlm.generate([image], [QUESTION], max_new_tokens=8)
+    greedy = [list(own[0].token_ids) for own in vlm.generate(images, questions, max_new_tokens=8)]
     vlm.model.generation_config.eos_token_id = None
-    assert list(greedy.token_ids) == transformers_replies(8, do_sample=False)[0].tolist()
+    assert greedy == transformers_replies(8, do_sample=False).tolist()
+    vlm.end_tokens = tuple(range(3, len(vlm.processor.tokenizer), options.ending))
+    vlm.model.generation_config.eos_token_id = list(vlm.end_tokens)
+    vlm.model.generation_config.pad_token_id = vlm.processor.tokenizer.pad_token_id
+    lengths = ours()
     times: dict[str, list[tuple[float, float | None]]] = {"ours": [], "rival": []}
     for _ in range(options.repeats):
         times["ours"].append(measured(ours))
-        times["rival"].append(measured(rival))
+        times["rival"].append(measured(lambda: rival(lengths)))
     seconds = {name: sum(s for s, _ in own) / len(own) for name, own in times.items()}
     memory = {name: max(m or 0.0 for _, m in own) for name, own in times.items()}
     ratio = seconds["rival"] / seconds["ours"]
     case = {
+        "questions": options.questions,
         "visual_tokens": options.visual_tokens,
         "group": options.group,
         "completion": options.completion,
+        "lengths": {
+            "mean": round(sum(lengths) / len(lengths), 1),
+            "shortest": min(lengths),
+            "longest": max(lengths),
+        },
         "parameters": parameters(vlm),
         "threads": 1,
     }
@@ -67,11 +111,12 @@ def main() -> None:
         "ours": round(seconds["ours"], 3),
         "rival": round(seconds["rival"], 3),
         "ratio": round(ratio, 2),
-        "unit": "seconds a group",
+        "unit": "seconds a batch",
         "ours_peak_mb": round(memory["ours"]),
         "rival_peak_mb": round(memory["rival"]),
     }
-    finish(report("Defender roll-out against transformers' generate", case, figures, {"3 times faster": ratio >= 3}))
+    met = {f"{BAR:g} times faster": ratio >= BAR}
+    finish(report("Defender roll-out against transformers' generate", case, figures, met))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Answer sets with known scores: for every benchmark a dozen items, and fifty sets of replies to them, drawn from pools that hold every known trap.
 
-Every reply of a pool carries what it says by hand: to a strict reader (`sparring`), and to one that reads only a bare letter or word in a box (`aot-strict`).
+Every reply of a pool carries what it says to a strict reader (`sparring`), marked by hand.
 What other harnesses make of the sets is in `answer_sets.json`: their own functions were run on them, outside this project.
 """
 
@@ -21,58 +21,57 @@ TEXTS = ("red", "dark blue", "green tea", "white", "yellow")
 LETTERS = "ABCDE"
 T = "TOLD"  # the option that the reply is about
 N = "NOTHING"
-OTHER = "OTHER"  # another option
 
-# (reply, what a strict reader reads, what only a box says)
+# (reply, what a strict reader reads)
 CHOICE = [
-    ("{L}", T, N),
-    ("{L}. {T}", T, N),
-    ("({L})", T, N),
-    ("\\boxed{{{L}}}", T, T),
-    ("\\boxed{{{L}. {T}}}", T, N),
-    ("The answer is {L}.", T, N),
-    ("The answer is a {T} car, option ({L})", T, N),
-    ("As the image shows, {L}", T, N),
-    ("It is {T}.", T, N),
-    ("I am not sure.", N, N),
-    ("", N, N),
-    ("{L} or {M}", N, N),
-    ("Not {M}, but {L}", T, N),
-    ("Let me see. It looks {T}, so I choose {L} here among all of the options that were given to me today.", T, N),
-    ("Sorry, I can't help with images of people yet.", N, N),
-    ("option {L}", T, N),
-    ("{l}", T, N),
-    ("\\boxed{{{L}}} no, \\boxed{{{M}}}", N, OTHER),
-    ("Answer: {L}", T, N),
-    ("**{L}**", T, N),
-    ("The correct answer is **{L}**. Here's why: the picture shows it clearly, and nothing else would fit in.", T, N),
-    ("A {T} thing is in the picture.", T, N),
-    ("{T}", T, N),
-    ("\\boxed{{{l}}}", T, T),
-    ("I think it is {T} rather than {U}.", T, N),
-    ("Z", N, N),
-    ("<think>maybe {M}</think>{L}", T, N),
-    ("{L}) {T}\n\nSo ({L})", T, N),
+    ("{L}", T),
+    ("{L}. {T}", T),
+    ("({L})", T),
+    ("\\boxed{{{L}}}", T),
+    ("\\boxed{{{L}. {T}}}", T),
+    ("The answer is {L}.", T),
+    ("The answer is a {T} car, option ({L})", T),
+    ("As the image shows, {L}", T),
+    ("It is {T}.", T),
+    ("I am not sure.", N),
+    ("", N),
+    ("{L} or {M}", N),
+    ("Not {M}, but {L}", T),
+    ("Let me see. It looks {T}, so I choose {L} here among all of the options that were given to me today.", T),
+    ("Sorry, I can't help with images of people yet.", N),
+    ("option {L}", T),
+    ("{l}", T),
+    ("\\boxed{{{L}}} no, \\boxed{{{M}}}", N),
+    ("Answer: {L}", T),
+    ("**{L}**", T),
+    ("The correct answer is **{L}**. Here's why: the picture shows it clearly, and nothing else would fit in.", T),
+    ("A {T} thing is in the picture.", T),
+    ("{T}", T),
+    ("\\boxed{{{l}}}", T),
+    ("I think it is {T} rather than {U}.", T),
+    ("Z", N),
+    ("<think>maybe {M}</think>{L}", T),
+    ("{L}) {T}\n\nSo ({L})", T),
 ]
 YES_NO = [
-    ("{y}", T, N),
-    ("{Y}", T, N),
-    ("{Y}.", T, N),
-    ("\\boxed{{{y}}}", T, T),
-    ("{Y}, there is.", T, N),
-    ("No doubt: yes.", "yes", N),
-    ("The answer is {y}.", T, N),
-    ("I am not sure.", N, N),
-    ("", N, N),
-    ("Yes and no.", N, N),
-    ("There is no dog in the image.", N, N),
-    ("It is not visible.", N, N),
-    ("Yes, the man on the left has no hat.", "yes", N),
-    ("\\boxed{{{Y}.}}", T, N),
-    ("<think>no</think>{Y}", T, N),
-    ("{Y}\n", T, N),
-    ("No doubt about it.", N, N),
-    ("Yesterday it was there", N, N),
+    ("{y}", T),
+    ("{Y}", T),
+    ("{Y}.", T),
+    ("\\boxed{{{y}}}", T),
+    ("{Y}, there is.", T),
+    ("No doubt: yes.", "yes"),
+    ("The answer is {y}.", T),
+    ("I am not sure.", N),
+    ("", N),
+    ("Yes and no.", N),
+    ("There is no dog in the image.", N),
+    ("It is not visible.", N),
+    ("Yes, the man on the left has no hat.", "yes"),
+    ("\\boxed{{{Y}.}}", T),
+    ("<think>no</think>{Y}", T),
+    ("{Y}\n", T),
+    ("No doubt about it.", N),
+    ("Yesterday it was there", N),
 ]
 # (reply, is it the answer to a strict reader)
 OPEN = [
@@ -152,7 +151,6 @@ class Said:
 
     text: str
     strict: str | None
-    box: str | None
 
 
 def items_of(rules: str) -> list[Item]:
@@ -211,24 +209,23 @@ def _say(item: Item, dice: random.Random, number: int) -> Said:
         letters = LETTERS[: len(item.options)]
         told = item.answer if right else dice.choice([letter for letter in letters if letter != item.answer])
         other = dice.choice([letter for letter in letters if letter != told])
-        text, strict, box = CHOICE[0] if number < 2 else dice.choice(CHOICE)
+        text, strict = CHOICE[0] if number < 2 else dice.choice(CHOICE)
         words = {"L": told, "l": told.lower(), "M": other, "T": item.options[LETTERS.index(told)], "U": item.options[LETTERS.index(other)]}
-        told_or = {T: told, N: None, OTHER: other}
-        return Said(text.format(**words), told_or[strict], told_or[box])
+        return Said(text.format(**words), told if strict == T else None)
     if item.kind == "yes_no":
         told = item.answer if right else {"yes": "no", "no": "yes"}[item.answer]
-        text, strict, box = YES_NO[1] if number < 2 else dice.choice(YES_NO)
+        text, strict = YES_NO[1] if number < 2 else dice.choice(YES_NO)
         read = {T: told, N: None, "yes": "yes"}
-        return Said(text.format(y=told, Y=told.capitalize()), read[strict], read[box])
+        return Said(text.format(y=told, Y=told.capitalize()), read[strict])
     if item.kind == "caption":
         text, named = dice.choice(CAPTIONS)
-        return Said(text, json.dumps(named), None)
+        return Said(text, json.dumps(named))
     if "references" in item.meta:
         reference = dice.choice(item.meta["references"])
         text = dice.choice((dice.choice(VQA), reference, f"{reference}.", f"The {reference}", f"{reference}, I think"))
-        return Said(text, text, None)
+        return Said(text, text)
     text, strict_right = dice.choice(OPEN)
-    return Said(text.format(A=item.answer if right else "99"), item.answer if strict_right and right else None, None)
+    return Said(text.format(A=item.answer if right else "99"), item.answer if strict_right and right else None)
 
 
 def answered(items: Sequence[Item], replies: Sequence[Said]) -> list[Answered]:

@@ -115,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
                 Image.open(io.BytesIO(base64.b64decode(encoded.partition(",")[2]))).convert("RGB") if encoded else Image.new("RGB", (1, 1))
             )
             said = dict(server.answer(image, body))
+            if "status" in said:
+                return self._send(said["status"], said["text"], key, str(said["status"]), body=body)
             self._send(200, json.dumps(completion(body["model"], said)), key, "ok", headers=dict(self.headers), body=body)
         finally:
             with server.lock:
@@ -166,11 +168,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def completion(model: str, said: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion around a text."""
-    message = {"role": "assistant", "content": said.pop("text")}
+    """A chat completion around a text. message, choice: further fields of the two, or others in place of the usual; whole: all of the answer."""
+    if "whole" in said:
+        return said["whole"]
+    message = {"role": "assistant", "content": said.pop("text", None), **said.pop("message", {})}
     logprobs = {"logprobs": said.pop("logprobs")} if "logprobs" in said else {}
     usage = {"prompt_tokens": 100, "completion_tokens": said.pop("tokens", 7)}
-    choice = {"index": 0, "message": message, "finish_reason": said.pop("finish_reason", "stop"), **logprobs}
+    choice = {"index": 0, "message": message, "finish_reason": said.pop("finish_reason", "stop"), **logprobs, **said.pop("choice", {})}
     return {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage, **said}
 
 

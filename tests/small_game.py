@@ -128,6 +128,13 @@ def audit(question: VisualQuestion, image: Image.Image) -> bool | None:
     return None if question.id.endswith("3") else not question.id.endswith("7")
 
 
+def blot(question: VisualQuestion, image: Image.Image, *, seed: int) -> tuple[Image.Image, str]:
+    """A rival that paints a square of a random colour beside the target."""
+    edited = image.copy()
+    edited.paste(tuple(np.random.default_rng(seed).integers(0, 256, 3).tolist()), (44, 40, 62, 58))
+    return edited, "a blot"
+
+
 def play_quietly(recipe: str, out: str) -> None:
     """Play a recipe, given as JSON, in a process of its own."""
     run_game(Recipe.model_validate_json(recipe), Path(out), Screen(Console(file=io.StringIO())))

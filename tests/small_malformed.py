@@ -120,7 +120,7 @@ KINDS: dict[str, tuple[str, Maker]] = {
     "one option": ("number of options", said(options=["yes"])),
     "option twice": ("duplicate option", said(options=["Yes", "yes "])),
     "answer is no option": ("answer is no option", said(answer="C")),
-    "answer is the text": ("answer is no option", said(answer="yes")),
+    "several answers": ("several answers", said(answer=["A", "B"])),
     "box outside": ("box outside the image", said(targets=target(box=[4, 4, 90, 24]))),
     "box reversed": ("box is empty", said(targets=target(box=[20, 4, 4, 24]))),
     "box of three": ("wrong type", said(targets=target(box=[20, 4, 4]))),

@@ -103,6 +103,27 @@ def test_offload_keeps_text_encoders_and_vae_on_the_accelerator_in_turns(recipe:
         assert amount - make_plan(frugal).memory[turn] == 4 * 54
 
 
+@pytest.mark.parametrize(
+    ("says", "algorithm", "warned"),
+    [
+        ({"is_distilled": True}, "diffusion_nft", True),
+        ({"is_distilled": True}, "awm", True),
+        ({"is_distilled": True}, "flow_grpo", False),
+        ({"is_distilled": False}, "diffusion_nft", False),
+        ({}, "diffusion_nft", False),
+    ],
+)
+def test_an_editor_that_says_it_is_distilled_is_warned_of(recipe: Recipe, says: dict[str, bool], algorithm: str, warned: bool) -> None:
+    """By its configuration, whatever its name."""
+    (Path(recipe.attacker.model) / "model_index.json").write_text(json.dumps(says))
+    plan = make_plan(recipe.model_copy(update={"attacker": recipe.attacker.model_copy(update={"algorithm": algorithm})}))
+    assert [algorithm in text and "step-distilled" in text for text in plan.warnings] == [True] * warned
+
+
+def test_of_an_editor_that_is_not_here_nothing_is_said() -> None:
+    assert make_plan(load_recipe("arena", ["attacker.model=black-forest-labs/FLUX.2-klein-4B"])).warnings == ()
+
+
 @pytest.mark.parametrize(("model", "billions"), [("black-forest-labs/FLUX.1-Kontext-dev", 16.9), ("Qwen/Qwen-Image-Edit-2509", 28.9)])
 def test_sizes_of_other_editors_are_known_too(model: str, billions: float) -> None:
     plan = make_plan(load_recipe("qwen2.5-vl-3b_flux2-klein-4b", [f"attacker.model={model}", "attacker.offload=true"]))

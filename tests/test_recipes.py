@@ -97,6 +97,8 @@ def test_the_papers_values() -> None:
     assert (defender.group_size, defender.clip_low, defender.clip_high, defender.kl_weight) == (5, 0.2, 0.28, 0.0)
     assert (defender.learning_rate, defender.weight_decay, defender.prompts_per_step, defender.train_vision) == (1e-6, 0.01, 128, True)
     assert (defender.min_pixels, defender.max_pixels, defender.reward_accuracy, defender.reward_format) == (262144, 4194304, 0.8, 0.2)
+    assert (defender.reward, defender.dual_clip, defender.advantage_epsilon) == ("released", 3.0, 1e-6)
+    assert (defender.overlong_cache, defender.overlong_filter, defender.max_new_tokens) == (0, False, 4096)
     assert (defender.keep_reward_above, defender.keep_reward_below, defender.temperature, defender.top_p) == (0.01, 0.99, 1.0, 1.0)
     attacker, judge = recipe.attacker, recipe.judge
     assert (attacker.algorithm, attacker.learning_rate, attacker.kl_weight) == ("flow_grpo", 3e-4, 0.0)
@@ -154,10 +156,16 @@ def test_the_papers_values() -> None:
         ("selfplay.curriculum.rivals=[paste:ad]", "did you mean"),
         ("selfplay.curriculum={rivals: [jpeg:30], training_edits: true}", "training_edits: are the Attacker's"),
         ("selfplay.curriculum.rivals=[pgd:eps=8]", 'selfplay.curriculum.rivals: rival "pgd:eps=8" needs the Defender'),
+        ("evaluation.rivals={light: lihgt}", 'evaluation.rivals: rival "lihgt": there is no "lihgt"; did you mean "light"'),
+        ("evaluation.rivals={wide: paste:insert}", 'evaluation.rivals: "paste:insert" gives back larger pictures'),
+        ("evaluation.rivals={round2: light:0.75}", 'evaluation.rivals: "round2" is the name of a player'),
+        ("evaluation.rivals={mine: no.such.module:draw}", "cannot be imported"),
         ("defender.text={right_caption: 0.6, wrong_thought: 0.5}", "defender.text: its four shares add up to 1.1"),
         ("defender.text.thought=Hm", "defender.text.thought: must hold {answer}, {option} or {reasoning}"),
         ("defender.noisy.share=0.05", "defender.noisy.share: is less than one answer of a group of 5"),
         ("defender={model: a/b, algorithm: sft, kl_weight: 0.1}", "defender.kl_weight: supervised fine-tuning has no KL term"),
+        ("defender={model: a/b, algorithm: cispo, dual_clip: 3.0}", "defender.dual_clip: bounds a clipped loss, which cispo has not"),
+        ("defender.dual_clip=1.0", "defender.dual_clip: must be greater than 1"),
         ("defender={model: a/b, algorithm: sft, noisy: {share: 0.5}}", "supervised fine-tuning samples nothing"),
         (
             "defender={model: a/b, algorithm: sft, consistency: {role: record}}",
@@ -301,3 +309,11 @@ def test_an_endpoint_can_judge_and_be_attacked_but_not_be_trained() -> None:
         load_recipe("arena", ["judge.model=http://127.0.0.1:8000/v1"])
     with pytest.raises(RecipeError, match=r"defender.min_pixels: cannot be set for an endpoint"):
         load_recipe("arena", [f"defender.model={url}", "defender.steps=0", "defender.min_pixels=100"])
+
+
+def test_what_trains_on_freshly_noised_pictures_takes_an_undistilled_editor() -> None:
+    undistilled, distilled = (load_recipe(f"qwen2.5-vl-3b_flux2-klein-4b{end}").attacker for end in ("", "-distilled"))
+    assert (undistilled.model, undistilled.algorithm) == ("black-forest-labs/FLUX.2-klein-base-4B", "diffusion_nft")
+    assert (distilled.model, distilled.algorithm) == ("black-forest-labs/FLUX.2-klein-4B", "flow_grpo")
+    assert distilled.kl_weight == 0.04
+    assert load_recipe("qwen2.5-vl-3b_flux2-klein-4b-distilled").bootstrap.steps == 0

@@ -19,10 +19,14 @@ def attack(
     data: Annotated[
         Path,
         typer.Option(
-            "--data", metavar="FILE", help="JSONL file of questions: id, image, question, options, answer, targets.", show_default=False
+            "--data", metavar="PATH", help="Questions in any layout: JSONL, TSV, Parquet, a benchmark's folder, ...", show_default=False
         ),
     ],
     out: OutOption,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
+    ] = None,
     attacker: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +111,7 @@ def attack(
 
         given: list[tuple[str, Any]] = [
             ("data", str(data)),
+            ("images", str(images) if images is not None else None),
             ("attacker.model", attacker),
             ("defender.model", defender),
             ("judge.model", judge),

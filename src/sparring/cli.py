@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from sparring import __version__
 from sparring.attack_command import attack
-from sparring.console import clean_errors, out_console, stoppable
+from sparring.console import clean_errors, error_console, out_console, stoppable
+from sparring.convert_command import convert
 from sparring.data.errors import RecipeError
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.forge_command import forge
@@ -135,6 +136,7 @@ app.command()(compare)
 app.command()(probe)
 app.command()(sft)
 app.command()(forge)
+app.command()(convert)
 
 
 @app.command()
@@ -189,6 +191,8 @@ def _show_plan(settings: Recipe) -> None:
         out_console.print(f"{turn}: {amount / 1e9:.1f} GB")
     if not found.memory:
         out_console.print("unknown: a model is not on this disk, and its size is not known")
+    for text in found.warnings:
+        error_console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
 def _show_data(found: Plan) -> None:
@@ -235,7 +239,7 @@ def fields() -> None:
 
     _show_fields(Recipe, "")
     out_console.print("\n[bold]Of `sparring attack` alone[/bold]; attacker, defender and judge hold the settings above")
-    for name in ("data", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
+    for name in ("data", "images", "skip_bad_records", "limit", "samples", "seed", "batch", "audit"):
         out_console.print(f"[bold]{name}[/bold]: {escape(AttackSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring probe` alone[/bold]; attacker, defender, judge and conditions hold the settings above")
     for name in (
@@ -254,7 +258,7 @@ def fields() -> None:
     ):
         out_console.print(f"[bold]{name}[/bold]: {escape(ProbeSettings.model_fields[name].description or '')}")
     out_console.print("\n[bold]Of `sparring sft` alone[/bold]")
-    for name in ("data", "epochs", "checkpoint_every", "defender"):
+    for name in ("data", "images", "epochs", "checkpoint_every", "defender"):
         out_console.print(f"[bold]{name}[/bold]: {escape(SftSettings.model_fields[name].description or '')}")
     out_console.print(
         "\n[bold]Of `sparring forge` alone[/bold]; stages holds the settings under forge above, attacker, defender and judge theirs"

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sparring.console import clean_errors, error_console, out_console, stoppable
 from sparring.data.errors import RecipeError
-from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption
+from sparring.options import ENDPOINTS, ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     from sparring.config import EvalSettings
@@ -21,9 +21,7 @@ BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
-    typer.Option(
-        help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot-strict. The results hold all that apply."
-    ),
+    typer.Option(help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot. The results hold all that apply."),
 ]
 JudgeOption = Annotated[
     str | None,
@@ -81,6 +79,7 @@ def evaluate(
         ),
     ] = None,
     limit: LimitOption = None,
+    skip_bad_records: SkipOption = False,
     seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
     prompt: Annotated[
         str,
@@ -92,7 +91,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Times that a question is asked, until the first miss; 3 with aot-strict, else 1.",
+            help="Times that a question is asked, until the first miss; 3 with aot, else 1.",
             rich_help_panel=ASKING,
             show_default=False,
         ),
@@ -146,8 +145,9 @@ def evaluate(
             ("images", str(images.expanduser().absolute()) if images else None),
             ("profile", profile),
             ("prompt", prompt),
-            ("trials", trials if trials is not None else 3 if profile == "aot-strict" else 1),
+            ("trials", trials if trials is not None else 3 if profile == "aot" else 1),
             ("limit", limit),
+            ("skip_bad_records", skip_bad_records),
             ("seed", seed),
             ("batch", batch),
             ("defender.model", defender),
@@ -205,9 +205,12 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
     data = written_data(settings.data, out)
-    items = chosen_items(settings, benchmark, data)
+    items, dropped = chosen_items(settings, benchmark, data)
+    if dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
+        screen.warn(f"{data}: {sum(dropped.values())} bad records dropped ({reasons})")
     with stoppable(), run_folder(settings, out, file="eval.yaml", kind="evaluation", resume="the command that began it") as folder:
-        run_evaluation(settings, folder, screen, device, items=items, data=data)
+        run_evaluation(settings, folder, screen, device, items=items, data=data, dropped=dropped)
     _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {escape(str(out / 'results.json'))}\nReport:  {escape(str(report))}")
@@ -227,11 +230,16 @@ def _show(out: Path) -> None:
     if judge := results.get("judge"):
         out_console.print(f"Judge {escape(judge['model'])}: asked about {judge['asked']} replies, read {judge['read']}")
     out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{escape(pixels_in_words(results))}")
-    if results["api_errors"] or results["unreadable_pictures"]:
-        error_console.print(
-            f"[yellow]warning:[/yellow] {results['api_errors']} requests were given up and {results['unreadable_pictures']} items have a picture that "
-            "cannot be read. The same command asks the former again."
-        )
+    troubles = {
+        "requests were given up or refused; the same command asks them again": results["api_errors"],
+        "items have a picture that cannot be read": results["unreadable_pictures"],
+        "items are none that this model takes": results.get("refused", 0),
+    }
+    for words, count in troubles.items():
+        if count:
+            error_console.print(f"[yellow]warning:[/yellow] {count} {words} (column error of items.parquet)")
+    for text in results.get("first_errors", ()):
+        error_console.print(f"  {escape(text)}")
     if results["cut_off"]:
         error_console.print(f"[yellow]warning:[/yellow] {results['cut_off']} replies were cut off at {results['max_new_tokens']} tokens.")
 

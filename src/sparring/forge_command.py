@@ -22,7 +22,7 @@ def forge(
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="JSONL file, data set folder (Hugging Face), VLMEvalKit TSV, V* folder, V* spatial-relation JSON, or COCO detection JSON.",
+            help="Questions in any layout: JSONL, TSV, Parquet, a V* folder, V* spatial-relation JSON, COCO detection JSON, ...",
             show_default=False,
         ),
     ],

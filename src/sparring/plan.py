@@ -27,6 +27,7 @@ from typing import Literal
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from sparring.attackers.distillation import distillation_warning
 from sparring.config import Recipe
 from sparring.data.errors import ModelError
 from sparring.data.questions import Questions
@@ -44,6 +45,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "Qwen/Qwen-Image-Edit": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
     "Qwen/Qwen-Image-Edit-2509": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
     "black-forest-labs/FLUX.1-Kontext-dev": {"transformer": 11.90, "text_encoder": 0.12, "text_encoder_2": 4.76, "vae": 0.08},
+    "black-forest-labs/FLUX.2-klein-base-4B": {"transformer": 3.88, "text_encoder": 4.02, "vae": 0.08},
     "black-forest-labs/FLUX.2-klein-4B": {"transformer": 3.88, "text_encoder": 4.02, "vae": 0.08},
     "Qwen/Qwen2.5-VL-3B-Instruct": {"": 3.75},
     "Qwen/Qwen2.5-VL-7B-Instruct": {"": 8.29},
@@ -55,6 +57,7 @@ PUBLISHED_LORA = {
     "Qwen/Qwen-Image-Edit": 60 * 8 * 2 * 3072,
     "Qwen/Qwen-Image-Edit-2509": 60 * 8 * 2 * 3072,
     "black-forest-labs/FLUX.1-Kontext-dev": 19 * 8 * 2 * 3072 + 38 * 3 * 2 * 3072,
+    "black-forest-labs/FLUX.2-klein-base-4B": 5 * 8 * 2 * 3072 + 20 * (3072 + 27648 + 12288 + 3072),
     "black-forest-labs/FLUX.2-klein-4B": 5 * 8 * 2 * 3072 + 20 * (3072 + 27648 + 12288 + 3072),
 }
 
@@ -88,6 +91,8 @@ class Plan:
     sides: tuple[int, int]
     """Training and held-out questions."""
     models: tuple[ModelPlan, ...]
+    warnings: tuple[str, ...]
+    """What a person should know before the run is started."""
     memory: dict[str, float]
     """Turn -> bytes; empty where a model's size is unknown."""
 
@@ -96,7 +101,16 @@ def make_plan(recipe: Recipe) -> Plan:
     """Find out what the recipe would work on. Raises DataError where a run would, over records or their split; a file that is not there is noted."""
     data, note, sides = _data(recipe)
     players, forging = find_models(recipe), find_forging_models(recipe)
-    return Plan(recipe, data, note, sides, (*players, *forging), memory(recipe, {model.player: model for model in players}, forging))
+    warning = distillation_warning(recipe.attacker, step_distilled=says_step_distilled(recipe.attacker.model))
+    return Plan(
+        recipe,
+        data,
+        note,
+        sides,
+        (*players, *forging),
+        (warning,) if warning else (),
+        memory(recipe, {model.player: model for model in players}, forging),
+    )
 
 
 def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int]]:
@@ -106,7 +120,7 @@ def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int]]:
         arguments = ", ".join(f"{key}={value}" for key, value in settings.generator.arguments.items())
         return (), f"written when the run starts, by {settings.generator.call}({arguments})", (0, 0)
     for path in (settings.path, settings.held_out_path):
-        if path is not None and not Path(path).is_file():
+        if path is not None and not Path(path).exists():
             return (), f"{path} is not there; a run would stop here", (0, 0)
     train, held_out, read = read_sides(recipe, Path(settings.path), Path(settings.held_out_path) if settings.held_out_path else None)
     return read, ", ".join(str(questions.path) for questions in read), (len(train), len(held_out))
@@ -166,6 +180,16 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
         parts[""] = sum(prod(shape) for shape in shapes.values())
     lora = _lora_parameters(folder / "transformer", lora_rank) if lora_rank else None
     return ModelPlan(player, name, where, dtype, parts, lora=lora)  # type: ignore[arg-type]
+
+
+def says_step_distilled(model: str) -> bool:
+    """Whether an editor's own configuration says so; False also where it is not here, and only a run can tell."""
+    folder = Path(model) if Path(model).is_dir() else _in_hub_cache(model)
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return False
+    return isinstance(index, dict) and bool(index.get("is_distilled"))
 
 
 def require_models(recipe: Recipe) -> None:

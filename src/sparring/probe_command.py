@@ -22,7 +22,7 @@ def probe(
         str,
         typer.Option(
             metavar="PATH",
-            help="JSONL file of questions: id, image, question, options, answer, targets; with --suite that benchmark's file or folder. Or a function that "
+            help="Questions in any layout: JSONL, TSV, Parquet, ...; with --suite that benchmark's file or folder. Or a function that "
             "writes it, such as sparring.scenes.benchmarks:pope:number=100.",
             show_default=False,
         ),
@@ -34,9 +34,7 @@ def probe(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder of pictures that a suite's data names by path. Left out: the data's own.", show_default=False
-        ),
+        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
     ] = None,
     defender: Annotated[
         list[str] | None,

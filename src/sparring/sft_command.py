@@ -20,12 +20,16 @@ def sft(
         Path,
         typer.Option(
             "--data",
-            metavar="FILE",
-            help="JSONL file of questions: id, image, question, options, answer, targets, and reasoning where there is one.",
+            metavar="PATH",
+            help="Questions in any layout: JSONL, TSV, Parquet, ...; `reasoning` is learned where there is one.",
             show_default=False,
         ),
     ],
     out: OutOption,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
+    ] = None,
     defender: Annotated[
         str | None, typer.Option(help="A vision-language model: a transformers folder or a hub id.", show_default=False)
     ] = None,
@@ -63,6 +67,7 @@ def sft(
         given = [
             ("data", str(data)),
             ("defender.model", defender),
+            ("images", str(images) if images is not None else None),
             ("epochs", epochs),
             ("defender.prompts_per_step", batch),
             ("defender.learning_rate", own_rate),

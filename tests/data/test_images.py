@@ -1,6 +1,7 @@
 import io
 import json
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image, ImageCms, features
 
 from sparring.data import images
 from sparring.data.errors import DataError
-from sparring.data.images import ImageError, image_sha256, load_image
+from sparring.data.images import ImageError, image_sha256, load_image, upright_size
 from sparring.data.questions import read_questions
 
 
@@ -345,6 +346,108 @@ def test_a_profile_that_swells_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         load_image(tmp_path / "a.png")
     assert caught.value.reason == "image broken"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"tEXt"])
+@pytest.mark.parametrize("size", [2**21, 2**25])
+@pytest.mark.parametrize("after", [False, True])
+def test_long_texts_in_a_png_do_not_cost_the_picture(tmp_path: Path, kind: bytes, size: int, after: bool) -> None:
+    gradient().save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    plain = b"x" * size
+    text = {b"zTXt": b"note\0\0" + zlib.compress(plain), b"iTXt": b"note\0\1\0\0\0" + zlib.compress(plain), b"tEXt": b"note\0" + plain}[
+        kind
+    ]
+    place = data.index(b"IEND" if after else b"IDAT") - 4
+    (tmp_path / "b.png").write_bytes(data[:place] + chunk(kind, text) + data[place:])
+    assert image_sha256(load_image(tmp_path / "b.png")) == image_sha256(gradient())
+
+
+def test_a_damaged_picture_with_long_texts_is_still_damaged(tmp_path: Path) -> None:
+    gradient(64, 64).save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[data.index(b"IDAT") + 30] ^= 4
+    place = data.index(b"IDAT") - 4
+    long = chunk(b"zTXt", b"note\0\0" + zlib.compress(b"x" * 2**25))
+    (tmp_path / "b.png").write_bytes(bytes(data[:place]) + long + bytes(data[place:]))
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        load_image(tmp_path / "b.png")
+
+
+def test_a_profile_of_megabytes_is_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    profile = adobe_rgb()
+    long = struct.pack(">I", len(profile) + 3_000_000) + profile[4:] + np.random.default_rng(0).bytes(3_000_000)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=long)
+    Image.fromarray(pixels).save(tmp_path / "b.png", icc_profile=profile)
+    assert image_sha256(load_image(tmp_path / "a.png")) == image_sha256(load_image(tmp_path / "b.png"))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+def test_grey_levels_of_a_tiff_are_of_the_smallest_range_that_holds_them(tmp_path: Path, kind: str) -> None:
+    levels = np.arange(256).reshape(16, 16)
+    tifffile.imwrite(tmp_path / "a.tiff", levels.astype(kind))
+    if kind == "float64":  # Pillow does not read it
+        with pytest.raises(ImageError):
+            load_image(tmp_path / "a.tiff")
+        return
+    assert np.array_equal(np.asarray(load_image(tmp_path / "a.tiff"))[..., 0], levels)
+
+
+def test_deep_grey_levels_are_scaled(tmp_path: Path) -> None:
+    levels = np.arange(256).reshape(16, 16)
+    made = {
+        "uint16": levels * 257,
+        "uint32": levels * 257,
+        "int32": levels * 257,
+        "uint32 full": levels * 16843009,
+        "float32": levels / 255,
+        "float32 large": levels * 257.0,
+    }
+    for name, values in made.items():
+        tifffile.imwrite(tmp_path / "a.tiff", values.astype(name.split()[0]))
+        assert np.abs(np.asarray(load_image(tmp_path / "a.tiff"))[..., 0].astype(int) - levels).max() <= 1, name
+    tifffile.imwrite(tmp_path / "a.tiff", np.array([[-5, 0, 255]], dtype=np.int32))
+    assert np.asarray(load_image(tmp_path / "a.tiff"))[0, :, 0].tolist() == [0, 0, 255]
+    tifffile.imwrite(tmp_path / "a.tiff", np.array([[np.nan, 0, 1]], dtype=np.float32))
+    with pytest.raises(ImageError, match="no numbers"):
+        load_image(tmp_path / "a.tiff")
+
+
+def test_a_dark_deep_png_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_the_clear_level_of_greys_and_colours_is_white(tmp_path: Path) -> None:
+    levels = np.array([[0, 1000, 60000]])
+    Image.fromarray(levels.astype(np.uint16)).save(tmp_path / "deep.png", transparency=1000)
+    assert np.asarray(load_image(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 255, 60000 >> 8]
+    Image.fromarray(np.array([[0, 5, 9]], dtype=np.uint8)).save(tmp_path / "grey.png", transparency=5)
+    assert np.asarray(load_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 255, 9]
+    # 16-bit colours: Pillow cannot write them.
+    rows = b"".join(b"\0" + struct.pack(">9H", *(1000, 2000, 3000), *(40000, 0, 0), *(1, 2, 3)) for _ in range(2))
+    head = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"tRNS", struct.pack(">3H", 1000, 2000, 3000)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    (tmp_path / "colour.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts))
+    shown = np.asarray(load_image(tmp_path / "colour.png"))[0]
+    assert shown.tolist() == [[255, 255, 255], [156, 0, 0], [0, 0, 0]]
+
+
+def test_the_size_is_told_from_the_head_of_the_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for orientation, size in ((1, (12, 8)), (3, (12, 8)), (6, (8, 12)), (8, (8, 12))):
+        exif[0x0112] = orientation
+        for suffix in ("jpg", "png", "webp", "tiff"):
+            gradient(12, 8).save(tmp_path / f"a.{suffix}", exif=exif)
+            assert upright_size(tmp_path / f"a.{suffix}") == size == load_image(tmp_path / f"a.{suffix}").size
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert upright_size(tmp_path / "b.png") is None
+    assert upright_size(tmp_path / "none.png") is None
 
 
 def test_pillow_was_built_with_what_this_needs() -> None:

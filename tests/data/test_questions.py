@@ -73,15 +73,15 @@ def test_the_message_names_record_and_remedy(folder: Path) -> None:
 
 
 BAD = {
-    "image missing": (record(image="images/none.png"), "image none.png is not there"),
+    "image missing": (record(image="images/none.png"), r'image "images/none.png" is not there'),
     "image outside, absolute": (record(image="/etc/passwd"), "absolute path"),
     "image outside, dots": (record(image="../secret.png"), "leaves the folder"),
     "image is the folder": (record(image="images"), "is not there"),
-    "answer no option": (record(answer="C"), 'the letter of an option, A to B; it is "C"'),
-    "answer small": (record(answer="b"), "as a capital"),
-    "answer text": (record(answer="left"), "the text of option A"),
+    "answer no option": (record(answer="C"), 'the letter of an option, A to B, its text or its number; it is "C"'),
     "answer two letters": (record(answer="AB"), 'it is "AB"'),
-    "answer number": (record(answer=1), "answer is a number; it must be a text"),
+    "answer beyond": (record(answer=3), "it is 3"),
+    "answer object": (record(answer={"text": "left"}), "answer is an object"),
+    "several answers": (record(answer=["A", "B"]), "answer names 2 options"),
     "unknown key": (record(targtes=[]), '"targtes" is no known key; did you mean "targets"?'),
     "unknown key for a missing one": (record(awnser="A", answer=...), '"awnser" is no known key; did you mean "answer"?'),
     "missing key": (record(question=...), '"question" is missing'),
@@ -90,7 +90,7 @@ BAD = {
     "27 options": (record(options=[str(i) for i in range(27)], answer="A"), "options holds 27"),
     "twin options": (record(options=["Left", "left "]), 'options holds "left" twice'),
     "options no list": (record(options="left"), "options is a text; it must be a list"),
-    "option no text": (record(options=["a", 2]), r"options\[1\] is a number"),
+    "option no text": (record(options=["a", ["b"]]), r"options\[1\] is a list"),
     "empty question": (record(question=" "), "question is empty"),
     "control characters": (record(id="a\0b"), "control characters"),
     "half a surrogate pair": ('{"id": "\\ud800"}', "surrogate"),
@@ -103,7 +103,6 @@ BAD = {
     "box not a number": (record(targets=[{"name": "cup", "box": [1, 2, 3, float("nan")]}]), "four numbers"),
     "target key": (record(targets=[{"nam": "cup", "box": [1, 2, 3, 4]}]), r'targets\[0\]: "nam" is no known key; did you mean "name"'),
     "target no object": (record(targets=["cup"]), r"targets\[0\] is a text"),
-    "targets null": (record(targets=None), "targets is null"),
     "broken JSON": ('{"id": "a",', "no valid JSON at column"),
     "no object": ("[1, 2]", "the line is a list"),
     "deep JSON": ("[" * 100_000, "no usable JSON"),
@@ -186,7 +185,7 @@ def test_nothing_usable_is_an_error_even_when_skipping(folder: Path) -> None:
 
 
 def test_all_problems_are_collected_and_twenty_shown(folder: Path) -> None:
-    path = write(folder, *[record(id=f"q{i}", answer="Z", options=["a", "b"], extra=1) for i in range(15)])
+    path = write(folder, *[record(id=f"q{i}", answer="Z", options=["a", "b"], catgory=1) for i in range(15)])
     with pytest.raises(DataError) as caught:
         read_questions(path)
     lines = str(caught.value).splitlines()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sparring.config import ConsistencySettings
-from sparring.data.errors import RecipeError
+from sparring.data.errors import ModelError, RecipeError, RefusedError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge, Verdict, reasoning_of, verdict_of
 from sparring.models.vlms.local import Completion
@@ -39,12 +39,15 @@ def test_reasoning_is_what_comes_before_the_answer(text: str, reasoning: str) ->
 @pytest.mark.parametrize(
     ("reasoning", "letter", "rule"),
     [
-        ("cup red 2 5, red", "B", "clause"),
-        ("It may be blue. No, it is dark red.", "C", "text"),
+        ("cup red 2 5, red", "B", "whole"),
+        ("It may be blue. No, it is dark red.", "C", "whole"),
         ("Blue at first sight.\nThe answer is B", "B", "stated"),
         ("The answer is A. That is plain to see.", "A", "stated"),
-        ("So (C)! Good.", "C", "marked"),
-        ("The answer is A. It is red or blue.", None, "ambiguous_text"),
+        ("So (C)! Good.", "C", "whole"),
+        ("It could be red, because blue is missing. So the answer is A, as blue is missing.", "A", "stated"),
+        ("It is red, not blue", "B", "first"),
+        (r"At first \\boxed{A}. No: \\boxed{C}", "C", "boxed"),
+        ("The answer is A. It is red or blue.", None, "ambiguous_whole"),
         ("Hard to say.", None, "unparsed"),
         ("", None, "no_reasoning"),
     ],
@@ -77,7 +80,7 @@ def test_a_judge_model_reads_and_does_not_see_the_answer() -> None:
     replies = [r"red {x} \boxed{C}", r"blue \boxed{A}", r"red {x} \boxed{B}", r"\boxed{A}", r"nothing \boxed{A}"]
     verdicts = judge.verdicts([QUESTION] * 5, replies)
     assert [verdict.letter for verdict in verdicts] == ["B", "A", "B", None, None]
-    assert [verdict.rule for verdict in verdicts] == ["marked", "marked", "marked", "no_reasoning", "unparsed"]
+    assert [verdict.rule for verdict in verdicts] == ["whole", "whole", "whole", "no_reasoning", "unparsed"]
     # The same reasoning is asked about once, none not at all, and nowhere does the answer or the picture appear.
     assert len(model.prompts) == 3
     assert not any("boxed" in prompt for prompt in model.prompts)
@@ -91,3 +94,30 @@ def test_the_judge_must_be_the_one_that_is_named() -> None:
     judge = ConsistencyJudge(ConsistencySettings(role="record", model="m", prompt="{thought}"), Told())  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=r"consistency\.prompt"):
         judge.verdicts([QUESTION], [r"red \boxed{B}"])
+
+
+class Refusing(Told):
+    """As Told, but it takes no reasoning with a placeholder of pictures; or it is down."""
+
+    def __init__(self, error: ModelError) -> None:
+        super().__init__()
+        self.error = error
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, temperature: float, **more: Any) -> list[list[Completion]]:
+        if any("<image>" in prompt for prompt in prompts):
+            raise self.error
+        return super().generate(images, prompts, temperature=temperature, **more)
+
+    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], **_: Any) -> list[Completion | ModelError]:
+        return [self.error if "<image>" in prompt else self.generate([], [prompt], temperature=0)[0][0] for prompt in prompts]
+
+
+def test_a_reasoning_that_the_judge_does_not_take_is_unread_and_the_others_are_read() -> None:
+    settings = ConsistencySettings(role="record", model="m", prompt="{question} {options} thinks: {reasoning}")
+    replies = [r"red {x} \boxed{C}", r"red <image> \boxed{A}", r"blue \boxed{A}"]
+    judge = ConsistencyJudge(settings, Refusing(RefusedError("no")))  # type: ignore[arg-type]
+    verdicts = judge.verdicts([QUESTION] * 3, replies)
+    assert [verdict.letter for verdict in verdicts] == ["B", None, "A"]
+    assert verdicts[1].rule == "refused"
+    with pytest.raises(ModelError, match="down"):
+        ConsistencyJudge(settings, Refusing(ModelError("down"))).verdicts([QUESTION] * 3, replies)  # type: ignore[arg-type]

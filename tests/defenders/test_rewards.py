@@ -38,6 +38,34 @@ def test_accuracy_first_then_form(text: str, reward: float) -> None:
     assert sum(answer_reward(text, QUESTION, SETTINGS).values()) == pytest.approx(reward)
 
 
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        (r"\boxed{B}", 1.0),
+        (r"\boxed{B}, I think", 1.0),  # well formed wherever it stands
+        (r"\boxed{B} \boxed{A}", 1.0),  # the first counts
+        (r"<think>is it \boxed{B}?</think> \boxed{A}", 1.0),
+        (r"\boxed{b} \boxed{B}", 1.0),  # the first bare capital before any other form
+        (r"\boxed{b}", 0.8),
+        (r"\boxed{ B }", 0.8),
+        (r"\boxed {B}", 0.8),
+        ("boxed(B)", 0.8),
+        ("Boxed [b]", 0.8),
+        (r"\boxed{A} \boxed{B}", 0.0),
+        (r"\boxed{\text{B}}", 0.0),
+        (r"\boxed{B.}", 0.0),
+        (r"\boxed{B. right}", 0.0),
+        (r"\boxed{right}", 0.0),
+        (r"\boxed{B", 0.0),
+        ("B", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_the_released_reward(text: str, reward: float) -> None:
+    settings = DefenderSettings(model="none", reward="released")
+    assert sum(answer_reward(text, QUESTION, settings).values()) == pytest.approx(reward)
+
+
 def test_weights_come_from_the_settings() -> None:
     settings = DefenderSettings(model="none", reward_accuracy=0.5, reward_format=0.3)
     parts = [answer_reward(text, QUESTION, settings) for text in (r"\boxed{B}", r"\boxed{B. right}", r"\boxed{A}")]

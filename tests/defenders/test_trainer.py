@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,6 +81,37 @@ def test_reward_rises_on_a_toy_task(folder: Path) -> None:
             assert metrics["clip_fraction"] == 0
     assert {"rollouts", "length_mean", "grad_norm", "approx_kl", "thrown_low", "thrown_high"} <= history[0].keys()
     assert history[0]["rollouts"] == 128 == len(player.sampled)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.7])
+def test_training_computes_at_the_temperature_of_sampling(folder: Path, temperature: float) -> None:
+    """Before the first step the ratio to what was recorded is 1, and the divergence from the reference, itself, is 0."""
+    player = DefenderTrainer(LocalVLM.load(folder), settings(temperature=temperature, kl_weight=0.1), seed=0)
+    metrics = player.update(lambda _: ITEMS, 0)
+    assert metrics["kept_groups"] > 0
+    assert metrics["ratio_first"] < 1e-4
+    assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert metrics["reference_kl"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("role", ["off", "constraint"])
+def test_epsilon_and_dual_clip_are_the_settings_own(folder: Path, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    surrogate = trainer.clipped_surrogate
+    monkeypatch.setattr(trainer, "clipped_surrogate", lambda *a, **k: given.append(k["dual_clip"]) or surrogate(*a, **k))
+    consistency = {"role": role, "weight": 1.0}
+    player = DefenderTrainer(LocalVLM.load(folder), settings(advantage_epsilon=0.5, dual_clip=3.0, consistency=consistency), seed=0)
+    answers = [SimpleNamespace(notes={"consistent": value}) for value in (1.0, 0.0)]
+    group: Any = SimpleNamespace(rewards=(0.0, 1.0), answers=answers)
+    # Deviations of a half over a standard deviation of 0.5^0.5, and 0.5 more; with the constraint both
+    # measures cancel.
+    expected = 0.5 / (0.5**0.5 + 0.5)
+    found = player._advantages([group]).flatten().tolist()
+    assert found == pytest.approx([-expected, expected] if role == "off" else [0.0, 0.0], abs=1e-6)
+    again = player._advantages([SimpleNamespace(rewards=(0.0, 0.0), answers=answers)]).flatten().tolist()  # type: ignore[list-item]
+    assert again == pytest.approx([0.0, 0.0] if role == "off" else [expected, -expected], abs=1e-6)
+    player.update(lambda _: ITEMS, 0)
+    assert set(given) == {3.0}
 
 
 VARIANTS = {

@@ -17,9 +17,8 @@ from sparring.config import ConsistencySettings, EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
-from sparring.defenders.consistency import ConsistencyJudge, reasoning_of
+from sparring.defenders.consistency import ConsistencyJudge, reasoning_of, verdict_of
 from sparring.evaluation.faithfulness import (
-    argued_choice,
     cohens_kappa,
     consistency_report,
     letter_place,
@@ -69,15 +68,20 @@ def test_certainty_over_the_letters_alone() -> None:
         letter_score([-math.inf, -math.inf], "A")
 
 
+def argued(text: str, options: tuple[str, ...]) -> tuple[str | None, str]:
+    verdict = verdict_of(reasoning_of(text), options)
+    return verdict.letter, verdict.rule
+
+
 def test_the_bundled_replies_are_read_by_rule() -> None:
     for index in range(60):
         scene, asked = draw(5, "train", index)
         said = reasoning(scene, asked)
-        assert argued_choice(said, asked.options) == ("ABCD"[asked.right], "whole")
+        assert argued(said, asked.options) == ("ABCD"[asked.right], "whole")
         # With the word of another option before the same letter, the reasoning argues for that one.
         wrong = (asked.right + 1) % len(asked.options)
         twisted = said.replace(f", {asked.answer} \\boxed", f", {asked.options[wrong]} \\boxed")
-        assert argued_choice(twisted, asked.options)[0] == "ABCD"[wrong]
+        assert argued(twisted, asked.options)[0] == "ABCD"[wrong]
         assert parse_answer(twisted, asked.options)[0] == "ABCD"[asked.right]
 
 
@@ -87,15 +91,15 @@ def test_the_bundled_replies_are_read_by_rule() -> None:
         ("<think>The cup stands to the left of it. So the answer is B.</think> \\boxed{A}", "B"),
         ("<think>It could be A.\nThe answer is (C)</think>\\boxed{C}", "C"),
         ("<think>so \\boxed{D}</think> \\boxed{A}", "D"),
-        ("It is hard to tell, but it is above. \\boxed{C}", None),
+        ("It is hard to tell, but it is above. \\boxed{C}", "C"),
         ("<think>The cup is left of the box, though the box is above it</think> \\boxed{A}", None),
         ("\\boxed{A}", None),
         ("left", None),
         ("Option not A. \\boxed{A}", None),
     ],
 )
-def test_other_reasoning_is_read_only_where_it_says_so(text: str, letter: str | None) -> None:
-    assert argued_choice(text, SIDES)[0] == letter
+def test_other_reasoning_is_read_as_training_reads_it(text: str, letter: str | None) -> None:
+    assert argued(text, SIDES)[0] == letter
 
 
 def test_reasoning_is_what_stands_before_the_answer() -> None:

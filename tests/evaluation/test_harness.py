@@ -1,5 +1,6 @@
 """The harness: nothing is asked twice, faults and kills change no score, pixels decide what is known, and results say how pictures were shown."""
 
+import io
 import json
 import os
 import signal
@@ -14,18 +15,23 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import endpoint_server
 from endpoint_server import FAULTS, dice, question, serving
 from small_eval import evaluate, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
-from sparring.data.errors import DataError, ModelError, RunError
+from sparring.data.errors import DataError, ModelError, RecipeError, RunError
+from sparring.engine.screen import Screen
 from sparring.evaluation.compare import compare
 from sparring.evaluation.harness import Generation, Harness, Query, model_identity, pixel_limits, was_reduced
-from sparring.evaluation.items import PictureFile, PictureInMemory
+from sparring.evaluation.items import Item, PictureFile, PictureInMemory
+from sparring.evaluation.profiles import RULES_VERSION
+from sparring.evaluation.run import run_evaluation
 from sparring.evaluation.scoring import rescore
 from sparring.evaluation.store import read_items
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import load_vlm
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -120,25 +126,42 @@ def test_trials_go_on_until_the_first_miss(tmp_path: Path) -> None:
         return {"text": f"\\boxed{{{'AB'[number % 2] if tries[asked] < 3 or number < 4 else 'Z'}}}"}
 
     with serving(answer) as server:
-        results = evaluate(settings_of(path, f"{server.url}#toy", profile="aot-strict", trials=3, shuffle=False), tmp_path / "out")
+        results = evaluate(settings_of(path, f"{server.url}#toy", suite="vstar", profile="aot", trials=3, shuffle=False), tmp_path / "out")
         asked = sum(tries.values())
-    assert results["profiles"]["aot-strict"]["value"] == pytest.approx(4 / 12)
+    assert results["profiles"]["aot"]["value"] == pytest.approx(4 / 12)
     assert results["profiles"]["sparring"]["value"] == 1.0  # the first trial
     assert asked == 36
     with serving(lambda image, body: {"text": "no"}) as server:
-        evaluate(settings_of(path, f"{server.url}#toy", profile="aot-strict", trials=3), tmp_path / "wrong")
+        evaluate(settings_of(path, f"{server.url}#toy", suite="vstar", profile="aot", trials=3), tmp_path / "wrong")
         assert len(server.lines) == 12
+
+
+def test_figures_of_earlier_rules_are_scored_anew_before_they_are_compared(tmp_path: Path) -> None:
+    path, out = write_custom(tmp_path / "q", 4), tmp_path / "out"
+    with serving() as server:
+        evaluate(settings_of(path, f"{server.url}#toy"), out)
+    facts = json.loads((out / "results.json").read_text())
+    assert facts["rules_version"] == RULES_VERSION
+    (out / "results.json").write_text(json.dumps(facts | {"rules_version": RULES_VERSION - 1}))
+    with pytest.raises(RunError, match=r"rules of another version.*sparring rescore"):
+        compare(out, out, "sparring")
+    rescore(out)
+    assert compare(out, out, "sparring")["all"]["harmed"] == 0
+    (out / "results.json").write_text(json.dumps(facts | {"profile": "aot-strict"}))
+    with pytest.raises(RecipeError, match=r"profile aot-strict has no rule for custom\. There are sparring"):
+        rescore(out)
+    assert rescore(out, "vlmevalkit")["profile"] == "vlmevalkit"
 
 
 def test_a_picture_that_cannot_be_read_is_no_wrong_answer_for_aot(tmp_path: Path) -> None:
     path = write_custom(tmp_path / "q", 6)
     (tmp_path / "q" / "2.png").write_bytes(b"no picture")
     with serving() as server:
-        results = evaluate(settings_of(path, f"{server.url}#toy"), tmp_path / "out")
+        results = evaluate(settings_of(path, f"{server.url}#toy", suite="vstar"), tmp_path / "out")
         assert len(server.lines) == 5
     assert results["unreadable_pictures"] == 1
     assert (results["profiles"]["sparring"]["n"], results["profiles"]["sparring"]["errors"]) == (6, 1)
-    assert (results["profiles"]["aot-strict"]["n"], results["profiles"]["aot-strict"]["left_out"]) == (5, 1)
+    assert (results["profiles"]["aot"]["n"], results["profiles"]["aot"]["left_out"]) == (5, 1)
     assert "2.png" in next(one for one in read_items(tmp_path / "out") if one.trouble).error
 
 
@@ -227,7 +250,7 @@ def test_results_items_and_rescoring_without_model_and_data(tmp_path: Path) -> N
     assert sum(row["sparring_score"] for row in rows) / 24 == results["profiles"]["sparring"]["value"]
     assert rows[0]["replies"][0].endswith("}")
     table = (out / "results.md").read_text()
-    assert all(f"| {profile} |" in table for profile in ("sparring", "vlmevalkit", "aot-strict"))
+    assert all(f"| {profile} |" in table for profile in ("sparring", "vlmevalkit"))
     for file in path.parent.iterdir():
         file.unlink()
     again = rescore(out, "vlmevalkit")
@@ -260,7 +283,7 @@ def test_comparison_of_two_runs(tmp_path: Path) -> None:
     assert all(part["mcnemar_holm"] >= part["mcnemar"] for part in found["categories"].values())
     assert found["differences_in_asking"] == []
     assert found["other_pictures"] == 0
-    same = compare(tmp_path / "a", tmp_path / "a", "aot-strict")
+    same = compare(tmp_path / "a", tmp_path / "a", "vlmevalkit")
     assert same["all"]["difference"]["ci95"] == [0.0, 0.0]
     other = write_custom(tmp_path / "r", 3)
     other.write_text(other.read_text().replace("Colour", "Hue"))
@@ -289,3 +312,41 @@ def test_only_two_batches_of_pictures_are_in_memory(tmp_path: Path) -> None:
         assert len(loaded) <= number + 3  # one picture a batch, which shows it four times
     with pytest.raises(DataError):
         PictureFile(tmp_path / "y.png").load()
+
+
+@pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
+def test_what_a_local_model_does_not_take_is_named_and_the_rest_is_asked(family: Any, tmp_path: Path) -> None:
+    path = write_custom(tmp_path / "q", 6)
+    vlm = LocalVLM.load(family(tmp_path / "vlm"))
+    placeholder = vlm.takes.placeholders[0]
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[1]["question"] = f"What is in {placeholder}?"
+    records[4]["options"][0] += placeholder
+    noise_pictures(1, size=(1, 500))[0].save(path.parent / "2.png")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    results = evaluate(settings_of(path, str(tmp_path / "vlm"), batch=4), tmp_path / "out", vlm)
+    troubles = {one.item.id: one.error for one in read_items(tmp_path / "out") if one.trouble == "refused"}
+    narrow = {"q2"} if family is tiny_qwen2_5_vl else set()  # LLaVA's processor scales any picture
+    assert set(troubles) == {"q1", "q4"} | narrow
+    assert all(placeholder in troubles[name] for name in ("q1", "q4"))
+    assert results["refused"] == len(troubles)
+    assert results["first_errors"][0].startswith("q1: ")
+    # The answers are those of the same questions by themselves.
+    whole = {one.item.id: one.replies for one in read_items(tmp_path / "out")}
+    assert all(len(replies) == (name not in troubles) for name, replies in whole.items())
+    assert figures(evaluate(settings_of(path, str(tmp_path / "vlm"), batch=4), tmp_path / "out", vlm)) == figures(results)
+
+
+@pytest.mark.parametrize("field", ["question", "options", "id", "category"])
+def test_half_a_surrogate_pair_anywhere_in_the_data_ends_nothing(field: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"id": "x", "kind": "choice", "question": "Which?", "answer": "A", "options": ("red", "blue"), "category": "c"}
+    fields[field] = ("red \ud83d", "blue") if field == "options" else f"half \udfff {field}"
+    items = [Item(**fields, pictures=(PictureInMemory(noise_pictures(1)[0]),))]
+    out, screen = tmp_path / "out", Screen(Console(file=io.StringIO()))
+    out.mkdir()
+    with serving() as server:
+        settings = settings_of(tmp_path / "questions.jsonl", f"{server.url}#toy")
+        results = run_evaluation(settings, out, screen, torch.device("cpu"), load_vlm(f"{server.url}#toy"), items)
+    assert (results["items"], results["api_errors"]) == (1, 0)
+    (one,) = read_items(out)
+    assert len(one.replies) == 1

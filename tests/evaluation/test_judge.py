@@ -58,8 +58,8 @@ def test_marks_change_only_where_the_rule_read_nothing_and_the_harness_asks_a_ju
     for other in ("none", "it is B", None):
         (mark,) = read_marks(rule_of("vlmevalkit", "custom"), [replace(unread, judge_reply=other)], {})
         assert (mark.said, mark.score, mark.status) == (None, 0.0, "unparsed")
-    for profile in ("sparring", "aot-strict"):
-        assert read_marks(rule_of(profile, "custom"), [unread], {})[0].status == "unparsed"  # type: ignore[arg-type]
+    for profile, suite in (("sparring", "custom"), ("aot", "vstar")):
+        assert read_marks(rule_of(profile, suite), [unread], {})[0].status == "unparsed"
     read = replace(unread, replies=("The answer is A",))
     assert read_marks(rule_of("vlmevalkit", "custom"), [read], {})[0].said == "A"
     refused = replace(unread, replies=("Cannot determine the answer",))

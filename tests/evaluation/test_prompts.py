@@ -45,17 +45,9 @@ def test_yes_and_no_as_options_are_asked_and_read_as_letters() -> None:
     shown = with_yes_no_options(YES_NO)
     assert render_item(shown, "options", TEMPLATE).startswith("Is it there?\nOptions:\nA. yes\nB. no\nThink")
     assert render_item(CHOICE, "options", TEMPLATE) == render_item(CHOICE, "boxed", TEMPLATE)
-    replies = {
-        "\\boxed{A}": ("yes", "yes"),
-        "\\boxed{B. no}": ("no", None),
-        "No.": ("no", None),
-        "\\boxed{no}": ("no", "no"),
-        "?": (None, None),
-    }
-    for reply, (strict, box) in replies.items():
-        own = [Answered(shown, (reply,))]
-        assert rule_of("sparring", "pope").read(own, {})[0].said == strict, reply
-        assert rule_of("aot-strict", "pope").read(own, {})[0].status == ("read" if box else "unparsed"), reply
-    right = rule_of("aot-strict", "pope").read([Answered(shown, ("\\boxed{A}",))], {})[0]
-    assert (right.said, right.score) == ("yes", 1.0)
+    replies = {"\\boxed{A}": "yes", "\\boxed{B. no}": "no", "No.": "no", "\\boxed{no}": "no", "?": None}
+    for reply, strict in replies.items():
+        assert rule_of("sparring", "pope").read([Answered(shown, (reply,))], {})[0].said == strict, reply
+    # Other harnesses know the words alone.
+    assert rule_of("aot", "pope").read([Answered(shown, ("\\boxed{A}",))], {})[0].said is None
     assert rule_of("sparring", "pope").read([Answered(YES_NO, ("\\boxed{A}",))], {})[0].said is None

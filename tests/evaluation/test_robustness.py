@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from small_vlms import noise_pictures
-from sparring.attackers.rivals.paste import Paste
-from sparring.config import JudgeSettings, PasteSettings
 from sparring.data.errors import DataError
-from sparring.data.records import Edit, Target, VisualQuestion
-from sparring.evaluation.robustness import Played, gate_edits, robustness_report, transfer_matrix
+from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
 from sparring.evaluation.statistics import holm
 
 CLEAN = np.array([1, 1, 1, 1, 1, 1, 0, 0], dtype=bool)
@@ -99,20 +93,21 @@ def test_holm_is_statsmodels() -> None:
     assert holm([]) == []
 
 
-def test_the_gate_takes_pictures_on_a_widened_canvas_and_questions_without_boxes(tmp_path: Path) -> None:
-    cleans = noise_pictures(3)
-    questions = [
-        VisualQuestion("wide", Path("x.png"), "Where?", ("left", "right"), "A", (Target("cup", (8, 8, 40, 40)),)),
-        VisualQuestion("ruined", Path("x.png"), "Where?", ("left", "right"), "A", (Target("cup", (8, 8, 40, 40)),)),
-        VisualQuestion("boxless", Path("x.png"), "Where?", ("left", "right"), "A"),
-    ]
-    wide = Paste(PasteSettings(mode="insert")).edit(questions[:1], cleans[:1], seed=0)[0]
-    assert wide.image.size != cleans[0].size
-    other = noise_pictures(3, seed=9)
-    edits = [wide, *(Edit(question.id, "x", "", 0, image) for question, image in zip(questions[1:], other[1:], strict=True))]
-    gates = gate_edits(questions, cleans, edits, JudgeSettings(), None, torch.device("cpu"))
-    assert [gate.accepted for gate in gates] == [True, False, True]
-    assert gates[0].integrity == pytest.approx(1.0)
-    small = Edit("wide", "x", "", 0, cleans[0].resize((32, 32)))
-    with pytest.raises(DataError, match='question "wide": the edit is 32 x 32 pixels, smaller'):
-        gate_edits(questions[:1], cleans[:1], [small], JudgeSettings(), None, torch.device("cpu"))
+def test_pictures_that_came_back_as_they_were_are_in_no_figure_of_the_attack() -> None:
+    clean = [True, True, True, False]
+    right = np.array([[False, True, True, False], [True, False, True, True]])
+    changed = np.array([[True, False, True, True], [True, True, False, True]])
+    played = Played("paste", right, changed.copy(), changed_SN=changed)
+    report = robustness_report(clean, [played], ["a", "b", "c", "d"], resamples=100, seed=0)
+    own = report["attackers"]["paste"]
+    assert own["unchanged"] == 2
+    assert (own["asr"]["value"], own["asr"]["n"]) == (1 / 2, 2)  # of the first and third: the second was left as it was
+    assert (own["valid_asr"]["n"], own["valid"]["n"], own["valid"]["value"], own["drop"]["n"]) == (2, 3, 1.0, 3)
+    assert [(each["asr"]["value"], each["asr"]["n"]) for each in own["asr_at_k"]] == [(1 / 2, 2), (2 / 3, 3)]
+    assert own["accuracy"]["n"] == 3
+    # An unchanged picture is answered as the clean one: it takes nothing from robust accuracy.
+    assert report["robust_accuracy"]["value"] == report["valid_robust_accuracy"]["value"] == 1 / 4
+    alone = played.only([1, 2])
+    assert alone.changed_SN.tolist() == [[False, True], [True, False]]
+    matrix = transfer_matrix({"t": clean}, {"s": {"t": played}})
+    assert matrix["asr"][0][0]["asr"]["n"] == 2

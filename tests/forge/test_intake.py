@@ -54,7 +54,7 @@ def test_an_id_that_comes_back_in_a_later_batch_is_refused(server: Server, tmp_p
     assert forge_quietly(forge_of(path, server.url), out)["records"]["refused"] == 1
     (listed,) = (json.loads(line) for line in (out / "dataset/apart/refused.jsonl").read_text().splitlines())
     assert listed["reason"] == "duplicate id"
-    assert 'id "q1" was already given to record 2' in listed["message"]
+    assert 'line 21 (id "q1"): id was already given on line 2' in listed["message"]
 
 
 def test_a_record_that_breaks_is_set_aside_with_its_traceback(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from sparring.config import DefenderSettings, JudgeSettings
 from sparring.data.errors import DataError, ModelError
 from sparring.data.records import Answer, Target, VisualQuestion
 from sparring.judging.judge import AttackJudge
+from sparring.judging.light import LightChange
 from sparring.judging.rewards import Gate, reward_of, reward_parts
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.local import Completion, LocalVLM
@@ -229,6 +230,27 @@ def test_pictures_of_many_sizes_and_modes_in_one_call() -> None:
     assert judge.judge([], [], []) == []
 
 
+def test_a_dimmed_picture_is_refused_for_its_light_where_that_is_guarded() -> None:
+    clean = picture()
+    pixels = np.asarray(clean) * 0.75
+    pixels[0, 0] = np.asarray(clean)[0, 0]
+    dim = Image.fromarray(pixels.astype(np.uint8))
+    judge, defender, counter = judge_of(PAPER)
+    (off,) = judge.judge([question()], [clean], [[dim]])
+    assert off[0].accepted
+    assert "light_level" not in off[0].notes
+    guarded = JudgeSettings(dense_weight=0.0, light_level=0.08, shortfall_penalty=2.0)
+    judge, defender, counter = judge_of(guarded)
+    (on,) = judge.judge([question()], [clean], [[dim, picture(failures=255)]])
+    assert [verdict.relit for verdict in on] == [True, False]
+    assert [verdict.accepted for verdict in on] == [False, True]
+    assert on[0].notes["light_level"] == pytest.approx(-np.log(0.75), abs=0.03)
+    assert on[0].reward == pytest.approx(-2 * (on[0].notes["light_level"] - 0.08))
+    assert on[0].notes["shortfall"] == pytest.approx(on[0].notes["light_level"] - 0.08)
+    assert defender.generated == [1]
+    assert sum(counter.asked) == 2  # the clean picture and the accepted edit: nobody counts in a refused one
+
+
 @pytest.mark.parametrize(
     ("settings", "gate", "expected"),
     [
@@ -239,6 +261,9 @@ def test_pictures_of_many_sizes_and_modes_in_one_call() -> None:
         (JudgeSettings(validity_bonus=0.3), Gate(0.5, False, False), 0.0),
         (JudgeSettings(shortfall_penalty=2.0), Gate(0.5, False, False), -0.6),
         (JudgeSettings(shortfall_penalty=2.0), Gate(0.9, True, True), 0.0),
+        (JudgeSettings(shortfall_penalty=2.0, light_level=0.1), Gate(0.9, False, False, LightChange(0.3, 0.9), True), -0.4),
+        (JudgeSettings(shortfall_penalty=2.0, light_level=0.1), Gate(0.5, False, False, LightChange(0.3, 0.9), True), -1.0),
+        (JudgeSettings(shortfall_penalty=1.0, light_spread=0.2), Gate(0.9, False, False, LightChange(0.3, 0.9), True), -0.7),
         (JudgeSettings(dense_weight=0.25, frontier_weight=1.0), Gate(0.9, True, False), 0.75 * 0.8 + 0.25 * 0.6),
         (JudgeSettings(dense_weight=0.0, frontier_weight=0.5, diversity_weight=0.2), Gate(0.9, True, False), 0.5 * (0.4 + 0.8) + 0.1),
         (JudgeSettings(frontier_weight=0.5, diversity_weight=0.2), Gate(0.5, False, False), 0.0),

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.models.vlms import branch_attention, local
-from sparring.models.vlms.branches import additive, step_mask
+from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out, step_mask
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -26,6 +26,33 @@ def test_equals_transformers(key_heads: int) -> None:
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
     found, _ = branch_attention.attend_in_groups(module, query, key, value, mask.repeat(1, 1, 6 // key_heads, 1), scaling=0.3)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_attention_in_blocks_needs_its_mask() -> None:
+    states = torch.zeros(1, 2, 4, 16)
+    with pytest.raises(ValueError, match="block mask"):
+        branch_attention.attend_in_blocks(torch.nn.Identity(), states, states, states, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (6, 2)])
+def test_attention_in_blocks_is_compiled_for_rows_of_every_length_at_once(heads: int, key_heads: int) -> None:
+    graphs = []
+    for seed, (prompt, replies) in enumerate([(7, [4, 2]), (150, [30, 3, 9]), (33, [80]), (260, [5, 5, 5, 5]), (90, [2, 60])]):
+        branch = lay_out([[[1] * length for length in replies], [[1] * 3]], pad=0).branch_PS
+        shown = torch.ones(2, prompt, dtype=torch.long)
+        shown[1, : prompt // 2] = 0
+        dense = branch_mask(shown, branch)
+        generator, length = torch.Generator().manual_seed(seed), dense.shape[-1]
+        query = torch.randn(2, heads, length, 16, generator=generator)
+        key, value = torch.randn(2, 2, key_heads, length, 16, generator=generator)
+        with torch.no_grad():
+            found, _ = branch_attention.attend_in_blocks(torch.nn.Identity(), query, key, value, flex_mask(shown, branch), scaling=0.3)
+        key, value = (states.repeat_interleave(heads // key_heads, dim=1) for states in (key, value))
+        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=additive(dense, torch.float32), scale=0.3)
+        torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[-1] - graphs[0] <= 1  # rows of a single block, such as the first, are a case of their own
 
 
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])

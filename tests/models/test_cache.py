@@ -26,6 +26,10 @@ def test_equals_transformers_layer_whatever_happens_to_it() -> None:
             rows = 6
             ours.batch_repeat_interleave(2)
             theirs.batch_repeat_interleave(2)
+        if step == 3:
+            rows = 2
+            for layer in (ours, theirs):
+                layer.batch_select_indices(torch.tensor([4, 1]))
         if step == 4:
             ours.crop(-5)
             theirs.crop(-5)
@@ -46,3 +50,14 @@ def test_a_long_reply_moves_the_cache_a_few_times_only() -> None:
     assert layer.get_seq_length() == 60 + 200 * 6
     assert len(places) < 12
     assert layer.held["keys"][1].shape[-2] < 1.3 * layer.get_seq_length() + 60
+
+
+def test_rows_that_are_kept_keep_their_room() -> None:
+    layer = RoomyLayer()
+    layer.batch_select_indices(torch.tensor([0]))  # of an empty cache
+    for step, tokens in enumerate((60, 6)):
+        layer.update(*states(tokens, step))
+    layer.batch_select_indices(torch.tensor([2, 0]))
+    place = layer.keys.data_ptr()
+    layer.update(*states(6, 2, rows=2))
+    assert layer.keys.data_ptr() == place

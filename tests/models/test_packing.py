@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl, tiny_qwen2_vl, tiny_qwen3_vl
+from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out
 from sparring.models.vlms.local import LocalVLM, Pictures
 from sparring.models.vlms.sampling import choose
@@ -195,7 +196,7 @@ def test_flex_attention_gives_the_same_logprobs(family: str, tmp_path: Path) -> 
     results = []
     for flex in (False, True):
         vlm.flex = flex
-        vlm.model.config.get_text_config()._attn_implementation = "flex_attention" if flex else "sdpa"
+        vlm.model.config.get_text_config()._attn_implementation = IN_BLOCKS if flex else "sdpa"
         with torch.set_grad_enabled(device == "cuda"):
             logprobs = packed_logprobs(vlm, prompts, REPLIES[:2])
         gradients = (

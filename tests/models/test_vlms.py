@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.data.errors import DataError, ModelError
+from sparring.models.vlms import local
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.sampling import choose, token_logprobs
@@ -299,3 +300,45 @@ def test_inputs_must_match(vlm: LocalVLM) -> None:
         vlm.encode(PICTURES, PROMPTS[:2])
     with pytest.raises(DataError, match="one list a prompt"):
         vlm.completion_logprobs(vlm.encode(PICTURES, PROMPTS), [[[1]]])
+
+
+def counted_steps(vlm: LocalVLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the rows of every step of sampling, while replies are sampled."""
+    rows: list[int] = []
+    forward = vlm.model.forward
+
+    def counting(*args: Any, **inputs: Any) -> Any:
+        if "pixel_values" not in inputs:
+            rows.append(len(inputs["input_ids"]))
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(vlm.model, "forward", counting)
+    return rows
+
+
+@pytest.mark.parametrize(("n", "shares_rows"), [(4, True), (5, False), (1, True)])
+def test_what_has_ended_is_left_out_and_the_replies_stay_the_same(
+    vlm: LocalVLM, n: int, shares_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that are computed fall as prompts end, to those that four tokens a step need."""
+    monkeypatch.setattr(vlm, "shares_rows", shares_rows)
+    monkeypatch.setattr(vlm, "end_tokens", tuple(range(0, len(vlm.processor.tokenizer), 6)))
+    images, prompts = noise_pictures(9), [f"Where is thing {i}?" for i in range(9)]
+    how: dict[str, Any] = {"n": n, "max_new_tokens": 24, "temperature": 1.0, "seed": 11}
+    rows = counted_steps(vlm, monkeypatch)
+    found = vlm.generate(images, prompts, **how)
+    computed = rows.copy()
+    rows.clear()
+    monkeypatch.setattr(local, "FEWEST_TOKENS", 10**6)  # nothing is left out
+    for own, again in zip(found, vlm.generate(images, prompts, **how), strict=True):
+        for reply, same in zip(own, again, strict=True):
+            assert reply.token_ids == same.token_ids
+            assert reply.logprobs == pytest.approx(same.logprobs, abs=1e-5)
+    branches = n if shares_rows else 1
+    lengths = torch.tensor([[len(reply.token_ids) for reply in own] for own in found])
+    ends = lengths.amax(1) if shares_rows else lengths.flatten()
+    fewest = -(-4 // branches)
+    # The token of step s is computed for whoever has written s of them and not ended.
+    assert computed == [max(int((ends > step).sum()), fewest) for step in range(1, len(computed) + 1)]
+    assert rows == [len(ends)] * len(computed)
+    assert sum(computed) < 0.8 * sum(rows)

@@ -199,5 +199,5 @@ def test_a_report_of_what_is_no_finished_attack(tmp_path: Path) -> None:
 
 
 def test_an_attacker_that_is_not_there(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no readable model_index\.json"):
+    with pytest.raises(ModelError, match="there is no such folder"):
         attack(make(attacker__model=str(tmp_path / "nothing")), tmp_path / "out")

@@ -17,6 +17,8 @@ from sparring.data.records import Answer, Edit, Target, Verdict, VisualQuestion
 from sparring.engine.files import write_json
 from sparring.evaluation.payoff import Opponent, Payoff, attack_report, gains, play_off
 from sparring.evaluation.sharpness import sharpness_ratio
+from sparring.evaluation.statistics import rate
+from sparring.judging.kinds import KINDS as KINDS_OF_EDIT
 from sparring.scenes.questions import KINDS, ask
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, place, random_color, render, sample_scene
@@ -49,6 +51,8 @@ class FakeRun:
         self.suffix = ""  # ends every reply
         self.right: dict[tuple[str, str], list[bool | None]] = {}
         self.verdicts: dict[str, list[Verdict]] = {}
+        self.kinds: dict[str, dict[str, str]] = {}
+        self.dice = np.random.default_rng(seed + 1)
 
     def _question(self, number: int) -> VisualQuestion:
         while True:
@@ -133,7 +137,11 @@ class FakeRun:
         if attacker != "reencoded":
             self.ledger.record_verdicts(stage, 0, verdicts)
         self.verdicts[stage] = verdicts
-        handle.finish({})
+        weights = (0.0, 0.1, 0.4, 0.1, 0.25, 0.15)
+        self.kinds[attacker] = {
+            v.question_id: KINDS_OF_EDIT[int(self.dice.choice(len(weights), p=weights))] for v in verdicts if v.accepted
+        }
+        handle.finish({} if attacker == "reencoded" else {"kinds": self.kinds[attacker]})
 
     def _play(self, defender: str, opponent: str) -> None:
         strength = {"clean": 0.0, "reencoded": 0.02, "bootstrap": 0.12}.get(
@@ -167,6 +175,11 @@ class FakeRun:
         names = ["clean", "reencoded", "bootstrap", *defenders[1:]]
         opponents = [Opponent(n, None if n in ("clean", "reencoded") else tuple(self.verdicts[f"evaluation/{n}"])) for n in names]
         return play_off(defenders, opponents, self.right, [str(q.image) for q in self.questions])
+
+    def strategies(self, payoff: Payoff, attacker: str) -> dict[str, Any]:
+        hits = payoff.fooled("base", attacker) & payoff.right("base", "clean")
+        told = [self.kinds[attacker][q.id] for q, hit in zip(self.questions, hits, strict=True) if hit]
+        return {kind: rate([each == kind for each in told]).as_dict() for kind in KINDS_OF_EDIT}
 
     def summarise(self) -> dict[str, Any]:
         payoff, last = self.payoff(), f"round{self.rounds}"
@@ -203,6 +216,8 @@ class FakeRun:
                 "worst_case": [payoff.worst_case(d).as_dict() for d in payoff.defenders],
             },
             "gains": {name: value.as_dict() for name, value in difference.items()},
+            "rivals": {},
+            "strategies": {o.name: self.strategies(payoff, o.name) for o in payoff.opponents if o.verdicts is not None},
             "warnings": [f"round{r['round']}/curriculum: {text}" for r in rounds for text in r["curriculum"]["warnings"]]
             + [f"round{r['round']}/watch: {text}" for r in rounds for text in r["watch"]["warnings"]],
         }

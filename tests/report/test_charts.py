@@ -8,7 +8,7 @@ import pytest
 
 from sparring.data.records import Target
 from sparring.report import numbers
-from sparring.report.charts import Series, Whisker, boxes, curves, interval_bar, progress_chart, smoothed, span_of, ticks
+from sparring.report.charts import Series, Whisker, boxes, curves, interval_bar, progress_chart, shares_chart, smoothed, span_of, ticks
 from sparring.report.color import HEAT, ON_NIGHT, ON_PAPER, color_of, contrast, ink_on, ramp
 from sparring.report.matrix import heat_map
 
@@ -40,6 +40,17 @@ def test_axes_are_named_and_text_is_escaped() -> None:
     assert "mean &lt;reward&gt;" in svg
     assert "&lt;a&gt;" in svg
     assert 'aria-label="&#34;&lt;"' in svg
+
+
+def test_shares_fill_their_bar_in_order_and_an_empty_one_says_so() -> None:
+    svg = shares_chart({"Round 1": {"add": 0.25, "replace": 0.75}, "<b>": {}}, label="l")
+    bars = re.findall(r'<rect class="kind-(\w+)" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"', svg)
+    assert [kind for kind, *_ in bars] == ["add", "replace"]
+    (x0, w0), (x1, w1) = ((float(x), float(width)) for _, x, _, width in bars)
+    assert x0 + w0 == pytest.approx(x1, abs=0.11)
+    assert w1 == pytest.approx(3 * w0, abs=0.3)
+    assert "none</text>" in svg
+    assert "&lt;b&gt;" in svg
 
 
 def test_labels_at_line_ends_do_not_overlap() -> None:

@@ -36,7 +36,7 @@ def test_from_the_command_line_to_the_page(tmp_path: Path) -> None:
             said = invoke(
                 "eval", *common, "--defender", f"{server.url}#{model}", "--out", str(tmp_path / name), "--seed", "01"[name == "b"]
             )
-    assert "aot-strict" in said
+    assert "vlmevalkit" in said
     assert "always first" in said
     page = (tmp_path / "a" / "report.html").read_text()
     assert page.count("<article") == 20

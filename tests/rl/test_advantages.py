@@ -18,6 +18,14 @@ def test_group_std_by_hand() -> None:
     torch.testing.assert_close(group_advantages(REWARDS_PG), expected)
 
 
+def test_epsilon_is_added_to_the_std() -> None:
+    # Recorded from compute_grpo_outcome_advantage of EasyR1, whose epsilon is 1e-6.
+    rewards_PG = torch.tensor([[0.0, 0.8, 1.0, 1.0, 0.0]])
+    expected = torch.tensor([[-1.0817323, 0.4635996, 0.8499325, 0.8499325, -1.0817323]])
+    torch.testing.assert_close(group_advantages(rewards_PG, eps=1e-6), expected, atol=1e-6, rtol=0)
+    assert not torch.allclose(group_advantages(rewards_PG), expected, atol=1e-5)
+
+
 def test_batch_std_divides_all_groups_alike() -> None:
     expected = (REWARDS_PG - REWARDS_PG.mean(1, keepdim=True)) / (REWARDS_PG.flatten().std() + 1e-4)
     torch.testing.assert_close(group_advantages(REWARDS_PG, std_over="batch"), expected)

@@ -36,7 +36,7 @@ SAMPLERS = sorted(REFERENCES)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize(("sigma", "after"), [(1.0, 0.9), (0.8, 0.55), (0.3, 0.1)])
+@pytest.mark.parametrize(("sigma", "after"), [(1.0, 0.9), (0.999, 0.9), (0.95, 0.8), (0.8, 0.55), (0.3, 0.1)])
 @pytest.mark.parametrize("level", [0.3, 0.7, 1.0])
 def test_step_and_log_probability_equal_a_float64_reference(sampler: flow.Sampler, sigma: float, after: float, level: float) -> None:
     generator = torch.Generator().manual_seed(1)

@@ -111,6 +111,32 @@ def test_by_hand() -> None:
     assert metrics["approx_kl"].item() == pytest.approx((2 - half - 1 + 0.5 + half - 1) * 2 / 5)
 
 
+def test_a_dual_clip_bounds_what_a_bad_token_costs() -> None:
+    # Of A = -2 the first token costs 2 x 2.2 = 4.5, the second 2 x 5.5, bounded at 2 x 3; of A = 1/2 the last
+    # is bounded by the upper clip alone.
+    old = torch.tensor([[-1.0, -2.0, -0.5], [-1.5, -0.2, -3.0]])
+    logprobs = torch.tensor([[-0.2, -0.3, -0.6], [-1.6, -2.2, -0.4]], requires_grad=True)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    case = (logprobs, old, torch.tensor([-2.0, 0.5]), mask)
+    loss, metrics = clipped_surrogate(*case, **CLIP, dual_clip=3.0)
+    # Recorded from the compute_policy_loss of EasyR1, which is the one of the AOT authors' training, with its
+    # clip_ratio_dual of 3.
+    assert loss.item() == pytest.approx(2.3481340, abs=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    expected = torch.tensor([[0.8902, 0.0, 0.3619], [-0.0905, -0.0135, 0.0]])
+    torch.testing.assert_close(gradient, expected, atol=5e-5, rtol=0)
+    assert metrics["clip_fraction"].item() == pytest.approx(1 / 5)
+    without, _ = clipped_surrogate(*case, **CLIP)
+    assert without.item() == pytest.approx(2.3481340 + 2 * (math.exp(1.7) - 3) / 5, abs=1e-6)
+
+
+def test_a_dual_clip_must_lie_above_the_ratios_of_ratio_one() -> None:
+    case = (torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1), torch.ones(1, 1))
+    for fields in ({"dual_clip": 1.0}, {"dual_clip": 3.0, "surrogate": "detached"}):
+        with pytest.raises(ValueError, match="dual clip"):
+            clipped_surrogate(*case, **CLIP, **fields)  # type: ignore[arg-type]
+
+
 def test_a_whole_completion_has_one_ratio() -> None:
     # Token log-ratios ln 4 and 0: the ratio is their geometric mean, 2. It is clipped for both tokens of the first, for neither of the second.
     logprobs = torch.tensor([[math.log(4), 0.0], [math.log(4), 0.0]])

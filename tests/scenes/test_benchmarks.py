@@ -128,7 +128,7 @@ def test_one_command_writes_asks_and_scores(tmp_path: Path) -> None:
         own = yes["profiles"]["sparring"]["figures"]
         assert (own["yes share"], own["recall"]) == (1.0, 1.0)
         assert own["f1"] == pytest.approx(2 * own["precision"] / (own["precision"] + 1))
-        assert yes["profiles"]["aot-strict"]["unparsed"] == (0 if prompt == "options" else yes["items"])
+        assert yes["profiles"]["aot"]["unparsed"] == (yes["items"] if prompt == "options" else 0)
 
 
 def test_what_names_a_function_that_writes_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Where a run's questions come from, and that held-out pictures are new."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from small_vlms import tiny_qwen2_5_vl
 from sparring.config import AttackerSettings, CallSettings, DataSettings, DefenderSettings, Recipe
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Target, VisualQuestion
 from sparring.data.writer import write_questions
 from sparring.engine.screen import Screen
-from sparring.selfplay.dataset import load_questions
+from sparring.selfplay.dataset import load_questions, takes_of
 from sparring.selfplay.ledger import Ledger
 
 calls: list[int] = []
@@ -120,3 +122,32 @@ def _module() -> object:
     for function in (one_file, two_files, elsewhere):
         setattr(module, function.__name__, function)
     return module
+
+
+def test_questions_that_the_defender_does_not_take_are_set_aside_on_both_sides(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine", "q", 20, 0)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    Image.new("RGB", (500, 2)).save(path.parent / "q3.png")  # the picture of two questions
+    for number in (6, 7):
+        records[number]["targets"] = []
+    records[12]["question"] = "Where is <|image_pad|>?"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    model = tiny_qwen2_5_vl(tmp_path / "vlm")
+    recipe = Recipe(
+        name="t",
+        seed=0,
+        data=DataSettings(path=str(path), held_out=6),
+        attacker=AttackerSettings(model="e"),
+        defender=DefenderSettings(model=str(model)),
+    )
+    said, out = io.StringIO(), tmp_path / "run"
+    out.mkdir()
+    ledger = Ledger(out)
+    train, held_out = load_questions(recipe, out, ledger, Screen(Console(file=said, width=500)), takes_of(recipe.defender))
+    names = {question.id for question in (*train, *held_out)}
+    assert names == {f"q{i}" for i in range(20)} - {"q6", "q7", "q12"}
+    for name in ("q6", "q7", "q12"):
+        assert f'question "{name}" is set aside' in said.getvalue()
+    recorded = ledger._db.execute("SELECT id FROM questions").fetchall()
+    assert {row[0] for row in recorded} == names
+    assert takes_of(DefenderSettings(model="http://127.0.0.1:9/v1#m")) is None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from small_vlms import tiny_qwen2_5_vl
 from sparring.config import SftSettings
-from sparring.data.errors import RunError
+from sparring.data.errors import DataError, RunError
 from sparring.defenders.sft import SftTrainer
 from sparring.engine.screen import Screen
 from sparring.selfplay.finetune import run_sft
@@ -86,3 +88,25 @@ def test_another_file_or_other_settings_need_another_folder(model: Path, questio
     (own / questions.name).write_text("\n".join((own / questions.name).read_text().splitlines()[1:]))
     with pytest.raises(RunError, match="has changed since"):
         quietly(chosen, tmp_path / "out")
+
+
+def test_records_that_the_defender_does_not_take_are_named_and_set_aside(model: Path, questions: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "q"
+    shutil.copytree(questions.parent, folder)
+    path = folder / questions.name
+    records = [json.loads(line) for line in path.read_text().splitlines()][:12]
+    records[2]["reasoning"] = "I look at <|image_pad|> and see it."
+    records[5]["question"] = "Light <|video_pad|>?"
+    Image.new("RGB", (600, 1)).save(folder / "long.png")
+    records[7] |= {"image": "long.png", "targets": []}
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    said = io.StringIO()
+    chosen = settings(model, path, reply="{reasoning} \\boxed{{{answer}}}")
+    summary = run_sft(chosen, tmp_path / "out", Screen(Console(file=said, width=500)))
+    assert (summary["questions"], summary["broken"]) == (9, 0)
+    for number, reason in ((2, "<|image_pad|>"), (5, "<|video_pad|>"), (7, "600 x 1 pixels")):
+        assert f'question "{records[number]["id"]}" is set aside' in said.getvalue()
+        assert reason in said.getvalue()
+    path.write_text(json.dumps(records[2]) + "\n")
+    with pytest.raises(DataError, match="takes none of 1 questions"):
+        quietly(chosen, tmp_path / "none")

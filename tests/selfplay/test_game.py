@@ -10,9 +10,9 @@ import yaml
 
 from sparring.config import AttackerSettings, CallSettings, DataSettings, DefenderSettings, Recipe
 from sparring.data.errors import RecipeError, RunError
+from sparring.engine.calls import import_call
 from sparring.engine.device import choose_device
 from sparring.engine.folder import run_folder
-from sparring.selfplay.calls import import_call
 
 
 def recipe(**changes: object) -> Recipe:

@@ -1,16 +1,21 @@
-"""Who faces whom in an update of the Attacker."""
+"""Who faces whom in an update of the Attacker, who makes the curriculum, and what is said before a training."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from sparring.config import AttackerSettings
-from sparring.data.records import VisualQuestion
-from sparring.selfplay.phases import pair, weighted_edits
+from sparring.config import AttackerSettings, CurriculumSettings, SelfplaySettings
+from sparring.data.records import Verdict, VisualQuestion
+from sparring.selfplay import phases
+from sparring.selfplay.phases import pair, train_attacker, weighted_edits, write_curriculum
 
 
 def questions(first: int, last: int) -> list[VisualQuestion]:
@@ -62,3 +67,100 @@ def test_effective_edits_come_as_often_as_they_weigh(tmp_path: Path) -> None:
     assert counted(1) == {"a": 1, "b": 1, "c": 1}
     assert counted(3) == {"a": 1, "b": 3, "c": 1}
     assert counted(3, training_edits=True) == {"a": 1, "b": 3, "c": 1, "d": 1, "e": 3}
+
+
+def stub_game(said: list[str], attacker: AttackerSettings, *, distilled: bool = False) -> Any:
+    """As much of a game as the head of a phase asks for."""
+
+    def stage(name: str) -> SimpleNamespace:
+        nothing: Any = lambda *_, **__: None  # noqa: E731
+        return SimpleNamespace(name=name, done=False, begin=nothing, finish=nothing, folder_written_whole=nothing)
+
+    selfplay = SelfplaySettings(curriculum=CurriculumSettings(questions=4, clean_share=0.5))
+    return SimpleNamespace(
+        stage=stage,
+        recipe=SimpleNamespace(attacker=attacker, selfplay=selfplay),
+        seed=lambda *_: 0,
+        league=SimpleNamespace(attacker=lambda name, keep=True: SimpleNamespace(name=name, step_distilled=distilled)),
+        screen=SimpleNamespace(warn=said.append),
+        train=questions(0, 8),
+    )
+
+
+class NoTraining(Exception):
+    """A phase has come to its trainer."""
+
+
+@pytest.mark.parametrize(("distilled", "algorithm", "warned"), [(True, "awm", 1), (True, "flow_grpo", 0), (False, "awm", 0)])
+def test_a_distilled_editor_is_warned_of_before_it_trains(
+    distilled: bool, algorithm: str, warned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trainer(*_: object) -> None:
+        raise NoTraining
+
+    said: list[str] = []
+    monkeypatch.setattr(phases, "right_when_clean", lambda game, n: questions(0, 8))
+    monkeypatch.setattr(phases, "DriftWatch", lambda *_: None)
+    monkeypatch.setattr(phases, "AttackerTrainer", trainer)
+    with pytest.raises(NoTraining):
+        train_attacker(stub_game(said, AttackerSettings.model_validate({"model": "m", "algorithm": algorithm}), distilled=distilled), 1)
+    assert ["step-distilled" in text for text in said] == [True] * warned
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_curriculum_is_made_by_the_rounds_own_attacker_against_the_defender_before_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, int]] = []
+
+    def edit_and_judge(game: Any, stage: Any, attacker: str, defender: int, asked: Any, samples: Any, *, title: str) -> list[Verdict]:
+        made.append((attacker, defender))
+        return []
+
+    monkeypatch.setattr(phases, "right_when_clean", lambda game, n: questions(10 * n, 10 * n + 8))
+    monkeypatch.setattr(phases, "edit_and_judge", edit_and_judge)
+    write_curriculum(stub_game([], AttackerSettings(model="m")), number)
+    assert made == [(f"round{number}", number - 1)]
+
+
+def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one and two past ones; each with the edits of its own questions, whose rewards come back in the order of the update."""
+    right = {n: questions(10 * n, 10 * n + 8) for n in range(3)}
+    faced: list[tuple[int, list[str]]] = []
+
+    class Opponent:
+        def __init__(self, game: Any, stage: Any, number: int) -> None:
+            self.number = number
+
+        def face(self, attacker: str, asked: Any, images: Any, edits: Any, *, seed_of: Any, step: int) -> list[list[Verdict]]:
+            faced.append((self.number, [question.id for question in asked]))
+            assert [[edit.getpixel((0, 0)) for edit in own] for own in edits] == [[int(q.id[1:])] * 2 for q in asked]
+            return [[Verdict(q.id, 1.0, True, False, 0.0, self.number + number / 10) for number in range(2)] for q in asked]
+
+    rewards = []
+
+    class Trainer:
+        def __init__(self, *_: object) -> None: ...
+
+        def update(self, asked: Any, images: Any, reward: Any, step: int) -> dict[str, float]:
+            pixel = [Image.fromarray(np.full((1, 1), int(question.id[1:]), dtype=np.uint8)) for question in asked]
+            rewards.append((asked, reward([[picture] * 2 for picture in pixel])))
+            return {"dead_groups": 0.0}
+
+        def settle(self) -> None: ...
+
+    monkeypatch.setattr(phases, "right_when_clean", lambda game, n: right[n])
+    monkeypatch.setattr(phases, "pictures_of", lambda asked: [question.id for question in asked])
+    monkeypatch.setattr(phases, "FrozenOpponent", Opponent)
+    monkeypatch.setattr(phases, "AttackerTrainer", Trainer)
+    monkeypatch.setattr(phases, "_phase", lambda game, stage, trainer, update, *_, **__: [update(step) for step in range(2)])
+    drift: list[int] = []
+    monkeypatch.setattr(phases, "DriftWatch", lambda *_: SimpleNamespace(look=drift.append))
+    train_attacker(stub_game([], settings(0.5, 4)), 3)
+    assert drift == [2]  # at the end, too
+    assert {number for number, _ in faced} == {0, 1, 2}
+    for number, ids in faced:
+        assert set(ids) <= {question.id for question in right[number]}
+    for asked, rewards_PG in rewards:
+        of = [int(question.id[1:]) // 10 for question in asked]
+        torch.testing.assert_close(rewards_PG, torch.tensor([[number, number + 0.1] for number in of]))

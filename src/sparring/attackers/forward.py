@@ -44,12 +44,12 @@ class ForwardProcess:
                 with self.policies.as_sampler():
                     v_old = editor.velocity(x, sigma_B, conditions)
                 v_reference = None
-                if settings.kl_weight > 0:
+                if settings.kl_weight:
                     with self.policies.as_reference():
                         v_reference = editor.velocity(x, sigma_B, conditions)
             v = editor.velocity(x, sigma_B, conditions)
             loss, metrics = self._loss(v, v_old, u, sigma_B, advantages_B, rows_in_all * count)
-            if v_reference is not None:
+            if v_reference is not None and settings.kl_weight:
                 kl_B = ((v - v_reference) ** 2).flatten(1).mean(1)
                 loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * count)
                 totals["kl"] += kl_B.mean().item() / count

@@ -63,18 +63,17 @@ class FlowGRPO:
         totals = dict.fromkeys((*self.metrics, "kl"), 0.0)
         worst = 1.0
         for place in range(width):
-            reference = None
-            if settings.kl_weight > 0:
+            reference, length = None, rollout.sigmas[window[place]] - rollout.sigmas[window[place] + 1]
+            if settings.kl_weight:
                 with torch.no_grad(), self.policies.as_reference():
                     _, reference, _ = replay(self.editor, rollout, place, rows)
             log_ratio_B, mean, std = replay(self.editor, rollout, place, rows)
             loss, metrics = flow.clipped_loss(log_ratio_B, advantages_B, settings.clip_range, rows_in_all * width)
             if settings.grpo_guard:
                 # The mean moves with v dt: without this a long step would weigh more than a short one (GRPO-Guard, section 4.2).
-                loss = loss / (rollout.sigmas[window[place]] - rollout.sigmas[window[place] + 1])
-            if reference is not None:
-                scale = 1.0 if rollout.chance.sampler == "cps" else 1 / (2 * std**2)
-                kl_B = ((mean - reference) ** 2).flatten(1).mean(1) * scale
+                loss = loss / length
+            if reference is not None and settings.kl_weight:
+                kl_B = flow.reference_divergence(rollout.chance.sampler, mean, reference, std, length)
                 loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * width)
                 totals["kl"] += kl_B.mean().item() / width
             torch.autograd.backward(loss)

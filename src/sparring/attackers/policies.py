@@ -22,7 +22,7 @@ class Policies:
     def __init__(self, editor: FlowEditor, learner: Learner, settings: AttackerSettings) -> None:
         self.editor, self.learner, self.settings = editor, learner, settings
         self.old = {} if settings.algorithm == "flow_grpo" else learner.snapshot()
-        self.reference = learner.snapshot() if settings.kl_weight > 0 and settings.lora is None else {}
+        self.reference = learner.snapshot() if settings.kl_weight and settings.lora is None else {}
 
     def as_sampler(self) -> AbstractContextManager[None]:
         """Inside, the editor is the policy that makes the samples. Not for code that computes gradients."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparring.attackers.best import BestWeights
 from sparring.attackers.crops import crops_of, cut_all
+from sparring.attackers.distillation import with_start_kl
 from sparring.attackers.forward import ForwardProcess
 from sparring.attackers.grpo import FlowGRPO
 from sparring.attackers.learner import Learner
@@ -42,6 +43,7 @@ class AttackerTrainer:
             raise TrainingError("attacker.lora is null, but the editor carries a LoRA: merge_lora() or remove_lora() first")
         if settings.lora is not None and not editor.has_lora:
             editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(seed, "lora"))
+        settings = with_start_kl(settings, step_distilled=editor.step_distilled)
         self.editor, self.settings, self.seed = editor, settings, seed
         self.learner = Learner(
             editor.trainable_parameters(),
@@ -116,7 +118,7 @@ class AttackerTrainer:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "shares", step))
             items = [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
         shares = [share for first in range(settings.optimizer_steps) if (share := items[first :: settings.optimizer_steps])]
-        sums = dict.fromkeys((*self.algorithm.metrics, *(("kl",) if settings.kl_weight > 0 else ())), 0.0)
+        sums = dict.fromkeys((*self.algorithm.metrics, *(("kl",) if settings.kl_weight else ())), 0.0)
         worst, norms, skipped = 1.0, 0.0, 0
         for number, share in enumerate(shares):
             for which, rollout in enumerate(rollouts):

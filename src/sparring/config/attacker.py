@@ -113,10 +113,14 @@ class AttackerSettings(Settings):
     )
     advantage_clip: float = Field(5.0, gt=0)
     std_over: Literal["group", "batch"] = "group"
-    kl_weight: float = Field(
-        0.0,
+    kl_weight: float | None = Field(
+        None,
         ge=0,
-        description="weight of the KL term to the editor without LoRA (DiffusionNFT, AWM: of the squared distance of the velocities)",
+        description="weight of the KL term to the editor without LoRA, or, where all weights are trained, "
+        "to the editor as it was before the round; null: 0, and 0.04 for Flow-GRPO on a step-distilled "
+        "editor. Flow-GRPO: |mean - reference|^2 over twice the squared diffusion, as its authors' code has "
+        "it, which is the KL of the step times its length (CPS steps: |mean - reference|^2); DiffusionNFT "
+        "and AWM: the squared distance of the velocities",
     )
     nft_beta: float = Field(0.1, gt=0, description="b of DiffusionNFT: how far the implicit positive and negative policies lie apart")
     awm_power: float = Field(

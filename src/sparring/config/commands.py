@@ -16,7 +16,8 @@ from sparring.config.judge import JudgeSettings
 class SftSettings(Settings):
     """Supervised fine-tuning of a Defender, without any game."""
 
-    data: str = Field(description="JSONL file of questions; `reasoning`, where a record has it, is learned too")
+    data: str = Field(description="questions in any layout (docs/data.md); `reasoning`, where a record has it, is learned too")
+    images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
     epochs: int = Field(1, ge=1, description="times that every question comes")
     seed: int = 0
@@ -32,7 +33,8 @@ class SftSettings(Settings):
 class AttackSettings(Settings):
     """One attack without any training: an Attacker edits pictures, a Defender answers about them."""
 
-    data: str = Field(description="JSONL file of questions")
+    data: str = Field(description="questions in any layout (docs/data.md)")
+    images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
     limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
     samples: int = Field(1, ge=1, description="edits of every question, each from noise of its own")
@@ -67,8 +69,9 @@ class EvalSettings(Settings):
 
     suite: str = Field(description="name of the benchmark")
     data: str = Field(description="its file or folder; or a function that writes one, package.module:function:name=value")
-    images: str | None = Field(None, description="folder of pictures that the data names by path; null: the data's own folder")
-    profile: Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot-strict"] = Field(
+    images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
+    skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
+    profile: Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot"] = Field(
         "sparring", description="scoring profile that is quoted; the results hold every profile that knows the benchmark"
     )
     prompt: Literal["boxed", "options", "direct", "vlmevalkit"] = Field(
@@ -79,7 +82,7 @@ class EvalSettings(Settings):
     shuffle: bool | None = Field(
         None, description="put options in an order that follows from seed and id; null: as the benchmark wants it (all but HR-Bench)"
     )
-    trials: int = Field(1, ge=1, description="times that a question is asked, until the first miss; 3 is usual with aot-strict")
+    trials: int = Field(1, ge=1, description="times that a question is asked, until the first miss; 3 is usual with aot")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
     limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
     seed: int = 0
@@ -102,10 +105,12 @@ class ProbeSettings(Settings):
     """One or several Defenders, put to attacks on pictures and on text, without training any of them."""
 
     data: str = Field(
-        description="JSONL file of questions, or the file or folder of `suite`; or a function that writes it, package.module:function:name=value"
+        description="questions in any layout (docs/data.md), or the file or folder of `suite`; or a function that writes it, package.module:function:name=value"
     )
-    suite: str | None = Field(None, description="benchmark, as of `sparring eval`, whose layout the data has; null: JSONL of questions")
-    images: str | None = Field(None, description="folder of pictures that a suite's data name by path; null: the data's own folder")
+    suite: str | None = Field(
+        None, description="benchmark, as of `sparring eval`, whose layout the data has; null: told by what lies there"
+    )
+    images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
     limit: int | None = Field(None, ge=1, description="questions at most, drawn by the seed; null: all")
     seed: int = 0
@@ -130,7 +135,7 @@ class ProbeSettings(Settings):
         0, ge=0, description="updates of a fresh Attacker that is trained against each Defender that is here; 0: none. It needs an editor"
     )
     adapt_queries: int | None = Field(None, ge=1, description="pictures at most that this training may show its Defender; null: no bound")
-    adapt_data: str | None = Field(None, description="JSONL file of questions that it trains on; null: a half of `data`, by picture")
+    adapt_data: str | None = Field(None, description="questions that it trains on, in any layout; null: a half of `data`, by picture")
     letters: bool = Field(True, description="score the option letters at the answer: entropy, P(correct), calibration")
     text: bool = Field(True, description="ask under the text conditions")
     conditions: ConditionSettings = Field(default_factory=lambda: ConditionSettings())

@@ -147,6 +147,17 @@ class DefenderSettings(Settings):
     clip_high: float | None = Field(
         None, gt=0, description="ratios above 1 + this are clipped; null: the algorithm's own, 0.28 for DAPO, 4e-4 for GSPO, 4 for CISPO"
     )
+    dual_clip: float | None = Field(
+        None,
+        gt=1,
+        description="a token of a negative advantage A costs at most dual_clip x -A, however likely it has "
+        "become (Dual-clip PPO; 3 in verl, EasyR1 and the AOT authors' training); null: no bound",
+    )
+    advantage_epsilon: float = Field(
+        1e-4,
+        gt=0,
+        description="added to the std that advantages are divided by; 1e-6 in EasyR1 and the AOT authors' training",
+    )
     kl_weight: float = Field(
         0.0, ge=0, description="weight of the KL divergence to the Defender as it was before the round; 0: no KL, no reference model (DAPO)"
     )
@@ -155,6 +166,12 @@ class DefenderSettings(Settings):
     max_refills: int = Field(4, ge=1, description="batches of prompts sampled at most to fill one update with groups that have signal")
     overlong_cache: int = Field(0, ge=0, description="soft overlong punishment over the last so many tokens; 0: off")
     overlong_filter: bool = Field(False, description="mask completions cut off at max_new_tokens out of the loss")
+    reward: Literal["unambiguous", "released"] = Field(
+        "unambiguous",
+        description=r"which answers are paid for. unambiguous: boxes after the thought that all name the "
+        r"right option, by letter or words; released: as the AOT authors' reward reads them, the first box "
+        r"anywhere that holds a bare letter",
+    )
     reward_accuracy: float = Field(0.8, description="reward for the right letter")
     reward_format: float = Field(0.2, description=r"added when the answer is exactly \boxed{X}, only when it is right")
     consistency: ConsistencySettings = Field(default_factory=lambda: ConsistencySettings())

@@ -129,9 +129,9 @@ class ForgeSettings(Settings):
     """One forge: the stages and the players that work in them."""
 
     data: str = Field(description="file or folder of the source")
-    format: Literal["auto", "jsonl", "huggingface", "vlmevalkit", "vstar", "vstar-relations", "coco"] = Field(
-        "auto", description="kind of the source; auto: told by what lies there"
-    )
+    format: Literal[
+        "auto", "jsonl", "huggingface", "vlmevalkit", "vstar", "vstar-relations", "coco", "pope", "hallusionbench", "vqav2", "amber"
+    ] = Field("auto", description="kind of the source; auto: told by what lies there")
     images: str | None = Field(
         None, description="folder of the pictures, for sources that name them from elsewhere (COCO, GQA); null: beside the file"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,12 +14,13 @@ from sparring.config.judge import JudgeSettings
 
 
 class DataSettings(Settings):
-    path: str | None = Field(None, description="JSONL file of questions; images are named relative to it")
+    path: str | None = Field(None, description="questions in any layout (docs/data.md): a file or folder; images are named relative to it")
+    images: str | None = Field(None, description="folder of pictures that the data name by path; null: the data's own folder")
     generator: CallSettings | None = Field(
         None,
         description="called as f(folder, seed=..., **arguments); writes questions and returns the path of the JSONL file. Used when path is not set",
     )
-    held_out_path: str | None = Field(None, description="JSONL file of held-out questions; without it they are split off `path`, by image")
+    held_out_path: str | None = Field(None, description="held-out questions, in any layout; without it they are split off `path`, by image")
     held_out: int = Field(320, ge=1, description="held-out questions on which every player is judged")
     skip_bad_records: bool = Field(False, description="drop records that do not load, and say how many and why, instead of stopping")
 
@@ -77,6 +78,27 @@ class AlarmSettings(Settings):
     )
 
 
+class DriftSettings(Settings):
+    """When the training of an Attacker is stopped, its state being kept: its edits have left what the editor
+    can make.
+
+    At every saved state and at the end of a round it edits a few held-out pictures, and is compared with the
+    Attacker at the start of the game. A bound of null stops nothing.
+    """
+
+    items: int = Field(16, ge=1, description="held-out questions whose pictures are edited for it")
+    sharpness: float | None = Field(
+        8.0,
+        gt=1,
+        description="stop where edits are so many times as sharp, or as blurred, as at the start; a blur of more than a pixel is beyond 8",
+    )
+    round_trip: float | None = Field(
+        4.0,
+        gt=1,
+        description="stop where decoding and encoding changes the edits' latents so many times as much as at the start",
+    )
+
+
 class ConditionSettings(Settings):
     """The words of the text conditions (`sparring.evaluation.conditions`).
 
@@ -103,9 +125,15 @@ class ConditionSettings(Settings):
 
 class EvaluationSettings(Settings):
     alarms: AlarmSettings = Field(default_factory=lambda: AlarmSettings())
+    drift: DriftSettings = Field(default_factory=lambda: DriftSettings())
     audit: CallSettings | None = Field(
         None,
         description="called as f(question, edited_image, **arguments) -> True, False or None: is the right answer still right? Never a reward",
+    )
+    rivals: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
+        default_factory=dict,
+        description="opponents that nobody trains, who edit the held-out pictures beside the Attackers: name -> rival, such as light:0.75, "
+        "paste:add, or package.module:function, called as f(question, image, seed=...) -> (edited picture, what was done) or None",
     )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of paired differences, clustered by image")
     batch: int = Field(64, ge=1)

@@ -21,6 +21,15 @@ class JudgeSettings(Settings):
         description="{name} is replaced by a queried object's name",
     )
     integrity_threshold: float = Field(0.8, ge=-1, le=1, description="every protected box must keep at least this mean local SSIM")
+    light_level: float | None = Field(
+        None,
+        gt=0,
+        description="how far the mean colour may go, in a protected box or outside them, as the absolute logarithm of its gain: 0.08 refuses "
+        "pictures that are a twelfth darker, brighter or of another tint as a whole; null does not guard it",
+    )
+    light_spread: float | None = Field(
+        None, gt=0, description="the same for how far colours lie apart: 0.2 refuses a fifth more or less contrast; null does not guard it"
+    )
     trials: int = Field(1, ge=1, description="k: the Defender is asked up to k times and stops at the first right answer")
     trial_temperature: float = Field(0.0, ge=0, description="temperature of those trials; 0 with trials=1 is greedy")
     dense_weight: float = Field(
@@ -28,7 +37,10 @@ class JudgeSettings(Settings):
     )
     validity_bonus: float = Field(0.0, ge=0, description="reward of an accepted edit that fools nobody; 0 is the paper's reward")
     shortfall_penalty: float = Field(
-        0.0, ge=0, description="weight of (threshold - integrity) as a penalty on rejected edits; 0 is the paper's reward"
+        0.0,
+        ge=0,
+        description="weight of (threshold - integrity), and of what the light goes beyond its limits, as a penalty on rejected edits; 0 is the "
+        "paper's reward",
     )
     frontier_weight: float = Field(
         0.0,
@@ -40,6 +52,12 @@ class JudgeSettings(Settings):
     diversity_weight: float = Field(
         0.0, ge=0, description="weight of how much an accepted edit differs from the other accepted edits of its group, from 0 to 1"
     )
+    variety_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of how rare an accepted edit's kind is (added, removed, replaced, several): the share of the other accepted edits of "
+        "the update that are of another kind, from 0 to 1; nothing for light and other imperceptible changes",
+    )
 
 
 class KindSettings(Settings):
@@ -50,7 +68,7 @@ class KindSettings(Settings):
     join: float = Field(0.016, ge=0, description="gaps up to twice this share of the shorter side are closed within a changed region")
     smallest: float = Field(0.006, gt=0, lt=1, description="changed regions of less than this share of the picture are left out")
     stands_out: float = Field(
-        1.5, ge=1, description="how much more an unnamed change must differ from its surroundings on one side than on the other to count"
+        20.0, gt=0, description="grey levels from the colour around an unnamed change from which a pixel of it belongs to an object"
     )
     object_prompt: str = Field(
         'What object is in the middle of this picture? Answer with its colour and its name, or with "nothing" if there is only background.',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SparringError(Exception):
     """Base of every error that Sparring raises on purpose."""
@@ -17,6 +19,17 @@ class RecipeError(SparringError, ValueError):
 
 class ModelError(SparringError, ValueError):
     """A checkpoint cannot be loaded or does not fit its part."""
+
+
+class RefusedError(ModelError):
+    """A question that a model, its processor or its server does not take, or answers with no reply. Others may be asked.
+
+    places: of several that were asked together, the number of each that is not taken -> why.
+    """
+
+    def __init__(self, message: str, places: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.places: dict[int, str] = dict(places or {})
 
 
 class TrainingError(SparringError, RuntimeError):

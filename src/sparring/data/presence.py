@@ -1,22 +1,28 @@
-"""Annotated pictures and yes-no probes about what is in them, in the way of POPE (Li et al. 2023, arXiv 2305.10355).
+"""Annotated pictures and yes-no probes about what is in them, in the way of POPE (Li et al. 2023, arXiv
+2305.10355).
 
-Of each picture objects that are there are asked about ("yes"), and as many that are not ("no"). Absent ones are drawn at random from all annotated
-names; or are the most frequent names of the whole set ("popular"); or those that most often stand beside the object asked about just before
-("adversarial"). Where the latter two run out of names, a random absent one is taken.
+Of each picture objects that are there are asked about ("yes"), and as many that are not ("no"). Absent ones
+are drawn at random from all annotated names; or are the most frequent names of the whole set ("popular"); or
+those that most often stand beside the object asked about just before ("adversarial"). Where the latter two
+run out of names, a random absent one is taken.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from sparring.data.coco import CocoPicture, coco_pictures, usable_box
 from sparring.data.errors import DataError
+from sparring.data.images import ImageError, upright_size
+from sparring.data.pictures import named_picture
+from sparring.data.problems import Fault
 from sparring.data.records import Target, VisualQuestion
+from sparring.data.tables import read_table, table_kind
 
 Negatives = Literal["random", "popular", "adversarial"]
 NEGATIVES: tuple[Negatives, ...] = ("random", "popular", "adversarial")
@@ -25,7 +31,8 @@ YES, NO = "yes", "no"
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """A picture and what is in it; an object's boxes may be unknown. Names that are not listed count as absent."""
+    """A picture and what is in it; an object's boxes may be unknown. Names that are not listed count as
+    absent."""
 
     image: Path
     objects: tuple[str, ...]
@@ -33,69 +40,50 @@ class Annotated:
 
 
 def read_annotations(path: str | Path, images: str | Path | None = None) -> list[Annotated]:
-    """Annotated pictures from JSON lines {"image": ..., "objects": [names]}, or from a COCO detection file (`instances_*.json`), with boxes.
+    """Annotated pictures from JSON lines {"image": ..., "objects": [names]}, or from a COCO detection file
+    (`instances_*.json`), with boxes.
 
-    Pictures are named relative to `images`, or to the file's folder. Raises DataError, naming the line or key that is missing.
+    Pictures are named relative to `images`, or to the file's folder. Raises DataError, naming the line or key
+    that is missing.
     """
     path = Path(path)
     folder = Path(images) if images is not None else path.parent
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Name a file of annotations.") from error
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
-        whole = None
-    if isinstance(whole, dict) and "annotations" in whole:
-        return _coco(path, folder, whole)
+    if table_kind(path) != "lines":
+        return [_annotated(folder, picture) for picture in coco_pictures(path)]
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, record in read_table(path, images=folder).records():
         try:
-            record = json.loads(line)
+            if isinstance(record, Fault):
+                raise record
             objects = tuple(dict.fromkeys(str(name) for name in record["objects"]))
-            found.append(Annotated(_inside(folder, str(record["image"])), objects))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            found.append(Annotated(named_picture(folder, str(record["image"])).path, objects))
+        except (KeyError, TypeError) as error:
             raise DataError(f'{path} line {number}: needs "image" and "objects", a list of names ({error!r}).') from error
-    if not found:
-        raise DataError(f"{path}: holds no annotated picture.")
+        except (Fault, ImageError) as error:
+            raise DataError(f"{path} line {number}: {error}") from error
     return found
 
 
-def _coco(path: Path, folder: Path, data: Mapping[str, Any]) -> list[Annotated]:
-    try:
-        names = {int(category["id"]): str(category["name"]) for category in data["categories"]}
-        targets = defaultdict[int, list[Target]](list)
-        for own in data["annotations"]:
-            x, y, width, height = own["bbox"]
-            x0, y0 = int(x), int(y)
-            targets[int(own["image_id"])].append(Target(names[int(own["category_id"])], (x0, y0, max(x0 + 1, round(x + width)), max(y0 + 1, round(y + height)))))  # fmt: skip
-        return [
-            Annotated(
-                _inside(folder, str(image["file_name"])),
-                tuple(dict.fromkeys(target.name for target in targets[int(image["id"])])),
-                tuple(targets[int(image["id"])]),
-            )
-            for image in data["images"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no COCO detection file: {error!r}. It needs images, annotations with bbox, and categories.") from error
-
-
-def _inside(folder: Path, name: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f'image "{name}" leaves the folder {folder}. Copy it there.')
-    return path
+def _annotated(folder: Path, picture: CocoPicture) -> Annotated:
+    if picture.file is None:
+        raise DataError(f"image {picture.id} has no file_name.")
+    path = named_picture(folder, picture.file).path
+    size = upright_size(path)
+    boxes = [(note.name, usable_box(note, size)) for note in picture.notes]
+    return Annotated(
+        path,
+        tuple(dict.fromkeys(name for name, _ in boxes)),
+        tuple(Target(name, box) for name, box in boxes if box is not None),
+    )
 
 
 def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_picture: int = 3, seed: int = 0) -> list[VisualQuestion]:
-    """`per_picture` present and as many absent objects of every picture, in turns, as yes-no questions; category: the kind of negatives.
+    """`per_picture` present and as many absent objects of every picture, in turns, as yes-no questions;
+    category: the kind of negatives.
 
-    A picture with fewer objects gives as many of each as it has. Ids are "NEGATIVES-PICTURE-NUMBER". What is drawn follows from the seed, the kind
-    and the picture's number alone. Raises DataError where a picture leaves no name that is absent from it.
+    A picture with fewer objects gives as many of each as it has. Ids are "NEGATIVES-PICTURE-NUMBER". What is
+    drawn follows from the seed, the kind and the picture's number alone. Raises DataError where a picture
+    leaves no name that is absent from it.
     """
     counts = Counter(name for picture in pictures for name in picture.objects)
     names = sorted(counts)
@@ -122,7 +110,17 @@ def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_
             for half, (asked, answer) in enumerate(((name, "A"), (absent, "B"))):
                 targets = tuple(target for target in picture.targets if target.name == asked)
                 identity = f"{negatives}-{number:06d}-{2 * place + half}"
-                found.append(VisualQuestion(identity, picture.image, presence_question(asked), (YES, NO), answer, targets, negatives))
+                found.append(
+                    VisualQuestion(
+                        identity,
+                        picture.image,
+                        presence_question(asked),
+                        (YES, NO),
+                        answer,
+                        targets,
+                        negatives,
+                    )
+                )
     return found
 
 

@@ -12,11 +12,12 @@ from sparring.data.records import VisualQuestion
 
 
 def split_held_out(questions: Sequence[VisualQuestion], count: int, seed: int) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
-    """(train, held out), both in the order given. Questions about the same picture (by its pixels) stay together.
+    """(train, held out), both in the order given. Questions about the same picture (by its pixels) stay
+    together.
 
-    `count` questions are held out; fewer, by less than the questions of one picture, where whole pictures do not add up to it.
-    The split depends on the order of the questions, their pictures and `seed` alone.
-    Raises DataError if fewer than `count` + 1 questions are there, or if nothing is left to train on.
+    `count` questions are held out; fewer, by less than the questions of one picture, where whole pictures do
+    not add up to it. The split depends on the order of the questions, their pictures and `seed` alone. Raises
+    DataError if fewer than `count` + 1 questions are there, or if nothing is left to train on.
     """
     groups: dict[str, list[int]] = {}
     for index, key in enumerate(_keys(questions)):

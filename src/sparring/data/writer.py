@@ -11,9 +11,11 @@ from sparring.data.records import VisualQuestion
 
 
 def write_questions(path: str | Path, questions: Iterable[VisualQuestion]) -> Path:
-    """Write one record a line and return the file's path; the pictures must already lie in the file's folder or below it.
+    """Write one record a line and return the file's path; the pictures must already lie in the file's folder
+    or below it.
 
-    The file appears at once and whole. Raises DataError if a picture lies elsewhere, before anything is written.
+    The file appears at once and whole. Raises DataError if a picture lies elsewhere, before anything is
+    written.
     """
     path = Path(path)
     folder = path.parent.resolve()

@@ -1,8 +1,12 @@
-"""Does the reasoning of an answer arrive at the answer? (arXiv 2602.12506: reinforcement learning raises accuracy and lowers this.)
+"""Does the reasoning of an answer arrive at the answer? (arXiv 2602.12506: reinforcement learning raises
+accuracy and lowers this.)
 
-The verdict of the reasoning is read without the answer, and compared with it. By rules: the last sentence of the reasoning that names an option, read as
-answers are read. By a judge model: it is told the question and the reasoning alone, beside an empty picture, because it shall read and not look. A
-verdict that cannot be read, or reasoning that is not there, is no support of the answer: the answer counts as inconsistent, and as unread.
+The verdict of the reasoning is read without the answer, and compared with it; by one rule where it is paid
+and where it is measured: the last part of the reasoning between punctuation marks, where it is nothing but
+an option, and else the last sentence that names one, both read as answers are. Or by a judge model: it is
+told the question and the reasoning alone, beside an empty picture, because it shall read and not look. A
+verdict that cannot be read, or reasoning that is not there, is no support of the answer: the answer counts
+as inconsistent, and as unread.
 """
 
 from __future__ import annotations
@@ -16,37 +20,55 @@ from PIL import Image
 from sparring.config import ConsistencySettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.answers import parse_answer
+from sparring.defenders.answers import parse_answer, split_thought
 from sparring.defenders.prompts import filled, render_options
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, ask_each_once
 
 VERDICT_TOKENS = 16
+MARKS = ".,;:!?\n"
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 EMPTY = Image.new("RGB", (64, 64), (128, 128, 128))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a reasoning arrives: the letter of an option or None, and the rule that read it, or why none did."""
+    """Where a reasoning arrives: the letter of an option or None, and the rule that read it, or why none
+    did.
+    """
 
     letter: str | None
     rule: str
 
 
 def reasoning_of(text: str) -> str:
-    r"""The thought in <think> tags (all of it, where it never ends), or else what comes before the first `\boxed`; "" where the reply has neither."""
-    before, closed, _ = text.rpartition("</think>")
-    thought = before if closed else text
-    if closed or "<think>" in thought:
-        return thought.partition("<think>")[2].strip() if "<think>" in thought else thought.strip()
+    r"""The thought in tags (all of it, where it never ends), or else what comes before the first
+    `\boxed`; "" where there is neither.
+    """
+    thought, after = split_thought(text)
+    if after is None or len(after) < len(text):
+        return thought
     before, boxed, _ = text.partition("\\boxed")
     return before.strip() if boxed else ""
 
 
+def parted(reasoning: str) -> tuple[str, str]:
+    """What comes before the last part between punctuation marks, and that part: where a reasoning says
+    what it arrives at.
+    """
+    ended = reasoning.rstrip(f" {MARKS}")
+    place = max(ended.rfind(mark) for mark in MARKS) + 1
+    return ended[:place].rstrip(f" {MARKS}"), ended[place:].strip()
+
+
 def verdict_of(reasoning: str, options: Sequence[str]) -> Verdict:
-    """By rules: the last sentence that has anything to say decides; where it is ambiguous, no earlier one is asked."""
+    """By rules: the last part, or the last sentence that has anything to say; where it is ambiguous, no
+    earlier one is asked.
+    """
     if not reasoning:
         return Verdict(None, "no_reasoning")
+    letter, rule = parse_answer(parted(reasoning)[1], options)
+    if letter is not None and rule == "whole":
+        return Verdict(letter, rule)
     for sentence in reversed(SENTENCE_END.split(reasoning)):
         letter, rule = parse_answer(sentence, options)
         if letter is not None or rule != "unparsed":
@@ -69,10 +91,11 @@ class ConsistencyJudge:
         if self.model is None:
             return [verdict_of(reasoning, question.options) for reasoning, question in zip(reasonings, questions, strict=True)]
         told = {(q, r): self._prompt(q, r) for q, r in zip(questions, reasonings, strict=True) if r}
-        said = self.model.generate(
-            [EMPTY] * len(told), list(told.values()), max_new_tokens=VERDICT_TOKENS, temperature=0.0, seed=0, batch=self.batch
-        )
-        read = {key: Verdict(*parse_answer(own[0].text, key[0].options)) for key, own in zip(told, said, strict=True)}
+        said = ask_each_once(self.model, [EMPTY] * len(told), list(told.values()), max_new_tokens=VERDICT_TOKENS, batch=self.batch)
+        read = {
+            key: Verdict(None, "refused") if reply is None else Verdict(*parse_answer(reply.text, key[0].options))
+            for key, reply in zip(told, said, strict=True)
+        }
         return [read.get((q, r), Verdict(None, "no_reasoning")) for q, r in zip(questions, reasonings, strict=True)]
 
     def _prompt(self, question: VisualQuestion, reasoning: str) -> str:

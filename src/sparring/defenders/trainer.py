@@ -203,10 +203,17 @@ class DefenderTrainer:
     def _advantages(self, groups: Sequence[Group]) -> Tensor:
         """advantages_PG: of the rewards, and with a constraint of the consistency too."""
         rewards_PG = torch.tensor([group.rewards for group in groups])
+        std_over, eps = self.objective.std_over, self.settings.advantage_epsilon
         if self.settings.consistency.role != "constraint":
-            return group_advantages(rewards_PG, std_over=self.objective.std_over)
+            return group_advantages(rewards_PG, std_over=std_over, eps=eps)
         consistent_PG = torch.tensor([[answer.notes["consistent"] for answer in group.answers] for group in groups])
-        return constrained_advantages(rewards_PG, consistent_PG, self.multiplier, std_over=self.objective.std_over)
+        return constrained_advantages(
+            rewards_PG,
+            consistent_PG,
+            self.multiplier,
+            std_over=std_over,
+            eps=eps,
+        )
 
     def _raise_multiplier(self, consistent: float) -> None:
         """Dual ascent, on all the answers that were sampled."""
@@ -236,6 +243,7 @@ class DefenderTrainer:
             mask_NT & counts_N.unsqueeze(1),
             clip_low=objective.clip_low,
             clip_high=objective.clip_high,
+            dual_clip=settings.dual_clip,
             weights_NT=weights_NT,
             ratio_over=objective.ratio_over,
             surrogate=objective.surrogate,

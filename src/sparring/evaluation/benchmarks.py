@@ -1,4 +1,5 @@
-"""The benchmarks that can be evaluated: how their files are read, how their questions are put, whose rules score them."""
+"""The benchmarks that can be evaluated: how their files are read, how their questions are put, whose rules
+score them."""
 
 from __future__ import annotations
 
@@ -9,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from sparring.data.errors import DataError, RecipeError
-from sparring.evaluation import formats
-from sparring.evaluation.choices import read_choices
-from sparring.evaluation.items import Item
-from sparring.evaluation.tables import Row
+from sparring.data.items import Item, Record, Records
+from sparring.data.layouts import FORMATS, find_layout, looks_like
+from sparring.data.problems import refuse
+from sparring.data.rows import Layout, read_rows
+from sparring.data.suites import read_amber, read_hallusionbench, read_pope, read_vqav2
+from sparring.data.tables import Row
+from sparring.data.vstar import read_vstar
+from sparring.evaluation.formats import chair_resources, read_chair
 
-Reader = Callable[[Path, Path | None], list[Item]]
+Reader = Callable[[Path, Path | None], Records]
 MMMU_SUBJECT = re.compile(r"^[a-z]+_(.+?)_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """name: as --suite has it. rules: the name under which profiles know it. shuffle: options are put in an order of our own, item by item.
+    """name: as --suite has it. rules: the name under which profiles know it. shuffle: options are put in an
+    order of our own, item by item.
 
     resources: what scores need beside the items, read from the data.
     """
@@ -37,22 +43,27 @@ def _l2(row: Row) -> dict[str, Any]:
     return {"l2_category": row.text("l2_category", "l2-category")}
 
 
-def _custom(path: Path, images: Path | None) -> list[Item]:
-    return read_choices(path, "custom", images=images, open_answers=True, extra=lambda row: {"split": row.text("split")})
+def _rows(name: str, *needed: str | tuple[str, ...], **more: Any) -> Reader:
+    layout = Layout(name, needed=needed, **{"open_answers": False, **more})
+    return lambda path, images: read_rows(path, layout, images)
 
 
-def _hrbench(path: Path, images: Path | None) -> list[Item]:
-    needed = ("A", "B", "C", "D", "category", "cycle_category")
-    return read_choices(path, "hrbench", images=images, needed=needed, extra=lambda row: {"cycle": row.text("cycle_category")})
+_lines_of_vstar = _rows("vstar", "category")
+_table_of_mmmu = _rows("mmmu", open_answers=True, category=("category", "subject"), extra=lambda row: {"split": row.text("split")})
+_own_table = _rows("custom", open_answers=True, extra=lambda row: {"split": row.text("split")})
 
 
-def _mmstar(path: Path, images: Path | None) -> list[Item]:
-    return read_choices(path, "mmstar", images=images, needed=("category", ("l2_category", "l2-category")), extra=_l2)
+def _vstar(path: Path, images: Path | None) -> Records:
+    lines = path / "test_questions.jsonl"
+    if path.is_dir() and lines.is_file() and not list(path.glob("*/*.json")):
+        return _lines_of_vstar(lines, images)
+    return read_vstar(path, images) if path.is_dir() else _lines_of_vstar(path, images)
 
 
-def _mmmu(path: Path, images: Path | None) -> list[Item]:
-    items = read_choices(path, "mmmu", images=images, open_answers=True, category=("category", "subject"))
-    return [item if item.category else replace(item, category=_subject(item.id)) for item in items]
+def _mmmu(path: Path, images: Path | None) -> Records:
+    for record in _table_of_mmmu(path, images):
+        item = record.item
+        yield (record if item is None or item.category else replace(record, item=replace(item, category=_subject(item.id))))
 
 
 def _subject(identity: str) -> str | None:
@@ -60,35 +71,38 @@ def _subject(identity: str) -> str | None:
     return match[1] if match else None
 
 
-def _realworldqa(path: Path, images: Path | None) -> list[Item]:
-    return read_choices(path, "realworldqa", images=images, open_answers=True)
+def _custom(path: Path, images: Path | None) -> Records:
+    """A table of one's own, or any other layout that can be told."""
+    found = find_layout(path)
+    return found.format.read(found.path, images) if found.name not in TABLES else _own_table(found.path, images)
 
 
-def _blink(path: Path, images: Path | None) -> list[Item]:
-    return read_choices(path, "blink", images=images, needed=(("category", "sub_task"),), category=("category", "sub_task"))
-
-
-def _ai2d(path: Path, images: Path | None) -> list[Item]:
-    return read_choices(path, "ai2d", images=images)
-
-
+TABLES = ("jsonl", "huggingface", "vlmevalkit")
+_CYCLES = {"extra": lambda row: {"cycle": row.text("cycle_category")}}
+_SUB_TASKS = ("category", "sub_task")
+_hrbench = _rows("hrbench", "A", "B", "C", "D", "category", "cycle_category", **_CYCLES)
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("vstar", "V*Bench", "vstar", formats.read_vstar),
+        Benchmark("vstar", "V*Bench", "vstar", _vstar),
         # The four cycles of a question are the answer to the order of options; another order would undo them.
         Benchmark("hrbench-4k", "HR-Bench 4K", "hrbench", _hrbench, shuffle=False),
         Benchmark("hrbench-8k", "HR-Bench 8K", "hrbench", _hrbench, shuffle=False),
-        Benchmark("pope", "POPE", "pope", formats.read_pope),
-        Benchmark("hallusionbench", "HallusionBench", "hallusionbench", formats.read_hallusionbench),
+        Benchmark("pope", "POPE", "pope", read_pope),
+        Benchmark("hallusionbench", "HallusionBench", "hallusionbench", read_hallusionbench),
         Benchmark("mmmu", "MMMU", "mmmu", _mmmu),
-        Benchmark("mmstar", "MMStar", "mmstar", _mmstar),
-        Benchmark("realworldqa", "RealWorldQA", "realworldqa", _realworldqa),
-        Benchmark("blink", "BLINK", "blink", _blink),
-        Benchmark("ai2d", "AI2D", "ai2d", _ai2d),
-        Benchmark("vqav2", "VQAv2", "vqav2", formats.read_vqav2),
-        Benchmark("amber", "AMBER, discriminative", "amber", formats.read_amber),
-        Benchmark("chair", "CHAIR", "chair", formats.read_chair, resources=formats.chair_resources),
+        Benchmark(
+            "mmstar",
+            "MMStar",
+            "mmstar",
+            _rows("mmstar", "category", ("l2_category", "l2-category"), extra=_l2),
+        ),
+        Benchmark("realworldqa", "RealWorldQA", "realworldqa", _rows("realworldqa", open_answers=True)),
+        Benchmark("blink", "BLINK", "blink", _rows("blink", _SUB_TASKS, category=_SUB_TASKS)),
+        Benchmark("ai2d", "AI2D", "ai2d", _rows("ai2d")),
+        Benchmark("vqav2", "VQAv2", "vqav2", read_vqav2),
+        Benchmark("amber", "AMBER, discriminative", "amber", read_amber),
+        Benchmark("chair", "CHAIR", "chair", read_chair, resources=chair_resources),
         Benchmark("custom", "questions of your own", "custom", _custom),
     )
 }
@@ -101,14 +115,33 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def read_benchmark(benchmark: Benchmark, path: Path, images: Path | None = None) -> list[Item]:
-    """The items of a benchmark's file or folder. Raises DataError, naming the column, field or file that is missing or the row that is wrong."""
+def read_benchmark(benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False) -> list[Item]:
+    """The items of a benchmark's file or folder.
+
+    Raises DataError, naming the column, field or file that is missing, and what the data look like instead;
+    or the records that are wrong, where bad ones are not to be skipped, or none is good.
+    """
+    return [record.item for record in read_benchmark_records(benchmark, path, images, skip_bad=skip_bad) if record.item is not None]
+
+
+def read_benchmark_records(benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False) -> list[Record]:
+    """As `read_benchmark`, with the records that are bad, which hold no item."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Name the data of {benchmark.title} with --data.")
-    items = benchmark.read(path, images)
+    try:
+        records = list(benchmark.read(path, images))
+    except DataError as error:
+        found = looks_like(path)
+        if "this is " in str(error) or found in (FORMATS[name].words for name in TABLES):
+            raise
+        raise DataError(f"{error} What lies there is {found}.") from error
+    problems = [problem for record in records for problem in record.problems]
+    good = any(record.item is not None for record in records)
+    if problems and not (skip_bad and good):
+        raise refuse(path, problems, nothing_left=skip_bad)
     seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise DataError(f'{path}: the id "{item.id}" is given twice. Ids are unique in a suite.')
-        seen.add(item.id)
-    return items
+    for record in records:
+        if record.item is not None and record.item.id in seen:
+            raise DataError(f'{path}: the id "{record.item.id}" is given twice. Ids are unique in a suite.')
+        seen |= {record.item.id} if record.item is not None else set()
+    return records

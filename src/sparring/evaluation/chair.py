@@ -43,6 +43,8 @@ PAIRS = [
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "people", "knives": "knife", "mice": "mouse", "geese": "goose",
              "teeth": "tooth", "feet": "foot", "skis": "ski", "buses": "bus", "wolves": "wolf", "loaves": "loaf", "leaves": "leaf"}  # fmt: skip
+# As NLTK's tokeniser does: "a man's hat" is "man", "'s", "hat", and names a person.
+WORD = re.compile(r"[a-z]+(?:-[a-z]+)*|['’][a-z]+")
 AS_THEY_ARE = {"bus", "glass", "tennis", "grass", "dress", "series", "scissors", "species", "always", "is", "this", "was", "has", "sheep"}
 
 
@@ -75,14 +77,14 @@ class Vocabulary:
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """Read `synonyms.txt`. Raises DataError where it holds no line."""
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{path}: holds no synonyms.")
         return cls(lines)
 
     def objects(self, caption: str) -> list[str]:
         """The object of every mention, in order; an object that is named twice is there twice."""
-        words = [singular(word) for word in re.findall(r"[a-z]+(?:['’-][a-z]+)*", caption.lower())]
+        words = [singular(word) for word in WORD.findall(caption.lower())]
         joined, place = [], 0
         while place < len(words):
             pair = " ".join(words[place : place + 2])

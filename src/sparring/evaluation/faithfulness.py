@@ -1,11 +1,14 @@
 r"""Does a Defender answer what it has reasoned, and how sure is it? (After arXiv 2602.12506.)
 
-Reasoning is what stands before the answer (`sparring.defenders.consistency.reasoning_of`). Which option it argues for is read by rule where its last part says so in so many words: an option's words or letter alone ("..., left"; "so the answer is (B)"). That reads the
-bundled Defender's replies. Where no rule reads it, a judge model may: the `ConsistencyJudge` of training, which is shown the reasoning without the picture and without the answer.
+What reasoning is, and which option it argues for, is read by the rule by which training pays it
+(`sparring.defenders.consistency`). Where the rule reads nothing, a judge model may: the `ConsistencyJudge`
+of training, which sees neither picture nor answer.
 
-Consistent: the option that the reasoning argues for is the one that is chosen. With right and wrong that gives four quadrants.
+Consistent: the option that the reasoning argues for is the one that is chosen. With right and wrong that
+gives four quadrants.
 
-At the answer's letter: probabilities of the option letters alone, renormalised over them; their entropy in nats, and P(correct).
+At the answer's letter: probabilities of the option letters alone, renormalised over them; their entropy in
+nats, and P(correct).
 """
 
 from __future__ import annotations
@@ -18,13 +21,10 @@ from typing import Any
 
 from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
-from sparring.defenders.answers import boxed, parse_answer
-from sparring.defenders.consistency import reasoning_of
+from sparring.defenders.answers import parse_answer
+from sparring.defenders.consistency import parted, reasoning_of, verdict_of
 from sparring.evaluation.statistics import Difference, Rate, paired_bootstrap, rate
 
-CONCLUDES = ("boxed", "whole", "stated", "marked")
-"""Rules of the answer parser that count as saying so in so many words; a bare capital or a word in passing does not."""
-LAST_PART = re.compile(r"[^.,;:!?\n]*$")
 LETTER_BOX = re.compile(r"\\boxed\s*\{\s*\(?(?:\\text\s*\{\s*)?([A-Z])(?![A-Za-z])")
 LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
 
@@ -33,7 +33,9 @@ LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
 
 
 def letter_place(text: str, options: Sequence[str]) -> int | None:
-    """Where the first letter that answers stands in a reply; None where the reply is not read, or names its option in words alone."""
+    """Where the first letter that answers stands in a reply; None where the reply is not read, or names
+    its option in words alone.
+    """
     choice, rule = parse_answer(text, options)
     if choice is None:
         return None
@@ -44,7 +46,9 @@ def letter_place(text: str, options: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class LetterScore:
-    """The option letters at an answer. probabilities: renormalised over the letters, in their order. mass: what they had together of all tokens."""
+    """The option letters at an answer. probabilities: renormalised over the letters, in their order.
+    mass: what they had together of all tokens.
+    """
 
     probabilities: tuple[float, ...]
     entropy: float
@@ -53,7 +57,9 @@ class LetterScore:
 
 
 def letter_score(logprobs: Sequence[float], answer: str) -> LetterScore:
-    """From log-probabilities of the option letters among all tokens; `answer` is the right letter. DataError where all letters have probability 0."""
+    """From log-probabilities of the option letters among all tokens; `answer` is the right letter.
+    DataError where all letters have probability 0.
+    """
     top = max(logprobs)
     if top == -math.inf:
         raise DataError("every option letter has probability 0 at the answer")
@@ -68,36 +74,16 @@ def letter_score(logprobs: Sequence[float], answer: str) -> LetterScore:
 
 
 def premises_of(text: str) -> str:
-    """The reasoning without its last part, which is where it says what it argues for; nothing where it has one part alone."""
-    ended = reasoning_of(text).rstrip(" .,;:!?\n")
-    last = LAST_PART.search(ended)
-    return ended[: last.start()].rstrip(" .,;:!?\n") if last else ""
-
-
-def argued_choice(text: str, options: Sequence[str]) -> tuple[str | None, str]:
-    """(letter of the option that a reply's reasoning argues for, how it was read); None and why: "no_reasoning", "unstructured".
-
-    Read is the last part of the reasoning, between punctuation marks; where that says nothing, its last sentence.
+    """The reasoning without its last part, which is where it says what it argues for; nothing where it
+    has one part alone.
     """
-    reasoning = reasoning_of(text)
-    if not reasoning:
-        return None, "no_reasoning"
-    boxes = boxed(reasoning)
-    if boxes:  # a thought that holds a box of its own
-        letter, rule = parse_answer(f"\\boxed{{{boxes[-1]}}}", options)
-        return (letter, rule) if letter is not None else (None, "unstructured")
-    ended = reasoning.rstrip(" .,;:!?\n")
-    last = LAST_PART.search(ended)
-    sentence = re.split(r"(?<=[.!?])\s|\n", reasoning)[-1]
-    for part in (last[0] if last else "", sentence):
-        letter, rule = parse_answer(part.strip(), options) if part.strip() else (None, "")
-        if letter is not None and rule in CONCLUDES:
-            return letter, rule
-    return None, "unstructured"
+    return parted(reasoning_of(text))[0]
 
 
 def cohens_kappa(first: Sequence[object], second: Sequence[object]) -> float | None:
-    """Agreement of two raters beyond chance (Cohen 1960); None where there is nothing to rate, or chance alone would agree always."""
+    """Agreement of two raters beyond chance (Cohen 1960); None where there is nothing to rate, or chance
+    alone would agree always.
+    """
     if len(first) != len(second):
         raise DataError(f"{len(first)} and {len(second)} ratings: two of one length are needed")
     n = len(first)
@@ -111,10 +97,11 @@ def cohens_kappa(first: Sequence[object], second: Sequence[object]) -> float | N
 
 @dataclass(frozen=True, slots=True)
 class ConsistencyReport:
-    """Right or wrong, with or against the own reasoning. `consistent` is over the replies that could be read (`readable`, of all).
+    """Right or wrong, with or against the own reasoning. `consistent` is over the replies that could be
+    read (`readable`, of all).
 
-    by_rule, by_judge: how many of those a rule read, or else a judge. agreement: Cohen's kappa, by the names of who is compared, with how many
-    replies both read.
+    by_rule, by_judge: how many of those a rule read, or else a judge. agreement: Cohen's kappa, by the
+    names of who is compared, with how many replies both read.
     """
 
     quadrants: Mapping[str, int]
@@ -146,11 +133,13 @@ def consistency_report(
     resamples: int,
     seed: int,
 ) -> ConsistencyReport:
-    """Quadrants of one Defender's answers, one a question. judged: for every judge its letter for each reply (`ConsistencyJudge`).
+    """Quadrants of one Defender's answers, one a question. judged: for every judge its letter for each
+    reply (`ConsistencyJudge`).
 
-    A rule's reading goes before the first judge's. Not readable: a reply without reasoning, one that neither reads, one without a choice.
+    A rule's reading goes before the first judge's. Not readable: a reply without reasoning, one that
+    neither reads, one without a choice.
     """
-    ruled = [argued_choice(answer.text, question.options)[0] for question, answer in zip(questions, answers, strict=True)]
+    ruled = [verdict_of(reasoning_of(answer.text), question.options).letter for question, answer in zip(questions, answers, strict=True)]
     readings: dict[str, Sequence[str | None]] = {"rule": ruled, **{f"judge{i + 1}": own for i, own in enumerate(judged)}}
     argued = [rule if rule is not None else (judged[0][i] if judged else None) for i, rule in enumerate(ruled)]
     read = [i for i, letter in enumerate(argued) if letter is not None and answers[i].choice is not None]

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image, Resampling
 
-from sparring.data.errors import DataError, ModelError
+from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.data.images import image_sha256
+from sparring.data.texts import storable
 from sparring.evaluation.items import Picture, PictureInMemory
 from sparring.evaluation.marks import Trouble
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
@@ -27,8 +28,6 @@ from sparring.rl.seeds import derive_seed
 
 WINDOW = 4
 """Requests handed to an endpoint at a time, as a multiple of those that may be under way."""
-GIVEN_UP = 32
-"""Requests given up in a row after which an endpoint is taken to be down."""
 THUMBNAIL = 320
 
 
@@ -87,14 +86,12 @@ class Harness:
     batch: int = 8
     thumbnails: tuple[Path, int] | None = None
     _kept: set[str] = field(default_factory=set)
-    _given_up: int = 0
-    _answered: bool = False
 
     def ask(self, queries: Iterable[Query], *, trial: int = 0) -> Iterator[list[RawAnswer]]:
         """Answers in the order of the queries, batch by batch.
 
-        Errors: ModelError where an endpoint is taken to be down: nothing has been answered yet, or not for many requests; RunError when its budget
-        is used up. All answers by then are kept.
+        Errors: ModelError where an endpoint is taken to be down (see `EndpointVLM.try_each`); RunError when its budget is used up. All answers by then
+        are kept.
         """
         size = self.vlm.settings.concurrency * WINDOW if isinstance(self.vlm, EndpointVLM) else self.batch
         for loaded in _ahead(_batches(queries, size), self._load):
@@ -105,6 +102,7 @@ class Harness:
         loaded = []
         for query in queries:
             # Images are not hashable; what is elsewhere is told by where it is.
+            query = replace(query, prompt=storable(query.prompt))
             names = [id(picture) if isinstance(picture, PictureInMemory) else picture for picture in query.pictures]
             try:
                 for name, picture in zip(names, query.pictures, strict=True):
@@ -141,7 +139,7 @@ class Harness:
         missing = [place for key, place in first.items() if known[key] is None]
         if missing and self.generation.temperature > 0 and not isinstance(self.vlm, EndpointVLM):
             missing = list(first.values())  # what is drawn depends on the place in the batch
-        errors: dict[str, str] = {}
+        errors: dict[str, ModelError] = {}
         if missing:
             answers = self._fetch(missing, loaded, keys, seed, trial, errors)
             self.cache.put_all(str(self.identity["model"]), {key: (asked[first[key]], answer) for key, answer in answers.items()})
@@ -149,19 +147,15 @@ class Harness:
         return [self._read(one, key, known.get(key), errors) for one, key in zip(loaded, keys, strict=True)]
 
     def _fetch(
-        self, places: Sequence[int], loaded: Sequence[_Loaded], keys: Sequence[str], seed: int, trial: int, errors: dict[str, str]
+        self, places: Sequence[int], loaded: Sequence[_Loaded], keys: Sequence[str], seed: int, trial: int, errors: dict[str, ModelError]
     ) -> dict[str, dict[str, Any]]:
         """Key -> answer of the queries at these places; `errors` takes what was given up."""
         answers = {}
         for place, reply in zip(places, self._replies([loaded[place] for place in places], seed, places, trial), strict=True):
             if isinstance(reply, ModelError):
-                errors[keys[place]] = str(reply)
+                errors[keys[place]] = reply
             else:
                 answers[keys[place]] = {"text": reply.text, "tokens": reply.tokens, "finished": reply.finished}
-        self._given_up = 0 if answers else self._given_up + len(errors)
-        self._answered = self._answered or bool(answers)
-        if errors and (not self._answered or self._given_up >= GIVEN_UP):
-            raise ModelError(f"none of {self._given_up} requests in a row was answered; the last one: {next(reversed(errors.values()))}")
         return answers
 
     def _asked(self, one: _Loaded, seed: int, place: int, trial: int) -> dict[str, Any]:
@@ -173,35 +167,26 @@ class Harness:
         return {"images": one.hashes, "prompt": one.query.prompt, "how": how, "trial": trial, **self.identity}
 
     def _replies(self, loaded: Sequence[_Loaded], seed: int, places: Sequence[int], trial: int) -> Sequence[Any]:
-        images, prompts = [one.images for one in loaded], [one.query.prompt for one in loaded]
-        sampling = self.generation
-        if isinstance(self.vlm, EndpointVLM):
-            return self.vlm.try_each(
-                images,
-                prompts,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seeds=[derive_seed(seed, place) for place in places],
-                trial=trial,
-            )
-        replies = self.vlm.generate(
-            images,
-            prompts,
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+        return self.vlm.try_each(
+            [one.images for one in loaded],
+            [one.query.prompt for one in loaded],
+            max_new_tokens=self.generation.max_new_tokens,
+            temperature=self.generation.temperature,
+            top_p=self.generation.top_p,
             seed=seed,
+            numbers=places,
             batch=self.batch,
+            trial=trial,
         )
-        return [own[0] for own in replies]
 
-    def _read(self, one: _Loaded, key: str, answer: dict[str, Any] | None, errors: dict[str, str]) -> RawAnswer:
+    def _read(self, one: _Loaded, key: str, answer: dict[str, Any] | None, errors: dict[str, ModelError]) -> RawAnswer:
         sizes = tuple(image.size for image in one.images)
         if one.error:
             return RawAnswer(one.query.id, trouble="picture", error=one.error)
         if answer is None:
-            return RawAnswer(one.query.id, trouble="request", error=errors[key], hashes=one.hashes, sizes=sizes)
+            local = isinstance(errors[key], RefusedError) and not isinstance(self.vlm, EndpointVLM)
+            trouble: Trouble = "refused" if local else "request"
+            return RawAnswer(one.query.id, trouble=trouble, error=str(errors[key]), hashes=one.hashes, sizes=sizes)
         return RawAnswer(one.query.id, answer["text"], tokens=answer["tokens"], finished=answer["finished"], hashes=one.hashes, sizes=sizes)
 
 

@@ -15,7 +15,7 @@ from sparring.evaluation.harness import Harness, Query
 from sparring.evaluation.items import YES_NO, Item
 from sparring.evaluation.marks import Answered, Mark
 from sparring.evaluation.profiles import Rule, profiles_of, rule_of
-from sparring.evaluation.rules.vlmevalkit import options_of
+from sparring.evaluation.rules.vlmevalkit import options_of, right_letter
 
 TOKENS = 16
 NONE = "none"
@@ -64,8 +64,7 @@ def _judged(one: Answered, mark: Mark) -> Mark:
     said = None if one.judge_reply is None or not _unread(mark) else verdict(one.item, one.judge_reply)
     if said in (None, NONE):
         return mark
-    right = "A" if one.item.kind == "open" else one.item.answer
-    return Mark(said, float(said == right), RULE)
+    return Mark(said, float(said == right_letter(one.item)), RULE)
 
 
 def ask_judge(harness: Harness, answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> list[Answered]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sparring.evaluation.items import Item
 
-Trouble = Literal["picture", "request"]
+Trouble = Literal["picture", "request", "refused"]
 Status = Literal["read", "unparsed", "error", "left_out"]
 
 
@@ -16,7 +16,8 @@ Status = Literal["read", "unparsed", "error", "left_out"]
 class Answered:
     """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
 
-    trouble: why not: its picture cannot be read ("picture"), or its request was given up ("request"); `error` says it in words.
+    trouble: why not: its picture cannot be read ("picture"), its request was given up or refused ("request"), or the model on this machine does not
+    take it ("refused"); `error` says it in words.
     cluster: what items share that are no independent evidence: the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the
     first reply says, and what it said (None: nothing came back).
     """
@@ -55,6 +56,8 @@ class Mark:
 
 
 Marked = tuple[Answered, Mark]
+Read = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
+"""How a profile reads the answers to a suite, with what scores need beside the items."""
 
 
 def judged(answered: Answered, said: str | None, rule: str = "", *, status: Status | None = None) -> Mark:
@@ -69,3 +72,8 @@ def failed(answered: Answered, *, leave_out: Sequence[Trouble] = ()) -> Mark | N
     if answered.trouble is None:
         return None
     return Mark(None, 0.0, answered.trouble, "left_out" if answered.trouble in leave_out else "error")
+
+
+def each(read: Callable[[Answered], str | None], name: str) -> Read:
+    """A rule that reads every reply by itself."""
+    return lambda answered, resources: [failed(one) or judged(one, read(one), name) for one in answered]

@@ -32,6 +32,10 @@ class Opponent:
         """[n]: the item is played on this opponent's picture, not on the clean one."""
         return np.ones(n, dtype=bool) if self.verdicts is None else np.array([v.accepted for v in self.verdicts], dtype=bool)
 
+    def attacked(self, n: int) -> Bools:
+        """[n]: the picture was changed. Items whose picture came back as it was are in no rate of this opponent's."""
+        return np.ones(n, dtype=bool) if self.verdicts is None else np.array([not v.unchanged for v in self.verdicts], dtype=bool)
+
     def label_valid(self, n: int) -> Bools:
         """[n]: the auditor says that the right answer is still right.
 
@@ -171,16 +175,16 @@ def attack_report(payoff: Payoff, *, attacker: str, defender: str) -> AttackRepo
         raise DataError(f"opponent {attacker!r} has no verdicts: it attacks nobody")
     n = len(payoff.clusters)
     clean_N, played_N = payoff.right(defender, CLEAN), payoff.right(defender, attacker)
-    accepted_N = opponent.accepted(n)
+    accepted_N, attacked_N = opponent.accepted(n), opponent.attacked(n)
     wrong_N = accepted_N & ~played_N
     audited = [v.label_valid for v in opponent.verdicts if v.accepted and v.label_valid is not None]
     return AttackReport(
-        integrity_rate=rate([v.intact for v in opponent.verdicts]),
-        accepted_rate=rate(accepted_N),
+        integrity_rate=rate([v.intact for v in opponent.verdicts if not v.unchanged]),
+        accepted_rate=rate(accepted_N[attacked_N]),
         label_valid_rate=rate(audited),
-        asr=rate(wrong_N[clean_N]),
-        asr_unconditional=rate(wrong_N),
-        valid_asr=rate(payoff.fooled(defender, attacker)[clean_N]),
+        asr=rate(wrong_N[clean_N & attacked_N]),
+        asr_unconditional=rate(wrong_N[attacked_N]),
+        valid_asr=rate(payoff.fooled(defender, attacker)[clean_N & attacked_N]),
         harmed=int((clean_N & ~played_N).sum()),
         rescued=int((~clean_N & played_N).sum()),
         mcnemar=mcnemar_exact(clean_N, played_N),
@@ -188,18 +192,38 @@ def attack_report(payoff: Payoff, *, attacker: str, defender: str) -> AttackRepo
 
 
 def asr_at_k(payoff: Payoff, *, attackers: Sequence[str], defender: str) -> list[tuple[Rate, Rate]]:
-    """(ASR@k, valid ASR@k) for k = 1, 2, ...: of the items right when clean, the share that one of the first k opponents fools.
+    """(ASR@k, valid ASR@k) for k = 1, 2, ...: of the items right when clean whose picture one of the first k opponents changed, the share that one fools.
 
-    An attack with a budget of k tries, stopped at its first success. Neither figure can fall as k grows.
+    An attack with a budget of k tries, stopped at its first success. Neither figure can fall as k grows, unless it comes to pictures that no opponent
+    before had changed.
     """
     n, clean_N = len(payoff.clusters), payoff.right(defender, CLEAN)
-    fooled_N, valid_N = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    fooled_N, valid_N, tried_N = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     found = []
     for name in attackers:
         fooled_N |= payoff.opponent(name).accepted(n) & ~payoff.right(defender, name)
         valid_N |= payoff.fooled(defender, name)
-        found.append((rate(fooled_N[clean_N]), rate(valid_N[clean_N])))
+        tried_N |= clean_N & payoff.opponent(name).attacked(n)
+        found.append((rate(fooled_N[tried_N]), rate(valid_N[tried_N])))
     return found
+
+
+def against_rival(
+    payoff: Payoff, *, rival: str, base: str, last: str, last_attacker: str, resamples: int, seed: int
+) -> dict[str, Difference]:
+    """What training brought beside a rival that nobody trained, as paired differences like those of `gains`.
+
+    attacker: valid ASR of the last Attacker less that of the rival, both against the base Defender, over the
+    items that it gets right when clean. transfer: accuracy of the last Defender less that of the base one,
+    both under the rival, whose edits no Attacker made.
+    """
+    kept_N = payoff.right(base, CLEAN)
+    kept_clusters = [cluster for cluster, kept in zip(payoff.clusters, kept_N, strict=True) if kept]
+    pairs = {
+        "attacker": (payoff.fooled(base, last_attacker)[kept_N], payoff.fooled(base, rival)[kept_N], kept_clusters),
+        "transfer": (payoff.right(last, rival), payoff.right(base, rival), payoff.clusters),
+    }
+    return {name: paired_bootstrap(a, b, own, resamples=resamples, seed=seed) for name, (a, b, own) in pairs.items()}
 
 
 def gains(

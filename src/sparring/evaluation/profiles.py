@@ -1,30 +1,37 @@
-"""Scoring profiles: which rule reads a benchmark's answers, and which sum makes its figures. The same raw answers can be scored under every profile.
+"""Scoring profiles: which rule reads a benchmark's answers, and which sum makes its figures. The same raw
+answers can be scored under every profile.
 
-A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that reads answers without a judge model. Where it asks
-one about what the rule leaves unread, so can we: `sparring.evaluation.judge`.
+A profile has a rule for a benchmark only where that harness, or the benchmark's own script, has one that
+reads answers without a judge model. Where it asks one about what the rule leaves unread, so can we:
+`sparring.evaluation.judge`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from sparring.data.errors import RecipeError
-from sparring.evaluation.marks import Answered, Mark
-from sparring.evaluation.rules import figures, lmms_eval, official, sparring, vlmevalkit
+from sparring.evaluation.marks import Marked, Read
+from sparring.evaluation.rules import aot, figures, lmms_eval, official, sparring, vlmevalkit
 from sparring.evaluation.rules.figures import Aggregate
 
-ProfileName = Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot-strict"]
+ProfileName = Literal["sparring", "official", "vlmevalkit", "lmms-eval", "aot"]
 PROFILES: tuple[ProfileName, ...] = get_args(ProfileName)
-Read = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
+RULES_VERSION = 2
+"""Goes up when a rule reads or counts otherwise: figures of an earlier version are scored anew before
+they are compared.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`: of the first figure.
+    """How answers are read and added up. `note`: what a reader of the figures should know. `low_is_good`:
+    of the first figure.
 
-    `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures without one; "" of all others.
+    `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures
+    without one; "" of all others. `rows`: how many rows the first figure is over.
     """
 
     read: Read
@@ -32,11 +39,13 @@ class Rule:
     note: str = ""
     low_is_good: bool = False
     unjudged: str = ""
+    rows: Callable[[Sequence[Marked]], int] = len
 
 
-_HR, _HR_OLD = figures.cycles, "the judge model, asked where no option is read, is left out"
+_HR, _HR_OLD = figures.cycles(), "the judge model, asked where no option is read, is left out"
 _JUDGE = "exact_matching: no judge model is asked"
 _CHAIR = "words are split and made singular by rules of our own, not by NLTK and pattern.en"
+_ROWS = figures.exploded_rows
 _MMMU = "where no option is read one is guessed, from a fixed seed"
 RULES: dict[tuple[str, str], Rule] = {
     ("sparring", "custom"): Rule(sparring.strict, figures.accuracy),
@@ -54,7 +63,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("sparring", "vqav2"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "amber"): Rule(sparring.strict, lambda marked: figures.detection(marked, positive="no"), 'the positive class is "no"'),
     ("sparring", "chair"): Rule(sparring.strict, figures.chair, _CHAIR, low_is_good=True),
-    ("official", "pope"): Rule(official.pope, figures.pope(rows=True), "every question once for each file that holds it"),
+    ("official", "pope"): Rule(official.pope, figures.pope(rows=True), "every question once for each file that holds it", rows=_ROWS),
     ("official", "hallusionbench"): Rule(
         official.hallusion, figures.hallusion(), unjudged="GPT-4 as a reader of answers is replaced by a rule for words"
     ),
@@ -69,7 +78,9 @@ RULES: dict[tuple[str, str], Rule] = {
     ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "hrbench"): Rule(vlmevalkit.choice, _HR, unjudged=_JUDGE),
-    ("vlmevalkit", "pope"): Rule(vlmevalkit.yes_no, figures.pope(rows=True), "every question once for each split", unjudged=_JUDGE),
+    ("vlmevalkit", "pope"): Rule(
+        vlmevalkit.yes_no, figures.pope(rows=True), "every question once for each split", unjudged=_JUDGE, rows=_ROWS
+    ),
     ("vlmevalkit", "hallusionbench"): Rule(
         vlmevalkit.pictured_yes_no,
         figures.hallusion(with_category=False, figures_without_picture=True),
@@ -77,7 +88,11 @@ RULES: dict[tuple[str, str], Rule] = {
         unjudged=_JUDGE,
     ),
     ("vlmevalkit", "mmmu"): Rule(
-        vlmevalkit.choice, figures.accuracy, "an open question is its answer against Other Answers", unjudged=_JUDGE
+        vlmevalkit.mmmu,
+        figures.splits,
+        "each split apart; an open question is its answer against Other Answers",
+        unjudged=_JUDGE,
+        rows=figures.quoted_split_rows,
     ),
     ("vlmevalkit", "mmstar"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "realworldqa"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
@@ -85,25 +100,38 @@ RULES: dict[tuple[str, str], Rule] = {
     ("vlmevalkit", "ai2d"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "vqav2"): Rule(vlmevalkit.vqa, figures.accuracy, "its vqa_score"),
     ("vlmevalkit", "amber"): Rule(vlmevalkit.yes_no, figures.amber_groups, unjudged=_JUDGE),
-    ("lmms-eval", "vstar"): Rule(lmms_eval.vstar, figures.accuracy),
-    ("lmms-eval", "hrbench"): Rule(lmms_eval.hrbench, _HR, unjudged=_HR_OLD),
-    ("lmms-eval", "pope"): Rule(lmms_eval.pope, figures.pope(rows=True, missed_is_no=False), 'only the replies "yes" and "no" are read'),
-    ("lmms-eval", "hallusionbench"): Rule(
-        lmms_eval.hallusion, figures.hallusion(figures_without_picture=True), "its variant without a judge"
-    ),
-    ("lmms-eval", "mmmu"): Rule(official.mmmu_lmms, figures.accuracy, _MMMU),
-    ("lmms-eval", "mmstar"): Rule(lmms_eval.mmstar, figures.macro("l2_category")),
-    ("lmms-eval", "realworldqa"): Rule(lmms_eval.realworldqa, figures.accuracy),
-    ("lmms-eval", "blink"): Rule(lmms_eval.blink, figures.accuracy),
-    ("lmms-eval", "ai2d"): Rule(lmms_eval.ai2d, figures.accuracy),
-    ("lmms-eval", "vqav2"): Rule(lmms_eval.vqa, figures.accuracy),
 }
-for _name in ("custom", "vstar", "hrbench", "pope", "hallusionbench", "mmstar", "realworldqa", "blink", "ai2d", "amber"):
-    RULES["aot-strict", _name] = Rule(sparring.aot, RULES["sparring", _name].figures, "unreadable pictures are left out of the denominator")
+_BY_LMMS: dict[str, Rule] = {
+    "vstar": Rule(lmms_eval.vstar, figures.accuracy),
+    "hrbench": Rule(lmms_eval.hrbench, figures.cycles(missing_is_0=False), unjudged=_HR_OLD),
+    "pope": Rule(lmms_eval.pope, figures.pope(rows=True, missed_is_no=False), 'only the replies "yes" and "no" are read', rows=_ROWS),
+    "hallusionbench": Rule(lmms_eval.hallusion, figures.hallusion(figures_without_picture=True), "its variant without a judge"),
+    "mmmu": Rule(lmms_eval.mmmu, figures.accuracy, f"{_MMMU}; open questions never count, whatever is answered"),
+    "mmstar": Rule(lmms_eval.mmstar, figures.macro("l2_category")),
+    "realworldqa": Rule(lmms_eval.realworldqa, figures.accuracy),
+    "blink": Rule(lmms_eval.blink, figures.accuracy),
+    "vqav2": Rule(lmms_eval.vqa, figures.accuracy),
+}
+RULES |= {("lmms-eval", name): replace(rule, read=lmms_eval.as_run(rule.read)) for name, rule in _BY_LMMS.items()}
+# AI2D's filter reads raw replies, and takes the reasoning off by itself.
+RULES["lmms-eval", "ai2d"] = Rule(lmms_eval.ai2d, figures.accuracy)
+_TRIALS = "right where every trial is; unreadable pictures are left out of the denominator"
+RULES |= {
+    ("aot", "vstar"): Rule(aot.vstar, figures.accuracy, _TRIALS),
+    ("aot", "hrbench"): Rule(aot.hrbench, figures.accuracy, f"over all rows, not the mean over cycles; {_TRIALS}"),
+    ("aot", "pope"): Rule(aot.pope, figures.pope(rows=False), f"over the different questions; {_TRIALS}"),
+    ("aot", "hallusionbench"): Rule(
+        aot.hallusion,
+        figures.hallusion(with_category=False, figures_without_picture=True),
+        f"questions with a picture, keys without the category; {_TRIALS}",
+    ),
+}
 
 
 def rule_of(profile: str, benchmark: str) -> Rule:
-    """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one, where it has none."""
+    """The rule of a profile for a benchmark. Raises RecipeError, naming the profiles that have one,
+    where it has none.
+    """
     if (profile, benchmark) not in RULES:
         raise RecipeError(f"profile {profile} has no rule for {benchmark}. There are {', '.join(profiles_of(benchmark))}.")
     return RULES[profile, benchmark]

@@ -31,13 +31,13 @@ def profile_figures(
     """
     marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
     figures = rule.figures(marked)
-    name = next(iter(figures))
+    name, rows = next(iter(figures)), rule.rows(marked)
     counts = Counter(mark.status for mark in marks)
     found: dict[str, Any] = {
         "figure": name,
         "value": figures[name] if marked else None,
-        "n": len(marked),
-        "ci95": _interval(marked, rule, name, seed),
+        "n": rows,
+        "ci95": _interval(marked, rule, name, figures[name], rows, seed),
         "low_is_good": rule.low_is_good,
         "figures": figures,
         "unparsed": counts["unparsed"],
@@ -53,13 +53,14 @@ def profile_figures(
     return found
 
 
-def _interval(marked: Sequence[Marked], rule: Rule, name: str, seed: int) -> list[float | None]:
+def _interval(marked: Sequence[Marked], rule: Rule, name: str, value: float, rows: int, seed: int) -> list[float | None]:
     if not marked:
         return [None, None]
-    scores = [mark.score for _, mark in marked]
-    plain = name == "accuracy" or (name == "aAcc")
-    if plain and set(scores) <= {0.0, 1.0}:
-        found = rate([score == 1 for score in scores])
+    # An accuracy of all, or of one split.
+    plain = name.startswith("accuracy") or name == "aAcc"
+    if plain and {mark.score for _, mark in marked} <= {0.0, 1.0}:
+        hits = round(value * rows)
+        found = rate([True] * hits + [False] * (rows - hits))
         return [found.low, found.high]
     clusters = list(grouped(marked, lambda one: one[0].cluster or one[0].item.id).values())
 
@@ -107,6 +108,10 @@ def markdown(results: Mapping[str, Any]) -> str:
     facts.append(
         f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}"
     )
+    if results.get("without_picture"):
+        facts.append(f"{results['without_picture']} items are asked without a picture, as the benchmark wants it.")
+    if dropped := results.get("dropped"):
+        facts.append(f"Left out are {sum(dropped.values())} bad records ({', '.join(f'{why}: {n}' for why, n in dropped.items())}).")
     if judge := results.get("judge"):
         counts = ", ".join(f"{judge[name]} {name.replace('_', ' ')}" for name in ("read", "none", "malformed", "given_up"))
         facts.append(f"The judge {judge['model']} was asked about {judge['asked']} replies: {counts}.")

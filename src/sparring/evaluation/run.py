@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from sparring.config import EvalSettings
 from sparring.engine.screen import Screen
-from sparring.evaluation.benchmarks import Benchmark, find_benchmark, read_benchmark
+from sparring.evaluation.benchmarks import Benchmark, find_benchmark, read_benchmark, read_benchmark_records
 from sparring.evaluation.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
 from sparring.evaluation.items import Item, shuffled_options, with_yes_no_options
 from sparring.evaluation.marks import Answered
@@ -55,10 +56,11 @@ def run_evaluation(
     vlm: VLM | None = None,
     items: Sequence[Item] | None = None,
     data: Path | None = None,
+    dropped: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
 
-    data: where the data lie that `settings.data` names; None: there.
+    data: where the data lie that `settings.data` names; None: there. dropped: reason -> bad records that are not among the items.
 
     Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
     endpoint is down, RunError when a budget is used up.
@@ -68,7 +70,8 @@ def run_evaluation(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     data = data or Path(settings.data)
-    items = chosen_items(settings, benchmark, data) if items is None else items
+    if items is None:
+        items, dropped = chosen_items(settings, benchmark, data)
     resources = benchmark.resources(data)
     (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
     (out / THUMBNAILS).mkdir(exist_ok=True)
@@ -96,6 +99,7 @@ def run_evaluation(
         "title": benchmark.title,
         "data": settings.data,
         "data_sha256": data_sha256(items),
+        "dropped": dict(dropped or {}),
         "defender": settings.defender.model,
         "revision": harness.identity.get("revision"),
         "profile": settings.profile,
@@ -130,16 +134,35 @@ def shuffles(settings: EvalSettings, benchmark: Benchmark) -> bool:
     return benchmark.shuffle if settings.shuffle is None else settings.shuffle
 
 
-def chosen_items(settings: EvalSettings, benchmark: Benchmark, data: Path) -> list[Item]:
-    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; with options as they are to be shown."""
+def chosen_items(settings: EvalSettings, benchmark: Benchmark, data: Path) -> tuple[list[Item], dict[str, int]]:
+    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; with options as they are to be shown.
+
+    And reason -> bad records that were dropped, where the settings want that; else they raise DataError.
+    """
     images = Path(settings.images) if settings.images else None
-    items = draw_items(benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=shuffles(settings, benchmark))
-    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items
+    records = read_benchmark_records(benchmark, data, images, skip_bad=settings.skip_bad_records)
+    items = [record.item for record in records if record.item is not None]
+    items = drawn(items, limit=settings.limit, seed=settings.seed, shuffle=shuffles(settings, benchmark))
+    dropped = Counter(record.problems[0].reason for record in records if record.problems)
+    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items, dict(dropped)
 
 
-def draw_items(benchmark: Benchmark, data: Path, images: Path | None, *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:
+def draw_items(
+    benchmark: Benchmark,
+    data: Path,
+    images: Path | None,
+    *,
+    limit: int | None,
+    seed: int,
+    shuffle: bool,
+    skip_bad: bool = False,
+) -> list[Item]:
     """The benchmark's items, or `limit` of them, drawn by the seed and left in their order. shuffle: options in an order that follows from the seed."""
-    items = read_benchmark(benchmark, data, images)
+    return drawn(read_benchmark(benchmark, data, images, skip_bad=skip_bad), limit=limit, seed=seed, shuffle=shuffle)
+
+
+def drawn(items: list[Item], *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:
+    """The items, or `limit` of them, drawn by the seed and left in their order; their options, where wanted, in an order of the seed's."""
     if limit is not None:
         kept = {item.id for item in sorted(items, key=lambda item: derive_seed(seed, "limit", item.id))[:limit]}
         items = [item for item in items if item.id in kept]

@@ -13,6 +13,7 @@ import pyarrow.parquet as parquet
 
 from sparring.data.errors import RunError
 from sparring.data.records import Target
+from sparring.data.texts import storable
 from sparring.evaluation.items import Item
 from sparring.evaluation.marks import Answered, Mark
 
@@ -65,10 +66,17 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
         schema += [
             (f"{profile}_{name}", arrow.float64() if name == "score" else arrow.string()) for name in ("said", "score", "rule", "status")
         ]
+    rows = [{name: _storable(value) for name, value in row.items()} for row in rows]
     path, partial = folder / FILE, folder / f"{FILE}.partial"
     parquet.write_table(arrow.Table.from_pylist(rows, schema=arrow.schema(schema)), partial, compression="zstd")
     partial.replace(path)
     return path
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    return storable(value) if isinstance(value, str) else value
 
 
 def read_items(folder: Path) -> list[Answered]:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from sparring.config import ForgeSettings
 from sparring.forge.painters.loading import is_plain
-from sparring.forge.sources import FORMATS, open_source
+from sparring.forge.sources import open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Estimate:
 def estimate(settings: ForgeSettings) -> Estimate:
     """Upper bounds: every record is taken to be readable, to pass every check, and never to be fooled. DataError where the source cannot be opened."""
     source = open_source(settings.data, settings.format, settings.images)
-    records = sum(1 for _ in islice(source.payloads(), settings.limit))
+    records = sum(1 for _ in islice(source.units(), settings.limit))
     stages, judge = settings.stages, settings.judge
     extend = stages.extend.painter
     candidates, votes = records * stages.attempts, 1 if stages.panel.temperature == 0 else stages.panel.votes
@@ -53,5 +53,4 @@ def estimate(settings: ForgeSettings) -> Estimate:
         models.append(("judge", judge.model, judge.dtype))
         calls["counts of queried objects (one a kind of object)"] = records + candidates
     calls["questions to the Defender, about candidates"] = candidates * (1 if judge.trial_temperature == 0 else judge.trials)
-    kind = next(name for name, own in FORMATS.items() if isinstance(source, own))
-    return Estimate(records, kind, models, calls)
+    return Estimate(records, source.format, models, calls)

@@ -59,7 +59,7 @@ class Players:
         """Integrity, duplicates, effectiveness; the log-probabilities too, of a Defender that tells them."""
         told = isinstance(self.defender, LocalVLM) or self.settings.judge.dense_weight > 0
         settings = self.settings.judge.model_copy(
-            update={"dense_weight": 0.5 if told else 0.0, "frontier_weight": 0.0, "diversity_weight": 0.0}
+            update={"dense_weight": 0.5 if told else 0.0, "frontier_weight": 0.0, "diversity_weight": 0.0, "variety_weight": 0.0}
         )
         return AttackJudge(self.defender, self.duplicates, settings, self.settings.defender)
 

@@ -1,37 +1,23 @@
-"""What goes through the forge: units of a source, samples read from them, proposals, and what became of them."""
+"""What goes through the forge: samples read from the records of a source, proposals, and what became of
+them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from PIL.Image import Image
 
-from sparring.data.questions import Problem
+from sparring.data.problems import Problem
 from sparring.data.records import Box, VisualQuestion
 
 Outcome = Literal["kept", "useless", "rejected", "refused", "broken"]
 OUTCOMES: tuple[Outcome, ...] = ("kept", "useless", "rejected", "refused", "broken")
-"""kept: an effective pair. useless: the Defender was still right. rejected: a check failed. refused: the record cannot be read. broken: an error of ours."""
+"""kept: an effective pair. useless: the Defender was still right. rejected: a check failed. refused: the
+record cannot be read. broken: an error of ours."""
 
 STAGES = ("intake", "targets", "extend", "clean", "propose", "implant", "integrity", "duplicates", "effectiveness")
 """In the order in which a record goes through them."""
-
-
-class Refused(Exception):
-    """A record that a source cannot make a question of; `reason` is a short phrase to count by."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One record of a source before it is read: its number, from 1, and what `Source.record` needs; small, and can be sent to another process."""
-
-    number: int
-    payload: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +41,8 @@ class Proposal:
 class Candidate:
     """One try of a question. `picture` is None where it was rejected before one was made.
 
-    figures: measurements by name (integrity, efficacy, log_probability_drop, ...); words: what models said, by name.
+    figures: measurements by name (integrity, efficacy, log_probability_drop, ...); words: what models said,
+    by name.
     """
 
     attempt: int
@@ -74,7 +61,8 @@ class Candidate:
 
 @dataclass(slots=True)
 class Result:
-    """What became of one unit. Its candidates end with the one that decided; none for a record that was refused or that broke."""
+    """What became of one unit. Its candidates end with the one that decided; none for a record that was
+    refused or that broke."""
 
     number: int
     id: str | None
@@ -93,7 +81,8 @@ def refused(problems: list[Problem]) -> Result:
 
 
 def concluded(number: int, question: VisualQuestion, source_sha256: str, candidates: list[Candidate]) -> Result:
-    """The result of a record from its candidates: kept where one is, else that of the candidate that came furthest (the first such)."""
+    """The result of a record from its candidates: kept where one is, else that of the candidate that came
+    furthest (the first such)."""
     order: tuple[Outcome, ...] = ("rejected", "useless", "kept")
     best = max(candidates, key=lambda c: (order.index(c.outcome), STAGES.index(c.stage), -c.attempt))
     return Result(number, question.id, best.outcome, best.stage, best.reason, best.message, source_sha256, candidates)

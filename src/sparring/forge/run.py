@@ -10,6 +10,7 @@ from typing import Any
 
 from sparring.config import ForgeSettings
 from sparring.data.errors import DataError
+from sparring.data.items import Record
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
@@ -18,7 +19,6 @@ from sparring.engine.screen import Screen
 from sparring.forge.funnel import make_funnel
 from sparring.forge.ledger import Ledger, Packed, pack
 from sparring.forge.publish import content_hash, publish
-from sparring.forge.records import Unit
 from sparring.forge.smith import Smith
 from sparring.forge.sources import Source, open_source
 from sparring.forge.work import work
@@ -39,7 +39,7 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
         closing(Ledger(folder)) as ledger,
     ):
         ledger.bind(source.fingerprint, settings.data)
-        total = sum(1 for _ in islice(source.payloads(), settings.limit))
+        total = sum(1 for _ in islice(source.units(), settings.limit))
         if total == 0:
             raise DataError(f"{settings.data}: there is no record in it.")
         done = ledger.batches
@@ -54,7 +54,7 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
 
 
 def _work(
-    settings: ForgeSettings, folder: Path, ledger: Ledger, batches: Iterable[list[Unit]], workers: int, screen: Screen, total: int
+    settings: ForgeSettings, folder: Path, ledger: Ledger, batches: Iterable[list[Record]], workers: int, screen: Screen, total: int
 ) -> None:
     with screen.stage("forge", total) as bar:
         bar.advance(sum(ledger.counts().values()), ledger.counts())
@@ -72,7 +72,7 @@ def begin(settings: ForgeSettings, answers: Path) -> None:
     _at_work[0].load()
 
 
-def forge_batch(units: list[Unit]) -> list[Packed]:
+def forge_batch(units: list[Record]) -> list[Packed]:
     """What became of a batch, ready to be written."""
     assert _at_work is not None
     smith, source = _at_work
@@ -81,7 +81,7 @@ def forge_batch(units: list[Unit]) -> list[Packed]:
     return [pack(result) for result in results]
 
 
-def batched(units: Iterator[Unit], size: int) -> Iterator[list[Unit]]:
+def batched(units: Iterator[Record], size: int) -> Iterator[list[Record]]:
     """The units in lists of that length; the last may be shorter."""
     while part := list(islice(units, size)):
         yield part

@@ -221,6 +221,9 @@ class Smith(Players):
         if not verdict.intact:
             stage, reason = "integrity", "a target was changed"
             message = f"local SSIM of a target is {verdict.integrity:.3f}, less than {threshold}"
+            if verdict.integrity >= threshold:
+                reason = "the light was changed"
+                message = f"the mean colour went by {notes['light_level']:.3f} and its spread by {notes['light_spread']:.3f} of a logarithm"
         elif verdict.duplicate:
             stage, reason, message = "duplicates", "count changed", "the count of a queried object changed, as the judge model sees it"
         elif verdict.efficacy < self.stages.effective - 1e-9:

@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Sequence
 
 from sparring.data.errors import ModelError, RecipeError, RunError
-from sparring.data.questions import Problem
-from sparring.forge.records import Result, Sample, Unit, refused
+from sparring.data.items import Record
+from sparring.data.problems import Problem
+from sparring.forge.records import Result, Sample, refused
 from sparring.forge.smith import Smith
 from sparring.forge.sources import Source
 
@@ -18,7 +19,7 @@ FATAL = (ModelError, RecipeError, RunError)
 """Errors that no other record would be spared: they stop the forge, which can be started again."""
 
 
-def work(smith: Smith, source: Source, units: Sequence[Unit]) -> list[Result]:
+def work(smith: Smith, source: Source, units: Sequence[Record]) -> list[Result]:
     """What became of every unit, in order. Raises only what is fatal."""
     samples: list[Sample] = []
     found: dict[int, Result] = {}
@@ -41,7 +42,7 @@ def forge(smith: Smith, samples: Sequence[Sample]) -> list[Result]:
         return [_alone(smith, sample) for sample in samples]
 
 
-def _read(source: Source, units: Sequence[Unit]) -> list[Sample | list[Problem] | Result]:
+def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem] | Result]:
     try:
         return list(source.read(units))
     except FATAL:

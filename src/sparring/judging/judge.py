@@ -22,10 +22,12 @@ from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.defenders.prompts import render_prompt
-from sparring.judging.diversity import group_diversity
+from sparring.judging.diversity import group_diversity, variety
 from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
 from sparring.judging.integrity import local_ssim
-from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts
+from sparring.judging.kinds import classify, nobody
+from sparring.judging.light import LightChange, excess, light_change
+from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts, shortfall
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.base import VLM
 
@@ -79,9 +81,10 @@ class AttackJudge:
         answers = dict(zip(accepted, trials, strict=True))
         probabilities = self._probabilities(questions, clean_images, edits, accepted) if self.settings.dense_weight > 0 else {}
         diversity = self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
+        rare = self._variety(clean_images, edits, accepted) if self.settings.variety_weight > 0 else {}
         return [
             [
-                self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)))
+                self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)), rare.get((q, e)))
                 for e, gate in enumerate(gates[q])
             ]
             for q, question in enumerate(questions)
@@ -148,6 +151,14 @@ class AttackJudge:
             values.update(zip(places, group_diversity(clean_images[q], [edits[q][e] for _, e in places]), strict=True))
         return values
 
+    @staticmethod
+    def _variety(
+        clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], accepted: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], float]:
+        """Of every accepted edit, how rare its kind is among all accepted edits that are judged together."""
+        found = classify([clean_images[q] for q, _ in accepted], [edits[q][e] for q, e in accepted], nobody)
+        return dict(zip(accepted, variety([each.kind for each in found]), strict=True))
+
     def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image]) -> None:
         pairs = zip(questions, images, strict=True)
         missing = [(question, image) for question, image in pairs if self._key(question, image) not in self._clean_replies]
@@ -170,10 +181,11 @@ class AttackJudge:
         answers: tuple[Answer, ...],
         probability: tuple[float, float] | None,
         diversity: float | None,
+        rare: float | None,
     ) -> Judgement:
-        failed, notes = efficacy(answers, self.settings.trials), {"answers": float(len(answers))}
+        failed, notes = efficacy(answers, self.settings.trials), {"answers": float(len(answers))} | gate.notes
         if not gate.intact:
-            notes["shortfall"] = self.settings.integrity_threshold - gate.integrity
+            notes["shortfall"] = shortfall(self.settings, gate)
         fall, drop = 0.0, None
         if probability is not None:
             clean, edited = probability
@@ -181,10 +193,14 @@ class AttackJudge:
             notes |= {"probability_clean": clean, "probability_edited": edited}
         if diversity is not None:
             notes["diversity"] = diversity
+        if rare is not None:
+            notes["variety"] = rare
         near = frontier(answers) if self.settings.frontier_weight > 0 else 0.0
         if self.settings.frontier_weight > 0:
             notes["frontier"] = near
-        parts = reward_parts(self.settings, gate, efficacy=failed, fall=fall, frontier=near, diversity=diversity or 0.0)
+        parts = reward_parts(
+            self.settings, gate, efficacy=failed, fall=fall, frontier=near, diversity=diversity or 0.0, variety=rare or 0.0
+        )
         notes |= {PREFIX + name: value for name, value in parts.items()}
         verdict = Verdict(
             question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward_of(parts), probability_drop=drop, notes=notes
@@ -200,9 +216,17 @@ def check_edits(
     duplicates: DuplicateCheck | None,
     device: torch.device,
 ) -> list[list[Gate]]:
-    """Integrity of every edit, computed on `device`, and the duplicate check of the intact ones. Errors as for `AttackJudge.judge`."""
+    """Integrity of every edit, on `device`; its light where that is guarded; the duplicate check of the intact ones.
+
+    Errors as for `AttackJudge.judge`.
+    """
     integrity = _integrity(questions, clean_images, edits, device)
-    intact = [[value >= settings.integrity_threshold for value in own] for own in integrity]
+    light = _light(questions, clean_images, edits, settings)
+    relit = [[change is not None and excess(change, settings.light_level, settings.light_spread) > 0 for change in own] for own in light]
+    intact = [
+        [value >= settings.integrity_threshold and not lit for value, lit in zip(*own, strict=True)]
+        for own in zip(integrity, relit, strict=True)
+    ]
     duplicate = [[False] * len(own) for own in edits]
     if duplicates is not None:
         to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
@@ -210,7 +234,21 @@ def check_edits(
         for q, own in enumerate(to_check):
             for e, other in zip(own, changed[q], strict=True):
                 duplicate[q][e] = other
-    return [[Gate(*each) for each in zip(integrity[q], intact[q], duplicate[q], strict=True)] for q in range(len(questions))]
+    together = zip(integrity, intact, duplicate, light, relit, strict=True)
+    return [[Gate(*each) for each in zip(*own, strict=True)] for own in together]
+
+
+def _light(
+    questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], settings: JudgeSettings
+) -> list[list[LightChange | None]]:
+    """The change of light of every edit; None where no limit is set."""
+    if settings.light_level is None and settings.light_spread is None:
+        return [[None] * len(own) for own in edits]
+    found: list[list[LightChange | None]] = []
+    for question, clean, own in zip(questions, clean_images, edits, strict=True):
+        before, boxes = np.asarray(clean.convert("RGB")), [target.box for target in question.targets]
+        found.append([light_change(before, np.asarray(edit.convert("RGB")), boxes) for edit in own])
+    return found
 
 
 def _integrity(

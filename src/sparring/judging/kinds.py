@@ -1,9 +1,13 @@
-"""What kind of attack an edit was: imperceptible, addition, removal, replacement, or several of these at once (hybrid).
+"""What kind of attack an edit was: unchanged, imperceptible, addition, removal, replacement, or several (hybrid).
 
-The kinds are the paper's (arXiv 2602.22227); its rule is not published. Ours: the difference map, less a change of light of the whole picture,
-gives changed regions; a judge says which objects are to be seen there before and after; what is new was added, what is gone was removed, and what
-is new where something is gone has replaced it. An edit without any of these is called imperceptible: noise, light, compression. A region that
-changed much and in which the judge names nothing, before or after, counts by whether something stands out from its surroundings there.
+The kinds are the paper's (arXiv 2602.22227) and the picture that was not changed at all; the paper's rule is
+not published. Ours: the difference map, less a change of light of the whole picture, gives changed regions; a
+judge says which objects are to be seen there before and after; what is new was added, what is gone was
+removed, and what is new where something is gone has replaced it. A recoloured object is a replaced one: what
+was there is gone, and the picture now shows something else in its place. An edit without any of these is
+called imperceptible: noise, light, compression. A region that changed much and in which the judge names
+nothing, before or after, counts by whether something stands out from its surroundings there; without a judge
+(`nobody`) every region does.
 """
 
 from __future__ import annotations
@@ -19,16 +23,19 @@ from scipy import ndimage
 
 from sparring.config import KindSettings
 from sparring.data.errors import DataError
+from sparring.data.light import same_light
 from sparring.data.records import Box, Target
+from sparring.judging.light import picture_line
 
-Kind = Literal["imperceptible", "add", "remove", "replace", "hybrid"]
-KINDS: tuple[Kind, ...] = ("imperceptible", "add", "remove", "replace", "hybrid")
+Kind = Literal["unchanged", "imperceptible", "add", "remove", "replace", "hybrid"]
+KINDS: tuple[Kind, ...] = ("unchanged", "imperceptible", "add", "remove", "replace", "hybrid")
 Look = Callable[[Sequence[Image], Sequence[Box]], list[list[Target]]]
 """Pictures and a region in each: the objects to be seen there, with their boxes in the picture; an empty list where there is only background."""
 
 Array = NDArray[np.float64]
-UNNAMED = "something"
-DARK, BRIGHT = 16, 250  # grey levels beyond which a pixel does not tell the light
+UNNAMED, ANOTHER = "something", "something else"
+VARIATION = 2.5  # median deviations of the surroundings from their colour within which a pixel may be one of them
+OCCUPIED = 0.25  # share of the changed pixels that must stand out for something to be there
 SAME_PLACE = 0.3  # share of the smaller of two boxes that both cover, from which they are at one place
 
 
@@ -56,21 +63,27 @@ def classify(cleans: Sequence[Image], edits: Sequence[Image], look: Look, settin
         if clean.size != edit.size:
             raise DataError(f"edit {number} is {edit.width} x {edit.height} pixels, its clean picture {clean.width} x {clean.height}")
         pairs.append((_pixels(clean), _pixels(edit)))
-    regions = [changed_regions(before, after, settings) for before, after in pairs]
-    asked = [(image, box) for pair, own in zip(zip(cleans, edits, strict=True), regions, strict=True) for box in own for image in pair]
+    found = [in_the_light_of(before, after, settings) for before, after in pairs]
+    pictures = zip(cleans, edits, strict=True)
+    asked = [(image, box) for pair, (_, own) in zip(pictures, found, strict=True) for box in own for image in pair]
     seen = iter(look([image for image, _ in asked], [box for _, box in asked]) if asked else [])
     kinds = []
-    for (before, after), own in zip(pairs, regions, strict=True):
+    for (before, after), (lit, own) in zip(pairs, found, strict=True):
         gone: list[Target] = []
         new: list[Target] = []
         for box in own:
             was, now = next(seen), next(seen)
             if not was and not now:
-                was, now = standing_out(before, after, box, settings)
+                was, now = standing_out(before, lit, box, settings)
             gone += was
             new += now
         kinds.append(_kind(gone, new, own, float(np.sqrt(np.square(after - before).mean()))))
     return kinds
+
+
+def nobody(images: Sequence[Image], boxes: Sequence[Box]) -> list[list[Target]]:
+    """A `Look` that names nothing: regions then count by how what they hold stands out. It needs no model."""
+    return [[] for _ in boxes]
 
 
 def _kind(gone: list[Target], new: list[Target], regions: list[Box], change: float) -> EditKind:
@@ -86,7 +99,8 @@ def _kind(gone: list[Target], new: list[Target], regions: list[Box], change: flo
     removed = tuple(a for a in gone if all(a is not other for other, _ in replaced))
     added = tuple(b for b in new if all(b is not other for _, other in replaced))
     found: list[Kind] = [kind for kind, own in (("add", added), ("remove", removed), ("replace", replaced)) if own]  # type: ignore[misc]
-    kind: Kind = "imperceptible" if not found else found[0] if len(found) == 1 else "hybrid"
+    nothing: Kind = "imperceptible" if change > 0 else "unchanged"
+    kind: Kind = nothing if not found else found[0] if len(found) == 1 else "hybrid"
     return EditKind(kind, added, removed, tuple(replaced), tuple(regions), change)
 
 
@@ -100,9 +114,16 @@ def _distinct(targets: list[Target]) -> list[Target]:
 
 
 def changed_regions(before: Array, after: Array, settings: KindSettings) -> list[Box]:
-    """Boxes of the connected changed regions of a picture, [H, W, 3] in 0 to 255, the largest first; small ones are left out."""
+    """Boxes of the connected changed regions of a picture, [H, W, 3] in 0 to 255, largest first; small ones are left out.
+
+    A change of light, as gains of the channels, is no change.
+    """
+    return _regions(before, same_light(before, after), settings)
+
+
+def _regions(before: Array, after: Array, settings: KindSettings) -> list[Box]:
     side = min(before.shape[:2])
-    changed = difference_map(before, same_light(before, after), settings) > settings.threshold
+    changed = difference_map(before, after, settings) > settings.threshold
     # Parts of one object are joined, threads between two are not.
     reach = max(1, round(settings.join * side))
     labels, _ = ndimage.label(ndimage.binary_closing(np.pad(changed, reach), iterations=reach)[reach:-reach, reach:-reach], np.ones((3, 3)))
@@ -119,32 +140,47 @@ def difference_map(before: Array, after: Array, settings: KindSettings) -> Array
     return np.asarray(ndimage.gaussian_filter(np.abs(after - before).mean(-1), sigma), dtype=np.float64)
 
 
-def same_light(before: Array, after: Array) -> Array:
-    """The edited picture in the light of the clean one: every channel divided by its median gain; where the light left no room, the clean one."""
-    told = (before > DARK) & (before < BRIGHT) & (after < BRIGHT)
-    ratio = np.where(told, after / np.maximum(before, 1), np.nan)
-    gains = np.array([np.nanmedian(ratio[..., c]) if told[..., c].any() else 1.0 for c in range(before.shape[2])])
-    gains = np.maximum(gains, 1e-3)
-    return np.where((after >= BRIGHT) & (before * gains >= BRIGHT), before, after / gains)
+def in_the_light_of(before: Array, after: Array, settings: KindSettings) -> tuple[Array, list[Box]]:
+    """The edited picture in the clean one's light, and its changed regions.
+
+    Gains are taken off first. If regions are left, so is the straight line that most of the picture obeys
+    (`light`), which a change of contrast is; it stands where it leaves fewer regions.
+    """
+    lit = same_light(before, after)
+    regions = _regions(before, lit, settings)
+    if regions:
+        slope_C, offset_C = picture_line(before, after)
+        other = (after - offset_C) / np.maximum(slope_C, 1e-3)
+        left = _regions(before, other, settings)
+        if len(left) < len(regions):
+            return other, left
+    return lit, regions
 
 
 def standing_out(before: Array, after: Array, box: Box, settings: KindSettings) -> tuple[list[Target], list[Target]]:
-    """What an unnamed change is, by contrast alone: how far the region's changed part is from the region's surroundings, before and after.
+    """What an unnamed change is, by contrast alone: does it hold something before, and after? Pictures in one light.
 
-    Nothing where neither stands out more than the threshold, or both do alike: then it is not an object that came or went.
+    On each side something is there where a quarter of the changed pixels are far from the colour around them,
+    far by `stands_out` and beside the surroundings' own variation. Something on both sides is something else,
+    replaced or recoloured, if the change is as large as that; a smaller one is the same thing, blurred or
+    repainted by the editor.
     """
-    after = same_light(before, after)
     x0, y0, x1, y1 = box
     changed = np.zeros(before.shape[:2], dtype=bool)
-    changed[y0:y1, x0:x1] = difference_map(before, after, settings)[y0:y1, x0:x1] > settings.threshold
+    difference = difference_map(before, after, settings)
+    changed[y0:y1, x0:x1] = difference[y0:y1, x0:x1] > settings.threshold
     ring = ndimage.binary_dilation(changed, iterations=max(2, round(0.05 * min(changed.shape)))) & ~ndimage.binary_dilation(changed)
     if not ring.any():
         return [], []
-    contrast = [float(np.abs(picture[changed] - np.median(picture[ring], axis=0)).mean()) for picture in (before, after)]
-    something = [Target(UNNAMED, box)]
-    if max(contrast) < settings.threshold or max(contrast) < settings.stands_out * min(contrast):
-        return [], []
-    return (something, []) if contrast[0] > contrast[1] else ([], something)
+    there = []
+    for picture in (before, after):
+        far = np.abs(picture - np.median(picture[ring], axis=0)).mean(-1)
+        limit = max(settings.stands_out, VARIATION * float(np.median(far[ring])))
+        there.append(float((far[changed] > limit).mean()) >= OCCUPIED)
+    was, now = ([Target(UNNAMED, box)] if side else [] for side in there)
+    if not (was and now):
+        return was, now
+    return (was, [Target(ANOTHER, box)]) if difference[changed].mean() >= settings.stands_out else ([], [])
 
 
 def overlap(a: Box, b: Box) -> float:

@@ -18,7 +18,7 @@ from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.models.players import DTYPES
-from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.base import VLM, ask_each_once, load_vlm
 
 COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which a judge only rambles
 
@@ -86,10 +86,10 @@ class DuplicateCheck:
         self._clean.clear()
 
     def counts(self, images: Sequence[Image], names: Sequence[str]) -> list[int | None]:
-        """How often each name's object is in the picture beside it, by the judge's greedy reply; None for a reply without a number."""
+        """How often each name's object is in the picture beside it, by the judge's greedy reply; None for one without a number, or where it gives none."""
         prompts = [self.settings.count_prompt.format(name=name) for name in names]
-        replies = self.judge.generate(images, prompts, max_new_tokens=COUNT_TOKENS, temperature=0.0, seed=0, batch=self.batch)
-        return [parse_count(reply[0].text) for reply in replies]
+        replies = ask_each_once(self.judge, images, prompts, max_new_tokens=COUNT_TOKENS, batch=self.batch)
+        return [None if reply is None else parse_count(reply.text) for reply in replies]
 
     def changed(self, question: VisualQuestion, clean: Image, edited: Sequence[Image]) -> list[bool]:
         """For every edit of one picture: True where a queried object's count differs from the clean picture's, or either is unknown."""

@@ -14,6 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.records import Verdict, VisualQuestion
@@ -46,7 +47,8 @@ def train_adaptive(workshop: Workshop, asker: Asker, questions: Sequence[VisualQ
     if not stage.done:
         _train(workshop, asker, questions, stage, settings)
     folder = stage.folder / "editor"
-    spec = f"{settings.model}+{folder}" if settings.lora is not None else str(folder)
+    untrained = not stage.result["updates"]  # its LoRA would change nothing
+    spec = str(folder) if settings.lora is None else settings.model if untrained else f"{settings.model}+{folder}"
     return Attacker(ADAPTIVE, spec, against=asker.name), stage.result
 
 
@@ -63,6 +65,8 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
     seed = derive_seed(probe.seed, stage.name)
     editor = load_attacking_editor(settings.model, settings, workshop.device)
     editor.checkpoint_gradients(settings.gradient_checkpointing)
+    if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
+        workshop.screen.warn(f"{stage.name}: {warning}")
     trainer = AttackerTrainer(editor, settings, seed)
     judge = AttackJudge(asker.vlm, workshop.duplicates, probe.judge, probe.defender)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sparring.config import DefenderSettings
+from sparring.data.errors import ModelError
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
@@ -26,8 +27,7 @@ from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import VLM
-from sparring.models.vlms.endpoint import EndpointVLM
-from sparring.models.vlms.letters import ask_with_letters
+from sparring.models.vlms.letters import Lettered, ask_with_letters
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 
@@ -45,10 +45,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer, whose text includes how it was begun, and the option letters at it (None: not asked for, or no letter of its own there)."""
+    """An answer, whose text includes how it was begun, and the option letters at it (None: not asked for, or no letter of its own there).
+
+    error: why there is no answer; its question is then in no figure.
+    """
 
     answer: Answer
     letters: LetterScore | None
+    error: str = ""
 
 
 class Pictures:
@@ -73,6 +77,8 @@ class Asker:
         self.name, self.spec, self.settings, self.device = name, spec, settings, device
         self.cache_file, self.pictures, self.batch = cache, pictures, batch
         self.cache = AnswerCache(cache)
+        self.unanswered: dict[str, str] = {}
+        """Question id -> why it got no answer; such a question is not asked again in this process."""
         self._vlm: VLM | None = None
         self._identity: str | None = None
 
@@ -120,21 +126,31 @@ class Asker:
         return {"size": {name: value for name, value in size.items() if value is not None}}
 
     def ask(self, requests: Sequence[Request], bar: Bar, *, letters: bool = False) -> list[Said]:
-        """One greedy answer to every request, in order; letters: with the option letters at each answer. Errors: as of the model."""
+        """One greedy answer to every request, in order; letters: with the option letters at each answer. What gets no answer is noted in `unanswered`.
+
+        Errors: ModelError where the model cannot be had or an endpoint is taken to be down, RunError when its budget is used up.
+        """
         found: list[Said] = []
         for start in range(0, len(requests), self.batch):
             part = requests[start : start + self.batch]
             keys = [answer_key(self._asked(request, letters)) for request in part]
             known = {key: self.cache.get(key) for key in keys}
-            missing = list({key: i for i, key in enumerate(keys) if known[key] is None}.values())
+            missing = list({key: i for i, key in enumerate(keys) if known[key] is None and not self._lost(part[i])}.values())
             if missing:
-                answers = self._answer([part[i] for i in missing], letters)
-                fresh = {keys[i]: (self._asked(part[i], letters), answer) for i, answer in zip(missing, answers, strict=True)}
+                fresh = dict[str, tuple[dict[str, Any], dict[str, Any]]]()
+                for i, answer in zip(missing, self._answer([part[i] for i in missing], letters), strict=True):
+                    if isinstance(answer, ModelError):
+                        self.unanswered[part[i].question.id] = str(answer)
+                    else:
+                        known[keys[i]] = answer
+                        fresh[keys[i]] = self._asked(part[i], letters), answer
                 self.cache.put_all(self.identity, fresh)
-                known |= {key: answer for key, (_, answer) in fresh.items()}
             found += [self._said(request, known[key]) for request, key in zip(part, keys, strict=True)]
             bar.advance(len(part), {"right": sum(said.answer.right for said in found) / len(found)})
         return found
+
+    def _lost(self, request: Request) -> bool:
+        return request.question.id in self.unanswered
 
     def _asked(self, request: Request, letters: bool) -> dict[str, Any]:
         settings = self.settings
@@ -151,7 +167,7 @@ class Asker:
             "pixels": [settings.min_pixels, settings.max_pixels],
         }
 
-    def _answer(self, requests: Sequence[Request], letters: bool) -> list[dict[str, Any]]:
+    def _answer(self, requests: Sequence[Request], letters: bool) -> list[dict[str, Any] | ModelError]:
         images, prompts = [load_image(request.picture) for request in requests], [request.prompt for request in requests]
         starts = [request.start for request in requests]
         limit, batch = self.settings.max_new_tokens, self.settings.micro_batch
@@ -164,26 +180,17 @@ class Asker:
 
             options = [request.question.letters for request in requests]
             replies = ask_with_letters(self.vlm, images, prompts, options, place, max_new_tokens=limit, starts=starts, batch=batch)
-            return [
-                {
-                    "text": reply.text,
-                    "tokens": reply.tokens,
-                    "logprobs": None if reply.logprobs is None else [None if value == -math.inf else value for value in reply.logprobs],
-                }
-                for reply in replies
-            ]
-        if isinstance(self.vlm, EndpointVLM):
-            trials = {request.trial for request in requests}
-            assert len(trials) == 1  # a call asks for one try
-            plain = self.vlm.generate(images, prompts, max_new_tokens=limit, starts=starts, trial=trials.pop())
-            return [{"text": own[0].text, "tokens": own[0].tokens} for own in plain]
-        return [
-            {"text": own[0].text, "tokens": own[0].tokens}
-            for own in self.vlm.generate(images, prompts, max_new_tokens=limit, batch=batch, starts=starts)
-        ]
+            return [reply if isinstance(reply, ModelError) else _scored(reply) for reply in replies]
+        trials = {request.trial for request in requests}
+        assert len(trials) == 1  # a call asks for one try
+        said = self.vlm.try_each(images, prompts, max_new_tokens=limit, batch=batch, starts=starts, trial=trials.pop())
+        return [reply if isinstance(reply, ModelError) else {"text": reply.text, "tokens": reply.tokens} for reply in said]
 
     def _said(self, request: Request, answer: dict[str, Any] | None) -> Said:
-        assert answer is not None
+        if answer is None:
+            question = request.question
+            reason = self.unanswered.get(question.id, "nothing was asked")
+            return Said(Answer(question.id, self.name, "", None, "no_answer", False), None, reason)
         question, text = request.question, request.start + answer["text"]
         choice, rule = parse_answer(answering(request.start, answer["text"])[0], question.options)
         scored = answer.get("logprobs")
@@ -194,6 +201,11 @@ class Asker:
         return Said(
             Answer(question.id, self.name, text, choice, rule, choice == question.answer, right_probability, int(answer["tokens"])), score
         )
+
+
+def _scored(reply: Lettered) -> dict[str, Any]:
+    logprobs = None if reply.logprobs is None else [None if value == -math.inf else value for value in reply.logprobs]
+    return {"text": reply.text, "tokens": reply.tokens, "logprobs": logprobs}
 
 
 def answering(start: str, text: str) -> tuple[str, int]:

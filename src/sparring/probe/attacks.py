@@ -2,13 +2,14 @@
 
 Edits and what the checks say of them go into the ledger batch by batch, so that a resumed probe makes none twice: stage "attack/NAME", or
 "attack/NAME/DEFENDER" for an attacker that is made against one Defender (by its gradients, or trained on it). The pictures lie below `pictures/`.
+A question whose picture an attacker cannot edit is set aside.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ import torch
 
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackerSettings, ProbeSettings
-from sparring.data.records import Verdict, VisualQuestion
+from sparring.data.errors import SparringError
+from sparring.data.records import Edit, Verdict, VisualQuestion
 from sparring.defenders.prompts import render_prompt
 from sparring.engine.screen import Screen
-from sparring.evaluation.robustness import Played, gate_edits
+from sparring.evaluation.robustness import Played
 from sparring.judging.validity import DuplicateCheck
+from sparring.judging.vet import vet
+from sparring.models.editors import check_editor
 from sparring.models.vlms.address import is_endpoint
 from sparring.probe.asking import Asker, Request
-from sparring.redteam.attackers import load_attacker
+from sparring.redteam.attackers import check_attacker, load_attacker
 from sparring.redteam.spec import split_rival
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
@@ -76,6 +80,21 @@ def attackers_of(settings: ProbeSettings) -> tuple[list[Attacker], list[str]]:
     return found, warnings
 
 
+def settings_of(settings: ProbeSettings, attacker: Attacker) -> AttackerSettings:
+    """What an attack with this attacker alone would be told."""
+    base = settings.attacker or AttackerSettings(model=attacker.spec)
+    return base.model_copy(update={"model": attacker.spec})
+
+
+def check_attackers(settings: ProbeSettings) -> None:
+    """Would all attackers and controls load? See `check_attacker`."""
+    for attacker in attackers_of(settings)[0]:
+        against = settings.defenders.get(attacker.against or "", settings.defender.model)
+        check_attacker(settings_of(settings, attacker), settings.defender.model_copy(update={"model": against}))
+    if settings.adapt and settings.attacker is not None:
+        check_editor(settings.attacker.model)
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What makes and checks edits."""
@@ -86,17 +105,17 @@ class Workshop:
     auditor: Auditor
     device: torch.device
     duplicates: DuplicateCheck | None
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """Question id -> why an attacker has no edit of it."""
 
     def load(self, attacker: Attacker, asker: Asker | None) -> Rival:
         """The attacker, ready to edit. asker: the Defender that it is made against."""
-        base = self.settings.attacker or AttackerSettings(model=attacker.spec)
-        own = base.model_copy(update={"model": attacker.spec})
 
         def defender() -> tuple[Any, Any]:
             assert asker is not None
             return asker.vlm, self.settings.defender
 
-        return load_attacker(own, self.device, defender)
+        return load_attacker(settings_of(self.settings, attacker), self.device, defender)
 
     def make_edits(self, attacker: Attacker, questions: Sequence[VisualQuestion], load: Callable[[], Rival]) -> None:
         """Edits of all questions with their verdicts, except those that are in the ledger."""
@@ -116,14 +135,20 @@ class Workshop:
         cleans = pictures_of(questions)
         # The first sample has the noise of held-out play in a run with this seed.
         seed = self.settings.seed if sample == 0 else derive_seed(self.settings.seed, "sample", sample)
-        edits = rival.edit(questions, cleans, seed)
-        gates = gate_edits(questions, cleans, edits, self.settings.judge, self.duplicates, self.device)
-        passed = [place for place, gate in enumerate(gates) if gate.accepted]
-        words = dict(zip(passed, self.auditor.audit([questions[i] for i in passed], [edits[i].image for i in passed]), strict=True))
-        judged = [
-            Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(place))
-            for place, (question, gate) in enumerate(zip(questions, gates, strict=True))
-        ]
+        made = rival.try_edit(questions, cleans, seed)
+        self.set_aside.update({q.id: str(own) for q, own in zip(questions, made, strict=True) if isinstance(own, SparringError)})
+        places = [place for place, own in enumerate(made) if isinstance(own, Edit)]
+        questions, cleans = [questions[i] for i in places], [cleans[i] for i in places]
+        edits = [own for own in made if isinstance(own, Edit)]
+        judged = vet(
+            questions,
+            cleans,
+            edits,
+            settings=self.settings.judge,
+            duplicates=self.duplicates,
+            device=self.device,
+            audit=self.auditor.audit,
+        )
         self.ledger.record_edits(stage, 0, edits, [sample] * len(edits))
         self.ledger.record_verdicts(stage, 0, judged, [sample] * len(edits))
 
@@ -139,20 +164,28 @@ class Workshop:
 def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:
     """One Defender's answers about one attacker's edits.
 
-    An edit is valid where the gate passed it and the auditor, if there is one, says that the right answer still is; one it cannot read is not.
+    An edit is valid where the checks passed it and the auditor, if there is one, says that the right answer still is; one it cannot read is not.
+    Questions that are set aside, or have no answer, stand as wrong: they are in no figure.
     """
     settings, pictures, found = workshop.settings, workshop.pictures(attacker), workshop.verdicts(attacker)
-    right, valid = [], []
+    right, valid, changed = [], [], []
     for sample in range(settings.samples):
         keys = [(question.id, sample) for question in questions]
         requests = [
             Request(question, pictures[key], render_prompt(question, settings.defender.prompt))
             for question, key in zip(questions, keys, strict=True)
+            if key in pictures
         ]
         with workshop.screen.stage(f"{asker.name}: {attacker.name}", len(requests)) as bar:
-            right.append([said.answer.right for said in asker.ask(requests, bar)])
-        valid.append([found[key].accepted and (settings.audit is None or found[key].label_valid is True) for key in keys])
-    return Played(attacker.name, np.array(right, dtype=bool), np.array(valid, dtype=bool), attacker.control)
+            said = {request.question.id: own for request, own in zip(requests, asker.ask(requests, bar), strict=True)}
+        right.append([question.id in said and said[question.id].answer.right for question in questions])
+        verdicts = [found.get(key) for key in keys]
+        valid.append([v is not None and v.accepted and (settings.audit is None or v.label_valid is True) for v in verdicts])
+        # What is no attack at all is a control: a round trip that gives the picture back counts as one.
+        changed.append([attacker.control or v is None or not v.unchanged for v in verdicts])
+    arrays = (np.array(own, dtype=bool) for own in (right, valid, changed))
+    right_SN, valid_SN, changed_SN = arrays
+    return Played(attacker.name, right_SN, valid_SN, attacker.control, changed_SN)
 
 
 def play_again(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:

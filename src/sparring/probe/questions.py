@@ -1,8 +1,7 @@
-"""What a probe asks: a JSONL file of questions, or a benchmark in any layout that `sparring eval` reads."""
+"""What a probe asks: questions in any layout, or a benchmark's as `sparring eval` reads them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from sparring.config import ProbeSettings
 from sparring.data.errors import RunError
+from sparring.data.layouts import data_digest
 from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
@@ -18,12 +18,9 @@ from sparring.evaluation.benchmarks import find_benchmark
 from sparring.evaluation.questions import questions_of
 from sparring.evaluation.run import data_sha256, draw_items
 from sparring.selfplay.calls import written_data
-from sparring.selfplay.dataset import read_drawn, say_dropped
+from sparring.selfplay.dataset import PICTURES, read_drawn, say_dropped
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.stages import Stage
-
-PICTURES = "questions"
-"""The folder of pictures that a benchmark carries inside its file."""
 
 
 @dataclass
@@ -71,12 +68,22 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
     """Read and check the questions. Below `out` is written what a benchmark carries inside its file. Raises DataError where they do not load."""
     data, left_out = written_data(settings.data, out), dict[str, int]()
     if settings.suite is None:
-        records = read_drawn(data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
-        digests = {settings.data: hashlib.sha256(data.read_bytes()).hexdigest()}
+        records = read_drawn(
+            data,
+            limit=settings.limit,
+            seed=settings.seed,
+            skip_bad=settings.skip_bad_records,
+            screen=screen,
+            images=settings.images,
+            folder=out.resolve() / PICTURES,
+        )
+        digests = {settings.data: data_digest(data)}
     else:
         benchmark, images = find_benchmark(settings.suite), Path(settings.images) if settings.images else None
         # The very items, with their options in the very order, that `sparring eval` asks under this seed and limit.
-        items = draw_items(benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=benchmark.shuffle)
+        items = draw_items(
+            benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=benchmark.shuffle, skip_bad=settings.skip_bad_records
+        )
         suite = questions_of(items, data, out.resolve() / PICTURES, skip_bad=settings.skip_bad_records)
         records, left_out = suite.questions.records, dict(suite.left_out)
         say_dropped(suite.questions, screen)
@@ -86,7 +93,8 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
     if settings.adapt_data is None:
         practice, probed = split_held_out(records, len(records) // 2, settings.seed)
         return Asked(probed, practice, digests, left_out)
-    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records).records
+    pictures = out.resolve() / PICTURES
+    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records, images=settings.images, folder=pictures).records
     require_disjoint(practice, records)
-    digests[settings.adapt_data] = hashlib.sha256(Path(settings.adapt_data).read_bytes()).hexdigest()
+    digests[settings.adapt_data] = data_digest(Path(settings.adapt_data))
     return Asked(records, practice, digests, left_out)

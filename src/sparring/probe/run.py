@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparring.config import ConsistencySettings, ProbeSettings
+from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.engine.device import begin_computing
@@ -26,7 +28,7 @@ from sparring.models.vlms.base import load_vlm
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.probe.adaptive import train_adaptive
 from sparring.probe.asking import Asker, Pictures, Said
-from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_again
+from sparring.probe.attacks import Attacker, Workshop, attackers_of, check_attackers, play, play_again
 from sparring.probe.questions import Asked, read_asked
 from sparring.probe.table import write_table
 from sparring.probe.text import ask_conditions, baselines, text_figures
@@ -35,6 +37,8 @@ from sparring.selfplay.ledger import Ledger
 
 SCHEMA = 1
 ANSWERS = "answers.sqlite"
+SHOWN = 5  # questions set aside that are named in warnings; all of them are in the results
+Bools = NDArray[np.bool_]
 
 
 def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
@@ -45,6 +49,7 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None) 
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
+    check_attackers(settings)
     asked = read_asked(settings, out, screen)
     with (
         run_folder(settings, out, file="probe.yaml", kind="probe", resume="the command that began it") as folder,
@@ -100,6 +105,19 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
     for asker in askers:
         played[asker.name] = [(attacker, play(workshop, attacker, asker, questions)) for attacker in attackers]
         asker.rest()
+    set_aside = _set_aside(workshop, askers, questions)
+    kept = [place for place, question in enumerate(questions) if question.id not in set_aside]
+    if not kept:
+        raise ModelError(f"all {len(questions)} questions had to be set aside; the last one: {list(set_aside.values())[-1]}")
+    if set_aside:
+        questions, clusters = [questions[i] for i in kept], [clusters[i] for i in kept]
+        said = {name: {condition: [own[i] for i in kept] for condition, own in found.items()} for name, found in said.items()}
+        played = {name: [(attacker, one.only(kept)) for attacker, one in own] for name, own in played.items()}
+        again = {name: one.only(kept) for name, one in again.items()}
+        warnings += [f'question "{name}" is set aside and in no figure: {why}' for name, why in list(set_aside.items())[:SHOWN]]
+        if len(set_aside) > SHOWN:
+            warnings.append(f"{len(set_aside) - SHOWN} more questions are set aside: see set_aside in results.json")
+    warnings += _unchanged(played)
     judges = [
         ConsistencyJudge(
             ConsistencySettings(model=name),
@@ -136,6 +154,7 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         "questions": len(questions),
         "without_boxes": asked.without_boxes,
         "left_out": dict(asked.left_out),
+        "set_aside": set_aside,
         "pictures": len(set(clusters)),
         "prompt": settings.defender.prompt,
         "max_new_tokens": settings.defender.max_new_tokens,
@@ -149,6 +168,28 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         "differences": _differences(askers, said, played, clusters, settings),
         "warnings": warnings,
     }
+
+
+def _set_aside(workshop: Workshop, askers: Sequence[Asker], questions: Sequence[VisualQuestion]) -> dict[str, str]:
+    """Question id -> why no figure counts it: every figure is of the same questions, those that every Defender answered and every attacker edited."""
+    told = dict(workshop.set_aside)
+    for asker in askers:
+        told = {name: f"no answer of {asker.name}: {error}" for name, error in asker.unanswered.items()} | told
+    return {question.id: told[question.id] for question in questions if question.id in told}
+
+
+def _unchanged(played: Mapping[str, Sequence[tuple[Attacker, Played]]]) -> list[str]:
+    """What is said of attackers that gave pictures back as they were."""
+    counts = {
+        attacker.stage: (attacker.name, int((~one.changed_SN).sum()), one.changed_SN.size)
+        for own in played.values()
+        for attacker, one in own
+    }
+    return [
+        f"{name} left {count} of {of} pictures as they were: no attacks, and in none of its rates"
+        for name, count, of in counts.values()
+        if count
+    ]
 
 
 def _make(workshop: Workshop, attacker: Attacker, questions: Sequence[VisualQuestion], asker: Asker | None) -> None:
@@ -184,29 +225,35 @@ def _differences(
     rows = {asker.name: _rights(asker.name, said, played) for asker in askers}
     found: dict[str, Any] = {}
     for other in others:
-        shared = [name for name in rows[other] if name in rows[first]]
-        adjusted = holm([mcnemar_exact(rows[other][name], rows[first][name]) for name in shared])
+        pairs = {name: _pair(rows[other][name], rows[first][name]) for name in rows[other] if name in rows[first]}
+        adjusted = holm([mcnemar_exact(after, before) for after, before, _ in pairs.values()])
         found[other] = {
-            name: paired_bootstrap(
-                rows[other][name], rows[first][name], clusters, resamples=settings.resamples, seed=settings.seed
-            ).as_dict()
+            name: paired_bootstrap(after, before, [clusters[i] for i in places], resamples=settings.resamples, seed=settings.seed).as_dict()
             | {"mcnemar_holm": p}
-            for name, p in zip(shared, adjusted, strict=True)
+            for (name, (after, before, places)), p in zip(pairs.items(), adjusted, strict=True)
         }
     return {"less": first, "of": found}
 
 
 def _rights(
     name: str, said: Mapping[str, Mapping[Name, Sequence[Said]]], played: Mapping[str, Sequence[tuple[Attacker, Played]]]
-) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Measure -> [N] was each question answered right."""
-    rights = {str(condition): np.array([one.answer.right for one in own]) for condition, own in said[name].items()}
-    robust = rights[PLAIN].copy()
+) -> dict[str, tuple[Bools, Bools]]:
+    """Measure -> [N] was each question answered right, [N] does the measure count it."""
+    plain = {str(condition): np.array([one.answer.right for one in own], dtype=bool) for condition, own in said[name].items()}
+    robust = plain[PLAIN].copy()
+    everywhere = np.ones_like(robust)
+    rights = {condition: (right_N, everywhere) for condition, right_N in plain.items()}
     attacked = False
     for attacker, one in played[name]:
         if attacker.against in (None, name):
-            rights[attacker.name] = one.right_SN[0]
+            rights[attacker.name] = one.right_SN[0], one.changed_SN[0]
             if not attacker.control:
                 attacked = True
-                robust &= one.right_SN.all(0)
-    return rights | ({"robust": robust} if attacked else {})
+                robust &= (one.right_SN | ~one.changed_SN).all(0)
+    return rights | ({"robust": (robust, everywhere)} if attacked else {})
+
+
+def _pair(after: tuple[Bools, Bools], before: tuple[Bools, Bools]) -> tuple[Bools, Bools, list[int]]:
+    """Both Defenders' answers to the questions that the measure counts for both, and their places."""
+    counted_N = after[1] & before[1]
+    return after[0][counted_N], before[0][counted_N], np.flatnonzero(counted_N).tolist()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator
 
 from sparring.config import (
     AttackerSettings,
@@ -33,7 +34,11 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "against it, or attack it without any training: `sparring attack`."
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
-    yield from _rivals(recipe.selfplay.curriculum.rivals)
+    yield from _rivals("selfplay.curriculum.rivals", recipe.selfplay.curriculum.rivals)
+    yield from _rivals("evaluation.rivals", recipe.evaluation.rivals.values(), keeps_size=True)
+    for name in recipe.evaluation.rivals:
+        if name in ("clean", "reencoded", "bootstrap", "base", "untuned") or re.fullmatch(r"round\d+", name):
+            yield f'evaluation.rivals: "{name}" is the name of a player. Give the rival another one.'
     if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
         yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
     if recipe.bootstrap.questions:
@@ -130,15 +135,18 @@ def _call(field: str, call: CallSettings | None) -> Iterator[str]:
         yield f'{field}.call: must be "package.module:function", not "{call.call}".'
 
 
-def _rivals(rivals: Sequence[str]) -> Iterator[str]:
+def _rivals(field: str, rivals: Collection[str], *, keeps_size: bool = False) -> Iterator[str]:
     if rivals:
         from sparring.attackers.rivals import load_rival
 
         for spec in rivals:
             try:
-                load_rival(spec)
+                rival = load_rival(spec)
             except (RecipeError, DataError) as error:
-                yield f"selfplay.curriculum.rivals: {error}"
+                yield f"{field}: {error}"
+            else:
+                if keeps_size and not rival.keeps_size:
+                    yield f'{field}: "{spec}" gives back larger pictures, which the checks of held-out edits cannot compare.'
 
 
 def _attacker(attacker: AttackerSettings) -> Iterator[str]:
@@ -183,6 +191,8 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
         yield f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one update (prompts_per_step)."
+    if defender.dual_clip is not None and defender.algorithm in ("cispo", "sft"):
+        yield f"defender.dual_clip: bounds a clipped loss, which {defender.algorithm} has not. Set it to null."
     if defender.algorithm == "sft":
         if defender.optimizer_steps > 1:
             yield "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set it to 1, and lower prompts_per_step."

@@ -38,7 +38,9 @@ def resolve_file(name: str | None, folder: Path = Path()) -> str | None:
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe, which was read from a file in `folder`, with its models and files resolved."""
-    data = recipe.data.model_copy(update={name: resolve_file(getattr(recipe.data, name), folder) for name in ("path", "held_out_path")})
+    data = recipe.data.model_copy(
+        update={name: resolve_file(getattr(recipe.data, name), folder) for name in ("path", "held_out_path", "images")}
+    )
     players: dict[str, Any] = {}
     for part in ("attacker", "defender", "judge"):
         settings = getattr(recipe, part)

@@ -10,7 +10,7 @@ from sparring.config import SftSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_sft
 from sparring.recipes.load import load_recipe, put, put_given, validate
-from sparring.recipes.paths import resolve_model
+from sparring.recipes.paths import resolve_file, resolve_model
 
 SOURCE = "sft"
 UNFIT: dict[str, Any] = {"interpolation": 1.0, "kl_weight": 0.0, "consistency": {}}
@@ -39,6 +39,7 @@ def sft_settings(given: Sequence[tuple[str, Any]], *, recipe: str | None = None,
     return settings.model_copy(
         update={
             "data": str(Path(settings.data).expanduser().absolute()),
+            "images": resolve_file(settings.images),
             "defender": settings.defender.model_copy(update={"model": resolve_model(settings.defender.model)}),
         }
     )

@@ -3,14 +3,16 @@
 Everything goes into the ledger batch by batch, each batch whole or not at all, under the names of held-out play: stage "evaluation/clean" for
 answers to clean pictures, "evaluation/attack" for edits, verdicts and answers about them; the Defender is called "base". What is in the ledger is
 not done again. Answers of endpoints are also kept one by one, in `answers.sqlite`, so that a kill costs none that had come back.
+
+A question that gets no answer, or whose picture cannot be edited, is set aside: it is named with the reason, and no figure counts it. The same
+command tries it again.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,25 +21,26 @@ import torch
 
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
-from sparring.data.errors import RunError
+from sparring.data.errors import ModelError, RunError, SparringError
 from sparring.data.images import load_image
-from sparring.data.records import Verdict, VisualQuestion
-from sparring.defenders.play import ask
+from sparring.data.layouts import data_digest
+from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.defenders.play import try_ask
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
-from sparring.judging.judge import check_edits
 from sparring.judging.validity import DuplicateCheck, load_duplicate_check
+from sparring.judging.vet import vet
 from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM
-from sparring.redteam.attackers import load_attacker
+from sparring.redteam.attackers import check_attacker, load_attacker
 from sparring.redteam.dataset import write_dataset
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.dataset import read_drawn
+from sparring.selfplay.dataset import PICTURES, read_drawn
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.stages import Stage
@@ -54,6 +57,8 @@ class Attack:
     auditor: Auditor
     device: torch.device
     questions: list[VisualQuestion]
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """Question id -> why it is not counted."""
 
     @cached_property
     def defender(self) -> VLM:
@@ -65,10 +70,28 @@ class Attack:
         """The cache of what endpoints answered."""
         return self.out / "answers.sqlite"
 
+    @property
+    def kept(self) -> list[VisualQuestion]:
+        """The questions that are not set aside."""
+        return [question for question in self.questions if question.id not in self.set_aside]
+
     def batches(self) -> Iterator[list[VisualQuestion]]:
-        """The questions, a batch at a time; the same batches in every process, because sums depend on them in their last digits."""
+        """The questions that are not set aside, a batch at a time; the same batches in every process, because sums depend on them in their last digits."""
         for start in range(0, len(self.questions), self.settings.batch):
-            yield self.questions[start : start + self.settings.batch]
+            yield [question for question in self.questions[start : start + self.settings.batch] if question.id not in self.set_aside]
+
+    def answered(self, questions: Sequence[VisualQuestion], found: Sequence[Answer | ModelError], what: str) -> list[tuple[int, Answer]]:
+        """(place, answer) where there is one; the other questions are set aside. what: was asked about."""
+        for question, reply in zip(questions, found, strict=True):
+            if isinstance(reply, ModelError):
+                self.put_aside(question, f"no answer about {what}: {reply}")
+        return [(place, reply) for place, reply in enumerate(found) if not isinstance(reply, ModelError)]
+
+    def put_aside(self, question: VisualQuestion, reason: str) -> None:
+        """Set a question aside. ModelError where none is left."""
+        self.set_aside[question.id] = reason
+        if len(self.set_aside) == len(self.questions):
+            raise ModelError(f'all {len(self.questions)} questions had to be set aside; the last one, "{question.id}": {reason}')
 
 
 def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None) -> dict[str, Any]:
@@ -79,7 +102,16 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
-    questions = read_drawn(settings.data, limit=settings.limit, seed=settings.seed, skip_bad=settings.skip_bad_records, screen=screen)
+    check_attacker(settings.attacker, settings.defender)  # before anybody is paid for an answer, and before there is a folder
+    questions = read_drawn(
+        settings.data,
+        limit=settings.limit,
+        seed=settings.seed,
+        skip_bad=settings.skip_bad_records,
+        screen=screen,
+        images=settings.images,
+        folder=out.resolve() / PICTURES,
+    )
     with (
         run_folder(settings, out, file="attack.yaml", kind="attack", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
@@ -93,15 +125,15 @@ def run_attack(settings: AttackSettings, out: Path, screen: Screen | None = None
         ask_attacked(attack)
         spending = _spending(attack)
         ledger.tick()
-        summary = summarise(settings, questions, ledger, spending)
-        write_dataset(folder, settings, questions, ledger, summary)
+        summary = summarise(settings, attack.kept, ledger, spending, attack.set_aside)
+        write_dataset(folder, settings, attack.kept, ledger, summary)
         write_json(folder / "summary.json", summary)
         return summary
 
 
 def _same_questions(attack: Attack) -> None:
     """Note the questions file by its hash; RunError where it is not the one that this attack began with."""
-    stage, digest = Stage(attack.out, "data", attack.ledger), hashlib.sha256(Path(attack.settings.data).read_bytes()).hexdigest()
+    stage, digest = Stage(attack.out, "data", attack.ledger), data_digest(Path(attack.settings.data))
     if not stage.done:
         stage.begin()
         attack.ledger.record_questions("held_out", attack.questions)
@@ -116,11 +148,12 @@ def ask_clean(attack: Attack) -> None:
     with attack.screen.stage("clean answers", len(attack.questions)) as bar:
         for part in attack.batches():
             if not known.issuperset(question.id for question in part):
-                answers = ask(
-                    attack.defender, part, pictures_of(part), attack.settings.defender, batch=attack.settings.defender.micro_batch
+                settings = attack.settings.defender
+                found = attack.answered(
+                    part, try_ask(attack.defender, part, pictures_of(part), settings, batch=settings.micro_batch), "its clean picture"
                 )
-                attack.ledger.record_answers(CLEAN_STAGE, 0, [replace(answer, defender=DEFENDER) for answer in answers])
-                right += sum(answer.right for answer in answers)
+                attack.ledger.record_answers(CLEAN_STAGE, 0, [replace(answer, defender=DEFENDER) for _, answer in found])
+                right += sum(answer.right for _, answer in found)
             bar.advance(len(part), {"right": right})
 
 
@@ -148,15 +181,14 @@ def _edit(
     settings, cleans = attack.settings, pictures_of(questions)
     # The first sample has the noise of held-out play in a run with this seed.
     seed = settings.seed if sample == 0 else derive_seed(settings.seed, "sample", sample)
-    edits = attacker.edit(questions, cleans, seed)
-    pictures, samples = [edit.image for edit in edits], [sample] * len(edits)
-    gates = [own[0] for own in check_edits(questions, cleans, [[p] for p in pictures], settings.judge, duplicates, attack.device)]
-    passed = [place for place, gate in enumerate(gates) if gate.accepted]
-    words = dict(zip(passed, attack.auditor.audit([questions[i] for i in passed], [pictures[i] for i in passed]), strict=True))
-    judged = [
-        Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, 0.0, 0.0, label_valid=words.get(place))
-        for place, (question, gate) in enumerate(zip(questions, gates, strict=True))
-    ]
+    made = attacker.try_edit(questions, cleans, seed)
+    for question, own in zip(questions, made, strict=True):
+        if isinstance(own, SparringError):
+            attack.put_aside(question, str(own))
+    places = [place for place, own in enumerate(made) if isinstance(own, Edit)]
+    questions, cleans = [questions[i] for i in places], [cleans[i] for i in places]
+    edits, samples = [own for own in made if isinstance(own, Edit)], [sample] * len(places)
+    judged = vet(questions, cleans, edits, settings=settings.judge, duplicates=duplicates, device=attack.device, audit=attack.auditor.audit)
     attack.ledger.record_edits(STAGE, 0, edits, samples)
     attack.ledger.record_verdicts(STAGE, 0, judged, samples)
     return judged
@@ -166,17 +198,18 @@ def ask_attacked(attack: Attack) -> None:
     """The Defender's greedy answers about the edits that passed the checks, as they lie on disk."""
     settings, by_id = attack.settings, {question.id: question for question in attack.questions}
     pictures = {(edit["question_id"], edit["sample"]): edit["picture"] for edit in attack.ledger.edits(STAGE)}
-    passed = [key for key, verdict in verdicts(attack.ledger).items() if verdict.accepted]
+    passed = [key for key, verdict in verdicts(attack.ledger).items() if verdict.accepted and key[0] not in attack.set_aside]
     done, wrong, asked = set(attack.ledger.keys("answers", STAGE)), 0, 0
     with attack.screen.stage("answers under attack", len(passed)) as bar:
         for start in range(0, len(passed), settings.batch):
             part = passed[start : start + settings.batch]
             if not done.issuperset(part):
                 questions, images = [by_id[name] for name, _ in part], [load_image(pictures[key]) for key in part]
-                answers = ask(attack.defender, questions, images, settings.defender, batch=settings.defender.micro_batch)
-                named = [replace(answer, defender=DEFENDER) for answer in answers]
-                attack.ledger.record_answers(STAGE, 0, named, [sample for _, sample in part])
-                wrong, asked = wrong + sum(not answer.right for answer in answers), asked + len(answers)
+                replies = try_ask(attack.defender, questions, images, settings.defender, batch=settings.defender.micro_batch)
+                found = attack.answered(questions, replies, "an edit of its picture")
+                named = [replace(answer, defender=DEFENDER) for _, answer in found]
+                attack.ledger.record_answers(STAGE, 0, named, [part[place][1] for place, _ in found])
+                wrong, asked = wrong + sum(not answer.right for _, answer in found), asked + len(found)
             bar.advance(len(part), {"wrong": wrong / max(1, asked)})
 
 

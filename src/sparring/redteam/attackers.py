@@ -7,15 +7,38 @@ from pathlib import Path
 
 import torch
 
-from sparring.attackers.rivals import Rival, load_rival
+from sparring.attackers.rivals import Rival, check_rival, load_rival
+from sparring.attackers.rivals.pgd import require_gradients
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.evaluation.victim import victim_of
-from sparring.models.editors import FlowEditor
+from sparring.models.editors import FlowEditor, check_editor
 from sparring.models.players import load_attacking_editor
+from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.processors import load_processor
 from sparring.redteam.spec import split_lora, split_rival
+
+NO_GRADIENTS = 'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a Defender\'s folder or hub id.'
+
+
+def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> None:
+    """Would `load_attacker` have this Attacker? Found out from names, headers and configurations, before anybody is asked or paid for anything.
+
+    Errors as for `load_attacker`; DataError where a rival's own files are not there.
+    """
+    rival, spec = split_rival(settings.model)
+    if spec is not None:
+        check_editor(*split_lora(spec))
+    if rival is None:
+        return
+    check_rival(rival)
+    if rival.split(":")[0] == "pgd":
+        if is_endpoint(defender.model):
+            raise RecipeError(NO_GRADIENTS.format(rival=rival))
+        processor = load_processor(defender.model, min_pixels=defender.min_pixels, max_pixels=defender.max_pixels)
+        require_gradients(processor, defender.model)
 
 
 def load_attacker(settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]) -> Rival:
@@ -32,9 +55,7 @@ def load_attacker(settings: AttackerSettings, device: torch.device, defender: Ca
     if rival.split(":")[0] == "pgd":
         vlm, asked = defender()
         if not isinstance(vlm, LocalVLM):
-            raise RecipeError(
-                f'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a Defender\'s folder or hub id.'
-            )
+            raise RecipeError(NO_GRADIENTS.format(rival=rival))
         victim = victim_of(vlm, asked)
     return load_rival(rival, victim=victim, editor=editor, attacker=settings)
 
@@ -44,7 +65,7 @@ def _load_editor(spec: str, settings: AttackerSettings, device: torch.device) ->
     editor = load_attacking_editor(path, settings, device)
     if lora is None:
         return editor, Path(path).name
-    editor.load_lora(lora)
+    editor.load_lora(lora, must_change=True)
     return editor, f"{Path(path).name}+{_telling(Path(lora))}"
 
 

@@ -7,7 +7,7 @@ answer to the clean picture stands.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sparring.selfplay.ledger import Ledger
 
 SCHEMA = 1
 STAGE, CLEAN_STAGE, DEFENDER = "evaluation/attack", "evaluation/clean", "base"
+SHOWN = 5  # questions set aside that are named in warnings; all of them are in the summary
 Key = tuple[str, int]
 """An edit: its question's id and the number of the sample."""
 
@@ -54,18 +55,27 @@ def payoff_of(questions: Sequence[VisualQuestion], samples: int, ledger: Ledger)
 
 
 def summarise(
-    settings: AttackSettings, questions: Sequence[VisualQuestion], ledger: Ledger, spending: dict[str, dict[str, float]]
+    settings: AttackSettings,
+    questions: Sequence[VisualQuestion],
+    ledger: Ledger,
+    spending: dict[str, dict[str, float]],
+    set_aside: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of `summary.json`. A rate is {"value", "n", "ci95"} with Wilson's interval.
 
     "first_try" is the first edit of every question; "asr_at_k" counts a question as fooled once one of its first k edits fools the Defender.
+    set_aside: question id -> why it is in no figure. `unchanged` edits left the picture as it was: they are no attacks, and are in no rate.
     Both rates have the questions that are right when clean in their denominator; `valid_asr` counts only edits after which the right answer is
     still right by the auditor's word, and where there is no auditor every edit that passed the checks.
     """
     payoff = payoff_of(questions, settings.samples, ledger)
     samples = [f"sample{sample}" for sample in range(settings.samples)]
     first = attack_report(payoff, attacker=samples[0], defender=DEFENDER)
-    found, answers, clean = list(verdicts(ledger).values()), attacked_answers(ledger), clean_answers(ledger)
+    asked = {question.id for question in questions}
+    answers = {key: answer for key, answer in attacked_answers(ledger).items() if key[0] in asked}
+    clean = {name: answer for name, answer in clean_answers(ledger).items() if name in asked}
+    judged = [verdict for (name, _), verdict in verdicts(ledger).items() if name in asked]
+    found = [verdict for verdict in judged if not verdict.unchanged]
     right_N = payoff.right(DEFENDER, CLEAN)
     tries = asr_at_k(payoff, attackers=samples, defender=DEFENDER)
     summary: dict[str, Any] = {
@@ -84,7 +94,9 @@ def summarise(
         "peak_rss_mb": round(ledger.meta("peak_rss_mb"), 1),
         "clean_accuracy": rate(right_N).as_dict(),
         "robust_accuracy": payoff.worst_case(DEFENDER).as_dict(),
-        "edits": len(found),
+        "set_aside": dict(set_aside),
+        "edits": len(judged),
+        "unchanged": len(judged) - len(found),
         "integrity_rate": rate([verdict.intact for verdict in found]).as_dict(),
         "accepted_rate": rate([verdict.accepted for verdict in found]).as_dict(),
         "label_valid_rate": rate([v.label_valid for v in found if v.accepted and v.label_valid is not None]).as_dict(),
@@ -109,15 +121,16 @@ def _by_category(questions: Sequence[VisualQuestion], payoff: Payoff, samples: S
     """Clean accuracy, robust accuracy and ASR over all samples, category by category; empty where the records name none."""
     names = np.array([question.category or "" for question in questions])
     clean_N, robust_N = payoff.right(DEFENDER, CLEAN), payoff.right_DON[0].all(0)
-    fooled_N = np.zeros(len(questions), dtype=bool)
+    fooled_N, tried_N = np.zeros(len(questions), dtype=bool), np.zeros(len(questions), dtype=bool)
     for sample in samples:
         fooled_N |= payoff.opponent(sample).accepted(len(questions)) & ~payoff.right(DEFENDER, sample)
+        tried_N |= payoff.opponent(sample).attacked(len(questions))
     categories = sorted({question.category for question in questions if question.category})
     return {
         category: {
             "clean_accuracy": rate(clean_N[names == category]).as_dict(),
             "robust_accuracy": rate(robust_N[names == category]).as_dict(),
-            "asr": rate(fooled_N[(names == category) & clean_N]).as_dict(),
+            "asr": rate(fooled_N[(names == category) & clean_N & tried_N]).as_dict(),
         }
         for category in categories
     }
@@ -136,9 +149,15 @@ def _baselines(questions: Sequence[VisualQuestion]) -> dict[str, Any]:
 def _warnings(settings: AttackSettings, summary: dict[str, Any]) -> list[str]:
     """What a reader of the figures should know."""
     texts = []
+    for name, reason in list(summary["set_aside"].items())[:SHOWN]:
+        texts.append(f'question "{name}" is set aside and in no figure: {reason}')
+    if len(summary["set_aside"]) > SHOWN:
+        texts.append(f"{len(summary['set_aside']) - SHOWN} more questions are set aside: see set_aside in summary.json")
+    if summary["unchanged"]:
+        texts.append(f"{summary['unchanged']} of {summary['edits']} edits left their picture as it was: no attacks, and in no rate")
     if not summary["first_try"]["asr"]["n"]:
         texts.append("the Defender gets no question right when clean: there is nothing to attack")
-    if summary["edits"] and not summary["accepted_rate"]["value"]:
+    if summary["edits"] > summary["unchanged"] and not summary["accepted_rate"]["value"]:
         texts.append("no edit passed the checks: see integrity_rate, and the edits in pictures/")
     clean, baseline = summary["clean_accuracy"], summary["baselines"]["majority"]
     if clean["value"] is not None and clean["ci95"][0] <= baseline["value"]:

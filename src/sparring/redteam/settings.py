@@ -10,7 +10,7 @@ from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_attack
 from sparring.recipes.load import load_recipe, put, put_given, validate
-from sparring.recipes.paths import resolve_model
+from sparring.recipes.paths import resolve_file, resolve_model
 from sparring.redteam.spec import ON_EDITOR, split_lora, split_rival
 
 SOURCE = "attack"
@@ -45,6 +45,7 @@ def _with_absolute_paths(settings: AttackSettings) -> AttackSettings:
     return settings.model_copy(
         update={
             "data": str(Path(settings.data).expanduser().absolute()),
+            "images": resolve_file(settings.images),
             "attacker": settings.attacker.model_copy(
                 update={"model": absolute_attacker(settings.attacker.model, "attacker.model", SOURCE)}
             ),

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from sparring.data.records import Target
+from sparring.report.numbers import kind as kind_of_edit
+from sparring.report.numbers import percent
 
 Style = Literal["accent", "ink", "soft"]
 Point = tuple[float, float]
@@ -231,6 +233,34 @@ def progress_chart(
                 ),
             )
     _labels(frame, [(name, [(w.place, 100 * w.value) for w in whiskers], styles[name]) for name, whiskers in lines.items()])
+    return frame.svg(label)
+
+
+def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Markup:
+    """A bar for each row, cut into shares that add up to 1, each in its kind's style; without shares it says "none"."""
+    step, left = 30, 92
+    frame = Frame(900, step * len(rows) + 22, left, 8, 0, 20, (0.0, 100.0), (0.0, 1.0))
+    bottom = frame.height - frame.bottom
+    for value in (0.0, 25.0, 50.0, 75.0, 100.0):
+        x = frame.x(value)
+        frame.add('<line class="grid" x1="{}" x2="{}" y1="0" y2="{}"/>', x, x, bottom)
+        frame.add('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', x, bottom + 14, f"{number(value)} %")
+    for place, (name, shares) in enumerate(rows.items()):
+        top, start = place * step + 5, 0.0
+        frame.add('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>', left - 8, top + 14, name)
+        if not shares:
+            frame.add('<text class="name" x="{}" y="{}">none</text>', frame.x(1.0), top + 14)
+        for kind, share in shares.items():
+            x, end = frame.x(100 * start), frame.x(100 * (start + share))
+            frame.add(
+                '<rect class="kind-{}" x="{}" y="{}" width="{}" height="20"><title>{}: {} {}</title></rect>',
+                *(kind, x, top, max(0.0, end - x), name, kind_of_edit(kind), percent(share)),
+            )
+            if end - x > 34:
+                frame.add(
+                    '<text class="inside" x="{}" y="{}" text-anchor="middle">{}</text>', (x + end) / 2, top + 14, f"{100 * share:.0f}"
+                )
+            start += share
     return frame.svg(label)
 
 

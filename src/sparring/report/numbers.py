@@ -8,6 +8,15 @@ from typing import Any
 
 UNKNOWN = "–"
 _NAMES = {"clean": "Clean", "reencoded": "Re-encoded", "bootstrap": "Bootstrap", "base": "Base", "untuned": "Untuned"}
+_NAMES |= {"light": "Light", "cut_out": "Cut-out", "look_alike": "Look-alike"}
+_KINDS = {
+    "add": "Added",
+    "remove": "Removed",
+    "replace": "Replaced",
+    "hybrid": "Several",
+    "imperceptible": "Imperceptible, light",
+    "unchanged": "Unchanged",
+}
 
 
 def percent(value: float | None) -> str:
@@ -62,6 +71,16 @@ def player(name: str) -> str:
     """The name of a player or opponent in the ledger, for a heading: "round2" becomes "Round 2"."""
     numbered = re.fullmatch(r"round(\d+)", name)
     return f"Round {numbered[1]}" if numbered else _NAMES.get(name, name)
+
+
+def kind(name: str) -> str:
+    """What an edit did, as a heading."""
+    return _KINDS.get(name, name)
+
+
+def hits(rate: Mapping[str, Any]) -> str:
+    """How many of its n a rate stands for."""
+    return UNKNOWN if rate["value"] is None else count(round(rate["value"] * rate["n"]))
 
 
 def algorithm(name: str | None) -> str:

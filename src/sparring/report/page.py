@@ -10,12 +10,14 @@ from typing import Any
 from markupsafe import Markup
 
 from sparring.report import numbers
-from sparring.report.charts import Style, Whisker, interval_bar, progress_chart
+from sparring.report.charts import Style, Whisker, interval_bar, progress_chart, shares_chart
 from sparring.report.gallery import choose, gallery_filters, hang
 from sparring.report.matrix import heat_map
 from sparring.report.render import write_page
 from sparring.report.run import UNATTACKED, Run, read_run
 from sparring.report.training import players
+
+KIND_ORDER = ("add", "remove", "replace", "hybrid", "imperceptible", "unchanged")
 
 
 def write_report(out: Path) -> Path:
@@ -30,7 +32,7 @@ def write_report(out: Path) -> Path:
 def _contents(run: Run) -> dict[str, Any]:
     summary = run.summary or {}
     payoff = run.payoff
-    hung, notes = hang(choose(run.exhibits))
+    hung, notes = hang(choose([exhibit for exhibit in run.exhibits if exhibit.attacker not in run.rivals]))
     gains = _gains(summary.get("gains", {}), run)
     accuracy, asr = payoff.get("accuracy") or [], payoff.get("valid_asr")
     played = any(cell for row in accuracy for cell in row)
@@ -44,10 +46,13 @@ def _contents(run: Run) -> dict[str, Any]:
         "description": run.recipe.get("description", ""),
         "gains": gains,
         "headline": _headline(gains, run.summary is not None),
-        "progress": _progress(payoff) if played else None,
+        "progress": _progress(payoff, run.rivals) if played else None,
         "heat": heat_map(*names, accuracy, "accuracy") if played else None,
         "worst": payoff.get("worst_case"),
-        "asr": heat_map(names[0], *_attacked(names[1], asr), "valid attack success", low=0.0) if asr else None,
+        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0) if asr else None,
+        "rivals": summary.get("rivals") or {},
+        "light_guarded": any((run.recipe.get("judge") or {}).get(name) for name in ("light_level", "light_spread")),
+        "strategies": _strategies(summary.get("strategies") or {}),
         "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
         "players": players(run),
         "forged": _forged(run),
@@ -131,10 +136,26 @@ def _headline(gains: Sequence[Gain], finished: bool) -> str:
     return f"No clear gain under attack: the Defender answers {after} right, before {before}"
 
 
-def _progress(payoff: Mapping[str, Any]) -> Markup:
+def _strategies(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The kinds of successful edits by opponent, as a chart and the table's rates; None before they are known."""
+    if not strategies:
+        return None
+    first = next(iter(strategies.values()))
+    shown = [
+        kind for kind in KIND_ORDER if kind in first and (kind != "unchanged" or any(own[kind]["value"] for own in strategies.values()))
+    ]
+    bars = {numbers.player(name): {kind: own[kind]["value"] for kind in shown if own[kind]["value"]} for name, own in strategies.items()}
+    return {
+        "kinds": shown,
+        "rates": strategies,
+        "chart": shares_chart(bars, label="What the successful edits of every opponent did, as shares"),
+    }
+
+
+def _progress(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> Markup:
     """Accuracy on clean pictures and under the first and last Attackers, Defender by Defender."""
     opponents, table = payoff["opponents"], payoff["accuracy"]
-    attackers = [name for name in opponents if name not in UNATTACKED]
+    attackers = [name for name in opponents if name not in (*UNATTACKED, *rivals)]
     seen = [name for name in attackers if any(row[opponents.index(name)] for row in table)]
     wanted: dict[str, tuple[str, Style]] = {"clean": ("Clean", "ink")}
     if seen and len(seen) > 1:
@@ -155,9 +176,9 @@ def _progress(payoff: Mapping[str, Any]) -> Markup:
     )
 
 
-def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
-    """The columns of a matrix in which somebody attacks."""
-    places = [i for i, name in enumerate(opponents) if name not in UNATTACKED]
+def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]], rivals: Mapping[str, str]) -> tuple[list[str], list[list[Any]]]:
+    """The columns of a matrix in which an Attacker attacks; rivals have a table of their own."""
+    places = [i for i, name in enumerate(opponents) if name not in (*UNATTACKED, *rivals)]
     return [opponents[i] for i in places], [[row[i] for i in places] for row in table]
 
 

@@ -13,7 +13,7 @@ from sparring.engine.files import write_whole
 from sparring.report import numbers
 from sparring.report.charts import boxes
 
-FILTERS = ("percent", "points", "interval", "points_interval", "change", "count", "duration", "player", "algorithm")
+FILTERS = ("percent", "points", "interval", "points_interval", "change", "count", "duration", "player", "algorithm", "kind", "hits")
 
 
 def write_page(out: Path, template: str, contents: Mapping[str, Any]) -> Path:

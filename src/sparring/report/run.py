@@ -50,6 +50,7 @@ class Exhibit:
     clean_right: bool | None
     base: Reply | None
     last: Reply | None
+    relit: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -106,6 +107,11 @@ class Run:
         return int(self.recipe.get("selfplay", {}).get("rounds", 0)) or _rounds_in(self.stages)
 
     @property
+    def rivals(self) -> Mapping[str, str]:
+        """The opponents that nobody trained: name -> what they are."""
+        return _rivals(self.recipe)
+
+    @property
     def running(self) -> str | None:
         """The stage that is under way, or at which the run stopped."""
         return next((name for name, row in self.stages.items() if row.status != "done"), None)
@@ -137,7 +143,7 @@ def read_run(out: Path) -> Run:
             for row in db.execute("SELECT * FROM updates ORDER BY stage, step"):
                 histories.setdefault(row["stage"], []).append((row["step"], json.loads(row["metrics"])))
             rounds = int(recipe.get("selfplay", {}).get("rounds", 0)) or _rounds_in(stages)
-            payoff = summary["payoff"] if summary else _payoff_so_far(db, stages, rounds)
+            payoff = summary["payoff"] if summary else _payoff_so_far(db, stages, rounds, _rivals(recipe))
             asked = {row["defender"] for row in db.execute("SELECT DISTINCT defender FROM answers WHERE stage = 'evaluation/clean'")}
             last = next((name for name in reversed(_defenders(rounds)) if name in asked), "base")
             return Run(
@@ -202,10 +208,14 @@ def _last(payoff: Mapping[str, Any]) -> str:
     return str((payoff.get("defenders") or ["base"])[-1])
 
 
-def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int) -> dict[str, Any]:
+def _rivals(recipe: Mapping[str, Any]) -> Mapping[str, str]:
+    return (recipe.get("evaluation") or {}).get("rivals") or {}
+
+
+def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int, rivals: Mapping[str, str]) -> dict[str, Any]:
     """The cells that have been played out; as in the summary's matrix, the clean answer stands where an edit was not accepted."""
     defenders = _defenders(rounds)
-    opponents = [*UNATTACKED, "bootstrap", *defenders[1:]]
+    opponents = [*UNATTACKED, "bootstrap", *defenders[1:], *rivals]
     ids = [row["id"] for row in db.execute("SELECT id FROM questions WHERE split = 'held_out'")]
 
     def right(opponent: str, defender: str) -> dict[str, bool]:
@@ -228,7 +238,7 @@ def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhi
     """The edits of held-out play, or of an attack, with the answers of the Defenders "base" and `last` about them."""
     query = """
         SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image, e.stage, e.attacker, e.picture,
-               v.integrity, v.intact, v.duplicate, v.label_valid, c.right AS clean_right,
+               v.integrity, v.intact, v.duplicate, v.label_valid, v.notes, c.right AS clean_right,
                b.text AS base_text, b.choice AS base_choice, b.right AS base_right,
                l.text AS last_text, l.choice AS last_choice, l.right AS last_right
         FROM edits e
@@ -257,6 +267,7 @@ def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhi
             intact=bool(row["intact"]),
             duplicate=bool(row["duplicate"]),
             label_valid=None if row["label_valid"] is None else bool(row["label_valid"]),
+            relit=json.loads(row["notes"]).get("relit", 0) > 0,
             clean_right=None if row["clean_right"] is None else bool(row["clean_right"]),
             base=_reply(row, "base", "base"),
             last=_reply(row, "last", last),

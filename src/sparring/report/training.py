@@ -40,6 +40,7 @@ LABELS = {
     "reward_frontier": "reward: failing half of the trials",
     "reward_fall": "reward: fall of the right answer’s probability",
     "reward_diversity": "reward: edits that differ from each other",
+    "reward_variety": "reward: kinds of attack that are rare",
     "reward_shortfall": "reward: penalty for damaged targets",
     "loss": "loss",
     "grad_norm": "gradient norm",

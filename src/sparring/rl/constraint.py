@@ -14,10 +14,16 @@ from sparring.rl.advantages import group_advantages
 
 
 def constrained_advantages(
-    rewards_PG: Tensor, measure_PG: Tensor, multiplier: float, *, std_over: Literal["group", "batch", "none"] = "group"
+    rewards_PG: Tensor,
+    measure_PG: Tensor,
+    multiplier: float,
+    *,
+    std_over: Literal["group", "batch", "none"] = "group",
+    eps: float = 1e-4,
 ) -> Tensor:
     """advantages_PG = A(rewards) + multiplier x A(measure), each normalised by itself, so that neither washes the other out."""
-    return group_advantages(rewards_PG, std_over=std_over) + multiplier * group_advantages(measure_PG, std_over=std_over)
+    rewarded_PG = group_advantages(rewards_PG, std_over=std_over, eps=eps)
+    return rewarded_PG + multiplier * group_advantages(measure_PG, std_over=std_over, eps=eps)
 
 
 def dual_ascent(multiplier: float, measured: float, *, target: float, rate: float, upper: float) -> float:

@@ -70,6 +70,19 @@ def log_probability(sampler: Sampler, x_next: Tensor, mean: Tensor, std: float) 
     return (-square / (2 * std**2) - math.log(std) - math.log(math.sqrt(2 * math.pi))).flatten(1).mean(1)
 
 
+def reference_divergence(sampler: Sampler, mean: Tensor, reference: Tensor, std: float, length: float) -> Tensor:
+    """kl_B between the steps of a policy and of a reference, averaged over a row's dimensions, as Flow-GRPO's
+    published code weighs it.
+
+    "sde", "constant": |mean - reference|^2 / (2 diffusion^2), diffusion = std / sqrt(length): the KL of the
+    two Gaussians times the step's length, so that published weights mean here what they mean there. "cps":
+    |mean - reference|^2, without its constants, as its log-probability. std, length: standard deviation and
+    sigma - sigma_next of the step.
+    """
+    distance_B = ((mean - reference) ** 2).flatten(1).mean(1)
+    return distance_B if sampler == "cps" else distance_B * length / (2 * std**2)
+
+
 def guarded_log_ratio(x_next: Tensor, mean: Tensor, old_mean: Tensor, std: float) -> Tensor:
     """GRPO-Guard's normalised log-ratio_B (RatioNorm, arXiv 2510.22319, eq. 8): std (logp - old_logp + |mean - old_mean|^2 / (2 std^2)).
 

@@ -23,6 +23,7 @@ def clipped_surrogate(
     *,
     clip_low: float,
     clip_high: float,
+    dual_clip: float | None = None,
     weights_NT: Tensor | None = None,
     ratio_over: RatioOver = "token",
     surrogate: Surrogate = "clipped",
@@ -39,6 +40,9 @@ def clipped_surrogate(
     (GSPO, arXiv 2507.18071, eq. 7).
     `surrogate`: "clipped" is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A). "detached" is -min(ratio, 1 + clip_high) A logprobs without a
     gradient through the ratio, so that no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4, without the lower clip, as used there).
+    `dual_clip`: with it, a token of a negative advantage costs at most -dual_clip A, however likely it has
+    become (Dual-clip PPO, arXiv 1912.09729, eq. 5; verl's and EasyR1's constant is 3): the ratio has no bound
+    there otherwise. Above 1, for the "clipped" surrogate alone.
     `mean_over`: over the tokens that mask_NT selects (DAPO); over completions of the mean over their tokens (GRPO, arXiv 2402.03300, eq. 3); or the sum
     over tokens divided by completions x `longest`, so that long completions weigh as much a token as short ones (Dr. GRPO, arXiv 2503.20783).
 
@@ -52,8 +56,13 @@ def clipped_surrogate(
 
     Returns (loss, metrics), the metrics being means over tokens whatever the loss is: `ratio_mean`; `clip_fraction`, tokens whose ratio is clipped for
     their advantage's sign; `approx_kl`, the k3 estimate of the divergence from the old policy; `reference_kl` where there is a reference. All are
-    detached scalars. Raises ValueError for a constant mean without `longest` and for a KL weight without a reference.
+    detached scalars. Raises ValueError for a constant mean without `longest`, for a KL weight without a
+    reference, and for a dual clip of at most 1 or of a detached ratio.
     """
+    if dual_clip is not None and (dual_clip <= 1 or surrogate == "detached"):
+        raise ValueError(
+            "a dual clip bounds the clipped surrogate where the ratio is far above 1: it must be above 1, and a detached ratio has none"
+        )
     mask_NT = mask_NT.bool()
     lengths_N1 = mask_NT.sum(dim=1, keepdim=True)
     total = lengths_N1.sum().clamp(min=1) if denominator is None else denominator
@@ -85,6 +94,10 @@ def clipped_surrogate(
         clipped_NT = ratio_NT.clamp(1 - clip_low, 1 + clip_high)
         losses_NT = -torch.minimum(ratio_NT * advantages_N1, clipped_NT * advantages_N1)
         lost_NT = (too_high_NT & (advantages_N1 > 0)) | ((ratio_NT < 1 - clip_low) & (advantages_N1 < 0))
+        if dual_clip is not None:
+            bounded_NT = torch.minimum(losses_NT, -dual_clip * advantages_N1)
+            losses_NT = torch.where(advantages_N1 < 0, bounded_NT, losses_NT)
+            lost_NT = lost_NT | ((ratio_NT > dual_clip) & (advantages_N1 < 0))
     else:
         losses_NT = -ratio_NT.detach().clamp(max=1 + clip_high) * advantages_N1 * logprobs_NT
         lost_NT = too_high_NT

@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter
 
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
+from sparring.data.light import same_light
 from sparring.data.records import Target, VisualQuestion
 from sparring.scenes.filters import Array
 from sparring.scenes.oracle import Fit, Fitter, find, locate, rival
@@ -44,7 +45,6 @@ GAIN, TINT = (
     1.8,
     1.25,
 )  # the strongest change of light that is undone: of all channels by such a factor, of one against their mean by such a one
-DARK, BRIGHT = 16, 250  # grey levels beyond which a pixel does not tell the light
 DOUBT = 0.85  # a second colour that explains a target this much as well as its own makes the colour ambiguous
 
 
@@ -96,14 +96,14 @@ def still_right(names: Sequence[str], things: Sequence[Thing], clean: NDArray[An
     A change of light alone, within bounds, leaves every answer true.
     """
     before = np.asarray(clean, dtype=np.float32)
-    after = same_light(before, np.asarray(edited, dtype=np.float32))
+    after = same_light(before, np.asarray(edited, dtype=np.float32), gain=GAIN, tint=TINT)
     return all(_kept(thing, before, after) for thing in things) and not _added(names, things, before, after)
 
 
 def added(names: Sequence[str], things: Sequence[Thing], clean: NDArray[Any], edited: NDArray[Any]) -> list[Thing]:
     """The objects of these names that an edit put in; `things` were there before, at least all of the names. Pictures as for `still_right`."""
     before = np.asarray(clean, dtype=np.float32)
-    return _added(names, things, before, same_light(before, np.asarray(edited, dtype=np.float32)))
+    return _added(names, things, before, same_light(before, np.asarray(edited, dtype=np.float32), gain=GAIN, tint=TINT))
 
 
 def _added(names: Sequence[str], things: Sequence[Thing], before: Array, after: Array) -> list[Thing]:
@@ -116,20 +116,6 @@ def _added(names: Sequence[str], things: Sequence[Thing], before: Array, after: 
         x0, y0, x1, y1 = thing.box
         changed[y0:y1, x0:x1] = False
     return [fit.thing for fit in find(rest, tuple(names), changed)]
-
-
-def same_light(before: Array, after: Array) -> Array:
-    """The edited picture in the light of the clean one: its channels divided by their median gains, as far as these are a change of light.
-
-    Beyond the bounds the gains are clipped: what is left of the change is then judged like any other. Where the light alone leaves a pixel
-    without room, the clean one stands.
-    """
-    told = (before > DARK) & (before < BRIGHT) & (after < BRIGHT)
-    gains = np.array([np.median(after[..., c][told[..., c]] / before[..., c][told[..., c]]) if told[..., c].any() else 1 for c in range(3)])
-    common = float(np.clip(np.exp(np.log(np.maximum(gains, 1e-3)).mean()), 1 / GAIN, GAIN))
-    gains = common * np.clip(gains / common, 1 / TINT, TINT)
-    blinded = (after >= BRIGHT) & (before * gains >= BRIGHT)
-    return np.where(blinded, before, after / gains).astype(np.float32)
 
 
 def _changed(before: Array, after: Array) -> NDArray[np.bool_]:

@@ -5,7 +5,9 @@ Scenes of different splits and seeds come from different random streams, none of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from sparring.data.writer import write_questions as write_records
 from sparring.scenes.questions import KINDS, SceneQuestion, ask, thought
 from sparring.scenes.world import SIZES, Scene, render, sample_scene
 
+SCENES = ".scenes"
+"""Ends the name of the file that says what is in a split's pictures: one JSON object a line, for `rivals`."""
 STREAMS = {"train": 1001, "held_out": 1002}
 
 
@@ -36,13 +40,15 @@ def write_questions(
 def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequence[float], reasoned: bool) -> Path:
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    records = []
+    records, scenes = [], []
     for index in range(number):
         scene, asked = draw(seed, split, index, sizes)
         name = f"{split.replace('_', '-')}-{index:06d}"
         path = pictures / f"{name}.png"
         Image.fromarray(render(scene)).save(path, compress_level=4)
         records.append(to_record(name, path, asked, thought(scene, asked) if reasoned else None))
+        scenes.append(json.dumps({"picture": name, "background": scene.background, "things": [asdict(thing) for thing in scene.things]}))
+    (folder / f"{split}{SCENES}").write_text("".join(f"{line}\n" for line in scenes), encoding="utf-8")
     return write_records(folder / f"{split}.jsonl", records)
 
 

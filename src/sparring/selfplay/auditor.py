@@ -12,8 +12,8 @@ from PIL.Image import Image
 
 from sparring.config import CallSettings
 from sparring.data.records import VisualQuestion
+from sparring.engine.calls import import_call
 from sparring.engine.pool import end_with_parent
-from sparring.selfplay.calls import import_call
 
 
 class Auditor:

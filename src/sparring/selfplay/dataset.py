@@ -1,26 +1,42 @@
-"""The questions of a run: read from files or generated, and split into those that are played on and those that judge."""
+"""The questions of a run: read from files or generated, and split into those that are played on and those
+that judge."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sparring.config import CallSettings, Recipe
+from sparring.config import CallSettings, DefenderSettings, Recipe
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.data.split import require_disjoint, split_held_out
+from sparring.defenders.play import refused
+from sparring.defenders.prompts import render_prompt
+from sparring.defenders.sft import render_reply
+from sparring.engine.calls import import_call
 from sparring.engine.screen import Screen
+from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.processors import Takes, load_processor
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.calls import import_call
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import shuffled
 from sparring.selfplay.stages import Stage
 
+PICTURES = "questions"
+"""The folder, in a run's, of pictures that data carry inside them."""
+SHOWN = 5  # questions set aside that are named; the rest are counted
 
-def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
-    """(training questions, held-out questions); generated files are written once, below `out/data`, and read back like anybody's own.
 
-    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a generator.
+def load_questions(
+    recipe: Recipe, out: Path, ledger: Ledger, screen: Screen, takes: Takes | None = None
+) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+    """(training questions, held-out questions); generated files are written once, below `out/data`, and read
+    back like anybody's own.
+
+    takes: what the Defender on this machine takes; other questions are set aside.
+
+    Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
+    generator.
     """
     settings = recipe.data
     if settings.path is not None:
@@ -29,17 +45,32 @@ def load_questions(recipe: Recipe, out: Path, ledger: Ledger, screen: Screen) ->
         train_path, held_out_path = _generated(settings.generator, recipe.seed, out, ledger, screen)
     else:
         raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
-    train, held_out, read = read_sides(recipe, train_path, held_out_path)
+    train, held_out, read = read_sides(recipe, train_path, held_out_path, out.resolve() / PICTURES)
     for questions in read:
         say_dropped(questions, screen)
+    if takes is not None:
+        train, held_out = (taken(takes, recipe.defender, side, screen) for side in (train, held_out))
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out
 
 
-def read_drawn(path: str | Path, *, limit: int | None, seed: int, skip_bad: bool, screen: Screen) -> list[VisualQuestion]:
-    """The file's questions, or `limit` of them, drawn by the seed and left in the file's order. Raises DataError for bad records."""
-    found = read_questions(path, skip_bad=skip_bad)
+def read_drawn(
+    path: str | Path,
+    *,
+    limit: int | None,
+    seed: int,
+    skip_bad: bool,
+    screen: Screen,
+    images: str | None = None,
+    folder: Path | None = None,
+) -> list[VisualQuestion]:
+    """The data's questions, or `limit` of them, drawn by the seed and left in the data's order. Raises
+    DataError for bad records.
+
+    images, folder: as of `read_questions`.
+    """
+    found = read_questions(path, skip_bad=skip_bad, images=images, folder=folder)
     say_dropped(found, screen)
     chosen = set(shuffled(range(len(found)), seed, "limit")[:limit])
     return [question for place, question in enumerate(found) if place in chosen]
@@ -52,11 +83,48 @@ def say_dropped(found: Questions, screen: Screen) -> None:
         screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")
 
 
+def takes_of(settings: DefenderSettings) -> Takes | None:
+    """What a Defender on this machine takes, by its processor; None for an endpoint, which says so itself. Raises ModelError where it cannot be had."""
+    if is_endpoint(settings.model):
+        return None
+    return Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
+
+
+def taken(
+    takes: Takes, settings: DefenderSettings, questions: list[VisualQuestion], screen: Screen, *, with_replies: bool = False
+) -> list[VisualQuestion]:
+    """The questions that a Defender on this machine can be asked; the others are named with the reason and set aside.
+
+    with_replies: the replies that it is to learn must be such as can be told too. Raises DataError where none is left.
+    """
+
+    def texts(question: VisualQuestion) -> list[str]:
+        reply = [render_reply(question, settings.reply)] if with_replies else []
+        return [render_prompt(question, settings.prompt), *reply]
+
+    found = refused(takes, questions, texts)
+    for name, reason in list(found.items())[:SHOWN]:
+        screen.warn(f'question "{name}" is set aside, as the Defender does not take it: {reason}')
+    if len(found) > SHOWN:
+        screen.warn(f"{len(found) - SHOWN} more questions are set aside, as the Defender does not take them")
+    if len(found) == len(questions):
+        name, reason = next(iter(found.items()), ("", "there are none"))
+        raise DataError(f'the Defender takes none of {len(questions)} questions; the first one, "{name}": {reason}')
+    return [question for question in questions if question.id not in found]
+
+
 def read_sides(
-    recipe: Recipe, train_path: Path, held_out_path: Path | None
+    recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None
 ) -> tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]:
-    """(training questions, held-out questions, the files as they were read). Raises DataError for bad records, and where a side would be empty."""
-    read = tuple(read_questions(path, skip_bad=recipe.data.skip_bad_records) for path in (train_path, held_out_path) if path is not None)
+    """(training questions, held-out questions, the files as they were read). Raises DataError for bad
+    records, and where a side would be empty.
+
+    folder: where pictures are written that the data carry inside them.
+    """
+    settings = recipe.data
+    paths = [path for path in (train_path, held_out_path) if path is not None]
+    images = settings.images if settings.path is not None else None
+    read = tuple(read_questions(path, skip_bad=settings.skip_bad_records, images=images, folder=folder) for path in paths)
     if held_out_path is None:
         train, held_out = split_held_out(read[0].records, recipe.data.held_out, derive_seed(recipe.seed, "held out"))
     else:
@@ -66,13 +134,15 @@ def read_sides(
 
 
 def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
-    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same questions."""
+    """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same
+    questions."""
     chosen = set(shuffled(range(len(questions)), 0, "held out")[:count])
     return [question for index, question in enumerate(questions) if index in chosen]
 
 
 def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, screen: Screen) -> tuple[Path, Path | None]:
-    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a training and a held-out file."""
+    """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a
+    training and a held-out file."""
     stage = Stage(out, "data", ledger)
     if not stage.done:
         generator = import_call(settings, "data.generator")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from sparring.config import SftSettings
 from sparring.data.errors import RunError
+from sparring.data.layouts import data_digest
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.sft import SftTrainer
@@ -21,7 +21,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen, figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.seeds import derive_seed
-from sparring.selfplay.dataset import say_dropped
+from sparring.selfplay.dataset import PICTURES, say_dropped, taken, takes_of
 from sparring.selfplay.game import pictures_of
 from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.seeds import draw
@@ -37,7 +37,8 @@ def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> d
     if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
     """
     screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
-    questions = read_questions(settings.data, skip_bad=settings.skip_bad_records)
+    pictures = out.resolve() / PICTURES
+    questions = read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=pictures)
     say_dropped(questions, screen)
     with (
         run_folder(settings, out, file="sft.yaml", kind="fine-tuning", resume="the command that began it") as folder,
@@ -54,6 +55,9 @@ def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None) -> d
 
 def _train(settings: SftSettings, stage: Stage, device: torch.device, questions: list[VisualQuestion], screen: Screen) -> None:
     stage.begin(resumes=True)
+    takes = takes_of(settings.defender)
+    assert takes is not None  # an endpoint is refused with the settings
+    questions = taken(takes, settings.defender, questions, screen, with_replies=True)
     batch = min(settings.defender.prompts_per_step, len(questions))
     steps = math.ceil(settings.epochs * len(questions) / batch)
     defender = settings.defender.model_copy(update={"steps": steps})
@@ -97,7 +101,7 @@ def _train(settings: SftSettings, stage: Stage, device: torch.device, questions:
 
 def _same_questions(settings: SftSettings, folder: Path, ledger: Ledger, questions: Questions) -> None:
     """Note the questions file by its hash; RunError where it is not the one that this fine-tuning began with."""
-    stage, digest = Stage(folder, "data", ledger), hashlib.sha256(Path(settings.data).read_bytes()).hexdigest()
+    stage, digest = Stage(folder, "data", ledger), data_digest(Path(settings.data))
     if not stage.done:
         stage.begin()
         ledger.record_questions("train", questions.records)

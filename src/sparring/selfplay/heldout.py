@@ -1,8 +1,10 @@
 """Held-out play: every Defender so far answers every opponent so far, each question once, and nothing is judged twice.
 
-An opponent's edits are made once, by the deterministic sampler, with the same noise for a question whoever the Attacker is; the gate and the
-audit are recorded once. A cell of the payoff matrix is one Defender's greedy answers to one opponent's pictures; where an edit was not accepted
-the attack has failed and the answer to the clean picture stands.
+An opponent's edits are made once, by the deterministic sampler, with the same noise for a question whoever
+the Attacker is; the gate and the audit are recorded once. Rivals that nobody trained (`evaluation.rivals`)
+are opponents like the Attackers, by the very same path. A cell of the payoff matrix is one Defender's greedy
+answers to one opponent's pictures; where an edit was not accepted the attack has failed and the answer to the
+clean picture stands.
 """
 
 from __future__ import annotations
@@ -10,16 +12,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from PIL.Image import Image
+
 from sparring.attackers.crops import crops_of
+from sparring.attackers.rivals import load_rival
 from sparring.attackers.rollout import round_trips
 from sparring.data.images import image_sha256, load_image
-from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.data.records import Answer, Edit, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.evaluation.payoff import CLEAN, Opponent, Payoff, play_off
 from sparring.evaluation.sharpness import sharpness_ratio
+from sparring.judging.kinds import classify, nobody
+from sparring.judging.vet import vet
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.stages import Stage
-from sparring.selfplay.turns import defender_after, frozen_edits, make_judge
+from sparring.selfplay.turns import defender_after, frozen_edits
 
 REENCODED = "reencoded"
 UNGATED = (CLEAN, REENCODED)
@@ -30,6 +37,11 @@ def opponents_until(number: int) -> list[str]:
     return [*UNGATED, "bootstrap", *(f"round{i}" for i in range(1, number + 1))]
 
 
+def opponents_of(game: Game, number: int) -> list[str]:
+    """The same with the recipe's rivals at the end."""
+    return [*opponents_until(number), *game.recipe.evaluation.rivals]
+
+
 def defenders_until(number: int) -> list[str]:
     """The rows of the payoff matrix after a round."""
     return [defender_after(i) for i in range(number + 1)]
@@ -37,7 +49,7 @@ def defenders_until(number: int) -> list[str]:
 
 def evaluate(game: Game, number: int) -> Payoff:
     """Fill every cell of the payoff matrix that can be played after round `number` and has not been."""
-    opponents, defenders = opponents_until(number), defenders_until(number)
+    opponents, defenders = opponents_of(game, number), defenders_until(number)
     for opponent in opponents:
         make_pictures(game, opponent)
     missing = [(d, o) for d in defenders for o in opponents if not game.stage(f"evaluation/{o}/{d}").done]
@@ -56,12 +68,16 @@ def make_pictures(game: Game, opponent: str) -> None:
     if opponent == CLEAN or stage.done:
         return
     stage.begin()
+    kinds: dict[str, str] = {}
     with game.screen.stage(f"held-out edits: {opponent}", len(game.held_out)) as bar:
         for start in range(0, len(game.held_out), batch):
             questions = game.held_out[start : start + batch]
-            (reencode if opponent == REENCODED else attack)(game, stage, opponent, questions)
+            if opponent == REENCODED:
+                reencode(game, stage, opponent, questions)
+            else:
+                kinds |= attack(game, stage, opponent, questions)
             bar.advance(len(questions), {})
-    stage.finish({})
+    stage.finish({"kinds": kinds})
 
 
 def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
@@ -73,33 +89,42 @@ def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[Visual
     game.ledger.record_edits(stage.name, 0, [Edit(question.id, opponent, "", 0, picture) for question, picture in made])
 
 
-def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
-    """Edits by a frozen Attacker, their gates and audits. Which Defender they fool is another matter."""
+def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> dict[str, str]:
+    """Edits by a frozen Attacker or a rival, gated and audited; gives question id -> kind of the accepted ones.
+
+    Which Defender they fool is another matter.
+    """
     cleans = pictures_of(questions)
-    # The same noise for a question whoever the Attacker is: what differs between opponents is what they have learned.
+    edits = opponents_edits(game, opponent, questions, cleans)
+    images = [edit.image for edit in edits]
+    game.ledger.record_edits(stage.name, 0, edits)
+    with game.league.defenders_turn():
+        verdicts = vet(
+            questions,
+            cleans,
+            edits,
+            settings=game.recipe.judge,
+            duplicates=game.league.duplicate_check(),
+            device=game.league.device,
+            audit=game.auditor.audit,
+        )
+    sharpness = [sharpness_ratio(clean, image) for clean, image in zip(cleans, images, strict=True)]
+    verdicts = [replace(verdict, notes=verdict.notes | {"sharpness": ratio}) for verdict, ratio in zip(verdicts, sharpness, strict=True)]
+    game.ledger.record_verdicts(stage.name, 0, verdicts)
+    accepted = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
+    kinds = classify([cleans[i] for i in accepted], [images[i] for i in accepted], nobody)
+    return {questions[i].id: found.kind for i, found in zip(accepted, kinds, strict=True)}
+
+
+def opponents_edits(game: Game, opponent: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image]) -> list[Edit]:
+    """One edit a question: a rival's, or a frozen Attacker's, with the same noise whoever the Attacker is."""
+    rival = game.recipe.evaluation.rivals.get(opponent)
+    if rival is not None:
+        return load_rival(rival, name=opponent).edit(questions, cleans, game.recipe.seed)
     seeds = [game.seed("evaluation", question.id) for question in questions]
     images = frozen_edits(game, opponent, questions, cleans, seeds)
     made = zip(questions, seeds, images, strict=True)
-    edits = [Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made]
-    game.ledger.record_edits(stage.name, 0, edits)
-    with game.league.defenders_turn():
-        gates = make_judge(game, defender_after(0)).gate(questions, cleans, [[image] for image in images])
-    accepted = [place for place, (gate,) in enumerate(gates) if gate.accepted]
-    words = dict(zip(accepted, game.auditor.audit([questions[i] for i in accepted], [images[i] for i in accepted]), strict=True))
-    verdicts = [
-        Verdict(
-            question.id,
-            gate.integrity,
-            gate.intact,
-            gate.duplicate,
-            0.0,
-            0.0,
-            label_valid=words.get(place),
-            notes={"sharpness": sharpness_ratio(cleans[place], images[place])},
-        )
-        for place, (question, (gate,)) in enumerate(zip(questions, gates, strict=True))
-    ]
-    game.ledger.record_verdicts(stage.name, 0, verdicts)
+    return [Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made]
 
 
 def play_cell(game: Game, defender: str, opponent: str) -> float:
@@ -128,7 +153,7 @@ def payoff_until(game: Game, number: int) -> Payoff:
     """The payoff matrix of the Defenders and opponents up to a round, from the ledger."""
     ids = [question.id for question in game.held_out]
     opponents, right = [], dict[tuple[str, str], list[bool | None]]()
-    for name in opponents_until(number):
+    for name in opponents_of(game, number):
         verdicts = {verdict.question_id: verdict for verdict in game.ledger.verdicts(f"evaluation/{name}")}
         opponents.append(Opponent(name, None if name in UNGATED else tuple(verdicts[i] for i in ids)))
         for defender in defenders_until(number):

@@ -17,7 +17,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.bootstrap import bootstrap
-from sparring.selfplay.dataset import load_questions
+from sparring.selfplay.dataset import load_questions, takes_of
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
@@ -58,7 +58,7 @@ def open_game(recipe: Recipe, out: Path, screen: Screen) -> Iterator[Game]:
         closing(Ledger(folder)) as ledger,
         closing(Auditor(recipe.evaluation.audit, recipe.threads or 1)) as auditor,
     ):
-        train, held_out = load_questions(recipe, folder, ledger, screen)
+        train, held_out = load_questions(recipe, folder, ledger, screen, takes_of(recipe.defender))
         screen.say(
             f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
         )

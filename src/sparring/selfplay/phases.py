@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.rollout import sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
@@ -23,6 +24,7 @@ from sparring.engine.screen import figures_of
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.selfplay.curriculum import Curriculum, compose
+from sparring.selfplay.drift import DriftWatch
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.seeds import draw
@@ -53,6 +55,9 @@ def train_attacker(game: Game, number: int) -> None:
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
+    if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
+        game.screen.warn(f"{stage.name}: {warning}")
+    drift = DriftWatch(game, stage, editor)
     rate = settings.learning_rate * settings.round_decay ** (number - 1)
     trainer = AttackerTrainer(editor, settings.model_copy(update={"learning_rate": rate}), seed)
     opponents = {n: FrozenOpponent(game, stage, n) for n in questions}
@@ -86,9 +91,12 @@ def train_attacker(game: Game, number: int) -> None:
         settings.steps if questions[number - 1] else 0,
         f"round {number}: Attacker",
         ("reward_mean", "accepted", "fooled"),
+        on_state=drift.look,
     )
     kept = trainer.settle()
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
+    if history:
+        drift.look(len(history))
     warnings = []
     if not questions[number - 1]:
         warnings.append("the Defender gets no training question right when clean, so the Attacker had nothing to attack and did not train")
@@ -215,7 +223,16 @@ def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
 
 
 def _phase(
-    game: Game, stage: Stage, trainer: Any, update: Any, steps: int, title: str, shown: tuple[str, ...], *, rewarded: bool = True
+    game: Game,
+    stage: Stage,
+    trainer: Any,
+    update: Any,
+    steps: int,
+    title: str,
+    shown: tuple[str, ...],
+    *,
+    rewarded: bool = True,
+    on_state: Callable[[int], None] = lambda updates: None,
 ) -> list[dict[str, Any]]:
     """The updates of one player's training, resumed where they were cut off, with a bar."""
     settings = game.recipe.selfplay
@@ -228,6 +245,7 @@ def _phase(
             checkpoint_every=settings.checkpoint_every,
             patience=settings.plateau_patience if rewarded else None,
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
+            on_state=on_state,
         )
 
 

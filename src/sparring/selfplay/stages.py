@@ -106,12 +106,17 @@ def train(
     checkpoint_every: int,
     patience: int | None,
     on_update: Callable[[dict[str, Any]], None],
+    on_state: Callable[[int], None] = lambda updates: None,
 ) -> list[dict[str, Any]]:
     """Do the updates of a phase from its last saved state on; gives the metrics of all of them, those before a kill included.
 
     `update(step)` does one update and must be a function of the trainer's state and of the step alone. With `patience` its metrics need `reward_mean`.
+    `on_state(updates)` is called with every state that was saved or has been loaded; what it raises stops the
+    training, which that state outlives.
     """
     start = stage.load_state(trainer)
+    if start:
+        on_state(start)
     stage.ledger.forget(stage.name, start)
     history = stage.ledger.updates(stage.name)
     for metrics in history:
@@ -125,4 +130,5 @@ def train(
         on_update(metrics)
         if (step + 1) % checkpoint_every == 0 and step + 1 < steps:
             stage.save_state(trainer, step + 1)
+            on_state(step + 1)
     return history

@@ -1,7 +1,7 @@
 """A curriculum from opponents that nobody trains: the static arms that a trained Attacker must beat.
 
-Their edits pass the same gate and are put to the same frozen Defender as the Attacker's. Of one that widens the canvas the gate sees the part that was
-the picture. A picture that a rival gave back as it was is no edit, and is left out.
+Their edits pass the same checks and are put to the same frozen Defender as the Attacker's. A picture that a rival gave back as it was is no edit, and is
+left out.
 """
 
 from __future__ import annotations
@@ -14,26 +14,23 @@ from PIL.Image import Image
 from sparring.attackers.rivals import Rival, load_rival
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import ask
-from sparring.judging.judge import AttackJudge
+from sparring.judging.vet import vet
 from sparring.selfplay.game import Game, pictures_of
 from sparring.selfplay.stages import Stage
-from sparring.selfplay.turns import defender_after, make_judge, shares
+from sparring.selfplay.turns import defender_after, shares
 
 
 def static_edits(game: Game, stage: Stage, number: int, questions: Sequence[VisualQuestion], *, title: str) -> list[Verdict]:
     """One edit of every question by the recipe's rivals in turns, judged against the Defender after round `number`; all goes into the ledger."""
     rivals = [load_rival(spec) for spec in game.recipe.selfplay.curriculum.rivals]
     name, verdicts, batch = defender_after(number), list[Verdict](), game.recipe.evaluation.batch
-    judge = make_judge(game, name)
     with game.screen.stage(title, len(questions)) as bar:
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
             cleans = pictures_of(part)
             edits = _in_turns(rivals, part, cleans, start, game.seed(stage.name))
-            changed = [place for place, edit in enumerate(edits) if edit.image.tobytes() != cleans[place].convert("RGB").tobytes()]
-            part, cleans, edits = [part[i] for i in changed], [cleans[i] for i in changed], [edits[i] for i in changed]
             with game.league.defenders_turn():
-                judged, answers = _judge(game, judge, part, cleans, edits)
+                edits, judged, answers = _judge(game, name, part, cleans, edits)
             game.ledger.record_edits(stage.name, 0, edits)
             game.ledger.record_answers(stage.name, 0, [replace(answer, defender=name) for answer in answers])
             game.ledger.record_verdicts(stage.name, 0, judged)
@@ -52,16 +49,15 @@ def _in_turns(rivals: Sequence[Rival], questions: Sequence[VisualQuestion], clea
 
 
 def _judge(
-    game: Game, judge: AttackJudge, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Edit]
-) -> tuple[list[Verdict], list[Answer]]:
-    """Verdicts, and the Defender's greedy answers about what passed the gate."""
-    seen = [[edit.image.crop((0, 0, *clean.size))] for edit, clean in zip(edits, cleans, strict=True)]
-    gates = [gate for (gate,) in judge.gate(questions, cleans, seen)]
-    passed = [place for place, gate in enumerate(gates) if gate.accepted]
-    answers = ask(judge.defender, [questions[i] for i in passed], [edits[i].image for i in passed], game.recipe.defender) if passed else []
-    wrong = {place for place, answer in zip(passed, answers, strict=True) if not answer.right}
-    verdicts = [
-        Verdict(question.id, gate.integrity, gate.intact, gate.duplicate, float(place in wrong), 0.0)
-        for place, (question, gate) in enumerate(zip(questions, gates, strict=True))
-    ]
-    return verdicts, answers
+    game: Game, defender: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Edit]
+) -> tuple[list[Edit], list[Verdict], list[Answer]]:
+    """The edits that changed something, their verdicts, and the Defender's greedy answers about those that passed the checks."""
+    settings, duplicates, device = game.recipe.judge, game.league.duplicate_check(), game.league.device
+    verdicts = vet(questions, cleans, edits, settings=settings, duplicates=duplicates, device=device)
+    passed = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
+    asked, pictures = [questions[i] for i in passed], [edits[i].image for i in passed]
+    answers = ask(game.league.defender(defender), asked, pictures, game.recipe.defender) if passed else []
+    wrong = {answer.question_id for answer in answers if not answer.right}
+    made = [place for place, verdict in enumerate(verdicts) if not verdict.unchanged]
+    judged = [replace(verdicts[i], efficacy=float(questions[i].id in wrong)) for i in made]
+    return [edits[i] for i in made], judged, answers

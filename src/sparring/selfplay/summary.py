@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sparring.engine.files import write_json
-from sparring.evaluation.payoff import AttackReport, Payoff, attack_report, gains
+from sparring.evaluation.payoff import CLEAN, AttackReport, Payoff, against_rival, attack_report, gains
+from sparring.evaluation.statistics import rate
+from sparring.judging.kinds import KINDS
 from sparring.rl.seeds import derive_seed
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import UNGATED, defenders_until, payoff_until
@@ -16,11 +18,15 @@ SCHEMA = 1
 def summarise(game: Game) -> dict[str, Any]:
     """Write `summary.json` and give it back.
 
-    A rate is {"value", "n", "ci95"} with Wilson's interval, a gain the same for a paired difference with the interval of a bootstrap that
-    resamples pictures. In "rounds", `valid_asr` is the round's Attacker against the frozen Defender that it was trained against, and
-    `valid_asr_base` the same edits against the base Defender; `edits` counts those of its training and of its curriculum; `watch` holds what no reward pays
-    for (see `watch`). "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from, or whose reward rose while
-    such a measure fell.
+    A rate is {"value", "n", "ci95"} with Wilson's interval, a gain the same for a paired difference with the
+    interval of a bootstrap that resamples pictures. In "rounds", `valid_asr` is the round's Attacker against
+    the frozen Defender that it was trained against, and `valid_asr_base` the same edits against the base
+    Defender; `edits` counts those of its training and of its curriculum; `watch` holds what no reward pays
+    for (see `watch`). "rivals", where the recipe names some: what each did to the base Defender, the last
+    Attacker's valid success less its, and what the last Defender gained under it. "strategies": of every
+    opponent's successes on the base Defender (accepted, label-valid, right when clean), how many were of each
+    kind. "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from,
+    or whose reward rose while such a measure fell.
     """
     recipe, ledger = game.recipe, game.ledger
     rounds = recipe.selfplay.rounds
@@ -47,6 +53,8 @@ def summarise(game: Game) -> dict[str, Any]:
         "rounds": [_round(game, payoff, number) for number in range(1, rounds + 1)],
         "payoff": payoff.as_dict() | {"valid_asr": _valid_asr(payoff), "worst_case": _worst_cases(payoff)},
         "gains": {name: difference.as_dict() for name, difference in gained.items()},
+        "rivals": {name: _rival(game, payoff, name, seed) for name in recipe.evaluation.rivals},
+        "strategies": {o.name: strategies(game, payoff, o.name) for o in payoff.opponents if o.verdicts is not None},
         "warnings": warnings_of(game),
     }
     write_json(game.out / "summary.json", summary)
@@ -72,6 +80,34 @@ def _attacker_figures(payoff: Payoff, attacker: str, defender: str) -> dict[str,
     report: AttackReport = attack_report(payoff, attacker=attacker, defender=defender)
     names = ("integrity_rate", "accepted_rate", "valid_asr", "label_valid_rate")
     return {"against": defender} | {name: getattr(report, name).as_dict() for name in names}
+
+
+def _rival(game: Game, payoff: Payoff, name: str, seed: int) -> dict[str, Any]:
+    verdicts, rounds = payoff.opponent(name).verdicts or (), game.recipe.selfplay.rounds
+    differences = against_rival(
+        payoff,
+        rival=name,
+        base="base",
+        last=f"round{rounds}",
+        last_attacker=f"round{rounds}",
+        resamples=game.recipe.evaluation.resamples,
+        seed=seed,
+    )
+    return (
+        {"rival": game.recipe.evaluation.rivals[name]}
+        | _attacker_figures(payoff, name, "base")
+        | {"rejected_rate": rate([not v.accepted for v in verdicts]).as_dict(), "relit_rate": rate([v.relit for v in verdicts]).as_dict()}
+        | {key: difference.as_dict() for key, difference in differences.items()}
+    )
+
+
+def strategies(game: Game, payoff: Payoff, attacker: str) -> dict[str, Any]:
+    """Of an opponent's valid successes on the base Defender, the share of each kind of attack."""
+    kinds: dict[str, str] = game.stage(f"evaluation/{attacker}").result.get("kinds", {})
+    hits = payoff.fooled("base", attacker) & payoff.right("base", CLEAN)
+    # A stage that an earlier version has finished tells no kinds.
+    told = [kinds[question.id] for question, hit in zip(game.held_out, hits, strict=True) if hit and question.id in kinds]
+    return {kind: rate([each == kind for each in told]).as_dict() for kind in KINDS}
 
 
 def _valid_asr(payoff: Payoff) -> list[list[dict[str, Any] | None]]:

@@ -193,7 +193,8 @@ def editor_card(scenes: int, seed: int) -> str:
 ABOUT = {
     "defender": ("transformers", "Bundled Defender", "A Qwen2.5-VL of ordinary classes, small: it says what it sees, then answers in `\\boxed{}`. It was brought up on clean scenes in one light, "
         "and that is its weakness; and asked whether a thing is there it says no too often, a habit that it was given afterwards and that training can take from it. The weights here were made in "
-        "several sittings of the first script: drill 40,000, dense 90,000, joint 70,400 and language 60,800 samples; half-way through `language` the replies were changed to begin with the object's name.",
+        "several sittings of the first script: drill 40,000, dense 90,000, joint 70,400 and language 60,800 samples; half-way through `language` the replies were changed to begin with the object's name. "
+        "In plain transformers it loads as any Qwen2.5-VL; its AutoProcessor there asks for torchvision, which Sparring itself does not need.",
                  "python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1\npython -m sparring.zoo.train_vlm --player defender --pool pool --out defender --seed 0\n"
                  "python -m sparring.zoo.doubt --pool pool --defender defender --out doubtful --seed 5",
                  defender_card),

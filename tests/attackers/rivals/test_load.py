@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from sparring.attackers.rivals.paste import Paste
 from sparring.attackers.rivals.pgd import Pgd
 from sparring.attackers.rollout import deterministic_edits, to_pictures
 from sparring.config import AttackerSettings, DefenderSettings
-from sparring.data.errors import RecipeError
+from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.evaluation.victim import victim_of
 from sparring.models.editors import FlowEditor, load_editor
@@ -121,3 +123,37 @@ def test_wrong_specifications_name_the_nearest_right_one(spec: str, words: str) 
 def test_an_editor_without_settings_is_an_error(editor: FlowEditor) -> None:
     with pytest.raises(RecipeError, match="attacker's settings"):
         load_rival("benign", editor=editor)
+
+
+def test_light_is_every_pixel_times_a_number() -> None:
+    (edit,) = load_rival("light:0.75").edit(QUESTIONS[:1], PICTURES[:1], seed=0)
+    assert np.abs(np.asarray(edit.image, dtype=float) - 0.75 * np.asarray(PICTURES[0], dtype=float)).max() <= 0.5
+    assert (edit.attacker, edit.instruction) == ("light:0.75", "every pixel times 0.75")
+    for wrong in ("light", "light:-1", "light:dark", "light:nan"):
+        with pytest.raises(RecipeError, match="0\\.75"):
+            load_rival(wrong)
+
+
+def mirrored(question: VisualQuestion, image: Image.Image, *, seed: int, skip: str = "") -> tuple[Image.Image, str] | None:
+    return None if question.id == skip else (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), f"mirrored {seed}")
+
+
+def bad(question: VisualQuestion, image: Image.Image, *, seed: int) -> Image.Image:
+    return image
+
+
+def test_a_function_of_the_user_s_own_is_a_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("rival_module.inner")
+    module.mirrored, module.bad = mirrored, bad  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rival_module", ModuleType("rival_module"))
+    monkeypatch.setitem(sys.modules, "rival_module.inner", module)
+    edits = load_rival("rival_module.inner:mirrored:skip=q1").edit(QUESTIONS, PICTURES, seed=5)
+    assert np.array_equal(np.asarray(edits[0].image), np.asarray(PICTURES[0])[:, ::-1])
+    assert edits[0].instruction == f"mirrored {edits[0].seed}"
+    assert (edits[1].image.tobytes(), edits[1].instruction) == (PICTURES[1].tobytes(), "nothing")
+    with pytest.raises(RecipeError, match="cannot be imported"):
+        load_rival("rival_module.inner:missing")
+    with pytest.raises(RecipeError, match="do not fit"):
+        load_rival("rival_module.inner:mirrored:jump=1")
+    with pytest.raises(DataError, match=r'question "q0".* must return'):
+        load_rival("rival_module.inner:bad").edit(QUESTIONS[:1], PICTURES[:1], seed=0)

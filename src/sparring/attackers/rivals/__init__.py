@@ -1,7 +1,7 @@
 """Opponents that nobody trains, behind the interface that a trained editor fits too: baselines and the measure of an attack."""
 
 from sparring.attackers.rivals.base import Rival
-from sparring.attackers.rivals.load import all_corruptions, load_rival
+from sparring.attackers.rivals.load import all_corruptions, check_rival, load_rival
 from sparring.attackers.rivals.pgd import Victim
 
-__all__ = ["Rival", "Victim", "all_corruptions", "load_rival"]
+__all__ = ["Rival", "Victim", "all_corruptions", "check_rival", "load_rival"]

@@ -10,11 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL.Image import Image
 
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, SparringError
 from sparring.data.records import Edit, VisualQuestion
 from sparring.rl.seeds import derive_seed
+
+# What libraries raise on pictures that they cannot handle.
+LIBRARY_ERRORS = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RuntimeError, OSError)
 
 
 class Rival(ABC):
@@ -34,6 +38,21 @@ class Rival(ABC):
         return [
             Edit(question.id, self.name, done, own, picture) for question, own, (picture, done) in zip(questions, seeds, made, strict=True)
         ]
+
+    def try_edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int) -> list[Edit | SparringError]:
+        """As `edit`, with an error, naming the question, in place of each edit that cannot be made."""
+        try:
+            return list(self.edit(questions, images, seed))
+        except torch.OutOfMemoryError:
+            raise  # says nothing of any one picture
+        except (SparringError, *LIBRARY_ERRORS) as error:
+            if len(questions) > 1:
+                pairs = zip(questions, images, strict=True)
+                return [own for question, image in pairs for own in self.try_edit([question], [image], seed)]
+            size, name = f"{images[0].width} x {images[0].height}", questions[0].id
+            said = " ".join((str(error) or type(error).__name__).split())[:300]
+            told = DataError(f'question "{name}": {self.name} cannot edit its picture of {size} pixels: {said}')
+            return [error if isinstance(error, SparringError) and f'"{name}"' in str(error) else told]
 
     @abstractmethod
     def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int]) -> list[tuple[Image, str]]:

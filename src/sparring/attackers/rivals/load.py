@@ -1,11 +1,13 @@
-"""From a few words to a rival: "corruption:fog:3", "pgd:eps=8:restarts=4", "jpeg:30", "paste:add", "roundtrip", "benign", "editor".
+"""From a few words to a rival: "corruption:fog:3", "pgd:eps=8:restarts=4", "light:0.75", "paste:add", "editor".
 
-A specification is a name and options, separated by colons. An option is `key=value`, or a value alone at its place.
+A specification is a name and options, separated by colons. An option is `key=value`, or a value alone at its
+place. In the place of a name may stand a function of the user's own, `package.module:function:key=value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -13,12 +15,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sparring.attackers.rivals.base import Rival
+from sparring.attackers.rivals.called import Called
 from sparring.attackers.rivals.corruptions import CORRUPTIONS, SEVERITIES, Corruption, Jpeg
 from sparring.attackers.rivals.editors import Benign, EditorRival, RoundTrip
+from sparring.attackers.rivals.light import Light
 from sparring.attackers.rivals.paste import Paste
 from sparring.attackers.rivals.pgd import Pgd, Victim
 from sparring.config import AttackerSettings, CropSettings, PasteSettings, PgdSettings, Settings
 from sparring.data.errors import RecipeError
+from sparring.engine.calls import parse_call
 from sparring.models.editors import FlowEditor
 
 Model = TypeVar("Model", bound=Settings)
@@ -47,11 +52,23 @@ def load_rival(
     its edits are signed with, the specification if left out.
     """
     kind, _, rest = spec.strip().partition(":")
+    if (call := parse_call(spec.strip())) is not None:
+        return Called(call, name or spec.strip())
     if kind not in RIVALS:
         raise RecipeError(f'rival "{spec}": there is no "{kind}"{_nearest(kind, RIVALS)}. Known are {", ".join(RIVALS)}.')
     rival = RIVALS[kind](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
     rival.name = name or rival.name
     return rival
+
+
+class MissingError(RecipeError):
+    """A rival is named rightly and lacks what it needs."""
+
+
+def check_rival(spec: str) -> None:
+    """Is a specification right, as far as its words go? Errors as for `load_rival`, but for what the rival would need."""
+    with suppress(MissingError):
+        load_rival(spec)
 
 
 def all_corruptions(severities: Sequence[int] = SEVERITIES) -> list[Rival]:
@@ -74,6 +91,14 @@ def _corruption(spec: str, words: list[str], means: Means) -> Rival:
 
 def _jpeg(spec: str, words: list[str], means: Means) -> Rival:
     return Jpeg(_whole(spec, _options(spec, words, ("quality",)).get("quality", ""), "quality", 1, 100))
+
+
+def _light(spec: str, words: list[str], means: Means) -> Rival:
+    word = _options(spec, words, ("gain",)).get("gain", "")
+    try:
+        return Light(float(word))
+    except ValueError as error:
+        raise RecipeError(f'rival "{spec}": gain must be a number above 0, such as 0.75, not "{word}".') from error
 
 
 def _pgd(spec: str, words: list[str], means: Means) -> Rival:
@@ -105,6 +130,7 @@ RIVALS: dict[str, Callable[[str, list[str], Means], Rival]] = {
     "paste": _paste,
     "corruption": _corruption,
     "jpeg": _jpeg,
+    "light": _light,
     "roundtrip": _roundtrip,
     "benign": _edits(Benign),
     "editor": _edits(EditorRival),
@@ -148,7 +174,7 @@ def _whole(spec: str, word: str, name: str, low: int, high: int) -> int:
 
 def _needed(spec: str, means: Any, what: str) -> Any:
     if means is None:
-        raise RecipeError(f'rival "{spec}" needs {what}, and there is none.')
+        raise MissingError(f'rival "{spec}" needs {what}, and there is none.')
     return means
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,14 @@ class Victim:
     max_new_tokens: int
 
 
+def require_gradients(processor: Any, name: str) -> PatchPixels:
+    """The processor's work, differentiably. Raises ModelError, naming the model, where its processor is not one that can be differentiated."""
+    try:
+        return PatchPixels(processor.image_processor)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+
+
 class Pgd(OneByOne):
     """See the module. One question at a time, its starts side by side, so that a picture does not depend on what else is attacked."""
 
@@ -46,7 +55,7 @@ class Pgd(OneByOne):
         """Raises ModelError where the victim's picture processor is not one that can be differentiated."""
         super().__init__(name)
         self.victim, self.settings = victim, settings
-        self.preprocess = PatchPixels(victim.vlm.processor.image_processor)
+        self.preprocess = require_gradients(victim.vlm.processor, victim.vlm.name)
         self.budget = math.floor(settings.eps)
 
     def _edit_one(self, question: VisualQuestion, image: Image, seed: int) -> tuple[Image, str]:

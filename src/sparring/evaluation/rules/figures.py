@@ -1,4 +1,6 @@
-"""From marks to figures: names and values from 0 to 1, the one that is quoted first. Left-out items are not handed to these functions."""
+"""From marks to figures: names and values from 0 to 1, the one that is quoted first. Left-out items are
+not handed to these functions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparring.evaluation.marks import Marked
+from sparring.evaluation.marks import Answered, Marked
 
 Figures = dict[str, float]
 Aggregate = Callable[[Sequence[Marked]], Figures]
@@ -36,7 +38,9 @@ def accuracy(marked: Sequence[Marked]) -> Figures:
 
 
 def macro(key: str) -> Aggregate:
-    """The mean over groups of each group's mean; `key` is "category" or a name in meta. The plain mean stands beside it."""
+    """The mean over groups of each group's mean; `key` is "category" or a name in meta. The plain mean
+    stands beside it.
+    """
 
     def figures(marked: Sequence[Marked]) -> Figures:
         groups = grouped(marked, lambda one: one[0].item.category if key == "category" else one[0].item.meta.get(key))
@@ -46,16 +50,57 @@ def macro(key: str) -> Aggregate:
     return figures
 
 
-def cycles(marked: Sequence[Marked]) -> Figures:
-    """HR-Bench: the mean over the option cycles of each cycle's accuracy; the same for single- and for cross-instance questions."""
-    by_cycle = grouped(marked, lambda one: one[0].item.meta.get("cycle"))
-    figures = {"cycle accuracy": mean([mean(_scores(part)) for part in by_cycle.values()])}
-    for name, label in (("single", "FSP"), ("cross", "FCP")):
-        # A cycle without such questions counts as 0, as in VLMEvalKit: the sum is divided by the number of all cycles.
-        parts = [[one for one in part if one[0].item.category == name] for part in by_cycle.values()]
-        if any(parts):
-            figures[label] = sum(mean(_scores(part)) for part in parts) / len(by_cycle)
+def cycles(*, missing_is_0: bool = True) -> Aggregate:
+    """HR-Bench: the mean over the option cycles of each cycle's accuracy; the same for single- and for
+    cross-instance questions.
+
+    missing_is_0: a cycle without single (or cross) questions counts as 0 in their mean, as in VLMEvalKit;
+    else it is left out.
+    """
+
+    def figures(marked: Sequence[Marked]) -> Figures:
+        by_cycle = grouped(marked, lambda one: one[0].item.meta.get("cycle"))
+        found = {"cycle accuracy": mean([mean(_scores(part)) for part in by_cycle.values()])}
+        for name, label in (("single", "FSP"), ("cross", "FCP")):
+            parts = [[one for one in part if one[0].item.category == name] for part in by_cycle.values()]
+            if any(parts):
+                found[label] = mean([mean(_scores(part)) for part in parts if part or missing_is_0])
+        return found
+
     return figures
+
+
+def splits(marked: Sequence[Marked]) -> Figures:
+    """The accuracy of each split apart, the quoted one first; of all items where none is of a split."""
+    parts = grouped(marked, lambda one: split_of(one[0]))
+    if set(parts) <= {""}:
+        return accuracy(marked)
+    return {f"accuracy {name or 'without a split'}": mean(_scores(parts[name])) for name in sorted(parts, key=_quoted_first)}
+
+
+def _quoted_first(split: str) -> tuple[int, str]:
+    """VLMEvalKit quotes test where it is there, else validation."""
+    return {"test": 0, "validation": 1}.get(split, 2), split
+
+
+def split_of(answered: Answered) -> str:
+    """The split that an item is of, as its record says, or its id, as the hub's of MMMU do
+    ("validation_Art_1"); "" where neither does.
+    """
+    named = str(answered.item.meta.get("split") or "")
+    begins = answered.item.id.partition("_")[0]
+    return named or (begins if begins in ("dev", "validation", "test") else "")
+
+
+def quoted_split_rows(marked: Sequence[Marked]) -> int:
+    """How many items the first figure of `splits` is over."""
+    names = [split_of(one) for one, _ in marked]
+    return names.count(min(names, key=_quoted_first)) if names else 0
+
+
+def exploded_rows(marked: Sequence[Marked]) -> int:
+    """How many rows POPE's figures over the three files are over."""
+    return len(exploded(marked))
 
 
 def exploded(marked: Sequence[Marked]) -> list[tuple[str, Marked]]:
@@ -80,7 +125,9 @@ def detection(marked: Sequence[Marked], *, positive: str = "yes", missed_is_no: 
 
 
 def pope(*, rows: bool, missed_is_no: bool = True) -> Aggregate:
-    """POPE's figures over all rows of the three files (`rows`) or over the questions that are different, and those of each split."""
+    """POPE's figures over all rows of the three files (`rows`) or over the questions that are different,
+    and those of each split.
+    """
 
     def figures(marked: Sequence[Marked]) -> Figures:
         parts = exploded(marked)
@@ -103,8 +150,8 @@ def grouped_splits(parts: Sequence[tuple[str, Marked]]) -> dict[str, list[Marked
 def hallusion(*, with_category: bool = True, figures_without_picture: bool = False) -> Aggregate:
     """HallusionBench: all right per question (aAcc), per figure (fAcc), per question pair (qAcc).
 
-    with_category: VD and VS are kept apart in the keys; VLMEvalKit does not, and mixes the two's OCR sets. figures_without_picture: the questions
-    asked without a picture count as figures too.
+    with_category: VD and VS are kept apart in the keys; VLMEvalKit does not, and mixes the two's OCR sets.
+    figures_without_picture: the questions asked without a picture count as figures too.
     """
 
     def key(one: Marked, last: str) -> tuple[Any, ...]:
@@ -127,7 +174,9 @@ def hallusion(*, with_category: bool = True, figures_without_picture: bool = Fal
 
 
 def chair(marked: Sequence[Marked]) -> Figures:
-    """CHAIRs: captions that name an object that is not there; CHAIRi: such mentions, of all; recall: annotated objects that were named. Low is good."""
+    """CHAIRs: captions that name an object that is not there; CHAIRi: such mentions, of all; recall:
+    annotated objects that were named. Low is good.
+    """
     named = sum(len(mark.detail.get("named", ())) for _, mark in marked)
     wrong = sum(len(mark.detail.get("hallucinated", ())) for _, mark in marked)
     there = sum(len(one.item.meta["objects"]) for one, _ in marked)
@@ -140,7 +189,9 @@ def chair(marked: Sequence[Marked]) -> Figures:
 
 
 def amber_official(marked: Sequence[Marked]) -> Figures:
-    """AMBER's script: "no" is the positive class; percentages rounded to a decimal, denominators begun at 0.001, F1 from the rounded two."""
+    """AMBER's script: "no" is the positive class; percentages rounded to a decimal, denominators begun
+    at 0.001, F1 from the rounded two.
+    """
 
     def percent(part: int, whole: int) -> float:
         return round(part / (0.001 + whole) * 100, 1)

@@ -1,20 +1,26 @@
-"""lmms-eval's rules (github.com/EvolvingLMMs-Lab/lmms-eval, state of August 2026), where they need no judge model.
+"""lmms-eval's rules (github.com/EvolvingLMMs-Lab/lmms-eval, state of August 2026) as its command runs,
+where they need no judge model.
 
-Sources: lmms_eval/tasks/{vstar_bench,hrbench,pope,hallusion_bench,mmstar,realworldqa,blink,ai2d,vqav2}/utils.py, tasks/_task_utils/mcq_extract.py. MMMU's
-open questions there depend on the order of a Python set; the rule of the last state that is deterministic (the official one) is used.
+Sources:
+lmms_eval/tasks/{vstar_bench,hrbench,pope,hallusion_bench,mmmu,mmstar,realworldqa,blink,ai2d,vqav2}/utils.py,
+tasks/_task_utils/mcq_extract.py and mmmu_mcq_utils.py; the command's default `--reasoning_tags`,
+api/reasoning.py.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sparring.evaluation.marks import Answered, Mark, failed, judged
-from sparring.evaluation.rules.vlmevalkit import NONE, infer_option, infer_text, only_pictured, options_of
+from sparring.evaluation.marks import Answered, Mark, Read, each, failed, judged
+from sparring.evaluation.rules.official import mmmu_marks
+from sparring.evaluation.rules.vlmevalkit import NONE, infer_option, infer_text, only_pictured
 from sparring.evaluation.rules.vqa import LMMS, soft_score
 
+REASONING = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 FIRST_FOUR = ("A", "B", "C", "D")
 VSTAR = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -59,16 +65,36 @@ PHRASES = [
     "答えは",
 ]
 
-Rule = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
+
+def without_reasoning(reply: str) -> str:
+    """A reply as the command hands it to a task: without blocks of reasoning, and space around it. A block
+    that never ends stays.
+
+    Where a block's beginning was part of the prompt, what follows its last end is left.
+    """
+    for begins, ends in REASONING:
+        start = reply.find(begins)
+        while start >= 0 and (end := reply.find(ends, start)) >= 0:
+            reply = reply[:start] + reply[end + len(ends) :]
+            start = reply.find(begins)
+        if start < 0 and ends in reply:
+            reply = reply.rpartition(ends)[2]
+    return reply.strip()
 
 
-def each(read: Callable[[Answered], str | None], name: str) -> Rule:
-    """A rule that reads every reply by itself."""
-    return lambda answered, resources: [failed(one) or judged(one, read(one), name) for one in answered]
+def as_run(read: Read) -> Read:
+    """The rule of a task on replies as the command hands them to it."""
+
+    def cleaned(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+        return read([replace(one, replies=tuple(map(without_reasoning, one.replies))) for one in answered], resources)
+
+    return cleaned
 
 
 def vstar_letter(one: Answered) -> str | None:
-    """The first pattern that matches, tried in turn on the reply in capitals: the first letter of "As the image shows" is A."""
+    """The first pattern that matches, tried in turn on the reply in capitals: the first letter of "As
+    the image shows" is A.
+    """
     reply = one.reply.strip().upper()
     match = next((found for pattern in VSTAR if (found := pattern.search(reply))), None)
     if match:
@@ -78,7 +104,9 @@ def vstar_letter(one: Answered) -> str | None:
 
 
 def extracted_letter(reply: str, letters: Sequence[str] = FIRST_FOUR) -> str | None:
-    """`extract_mcq_answer`: letters in several forms, the best form wins, then the latest place, then the earlier letter."""
+    """`extract_mcq_answer`: letters in several forms, the best form wins, then the latest place, then
+    the earlier letter.
+    """
     if not reply.strip():
         return None
     text = reply.strip()
@@ -104,24 +132,36 @@ def extracted_letter(reply: str, letters: Sequence[str] = FIRST_FOUR) -> str | N
     return max(found, key=lambda one: one[:2])[2] if found else None
 
 
-def hrbench_letter(one: Answered) -> str | None:
-    """VLMEvalKit's inference of an older state: anywhere in the reply, and however long it is. Its judge model is not asked."""
-    reply, options = one.reply.strip(), options_of(one.item)
-    said = infer_option(reply, list(options), window=None, stated=False) or infer_text(reply, options, limit=False)
-    return None if said == NONE else said
+def hrbench_mark(one: Answered) -> Mark:
+    """VLMEvalKit's inference of an older state: anywhere in the reply, and however long it is. Its judge
+    is not asked about refusals.
+    """
+    options = dict(zip(one.item.letters, one.item.options, strict=True))
+    said = infer_option(one.reply, list(options), window=None, stated=False) or infer_text(one.reply, options, limit=False)
+    return judged(one, said, "can_infer", status="unparsed" if said in (None, NONE) else "read")
+
+
+def hrbench(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+    """HR-Bench without a judge."""
+    return [failed(one) or hrbench_mark(one) for one in answered]
 
 
 def realworld_answer(one: Answered) -> str | None:
-    """A letter where the answer is one, else the reply in lower case, which must be the answer."""
-    if one.item.kind == "choice":
+    """A letter where the answer is one of the first four, else the reply in lower case, which must be
+    the answer.
+    """
+    if one.item.answer.strip().upper() in FIRST_FOUR:
         return extracted_letter(one.reply)
-    return one.item.answer if one.reply.lower().strip().rstrip(".") == one.item.answer.lower() else (one.reply.strip() or None)
+    same = one.reply.lower().strip().rstrip(".") == one.item.answer.strip().lower()
+    return one.item.answer if same else (one.reply.strip() or None)
 
 
 def ai2d_letter(one: Answered) -> str | None:
-    """ "B. ..." at the beginning is B; any other reply must be the letter, but for case and punctuation."""
+    """ "B. ..." at the beginning of the raw reply is B; any other must be the letter, but for reasoning,
+    case and punctuation.
+    """
     match = AI2D.match(one.reply)
-    plain = (match[1] if match else one.reply).lower().translate(PUNCTUATION)
+    plain = (match[1] if match else without_reasoning(one.reply)).lower().translate(PUNCTUATION)
     return plain.upper() if plain.upper() in one.item.letters else None
 
 
@@ -137,13 +177,22 @@ def pope_answer(one: Answered) -> str | None:
     return said if said in ("yes", "no") else None
 
 
-vstar, hrbench, ai2d = each(vstar_letter, "patterns"), each(hrbench_letter, "can_infer"), each(ai2d_letter, "exact_match")
+vstar, ai2d = each(vstar_letter, "patterns"), each(ai2d_letter, "exact_match")
 mmstar = each(lambda one: extracted_letter(one.reply), "extract_mcq_answer")
 realworldqa, blink, pope = each(realworld_answer, "exact_match"), each(blink_letter, "first letter"), each(pope_answer, "exact")
 
 
+def mmmu(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+    """Options as by MMMU's script, guesses included; open questions never count: its rule walks over the
+    characters of what was read.
+    """
+    return mmmu_marks(answered, lambda one: Mark(one.reply, 0.0, "open"), anywhere=True)
+
+
 def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """The variant without a judge: yes where "yes" is in the reply, else no; questions with a picture only."""
+    """The variant without a judge: yes where "yes" is in the reply, else no; questions with a picture
+    only.
+    """
     return [
         only_pictured(one) or failed(one) or judged(one, "yes" if "yes" in one.reply.lower() else "no", "contains yes") for one in answered
     ]

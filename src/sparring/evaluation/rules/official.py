@@ -1,20 +1,21 @@
 """The rules of the benchmarks' own scripts, where they need no judge model.
 
-Sources: AoiDragon/POPE evaluate.py; tianyi-lab/HallusionBench utils.py; MMMU-Benchmark/MMMU mmmu/utils/eval_utils.py; MMStar-Benchmark/MMStar
-eval/vlmeval/evaluate/mmstar.py; zeyofu/BLINK_Benchmark eval/test_benchmark.py, evaluate.py; GT-Vision-Lab/VQA vqaEval.py; junyangwang0410/AMBER
-inference.py; LisaAnne/Hallucination utils/chair.py. V*Bench's script compares likelihoods of options and has no rule for texts.
+Sources: AoiDragon/POPE evaluate.py; tianyi-lab/HallusionBench utils.py; MMMU-Benchmark/MMMU
+mmmu/utils/eval_utils.py; MMStar-Benchmark/MMStar eval/vlmeval/evaluate/mmstar.py; zeyofu/BLINK_Benchmark
+eval/test_benchmark.py, evaluate.py; GT-Vision-Lab/VQA vqaEval.py; junyangwang0410/AMBER inference.py;
+LisaAnne/Hallucination utils/chair.py. V*Bench's script compares likelihoods of options and has no rule for
+texts.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparring.evaluation.marks import Answered, Mark, failed, judged
-from sparring.evaluation.rules.lmms_eval import each
-from sparring.evaluation.rules.sparring import caption
+from sparring.evaluation.marks import Answered, Mark, each, failed, judged
+from sparring.evaluation.rules.sparring import alternatives, caption
 from sparring.evaluation.rules.vlmevalkit import yes_or_no
 from sparring.evaluation.rules.vqa import OFFICIAL, soft_score
 
@@ -35,7 +36,9 @@ def pope_answer(one: Answered) -> str | None:
 
 
 def mmstar_letter(one: Answered) -> str | None:
-    """The first character, or the one after "(", "option ", "the answer is "; "As the image shows" begins with A."""
+    """The first character, or the one after "(", "option ", "the answer is "; "As the image shows"
+    begins with A.
+    """
     said = one.reply.lower().strip().replace("\n", " ")
     places = [place for start, place in (("", 0), ("(", 1), ("option ", 7), ("the answer is ", 14)) if said.startswith(start)]
     letters = [said[place].upper() for place in places if place < len(said)]
@@ -44,7 +47,9 @@ def mmstar_letter(one: Answered) -> str | None:
 
 
 def blink_letter(one: Answered) -> str | None:
-    """A bare or bracketed letter, or the one bracketed letter among the words of the reply or of its last paragraph. GPT-3.5 is not asked."""
+    """A bare or bracketed letter, or the one bracketed letter among the words of the reply or of its
+    last paragraph. GPT-3.5 is not asked.
+    """
     reply, brackets = one.reply, {f"({letter})" for letter in one.item.letters}
     if reply in ("A", "B", "C", "D", "E"):
         return reply
@@ -61,7 +66,9 @@ amber = each(lambda one: {"Yes": "yes", "No": "no"}.get(one.reply), "exact")
 
 
 def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """Right, wrong or uncertain; uncertain is right where there was no picture to see. GPT-4, which tells the three, is replaced by a rule for words."""
+    """Right, wrong or uncertain; uncertain is right where there was no picture to see. GPT-4, which
+    tells the three, is replaced by a rule for words.
+    """
     marks = []
     for one in answered:
         said = yes_or_no(one.reply)
@@ -75,24 +82,28 @@ def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> lis
 
 
 def mmmu(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """MMMU's script: a guess, from its seed of 42 and in the order of the questions, where no option is read."""
-    return _mmmu(answered, anywhere=False)
+    """MMMU's script: a guess, from its seed of 42 and in the order of the questions, where no option is
+    read.
+    """
+    return mmmu_marks(answered, open_mark, anywhere=False)
 
 
-def mmmu_lmms(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """lmms-eval's variant: a letter before any space, or before a full stop, is read too. The guesses are drawn as by the official script."""
-    return _mmmu(answered, anywhere=True)
+def open_mark(one: Answered) -> Mark:
+    """A free answer by MMMU's script."""
+    return Mark(one.reply.strip(), float(open_match(one.item.answer, open_readings(one.reply))), "open")
 
 
-def _mmmu(answered: Sequence[Answered], *, anywhere: bool) -> list[Mark]:
+def mmmu_marks(answered: Sequence[Answered], free: Callable[[Answered], Mark], *, anywhere: bool) -> list[Mark]:
+    """MMMU's marks. free: of an open question. anywhere: a letter before any space, or before a full
+    stop, is read too.
+    """
     draw, marks = random.Random(MMMU_SEED), []
     for one in answered:
         missing = failed(one)
         if missing is not None:
             marks.append(missing)
         elif one.item.kind == "open":
-            read = open_readings(one.reply)
-            marks.append(Mark(str(one.reply.strip()), float(open_match(one.item.answer, read)), "open"))
+            marks.append(free(one))
         else:
             said = mmmu_letter(one.reply, one.item.options, anywhere=anywhere)
             guess = draw.choice(one.item.letters) if said is None else said
@@ -101,7 +112,9 @@ def _mmmu(answered: Sequence[Answered], *, anywhere: bool) -> list[Mark]:
 
 
 def mmmu_letter(reply: str, options: Sequence[str], *, anywhere: bool) -> str | None:
-    """The last of "(B)", else of " B ", else of the options' words in a reply of more than five words; None where there is none."""
+    """The last of "(B)", else of " B ", else of the options' words in a reply of more than five words;
+    None where there is none.
+    """
     for mark in OUTER:
         reply = reply.strip(mark)
     text = f" {reply} "
@@ -130,7 +143,9 @@ def _normal(text: str) -> list[str | float]:
 
 
 def open_readings(reply: str) -> list[str | float]:
-    """What a free reply may be saying: the shortest tails behind words that announce an answer, and all numbers in them."""
+    """What a free reply may be saying: the shortest tails behind words that announce an answer, and all
+    numbers in them.
+    """
     text = reply.strip().strip(".").lower()
     parts, tails, keys = re.split(r"\.\s(?=[A-Z])|\n", text), list[str](), list(KEYS)
     for place, part in enumerate(parts):
@@ -152,8 +167,7 @@ def open_readings(reply: str) -> list[str | float]:
 
 def open_match(answer: str, readings: Sequence[str | float]) -> bool:
     """A number equals the answer, or the answer is in a text. Several answers are written as a list."""
-    references = [part.strip().strip("'\"") for part in answer.strip("[]").split(",")] if answer.startswith("[") else [answer]
-    wanted = [value for reference in references for value in _normal(reference)]
+    wanted = [value for reference in alternatives(answer) for value in _normal(reference)]
     return any(
         any(isinstance(value, str) and value in reading for value in wanted) if isinstance(reading, str) else reading in wanted
         for reading in readings

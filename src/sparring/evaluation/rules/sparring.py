@@ -1,20 +1,22 @@
-"""Our own rules: one unambiguous answer, or unparsed, which counts as wrong and is reported; and the strict ones of AOT's evaluation."""
+"""Our rules: one unambiguous answer, or unparsed, which counts as wrong and is reported."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparring.data.records import LETTERS
-from sparring.defenders.answers import boxed, parse_answer, parse_yes_no
+from sparring.defenders.answers import boxed, parse_answer, parse_yes_no, split_thought
 from sparring.evaluation.chair import vocabulary_of
-from sparring.evaluation.items import YES_NO
 from sparring.evaluation.marks import Answered, Mark, failed, judged
 from sparring.evaluation.rules.vqa import OFFICIAL, soft_score, stripped
 
 
 def strict(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """`sparring`: `defenders.answers` for options and for yes and no; free answers must be the reference but for case, articles and punctuation."""
+    """`sparring`: `defenders.answers` for options and for yes and no; free answers must be the reference
+    but for case, articles and punctuation.
+    """
     return [failed(one) or _strict(one, resources) for one in answered]
 
 
@@ -37,13 +39,31 @@ def _strict(one: Answered, resources: Mapping[str, Any]) -> Mark:
     if references:
         score, said = soft_score(OFFICIAL, text, references)
         return Mark(said, score, rule)
-    return Mark(text, float(OFFICIAL(stripped(text)) == OFFICIAL(stripped(one.item.answer))), rule)
+    accepted = one.item.meta.get("accepted") or alternatives(one.item.answer)
+    right = {OFFICIAL(stripped(reference)) for reference in accepted}
+    return Mark(text, float(OFFICIAL(stripped(text)) in right), rule)
+
+
+def alternatives(answer: str) -> list[str]:
+    """The texts that answer an open question: those of a list of texts (MMMU writes them so), else the
+    answer itself.
+    """
+    if answer.startswith("["):
+        try:
+            listed = ast.literal_eval(answer)
+        except (ValueError, SyntaxError):
+            return [answer]
+        if isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed):
+            return listed
+    return [answer]
 
 
 def free_answer(reply: str) -> tuple[str | None, str]:
-    """The text that a free answer gives: what is boxed, else the whole reply without its thought; None where there is none or several."""
-    said = reply.rpartition("</think>")[2] if "</think>" in reply else reply
-    if "<think>" in said:
+    """The text that a free answer gives: what is boxed, else the whole reply without its thought; None
+    where there is none or several.
+    """
+    said = split_thought(reply)[1]
+    if said is None:
         return None, "unfinished_thought"
     found = [text.strip() for text in boxed(said) if text.strip()]
     if found:
@@ -53,33 +73,9 @@ def free_answer(reply: str) -> tuple[str | None, str]:
 
 
 def caption(one: Answered, resources: Mapping[str, Any]) -> Mark:
-    """CHAIR: which annotated objects a caption names, and which that are not there; right is a caption without any of these."""
+    """CHAIR: which annotated objects a caption names, and which that are not there; right is a caption
+    without any of these.
+    """
     named = vocabulary_of(tuple(resources["synonyms"])).objects(one.reply)
     wrong = [name for name in named if name not in one.item.meta["objects"]]
     return Mark(", ".join(named), float(not wrong), "objects", detail={"named": named, "hallucinated": wrong})
-
-
-def aot(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    r"""`aot-strict`: what the last \boxed{} holds is a letter (or yes, no) and nothing else, in every trial; pictures that cannot be read are left out."""
-    marks = []
-    for one in answered:
-        missing = failed(one, leave_out=("picture",))
-        if missing is not None:
-            marks.append(missing)
-            continue
-        said = [_boxed_choice(one, reply) for reply in one.replies]
-        wrong = next((word for word in said if word != one.item.answer), one.item.answer)
-        marks.append(judged(one, wrong, "boxed"))
-    return marks
-
-
-def _boxed_choice(one: Answered, reply: str) -> str | None:
-    found = boxed(reply)
-    if not found:
-        return None
-    word = found[-1].strip()
-    if one.item.kind == "yes_no":
-        by_letter = dict(zip(one.item.letters, one.item.options, strict=True))
-        word = by_letter.get(word.upper(), word.lower())
-        return word if word in YES_NO else None
-    return word.upper() if len(word) == 1 and word.upper() in one.item.letters else None

@@ -1,16 +1,19 @@
-"""VLMEvalKit's rules (github.com/open-compass/VLMEvalKit, state of August 2026) under its `exact_matching` policy, where no judge model is asked.
+"""VLMEvalKit's rules (github.com/open-compass/VLMEvalKit, state of August 2026) under its `exact_matching`
+policy, where no judge model is asked.
 
-Sources: vlmeval/utils/matching_util.py, vlmeval/dataset/utils/multiple_choice.py, yorn.py, hrbench.py, vqa_eval.py.
+Sources: vlmeval/utils/matching_util.py, vlmeval/dataset/utils/multiple_choice.py, yorn.py, hrbench.py,
+vqa_eval.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sparring.data.records import LETTERS
 from sparring.evaluation.items import Item
-from sparring.evaluation.marks import Answered, Mark, failed, judged
+from sparring.evaluation.marks import Answered, Mark, Read, failed, judged
 from sparring.evaluation.rules.vqa import LONE_STOP, VLMEVALKIT, soft_score, without_marks
 
 REFUSALS = (
@@ -21,12 +24,40 @@ REFUSALS = (
 )
 API_FAILED = "Failed to obtain answer via API"
 NONE = "Z"
+MISSING = frozenset(
+    [
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+        "",
+    ]
+)
+"""Texts that its reader of tables (`pandas.read_csv` with its defaults) takes for empty cells: no
+options there.
+"""
 STATED = re.compile(r"(?i)(?:correct\s+)?answer\s+is\s+\**([ABCD])\**")
 SPACED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
 def infer_option(reply: str, letters: Sequence[str], *, window: int | None = 5, stated: bool = True) -> str | None:
-    """The one letter among the reply's words, if it is one of the last `window` less one; else the letter of "answer is X"; "Z" for a refusal."""
+    """The one letter among the reply's words, if it is one of the last `window` less one; else the
+    letter of "answer is X"; "Z" for a refusal.
+    """
     if API_FAILED in reply:
         return None
     if any(refusal in reply for refusal in REFUSALS):
@@ -42,7 +73,9 @@ def infer_option(reply: str, letters: Sequence[str], *, window: int | None = 5, 
 
 
 def infer_text(reply: str, options: Mapping[str, str], *, limit: bool = True) -> str | None:
-    """The letter of the only option whose words are in the reply; `limit`: the reply is at most twice as long as all options together."""
+    """The letter of the only option whose words are in the reply; `limit`: the reply is at most twice as
+    long as all options together.
+    """
     said = reply.lower()
     if limit and len(said) > 2 * sum(len(option) for option in options.values()):
         return None
@@ -57,15 +90,38 @@ def options_of(item: Item) -> dict[str, str]:
     return dict(zip(item.letters, item.options, strict=True))
 
 
-def choice(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """Multiple choice without a judge."""
-    marks = []
-    for one in answered:
-        options = options_of(one.item)
+def read_options(item: Item) -> dict[str, str]:
+    """Those options that its reader of tables reads."""
+    return {letter: text for letter, text in options_of(item).items() if item.kind == "open" or text not in MISSING}
+
+
+def mmmu_options(item: Item) -> dict[str, str]:
+    """The same for MMMU, where a question whose option A is missing is taken for an open one."""
+    options = read_options(item)
+    if "A" in options:
+        return options
+    return {"A": item.answer, "B": "Other Answers"} | {letter: text for letter, text in options.items() if letter > "B"}
+
+
+def right_letter(item: Item) -> str:
+    """The option that is right: of an open question A, or the answer where that is one capital letter."""
+    return "A" if item.kind == "open" and not (len(item.answer) == 1 and item.answer in LETTERS) else item.answer
+
+
+def _without_judge(known: Callable[[Item], dict[str, str]]) -> Read:
+    def marks(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+        return [failed(one) or mark(one) for one in answered]
+
+    def mark(one: Answered) -> Mark:
+        options = known(one.item)
         said = infer_option(one.reply, list(options)) or infer_text(one.reply, options)
-        right = "A" if one.item.kind == "open" else one.item.answer
-        marks.append(failed(one) or Mark(said, float(said == right), "can_infer", "read" if said not in (None, NONE) else "unparsed"))
+        right = float(said == right_letter(one.item))
+        return Mark(said, right, "can_infer", "read" if said not in (None, NONE) else "unparsed")
+
     return marks
+
+
+choice, mmmu = _without_judge(read_options), _without_judge(mmmu_options)
 
 
 def yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:

@@ -2,6 +2,6 @@
 
 from sparring.models.editors.base import FlowEditor
 from sparring.models.editors.conditions import Conditions
-from sparring.models.editors.loading import load_editor
+from sparring.models.editors.loading import check_editor, load_editor
 
-__all__ = ["Conditions", "FlowEditor", "load_editor"]
+__all__ = ["Conditions", "FlowEditor", "check_editor", "load_editor"]

@@ -102,6 +102,11 @@ class FlowEditor(EditorWeights, ABC):
         """False where the official pipeline ignores classifier-free guidance."""
         return True
 
+    @property
+    def step_distilled(self) -> bool:
+        """True where the checkpoint says that it was distilled to few steps; its velocities are no flow."""
+        return False
+
     # ---- shared by all families
 
     @property

@@ -30,7 +30,12 @@ class Flux2KleinEditor(FlowEditor):
     @property
     def takes_guidance(self) -> bool:
         """A distilled checkpoint ignores guidance, as the official pipeline does."""
-        return not self.pipeline.config.is_distilled
+        return not self.step_distilled
+
+    @property
+    def step_distilled(self) -> bool:
+        """As the pipeline's configuration says; FLUX.2-klein-base is not."""
+        return bool(self.pipeline.config.is_distilled)
 
     @property
     def text_length(self) -> int:

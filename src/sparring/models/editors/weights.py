@@ -18,6 +18,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from sparring.data.errors import ModelError
+from sparring.models.editors.loras import read_lora
 
 ADAPTER = "default"
 RESTING_PLACE = torch.device("cpu")
@@ -136,23 +137,28 @@ class EditorWeights:
         config = self.transformer.peft_config[ADAPTER].to_dict()
         self.pipeline.save_lora_weights(folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config)
 
-    def load_lora(self, folder: str | Path) -> None:
+    def load_lora(self, place: str | Path, *, must_change: bool = False) -> None:
         """Attach a saved LoRA in place of the present one; it is trainable, the rest is frozen.
 
-        What `save_lora` wrote comes back bit by bit; weights under other names (kohya's, say) as diffusers reads them. Raises ModelError.
+        What `save_lora` wrote comes back bit by bit; for other files see `read_lora`. Raises ModelError, also, with `must_change`, for one that
+        changes no weight.
         """
         if self.has_lora:
             self.remove_lora()
+        lora = read_lora(place, self.transformer, type(self.pipeline).lora_state_dict)
+        if must_change:
+            lora.require_change()
         self.transformer.requires_grad_(False)
+        config = None if lora.config is None else {f"transformer.{name}": value for name, value in lora.config.items()}
         try:
-            self.pipeline.load_lora_weights(str(folder), adapter_name=ADAPTER)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: no LoRA that fits this editor: {error}") from error
+            self.transformer.load_lora_adapter(
+                {f"transformer.{name}": tensor for name, tensor in lora.tensors.items()}, adapter_name=ADAPTER, metadata=config
+            )
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise ModelError(f"{lora.file}: no LoRA that fits this editor: {error}") from error
         # diffusers rounds a LoRA to the dtype of the weights that it is attached to.
-        saved = self.pipeline.lora_state_dict(str(folder))
         for name, parameter in self._lora_parameters().items():
-            exact = saved.get(f"transformer.{name.replace(f'.{ADAPTER}.', '.')}", parameter.data)
-            parameter.data = exact.to(device=self.device, dtype=torch.float32)
+            parameter.data = lora.tensors[name.replace(f".{ADAPTER}.", ".")].to(device=self.device, dtype=torch.float32)
             parameter.requires_grad_(True)
 
     def remove_lora(self) -> None:

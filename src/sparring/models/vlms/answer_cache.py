@@ -46,6 +46,10 @@ class AnswerCache:
         row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
+    def knows(self, address: str) -> bool:
+        """Has this address ever answered?"""
+        return self._db.execute("SELECT 1 FROM answers WHERE address = ? LIMIT 1", (address,)).fetchone() is not None
+
     def put(self, key: str, address: str, asked: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Keep an answer, with what was asked beside it for people who look."""
         self.put_all(address, {key: (asked, answer)})

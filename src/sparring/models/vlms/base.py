@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sparring.config import EndpointSettings
-from sparring.data.errors import ModelError
+from sparring.data.errors import ModelError, RefusedError
 from sparring.models.vlms.address import is_endpoint
 
 Pictures = Image | Sequence[Image]
@@ -67,6 +67,27 @@ class VLM(Protocol):
         """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i.
 
         starts: what the replies to each prompt begin with, put into the model's mouth; they are no part of the replies.
+        Errors: RefusedError for prompts or pictures that the model does not take.
+        """
+
+    def try_each(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        numbers: Sequence[int] = (),
+        batch: int = 128,
+        starts: Sequence[str] = (),
+        trial: int = 0,
+    ) -> Sequence[Reply | ModelError]:
+        """One reply to every prompt, or the error by which there is none; the others are asked all the same.
+
+        numbers: of the prompts, for those who draw a reply by its number and not by its place here. trial: see `EndpointVLM.generate`; a model on
+        this machine says the same again.
         """
 
     def option_probabilities(
@@ -76,6 +97,24 @@ class VLM(Protocol):
 
         Errors: ModelError where the model does not tell log-probabilities.
         """
+
+
+def ask_each_once(
+    vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], *, max_new_tokens: int, batch: int = 128
+) -> list[Reply | None]:
+    """One greedy reply to every prompt, None to one that the model refuses: what a judge asks, to whom a question without an answer is unread.
+
+    Errors: those of the model, but for RefusedError.
+    """
+    try:
+        found = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, temperature=0.0, seed=0, batch=batch)
+        return [own[0] for own in found]
+    except RefusedError:
+        replies = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, batch=batch)
+    lost = [reply for reply in replies if isinstance(reply, ModelError) and not isinstance(reply, RefusedError)]
+    if lost:
+        raise lost[0]
+    return [None if isinstance(reply, ModelError) else reply for reply in replies]
 
 
 def load_vlm(

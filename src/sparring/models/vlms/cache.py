@@ -26,6 +26,18 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._appended("keys", key_states), self._appended("values", value_states)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep those rows alone, and the room behind them."""
+        if not self.get_seq_length():
+            return
+        for name in ("keys", "values"):
+            present = getattr(self, name)
+            seen, whole = self.held.get(name, (None, present))
+            whole = (whole if present is seen else present)[indices]
+            view = whole[..., : present.shape[-2], :]
+            self.held[name] = (view, whole)
+            setattr(self, name, view)
+
     def _appended(self, name: str, new: Tensor) -> Tensor:
         before = getattr(self, name)
         length = before.shape[-2] if before.numel() else 0

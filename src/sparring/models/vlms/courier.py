@@ -1,7 +1,8 @@
 """Brings one request to an OpenAI-compatible endpoint and its answer back: with a deadline, again after a fault, within a budget.
 
-Tried again: connections that fail or are cut, a deadline that passes, HTTP 408, 409, 425, 429 and 5xx, answers that are no chat completion.
-Given up at once: every other 4xx (a wrong key, an unknown model, a field that the server does not take), and an account without quota.
+Tried again: connections that fail or are cut, a deadline that passes, HTTP 408, 409, 425, 429 and 5xx, answers that are no chat completion, and
+replies that ended in an error or are empty without a reason. Given up at once: every other 4xx (a wrong key, an unknown model, a field that the
+server does not take, a filter's refusal), a model's refusal, and an account without quota.
 
 The wait before try k is drawn from [d/2, d], d = first_wait * 2^k, at most `longest_wait`; a server's Retry-After is waited for where it is longer.
 """
@@ -20,20 +21,15 @@ from typing import Any
 import openai
 
 from sparring.config import EndpointSettings
-from sparring.data.errors import ModelError, RunError
+from sparring.data.errors import ModelError, RefusedError, RunError
+from sparring.data.texts import storable
 from sparring.models.vlms.address import Address
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.replies import FILTER_CODES, Fault, counted, is_completion, may_pass, told
 
-PASSING = (408, 409, 425, 429)
 LONGEST_RETRY_AFTER = 600.0  # a server that asks for more will not be back during this run
-
-
-class Fault(Exception):
-    """A request failed in a way that may pass. `retry_after`: seconds that the server asked to wait."""
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+SPENT_TOKENS = ("prompt_tokens", "completion_tokens")
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
 class Courier:
@@ -48,9 +44,12 @@ class Courier:
         # Jitter is there to keep clients apart, so it must not follow from a seed that they share.
         self._random = random.SystemRandom()
 
-    async def fetch(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to one chat-completion request, as JSON. Raises ModelError when it is given up, RunError when the budget is used up."""
-        return await self._patiently(lambda: self._complete(body))
+    async def fetch(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """What `read` makes of the answer to one chat-completion request; it raises Fault where the request is to be made again.
+
+        Errors: ModelError when it is given up, RefusedError (one of these) where this question alone gets no reply, RunError when the budget is used up.
+        """
+        return await self._patiently(lambda: self._complete(body, read))
 
     async def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
         """Have the server do something that is asked for at `path`, below its URL, and that does no harm when done twice.
@@ -70,6 +69,9 @@ class Courier:
                 fault = Fault(f"no answer within {self.settings.deadline:g} s")
             except Fault as found:
                 fault = found
+            except RefusedError as error:
+                self.cache.spend(str(self.address), failures=1)
+                raise RefusedError(f"endpoint {self.address}: {self._scrubbed(str(error))}") from error
             self.cache.spend(str(self.address), failures=1)
             if number + 1 == tries or self.failed:
                 break
@@ -98,27 +100,49 @@ class Courier:
         try:
             return await attempt()
         except openai.APIStatusError as error:
-            message = self._said(error)
-            if error.code == "insufficient_quota" or not (error.status_code in PASSING or error.status_code >= 500):
-                raise ModelError(f"endpoint {self.address}: HTTP {error.status_code}: {message}") from error
+            message = f"HTTP {error.status_code}: {self._said(error)}"
+            if error.code in FILTER_CODES:
+                raise RefusedError(message) from error
+            if error.code == "insufficient_quota" or not may_pass(error.status_code):
+                raise ModelError(f"endpoint {self.address}: {message}{_advice(error)}") from error
             retry_after = _seconds(error.response.headers.get("retry-after"))
             if retry_after > LONGEST_RETRY_AFTER:
                 raise ModelError(
                     f"endpoint {self.address}: HTTP {error.status_code}, and it asks to wait {retry_after:.0f} s. Start again then."
                 ) from error
-            raise Fault(f"HTTP {error.status_code}: {message}", retry_after) from error
+            raise Fault(message, retry_after) from error
         except openai.APIConnectionError as error:
             raise Fault(f"the connection failed ({error.__cause__ or error})") from error
-        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError among them
-            raise Fault(f"the answer is no JSON ({error})") from error
 
-    async def _complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _complete(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
         # The raw text is read here, because a broken one is a fault like others and must not raise what the client library does.
         response = await self.client.chat.completions.with_raw_response.create(**body)
-        answer = json.loads(response.content)
-        if not _is_completion(answer):
-            raise Fault(f"the answer is no chat completion: {self._scrubbed(json.dumps(answer))[:200]}")
-        return dict(answer)
+        answer = self._json(response.content)
+        if isinstance(answer, dict):
+            self.cache.spend(str(self.address), **{name: counted(answer, name) for name in SPENT_TOKENS})
+        if not is_completion(answer):
+            raise self._no_completion(answer)
+        return read(answer)
+
+    def _json(self, raw: bytes) -> Any:
+        """The answer as JSON, without halves of surrogate pairs, which nothing that keeps it could hold."""
+        try:
+            return json.loads(storable(json.dumps(json.loads(raw), ensure_ascii=False)))
+        except (ValueError, RecursionError) as error:  # json.JSONDecodeError and UnicodeDecodeError among them
+            begins = self._scrubbed(raw[:100].decode("utf-8", "replace"))
+            raise Fault(f"the answer is no JSON ({error}); it begins {begins!r}") from error
+
+    def _no_completion(self, answer: Any) -> Exception:
+        """What to make of HTTP 200 with something else: an error object says itself whether it may pass."""
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not error:
+            return Fault(f"the answer is no chat completion: {self._scrubbed(json.dumps(answer))[:200]}")
+        words, code = told(error)
+        if code in FILTER_CODES:
+            return RefusedError(f"{code}: {words}")
+        if isinstance(code, int) and not may_pass(code):
+            return ModelError(f"endpoint {self.address}: HTTP 200 with error {code}: {self._scrubbed(words)}")
+        return Fault(f"HTTP 200 with an error: {self._scrubbed(words)}")
 
     async def _post(self, path: str, body: Mapping[str, Any], done_before: str) -> dict[str, Any]:
         try:
@@ -138,17 +162,17 @@ class Courier:
         return self._scrubbed(str(message))[:500]
 
     def _scrubbed(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        return storable(text.replace(self._key, "***") if self._key else text)
 
 
-def _is_completion(answer: Any) -> bool:
-    if not isinstance(answer, dict):
-        return False
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return False
-    message = choices[0].get("message")
-    return isinstance(message, dict) and isinstance(message.get("content"), str | None)
+def _advice(error: openai.APIStatusError) -> str:
+    """Which setting says otherwise what the server does not take; nothing where that is not known."""
+    if error.param in LIMIT_FIELDS:
+        (other,) = (name for name in LIMIT_FIELDS if name != error.param)
+        return f" Set defender.endpoint.limit_field={other}."
+    if error.param == "temperature":
+        return " This model cannot be asked greedily: serve another, or set another temperature where there is such a setting."
+    return ""
 
 
 def _seconds(header: str | None) -> float:

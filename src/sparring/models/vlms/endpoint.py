@@ -16,6 +16,7 @@ import io
 import math
 import os
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -28,16 +29,20 @@ from PIL.Image import Image, Resampling
 from torch import Tensor
 
 from sparring.config import EndpointSettings
-from sparring.data.errors import DataError, ModelError, SparringError
+from sparring.data.errors import DataError, ModelError, RefusedError, SparringError
 from sparring.data.images import image_sha256
+from sparring.data.texts import storable
 from sparring.models.vlms.address import parse_address
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.courier import Courier
+from sparring.models.vlms.replies import read_pieces, read_reply
 from sparring.rl.seeds import derive_seed
 
 Result = TypeVar("Result")
 NO_KEY = "none"  # what local servers are sent: the client library insists on a key
+GIVEN_UP = 32
+"""Requests given up in a row after which an endpoint is taken to be down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ class EndpointVLM:
         self.device = device
         self.max_pixels = max_pixels
         self.cache = AnswerCache(cache)
-        self._key = os.environ.get(settings.key_variable) or None
+        self._key = _key(settings.key_variable)
+        self._given_up = 0
 
     # ---- asking
 
@@ -116,16 +122,15 @@ class EndpointVLM:
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
         if starts and len(starts) != len(prompts):
             raise DataError(f"{len(starts)} beginnings of replies for {len(prompts)} prompts: there must be as many")
+        how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
+        how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
+        how |= {"trial": trial} if trial else {}
+        how |= {"top_k": top_k} if top_k else {}
         jobs: list[list[Job]] = []
         for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
             shown = self._shown(image)
-            how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
-            how |= {"start": starts[i]} if starts and starts[i] else {}
-            how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
-            how |= {"trial": trial} if trial else {}
-            if top_k:
-                how["top_k"] = top_k
-            drawn = [how | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [how] * n
+            begun = how | ({"start": starts[i]} if starts and starts[i] else {})
+            drawn = [begun | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [begun] * n
             jobs.append([self._job(shown, prompt, sampling) for sampling in drawn])
         answers = self._answer([job for own in jobs for job in own])
         return [[EndpointReply(**answers[job.key]) for job in own] for own in jobs]
@@ -138,22 +143,37 @@ class EndpointVLM:
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
-        seeds: Sequence[int] | None = None,
+        seed: int = 0,
+        numbers: Sequence[int] = (),
+        batch: int = 128,
+        starts: Sequence[str] = (),
+        top_logprobs: int = 0,
         trial: int = 0,
     ) -> list[EndpointReply | ModelError]:
-        """One reply to every prompt, or the error with which its request was given up; the others are asked all the same.
+        """One reply to every prompt, or the error with which its request was given up; the others are asked all the same. Otherwise as `generate`.
 
-        seeds: one a prompt where the temperature is above 0. trial: a greedy question that is put again is asked again once for every number.
-        Errors: RunError when the budget is used up.
+        numbers: of the prompts, from which their seeds follow where the temperature is above 0; 0, 1, ... if left out.
+        Errors: ModelError where the endpoint is taken to be down: it never answered anything, or not for many requests in a row; RunError when the
+        budget is used up. Questions that it refuses, one by one, do not count for that.
         """
         how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
+        how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
+        how |= {"trial": trial} if trial else {}
         jobs = []
         for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-            seed = {"seed": seeds[i] % 2**31} if seeds is not None and temperature > 0 else {}
-            jobs.append(self._job(self._shown(image), prompt, how | seed | ({"trial": trial} if trial else {})))
+            begun = how | ({"start": starts[i]} if starts and starts[i] else {})
+            drawn = {"seed": derive_seed(seed, numbers[i] if numbers else i) % 2**31} if temperature > 0 else {}
+            jobs.append(self._job(self._shown(image), prompt, begun | drawn))
         failed: dict[str, ModelError] = {}
         answers = self._answer(jobs, failed)
         return [failed[job.key] if job.key in failed else EndpointReply(**answers[job.key]) for job in jobs]
+
+    def _watch(self, failed: Mapping[str, ModelError], *, answered: bool) -> None:
+        """Tell an endpoint that is down from questions that get no reply. Raises ModelError."""
+        lost = [error for error in failed.values() if not isinstance(error, RefusedError)]
+        self._given_up = 0 if answered or not lost else self._given_up + len(lost)
+        if self._given_up >= GIVEN_UP or (self._given_up and not self.cache.knows(str(self.address))):
+            raise ModelError(f"none of {self._given_up} requests in a row was answered; the last one: {lost[-1]}")
 
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
@@ -219,6 +239,7 @@ class EndpointVLM:
         return rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Resampling.LANCZOS)
 
     def _job(self, images: Sequence[Image], prompt: str, how: Mapping[str, Any]) -> Job:
+        prompt = storable(prompt)
         hashes = [image_sha256(image) for image in images]
         asked = {
             "url": self.address.url,
@@ -260,7 +281,7 @@ class EndpointVLM:
                 return {"probability": self._probability(answer, str(how["scored"]))}
             if "tokens" in how:
                 return self._tokens(answer)
-            return _reply(answer) | ({"pieces": self._pieces(answer)} if "top_logprobs" in how else {})
+            return self._reply(answer) | ({"pieces": read_pieces(answer)} if "top_logprobs" in how else {})
 
         return Job(answer_key(asked), asked, body, read)
 
@@ -274,6 +295,8 @@ class EndpointVLM:
         missing = [wanted[key] for key, answer in known.items() if answer is None]
         if missing:
             _run(self._ask(missing, failed))
+            if failed is not None:
+                self._watch(failed, answered=len(failed) < len(missing))
             known |= {job.key: self.cache.get(job.key) for job in missing}
         return {key: answer for key, answer in known.items() if answer is not None}
 
@@ -285,7 +308,7 @@ class EndpointVLM:
         async def work() -> None:
             for job in queue:
                 try:
-                    self._keep(job, await courier.fetch(job.body()))
+                    self.cache.put(job.key, str(self.address), job.asked, await courier.fetch(job.body(), job.read))
                 except SparringError as error:
                     if failed is not None and isinstance(error, ModelError):
                         failed[job.key] = error
@@ -310,21 +333,17 @@ class EndpointVLM:
             default_headers={"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},
         )
 
-    def _keep(self, job: Job, answer: dict[str, Any]) -> None:
-        self.cache.spend(str(self.address), **{name: _counted(answer, name) for name in ("prompt_tokens", "completion_tokens")})
-        self.cache.put(job.key, str(self.address), job.asked, job.read(answer))
-
-    def _pieces(self, answer: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
-        """The tokens of a reply with the likeliest ones at their places."""
-        logprobs = answer["choices"][0].get("logprobs")
-        content = logprobs.get("content") if isinstance(logprobs, dict) else None
-        try:
-            return [
-                (str(token["token"]), {str(other["token"]): float(other["logprob"]) for other in token["top_logprobs"]})
-                for token in content or ()
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"endpoint {self.address.url}: its log-probabilities cannot be read ({error!r}).") from error
+    def _reply(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """See `read_reply`; where a thought stands in for the reply, the user is told, once."""
+        reply = read_reply(answer)
+        field = reply.pop("from", None)
+        if field is not None and reply["finished"]:
+            warnings.warn(
+                f"endpoint {self.address}: replies come without content, and what stands in their field {field} is read as the reply. "
+                "If the model does think first, raise max_new_tokens or serve it without its reasoning parser.",
+                stacklevel=2,
+            )
+        return reply
 
     def _tokens(self, answer: dict[str, Any]) -> dict[str, Any]:
         """A reply with its tokens, which stand in the answer as "token_id:17"."""
@@ -337,7 +356,7 @@ class EndpointVLM:
                 f"endpoint {self.address.url}: the server does not tell its replies' tokens and their log-probabilities (logprobs and "
                 "return_tokens_as_token_ids), which training needs."
             ) from error
-        reply = _reply(answer)
+        reply = self._reply(answer)
         return {"text": reply["text"], "finished": reply["finished"], "token_ids": numbers, "logprobs": logprobs}
 
     def _probability(self, answer: dict[str, Any], text: str) -> float:
@@ -359,20 +378,12 @@ class EndpointVLM:
         return math.exp(math.fsum(logprobs) / len(logprobs))
 
 
-def _reply(answer: dict[str, Any]) -> dict[str, Any]:
-    choice = answer["choices"][0]
-    return {
-        "text": choice["message"].get("content") or "",
-        "tokens": _counted(answer, "completion_tokens"),
-        "finished": choice.get("finish_reason") != "length",
-    }
-
-
-def _counted(answer: dict[str, Any], name: str) -> int:
-    """Tokens as the server counted them; 0 where it did not."""
-    usage = answer.get("usage")
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0
+def _key(variable: str) -> str | None:
+    """The API key in that environment variable; None where there is none. Raises ModelError for one that no request can carry."""
+    key = os.environ.get(variable, "").strip()
+    if not all("!" <= sign <= "~" for sign in key):
+        raise ModelError(f"the environment variable {variable} holds no API key: it has spaces, or signs beyond ASCII. Set it anew.")
+    return key or None
 
 
 def _data_uri(image: Image) -> str:

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from sparring.data.errors import ModelError
 from sparring.models.vlms.base import VLM, Reply
-from sparring.models.vlms.endpoint import EndpointVLM
+from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
 from sparring.models.vlms.local import Completion, LocalVLM
 
 MOST = 20  # alternatives at a token that servers give at most
@@ -47,28 +47,36 @@ def ask_with_letters(
     max_new_tokens: int,
     starts: Sequence[str] = (),
     batch: int = 128,
-) -> list[Lettered]:
-    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer. starts: as for `VLM.generate`.
+) -> list[Lettered | ModelError]:
+    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer; or the error by which there is no reply.
 
-    Raises ModelError where the model gives no log-probabilities.
+    starts: as for `VLM.generate`. Raises ModelError where the model gives no log-probabilities.
     """
     if isinstance(vlm, LocalVLM):
-        found = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, batch=batch, starts=starts)
-        local = [own[0] for own in found]
-        places = [locate(i, reply.text) for i, reply in enumerate(local)]
-        scores = local_logprobs(vlm, images, prompts, local, letters, places, starts=starts, batch=batch)
-        return [_lettered(reply, own) for reply, own in zip(local, scores, strict=True)]
+        found = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, batch=batch, starts=starts)
+        said = {i: reply for i, reply in enumerate(found) if not isinstance(reply, ModelError)}
+        scores = local_logprobs(
+            vlm,
+            [images[i] for i in said],
+            [prompts[i] for i in said],
+            list(said.values()),
+            [letters[i] for i in said],
+            [locate(i, reply.text) for i, reply in said.items()],
+            starts=[starts[i] for i in said] if starts else (),
+            batch=batch,
+        )
+        scored = {i: _lettered(reply, own) for (i, reply), own in zip(said.items(), scores, strict=True)}
+        return [reply if isinstance(reply, ModelError) else scored[i] for i, reply in enumerate(found)]
     if isinstance(vlm, EndpointVLM):
-        asked = vlm.generate(images, prompts, max_new_tokens=max_new_tokens, starts=starts, top_logprobs=MOST)
-        replies = [own[0] for own in asked]
-        missing = [reply for reply in replies if reply.text and not reply.pieces]
-        if missing:
+        replies = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, starts=starts, top_logprobs=MOST)
+        with_text = [reply for reply in replies if isinstance(reply, EndpointReply) and reply.text]
+        if with_text and not any(reply.pieces for reply in with_text):
             raise ModelError(
                 f"endpoint {vlm.address}: its replies carry no log-probabilities, so option letters cannot be scored. "
                 "Serve the model with log-probabilities, or leave them out."
             )
         return [
-            _lettered(reply, _among(reply.pieces, own, locate(i, reply.text)))
+            reply if isinstance(reply, ModelError) else _lettered(reply, _among(reply, own, locate(i, reply.text)))
             for i, (reply, own) in enumerate(zip(replies, letters, strict=True))
         ]
     raise ModelError(f"{vlm.name}: a {type(vlm).__name__} gives no log-probabilities of option letters")
@@ -131,12 +139,13 @@ def _spelled(tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequ
     return (number, tokens) if all(known) else None
 
 
-def _among(pieces: Sequence[tuple[str, Any]], letters: Sequence[str], place: int | None) -> tuple[float, ...] | None:
+def _among(reply: EndpointReply, letters: Sequence[str], place: int | None) -> tuple[float, ...] | None:
     """The letters' log-probabilities among the likeliest tokens at the piece that holds the character at `place`."""
-    if place is None:
+    # Tokens that do not spell the text (halves of a sign, a thought of its own before it) tell no place in it.
+    if place is None or not "".join(piece for piece, _ in reply.pieces).startswith(reply.text):
         return None
     end = 0
-    for piece, alternatives in pieces:
+    for piece, alternatives in reply.pieces:
         start, end = end, end + len(piece)
         if end > place:
             if sum(char.isalnum() for char in piece) != 1:

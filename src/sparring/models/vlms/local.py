@@ -25,14 +25,15 @@ from torch import Tensor, distributed
 from transformers import AutoModelForImageTextToText
 from transformers.utils.hub import cached_file
 
-from sparring.data.errors import DataError, ModelError
+from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.models.vlms import checkpointing, lora
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
+from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
 from sparring.models.vlms.cache import roomy_cache
 from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
-from sparring.models.vlms.processors import load_processor
+from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.sharded import writes_files
 from sparring.models.vlms.starts import append_starts
@@ -42,6 +43,9 @@ from sparring.models.vlms.vision_attention import use_fast_vision_attention
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
+# Matrix products of fewer rows than this are computed otherwise on a CPU, with other last digits: no step is
+# made of fewer tokens than this for being rid of replies that have ended.
+FEWEST_TOKENS = 4
 Batch = dict[str, Tensor]
 
 
@@ -72,13 +76,16 @@ class LocalVLM:
         config = model.config
         text = config.get_text_config()
         full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        self.shares_rows: bool = config.model_type in SHARED_ROWS and full and text._attn_implementation in ("sdpa", "eager")
+        attention = text._attn_implementation  # IN_BLOCKS in a copy of a model that has been here
+        full = full and attention in ("sdpa", "eager", IN_BLOCKS)
+        self.shares_rows: bool = config.model_type in SHARED_ROWS and full
         # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is given that as a dense mask.
-        self.flex: bool = self.shares_rows and self.device.type == "cuda" and text._attn_implementation == "sdpa"
+        self.flex: bool = self.shares_rows and self.device.type == "cuda" and attention in ("sdpa", IN_BLOCKS)
         if self.flex:
-            text._attn_implementation = "flex_attention"
+            text._attn_implementation = IN_BLOCKS
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
+        self.takes = Takes(processor)
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
         # Renamed in transformers 5.24.
@@ -101,6 +108,8 @@ class LocalVLM:
         try:
             model: Any = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
             folder = Path(str(cached_file(str(path), "config.json"))).parent
+        except ImportError as error:
+            raise ModelError(f"vision-language model {path}: {needs(error)}") from error
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}"
@@ -123,10 +132,14 @@ class LocalVLM:
         Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions; and
         `picture_count`: [P].
         starts: what each reply begins with, "" where it is the model's alone; none at all if left out.
+        Raises RefusedError, with the places, for texts that hold a placeholder of pictures and for pictures that the processor does not take.
         """
         if not images or len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
         shown = [each_picture(own) for own in images]
+        refused = {i: said for i in range(len(prompts)) if (said := self.takes.text(prompts[i], *starts[i : i + 1]))}
+        if refused:
+            raise _refused(self.name, refused)
         turns = [
             [
                 {
@@ -136,16 +149,42 @@ class LocalVLM:
             ]
             for own, prompt in zip(shown, prompts, strict=True)
         ]
-        inputs = self.processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
-        )
-        batch: Batch = dict(inputs)
+        batch: Batch = self._processed(turns)
         if any(starts):
             tokens = [self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts]
             batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
         batch["picture_count"] = torch.tensor([len(own) for own in shown])
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _processed(self, turns: Sequence[Any]) -> Batch:
+        """What the processor makes of a batch of turns. What it does not take of them is found by trying each alone."""
+
+        def process(part: Sequence[Any]) -> Batch:
+            return dict(
+                self.processor.apply_chat_template(
+                    part,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    return_tensors="pt",
+                    processor_kwargs={"padding": True},
+                )
+            )
+
+        try:
+            return process(turns)
+        except REFUSALS as error:
+            refused = dict[int, str]()
+            for i, own in enumerate(turns):
+                try:
+                    process([own])
+                except REFUSALS as alone:
+                    sizes = ", ".join(f"{part['image'].width} x {part['image'].height}" for part in own[0]["content"] if "image" in part)
+                    refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {in_a_line(alone)}"
+            if not refused:
+                raise ModelError(f"{self.name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}") from error
+            raise _refused(self.name, refused) from error
 
     def _forward(self, batch: Batch, **inputs: Any) -> Any:
         """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
@@ -181,13 +220,51 @@ class LocalVLM:
         at_once = max(1, batch // n)
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
-            encoded = self.encode(images[part], prompts[part], starts[part])
+            try:
+                encoded = self.encode(images[part], prompts[part], starts[part])
+            except RefusedError as error:
+                raise _refused(self.name, {start + place: said for place, said in error.places.items()}) from error
             numbers = range(first + start, first + start + len(encoded["input_ids"]))
             uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
             # One token a branch and step leaves FlexAttention no blocks to skip.
             with self._attention("sdpa" if self.flex else None):
                 replies += self._sample(encoded, uniform, temperature, top_p, top_k)
         return replies
+
+    def try_each(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        numbers: Sequence[int] = (),
+        batch: int = 128,
+        starts: Sequence[str] = (),
+        trial: int = 0,
+    ) -> list[Completion | ModelError]:
+        """See `VLM.try_each`. Random numbers follow from the place among the prompts that the model takes."""
+        refused = dict[int, ModelError]()
+        while True:
+            taken = [i for i in range(len(prompts)) if i not in refused]
+            try:
+                replies = self.generate(
+                    [images[i] for i in taken],
+                    [prompts[i] for i in taken],
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                    batch=batch,
+                    starts=[starts[i] for i in taken] if starts else (),
+                )
+            except RefusedError as error:
+                refused |= {taken[place]: RefusedError(f"{self.name}: {said}") for place, said in error.places.items()}
+                continue
+            answered: dict[int, Completion | ModelError] = dict(zip(taken, (own[0] for own in replies), strict=True))
+            return [(answered | refused)[i] for i in range(len(prompts))]
 
     @contextmanager
     def _attention(self, implementation: str | None) -> Iterator[None]:
@@ -201,7 +278,11 @@ class LocalVLM:
             text._attn_implementation = present
 
     def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
-        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or rows of their own: R rows in all."""
+        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
+        rows of their own: R rows in all.
+
+        A row whose replies have all ended is left out of the steps to come.
+        """
         prompts, n, steps = uniform.shape
         branches, copies = (n, 1) if self.shares_rows else (1, n)
         text = self.model.config.get_text_config()
@@ -218,15 +299,26 @@ class LocalVLM:
         uniform = uniform.reshape(prompts * copies, branches, steps)
         ends = torch.tensor(self.end_tokens, device=self.device)
         finished_RB = torch.zeros(uniform.shape[:2], dtype=torch.bool, device=self.device)
-        tokens, logprobs = [], []
+        rows_R = torch.arange(len(uniform), device=self.device)  # those that are still computed, among all
+        fewest = -(-FEWEST_TOKENS // branches)
+        written_RBT = torch.full(uniform.shape, self.end_tokens[0], dtype=torch.long, device=self.device)
+        recorded_RBT = torch.zeros(uniform.shape, dtype=torch.float32, device=self.device)
         for step in range(steps):
             logprobs_RBV = token_logprobs(logits_RBV, temperature, self.forbidden)
             tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p, top_k=top_k)
-            tokens.append(tokens_RB)
-            logprobs.append(logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1))
+            written_RBT[rows_R, :, step] = tokens_RB
+            recorded_RBT[rows_R, :, step] = logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1)
             finished_RB |= torch.isin(tokens_RB, ends)
-            if step + 1 == steps or finished_RB.all():
+            ended_R = finished_RB.all(dim=1)
+            going_on = len(ended_R) - int(ended_R.sum())
+            if step + 1 == steps or not going_on:
                 break
+            if max(going_on, fewest) < len(rows_R):
+                kept = ended_R.long().argsort(stable=True)[: max(going_on, fewest)]
+                cache.batch_select_indices(kept)
+                rows_R, tokens_RB, finished_RB, uniform, mask_RL, position_R = (
+                    values[kept] for values in (rows_R, tokens_RB, finished_RB, uniform, mask_RL, position_R)
+                )
             if branches > 1:
                 mask = additive(step_mask(mask_RL, branches, step + 1).repeat(1, 1, group, 1), self.model.dtype)
             else:
@@ -235,7 +327,7 @@ class LocalVLM:
             step_inputs = {"input_ids": tokens_RB, "attention_mask": mask, "position_ids": positions, self.cache_argument: cache}
             with self._attention(GROUPED if group > 1 else None):
                 logits_RBV = self.model(**step_inputs, use_cache=True).logits
-        written = [torch.stack(part, dim=-1).view(prompts * n, -1).tolist() for part in (tokens, logprobs)]
+        written = [values.view(prompts * n, steps).tolist() for values in (written_RBT, recorded_RBT)]
         replies = [self._completion(*reply) for reply in zip(*written, strict=True)]
         return [replies[i : i + n] for i in range(0, len(replies), n)]
 
@@ -362,3 +454,8 @@ class LocalVLM:
                 and not file.name.endswith(".index.json")
             ):
                 shutil.copyfile(file, folder / file.name)
+
+
+def _refused(name: str, places: dict[int, str]) -> RefusedError:
+    told = "; ".join(f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3])
+    return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)

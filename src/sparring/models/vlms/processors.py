@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from PIL.Image import new as new_image
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 
 from sparring.data.errors import ModelError
+from sparring.models.names import require_there
+
+# What processors raise on pictures and texts that they do not take; an error of another kind is a fault of the program.
+REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, StopIteration)
+PICTURE_TOKENS = ("image", "video", "audio", "boi", "start_image", "fake_image")  # as processors name theirs, "_token" behind each
+EXTRAS = ("torchvision", "num2words", "timm", "sentencepiece", "tiktoken", "einops", "av")
 
 
 class PicturesOnly(ProcessorMixin):
@@ -38,9 +45,12 @@ def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixel
     min_pixels, max_pixels: area in pixels that pictures are resized to lie in, for processors that work so (Qwen-VL); None keeps the
     checkpoint's own. Errors: ModelError when nothing can be loaded, the limits do not apply, or there is no chat template.
     """
+    require_there(path, "vision-language model")
     try:
         family = PICTURES_ONLY.get(AutoConfig.from_pretrained(str(path)).model_type, AutoProcessor)
         processor = family.from_pretrained(str(path))
+    except ImportError as error:
+        raise ModelError(f"vision-language model {path}: {needs(error)}") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"vision-language model {path}: its processor cannot be loaded: {error}") from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
@@ -56,6 +66,16 @@ def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixel
     return processor
 
 
+def needs(error: ImportError) -> str:
+    """What a checkpoint's classes lack that transformers imports for them, and how to get it."""
+    said = str(error)
+    missing = [name for name in EXTRAS if name in said.lower()] or ([error.name] if error.name else [])
+    advice = f"Install {' and '.join(missing)} beside this package" if missing else "Install what it names"
+    if "torchvision" in missing:
+        advice += ", torchvision in the version that goes with your torch"
+    return f"its classes in transformers {transformers.__version__} need a package that is not installed: {' '.join(said.split())[:200]}. {advice}."
+
+
 def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None, max_pixels: int | None) -> None:
     if min_pixels is None and max_pixels is None:
         return
@@ -68,3 +88,33 @@ def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None
     if low > high:
         raise ModelError(f"vision-language model {path}: min_pixels {low} is above max_pixels {high}")
     image_processor.size = type(image_processor.size)(shortest_edge=low, longest_edge=high)
+
+
+class Takes:
+    """What a processor takes, found out without its model. Texts and sizes are told apart: no processor refuses a picture for what it shows."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        spelled = (getattr(processor, f"{kind}_token", None) for kind in PICTURE_TOKENS)
+        self.placeholders: tuple[str, ...] = tuple(dict.fromkeys(token for token in spelled if isinstance(token, str) and token))
+        self._sizes: dict[tuple[int, int], str] = {}
+
+    def text(self, *texts: str) -> str:
+        """Why these texts cannot be told, "" where they can: a placeholder in them would be read as a picture that is not there."""
+        held = next((token for token in self.placeholders if any(token in text for text in texts)), None)
+        return f"the text holds {held}, which stands for a picture there. Leave it out of the record" if held else ""
+
+    def picture(self, size: tuple[int, int]) -> str:
+        """Why a picture of this size, (width, height), is not taken; "" where it is. Each size is tried once, on a blank picture."""
+        if size not in self._sizes:
+            try:
+                self._processor.image_processor(images=[new_image("RGB", size)], return_tensors="pt")
+                self._sizes[size] = ""
+            except REFUSALS as error:
+                self._sizes[size] = f"the picture is {size[0]} x {size[1]} pixels: {in_a_line(error)}"
+        return self._sizes[size]
+
+
+def in_a_line(error: Exception) -> str:
+    """What a library's error says, short."""
+    return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 SIDES = ("left", "right", "above", "below")
 SMALLEST = 0.001
@@ -23,7 +23,8 @@ class Thing:
 
 
 def relation_question(things: Sequence[Thing], size: tuple[int, int], name: str) -> tuple[Thing, Thing, str, tuple[str, ...]] | None:
-    """(a, b, the side of b on which a is, all sides), drawn by the record's name; None where no pair is clear.
+    """(a, b, the side of b on which a is, all sides), drawn by the record's name; None where no pair is
+    clear.
 
     Both are the only objects of their kind in the picture, and neither is tiny.
     """
@@ -37,9 +38,11 @@ def relation_question(things: Sequence[Thing], size: tuple[int, int], name: str)
 
 
 def side_of(a: Sequence[int], b: Sequence[int]) -> str | None:
-    """Where box a is as seen from box b; None where that is not plain: beyond it along one axis, and beside it along the other.
+    """Where box a is as seen from box b; None where that is not plain: beyond it along one axis, and beside
+    it along the other.
 
-    Along the other axis one box's middle must lie within the other box, so that no second side would be right as well.
+    Along the other axis one box's middle must lie within the other box, so that no second side would be right
+    as well.
     """
     for axis, (before, after) in enumerate((("left", "right"), ("above", "below"))):
         other = 1 - axis

@@ -1,0 +1,389 @@
+"""Options and the right answer, as a record has them: one rule for every layout and every verb (written out
+in docs/data.md).
+
+A record has options in a list or mapping (`options`, `choices`), in columns A, B, ..., or in the question's
+text. Its answer is a letter, an option's text, the number of an option, or a list of references. Which of
+these the answers of a file are, all its records say together (`Answers`): "3" among the options 1, 2, 3, 4 is
+a text, unless other records show that the file counts options.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparring.data.pictures import is_empty
+from sparring.data.problems import Fault
+from sparring.data.records import LETTERS
+from sparring.data.tables import ASKING, KINDS, text_of
+
+LISTS = ("options", "choices")
+TEXTS = ASKING
+ANSWERS = ("answer", "label", "gt_answer", "answers", "correct_answer")
+LINES = re.compile(r"(?:^|\n)[ \t]*\(?([A-Z])[.):][ \t]*([^\n]+)")
+INLINE = re.compile(r"\(([A-Z])\)\s*([^()\n]+?)\s*(?=\([A-Z]\)|\n|$)")
+LISTED = re.compile(r"\b(?:Options|Choices)\s*:\s*(?=\(?A[.):]\s)", re.IGNORECASE)
+LABEL = re.compile(
+    r"\s*(?:(?i:option|choice)\s+)?"
+    r"(?:[(\[（]([A-Za-z]|\d{1,2})[)\]）]\s*"
+    r"|([A-Za-z])(?:[):：、．）]\s*|\.\s+|\.(?=[A-Za-z][a-z]|\d|[^\x00-\x7f]))"  # "A.D." and "a.m." have no label
+    r"|(\d{1,2})[.)、．）]\s+)(?=\S)"
+)
+LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.):]?")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A record's options in the order of the data. labels: what the data call them, where they do; embedded:
+    they stand in the question.
+
+    numeric: they are numbers, not texts, in the data.
+    """
+
+    texts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    embedded: bool = False
+    numeric: bool = False
+
+
+def options_of(values: Mapping[str, Any]) -> tuple[str, Options]:
+    """(the question without options that stand in it, the options). Raises Fault where an option is
+    missing or of no use."""
+    question = text_of(values, *TEXTS)
+    if is_open(values):
+        return question, Options()
+    for name in LISTS:
+        if not is_empty(values.get(name)):
+            found = _listed(name, values[name])
+            if found.texts:
+                return _without(question, found), found
+    columns = {letter: values[letter] for letter in string.ascii_uppercase if letter in values}
+    if not all(is_empty(value) for value in columns.values()):
+        found = _without_labels(_texts("option", columns))
+        return _without(question, found), found
+    question, texts = embedded_options(question)
+    return question, Options(texts, embedded=True)
+
+
+def _without(question: str, options: Options) -> str:
+    """The question without a list of the very options, whose letters would not be those that are shown."""
+    rest, texts = embedded_options(question)
+    return rest if rest and tuple(map(_plain, texts)) == tuple(map(_plain, options.texts)) else question
+
+
+def is_open(values: Mapping[str, Any]) -> bool:
+    """Does the record say itself that its answer is free?"""
+    kind = str(values.get("question_type") or "").lower()
+    return any(word in kind for word in ("open", "free", "short"))
+
+
+def _listed(name: str, value: Any) -> Options:
+    """Options of a field: a list, a mapping, or a text that holds one."""
+    if isinstance(value, str):
+        value = _parsed(name, value)
+    if isinstance(value, Mapping):
+        return _mapped(name, value)
+    if not isinstance(value, list | tuple):
+        raise Fault(
+            "wrong type",
+            f"{name} is {KINDS.get(type(value), type(value).__name__)}; it must be a list of texts.",
+        )
+    pairs = [_pair(part) for part in value]
+    if value and all(pair is not None for pair in pairs):
+        return _mapped(name, dict(pair for pair in pairs if pair is not None))
+    return _without_labels(_texts(name, dict(enumerate(value))), numeric=bool(value) and not isinstance(value[0], str))
+
+
+def _parsed(name: str, text: str) -> Any:
+    """A list or mapping that is written as JSON, as Python, or as lettered lines."""
+    if not text.strip().startswith(("[", "{")):
+        _, texts = embedded_options("Options: " + text if "\n" not in text.strip() else "\n" + text)
+        if not texts:
+            raise Fault("wrong type", f"{name} is a text; it must be a list of texts, and {text[:60]!r} is none.")
+        return list(texts)
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | tuple | dict):
+            return found
+    raise Fault("wrong type", f"{name}: {text[:60]!r} is no list.")
+
+
+def python_list(text: str, name: str) -> list[Any]:
+    """A list written as JSON or as Python literals. Raises Fault where it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list):
+            return found
+    raise Fault("broken JSON", f"{name}: {text[:60]!r} is no list.")
+
+
+def _pair(part: Any) -> tuple[Any, Any] | None:
+    """(label, text) of an option that is an object of its own."""
+    if not isinstance(part, Mapping):
+        return None
+    label = next((part[key] for key in ("label", "key", "id", "letter") if key in part), None)
+    text = next((part[key] for key in ("text", "value", "content", "option") if key in part), None)
+    return None if label is None or text is None else (label, text)
+
+
+def _mapped(name: str, value: Mapping[Any, Any]) -> Options:
+    """Options under letters or numbers, or as {"text": [...], "label": [...]}."""
+    texts, labels = value.get("text"), value.get("label")
+    if isinstance(texts, list) and isinstance(labels, list):
+        if len(texts) != len(labels):
+            raise Fault("number of options", f"{name} has {len(texts)} texts and {len(labels)} labels.")
+        value = dict(zip(labels, texts, strict=True))
+        if len(value) != len(texts):
+            raise Fault("duplicate option", f"{name} has a label twice.")
+    keys = [_label(str(key)) for key in value]
+    letters = all(key in LETTERS for key in keys)
+    if not letters and not all(key.isdigit() for key in keys):
+        raise Fault(
+            "wrong type",
+            f"{name} is an object with the keys {', '.join(map(str, value))[:80]}; they must be letters.",
+        )
+    ordered = sorted(zip(keys, value.values(), strict=True), key=lambda pair: (len(pair[0]), pair[0]))
+    found = _texts(name, dict(ordered))
+    return Options(found, tuple(key for key, _ in ordered)[: len(found)])
+
+
+def _label(key: str) -> str:
+    """A key without brackets and words around it: "(A)", "option_a" and "a" are A."""
+    key = re.sub(r"^(?:option|choice)[ _-]?", "", key.strip(), flags=re.IGNORECASE).strip("().: ")
+    return key.upper() if len(key) == 1 else key
+
+
+def _texts(name: str, cells: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Options as texts. Empty cells end them; one before others is missing, and is refused."""
+    given = list(cells.items())
+    while given and is_empty(given[-1][1]):
+        given.pop()
+    found = []
+    for place, (key, value) in enumerate(given):
+        where = f"{name}[{key}]" if name in LISTS else f"{name} {key}"
+        if place < 26 and name == "option" and key != LETTERS[place]:
+            raise Fault("empty text", f"option {LETTERS[place]} is missing, though {key} is there.")
+        if is_empty(value):
+            raise Fault(
+                "empty text",
+                f"{where} is empty, though {given[-1][0]} is there. Fill it in, or leave the record out.",
+            )
+        if isinstance(value, list | tuple | Mapping):
+            raise Fault("wrong type", f"{where} is {KINDS.get(type(value), 'a list')}; it must be a text.")
+        found.append(check_text(where, str(value).strip()))
+    return tuple(found)
+
+
+def check_text(name: str, text: str) -> str:
+    """The text. Raises Fault where it is empty or holds what no model can be told."""
+    if not text.strip():
+        raise Fault("empty text", f"{name} is empty.")
+    if any((char < " " and not char.isspace()) or char == "\x7f" for char in text):
+        raise Fault("wrong type", f"{name} holds control characters.")
+    halves = [char for char in text if "\ud800" <= char <= "\udfff"]
+    if halves and all("\udc80" <= char <= "\udcff" for char in halves):  # how Python reads bytes that are no text
+        raise Fault("not UTF-8", f"{name} holds bytes that are not UTF-8. Save the file as UTF-8.")
+    if halves:
+        raise Fault("wrong type", f"{name} holds half of a surrogate pair.")
+    return text
+
+
+def _without_labels(texts: tuple[str, ...], numeric: bool = False) -> Options:
+    """Options without the letters or numbers that they carry in their own texts ("A. below"), where all
+    carry a label of the first few."""
+    matches = [LABEL.match(text) for text in texts]
+    if len(texts) < 2 or not all(matches):
+        return Options(texts, numeric=numeric)
+    labels = [_label(next(part for part in match.groups() if part)) for match in matches if match]
+    first = [*LETTERS[: len(texts)]], [str(place + 1) for place in range(len(texts))]
+    if sorted(labels) != first[0] and labels != first[1]:
+        return Options(texts, numeric=numeric)
+    return Options(
+        tuple(text[match.end() :].strip() for text, match in zip(texts, matches, strict=True) if match),
+        tuple(labels),
+    )
+
+
+def embedded_options(question: str) -> tuple[str, tuple[str, ...]]:
+    """(the question without the options that stand in its text, these).
+
+    They are one a line ("A. red"), in brackets ("(A) red (B) green"), or listed ("Options: A: red, B:
+    green").
+    """
+    if match := LISTED.search(question):
+        texts = _in_a_row(question[match.end() :])
+        if len(texts) > 1:
+            return question[: match.start()].strip(), texts
+    for pattern in (LINES, INLINE):
+        found = list(pattern.finditer(question))
+        if len(found) > 1 and [match[1] for match in found] == list(LETTERS[: len(found)]):
+            return re.sub(r"\s*\b(?:Options|Choices)\s*:\s*$", "", question[: found[0].start()]).strip(), tuple(m[2].strip() for m in found)
+    return question, ()
+
+
+def _in_a_row(text: str) -> tuple[str, ...]:
+    """The options of "A: red, B: green", whose letters come one after another."""
+    starts = list[re.Match[str]]()
+    for letter in LETTERS:
+        pattern = re.compile(rf"(?:^|[,;|]?\s+)\(?{letter}[.):]\s*")
+        found = pattern.search(text, starts[-1].end() if starts else 0)
+        if found is None:
+            break
+        starts.append(found)
+    ends = [match.start() for match in starts[1:]] + [len(text)]
+    ends[-1:] = [end if (end := text.find("\n", starts[-1].end())) >= 0 else len(text)] if starts else []
+    return tuple(text[match.end() : end].strip().rstrip(",;|").strip() for match, end in zip(starts, ends, strict=True))
+
+
+# ---- the right answer
+
+
+@dataclass
+class Answers:
+    """What the answers of a file are: letters, texts of options, or their numbers. `learn` from all
+    records, then `place` each."""
+
+    certain: set[str] = field(default_factory=set)
+    zero: bool = False
+    beyond: bool = False
+
+    def learn(self, records: Iterable[Mapping[str, Any]]) -> Answers:
+        """Note what is certain of each record: which way of reading alone makes sense of its answer."""
+        for values in records:
+            try:
+                _, options = options_of(values)
+                answer = _only(answer_in(values))
+            except Fault:
+                continue
+            if not options.texts or is_empty(answer) or len(options.texts) > len(LETTERS):
+                continue
+            ways = _ways(answer, options, 0)
+            number = _number(answer)
+            if number is not None and not options.embedded and not {"letter", "text", "label"} & ways.keys():
+                self.zero |= number == 0
+                self.beyond |= number == len(options.texts)
+            if len(ways) == 1:
+                self.certain |= ways.keys()
+        return self
+
+    @property
+    def base(self) -> int:
+        """The number of the first option where options are counted: 1 where no answer is 0 and one is the
+        number of options."""
+        return int(self.beyond and not self.zero)
+
+    def place(self, answer: Any, options: Options) -> int:
+        """The place of the right option, from 0. Raises Fault where the answer is none of them, or could
+        be two."""
+        if isinstance(answer, list | tuple):
+            places = {self.place(part, options) for part in answer}
+            if len(places) != 1:
+                raise Fault("several answers", f"answer names {len(places)} options; a question has one right option.")
+            return places.pop()
+        last = LETTERS[len(options.texts) - 1]
+        ways = _ways(answer, options, self.base)
+        if not ways:
+            what = f"answer must be the letter of an option, A to {last}, its text or its number; it is {json.dumps(answer, default=str)[:80]}."
+            raise Fault("answer is no option", what)
+        if len(set(ways.values())) == 1:
+            return next(iter(ways.values()))
+        told = [way for way in ways if way in self.certain]
+        if len(told) > 1:
+            named = ", ".join(f"the {way} of option {LETTERS[place]}" for way, place in ways.items())
+            raise Fault(
+                "answer is ambiguous",
+                f"answer {str(answer)[:80]!r} may be {named}, and the file has both. Write the letter.",
+            )
+        return ways[told[0] if told else next(iter(ways))]
+
+
+def _ways(answer: Any, options: Options, base: int) -> dict[str, int]:
+    """Way of reading -> place of the option that it gives; the likeliest way first."""
+    found = dict[str, int]()
+    number = _number(answer)
+    text = str(answer).strip()
+    counts = isinstance(answer, int | float) and not isinstance(answer, bool) and not options.numeric
+    if options.labels and _label(text) in options.labels:
+        found["letter" if _label(text).isalpha() else "label"] = options.labels.index(_label(text))
+    elif (match := LETTER.fullmatch(text)) and match[1].upper() in LETTERS[: len(options.texts)]:
+        found["letter"] = LETTERS.index(match[1].upper())
+    if counts and number is not None and base <= number < len(options.texts) + base and not options.embedded:
+        found["number"] = number - base
+    same = _same_text(text, options.texts)
+    if same is not None:
+        found["text"] = same
+    elif (place := _labelled(text, options)) is not None:
+        found.setdefault("letter", place)
+    if "number" not in found and number is not None and base <= number < len(options.texts) + base and not options.embedded:
+        found["number"] = number - base
+    return found
+
+
+def _same_text(text: str, texts: Sequence[str]) -> int | None:
+    """The only option of that text; of that text but for case and blanks, where none is the same to the
+    letter."""
+    for wanted, among in ((text, list(texts)), (_plain(text), [_plain(own) for own in texts])):
+        if among.count(wanted) == 1:
+            return among.index(wanted)
+        if wanted in among:
+            return None
+    return None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _labelled(text: str, options: Options) -> int | None:
+    """The option that an answer such as "C. left" names by letter and text alike."""
+    match = LABEL.match(text)
+    if match is None:
+        return None
+    label = _label(next(part for part in match.groups() if part))
+    labels = options.labels or tuple(LETTERS[: len(options.texts)])
+    place = labels.index(label) if label in labels else None
+    return place if place is not None and _plain(options.texts[place]) == _plain(text[match.end() :]) else None
+
+
+def _number(answer: Any) -> int | None:
+    if isinstance(answer, bool):
+        return None
+    if isinstance(answer, int):
+        return answer if answer >= 0 else None
+    if isinstance(answer, float):
+        return int(answer) if answer >= 0 and answer.is_integer() else None
+    text = str(answer).strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
+
+
+def answer_in(values: Mapping[str, Any]) -> Any:
+    """What a record says is right; None where it says nothing."""
+    return next((values[name] for name in ANSWERS if not is_empty(values.get(name))), None)
+
+
+def _only(answer: Any) -> Any:
+    """The only one of a list of answers; else the answer."""
+    return answer[0] if isinstance(answer, list | tuple) and len(answer) == 1 else answer
+
+
+def references_of(answer: Any) -> list[str]:
+    """The texts of which each answers an open question: those of a list, also of one that is written as a
+    text; else the one."""
+    if isinstance(answer, str) and answer.strip().startswith("["):
+        try:
+            answer = python_list(answer, "answer")
+        except Fault:
+            return [answer.strip()]
+    listed = answer if isinstance(answer, list | tuple) else [answer]
+    return [str(part).strip() for part in listed if not is_empty(part)]

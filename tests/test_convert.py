@@ -1,0 +1,46 @@
+"""`sparring convert` on the command line."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from small_benchmarks import hr_rows, vstar_folder, write_tsv
+from sparring.cli import app
+from sparring.data.questions import read_questions
+
+
+def convert(*arguments: object) -> tuple[int, str]:
+    found = CliRunner().invoke(app, ["convert", *map(str, arguments)])
+    return found.exit_code, " ".join(found.output.split())
+
+
+def test_any_layout_becomes_json_lines(tmp_path: Path) -> None:
+    tsv = write_tsv(tmp_path / "hr.tsv", hr_rows())
+    for number, arguments in enumerate(
+        (["--data", vstar_folder(tmp_path / "v")], ["--data", tsv], ["--suite", "hrbench-4k", "--data", tsv])
+    ):
+        out = tmp_path / f"out{number}"
+        code, said = convert(*arguments, "--out", out)
+        assert (code, f"{len(read_questions(out / 'questions.jsonl'))} questions:" in said) == (0, True), said
+    assert len(list((tmp_path / "out1/pictures").iterdir())) == 2
+
+
+def test_a_wrong_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    code, said = convert("--data", tmp_path / "a.pdf", "--out", tmp_path / "out")
+    assert code != 0
+    assert "this is a PDF" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_skipped_records_are_told(tmp_path: Path) -> None:
+    tsv = write_tsv(tmp_path / "hr.tsv", [row | {"answer": "Z"} if k == 2 else row for k, row in enumerate(hr_rows())])
+    code, said = convert("--data", tsv, "--out", tmp_path / "out")
+    assert code != 0
+    assert "--skip-bad-records" in said
+    code, said = convert("--data", tsv, "--out", tmp_path / "out", "--skip-bad-records")
+    assert code == 0
+    assert "1 records are left out: bad" in said
+    lines = (tmp_path / "out/questions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["0", "1", "3", "4", "5", "6", "7"]
