@@ -196,5 +196,3 @@ def begin_with_lookup(language: Any) -> None:
     second.v_proj.weight[:head_dim, half + head_dim :] = torch.eye(head_dim)
     second.o_proj.weight[:, :head_dim] = 0
     second.o_proj.weight[:half, :head_dim] = 1.5 * projections[1].T
-
-

@@ -7,6 +7,7 @@ turns the result into a pipeline, whose autoencoder gives the same numbers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -106,7 +107,9 @@ class EditorNet(nn.Module):
         states = self.text.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
         return torch.cat([states[TEXT_LAYERS * quarter // 4] for quarter in (1, 2, 3)], -1)
 
-    def velocity(self, state_BNC: Tensor, clean_BTC: Tensor, sigma_B: Tensor, text_BLC: Tensor, which_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def velocity(
+        self, state_BNC: Tensor, clean_BTC: Tensor, sigma_B: Tensor, text_BLC: Tensor, which_BN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As Flux2Transformer2DModel.forward, for the tokens `which` of the picture that is made and all of the clean one's.
 
         Returns the velocity, and what the recognition heads read: hidden states of the made and of the clean tokens.
@@ -114,11 +117,17 @@ class EditorNet(nn.Module):
         net, made = self.transformer, state_BNC.shape[1]
         flux2.apply_rotary_emb = _rotate
         time = net.time_guidance_embed(sigma_B * 1000, None)
-        image, text, single = net.double_stream_modulation_img(time), net.double_stream_modulation_txt(time), net.single_stream_modulation(time)
+        image, text, single = (
+            net.double_stream_modulation_img(time),
+            net.double_stream_modulation_txt(time),
+            net.single_stream_modulation(time),
+        )
         hidden, context = net.x_embedder(torch.cat([state_BNC, clean_BTC], 1)), net.context_embedder(text_BLC)
         batch = len(state_BNC)
         angles = tuple(
-            torch.cat([self.angles[0][i].expand(batch, -1, -1), self.angles[1][i][which_BN], self.angles[2][i].expand(batch, -1, -1)], 1)[:, :, None]
+            torch.cat([self.angles[0][i].expand(batch, -1, -1), self.angles[1][i][which_BN], self.angles[2][i].expand(batch, -1, -1)], 1)[
+                :, :, None
+            ]
             for i in (0, 1)
         )
         for block in net.transformer_blocks:
@@ -151,7 +160,7 @@ def edit(net: EditorNet, pictures_BCHW: Tensor, texts: Sequence[str], noise_BTC:
         clean, text, state = patch(pictures_BCHW[rows]), net.embed(texts[rows]), noise_BTC[rows] * NOISE
         which = torch.arange(TOKENS).expand(len(clean), -1)
         levels = sigmas(steps)
-        for now, then in zip(levels[:-1], levels[1:], strict=True):
+        for now, then in itertools.pairwise(levels):
             state = state + (then - now) * net.velocity(state, clean, now.expand(len(clean)), text, which)[0]
         made.append(unpatch(state).clamp(-1, 1))
     return torch.cat(made)

@@ -125,7 +125,9 @@ def main(
         for kind in (None, *KINDS):
             chosen = [values for i, values in wrong.items() if kind in (None, drawn[i][1].kind)]
             mean, best = [float(np.mean(v)) for v in chosen], [float(max(v)) for v in chosen]
-            print(f"{name}, {kind or 'all'}: mean {interval(mean, rng)}, best of {tries} {interval(best, rng)}, n {len(chosen)}", flush=True)
+            print(
+                f"{name}, {kind or 'all'}: mean {interval(mean, rng)}, best of {tries} {interval(best, rng)}, n {len(chosen)}", flush=True
+            )
             result[f"{name}, {kind or 'all'}"] = [np.mean(mean), np.mean(best)]
     print(json.dumps(result))
 

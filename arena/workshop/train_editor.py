@@ -27,10 +27,20 @@ from torch import Tensor
 from sparring_arena.oracle import find
 from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, Scene, render
-from workshop.edits import CHOICES, EDITS, Pair, draw_pair
 from workshop.editor_net import (
-    CONSTANTS, NOISE, PIXELS, SCALE, SIDE, TOKENS, EditorNet, copying_parameters, edit, patch, pick, sigmas,
+    CONSTANTS,
+    NOISE,
+    PIXELS,
+    SCALE,
+    SIDE,
+    TOKENS,
+    EditorNet,
+    copying_parameters,
+    edit,
+    patch,
+    pick,
 )  # fmt: skip
+from workshop.edits import CHOICES, EDITS, Pair, draw_pair
 from workshop.muon import Muon
 
 FEW = 28  # tokens of the made picture in a batch that does not hold all of them
@@ -106,7 +116,9 @@ class Trainer:
         slow = [p for name, p in self.parameters.items() if name not in matrices and "modulation" in name]
         others = [p for name, p in self.parameters.items() if name not in matrices and "modulation" not in name]
         self.muon = Muon(matrices.values(), learning_rate)
-        self.adamw = torch.optim.AdamW([{"params": others, "scale": 0.75}, {"params": slow, "scale": 0.05}], betas=(0.9, 0.98), weight_decay=0.01)
+        self.adamw = torch.optim.AdamW(
+            [{"params": others, "scale": 0.75}, {"params": slow, "scale": 0.05}], betas=(0.9, 0.98), weight_decay=0.01
+        )
         self.rng = np.random.default_rng([seed, 3, self.done])
 
     def step(self, number: int, rate: float) -> dict[str, float]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from sparring_arena.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning, sightings
 from sparring_arena.sprites import COLORS, GROUPS, NAMES, lookalikes
-from sparring_arena.world import CELL, PLACES, SIZE, Scene, add_lookalike, place, random_color, render, sample_scene
+from sparring_arena.world import PLACES, SIZE, Scene, add_lookalike, place, random_color, render, sample_scene
 from workshop import light
 from workshop.architecture import WIDTH, SmallVLM
 from workshop.muon import Muon
@@ -209,7 +209,8 @@ class Trainer:
             self.log(phase, step, steps, {"loss": loss.item(), **metrics}, (step + 1 - done) * self.batch / (time.time() - began))
             if step % 250 == 249 or step == steps - 1:
                 self.save(phase, step + 1)
-        shutil.copytree(self.out, self.out.with_name(f"{self.out.name}-{phase}"), dirs_exist_ok=True)
+        if done < steps:
+            shutil.copytree(self.out, self.out.with_name(f"{self.out.name}-{phase}"), dirs_exist_ok=True)
 
     def scene(self, rng: np.random.Generator) -> Scene:
         """Scene of a random number below the count of training pictures: always the same one."""
@@ -243,7 +244,9 @@ class Trainer:
         if self.player == "judge":
             counted = [count_question(scene, rng) for scene in scenes]
             pairs = [pair for _, pair in counted]
-            named = [[(name, thing) for thing in scene.things if thing.name == name] for (name, _), scene in zip(counted, scenes, strict=True)]
+            named = [
+                [(name, thing) for thing in scene.things if thing.name == name] for (name, _), scene in zip(counted, scenes, strict=True)
+            ]
         else:
             asked = [draw_question(scene, rng) for scene in scenes]
             pairs = [(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)]
@@ -253,7 +256,9 @@ class Trainer:
         what = "name" if self.player == "judge" else "group"  # nothing asks the Defender to tell look-alikes apart any more
         where = cells(scenes, self.net.side)
         loss, metrics = self.reply_loss(tokens, labels, features)
-        seen, _ = self.net.kept_middle[:, self.net.picture_start :].split([self.net.count, tokens.shape[1] - 1 - self.net.picture_start - self.net.count], 1)
+        seen, _ = self.net.kept_middle[:, self.net.picture_start :].split(
+            [self.net.count, tokens.shape[1] - 1 - self.net.picture_start - self.net.count], 1
+        )
         placed, at = dense_loss(self.text_heads, seen, where, what=what, place=True)
         vision, looked_at = dense_loss(self.vision_heads, features, where, what=what, place=False)
         looking, looked = self.net.looking_loss(self.where_to_look(named, tokens, labels))

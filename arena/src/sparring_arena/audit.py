@@ -63,8 +63,7 @@ def label_valid(question: VisualQuestion, edited: Image.Image) -> bool | None:
     pixels = np.asarray(edited.convert("RGB"), dtype=np.float32)
     if pixels.shape != clean.shape:
         raise DataError(
-            f'question "{question.id}": the edited picture is {edited.width} x {edited.height}, '
-            f"the clean one {SIZE} x {SIZE} pixels."
+            f'question "{question.id}": the edited picture is {edited.width} x {edited.height}, the clean one {SIZE} x {SIZE} pixels.'
         )
     return still_right(names, targets, clean, pixels)
 

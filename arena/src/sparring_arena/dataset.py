@@ -18,9 +18,7 @@ from sparring_arena.world import Scene, render, sample_scene
 STREAMS = {"train": 1001, "held_out": 1002}
 
 
-def write_questions(
-    folder: str | Path, *, seed: int, train: int, held_out: int, reasoned: bool = False
-) -> tuple[Path, Path]:
+def write_questions(folder: str | Path, *, seed: int, train: int, held_out: int, reasoned: bool = False) -> tuple[Path, Path]:
     """Draw both splits into `folder` and return the paths of `train.jsonl` and `held_out.jsonl`.
 
     `reasoned`: with the reasoning that the bundled Defender was brought up on, to be learned from.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparring.data.records import Box
 from sparring_arena.sprites import COLORS, NAMES, sprite
-from sparring_arena.world import BLOCK, CELL, SIZE
+from sparring_arena.world import BLOCK, CELL
 
 RING = 2  # pixels around a block in which the background is seen too
 SIDE = BLOCK * CELL

@@ -148,6 +148,8 @@ def render(scene: Scene) -> NDArray[np.uint8]:
         region += rgba[..., :3]
     picture: NDArray[np.uint8] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
     return picture
+
+
 @cache
 def _photo(name: str) -> Image.Image:
     with Image.open(ASSETS / "photos" / f"{name}.webp") as photo:

@@ -37,7 +37,7 @@ def test_a_look_alike_of_what_is_asked_about_is_added(tmp_path: Path) -> None:
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
-    scene, asked = draw(9, "held_out", 0)
+    _scene, asked = draw(9, "held_out", 0)
     record = to_record("0", tmp_path / "0.png", asked)
     with pytest.raises(DataError, match="64 x 64"):
         lookalike(record, Image.new("RGB", (64, 64)), seed=0)
