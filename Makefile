@@ -35,8 +35,8 @@ slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks arena
+	$(BIN)/ruff format --check src tests benchmarks arena
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,0 +1,129 @@
+"""Instructions and what they make of a scene: the pairs that the bundled editor is trained on.
+
+Where a new thing stands, and its colour, follow from the scene and the instruction alone, and what a distractor is from these and the noise: a small
+editor that samples in a few steps paints the average of all that it thinks possible, and one possibility is a thing, many are a smear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparring_arena.questions import KINDS, SceneQuestion, ask
+from sparring_arena.sprites import COLORS, GROUPS, NAMES, lookalikes
+from sparring_arena.world import Scene, Thing, random_color, sample_scene
+from workshop import vocabulary
+
+EDITS = ("add", "remove", "replace", "recolor", "distract")
+WEIGHTS = (0.24, 0.16, 0.24, 0.16, 0.2)
+# Where a new thing is put, in the order in which these (column, row) are tried.
+PLACES = ((0, 0), (6, 6), (6, 0), (0, 6), (3, 3), (3, 0), (3, 6), (0, 3), (6, 3))
+CHOICES = 1  # numbers, told by the noise, that decide what a distractor is
+# Shares of what an editor does that is told to add a distractor "inspired by the question", before anybody tunes it.
+DISTRACTORS = {"second": 0.36, "lookalike": 0.2, "other": 0.2, "replace": 0.12, "recolor": 0.06, "remove": 0.06}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A scene, an instruction, the scene after it, and the names that the instruction mentions."""
+
+    before: Scene
+    instruction: str
+    after: Scene
+    named: tuple[str, ...]
+
+
+def draw_pair(rng: np.random.Generator, choices: NDArray[np.float64], weights: Sequence[float] = WEIGHTS) -> Pair:
+    """A random scene and edit. choices: `CHOICES` uniform numbers, which alone decide what a distractor is."""
+    while True:
+        kind = EDITS[int(rng.choice(len(weights), p=weights))]
+        scene = _scene(rng)
+        pair = _distract(scene, rng, choices) if kind == "distract" else _plain(scene, kind, rng)
+        if pair is not None:
+            return pair
+
+
+def _scene(rng: np.random.Generator) -> Scene:
+    """A scene with room for one more thing; in a third of them look-alikes stand beside each other."""
+    scene = sample_scene(rng, counts=(1, 2, 3, 4), weights=(0.1, 0.3, 0.35, 0.25), repeat=0.2)
+    if rng.random() < 0.3 and len(scene.things) > 1:
+        first, last = scene.things[0], len(scene.things) - 1
+        near = [name for name in lookalikes(first.name) if not scene.count(name)]
+        if near:
+            scene = scene.swapped(last, replace(scene.things[last], name=near[int(rng.integers(len(near)))]))
+    return scene
+
+
+def _plain(scene: Scene, kind: str, rng: np.random.Generator) -> Pair | None:
+    name, color = _other(rng, NAMES, [thing.name for thing in scene.things]), random_color(rng)
+    if kind == "add":
+        new = stand(name, color, scene)
+        return None if new is None else Pair(scene, f"add a {color} {name}", scene.with_thing(new), (name,))
+    alone = [i for i, thing in enumerate(scene.things) if scene.count(thing.name) == 1]
+    if not alone:
+        return None
+    index = alone[int(rng.integers(len(alone)))]
+    old = scene.things[index]
+    if kind == "remove":
+        return Pair(scene, f"remove the {old.name}", scene.without(index), (old.name,))
+    if kind == "recolor":
+        color = _other(rng, list(COLORS), [old.color])
+        return Pair(scene, f"make the {old.name} {color}", scene.swapped(index, replace(old, color=color)), (old.name,))
+    after = scene.swapped(index, replace(old, name=name, color=color))
+    return Pair(scene, f"replace the {old.name} with a {color} {name}", after, (old.name, name))
+
+
+def stand(name: str, color: str, scene: Scene) -> Thing | None:
+    """A new thing at the first of `PLACES` that is free; None where none is."""
+    free = (place for place in PLACES if all(thing.clear_of(*place) for thing in scene.things))
+    return next((Thing(name, color, *place) for place in free), None)
+
+
+def _distract(scene: Scene, rng: np.random.Generator, choices: NDArray[np.float64]) -> Pair | None:
+    asked = ask(scene, KINDS[int(rng.integers(len(KINDS)))], rng)
+    if asked is None:
+        return None
+    after = distracted(scene, asked, choices)
+    return None if after is None else Pair(scene, vocabulary.INSTRUCTION.format(question=asked.question), after, asked.names)
+
+
+def distracted(scene: Scene, asked: SceneQuestion, choices: NDArray[np.float64]) -> Scene | None:
+    """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it finds nothing to do."""
+    kind, within = _share(float(choices[0]))
+    name, color = asked.names[0], (asked.about or scene.things)[0].color
+    others = [i for i, thing in enumerate(scene.things) if thing.name not in asked.names]
+    if kind in ("replace", "recolor", "remove") and not others:
+        kind = "lookalike"
+    near = lookalikes(name)
+    looks_like = near[int(within * len(near))]
+    if kind in ("second", "lookalike", "other"):
+        group = GROUPS[(next(i for i, names in enumerate(GROUPS) if name in names) + 1) % len(GROUPS)]
+        new = {"second": name, "lookalike": looks_like, "other": group[int(within * len(group))]}[kind]
+        thing = stand(new, color, scene)
+        return None if thing is None else scene.with_thing(thing)
+    index = min(others, key=lambda i: (scene.things[i].row, scene.things[i].column))
+    old = scene.things[index]
+    if kind == "remove":
+        return scene.without(index)
+    if kind == "recolor":
+        return None if color == old.color else scene.swapped(index, replace(old, color=color))
+    return scene.swapped(index, replace(old, name=looks_like, color=color))
+
+
+def _share(what: float) -> tuple[str, float]:
+    """The kind of distractor in whose share of [0, 1) a number lies, and where in it, from 0 to below 1."""
+    begin = 0.0
+    for kind, share in DISTRACTORS.items():
+        if what < begin + share:
+            return kind, (what - begin) / share
+        begin += share
+    return kind, 0.999
+
+
+def _other(rng: np.random.Generator, items: Sequence[str], taken: Sequence[str]) -> str:
+    """One of the items, none of `taken`."""
+    left = [item for item in items if item not in taken]
+    return left[int(rng.integers(len(left)))]
