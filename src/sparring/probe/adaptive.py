@@ -46,7 +46,7 @@ def train_adaptive(workshop: Workshop, asker: Asker, questions: Sequence[VisualQ
     if not stage.done:
         _train(workshop, asker, questions, stage, settings)
     folder = stage.folder / "editor"
-    untrained = not stage.result["updates"]  # its LoRA would change nothing
+    untrained = not stage.result["learned"]  # its LoRA would change nothing
     spec = str(folder) if settings.lora is None else settings.model if untrained else f"{settings.model}+{folder}"
     return Attacker(ADAPTIVE, spec, against=asker.name), stage.result
 
@@ -102,10 +102,12 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
             say=workshop.screen.say,
         )
     kept, rewards = trainer.settle(), [metrics["reward_mean"] for metrics in history if "reward_mean" in metrics]
+    raised = [weight for name, weight in trainer.learner.parameters.items() if "lora_B" in name]  # they begin as zeros
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     stage.finish(
         {
             "updates": len(history),
+            "learned": bool(history) if settings.lora is None else any(bool(own.any()) for own in raised),
             "kept_update": kept,
             "edits_shown": int(sum(metrics["shown"] for metrics in history)),
             "trained_on": len(attacked),

@@ -35,6 +35,7 @@ from sparring.probe.table import write_table
 from sparring.probe.text import ask_conditions, baselines, text_figures
 from sparring.selfplay.auditor import Auditor
 from sparring.selfplay.ledger import Ledger
+from sparring.selfplay.summary import left_out_text
 
 SCHEMA = 1
 ANSWERS = "answers.sqlite"
@@ -92,10 +93,13 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         if settings.adapt:
             adaptive, trained[asker.name] = train_adaptive(workshop, asker, asked.practice, folder)
             attackers.append(adaptive)
-            if not trained[asker.name]["updates"]:
+            if not trained[asker.name]["learned"]:
                 warnings.append(
-                    f"the adaptive Attacker against {asker.name} was not trained: no update fits, or nothing was right when clean"
+                    f"the adaptive Attacker against {asker.name} was not trained: no update fits, nothing was right when clean, "
+                    "or no group of edits had a signal"
                 )
+            if lost := trained[asker.name]["left_out"]:
+                warnings.append(f"the adaptive Attacker against {asker.name}: {left_out_text(lost)}")
         for attacker in attackers:
             if attacker.against == asker.name:
                 _make(workshop, attacker, questions, asker)
