@@ -201,9 +201,10 @@ class Trainer:
     def _load(self) -> int:
         if not (self.out / "progress.json").exists():
             return 0
-        raw, average = (load_file(self.out / f"{kind}.safetensors") for kind in ("weights", "average"))
-        self.net.load_state_dict(raw, strict=False)
-        self.average = {name: average[name] for name in self.parameters}
+        self.net.load_state_dict(load_file(self.out / "weights.safetensors"), strict=False)
+        average = self.out / "average.safetensors"  # where it was not kept, it begins again from the weights
+        known = load_file(average) if average.exists() else dict(self.parameters)
+        self.average = {name: known[name].detach().clone() for name in self.parameters}
         return int(json.loads((self.out / "progress.json").read_text())["pairs"])
 
 
