@@ -83,6 +83,7 @@ def stub_game(said: list[str], attacker: AttackerSettings, *, distilled: bool = 
         seed=lambda *_: 0,
         league=SimpleNamespace(attacker=lambda name, keep=True: SimpleNamespace(name=name, step_distilled=distilled)),
         screen=SimpleNamespace(warn=said.append),
+        ledger=SimpleNamespace(unjudged=lambda stage: []),
         train=questions(0, 8),
     )
 
