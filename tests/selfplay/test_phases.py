@@ -83,6 +83,7 @@ def stub_game(said: list[str], attacker: AttackerSettings, *, distilled: bool = 
         seed=lambda *_: 0,
         league=SimpleNamespace(attacker=lambda name, keep=True: SimpleNamespace(name=name, step_distilled=distilled)),
         screen=SimpleNamespace(warn=said.append),
+        ledger=SimpleNamespace(unjudged=lambda stage: []),
         train=questions(0, 8),
     )
 
@@ -163,4 +164,4 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
         assert set(ids) <= {question.id for question in right[number]}
     for asked, rewards_PG in rewards:
         of = [int(question.id[1:]) // 10 for question in asked]
-        torch.testing.assert_close(rewards_PG, torch.tensor([[number, number + 0.1] for number in of]))
+        torch.testing.assert_close(torch.tensor(rewards_PG), torch.tensor([[number, number + 0.1] for number in of]))

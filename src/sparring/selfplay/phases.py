@@ -78,7 +78,7 @@ def train_attacker(game: Game, number: int) -> None:
             return [[verdict.reward for verdict in own] for own in verdicts]
 
         metrics = trainer.update(chosen, images, reward, step)
-        for n in pairing if "reward_mean" not in metrics else ():
+        for n in pairing if not any(verdicts) else ():  # nobody could be rewarded
             opponents[n].judge.require_some(questions[n])
         flat = [verdict for own in verdicts for verdict in own]
         return {**metrics, **shares(flat), **reward_means(flat)}
