@@ -35,6 +35,12 @@ def test_four_recipes_are_bundled() -> None:
     assert set(bundled_recipes()) >= {"arena", "arena-clean", "qwen2.5-vl-7b_qwen-image-edit", "qwen2.5-vl-3b_flux2-klein-4b"}
 
 
+def test_a_recipe_is_listed_before_its_variants() -> None:
+    names = list(bundled_recipes())
+    assert names == sorted(names)
+    assert names[0] == "arena"
+
+
 def test_the_control_arm_differs_in_its_curriculum_alone() -> None:
     arena, clean = (load_recipe(name).model_dump() for name in ("arena", "arena-clean"))
     assert clean["selfplay"]["curriculum"].pop("clean_share") == 1.0

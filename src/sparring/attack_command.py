@@ -147,7 +147,7 @@ def _run(settings: AttackSettings, out: Path) -> None:
     warn(summary["warnings"])
     for player, spent in summary["spending"].items():
         out_console.print(f"{player}: " + ", ".join(f"{amount:,.6g} {name.replace('_', ' ')}" for name, amount in spent.items()))
-    out_console.print(f"Figures: {out / 'summary.json'}\nReport:  {report}\nData set: {out / 'dataset'}")
+    out_console.print(f"Figures: {out / 'summary.json'}\nReport:  {out / report.name}\nData set: {out / 'dataset'}")
 
 
 def _in_words(rate: dict[str, Any]) -> str:

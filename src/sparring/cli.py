@@ -133,7 +133,7 @@ def _play(settings: Recipe, folder: Path) -> None:
     with stoppable(f"Go on with: sparring run --resume {as_argument(folder)}"):
         run_game(settings, folder, sides=sides)
     report = write_report(folder)
-    out_console.print(f"Figures: {folder / 'summary.json'}\nReport:  {report}")
+    out_console.print(f"Figures: {folder / 'summary.json'}\nReport:  {folder / report.name}")
 
 
 app.command()(attack)

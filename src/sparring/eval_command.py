@@ -222,7 +222,7 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
         run_evaluation(settings, folder, screen, device, items=items, data=data, dropped=dropped)
     _show(out)
     report = write_eval_report(out, against=against)
-    out_console.print(f"Figures: {out / 'results.json'}\nReport:  {report}")
+    out_console.print(f"Figures: {out / 'results.json'}\nReport:  {out / report.name}")
 
 
 def _show(out: Path) -> None:

@@ -64,6 +64,7 @@ def probe(
     reasoning_judge: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="MODEL",
             help="A model that says which option a reasoning argues for, where no rule can read it. Two may be given: their agreement is told.",
             show_default=False,
         ),

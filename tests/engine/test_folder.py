@@ -49,7 +49,7 @@ def test_one_row_of_work_makes_the_folder_its_own(tmp_path: Path, database: str,
     with sqlite3.connect(tmp_path / database) as opened:
         opened.execute(f"INSERT INTO {table.split()[0]} VALUES ('kept')")
     with (
-        pytest.raises(RunError, match=r"another fine-tuning \(seed is 0 there and 7 here\)"),
+        pytest.raises(RunError, match=r"another fine-tuning \(seed is 0 there and 7 here\)\. Resume it with the command that"),
         run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME),
     ):
         pass

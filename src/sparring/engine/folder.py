@@ -49,7 +49,9 @@ def a_kind(folder: Path) -> str:
 
 
 @contextmanager
-def run_folder(settings: Settings, out: Path, *, file: str = "recipe.yaml", resume: str = "sparring run --resume {out}") -> Iterator[Path]:
+def run_folder(
+    settings: Settings, out: Path, *, file: str = "recipe.yaml", resume: str = "`sparring run --resume {out}`"
+) -> Iterator[Path]:
     """Claim a folder for the work of these settings, new or resumed, for this process alone.
 
     The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
@@ -74,7 +76,7 @@ def run_folder(settings: Settings, out: Path, *, file: str = "recipe.yaml", resu
             if difference is not None:
                 raise RunError(
                     f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
-                    f"`{resume.format(out=out)}`, or choose another folder."
+                    f"{resume.format(out=out)}, or choose another folder with --out."
                 )
         elif computed:
             raise RunError(

@@ -29,8 +29,8 @@ FOLDER = Path(__file__).parent
 
 
 def bundled_recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    """The recipes that come with the package, by name and in its order."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def describe(name: str) -> str:

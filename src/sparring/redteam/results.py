@@ -173,8 +173,10 @@ def _warnings(settings: AttackSettings, summary: dict[str, Any]) -> list[str]:
             f"the right answer is still right in only {valid['value']:.3f} of the {valid['n']} edits that passed the checks and could "
             "be audited: read valid_asr, not asr"
         )
-    if settings.audit is not None and not summary["audited"]:
-        texts.append(f"the audit {settings.audit.call} could say nothing of any edit that passed the checks")
-    if not summary["audited"] and settings.judge.model is None:
-        texts.append("neither judge nor audit: an edit counts when the targets are intact, so the right answer may no longer be right")
+    if not summary["audited"]:
+        silent = [f"the audit {settings.audit.call} could say nothing of any edit that passed the checks"] if settings.audit else []
+        if settings.judge.model is None:
+            silent = silent or ["neither judge nor audit"]
+            silent.append("an edit counts when the targets are intact, so the right answer may no longer be right")
+        texts += [": ".join(silent)] if silent else []
     return texts

@@ -126,7 +126,8 @@ def read_run(out: Path) -> Run:
     ledger, recipe_path, summary_path = out / "ledger.sqlite", out / "recipe.yaml", out / "summary.json"
     if not ledger.is_file() and not recipe_path.is_file() and not summary_path.is_file():
         raise RunError(
-            f"{out} holds no run: none of recipe.yaml, ledger.sqlite and summary.json is there. Name the folder given to `sparring run --out`."
+            f"{out} holds no run: none of recipe.yaml, ledger.sqlite and summary.json is there. "
+            "Name the folder that a run, an attack or an evaluation had as its --out."
         )
     try:
         recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None

@@ -118,6 +118,8 @@ def test_wrong_specifications_name_the_nearest_right_one(spec: str, words: str) 
         load_rival(spec)
     assert words in str(raised.value)
     assert f'"{spec}"' in str(raised.value)
+    assert str(raised.value).endswith((".", "?"))
+    assert "?." not in str(raised.value)
 
 
 def test_an_editor_without_settings_is_an_error(editor: FlowEditor) -> None:

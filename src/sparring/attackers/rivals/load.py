@@ -57,7 +57,7 @@ def load_rival(
     if (call := parse_call(spec.strip())) is not None:
         return Called(call, name or spec.strip())
     if kind not in RIVALS:
-        raise RecipeError(f'rival "{spec}": there is no "{kind}"{_nearest(kind, RIVALS)}. Known are {", ".join(RIVALS)}.')
+        raise RecipeError(f'rival "{spec}": there is no "{kind}"{_nearest(kind, RIVALS)} Known are {", ".join(RIVALS)}.')
     rival = RIVALS[kind](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
     rival.name = name or rival.name
     return rival
@@ -87,7 +87,7 @@ def _corruption(spec: str, words: list[str], means: Means) -> Rival:
         found = [known for known in CORRUPTIONS if known.split("_")[0] == kind]  # "jpeg", "defocus", "gaussian"
         if len(found) != 1:
             raise RecipeError(
-                f'rival "{spec}": there is no corruption "{kind}"{_nearest(kind, CORRUPTIONS)}. Known are {", ".join(CORRUPTIONS)}.'
+                f'rival "{spec}": there is no corruption "{kind}"{_nearest(kind, CORRUPTIONS)} Known are {", ".join(CORRUPTIONS)}.'
             )
         kind = found[0]
     return Corruption(kind, _whole(spec, options.get("severity", ""), "severity", 1, 5))
@@ -164,7 +164,7 @@ def _options(spec: str, words: list[str], names: tuple[str, ...]) -> dict[str, s
                 raise RecipeError(f'rival "{spec}": "{word}" is one option too many; it takes {", ".join(names) or "none"}.')
             key, value = names[place], word
         elif key not in names:
-            raise RecipeError(f'rival "{spec}": there is no option "{key}"{_nearest(key, names)}. It takes {", ".join(names) or "none"}.')
+            raise RecipeError(f'rival "{spec}": there is no option "{key}"{_nearest(key, names)} It takes {", ".join(names) or "none"}.')
         if key in options:
             raise RecipeError(f'rival "{spec}": {key} is given twice.')
         options[key] = value
@@ -179,7 +179,7 @@ def _settings(spec: str, model: type[Model], options: dict[str, str]) -> Model:
         field, value = str(first["loc"][-1]), first["input"]
         choices = first.get("ctx", {}).get("expected", "") if first["type"] == "literal_error" else ""
         hint = _nearest(str(value), [choice.strip("' ") for choice in str(choices).replace(" or ", ",").split(",")])
-        raise RecipeError(f'rival "{spec}": {field}={value}: {first["msg"]}{hint}.') from error
+        raise RecipeError(f'rival "{spec}": {field}={value}: {first["msg"]}{hint}') from error
 
 
 def _whole(spec: str, word: str, name: str, low: int, high: int) -> int:
@@ -196,5 +196,6 @@ def _needed(spec: str, means: Any, what: str) -> Any:
 
 
 def _nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """The end of a sentence about an unknown word: what was probably meant, or a full stop."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    return f'; did you mean "{near[0]}"?' if near else "."
