@@ -255,7 +255,7 @@ def test_a_row_that_names_another_rows_picture_keeps_its_further_ones(tmp_path: 
     for item in items_of(write_tsv(tmp_path / "q.tsv", rows)):
         shows([item], count=1, per_item=2)
     (tmp_path / "b.png").unlink()
-    with pytest.raises(DataError, match='"b.png" is not there'):
+    with pytest.raises(DataError, match=r'"b\.png" is not there'):
         items_of(tmp_path / "q.tsv")
 
 
