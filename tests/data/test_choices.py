@@ -176,6 +176,9 @@ def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[s
         (["1) below", "2) right"], "B", ("below", "right"), "right"),
         (["B. right", "A. below"], "A", ("right", "below"), "below"),
         (["A.below", "B.right"], "B", ("below", "right"), "right"),
+        (["**A.** below", "**B.** right"], "B", ("below", "right"), "right"),
+        (["**A**: below", "**B**: right"], "A", ("below", "right"), "below"),
+        (["A - below", "B - right"], "B", ("below", "right"), "right"),
         (["A．下", "B．右"], "A", ("下", "右"), "下"),
         # no labels of options
         (["A.D.", "B.C."], "B", ("A.D.", "B.C."), "B.C."),
@@ -184,6 +187,10 @@ def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[s
         (["1:00 pm", "2:00 pm"], "2:00 pm", ("1:00 pm", "2:00 pm"), "2:00 pm"),
         (["A. Smith", "C. Brown"], "C. Brown", ("A. Smith", "C. Brown"), "C. Brown"),
         (["A cat", "B flat"], "A", ("A cat", "B flat"), "A cat"),
+        (["A - B", "B - C"], "B", ("A - B", "B - C"), "B - C"),
+        (["A. below", "C. left", "D. right"], "C", ("A. below", "C. left", "D. right"), "(answer is ambiguous)"),
+        (["A. below", "C. left", "D. right"], "A", ("A. below", "C. left", "D. right"), "A. below"),
+        (["B. below", "C. left"], "B", ("B. below", "C. left"), "(answer is ambiguous)"),
         (["1.5", "2.5"], "2.5", ("1.5", "2.5"), "2.5"),
         (["A", "B"], "B", ("A", "B"), "B"),
         (["A. below", "right"], "B", ("A. below", "right"), "right"),
@@ -193,6 +200,42 @@ def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[s
 def test_labels_in_the_texts_are_taken_off(options: list[str], answer: Any, texts: tuple[str, ...], text: str) -> None:
     assert options_of(row(options, answer))[1].texts == texts
     assert right(row(options, answer)) == [text]
+
+
+@pytest.mark.parametrize(
+    ("names", "answer", "text"),
+    [
+        (("option_a", "option_b", "option_c"), "B", "right"),
+        (("optionA", "optionB"), "right", "right"),
+        (("Option A", "Option B"), "A", "below"),
+        (("option1", "option2", "option3"), "2", "right"),
+        (("choice_0", "choice_1"), 1, "right"),
+        (("a", "b", "c"), "b", "right"),
+    ],
+)
+def test_columns_of_options_under_other_names(names: tuple[str, ...], answer: Any, text: str) -> None:
+    record = {"question": "?", "answer": answer, **dict(zip(names, ("below", "right", None), strict=False))}
+    assert options_of(record)[1].texts == ("below", "right")
+    assert right(record) == [text]
+
+
+@pytest.mark.parametrize("others", [{"x": 3, "y": 4}, {"w": 30, "h": 40}, {"option": "B"}, {"a": "b"}, {"choice": 2}])
+def test_other_fields_are_no_options(others: dict[str, Any]) -> None:
+    assert options_of({"question": "?", "answer": "two"} | others)[1].texts == ()
+
+
+def test_a_missing_option_among_columns_of_other_names_is_refused() -> None:
+    with pytest.raises(Fault, match="is empty, though"):
+        options_of({"question": "?", "option_a": "x", "option_b": "", "option_c": "y", "answer": "A"})
+
+
+def test_a_letter_that_answers_a_record_without_options_is_refused_where_others_choose_letters(tmp_path: Path) -> None:
+    lost = [row([], "D"), row(["", None, "nan"], "B"), row([], "D", question_type="open"), row([], "EXIT")]
+    for path in files(tmp_path, [{"question_type": ""} | own for own in (row(SIDES, "A"), *lost)]):
+        items = read_benchmark(find_benchmark("custom"), path, skip_bad=True)
+        assert [(item.kind, item.answer) for item in items] == [("choice", "A"), ("open", "D"), ("open", "EXIT")], path.name
+        with pytest.raises(DataError, match="no options, and its answer D is a letter"):
+            read_benchmark(find_benchmark("custom"), path)
 
 
 @pytest.mark.parametrize("empty", [None, "", "  ", "nan", float("nan")])
@@ -226,6 +269,8 @@ def test_words_for_nothing_are_options(word: str) -> None:
         ("Which? (A) red (B) blue", "Which?", ("red", "blue")),
         ("Which?\nOptions:\nA: left\nB: right\nOutput the answer.", "Which?", ("left", "right")),
         ("Which?\nChoices:\nA) left\nB) right", "Which?", ("left", "right")),
+        ("Which?\na) left\nb) right", "Which?", ("left", "right")),
+        ("Which?\na. left\nB. right", "Which?\na. left\nB. right", ()),
         ("What does (A) show?", "What does (A) show?", ()),
         ("Options: none", "Options: none", ()),
         ("Which?\nB. x\nC. y", "Which?\nB. x\nC. y", ()),

@@ -89,6 +89,12 @@ def test_a_category_without_a_name_is_never_in_a_question(tmp_path: Path) -> Non
             read_questions(coco(tmp_path, annotations=notes, categories=[{"id": 1, "name": "cup"}, other]))
 
 
+def test_a_broken_category_costs_itself(tmp_path: Path) -> None:
+    notes = [note(1, [5, 20, 20, 20]), note(2, [60, 22, 20, 20])]
+    kinds = [None, 7, {"name": "no id"}, {"id": 1, "name": "cup"}, {"id": 2, "name": "plate"}]
+    assert len(read_questions(coco(tmp_path, annotations=notes, categories=kinds)).records) == 1
+
+
 @pytest.mark.parametrize(("image", "other"), [(1, "1"), ("1", 1), (1.0, "1"), ("0001", 1), ("a", "a"), (1, 1.0), (" 1", 1)])
 def test_ids_are_the_same_as_texts_and_as_numbers(tmp_path: Path, image: Any, other: Any) -> None:
     notes = [note(1, [5, 20, 20, 20], image_id=other), note("2", [60, 22, 20, 20], image_id=other)]

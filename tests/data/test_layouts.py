@@ -236,6 +236,46 @@ def test_several_pictures_in_every_layout(tmp_path: Path) -> None:
             read_questions(path)
 
 
+@pytest.mark.parametrize("names", [("image_0", "image_1"), ("image0", "image1"), ("image1", "image2"), ("image", "image_2")])
+def test_numbered_pictures_are_all_shown_however_they_are_counted(tmp_path: Path, names: tuple[str, str]) -> None:
+    base = {"index": 1, "question": "Which?", "A": "x", "B": "y", "answer": "A"}
+    texts = base | {name: in_base64(PICTURES[k]) for k, name in enumerate(names)}
+    write_tsv(tmp_path / "q.tsv", [texts])
+    (tmp_path / "q.jsonl").write_text(json.dumps(texts) + "\n")
+    cells = {name: held(k) for k, name in enumerate(names)}
+    parquet.write_table(arrow.Table.from_pylist([base | cells]), tmp_path / "q.parquet")
+    for suffix in ("tsv", "jsonl", "parquet"):
+        shows(items_of(tmp_path / f"q.{suffix}"), count=1, per_item=2)
+
+
+def test_a_row_that_names_another_rows_picture_keeps_its_further_ones(tmp_path: Path) -> None:
+    PICTURES[1].save(tmp_path / "b.png")
+    base = {"question": "Which?", "A": "x", "B": "y", "answer": "A", "image_2": "b.png"}
+    rows = [base | {"index": 5, "image": in_base64(PICTURES[0])}, base | {"index": 6, "image": "5"}]
+    for item in items_of(write_tsv(tmp_path / "q.tsv", rows)):
+        shows([item], count=1, per_item=2)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(DataError, match=r'"b\.png" is not there'):
+        items_of(tmp_path / "q.tsv")
+
+
+def test_pictures_under_any_name_beside_further_fields_of_theirs(tmp_path: Path) -> None:
+    base = {"question": "Which?", "options": SIDES, "answer": "A"}
+    cells = {"left_view": held(0) | {"width": 8}, "right_view": held(1) | {"width": 8}}
+    parquet.write_table(arrow.Table.from_pylist([base | cells]), tmp_path / "q.parquet")
+    shows(items_of(tmp_path / "q.parquet"), count=1, per_item=2)
+
+
+@pytest.mark.parametrize(
+    "start", ["DATA:image/png;base64,", "data:image/png;charset=utf-8;base64,", "data:;base64,", " data:image/png;base64,"]
+)
+@pytest.mark.parametrize("quoted", [False, True])
+def test_data_uris_as_pages_write_them(tmp_path: Path, start: str, quoted: bool) -> None:
+    coded = [in_base64(PICTURES[k]).replace("+", "%2B").replace("=", "%3D") if quoted else in_base64(PICTURES[k]) for k in range(2)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(own | {"image": start + coded[k]}) + "\n" for k, own in enumerate(rows())))
+    check(tmp_path / "q.jsonl", tmp_path / "kept")
+
+
 NO_PICTURE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "null": lambda folder: {"image": None},
     "empty": lambda folder: {"image": ""},
@@ -371,6 +411,26 @@ def test_byte_order_marks(tmp_path: Path, mark: str, suffix: str) -> None:
     (tmp_path / f"q.{suffix}").write_bytes(coded)
     check(tmp_path / f"q.{suffix}", tmp_path / "kept")
     assert items_of(tmp_path / f"q.{suffix}")[0].question == "Où\u2028?"
+
+
+def test_files_with_marks_that_were_joined(tmp_path: Path) -> None:
+    lines = [json.dumps(own | {"image": in_base64(PICTURES[k])}) + "\n" for k, own in enumerate(rows())]
+    (tmp_path / "q.jsonl").write_bytes(b"".join(line.encode("utf-8-sig") for line in lines))
+    check(tmp_path / "q.jsonl", tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"question": "?"},\n{"question": "?"},\n', "line 1: no valid JSON at column 18: Extra data"),
+        ('{"question": "é"}\n'.encode("latin-1"), "line 1: byte 15 of the line is not UTF-8"),
+        (b'{"question": "?"}\r{"question": "?"}\r', "line 1: no valid JSON"),
+    ],
+)
+def test_a_file_of_which_no_record_can_be_read_says_why(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=f"no record of it can be read. The first: q.jsonl {words}"):
+        items_of(tmp_path / "q.jsonl")
 
 
 @pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"])

@@ -130,6 +130,22 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]]
     "one dimension": (changed(B, lambda x: x.flatten()), rf"tensor {B} is \[\d+\]"),
     "half a pair": (lambda t: {name: x for name, x in t.items() if name != B}, "has no tensor lora_B"),
     "not finite": (changed(B, lambda x: x.where(x > 0, torch.nan)), rf"tensor {B} holds numbers that are not finite"),
+    "second factors alone": (lambda t: {name: x for name, x in t.items() if "lora_B" in name}, "has no tensor lora_A"),
+    "no dimension": (changed(A, lambda x: torch.tensor(1.0)), rf"tensor {A} is \[\], which is no factor"),
+    "quantised": (changed(A, lambda x: (x * 100).to(torch.int8)), rf"tensor {A} holds whole numbers"),
+    "one layer under two names": (
+        lambda t: t | {A.removeprefix("transformer."): t[A] * 2, B.removeprefix("transformer."): t[B] * 2},
+        "are for the same layer",
+    ),
+    "a scale that is no number": (
+        lambda t: t | {A.replace("lora_A.weight", "alpha"): torch.tensor(torch.nan)},
+        r"alpha holds numbers that are not finite",
+    ),
+    "a scale for each row": (lambda t: t | {A.replace("lora_A.weight", "alpha"): torch.ones(4)}, r"alpha is \[4\], which is no scale"),
+    "a scale without factors": (
+        lambda t: {name: x for name, x in t.items() if name not in (A, B)} | {A.replace("lora_A.weight", "alpha"): torch.ones(())},
+        "scale of a layer of which the file holds no factors",
+    ),
     "a DoRA": (lambda t: t | {A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(4)}, "is of a DoRA"),
     "a LoHa": (lambda t: {A.replace("lora_A.weight", "hada_w1_a"): t[A]}, "hada_w1_a"),
     "nothing": (lambda t: {}, "it holds no tensors"),

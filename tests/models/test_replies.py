@@ -41,6 +41,8 @@ READ: dict[str, tuple[dict[str, Any], str]] = {
     "reasoning_content alone": ({"message": {"reasoning_content": f"The cup is left. {BOX}"}}, f"The cup is left. {BOX}"),
     "reasoning alone, empty content": ({"text": "", "message": {"reasoning": f"So {BOX}"}}, f"So {BOX}"),
     "white space, then a thought": ({"text": "\n\n", "message": {"reasoning_content": BOX}}, BOX),
+    "details of a thought": ({"text": "", "message": {"reasoning_details": [{"type": "reasoning.text", "text": BOX}]}}, BOX),
+    "a field called thinking": ({"text": None, "message": {"thinking": f"So {BOX}"}}, f"So {BOX}"),
     "content beside a thought": ({"text": BOX, "message": {"reasoning_content": "B? No."}}, BOX),
     "parts": ({"text": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": BOX}]}, BOX),
     "parts of one text": ({"text": [{"type": "text", "text": "\\boxed"}, {"type": "output_text", "text": "{A}"}]}, BOX),
@@ -67,6 +69,8 @@ NONE: dict[str, tuple[dict[str, Any], str]] = {
     "content filter": ({"finish_reason": "content_filter"}, r"filter let no reply through \(finish_reason content_filter\)"),
     "cut by a filter": ({"text": "The ans", "finish_reason": "content_filter"}, "filter let no reply through"),
     "another filter": ({"text": "", "finish_reason": "SAFETY"}, "finish_reason safety"),
+    "a filter of another house": ({"text": "The ans", "finish_reason": "sensitive"}, "finish_reason sensitive"),
+    "a refusal that is written out": ({"text": "I can't help.", "finish_reason": "refusal"}, "finish_reason refusal"),
     "refusal": ({"message": {"refusal": "I can't help with that."}}, "refused to answer: I can't help with that"),
     "refusal in a part": ({"text": [{"type": "refusal", "refusal": "No."}]}, "refused to answer: No"),
     "tool call": (
@@ -105,6 +109,9 @@ FAULTY: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "error with a text": ({"text": "The ans", "finish_reason": "error"}, "ended in an error: error"),
     "aborted": ({"text": "The ans", "finish_reason": "abort"}, "ended in an error: abort"),
+    "the network, after half a reply": ({"text": "The ans", "finish_reason": "network_error"}, "ended in an error: network_error"),
+    "no machine, after half a reply": ({"text": "Th", "finish_reason": "insufficient_system_resource"}, "ended in an error: insuff"),
+    "cancelled": ({"text": "The ans", "finish_reason": "cancelled"}, "ended in an error: cancelled"),
     "nothing, though tokens were made": ({"text": "", "tokens": 40}, "reply is empty.*40 tokens"),
     "nothing at all": ({"text": None, "tokens": 0}, "reply is empty"),
     "error of HTTP 200": ({"whole": {"error": {"message": "Rate limit", "code": 429}}}, "HTTP 200 with an error: Rate limit"),
@@ -147,6 +154,13 @@ def test_replies_that_are_empty_or_cut_off_by_the_model_itself() -> None:
     assert thought == EndpointReply("<think>Hmm let me", 7, False)
     hidden, _ = asked({"finish_reason": "MAX_TOKENS"})
     assert hidden == EndpointReply("", 7, False)
+
+
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "model_length", "incomplete"])
+def test_replies_that_reached_a_limit_are_unfinished(reason: str) -> None:
+    found, _ = asked({"text": "So the cup", "finish_reason": reason})
+    assert isinstance(found, EndpointReply)
+    assert (found.text, found.finished) == ("So the cup", False)
 
 
 def test_the_user_is_told_once_where_thoughts_stand_for_replies() -> None:

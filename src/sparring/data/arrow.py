@@ -182,7 +182,7 @@ def _is_picture(schemas: Sequence[Any], name: str) -> bool:
             while isinstance(kind, arrow.ListType | arrow.LargeListType | arrow.FixedSizeListType):
                 kind = kind.value_type
             if arrow.types.is_struct(kind):
-                return {kind.field(at).name for at in range(kind.num_fields)} == {"bytes", "path"}
+                return {"bytes", "path"} <= {kind.field(at).name for at in range(kind.num_fields)}
             return name.startswith(("image", "img")) and (arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
     return False
 

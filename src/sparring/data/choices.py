@@ -15,6 +15,7 @@ import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from sparring.data.pictures import is_empty
@@ -25,15 +26,18 @@ from sparring.data.tables import ASKING, KINDS, text_of
 LISTS = ("options", "choices")
 TEXTS = ASKING
 ANSWERS = ("answer", "label", "gt_answer", "answers", "correct_answer")
-LINES = re.compile(r"(?:^|\n)[ \t]*\(?([A-Z])[.):][ \t]*([^\n]+)")
+LINES = re.compile(r"(?:^|\n)[ \t]*\(?([A-Z]|[a-z])[.):][ \t]*([^\n]+)")
 INLINE = re.compile(r"\(([A-Z])\)\s*([^()\n]+?)\s*(?=\([A-Z]\)|\n|$)")
 LISTED = re.compile(r"\b(?:Options|Choices)\s*:\s*(?=\(?A[.):]\s)", re.IGNORECASE)
 LABEL = re.compile(
     r"\s*(?:(?i:option|choice)\s+)?"
     r"(?:[(\[（]([A-Za-z]|\d{1,2})[)\]）]\s*"
     r"|([A-Za-z])(?:[):：、．）]\s*|\.\s+|\.(?=[A-Za-z][a-z]|\d|[^\x00-\x7f]))"  # "A.D." and "a.m." have no label
-    r"|(\d{1,2})[.)、．）]\s+)(?=\S)"
+    r"|(\d{1,2})[.)、．）]\s+"
+    r"|\*\*[(\[]?([A-Za-z])[)\]]?[.):]?\*\*[.):]?\s*"
+    r"|([A-Za-z])\s+[-–—]\s+(?![A-Za-z]$))(?=\S)"  # "A - B" is a line
 )
+COLUMN = re.compile(r"(?:(?:option|choice)[ _-]?)?([a-z])|(?:option|choice)[ _-]?(\d{1,2})", re.IGNORECASE)
 LETTER = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.):]?")
 
 
@@ -66,8 +70,27 @@ def options_of(values: Mapping[str, Any]) -> tuple[str, Options]:
     if not all(is_empty(value) for value in columns.values()):
         found = _without_labels(_texts("option", columns))
         return _without(question, found), found
+    if not columns and (named := _named_columns(values)):
+        texts = _texts("option", dict(zip(LETTERS, named.values(), strict=False)))
+        found = _without_labels(texts)
+        found = found if found.labels else Options(found.texts, tuple(named)[: len(texts)])
+        return _without(question, found), found
     question, texts = embedded_options(question)
     return question, Options(texts, embedded=True)
+
+
+def _named_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Label -> cell of columns such as option_a, option_b, choice1 or a, b: those that follow one another
+    from a, 0 or 1 on; none where they are fewer than two."""
+    cells = dict[str, Any]()
+    for key, value in values.items():
+        if match := COLUMN.fullmatch(key):
+            cells.setdefault(_label(match[1] or match[2]), value)
+    for first in (list(LETTERS), [str(n) for n in range(27)], [str(n) for n in range(1, 27)]):
+        run = list(takewhile(cells.__contains__, first))
+        if len(run) > 1 and not all(is_empty(cells[label]) for label in run):
+            return {label: cells[label] for label in run}
+    return {}
 
 
 def _without(question: str, options: Options) -> str:
@@ -227,7 +250,7 @@ def embedded_options(question: str) -> tuple[str, tuple[str, ...]]:
             return question[: match.start()].strip(), texts
     for pattern in (LINES, INLINE):
         found = list(pattern.finditer(question))
-        if len(found) > 1 and [match[1] for match in found] == list(LETTERS[: len(found)]):
+        if len(found) > 1 and "".join(match[1] for match in found) in (LETTERS[: len(found)], LETTERS[: len(found)].lower()):
             return re.sub(r"\s*\b(?:Options|Choices)\s*:\s*$", "", question[: found[0].start()]).strip(), tuple(m[2].strip() for m in found)
     return question, ()
 
@@ -292,6 +315,9 @@ class Answers:
                 raise Fault("several answers", f"answer names {len(places)} options; a question has one right option.")
             return places.pop()
         last = LETTERS[len(options.texts) - 1]
+        if (label := _moved(str(answer).strip(), options)) is not None:
+            what = f"answer {label} is the letter of one option, and another begins with it ({label}. ...): options were left out or moved."
+            raise Fault("answer is ambiguous", f"{what} Write the option's text.")
         ways = _ways(answer, options, self.base)
         if not ways:
             what = f"answer must be the letter of an option, A to {last}, its text or its number; it is {json.dumps(answer, default=str)[:80]}."
@@ -316,7 +342,7 @@ def _ways(answer: Any, options: Options, base: int) -> dict[str, int]:
     counts = isinstance(answer, int | float) and not isinstance(answer, bool) and not options.numeric
     if options.labels and _label(text) in options.labels:
         found["letter" if _label(text).isalpha() else "label"] = options.labels.index(_label(text))
-    elif (match := LETTER.fullmatch(text)) and match[1].upper() in LETTERS[: len(options.texts)]:
+    elif not "".join(options.labels).isalpha() and (match := LETTER.fullmatch(text)) and match[1].upper() in LETTERS[: len(options.texts)]:
         found["letter"] = LETTERS.index(match[1].upper())
     if counts and number is not None and base <= number < len(options.texts) + base and not options.embedded:
         found["number"] = number - base
@@ -328,6 +354,17 @@ def _ways(answer: Any, options: Options, base: int) -> dict[str, int]:
     if "number" not in found and number is not None and base <= number < len(options.texts) + base and not options.embedded:
         found["number"] = number - base
     return found
+
+
+def _moved(text: str, options: Options) -> str | None:
+    """The letter of an answer that names one option by place and another by the label in its text, as where
+    B was taken out of "A. below", "B. above", "C. left", "D. right"; None where there is no such doubt."""
+    match, labels = LETTER.fullmatch(text), [LABEL.match(own) for own in options.texts]
+    if match is None or options.labels or not all(labels):
+        return None
+    carried = [_label(next(part for part in found.groups() if part)) for found in labels if found]
+    letter = match[1].upper()
+    return letter if letter in carried and LETTERS.index(letter) < len(carried) and carried.index(letter) != LETTERS.index(letter) else None
 
 
 def _same_text(text: str, texts: Sequence[str]) -> int | None:

@@ -59,7 +59,7 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
         names = {
             _key(category["id"]): category["name"].strip()
             for category in categories
-            if isinstance(category.get("name"), str) and category["name"].strip()
+            if isinstance(category, dict) and "id" in category and isinstance(category.get("name"), str) and category["name"].strip()
         }
         notes = defaultdict[str, list[Note]](list)
         for note in (own for own in annotations if isinstance(own, dict)):

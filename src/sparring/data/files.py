@@ -125,7 +125,7 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 def lines_of(path: Path, longest: int) -> Iterator[tuple[int, int | None, bytes]]:
     """(number from 1, byte at which it begins or None, text) of every line that is not blank, without its
-    line end.
+    line end (and without a byte-order mark, which files that were joined have in the middle).
 
     Of a line of more than `longest` bytes only the first `longest` + 1 are given. The byte is None in a file
     that had to be converted to UTF-8 first.
@@ -141,4 +141,4 @@ def lines_of(path: Path, longest: int) -> Iterator[tuple[int, int | None, bytes]
                 pass  # the rest of a line that is too long
             offset = file.tell()
             if line.strip():
-                yield number, begin if as_it_is else None, line.strip(b"\r\n")
+                yield number, begin if as_it_is else None, line.strip(b"\r\n").removeprefix(UTF8_MARK)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from PIL.Image import Image
 
@@ -31,7 +32,7 @@ REFERENCE = 64
 """A text of at most so many characters is no picture in base64."""
 LONGEST_NAME = 1024
 BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-FIELDS = ("image", "images", *(f"image_{number}" for number in range(1, 21)))
+FIELDS = ("image", "images", *(f"image{mark}{number}" for mark in ("_", "") for number in range(21)))
 """Where a record has its pictures; of these all that are not empty count, in this order ..."""
 OTHER_FIELDS = ("image_path", "image_paths", "decoded_image", "img", "picture", "jpg", "png", "file_name")
 """... or, where all are, the first of these that is not."""
@@ -152,15 +153,19 @@ def held_in(value: Any, name: str) -> Iterator[bytes | str]:
 
 def is_coded(text: str) -> bool:
     """Is a text a picture in base64 or a data URI, and no path?"""
-    if text.startswith("data:"):
+    if _is_data_uri(text):
         return True
     ends = "".join((text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME // 2] + text[-LONGEST_NAME // 2 :]).split())
     return len(text) > REFERENCE and BASE64.fullmatch(ends) is not None
 
 
+def _is_data_uri(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
 def decoded(text: str, name: str) -> bytes:
     """The bytes of base64, or of a data URI. Raises ImageError."""
-    coded = "".join((text.partition(",")[2] if text.startswith("data:") else text).split())
+    coded = "".join((unquote(text.partition(",")[2]) if _is_data_uri(text) else text).split())
     try:
         return base64.b64decode(coded.replace("-", "+").replace("_", "/") + "=" * (-len(coded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -192,15 +197,15 @@ def pictures_of(
     cell: Callable[[str, int], Picture] | None = None,
     also: Sequence[str] = (),
 ) -> tuple[Picture, ...]:
-    """The pictures of a record, from the fields that hold them. also: further fields, looked at last.
-    Raises ImageError."""
+    """The pictures of a record, from the fields that hold them. also: further fields, looked at last, all
+    together. Raises ImageError."""
 
     def read(key: str) -> tuple[Picture, ...]:
         from_cell = None if cell is None else (lambda place: cell(key, place))
         return pictures_in(record.get(key), folder, f"{name} {key}", from_cell)
 
     faults = list[ImageError]()
-    for keys in (FIELDS, *((key,) for key in (*OTHER_FIELDS, *also))):
+    for keys in (FIELDS, *((key,) for key in OTHER_FIELDS), tuple(also)):
         try:
             if found := tuple(picture for key in keys if key in record for picture in read(key)):
                 return found

@@ -16,6 +16,7 @@ from typing import Any
 
 from sparring.data.choices import (
     ANSWERS,
+    COLUMN,
     LISTS,
     TEXTS,
     Answers,
@@ -23,6 +24,7 @@ from sparring.data.choices import (
     answer_in,
     check_text,
     embedded_options,
+    is_open,
     options_of,
     python_list,
     references_of,
@@ -185,6 +187,9 @@ def _right(
     if not layout.open_answers:
         raise Fault("number of options", "has no options: its columns A, B, ... and options, choices are empty.")
     text, references = str(answer).strip(), references_of(answer)
+    if "letter" in answers.certain and text in LETTERS[:8] and not is_open(row.values):
+        what = f"has no options, and its answer {text} is a letter, as other records of the file choose options. Fill them in, or"
+        raise Fault("number of options", f'{what} say "question_type": "open".')
     check_text("answer", text)
     return (
         "open",
@@ -204,7 +209,7 @@ def _misspelt(values: Mapping[str, Any]) -> list[Fault]:
     """Fields that are nearly those of this project's files; other further fields are as good as not there."""
     found = []
     for key in values:
-        if key in KNOWN or key in PICTURES or any(key.startswith(own) or own.startswith(key) for own in OWN):
+        if key in KNOWN or key in PICTURES or COLUMN.fullmatch(key) or any(key.startswith(own) or own.startswith(key) for own in OWN):
             continue
         alike = [own for own in OWN if abs(len(own) - len(key)) <= 1]
         near = get_close_matches(key, [own for own in alike if own not in values], n=1, cutoff=0.82)

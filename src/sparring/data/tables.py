@@ -90,6 +90,9 @@ class Table:
     def require(self, layout: str, *needed: str | tuple[str, ...]) -> None:
         """Raise DataError, naming every column that is missing; a tuple of names means that one of them is
         enough."""
+        if not self.columns and (bad := next((pair for pair in self.records() if isinstance(pair[1], Fault)), None)):
+            told = self.problem(Row(bad[0], {}), bad[1]).message if isinstance(bad[1], Fault) else ""
+            raise DataError(f"{self.path}: no record of it can be read. The first: {told}")
         alike = [(names,) if isinstance(names, str) else names for names in needed]
         missing = [names for names in alike if not any(name in self.columns for name in names)]
         if missing:
@@ -316,13 +319,18 @@ def _separated(path: Path, folder: Path, separator: str) -> Table:
         def cells(offset: int, held: _Coded) -> tuple[Picture, ...]:
             return tuple(PictureInCell(source, offset, "image", place, name) for place in range(held.count))
 
+        def with_others(kept: Mapping[str, Any], first: tuple[Picture, ...]) -> Row:
+            others = {key: _as_list(kept[key]) for key in FIELDS if key != "image" and key in kept}
+            beside = row_of(path, "row", number, others, folder)
+            return Row(number, kept, (*first, *beside.pictures), beside.fault)
+
         if isinstance(image, _Coded):
             kept = {key: value for key, value in values.items() if key != "image"}
-            return Row(number, kept, cells(offsets[number - 1], image))
+            return with_others(kept, cells(offsets[number - 1], image))
         other = image.strip() if isinstance(image, str) and len(image) <= REFERENCE else ""
         if other and not (folder / other).is_file():
             if other in holders:
-                return Row(number, values, cells(*holders[other]))
+                return with_others(values, cells(*holders[other]))
             if other.isdigit():
                 what = f'image "{other}" is no picture and no index of another row that holds one.'
                 return Row(number, values, (), Fault("image missing", what))

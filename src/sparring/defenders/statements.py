@@ -56,6 +56,7 @@ from sparring.defenders.wording import (
     OPENS,
     PLURAL,
     QUESTION_AND_ANSWER,
+    RECONSIDERS,
     RIGHT_ADVERB,
     SINGULAR,
     STOPS,
@@ -544,6 +545,7 @@ class Words:
         first, last = self._first(said), self._last(said)
         strong = [mention for mention in said if mention.stated] + [mention for mention in (first, last) if mention is not None]
         if strong:
+            strong += self._second_thoughts(max(mention.end for mention in strong))
             return _agreed(strong, "stated" if strong[0].stated else "first" if first is not None else "last")
         for rule, named in (
             ("verdict", [mention for mention in said if mention.affirmed]),
@@ -553,6 +555,12 @@ class Words:
             if named:
                 return _agreed(named, rule)
         return None, "unparsed"
+
+    def _second_thoughts(self, end: int) -> list[Mention]:
+        """What is named after "Wait, ...", behind the last statement: it takes that statement back."""
+        later = (index for index in range(end, len(self.low)) if self.low[index] in RECONSIDERS)
+        begin = next((index for index in later if self._begins_clause(index)), len(self.low))
+        return [mention for mention in self.mentions if mention.start > begin and not mention.denied and not mention.asked]
 
     @staticmethod
     def _is_mark(word: str) -> bool:

@@ -81,6 +81,8 @@ STOPS = _set(". , ; : ! ? – ( ) [ ] { } .. ... .... \u2026 = | > #")
 ENDS = _set(". ! ? ; .. ... .... \u2026")
 TURNS = _set("but so therefore thus hence because since while whereas although though however which")
 """Words that begin a clause without a mark before them."""
+RECONSIDERS = _set("wait actually hmm hm oops sorry correction scratch")
+"""Words that begin a second thought, after which what was stated before no longer holds."""
 LABELS = _set("option options choice alternative 选 项")
 # Words that add nothing to a mention that stands by itself.
 IDLE = LABELS | _set(

@@ -85,15 +85,20 @@ def read_lora(place: str | Path, transformer: nn.Module, convert: Convert) -> Lo
     if dora is not None:
         raise ModelError(f"{file}: tensor {dora} is of a DoRA, which is not read here. Name a plain LoRA.")
     layers = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
-    found, unknown = _sorted(raw, layers)
+    found, unknown = _sorted(file, raw, layers)
     if unknown:
-        found, unknown = _sorted(_converted(file, raw, convert, unknown), layers)
+        found, unknown = _sorted(file, _converted(file, raw, convert, unknown), layers)
     if unknown or not found:
         raise _stranger(file, unknown, raw, transformer)
-    config = _header_config(file, header) if HEADER in header else None
+    factors = {name for name, side in found if side != "alpha"}
+    for name, tensor in found.values():
+        _require_factor(file, name, tensor)
+    if stray := next((spelled for (name, _), (spelled, _) in found.items() if name not in factors), None):
+        raise ModelError(f"{file}: tensor {stray} is the scale of a layer of which the file holds no factors")
+    config = (_header_config(file, header) or None) if HEADER in header else None
     scales = {} if config is not None else _scales(file, {name for name, _ in found})
     tensors = {}
-    rank = max(len(tensor) for (_, side), (_, tensor) in found.items() if side == "A")
+    rank = max((len(tensor) for (_, side), (_, tensor) in found.items() if side == "A"), default=0)
     for name in dict.fromkeys(name for name, _ in found):
         first, second = _pair(file, name, found, layers[name])
         alpha = found.get((name, "alpha"))
@@ -117,8 +122,9 @@ def _file(place: Path) -> Path:
     raise ModelError(f"{place}: no LoRA there: " + (f"it holds {names}; name one of them" if files else "it holds no .safetensors file"))
 
 
-def _sorted(raw: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Named], list[str]]:
-    """((layer, "A", "B" or "alpha") -> its name and tensor, names that fit no layer)."""
+def _sorted(file: Path, raw: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Named], list[str]]:
+    """((layer, "A", "B" or "alpha") -> its name and tensor, names that fit no layer). Raises ModelError where
+    two tensors are for the same."""
     found, unknown = dict[tuple[str, str], Named](), list[str]()
     for name, tensor in raw.items():
         match = FACTOR.fullmatch(name)
@@ -127,8 +133,21 @@ def _sorted(raw: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[dict[
         if match is None or layer is None:
             unknown.append(name)
         else:
-            found[layer, SIDES.get(match[2] or "", "alpha")] = name, tensor
+            place = layer, SIDES.get(match[2] or "", "alpha")
+            if place in found:
+                raise ModelError(f"{file}: tensors {found[place][0]} and {name} are for the same layer; a file holds one LoRA")
+            found[place] = name, tensor
     return found, unknown
+
+
+def _require_factor(file: Path, name: str, tensor: Tensor) -> None:
+    """Raises ModelError for a tensor that can be no factor and no scale, or holds numbers that are not finite."""
+    if not tensor.is_floating_point() and not name.endswith(".alpha"):
+        raise ModelError(f"{file}: tensor {name} holds whole numbers ({tensor.dtype}): quantised LoRAs are not read here")
+    if tensor.numel() != 1 if name.endswith(".alpha") else tensor.ndim == 0:
+        raise ModelError(f"{file}: tensor {name} is {list(tensor.shape)}, which is no {'scale' if name.endswith('.alpha') else 'factor'}")
+    if not bool(torch.isfinite(tensor.float()).all()):
+        raise ModelError(f"{file}: tensor {name} holds numbers that are not finite")
 
 
 def _converted(file: Path, raw: Mapping[str, Tensor], convert: Convert, unknown: list[str]) -> dict[str, Tensor]:
@@ -170,8 +189,6 @@ def _pair(file: Path, name: str, found: Mapping[tuple[str, str], Named], layer: 
                 f"{file}: tensor {spelled} is {list(tensor.shape)}, and this editor's layer takes {list(wanted)}. "
                 "The LoRA was made for another editor."
             )
-        if not bool(torch.isfinite(tensor.float()).all()):
-            raise ModelError(f"{file}: tensor {spelled} holds numbers that are not finite")
     return first.float(), second.float()
 
 
@@ -191,7 +208,7 @@ def _scales(file: Path, names: set[str]) -> dict[str, float]:
     if not beside.is_file():
         return {}
     try:
-        told = json.loads(beside.read_text(encoding="utf-8"))
+        told = json.loads(beside.read_bytes())  # with a byte-order mark or without
         ranks, alphas = told.get("rank_pattern") or {}, told.get("alpha_pattern") or {}
         found = {}
         for name in names:

@@ -12,10 +12,22 @@ from typing import Any
 
 from sparring.data.errors import RefusedError
 
-THOUGHTS = ("reasoning_content", "reasoning")
-CUT_OFF = ("length", "max_tokens")
-FAULTY = ("error", "abort")
-FILTERED = ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety")
+THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded", "incomplete")
+FAULTY = ("error", "abort", "cancelled", "failed", "timeout", "network_error", "insufficient_system_resource")
+FILTERED = (
+    "content_filter",
+    "sensitive",
+    "refusal",
+    "blocked",
+    "guardrail_intervened",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "image_safety",
+)
 FILTER_CODES = (*FILTERED, "content_policy_violation", "data_inspection_failed", "moderation_blocked", "invalid_prompt")
 PASSING = (408, 409, 425, 429)
 TOKENS_OF_NOTHING = 2  # the end of a turn, and maybe a line's
