@@ -361,5 +361,5 @@ def test_pixel_limits_and_a_file_that_is_no_cache(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="min_pixels cannot be set for an endpoint"):
         load_vlm("http://127.0.0.1:1/v1#m", min_pixels=10)
     (tmp_path / "cache").write_text("not a database, but long enough to look at" * 10)
-    with pytest.raises(RunError, match="cannot be used as a cache"):
+    with pytest.raises(RunError, match="file is not a database"):
         AnswerCache(tmp_path / "cache")

@@ -99,7 +99,7 @@ def test_no_player_is_loaded_twice_and_nothing_known_is_asked_again(
     players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, asked = Counter[str](), list[str]()
-    load, load_editor, ask = LocalVLM.load, FlowEditor.__init__, smith.ask
+    load, load_editor, ask = LocalVLM.load, FlowEditor.__init__, smith.ask_each
 
     def counted(path: Any, **options: Any) -> LocalVLM:
         loaded[Path(path).name] += 1
@@ -115,7 +115,7 @@ def test_no_player_is_loaded_twice_and_nothing_known_is_asked_again(
 
     monkeypatch.setattr(LocalVLM, "load", counted)
     monkeypatch.setattr(FlowEditor, "__init__", counted_editor)
-    monkeypatch.setattr(smith, "ask", noted)
+    monkeypatch.setattr(smith, "ask_each", noted)
     begin(game_recipe(players, questions, forge={"implant": "editor"}), tmp_path)
     assert loaded == {"defender": 1, "judge": 1, "editor": 1}
     assert asked == []
@@ -124,13 +124,13 @@ def test_no_player_is_loaded_twice_and_nothing_known_is_asked_again(
 def test_a_picture_that_was_extended_is_asked_about_anew(
     players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, ask = list[str](), smith.ask
+    asked, ask = list[str](), smith.ask_each
 
     def noted(vlm: LocalVLM, questions: Any, images: Any, *arguments: Any, **options: Any) -> Any:
         asked.extend(question.id for question in questions)
         return ask(vlm, questions, images, *arguments, **options)
 
-    monkeypatch.setattr(smith, "ask", noted)
+    monkeypatch.setattr(smith, "ask_each", noted)
     recipe = game_recipe(players, questions, forge={"extend": {"painter": {"model": "edges"}, "checks": []}, "attempts": 1})
     begin(recipe, tmp_path)
     assert 0 < len(asked) <= 12
