@@ -258,7 +258,8 @@ def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Mark
     for value in (0.0, 25.0, 50.0, 75.0, 100.0):
         x = frame.x(value)
         frame.add('<line class="grid" x1="{}" x2="{}" y1="0" y2="{}"/>', x, x, bottom)
-        frame.add('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', x, bottom + 14, f"{number(value)} %")
+        anchor = "end" if value == 100 else "middle"  # a label about the right edge would be cut off
+        frame.add('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>', x, bottom + 14, anchor, f"{number(value)} %")
     for place, (name, shares) in enumerate(rows.items()):
         top, start = place * step + 5, 0.0
         frame.add('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>', left - 8, top + 14, name)
