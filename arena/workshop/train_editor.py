@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from scipy.special import ndtri
 from torch import Tensor
 
+from sparring.zoo.muon import Muon
 from sparring_arena.oracle import find
 from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, Scene, render
@@ -41,7 +42,6 @@ from workshop.editor_net import (
     pick,
 )  # fmt: skip
 from workshop.edits import CHOICES, EDITS, Pair, draw_pair
-from workshop.muon import Muon
 
 FEW = 28  # tokens of the made picture in a batch that does not hold all of them
 GREY = SCALE * 127.5
