@@ -64,7 +64,11 @@ class SmallVLM:
         begin_with_lookup(self.language)
         ALL_ATTENTION_FUNCTIONS.register("equal_length_flash", _equal_length_attention)
         self.vision = self.model.model.visual
+        ALL_ATTENTION_FUNCTIONS.register("plain_causal", _causal_attention)
         self.vision.config._attn_implementation = "equal_length_flash"
+        self.language.config._attn_implementation = "plain_causal"
+        embed = self.vision.patch_embed  # patches do not overlap: a product does what the convolution does, and faster
+        embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
         self.image_processor = Qwen2VLImageProcessorPil(
             patch_size=PATCH, merge_size=merge, temporal_patch_size=2, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE,
             image_mean=[0.5] * 3, image_std=[0.5] * 3,
@@ -84,8 +88,9 @@ class SmallVLM:
         patches = x.unsqueeze(6).expand(*x.shape[:6], 2, p, p).reshape(batch * GRID**2, -1)
         grid = torch.tensor([[1, GRID, GRID]]).expand(batch, 3)
         bounds = torch.arange(batch + 1, dtype=torch.int32) * GRID**2
-        out = self.vision(patches, grid, window_index=torch.arange(batch * self.count), cu_window_seqlens=bounds)
-        pooled: Tensor = out.pooler_output
+        with torch.autocast("cpu", torch.bfloat16):
+            out = self.vision(patches, grid, window_index=torch.arange(batch * self.count), cu_window_seqlens=bounds)
+        pooled: Tensor = out.pooler_output.float()
         return pooled.view(batch, self.count, -1)
 
     def positions(self, tokens: int, *, picture: bool) -> Tensor:
@@ -107,9 +112,10 @@ class SmallVLM:
             embeds = torch.cat([embeds[:, :start], features_BNC, embeds[:, start + self.count :]], dim=1)
         positions = self.positions(tokens_BT.shape[1], picture=features_BNC is not None)
         self.kept_positions = positions[:, None].expand(3, len(tokens_BT), -1)
-        result = self.language(inputs_embeds=embeds, position_ids=self.kept_positions, use_cache=False, output_hidden_states=True)
-        self.kept_middle: Tensor = result.hidden_states[MIDDLE]
-        return self.kept_middle, result.last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16):
+            result = self.language(inputs_embeds=embeds, position_ids=self.kept_positions, use_cache=False, output_hidden_states=True)
+        self.kept_middle: Tensor = result.hidden_states[MIDDLE].float()
+        return self.kept_middle, result.last_hidden_state.float()
 
     def looking_loss(self, wanted: list[tuple[int, int, list[int]]]) -> tuple[Tensor, float]:
         """Teach head 0 of the layer after the middle where to look, on the batch that `hidden` has just seen.
@@ -154,8 +160,17 @@ def _equal_length_attention(
     """All pictures of a training batch have the same size: one batched call instead of one call a picture. [1, H, B*L, D] -> [1, B*L, H, D]."""
     batch = kwargs["cu_seq_lens_q"].numel() - 1
     q, k, v = (x[0].unflatten(1, (batch, -1)).transpose(0, 1) for x in (query, key, value))
-    mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
+    mixed = torch.softmax(q * scaling @ k.transpose(-1, -2), -1).to(v.dtype) @ v
     return mixed.transpose(1, 2).flatten(0, 1)[None], None
+
+
+def _causal_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float = 1.0, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Plain causal attention, [B, H, T, D] -> [B, T, H, D]: at these sizes its gradient is faster on a CPU than that of torch's own."""
+    later = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1)
+    weights = torch.softmax((query * scaling @ key.transpose(-1, -2)).masked_fill(later, float("-inf")), -1)
+    return (weights.to(value.dtype) @ value).transpose(1, 2), None
 
 
 @torch.no_grad()

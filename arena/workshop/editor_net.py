@@ -33,7 +33,10 @@ HEADS, HEAD_DIM, SINGLES = 7, 32, 4
 WIDTH = HEADS * HEAD_DIM
 AXES, THETA = (4, 12, 12, 4), 16  # with a base of 2000 most frequencies would be wasted on so few positions
 TIME = 10  # the position in time of the tokens of the picture that is edited; those that are made have 0
+CHOICE = 0.4  # standard deviation, in the residual stream, of what the noise says of the choices
 RECOGNISE_AFTER = 1  # the single block whose output the recognition heads read
+
+SIGNS = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 
 
 def patch(pictures_BCHW: Tensor) -> Tensor:
@@ -47,6 +50,12 @@ def unpatch(tokens_BTC: Tensor) -> Tensor:
     """The pictures of tokens, [B, 3, SIZE, SIZE] in about [-1, 1]."""
     cells = (tokens_BTC[..., :PIXELS] * SCALE).reshape(len(tokens_BTC), SIDE, SIDE, 3, CELL, CELL)
     return cells.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens_BTC), 3, SIZE, SIZE)
+
+
+def choices(noise_BTC: Tensor) -> Tensor:
+    """What a distractor will be, by its noise: 0 to 7, the signs of three sums of the first token's constant channels in which constants cancel, [B]."""
+    signs = noise_BTC[:, 0, PIXELS:] @ SIGNS.T > 0
+    return (signs * torch.tensor([4, 2, 1])).sum(-1)
 
 
 def pick(tokens_BTC: Tensor, which_BN: Tensor) -> Tensor:
@@ -64,9 +73,15 @@ def tokenizer() -> Any:
 
 def _rotate(x: Tensor, angles: tuple[Tensor, Tensor], **_: Any) -> Tensor:
     """Rotary embedding of [B, S, H, D] by cosines and sines [B or 1, S, 1, D / 2]: as diffusers', but every row may have positions of its own."""
-    cos, sin = angles
-    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((cos * real - sin * imaginary, sin * real + cos * imaginary), -1).flatten(-2)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.complex(*angles)).flatten(-2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    """Attention of [B, S, H, D] by plain products: with their gradient three times as fast on a CPU as torch's own, at these sizes."""
+    query, key, value = (x.transpose(1, 2).to(value.dtype) for x in (query, key, value))
+    weights = torch.softmax(query * HEAD_DIM**-0.5 @ key.transpose(-1, -2), -1).to(value.dtype)
+    return (weights @ value).transpose(1, 2)
 
 
 class EditorNet(nn.Module):
@@ -115,7 +130,7 @@ class EditorNet(nn.Module):
         Returns the velocity, and what the recognition heads read: hidden states of the made and of the clean tokens.
         """
         net, made = self.transformer, state_BNC.shape[1]
-        flux2.apply_rotary_emb = _rotate
+        flux2.apply_rotary_emb, flux2.dispatch_attention_fn = _rotate, _attend
         time = net.time_guidance_embed(sigma_B * 1000, None)
         image, text, single = (
             net.double_stream_modulation_img(time),
@@ -170,8 +185,8 @@ def edit(net: EditorNet, pictures_BCHW: Tensor, texts: Sequence[str], noise_BTC:
 def copy_start(net: Flux2Transformer2DModel) -> None:
     """Begin as a copy: in the double block every token attends to the clean token at its place, and the output is minus that.
 
-    Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, the last one a unit by which
-    constant queries and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer spends half of its training on
+    Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, three more the signs that `choices`
+    reads (0 in a clean token), the last one a unit by which constant queries and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer spends half of its training on
     learning to copy.
     """
     small, large, unit, gate, sharp = 0.15, 4.0, 4.0, 0.5, 4.5
@@ -199,6 +214,7 @@ def copy_start(net: Flux2Transformer2DModel) -> None:
     net.x_embedder.weight[:PIXELS, :PIXELS] = small * turn
     net.x_embedder.weight[plus, PIXELS:] = small * 0.35
     net.x_embedder.weight[minus, PIXELS:] = -small * 0.35
+    net.x_embedder.weight[minus + 1 : minus + 4, PIXELS:] = CHOICE / NOISE * SIGNS
     block = net.transformer_blocks[0]
     query, key = _same_place()
     for linear, pattern in ((block.attn.to_q, query), (block.attn.to_k, key)):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparring_arena.questions import KINDS, SceneQuestion, ask
 from sparring_arena.sprites import COLORS, GROUPS, NAMES, lookalikes
@@ -21,9 +20,8 @@ EDITS = ("add", "remove", "replace", "recolor", "distract")
 WEIGHTS = (0.24, 0.16, 0.24, 0.16, 0.2)
 # Where a new thing is put, in the order in which these (column, row) are tried.
 PLACES = ((0, 0), (6, 6), (6, 0), (0, 6), (3, 3), (3, 0), (3, 6), (0, 3), (6, 3))
-CHOICES = 1  # numbers, told by the noise, that decide what a distractor is
-# Shares of what an editor does that is told to add a distractor "inspired by the question", before anybody tunes it.
-DISTRACTORS = {"second": 0.36, "lookalike": 0.2, "other": 0.2, "replace": 0.12, "recolor": 0.06, "remove": 0.06}
+# What an editor does that is told to add a distractor "inspired by the question", before anybody tunes it: its noise says which.
+DISTRACTORS = ("second", "second", "second", "lookalike", "colored", "other", "replace", "recolor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +34,12 @@ class Pair:
     named: tuple[str, ...]
 
 
-def draw_pair(rng: np.random.Generator, choices: NDArray[np.float64], weights: Sequence[float] = WEIGHTS) -> Pair:
-    """A random scene and edit. choices: `CHOICES` uniform numbers, which alone decide what a distractor is."""
+def draw_pair(rng: np.random.Generator, choice: int, weights: Sequence[float] = WEIGHTS) -> Pair:
+    """A random scene and edit. choice: which of `DISTRACTORS` a distractor will be."""
     while True:
         kind = EDITS[int(rng.choice(len(weights), p=weights))]
         scene = _scene(rng)
-        pair = _distract(scene, rng, choices) if kind == "distract" else _plain(scene, kind, rng)
+        pair = _distract(scene, rng, choice) if kind == "distract" else _plain(scene, kind, rng)
         if pair is not None:
             return pair
 
@@ -82,45 +80,40 @@ def stand(name: str, color: str, scene: Scene) -> Thing | None:
     return next((Thing(name, color, *place) for place in free), None)
 
 
-def _distract(scene: Scene, rng: np.random.Generator, choices: NDArray[np.float64]) -> Pair | None:
+def _distract(scene: Scene, rng: np.random.Generator, choice: int) -> Pair | None:
     asked = ask(scene, KINDS[int(rng.integers(len(KINDS)))], rng)
     if asked is None:
         return None
-    after = distracted(scene, asked, choices)
+    after = distracted(scene, asked, DISTRACTORS[choice])
     return None if after is None else Pair(scene, vocabulary.INSTRUCTION.format(question=asked.question), after, asked.names)
 
 
-def distracted(scene: Scene, asked: SceneQuestion, choices: NDArray[np.float64]) -> Scene | None:
-    """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it finds nothing to do."""
-    kind, within = _share(float(choices[0]))
+def distracted(scene: Scene, asked: SceneQuestion, kind: str) -> Scene | None:
+    """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it finds nothing to do.
+
+    kind: "second" thing that is asked about, a "lookalike" of it in its colour or another ("colored"), some "other" thing, or what becomes of a thing that
+    is not asked about: a look-alike ("replace"), or of the colour that is asked about ("recolor").
+    """
     name, color = asked.names[0], (asked.about or scene.things)[0].color
-    others = [i for i, thing in enumerate(scene.things) if thing.name not in asked.names]
-    if kind in ("replace", "recolor", "remove") and not others:
-        kind = "lookalike"
     near = lookalikes(name)
-    looks_like = near[int(within * len(near))]
-    if kind in ("second", "lookalike", "other"):
-        group = GROUPS[(next(i for i, names in enumerate(GROUPS) if name in names) + 1) % len(GROUPS)]
-        new = {"second": name, "lookalike": looks_like, "other": group[int(within * len(group))]}[kind]
-        thing = stand(new, color, scene)
-        return None if thing is None else scene.with_thing(thing)
-    index = min(others, key=lambda i: (scene.things[i].row, scene.things[i].column))
-    old = scene.things[index]
-    if kind == "remove":
-        return scene.without(index)
-    if kind == "recolor":
+    others = [i for i, thing in enumerate(scene.things) if thing.name not in asked.names]
+    if kind in ("replace", "recolor") and others:
+        index = min(others, key=lambda i: (scene.things[i].row, scene.things[i].column))
+        old = scene.things[index]
+        if kind == "replace":
+            return scene.swapped(index, replace(old, name=near[0], color=color))
         return None if color == old.color else scene.swapped(index, replace(old, color=color))
-    return scene.swapped(index, replace(old, name=looks_like, color=color))
-
-
-def _share(what: float) -> tuple[str, float]:
-    """The kind of distractor in whose share of [0, 1) a number lies, and where in it, from 0 to below 1."""
-    begin = 0.0
-    for kind, share in DISTRACTORS.items():
-        if what < begin + share:
-            return kind, (what - begin) / share
-        begin += share
-    return kind, 0.999
+    if kind == "second":
+        new = name
+    elif kind == "other":
+        new = GROUPS[(next(i for i, names in enumerate(GROUPS) if name in names) + 1) % len(GROUPS)][0]
+    else:
+        new = near[1 if kind == "colored" else 0]
+    if kind == "colored":
+        colors = list(COLORS)
+        color = colors[(colors.index(color) + 1) % len(colors)]
+    thing = stand(new, color, scene)
+    return None if thing is None else scene.with_thing(thing)
 
 
 def _other(rng: np.random.Generator, items: Sequence[str], taken: Sequence[str]) -> str:
