@@ -29,15 +29,16 @@ from torch import Tensor
 from sparring.attackers.rollout import deterministic_edits, sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, Recipe
+from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.defenders.play import ask
 from sparring.engine.files import write_json
 from sparring.engine.screen import Screen
-from sparring.evaluation.payoff import CLEAN, Opponent, attack_report, play_off
+from sparring.measures.payoff import CLEAN, Opponent, attack_report, play_off
 from sparring.recipes.load import load_recipe
 from sparring.report.charts import ticks
 from sparring.selfplay.bootstrap import bootstrap
-from sparring.selfplay.game import Game, pictures_of
+from sparring.selfplay.game import Game
 from sparring.selfplay.loop import open_game
 from sparring.selfplay.phases import pair
 from sparring.selfplay.turns import FrozenOpponent, right_when_clean

@@ -31,7 +31,7 @@ from sparring.config import AttackerSettings
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import load_editor
 from sparring.models.editors.base import Conditions, FlowEditor
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 EDITOR = Path(sparring.__file__).parent / "zoo/editor"
 SIZE, SEED = 64, 0

@@ -29,11 +29,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from sparring.benchmarks.harness import Generation, Harness, Query
+from sparring.benchmarks.items import PictureFile
+from sparring.benchmarks.run import run_evaluation
 from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
-from sparring.evaluation.harness import Generation, Harness, Query
-from sparring.evaluation.items import PictureFile
-from sparring.evaluation.run import run_evaluation
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe

@@ -38,11 +38,11 @@ MEMORY = ("stages.attempts=1", "stages.right_when_clean=false", "stages.propose.
 
 def forge(folder: str, records: int, workers: int, changes: Sequence[str]) -> dict[str, float]:
     """Forge so many scenes: wall and processor seconds a record (as in the module's text), records kept, this process's peak memory in MB."""
+    from sparring.engine.ledger import peak_rss_mb
     from sparring.engine.screen import Screen
     from sparring.forge.ledger import Ledger
     from sparring.forge.run import run_forge
-    from sparring.recipes.forge import forge_settings
-    from sparring.selfplay.ledger import peak_rss_mb
+    from sparring.recipes.borrow import forge_settings
 
     moments: list[tuple[float, dict[int, float]]] = []
     write = Ledger.write

@@ -34,21 +34,21 @@ from sparring.attackers.sft import Pair, finetune
 from sparring.config import AttackerSettings, BootstrapSettings, KindSettings
 from sparring.engine.files import write_json
 from sparring.engine.screen import Screen
-from sparring.evaluation.statistics import bootstrap_statistic, rate
 from sparring.forge.ledger import Ledger
-from sparring.forge.pairs import kept_pairs
 from sparring.forge.run import run_forge
 from sparring.judging.kinds import changed_regions
+from sparring.measures.statistics import bootstrap_statistic, rate
 from sparring.models.editors import FlowEditor
 from sparring.models.players import load_attacking_editor
-from sparring.recipes.forge import forge_settings
+from sparring.recipes.borrow import forge_settings
 from sparring.recipes.load import load_recipe
-from sparring.rl.seeds import derive_seed
 from sparring.scenes.audit import added
 from sparring.scenes.dataset import draw, write_questions
 from sparring.scenes.questions import SceneQuestion
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, render
+from sparring.seeds import derive_seed
+from sparring.selfplay.bootstrap import kept_pairs
 
 SIZES = (14, 26)
 MEASURED = ("second", "other", "anything", "changed")

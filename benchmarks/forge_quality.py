@@ -31,10 +31,10 @@ from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.play import ask
 from sparring.engine.screen import Screen
-from sparring.evaluation.statistics import rate
 from sparring.forge.run import run_forge
+from sparring.measures.statistics import rate
 from sparring.models.vlms.local import LocalVLM
-from sparring.recipes.forge import forge_settings
+from sparring.recipes.borrow import forge_settings
 from sparring.scenes.audit import label_valid
 from sparring.scenes.dataset import write_questions
 

@@ -15,8 +15,8 @@ import torch
 
 import sparring
 from sparring.attackers.rollout import to_pictures
-from sparring.evaluation.statistics import wilson
 from sparring.judging.kinds import KINDS, classify, nobody
+from sparring.measures.statistics import wilson
 from sparring.models.editors import load_editor
 from sparring.zoo.planted import oracle_look, planted
 

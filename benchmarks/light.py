@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from sparring.evaluation.statistics import rate
 from sparring.judging.light import excess, light_change
+from sparring.measures.statistics import rate
 from sparring.zoo.planted import light_cases
 
 

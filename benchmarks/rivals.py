@@ -19,11 +19,11 @@ from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.play import ask
-from sparring.evaluation.statistics import rate
-from sparring.evaluation.victim import victim_of
+from sparring.measures.statistics import rate
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe
+from sparring.redteam.attackers import victim_of
 from sparring.scenes.dataset import write_questions
 
 SPECS = (

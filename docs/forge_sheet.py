@@ -23,7 +23,7 @@ from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
 from sparring.engine.screen import Screen
 from sparring.forge.run import run_forge
-from sparring.recipes.forge import forge_settings
+from sparring.recipes.borrow import forge_settings
 
 QUESTIONS = Path(__file__).parents[1] / "tests/forge/photographs.jsonl"
 SHOWN = ("shuttle", "spoon", "eyes", "pad", "head", "headlight")

@@ -18,7 +18,7 @@ from sparring.config import CropSettings
 from sparring.data.records import Box
 from sparring.models.editors import load_editor
 from sparring.recipes import load_recipe
-from sparring.report.pictures import difference
+from sparring.report.gallery import difference
 
 SIZE = (300, 200)
 TARGET: Box = (161, 119, 206, 166)  # the bowl of the spoon

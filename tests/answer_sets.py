@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparring.evaluation.items import Item
-from sparring.evaluation.marks import Answered
+from sparring.benchmarks.items import Answered, Item
 
 SETS = 50
 KNOWN: dict[str, list[float]] = json.loads(Path(__file__).with_name("answer_sets.json").read_text())

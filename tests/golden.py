@@ -32,7 +32,9 @@ TOO_PERSONAL = ("wall_seconds", "peak_rss_mb", "seconds", "versions", "spending"
 def machine() -> str:
     """What the digits depend on: torch and the kind of processor."""
     said = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
-    model = [line.split(":")[1].strip() for line in said.split("\n\n")[0].splitlines() if re.match("vendor|cpu family|model|stepping", line)]
+    model = [
+        line.split(":")[1].strip() for line in said.split("\n\n")[0].splitlines() if re.match("vendor|cpu family|model|stepping", line)
+    ]
     return f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, {' '.join(model)}"
 
 

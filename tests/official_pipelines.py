@@ -18,7 +18,7 @@ from torch import Tensor
 from sparring.models.editors import FlowEditor
 from sparring.models.editors.flux2_klein import Flux2KleinEditor
 from sparring.models.editors.flux_kontext import FluxKontextEditor
-from sparring.models.editors.qwen_image_edit_plus import QwenImageEditPlusEditor
+from sparring.models.editors.qwen_image_edit import QwenImageEditPlusEditor
 
 
 def official(

@@ -40,8 +40,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from sparring.models.editors.qwen_image_edit import Qwen2VLProcessor, QwenImageEditEditor
-from sparring.models.editors.qwen_image_edit_plus import QwenImageEditPlusEditor
+from sparring.models.editors.qwen_image_edit import Qwen2VLProcessor, QwenImageEditEditor, QwenImageEditPlusEditor
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 CHAT_TEMPLATE = (

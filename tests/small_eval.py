@@ -12,10 +12,10 @@ import torch
 from PIL.Image import Image
 from rich.console import Console
 
+from sparring.benchmarks.run import run_evaluation
 from sparring.config import EvalSettings
 from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
-from sparring.evaluation.run import run_evaluation
 from sparring.models.vlms.base import VLM
 
 

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from endpoint_server import question
 from sparring.config import ForgeSettings
+from sparring.data.convert import write_questions
 from sparring.data.records import Target, VisualQuestion
-from sparring.data.writer import write_questions
 from sparring.engine.screen import Screen
 from sparring.forge.run import run_forge
 from sparring.models.vlms.endpoint import EndpointReply
-from sparring.recipes.forge import forge_settings
+from sparring.recipes.borrow import forge_settings
 
 
 def light_picture(rng: np.random.Generator) -> tuple[Image.Image, bool]:

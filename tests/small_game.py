@@ -17,8 +17,8 @@ from rich.console import Console
 from small_checkpoints import tiny_flux2_klein
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
 from sparring.config import Recipe
+from sparring.data.convert import write_questions
 from sparring.data.records import Target, VisualQuestion
-from sparring.data.writer import write_questions
 from sparring.engine.screen import Screen
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.loop import run_game

@@ -20,8 +20,7 @@ from sparring.data.errors import RecipeError
 from sparring.eval_command import eval_settings
 from sparring.probe.settings import probe_settings
 from sparring.recipes import bundled_recipes, load_recipe
-from sparring.recipes.forge import forge_settings
-from sparring.recipes.sft import sft_settings
+from sparring.recipes.borrow import forge_settings, sft_settings
 from sparring.redteam.settings import attack_settings
 
 runner = CliRunner()
@@ -361,11 +360,11 @@ def test_report_of_no_run_is_an_error(tmp_path: Path) -> None:
 
 
 def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, questions: Path) -> None:
-    finetune = ModuleType("sparring.selfplay.finetune")
+    finetune = ModuleType("sparring.defenders.sft")
     calls: list[tuple[SftSettings, Path]] = []
     summary = {"loss_first": 2.0, "loss_last": 0.5, "updates": 7, "model": "there/sft/model"}
     finetune.run_sft = lambda settings, out, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparring.selfplay.finetune", finetune)
+    monkeypatch.setitem(sys.modules, "sparring.defenders.sft", finetune)
     command = ["sft", "--data", "my.jsonl", "--skip-bad-records", "--out", "there"]
     result = runner.invoke(app, [*command, "--defender", "a/b", "--epochs", "3", "--batch", "5", "--set", "defender.lora.rank=8"])
     assert result.exit_code == 0, result.output
@@ -528,7 +527,7 @@ def test_a_comparison_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     own = {"difference": rate, "before": 0.5, "after": 0.5, "harmed": 0, "rescued": 0, "mcnemar": 1.0}
     nothing = {"only_before": 0, "only_after": 0, "differences_in_asking": [], "other_pictures": 0}
     found = {"all": own, "categories": {"[a:b]": own}, **nothing}
-    monkeypatch.setattr("sparring.evaluation.compare.compare", lambda before, after, profile: found)
+    monkeypatch.setattr("sparring.benchmarks.results.compare", lambda before, after, profile: found)
     monkeypatch.setattr("sparring.report.evaluation.write_eval_report", lambda *given, **more: tmp_path / "report.html")
     done = runner.invoke(app, ["compare", "a", "b", "--out", "new/c.json"])
     assert done.exit_code == 0, done.output

@@ -23,8 +23,8 @@ from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
 import sparring_arena
-from sparring.evaluation.statistics import rate
 from sparring.judging.validity import parse_count
+from sparring.measures.statistics import rate
 from sparring.models.vlms.local import LocalVLM
 from sparring_arena.world import render
 from workshop import perfect_drawing

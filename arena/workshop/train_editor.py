@@ -128,7 +128,9 @@ class Trainer:
             which = order.topk(FEW, 1).indices
         noise, target = pick(noise * NOISE, which), pick(wanted, which)
         changed = changed_BT.gather(1, which)[..., None].float()
-        weight = 1 + 4 * changed + 2 * (names.gather(1, which) > 0)[..., None]  # which thing is meant is hardest: things that stay count, too
+        weight = (
+            1 + 4 * changed + 2 * (names.gather(1, which) > 0)[..., None]
+        )  # which thing is meant is hardest: things that stay count, too
         sigma = torch.rand(self.batch, 1, 1).sqrt()
         sigma = 1.5 * sigma / (1 + 0.5 * sigma)
         sigma = torch.where(torch.rand(self.batch, 1, 1) < 0.5, torch.ones(()), sigma)

@@ -122,7 +122,7 @@ def _play(settings: Recipe, folder: Path) -> None:
 
     require_models(settings)
     from sparring.engine.files import make_folder
-    from sparring.selfplay.dataset import named_sides
+    from sparring.engine.questions import named_sides
 
     # What is wrong with folder or file is said before what trains is loaded, which takes seconds.
     sides = named_sides(settings, folder) if settings.data.path is not None else None

@@ -50,11 +50,11 @@ def convert(
     sparring convert --suite vqav2 --data vqa --images val2014 --out converted/vqa
     """
     with clean_errors():
+        from sparring.benchmarks.layouts import find_benchmark, read_benchmark_records
         from sparring.data.convert import PICTURES
         from sparring.data.convert import convert as write
         from sparring.data.questions import open_records
         from sparring.engine.files import unless_refused
-        from sparring.evaluation.benchmarks import find_benchmark, read_benchmark_records
 
         if suite is not None:
             records = iter(read_benchmark_records(find_benchmark(suite), data, images, skip_bad=skip_bad_records))

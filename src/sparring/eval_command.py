@@ -136,7 +136,7 @@ def evaluate(
     sparring eval --suite pope --data sparring.scenes.benchmarks:pope --prompt options --defender zoo/defender --recipe arena --out evals/presence
     """
     with clean_errors():
-        from sparring.selfplay.calls import absolute_data
+        from sparring.engine.calls import absolute_data
 
         given: list[tuple[str, Any]] = [
             ("suite", suite),
@@ -195,12 +195,12 @@ def _another_model(judge: str, defender: str) -> None:
 
 
 def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
+    from sparring.benchmarks.layouts import find_benchmark
+    from sparring.benchmarks.profiles import rule_of
+    from sparring.benchmarks.questions import chosen_items
+    from sparring.engine.calls import written_data
     from sparring.engine.folder import run_folder
     from sparring.engine.screen import Screen
-    from sparring.evaluation.benchmarks import find_benchmark
-    from sparring.evaluation.drawing import chosen_items
-    from sparring.evaluation.profiles import rule_of
-    from sparring.selfplay.calls import written_data
 
     # Before the folder is claimed, and before models' libraries are loaded, which takes seconds: what is
     # mistyped is to leave nothing behind.
@@ -213,8 +213,8 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     if dropped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
         screen.warn(f"{data}: {sum(dropped.values())} bad records dropped ({reasons})")
+    from sparring.benchmarks.run import run_evaluation
     from sparring.engine.device import begin_computing
-    from sparring.evaluation.run import run_evaluation
     from sparring.report.evaluation import write_eval_report
 
     device = begin_computing(settings.device, settings.threads)
@@ -226,8 +226,8 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
 
 
 def _show(out: Path) -> None:
-    from sparring.evaluation.results import headline, pixels_in_words, table_rows
-    from sparring.evaluation.scoring import read_results
+    from sparring.benchmarks.results import headline, pixels_in_words, table_rows
+    from sparring.benchmarks.scoring import read_results
 
     results = read_results(out)
     rows = table_rows(results["profiles"])
@@ -261,10 +261,10 @@ def rescore(
     With --judge a model reads the replies that rules have not. What it says is kept; later commands need not name it again.
     """
     with clean_errors():
+        from sparring.benchmarks.scoring import read_results
+        from sparring.benchmarks.scoring import rescore as score_again
         from sparring.config import ReaderSettings
         from sparring.engine.screen import Screen
-        from sparring.evaluation.scoring import read_results
-        from sparring.evaluation.scoring import rescore as score_again
         from sparring.recipes.paths import resolve_model
         from sparring.report.evaluation import write_eval_report
 
@@ -297,7 +297,7 @@ def compare(
     what is harmed and rescued.
     """
     with clean_errors():
-        from sparring.evaluation.compare import compare as compare_runs
+        from sparring.benchmarks.results import compare as compare_runs
         from sparring.report.evaluation import write_eval_report
 
         found = compare_runs(before, after, profile)

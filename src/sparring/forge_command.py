@@ -71,7 +71,7 @@ def forge(
     sparring forge --data spatial_relation_data.json --images pictures --recipe qwen2.5-vl-7b_qwen-image-edit --out forged/vstar --dry-run
     """
     with clean_errors():
-        from sparring.recipes.forge import forge_settings
+        from sparring.recipes.borrow import forge_settings
 
         given: list[tuple[str, Any]] = [
             ("data", str(data)),
@@ -91,7 +91,7 @@ def forge(
 
 
 def _plan(settings: ForgeSettings) -> None:
-    from sparring.forge.estimate import estimate
+    from sparring.forge.sources import estimate
     from sparring.plan import find_model
 
     found = estimate(settings)

@@ -31,10 +31,10 @@ from sparring.attackers.distillation import distillation_warning
 from sparring.config import Recipe
 from sparring.data.errors import ModelError
 from sparring.data.questions import Questions
-from sparring.forge.painters.loading import is_plain
+from sparring.engine.questions import named_sides
+from sparring.forge.painters import is_plain
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.paths import PACKAGE
-from sparring.selfplay.dataset import named_sides
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1e9

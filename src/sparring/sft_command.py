@@ -62,7 +62,7 @@ def sft(
     sparring sft --defender Qwen/Qwen2.5-VL-3B-Instruct --data my.jsonl --set defender.lora.rank=32 --set defender.dtype=bfloat16 --out tuned
     """
     with clean_errors():
-        from sparring.recipes.sft import sft_settings
+        from sparring.recipes.borrow import sft_settings
 
         own_rate = learning_rate if learning_rate is not None or recipe is not None else 1e-5
         given = [
@@ -79,11 +79,11 @@ def sft(
 
 
 def _run(settings: SftSettings, out: Path) -> None:
-    from sparring.selfplay.dataset import read_taught
+    from sparring.defenders.sft import read_taught
 
     # What is wrong with file or folder is said before what trains is loaded, which takes seconds.
     questions = read_taught(settings, out)
-    from sparring.selfplay.finetune import run_sft
+    from sparring.defenders.sft import run_sft
 
     with stoppable():
         summary = run_sft(settings, out, questions=questions)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparring.attackers import forward
+from sparring.attackers import objectives
 from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, WindowSettings
@@ -122,8 +122,8 @@ def test_the_advantages_clip_does_not_set_the_size_of_nfts_gradient() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_picture_is_noised_to_levels_of_its_own(algorithm: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     levels: list[Tensor] = []
-    noised = forward.nft.noised
-    monkeypatch.setattr(forward.nft, "noised", lambda x0, noise, sigma_B: levels.append(sigma_B) or noised(x0, noise, sigma_B))
+    noised = objectives.noised
+    monkeypatch.setattr(objectives, "noised", lambda x0, noise, sigma_B: levels.append(sigma_B) or noised(x0, noise, sigma_B))
     trainer = trainer_of(algorithm=algorithm, forward_timesteps=count)
     rollout = rolled_out(trainer)
     learned(trainer, rollout, torch.linspace(-1, 1, ROWS))

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from small_checkpoints import tiny_flux2_klein
-from sparring.attackers import forward as forward_module
-from sparring.attackers import grpo as grpo_module
+from sparring.attackers import objectives
 from sparring.attackers import trainer as trainer_module
 from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
@@ -128,7 +127,7 @@ def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str,
 
 def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window's first velocity once a group, or once an edit: the weights come to the same."""
-    ends, whole = [], grpo_module.replay
+    ends, whole = [], objectives.replay
 
     def apart(editor: FlowEditor, rollout: Rollout, *rest: object) -> object:
         return whole(editor, replace(rollout, chance=replace(rollout.chance, shared_start=False)), *rest)  # type: ignore[arg-type]
@@ -136,7 +135,7 @@ def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Pat
     for once in (True, False):
         trainer = AttackerTrainer(load_editor(folder), settings(window=WindowSettings(size=2, shared_start=True), micro_batch=8), seed=1)
         if not once:
-            monkeypatch.setattr(grpo_module, "replay", apart)
+            monkeypatch.setattr(objectives, "replay", apart)
         trainer.update(questions(2), pictures(2), redness, 0)
         ends.append(weights(trainer))
     for name, tensor in ends[0].items():
@@ -335,7 +334,7 @@ def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch
 def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5, micro_batch=8), seed=6)
     gaps: list[float] = []
-    original = forward_module.nft.nft_loss
+    original = objectives.nft_loss
 
     def spying(v: Tensor, v_old: Tensor, *rest: Tensor) -> object:
         assert v.requires_grad
@@ -343,7 +342,7 @@ def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkey
         gaps.append((v - v_old).abs().max().item())
         return original(v, v_old, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(forward_module.nft, "nft_loss", spying)
+    monkeypatch.setattr(objectives, "nft_loss", spying)
     for step in range(3):  # after step 0 the old policy is the present one, after step 1 it lies half-way behind
         trainer.update(questions(2), pictures(2), redness, step)
     assert max(gaps[:4]) < 1e-5

@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 
 from small_benchmarks import write_tsv
+from sparring.benchmarks.items import shuffled_options
+from sparring.benchmarks.layouts import find_benchmark, read_benchmark
 from sparring.data.choices import Answers, embedded_options, options_of
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault
 from sparring.data.items import Item, options_speak_of_others
-from sparring.data.problems import Fault
 from sparring.data.questions import read_questions
-from sparring.evaluation.benchmarks import find_benchmark, read_benchmark
-from sparring.evaluation.items import shuffled_options
 
 
 def right(*rows: dict[str, Any]) -> list[str]:

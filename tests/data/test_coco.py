@@ -12,8 +12,7 @@ from sparring.data.errors import DataError
 from sparring.data.presence import read_annotations
 from sparring.data.questions import Questions, read_questions
 from sparring.data.records import Target
-from sparring.data.relations import Thing, relation_question, side_of
-from sparring.data.vstar import whole_box
+from sparring.data.vstar import Thing, relation_question, side_of, whole_box
 
 CUP, DOG = Target("cup", (5, 20, 25, 40)), Target("dog", (60, 22, 80, 42))
 TOLD = {

@@ -18,13 +18,13 @@ from PIL import Image
 
 from small_benchmarks import PICTURES, hallusion_record, vstar_folder, write_tsv
 from small_eval import in_base64
+from sparring.benchmarks.items import Item
+from sparring.benchmarks.layouts import find_benchmark, read_benchmark
 from sparring.data.convert import convert
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
 from sparring.data.layouts import data_digest, find_layout, looks_like
 from sparring.data.questions import open_records, read_questions
-from sparring.evaluation.benchmarks import find_benchmark, read_benchmark
-from sparring.evaluation.items import Item
 
 SIDES = ["left", "right"]
 

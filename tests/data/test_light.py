@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparring.data.light import same_light
+from sparring.data.pixels import same_light
 
 GREY = np.full((40, 48, 3), 120, dtype=np.float32)
 

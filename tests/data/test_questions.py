@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sparring.data.convert import write_questions
 from sparring.data.errors import DataError
 from sparring.data.questions import read_questions
 from sparring.data.records import Target
-from sparring.data.writer import write_questions
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sparring.benchmarks.layouts import BENCHMARKS, read_benchmark
 from sparring.data.convert import convert
 from sparring.data.errors import DataError
 from sparring.data.questions import open_records, read_questions
-from sparring.evaluation.benchmarks import BENCHMARKS, read_benchmark
 
 ODD: list[Any] = [
     None, "", 0, -1, 3.5, float("nan"), float("inf"), True, [], {}, [None], [[]], {"a": 1}, {"bytes": None}, {"path": 3}, {"bytes": "x"},

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparring.data import split
+from sparring.data import questions as split
 from sparring.data.errors import DataError
+from sparring.data.questions import require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
-from sparring.data.split import require_disjoint, split_held_out
 
 
 def question(name: str, image: Path) -> VisualQuestion:

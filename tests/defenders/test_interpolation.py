@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from small_vlms import tiny_qwen2_5_vl
-from sparring.defenders.interpolation import move_towards_base
+from sparring.defenders.weights import move_towards_base
 from sparring.models.vlms.local import LocalVLM
 
 

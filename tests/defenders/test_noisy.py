@@ -15,9 +15,9 @@ from small_vlms import noise_pictures, tiny_qwen2_5_vl
 from sparring.config import DefenderSettings, NoisySettings
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
-from sparring.defenders.noisy import distort, kept_signal, strength
 from sparring.defenders.rollout import Item, collect
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.defenders.weights import distort, kept_signal, strength
 from sparring.models.vlms.local import LocalVLM
 
 QUESTIONS = [

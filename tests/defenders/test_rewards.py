@@ -9,8 +9,8 @@ import pytest
 from sparring.config import ConsistencySettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.prompts import render_prompt
-from sparring.defenders.rewards import answer_reward
+from sparring.defenders.play import render_prompt
+from sparring.defenders.rollout import answer_reward
 
 SETTINGS = DefenderSettings(model="none")
 QUESTION = VisualQuestion("q", Path("q.png"), "Where is {it}?", ("left", "right"), "B")

@@ -16,8 +16,7 @@ from small_vlms import noise_pictures, tiny_qwen2_5_vl
 from sparring.config import DefenderSettings
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
-from sparring.defenders.rollout import Item
-from sparring.defenders.steps import mini_batches, of_all_steps
+from sparring.defenders.rollout import Item, mini_batches, of_all_steps
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.vlms.local import Completion, LocalVLM
 

@@ -11,9 +11,9 @@ from small_forge import forge_quietly
 from sparring.config import JudgeSettings
 from sparring.data.questions import read_questions
 from sparring.defenders.play import ask
-from sparring.forge.painters.base import box_mask
+from sparring.forge.painters import box_mask
 from sparring.models.vlms.local import LocalVLM
-from sparring.recipes.forge import forge_settings
+from sparring.recipes.borrow import forge_settings
 from sparring.scenes.audit import label_valid
 from sparring.scenes.dataset import write_questions
 

@@ -11,7 +11,7 @@ from small_checkpoints import picture
 from sparring.config import ExtendSettings
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring.forge.extend import draw_extension, extend
-from sparring.forge.painters.plain import Edges
+from sparring.forge.painters import Edges
 
 
 @given(

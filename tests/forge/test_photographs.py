@@ -14,10 +14,10 @@ from PIL import Image
 
 from endpoint_server import question, serving
 from small_forge import forge_of, forge_quietly
+from sparring.data.convert import write_questions
 from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.data.records import Target
-from sparring.data.writer import write_questions
 from sparring.forge.checks import apart
 
 QUESTIONS = Path(__file__).with_name("photographs.jsonl")

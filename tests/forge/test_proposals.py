@@ -11,12 +11,11 @@ from PIL import Image
 from sparring.config import BoxSettings, ForgeStages, PanelSettings, ProposeSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import Box, Target, VisualQuestion
-from sparring.forge.checks import apart, check_box, check_object
-from sparring.forge.painters.base import box_mask
+from sparring.forge.checks import apart, check_box, check_object, mentions, related
+from sparring.forge.painters import box_mask
 from sparring.forge.panel import Panel, count, fields_of, fill_template, parse_boxes, parse_verdict
 from sparring.forge.propose import EVERYDAY, FreePlaces, VlmFinder, VlmProposer, check_proposals
 from sparring.forge.records import Proposal
-from sparring.forge.words import mentions, related
 from sparring.models.vlms.endpoint import EndpointReply
 
 

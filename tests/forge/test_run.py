@@ -171,7 +171,7 @@ def forging(settings: ForgeSettings, out: Path) -> Iterator[BaseProcess]:
     """Forge in another process, which has begun; at the end it is killed."""
     # A server that has imported all there is to import forks the processes: they come in no time.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sparring.forge.run", "sparring.recipes.forge"])
+    context.set_forkserver_preload(["sparring.forge.run", "sparring.recipes.borrow"])
     started = context.Event()
     process = context.Process(target=forge_process, args=(settings.model_dump_json(), str(out), started))
     process.start()

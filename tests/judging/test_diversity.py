@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from sparring.config import JudgeSettings
-from sparring.judging.diversity import CELLS, group_diversity, variety
 from sparring.judging.kinds import Kind, classify, nobody
-from sparring.judging.rewards import Gate, reward_of, reward_parts
+from sparring.judging.rewards import CELLS, Gate, group_diversity, reward_of, reward_parts, variety
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (96, 64)) -> Image.Image:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sparring.data.records import Answer, VisualQuestion
-from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
+from sparring.judging.rewards import ask_until_right, efficacy, frontier, relative_fall
 
 
 def question(number: int) -> VisualQuestion:

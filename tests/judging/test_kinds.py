@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from sparring.config import KindSettings
 from sparring.data.errors import DataError
-from sparring.data.light import same_light
+from sparring.data.pixels import same_light
 from sparring.data.records import Box, Target
 from sparring.judging.kinds import UNNAMED, Kind, Look, changed_regions, classify, difference_map, nobody, overlap
 from sparring.zoo.planted import oracle_look, planted

@@ -16,7 +16,7 @@ from small_checkpoints import TINY_EDITORS, picture
 from sparring.attackers.rollout import Chance, roll_out
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.models.editors.flux_kontext import FluxKontextEditor
-from sparring.models.editors.qwen_image_edit_plus import QwenImageEditPlusEditor
+from sparring.models.editors.qwen_image_edit import QwenImageEditPlusEditor
 
 INSTRUCTIONS = ["add a red cup", "remove the old clock on the wall"]
 VARIANTS = ["flux_kontext without embedded guidance", "qwen_image_edit_plus 2511"]

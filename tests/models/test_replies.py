@@ -12,7 +12,7 @@ from endpoint_server import dice, question, serving
 from small_vlms import noise_pictures
 from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError, RefusedError
-from sparring.data.texts import storable
+from sparring.data.files import storable
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
 from sparring.models.vlms.letters import ask_with_letters

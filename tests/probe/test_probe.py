@@ -21,13 +21,13 @@ from sparring.config import ProbeSettings
 from sparring.data.errors import RunError
 from sparring.data.images import image_sha256
 from sparring.data.questions import read_questions
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
 from sparring.models.vlms.local import LocalVLM
 from sparring.probe import asking
 from sparring.probe.attacks import slug
 from sparring.probe.questions import read_asked
 from sparring.probe.run import run_probe
-from sparring.selfplay.ledger import Ledger
 
 
 @pytest.fixture(scope="module")

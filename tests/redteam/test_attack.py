@@ -20,13 +20,13 @@ from sparring.attackers.rollout import deterministic_edits
 from sparring.config import AttackSettings
 from sparring.data.errors import ModelError, RunError
 from sparring.data.questions import read_questions
-from sparring.defenders.prompts import render_prompt
-from sparring.evaluation.statistics import wilson
+from sparring.defenders.play import render_prompt
+from sparring.engine.ledger import Ledger
+from sparring.measures.statistics import wilson
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.report.attack import write_attack_report
-from sparring.rl.seeds import derive_seed
-from sparring.selfplay.ledger import Ledger
+from sparring.seeds import derive_seed
 
 Make = Callable[..., AttackSettings]
 Finished = tuple[Path, AttackSettings, dict[str, Any]]

@@ -14,8 +14,7 @@ from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import load_editor
 from sparring.models.vlms.base import load_vlm
-from sparring.redteam.attackers import load_attacker
-from sparring.redteam.spec import RIVALS, split_lora, split_rival
+from sparring.redteam.attackers import RIVALS, load_attacker, split_lora, split_rival
 
 CPU = torch.device("cpu")
 PICTURES = noise_pictures(2)

@@ -9,11 +9,11 @@ from endpoint_server import question, serving
 from small_attack import attack
 from small_game import game_recipe, write_game_questions, write_players
 from sparring.data.questions import read_questions
+from sparring.engine.ledger import Ledger
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes import resolve_model
 from sparring.redteam.settings import attack_settings
 from sparring.scenes.dataset import write_questions
-from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import run_game
 
 pytestmark = pytest.mark.slow

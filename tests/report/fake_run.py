@@ -13,17 +13,17 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from sparring.data.pixels import sharpness_ratio
 from sparring.data.records import Answer, Edit, Target, Verdict, VisualQuestion
 from sparring.engine.files import write_json
-from sparring.evaluation.payoff import Opponent, Payoff, attack_report, gains, play_off
-from sparring.evaluation.sharpness import sharpness_ratio
-from sparring.evaluation.statistics import rate
+from sparring.engine.ledger import Ledger
+from sparring.engine.stages import Stage
 from sparring.judging.kinds import KINDS as KINDS_OF_EDIT
+from sparring.measures.payoff import Opponent, Payoff, attack_report, gains, play_off
+from sparring.measures.statistics import rate
 from sparring.scenes.questions import KINDS, ask
 from sparring.scenes.sprites import NAMES
 from sparring.scenes.world import Scene, place, random_color, render, sample_scene
-from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.stages import Stage
 
 RECIPE: dict[str, Any] = {
     "name": "arena",

@@ -8,9 +8,20 @@ import pytest
 
 from sparring.data.records import Target
 from sparring.report import numbers
-from sparring.report.charts import Series, Whisker, boxes, curves, interval_bar, progress_chart, shares_chart, smoothed, span_of, ticks
-from sparring.report.color import HEAT, ON_NIGHT, ON_PAPER, color_of, contrast, ink_on, ramp
-from sparring.report.matrix import heat_map
+from sparring.report.charts import (
+    Series,
+    Whisker,
+    boxes,
+    curves,
+    heat_map,
+    interval_bar,
+    progress_chart,
+    shares_chart,
+    smoothed,
+    span_of,
+    ticks,
+)
+from sparring.report.numbers import HEAT, ON_NIGHT, ON_PAPER, color_of, contrast, ink_on, ramp
 
 
 def line(svg: str, kind: str = "line accent") -> str:

@@ -9,9 +9,9 @@ from PIL import Image, ImageFont
 from report.fake_run import FakeRun, write_fake_run
 from sparring.data.errors import RunError
 from sparring.data.records import Target
-from sparring.report.color import ON_PAPER, color_of
+from sparring.report.charts import heat_map
 from sparring.report.figure import TILE, pick, tile, wrap, write_picture
-from sparring.report.matrix import heat_map
+from sparring.report.numbers import ON_PAPER, color_of
 from sparring.report.run import read_run
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparring.report.gallery import choose, hang
-from sparring.report.pictures import LARGEST, change_in_words, data_uri, difference, in_the_light_of
+from sparring.report.gallery import LARGEST, change_in_words, choose, data_uri, difference, hang, in_the_light_of
 from sparring.report.run import Exhibit, Reply
 
 

@@ -85,8 +85,8 @@ def test_the_number_of_rounds_without_a_recipe(made: tuple[FakeRun, Path], tmp_p
 def test_the_made_up_summary_is_what_the_game_writes(made: tuple[FakeRun, Path], tmp_path: Path) -> None:
     """The other tests are worth what this one says: the real summary has the same fields and, but for drawn intervals, the same figures."""
     # These import torch and the model libraries, which no other test of the report needs.
+    from sparring.engine.ledger import Ledger
     from sparring.selfplay.game import Game
-    from sparring.selfplay.ledger import Ledger
     from sparring.selfplay.summary import summarise
 
     fake, out = made

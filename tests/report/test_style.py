@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from sparring.report.color import ON_NIGHT, ON_PAPER, color_of, contrast, ink_on
+from sparring.report.numbers import ON_NIGHT, ON_PAPER, color_of, contrast, ink_on
 from sparring.report.page import KIND_ORDER
 
 CSS = files("sparring.report").joinpath("templates/report.css").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparring.rl.advantages import group_advantages
-from sparring.rl.sampling import keep_groups, overlong_penalty
+from sparring.rl.policy import keep_groups, overlong_penalty
 
 REWARDS_PG = torch.tensor([[0.0, 1.0, 1.0, 0.0], [3.0, 3.0, 3.0, 7.0]])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparring.rl import awm, nft
+from sparring.rl import nft
 
 
 def example(rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -17,7 +17,7 @@ def example(rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 def loss_of(v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, **changes: float) -> Tensor:
     arguments = {"power": 0.25, "clip_range": 1.0, "old_weight": 0.0, **changes}
-    return awm.awm_loss(v, v_old, u, sigma_B, advantages_B, **arguments)[0]  # type: ignore[arg-type]
+    return nft.awm_loss(v, v_old, u, sigma_B, advantages_B, **arguments)[0]  # type: ignore[arg-type]
 
 
 def published_loss(v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, power: float, clip: float) -> Tensor:
@@ -36,7 +36,7 @@ def test_loss_and_gradient_equal_the_published_formula_in_float64(power: float, 
     v_old, u, sigma_B = example()
     advantages_B = torch.tensor([1.5, -0.5, -2.0, 1.0])
     v = (v_old + 0.2 * torch.randn(u.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
-    loss, metrics = awm.awm_loss(v, v_old, u, sigma_B, advantages_B, power=power, clip_range=clip, old_weight=0.0)
+    loss, metrics = nft.awm_loss(v, v_old, u, sigma_B, advantages_B, power=power, clip_range=clip, old_weight=0.0)
     expected = published_loss(v, v_old, u, sigma_B, advantages_B, power, clip)
     torch.testing.assert_close(loss.double(), expected, atol=1e-6, rtol=1e-6)
     got, wanted = (torch.autograd.grad(each, v)[0] for each in (loss, expected))

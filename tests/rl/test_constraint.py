@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparring.rl.advantages import group_advantages
-from sparring.rl.constraint import constrained_advantages, dual_ascent
+from sparring.rl.advantages import constrained_advantages, dual_ascent, group_advantages
 
 REWARDS = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
 MEASURE = torch.tensor([[1.0, 0.0, 1.0, 0.0]])

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from sparring.rl.window import choose_window
+from sparring.rl.flow import choose_window
 
 
 def test_the_last_step_is_never_in_the_window() -> None:
@@ -69,7 +69,7 @@ def test_all_steps_leave_nothing_to_move() -> None:
 def test_every_rank_sees_the_same_windows() -> None:
     """Processes that differ in all that a rank may differ in: its number, its hash seed, its global generators."""
     program = (
-        "import os, random, torch; from sparring.rl.window import choose_window\n"
+        "import os, random, torch; from sparring.rl.flow import choose_window\n"
         "torch.manual_seed(int(os.environ['RANK'])); random.seed(os.environ['RANK'])\n"
         "moves = ('random', 'slide', 'fixed')\n"
         "print([choose_window(7, u, 10, size=3, move=m, every=2, wrap=True) for m in moves for u in range(50)])"

@@ -13,16 +13,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from endpoint_server import Answer, question, serving
+from sparring.benchmarks.items import Item
+from sparring.benchmarks.layouts import find_benchmark, read_benchmark
+from sparring.benchmarks.questions import questions_of
+from sparring.benchmarks.scoring import read_results
 from sparring.cli import app
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.questions import read_questions
-from sparring.evaluation.benchmarks import find_benchmark, read_benchmark
-from sparring.evaluation.items import Item
-from sparring.evaluation.questions import questions_of
-from sparring.evaluation.scoring import read_results
+from sparring.engine.calls import split_writer, written_data
 from sparring.scenes import benchmarks
-from sparring.selfplay.calls import split_writer, written_data
 
 SUITES = {
     "vstar": ("vstar", "visual_search"),

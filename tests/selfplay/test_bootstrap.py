@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from small_game import game_recipe
 from sparring.config import Recipe
-from sparring.data.images import load_image
+from sparring.data.convert import write_questions
+from sparring.data.images import load_image, pictures_of
 from sparring.data.questions import read_questions
-from sparring.data.writer import write_questions
 from sparring.engine.screen import Screen
 from sparring.forge import smith
 from sparring.forge.ledger import Ledger
@@ -25,7 +25,6 @@ from sparring.forge.run import run_forge
 from sparring.models.editors import FlowEditor
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.bootstrap import FORGE, bootstrap, forge_settings
-from sparring.selfplay.game import pictures_of
 from sparring.selfplay.loop import open_game
 from sparring.selfplay.turns import frozen_edits, right_when_clean
 

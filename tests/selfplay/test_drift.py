@@ -13,11 +13,11 @@ import sparring
 from sparring.config import AttackerSettings, CropSettings, DriftSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
+from sparring.engine.ledger import Ledger
+from sparring.engine.stages import Stage, train
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.selfplay import drift as module
 from sparring.selfplay.drift import Drift, DriftWatch, beyond, measure_drift
-from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.stages import Stage, train
 from two_pixels import pictures
 
 BOUNDS = DriftSettings()

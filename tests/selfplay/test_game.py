@@ -69,7 +69,7 @@ def test_two_processes_never_share_a_folder_and_a_killed_one_leaves_no_lock(tmp_
         ("no_such_package_here:f", {}, "cannot be imported"),
         ("math:no_such_function", {}, "cannot be imported"),
         ("math:pi", {}, "is not a function"),
-        ("sparring.rl.seeds:derive_seed", {"colour": 1}, "arguments do not fit"),
+        ("sparring.seeds:derive_seed", {"colour": 1}, "arguments do not fit"),
     ],
 )
 def test_a_wrong_callable_is_an_error_that_names_the_field(call: str, arguments: dict[str, object], message: str) -> None:

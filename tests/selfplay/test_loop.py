@@ -22,15 +22,15 @@ from rich.console import Console
 from transformers import AutoModelForImageTextToText
 
 from small_game import game_recipe, play_quietly
+from sparring.benchmarks.run import run_evaluation
 from sparring.config import EvalSettings, ProbeSettings, Recipe
+from sparring.data.convert import write_questions
 from sparring.data.errors import RecipeError, RunError
 from sparring.data.images import load_image
 from sparring.data.questions import read_questions
-from sparring.data.writer import write_questions
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.evaluation.run import run_evaluation
 from sparring.probe.run import run_probe
-from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import run_game
 from sparring.selfplay.summary import doubts_of
 

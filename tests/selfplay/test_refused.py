@@ -18,9 +18,9 @@ from small_forge import is_light
 from small_game import game_recipe, write_game_questions
 from sparring.config import Recipe
 from sparring.data.errors import ModelError
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
 from sparring.report.page import write_report
-from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import run_game
 
 FILTERED: dict[str, Any] = {"text": None, "finish_reason": "content_filter"}

@@ -14,8 +14,8 @@ from rich.console import Console
 from small_game import game_recipe
 from sparring.config import Recipe
 from sparring.data.images import load_image
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.loop import open_game, run_game
 from sparring.selfplay.phases import train_defender, write_curriculum
 

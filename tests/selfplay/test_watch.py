@@ -15,10 +15,10 @@ from rich.console import Console
 from report.fake_run import write_fake_run
 from sparring.config import AlarmSettings, Recipe
 from sparring.data.records import Verdict
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.evaluation.payoff import Opponent, play_off
+from sparring.measures.payoff import Opponent, play_off
 from sparring.selfplay.game import Game
-from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.watch import Change, contradictions, watch
 
 ALARMS = AlarmSettings(success=0.1, label_valid=0.1, sharpness=0.2)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
-from sparring.data.light import same_light
+from sparring.data.pixels import same_light
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring_arena.oracle import Sighting, find
 from sparring_arena.sprites import NAMES, plural

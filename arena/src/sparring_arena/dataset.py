@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sparring.data.convert import write_questions as write_records
 from sparring.data.records import LETTERS, Target, VisualQuestion
-from sparring.data.writer import write_questions as write_records
 from sparring_arena.questions import KINDS, SceneQuestion, ask, thought
 from sparring_arena.world import Scene, render, sample_scene
 

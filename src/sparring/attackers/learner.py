@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparring.config import AttackerSettings
 from sparring.data.errors import RunError, TrainingError
+from sparring.models.editors import FlowEditor
+from sparring.rl import nft
 
 PATIENCE = 5
 ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -110,3 +113,98 @@ class Learner:
         self.skipped_in_a_row = numbers["skipped_in_a_row"]
         extra = {name.removeprefix("extra/"): tensor for name, tensor in tensors.items() if name.startswith("extra/")}
         return extra, numbers
+
+
+REWARDS = "rewards"
+
+
+class BestWeights:
+    """Of every `window` updates in a row the mean reward is taken; of the best stretch the mean of the weights that made its edits is kept.
+
+    A mean, because the weights of neighbouring updates differ by noise as much as by what was learned. With a window of 0, or fewer updates
+    than the window, none are kept. The best stretch is the earliest where several are equal.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window, self.rewards = window, list[float]()
+        self.recent, self.weights = list[dict[str, Tensor]](), dict[str, Tensor]()
+
+    @property
+    def update(self) -> int | None:
+        """The number of the best stretch's last update, from 0."""
+        means = self._means()
+        return means.index(max(means)) + self.window - 1 if means else None
+
+    def see(self, reward: float, weights: Mapping[str, Tensor]) -> None:
+        """The next update: the mean reward of its edits, and the weights that made them, which are copied."""
+        if not self.window:
+            return
+        self.rewards.append(reward)
+        self.recent = [*self.recent, {name: tensor.detach().clone() for name, tensor in weights.items()}][-self.window :]
+        if self.update == len(self.rewards) - 1:
+            self.weights = {name: torch.stack([one[name] for one in self.recent]).mean(0) for name in weights}
+
+    def _means(self) -> list[float]:
+        """The mean reward of every stretch, the oldest first."""
+        if not self.window:
+            return []
+        return [sum(self.rewards[end - self.window : end]) / self.window for end in range(self.window, len(self.rewards) + 1)]
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed training needs."""
+        recent = {f"{number}/{name}": tensor for number, one in enumerate(self.recent) for name, tensor in one.items()}
+        kept = {f"kept/{name}": tensor for name, tensor in self.weights.items()}
+        return {REWARDS: torch.tensor(self.rewards, dtype=torch.float64), **recent, **kept}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        self.rewards, self.weights = tensors[REWARDS].tolist(), under("kept/")
+        self.recent = [under(f"{number}/") for number in range(min(self.window, len(self.rewards)))]
+
+
+class Policies:
+    """`old` makes the samples of DiffusionNFT and AWM and follows the present weights slowly; with Flow-GRPO there is none.
+
+    `reference` is what the KL term holds on to: the editor as it was at the start where all weights are trained; with a LoRA it is the editor
+    without it, and nothing is stored.
+    """
+
+    def __init__(self, editor: FlowEditor, learner: Learner, settings: AttackerSettings) -> None:
+        self.editor, self.learner, self.settings = editor, learner, settings
+        self.old = {} if settings.algorithm == "flow_grpo" else learner.snapshot()
+        self.reference = learner.snapshot() if settings.kl_weight and settings.lora is None else {}
+
+    def as_sampler(self) -> AbstractContextManager[None]:
+        """Inside, the editor is the policy that makes the samples. Not for code that computes gradients."""
+        return self.learner.using(self.sampler())
+
+    def sampler(self) -> dict[str, Tensor]:
+        """The weights of the policy that makes the samples, not copied."""
+        return self.old or {name: parameter.data for name, parameter in self.learner.parameters.items()}
+
+    def as_reference(self) -> AbstractContextManager[None]:
+        """Inside, the editor is the reference. Not for code that computes gradients."""
+        return self.learner.using(self.reference) if self.reference else self.editor.lora_disabled()
+
+    def follow(self, step: int) -> None:
+        """After update `step`: the old policy moves towards the present weights."""
+        if self.old:
+            settings = self.settings
+            nft.blend(self.old, dict(self.learner.parameters), nft.old_decay(step, settings.old_ema_slope, settings.old_ema_max))
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed training needs of them."""
+        return {f"{kind}/{name}": tensor for kind, own in self._stored() for name, tensor in own.items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        for kind, own in self._stored():
+            for name in own:
+                own[name].copy_(tensors[f"{kind}/{name}"])
+
+    def _stored(self) -> tuple[tuple[str, dict[str, Tensor]], ...]:
+        return ("old", self.old), ("reference", self.reference)

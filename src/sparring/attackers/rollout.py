@@ -22,7 +22,7 @@ from sparring.attackers.crops import Crop, choose_crop, cut_all
 from sparring.config import CropSettings
 from sparring.models.editors import Conditions, FlowEditor
 from sparring.rl import flow
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sparring.config import BootstrapSettings
 from sparring.data.errors import TrainingError
 from sparring.models.editors import Conditions, FlowEditor
 from sparring.rl.nft import noised
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 Pair = tuple[Image, str, Image]
 Progress = Callable[[int, dict[str, float]], None]

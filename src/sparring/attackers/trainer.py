@@ -13,13 +13,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from sparring.attackers.best import BestWeights
 from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.distillation import with_start_kl
-from sparring.attackers.forward import ForwardProcess
-from sparring.attackers.grpo import FlowGRPO
-from sparring.attackers.learner import Learner
-from sparring.attackers.policies import Policies
+from sparring.attackers.learner import BestWeights, Learner, Policies
+from sparring.attackers.objectives import FlowGRPO, ForwardProcess
 from sparring.attackers.rollout import Rollout, by_size, roll_out, sample_seed
 from sparring.config import AttackerSettings
 from sparring.data.errors import TrainingError
@@ -27,7 +24,7 @@ from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor
 from sparring.rl.advantages import group_advantages
 from sparring.rl.schedule import rate_factor
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 RewardFunction = Callable[[list[list[Image]]], Tensor | Sequence[Sequence[float]]]
 STATE = "attacker.safetensors"

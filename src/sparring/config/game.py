@@ -105,7 +105,7 @@ class DriftSettings(Settings):
 
 
 class ConditionSettings(Settings):
-    """The words of the text conditions (`sparring.evaluation.conditions`).
+    """The words of the text conditions (`sparring.measures.conditions`).
 
     Replaced in all but `stopped`: {question}; {option} and {letter} of an option, right or wrong; {own}, the Defender's own reasoning about the plain
     question without its last part.

@@ -14,11 +14,10 @@ from typing import Any
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault
 from sparring.data.files import read_json
 from sparring.data.images import ImageError
 from sparring.data.pictures import Picture, PictureInCell, is_coded, pictures_of
-from sparring.data.problems import Fault
 from sparring.data.tables import PICTURES, Row, Table, parquet_files
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+from sparring.data.errors import Fault
 from sparring.data.pictures import is_empty
-from sparring.data.problems import Fault
 from sparring.data.records import LETTERS
 from sparring.data.tables import ASKING, KINDS, text_of
 

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sparring.data.choices import check_text
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault
 from sparring.data.files import read_json
 from sparring.data.images import upright_size
 from sparring.data.items import Item, Records
 from sparring.data.pictures import named_picture
-from sparring.data.problems import Fault
 from sparring.data.records import Target
-from sparring.data.relations import Thing, relation_question
 from sparring.data.tables import four_numbers
-from sparring.data.vstar import records_of, spread_options, whole_box
+from sparring.data.vstar import Thing, records_of, relation_question, spread_options, whole_box
 
 
 @dataclass(frozen=True, slots=True)

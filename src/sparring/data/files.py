@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -142,3 +143,13 @@ def lines_of(path: Path, longest: int) -> Iterator[tuple[int, int | None, bytes]
             offset = file.tell()
             if line.strip():
                 yield number, begin if as_it_is else None, line.strip(b"\r\n").removeprefix(UTF8_MARK)
+
+
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text, with U+FFFD for every half of a surrogate pair: JSON can spell one, and neither UTF-8 nor
+    SQLite nor Arrow can hold it.
+    """
+    return HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -13,7 +13,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sparring.data.errors import DataError
+from sparring.data.records import VisualQuestion
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64 * 2**20
@@ -228,3 +229,9 @@ def image_sha256(image: Image.Image) -> str:
     digest = hashlib.sha256(struct.pack("<II", *rgb.size))
     digest.update(rgb.tobytes())
     return digest.hexdigest()
+
+
+def pictures_of(questions: Sequence[VisualQuestion]) -> list[Image.Image]:
+    """The questions' clean pictures, each file read once."""
+    pictures = {path: load_image(path) for path in {question.image for question in questions}}
+    return [pictures[question.image] for question in questions]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sparring.data.errors import Problem
 from sparring.data.pictures import Picture
-from sparring.data.problems import Problem
 from sparring.data.records import LETTERS, Target
 
 Kind = Literal["choice", "yes_no", "open", "caption"]

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from sparring.data.choices import LISTS
 from sparring.data.coco import is_coco, read_coco
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault
 from sparring.data.files import PICTURES, files_below, lines_of, read_json
 from sparring.data.items import Records
-from sparring.data.problems import Fault
 from sparring.data.rows import Layout, read_rows
 from sparring.data.suites import HALLUSION, pope_files, read_amber, read_hallusionbench, read_pope, read_vqav2
 from sparring.data.tables import LFS, LONGEST_LINE, SUFFIXES, json_object, rows_in, table_kind

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from sparring.data.coco import CocoPicture, coco_pictures, usable_box
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault
 from sparring.data.images import ImageError, upright_size
 from sparring.data.pictures import named_picture
-from sparring.data.problems import Fault
 from sparring.data.records import Target, VisualQuestion
 from sparring.data.tables import read_table, table_kind
 

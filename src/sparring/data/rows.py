@@ -29,9 +29,9 @@ from sparring.data.choices import (
     python_list,
     references_of,
 )
+from sparring.data.errors import Fault, Problem
 from sparring.data.items import Item, Kind, Record, Records
 from sparring.data.pictures import is_empty
-from sparring.data.problems import Fault, Problem
 from sparring.data.records import LETTERS, Target
 from sparring.data.tables import IDS, KINDS, PICTURES, Row, Table, four_numbers, read_table, text_of
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sparring.data.choices import answer_in, check_text, python_list, references_of
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault
 from sparring.data.files import files_below, picture_beside, read_json
 from sparring.data.items import YES_NO, Item, Record, Records
 from sparring.data.pictures import PictureFile, is_empty, named_picture
-from sparring.data.problems import Fault
 from sparring.data.rows import targets_of
 from sparring.data.tables import IDS, PICTURES, Row, Table, read_table
 from sparring.data.vstar import records_of

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, Fault, Problem
 from sparring.data.files import files_below, lines_of, open_text, read_json
 from sparring.data.images import ImageError
 from sparring.data.pictures import (
@@ -30,7 +30,6 @@ from sparring.data.pictures import (
     is_empty,
     pictures_of,
 )
-from sparring.data.problems import Fault, Problem
 
 LONGEST_CELL = 2**28
 """Characters of one cell of a TSV: a picture of 200 MB in base64."""

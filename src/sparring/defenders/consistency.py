@@ -21,7 +21,7 @@ from sparring.config import ConsistencySettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.answers import parse_answer, split_thought
-from sparring.defenders.prompts import filled, render_options
+from sparring.defenders.play import filled, render_options
 from sparring.models.vlms.base import VLM, ask_each_once
 
 VERDICT_TOKENS = 16

@@ -5,26 +5,117 @@ Letters: P groups (prompts), G answers of each.
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from statistics import fmean
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
-from sparring.config import DefenderSettings
-from sparring.data.errors import TrainingError
-from sparring.data.records import Answer, VisualQuestion
+from sparring.config import DefenderSettings, TextSettings
+from sparring.data.errors import DataError, TrainingError
+from sparring.data.records import LETTERS, Answer, VisualQuestion
+from sparring.defenders.answers import boxed, parse_answer
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.noisy import as_of_clean, distort, strength
-from sparring.defenders.play import read
-from sparring.defenders.ranks import Ranks
-from sparring.defenders.rewards import PREFIX, answer_reward
-from sparring.defenders.texts import Told, tell
+from sparring.defenders.play import filled, read, render_prompt
+from sparring.defenders.weights import as_of_clean, distort, strength
+from sparring.engine.ranks import Ranks
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.models.vlms.server import RolloutServer
-from sparring.rl.sampling import keep_groups, overlong_penalty
-from sparring.rl.seeds import derive_seed
+from sparring.rl.policy import keep_groups, overlong_penalty
+from sparring.seeds import derive_seed
+
+KINDS = ("right_caption", "wrong_caption", "right_thought", "wrong_thought")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The prompt, what the reply begins with, and the kind of perturbation, None for none."""
+
+    prompt: str
+    start: str = ""
+    kind: str | None = None
+
+
+def tell(questions: Sequence[VisualQuestion], settings: DefenderSettings, *where: int | str) -> list[Told]:
+    """What is told with each question. Kinds, and the wrong options that are named, depend on the place of use alone."""
+    plain = [render_prompt(question, settings.prompt) for question in questions]
+    weights = [getattr(settings.text, kind) for kind in KINDS]
+    if not any(weights):
+        return [Told(prompt) for prompt in plain]
+    rng, told = random.Random(derive_seed(*where, "texts")), []
+    for question, prompt in zip(questions, plain, strict=True):
+        (kind,) = rng.choices((*KINDS, None), (*weights, max(0.0, 1 - sum(weights))))
+        other = rng.choice([letter for letter in question.letters if letter != question.answer])
+        named = question.answer if kind is None or kind.startswith("right") else other
+        if kind is None:
+            told.append(Told(prompt))
+        elif kind.endswith("caption"):
+            told.append(Told(_filled(settings.text, "caption", question, named) + prompt, kind=kind))
+        else:
+            told.append(Told(prompt, _filled(settings.text, "thought", question, named), kind))
+    return told
+
+
+def _filled(settings: TextSettings, field: str, question: VisualQuestion, letter: str) -> str:
+    template, option = getattr(settings, field), question.options[LETTERS.index(letter)]
+    reasoning = _ending_in(question, option) if "{reasoning}" in template else ""
+    return filled(template, f"defender.text.{field}", question=question.question, answer=letter, option=option, reasoning=reasoning)
+
+
+def _ending_in(question: VisualQuestion, option: str) -> str:
+    """The record's reasoning, the last mention of the right option replaced by that option. DataError where there is none."""
+    before, found, after = (question.reasoning or "").rpartition(question.answer_text)
+    if not found:
+        raise DataError(
+            f'question "{question.id}": its reasoning does not name the right option, "{question.answer_text}", so no thought can be made of it. Add '
+            "one to the record, or leave {reasoning} out of defender.text."
+        )
+    return before + option + after
+
+
+PREFIX = "reward_"
+"""An answer's notes hold the parts under their names with this before them."""
+
+BARE_BOX = re.compile(r"\\boxed\{([A-Z])\}")
+LOOSE_BOX = re.compile(r"boxed\s*[{(\[]\s*([A-Z])\s*[})\]]", re.IGNORECASE)
+
+
+def answer_reward(text: str, question: VisualQuestion, settings: DefenderSettings, *, consistent: bool | None = None) -> dict[str, float]:
+    """Name of a part -> what it adds to the reward; only parts that the settings ask for. `consistent`: None where nobody judged."""
+    if settings.reward == "released":
+        letter, formed = released_choice(text)
+        right = letter == question.answer
+    else:
+        choice, rule = parse_answer(text, question.options)
+        right = rule == "boxed" and choice == question.answer
+        formed = right and well_formed(text, question.letters)
+    parts = {
+        "accuracy": settings.reward_accuracy if right else 0.0,
+        "format": settings.reward_format if right and formed else 0.0,
+    }
+    if settings.consistency.role == "factor":
+        parts["inconsistency"] = 0.0 if consistent else -(parts["accuracy"] + parts["format"])
+    return parts
+
+
+def well_formed(text: str, letters: tuple[str, ...]) -> bool:
+    r"""The reply ends with its only box, which is exactly `\boxed{X}`, X being one of the letters."""
+    end = re.search(r"\\boxed\{([A-Z])\}\s*$", text)
+    return end is not None and end[1] in letters and len(boxed(text)) == 1
+
+
+def released_choice(text: str) -> tuple[str | None, bool]:
+    """(the letter that the AOT authors' reward reads or None, whether the reply is well formed to it)."""
+    if bare := BARE_BOX.search(text):
+        return bare[1], True
+    loose = LOOSE_BOX.search(text)
+    return (loose[1].upper() if loose else None), False
+
 
 Item = tuple[Image, VisualQuestion]
 Items = Iterator[Item] | Callable[[int], Sequence[Item]]
@@ -241,3 +332,53 @@ def _with_consistency(
             notes = {"consistent": float(consistent), "verdict_unread": float(verdict.letter is None)}
             judged[-1].append(replace(answer, notes=answer.notes | notes))
     return judged
+
+
+Metrics = dict[str, float]
+
+
+def mini_batches(groups: Sequence[Group], steps: int) -> list[Sequence[Group]]:
+    """At most `steps` shares of whole groups, as equal as can be, none empty: share i has groups i, i + steps, ... in the order of sampling."""
+    return [groups[first::steps] for first in range(min(steps, len(groups)))]
+
+
+def of_all_steps(taken: Sequence[Metrics | None]) -> Metrics:
+    """The metrics of an update from those of its steps, None for one that was left out because its loss or gradient was not finite.
+
+    `broken` is the share of these. The others are means over the tokens of the steps that were taken, but for `grad_norm`, a mean over the steps,
+    `trained_tokens`, a sum, and `ratio_first`, which is the first one's: it alone was computed with the weights that made the answers.
+    """
+    done = [metrics for metrics in taken if metrics is not None]
+    broken = {"broken": 1 - len(done) / len(taken)}
+    if not done:
+        return broken
+    tokens = sum(metrics["trained_tokens"] for metrics in done)
+    means = {name: sum(metrics[name] * (metrics["trained_tokens"] / tokens) for metrics in done) for name in done[0]}
+    return {
+        **broken,
+        **means,
+        "ratio_first": done[0]["ratio_first"],
+        "grad_norm": fmean(metrics["grad_norm"] for metrics in done),
+        "trained_tokens": tokens,
+        "micro_batch_halved": done[-1]["micro_batch_halved"],
+    }
+
+
+MicroBatch = tuple[list[Group], Tensor]
+"""Groups and the advantages of their answers, flat."""
+
+
+def micro_batches(groups: Sequence[Group], advantages_PG: Tensor, size: int) -> list[MicroBatch]:
+    """Micro-batches of at most `size` answers. A group is kept together, its picture being computed once for all of it, unless it is larger."""
+    if not groups:
+        return []
+    answers = advantages_PG.shape[1]
+    at_once = size // answers
+    if at_once:
+        return [(list(groups[i : i + at_once]), advantages_PG[i : i + at_once].flatten()) for i in range(0, len(groups), at_once)]
+    parts = [slice(start, start + size) for start in range(0, answers, size)]
+    return [([_part(group, part)], own_G[part]) for group, own_G in zip(groups, advantages_PG, strict=True) for part in parts]
+
+
+def _part(group: Group, part: slice) -> Group:
+    return replace(group, replies=group.replies[part], answers=group.answers[part], rewards=group.rewards[part])

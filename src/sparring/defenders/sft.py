@@ -1,26 +1,34 @@
-"""Supervised fine-tuning of a Defender: it learns to say given replies to questions about pictures.
-
-Weights, optimiser and saved state are those of the trainer that learns from rewards; an update has another loss, and nothing is sampled.
-"""
+"""Supervised fine-tuning of a Defender by itself: questions in, a checkpoint out, resumable as a game is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from sparring.config import SftSettings
+from sparring.data.errors import RunError
+from sparring.data.images import pictures_of
+from sparring.data.layouts import data_digest
+from sparring.data.questions import Questions, read_questions
 from sparring.data.records import VisualQuestion
-from sparring.defenders.prompts import filled, render_prompt
-from sparring.defenders.rollout import Item
-from sparring.defenders.steps import Metrics
+from sparring.defenders.play import render_prompt, render_reply, taken, takes_of
+from sparring.defenders.rollout import Item, Metrics
 from sparring.defenders.trainer import DefenderTrainer
-
-
-def render_reply(question: VisualQuestion, template: str) -> str:
-    """The reply to be learned: `template` with {reasoning}, {answer} and {option} filled in. RecipeError for another placeholder."""
-    parts = {"reasoning": question.reasoning or "", "answer": question.answer, "option": question.answer_text}
-    return filled(template, "defender.reply", **parts).strip()
+from sparring.engine.device import begin_computing
+from sparring.engine.files import unless_refused, write_json
+from sparring.engine.folder import run_folder
+from sparring.engine.ledger import Ledger
+from sparring.engine.questions import PICTURES, say_dropped
+from sparring.engine.screen import Screen, figures_of
+from sparring.engine.stages import Stage, train
+from sparring.models.vlms.local import LocalVLM
+from sparring.seeds import derive_seed, draw
 
 
 class SftTrainer(DefenderTrainer):
@@ -59,3 +67,95 @@ class SftTrainer(DefenderTrainer):
         batch = self.vlm.encode([image for image, _ in items], [render_prompt(question, self.settings.prompt) for _, question in items])
         logprobs_NT, _ = self.vlm.completion_logprobs(batch, [[reply] for reply in replies], forbid=False)
         return -logprobs_NT.sum()
+
+
+STAGE = "sft"
+
+
+def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None, *, questions: Questions | None = None) -> dict[str, Any]:
+    """Fine-tune, from the start or from the last saved state; writes `out/sft/model` and `out/summary.json`, and returns the latter.
+
+    questions: those of the settings' file, where they are read already.
+
+    Errors: DataError for questions that do not load, ModelError where the Defender cannot be had, TrainingError where training cannot go on, RunError
+    if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
+    """
+    screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
+    questions = questions or read_taught(settings, out)
+    say_dropped(questions, screen)
+    with (
+        run_folder(settings, out, file="sft.yaml", resume="the command that began it") as folder,
+        closing(Ledger(folder)) as ledger,
+    ):
+        _same_questions(settings, folder, ledger, questions)
+        stage = Stage(folder, STAGE, ledger)
+        if not stage.done:
+            _train(settings, stage, device, questions.records, screen)
+        summary = stage.result | {"model": str(stage.folder / "model"), "seed": settings.seed}
+        write_json(folder / "summary.json", summary)
+        return summary
+
+
+def _train(settings: SftSettings, stage: Stage, device: torch.device, questions: list[VisualQuestion], screen: Screen) -> None:
+    stage.begin(resumes=True)
+    takes = takes_of(settings.defender)
+    assert takes is not None  # an endpoint is refused with the settings
+    questions = taken(takes, settings.defender, questions, screen, with_replies=True)
+    batch = min(settings.defender.prompts_per_step, len(questions))
+    steps = math.ceil(settings.epochs * len(questions) / batch)
+    defender = settings.defender.model_copy(update={"steps": steps})
+    vlm = LocalVLM.load(defender.model, dtype=defender.dtype, device=device, min_pixels=defender.min_pixels, max_pixels=defender.max_pixels)
+    trainer = SftTrainer(vlm, defender, derive_seed(settings.seed, STAGE))
+    reasoned = sum(question.reasoning is not None for question in questions)
+    screen.say(
+        f"{len(questions)} questions, {reasoned} with reasoning, {steps} updates of {batch}, seed {settings.seed}, on {device}, in {stage.folder}"
+    )
+
+    def update(step: int) -> dict[str, Any]:
+        chosen = draw(questions, batch, step, settings.seed, STAGE)
+        return dict(trainer.imitate(list(zip(pictures_of(chosen), chosen, strict=True)), step))
+
+    with screen.stage("fine-tuning", steps) as bar:
+        history = train(
+            stage,
+            trainer,
+            update,
+            steps=steps,
+            checkpoint_every=settings.checkpoint_every,
+            patience=None,
+            on_update=lambda metrics: bar.advance(1, figures_of(metrics, "loss")),
+            say=screen.say,
+        )
+    trainer.settle()
+    stage.folder_written_whole("model", vlm.save)
+    losses = [metrics["loss"] for metrics in history if "loss" in metrics]
+    tenth = max(1, len(losses) // 10)
+    stage.finish(
+        {
+            "questions": len(questions),
+            "with_reasoning": reasoned,
+            "updates": len(history),
+            "broken": int(sum(metrics["broken"] for metrics in history)),
+            "trained_tokens": int(sum(metrics["trained_tokens"] for metrics in history)),
+            "loss_first": sum(losses[:tenth]) / tenth if losses else None,
+            "loss_last": sum(losses[-tenth:]) / tenth if losses else None,
+        }
+    )
+
+
+def _same_questions(settings: SftSettings, folder: Path, ledger: Ledger, questions: Questions) -> None:
+    """Note the questions file by its hash; RunError where it is not the one that this fine-tuning began with."""
+    stage, digest = Stage(folder, "data", ledger), data_digest(Path(settings.data))
+    if not stage.done:
+        stage.begin()
+        ledger.record_questions("train", questions.records)
+        stage.finish({"sha256": digest, "questions": len(questions)})
+    elif stage.result["sha256"] != digest:
+        raise RunError(f"{settings.data} has changed since the fine-tuning in {folder} began. Begin another one with --out.")
+
+
+def read_taught(settings: SftSettings, out: Path) -> Questions:
+    """The questions of a fine-tuning. Raises DataError for bad records, RunError where `out` cannot be a
+    folder."""
+    with unless_refused(out, PICTURES) as folder:
+        return read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder)

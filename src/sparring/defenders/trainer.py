@@ -12,9 +12,11 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -24,21 +26,49 @@ from torch import Tensor
 from sparring.config import DefenderSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.micro_batches import micro_batches
-from sparring.defenders.objectives import Objective, objective_of
-from sparring.defenders.ranks import Ranks
-from sparring.defenders.reference import Reference
-from sparring.defenders.rollout import Group, Items, Rollout, Sampled, collect
-from sparring.defenders.steps import Metrics, mini_batches, of_all_steps
+from sparring.defenders.rollout import Group, Items, Metrics, Rollout, Sampled, collect, micro_batches, mini_batches, of_all_steps
+from sparring.defenders.weights import Reference
+from sparring.engine.ranks import Ranks
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.lora import full, placed_like, writes_files
 from sparring.models.vlms.server import RolloutServer
-from sparring.models.vlms.sharded import full, placed_like, writes_files
-from sparring.rl.advantages import group_advantages
-from sparring.rl.constraint import constrained_advantages, dual_ascent
-from sparring.rl.policy import clipped_surrogate
+from sparring.rl.advantages import constrained_advantages, dual_ascent, group_advantages
+from sparring.rl.policy import MeanOver, RatioOver, Surrogate, clipped_surrogate
 from sparring.rl.schedule import rate_factor
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. clip_low and clip_high: used where the recipe gives none."""
+
+    ratio_over: RatioOver
+    surrogate: Surrogate
+    mean_over: MeanOver
+    std_over: Literal["group", "none"]
+    clip_low: float
+    clip_high: float
+
+
+OBJECTIVES = {
+    "dapo": Objective("token", "clipped", "token", "group", 0.2, 0.28),
+    "grpo": Objective("token", "clipped", "sequence", "group", 0.2, 0.2),
+    "dr_grpo": Objective("token", "clipped", "constant", "none", 0.2, 0.2),
+    # The published ranges: a whole completion's ratio strays far less than a token's.
+    "gspo": Objective("sequence", "clipped", "sequence", "group", 3e-4, 4e-4),
+    # Its lower clip is not used. The paper gives no number; TRL advises a bound of 5.
+    "cispo": Objective("token", "detached", "token", "group", 0.2, 4.0),
+}
+
+
+def objective_of(settings: DefenderSettings) -> Objective:
+    """The objective that a recipe asks for, its own clip range included."""
+    named = OBJECTIVES[settings.algorithm]
+    low = named.clip_low if settings.clip_low is None else settings.clip_low
+    high = named.clip_high if settings.clip_high is None else settings.clip_high
+    return Objective(named.ratio_over, named.surrogate, named.mean_over, named.std_over, low, high)
+
 
 BROKEN_IN_A_ROW = 5
 STATE, NUMBERS = "trainer.safetensors", "trainer.json"

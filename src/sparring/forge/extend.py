@@ -11,9 +11,8 @@ from PIL import Image
 
 from sparring.config import ExtendSettings
 from sparring.data.records import Box, Target, VisualQuestion
-from sparring.forge.painters.base import Mask, Painter
-from sparring.forge.painters.plain import Edges
-from sparring.rl.seeds import derive_seed
+from sparring.forge.painters import Edges, Mask, Painter
+from sparring.seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparring.config import ForgeSettings
-from sparring.evaluation.statistics import rate
 from sparring.forge.ledger import Ledger
-from sparring.forge.painters.loading import is_plain
+from sparring.forge.painters import is_plain
 from sparring.forge.records import STAGES
+from sparring.measures.statistics import rate
 
 SCHEMA = 1
 

@@ -12,13 +12,13 @@ from PIL.Image import Image, fromarray
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
 from sparring.config import AttackerSettings, KindSettings
-from sparring.data.light import same_light
+from sparring.data.pixels import same_light
 from sparring.data.records import Box, VisualQuestion
-from sparring.forge.painters.base import Painter, box_mask
+from sparring.forge.painters import Painter, box_mask
 from sparring.forge.records import Proposal
 from sparring.judging.kinds import changed_regions
 from sparring.models.editors import FlowEditor
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 MARGIN = 0.02  # of the picture's shorter side: how far beyond what it sees as changed an editor's object is taken over
 

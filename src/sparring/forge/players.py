@@ -11,8 +11,7 @@ from sparring.config import ForgeSettings
 from sparring.data.errors import RecipeError
 from sparring.engine.device import choose_device
 from sparring.forge.implant import EditorImplanter, Implanter, PainterImplanter
-from sparring.forge.painters.base import Painter
-from sparring.forge.painters.loading import load_painter
+from sparring.forge.painters import Painter, load_painter
 from sparring.forge.panel import Panel
 from sparring.forge.propose import EVERYDAY, Finder, FreePlaces, Proposer, VlmFinder, VlmProposer
 from sparring.judging.judge import AttackJudge

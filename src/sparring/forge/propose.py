@@ -17,7 +17,7 @@ from sparring.forge.checks import Rejection, check_box, check_object
 from sparring.forge.panel import fields_of, fill_template, parse_boxes
 from sparring.forge.records import Proposal
 from sparring.models.vlms.base import VLM, generate_each
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 EVERYDAY = (
     *("backpack", "umbrella", "handbag", "suitcase", "ball", "kite", "bottle", "cup", "bowl", "banana", "apple", "orange", "cake", "chair"),

@@ -5,25 +5,175 @@ Of source pictures, by their pixels, each is in one split only. Candidates that 
 
 from __future__ import annotations
 
+import base64
+import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import yaml
+from PIL import Image
+
 from sparring.config import ForgeSettings
+from sparring.data.images import load_image
+from sparring.data.records import LETTERS, VisualQuestion
+from sparring.defenders.play import render_prompt
 from sparring.engine.files import named_by_content
-from sparring.forge.card import write_card
-from sparring.forge.exports import write_exports
 from sparring.forge.ledger import Ledger, Row
 from sparring.forge.records import Outcome
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
+
+SHOWN, SIDE = 6, 160
+
+
+def write_card(
+    folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str, Any], splits: Mapping[str, str], apart: Mapping[str, str]
+) -> None:
+    """Write README.md, and samples.png where a pair was kept. splits, apart: name -> file of those that have
+    rows. Of paths on this disk only the last two names are told."""
+    samples = _samples(folder / "samples.png", ledger)
+    template = files("sparring.forge").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    told = _without_paths(settings.model_dump(mode="json"))
+    funnel = funnel | {"models": _without_paths(funnel["models"])}
+    text = environment.from_string(template).render(
+        title=f"Forged pairs from {Path(settings.data).stem}",
+        source=short(settings.data),
+        licence=settings.licence,
+        splits=splits,
+        apart=apart,
+        funnel=funnel,
+        samples=samples,
+        settings=yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=140),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def short(name: str) -> str:
+    """A model's or file's name without the folders or the server that it lies in: those are nobody else's affair."""
+    if "://" in name:
+        return name.partition("#")[2] or "an endpoint"
+    return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(inner) for inner in value]
+    return short(value) if isinstance(value, str) else value
+
+
+def _samples(path: Path, ledger: Ledger) -> str | None:
+    """The first kept pairs, clean above adversarial."""
+    pairs = [(row.clean, row.picture) for row in islice(ledger.rows("kept"), SHOWN)]
+    if not pairs:
+        return None
+    sheet = Image.new("RGB", (len(pairs) * (SIDE + 4) - 4, 2 * SIDE + 4), "white")
+    for column, pair in enumerate(pairs):
+        for line, name in enumerate(pair):
+            picture = load_image(ledger.path(name or ""))
+            scale = min(SIDE / picture.width, SIDE / picture.height)
+            small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
+            sheet.paste(small, (column * (SIDE + 4) + (SIDE - small.width) // 2, line * (SIDE + 4) + (SIDE - small.height) // 2))
+    sheet.save(path)
+    return path.name
+
+
+ROWS_AT_ONCE = 64
+
+
+def write_exports(folder: Path, settings: ForgeSettings, ledger: Ledger, split_of: Callable[[Row], str]) -> None:
+    """Write all of them; the fine-tuning ones hold the training split, the TSV all splits, named in a column."""
+    folder.mkdir(parents=True)
+    write_tsv(folder / "vlmevalkit.tsv", ledger, split_of)
+    write_llamafactory(folder / "llamafactory", settings, ledger, _training(ledger, split_of))
+    write_trl(folder / "trl" / "train.parquet", settings, ledger, _training(ledger, split_of))
+
+
+def _training(ledger: Ledger, split_of: Callable[[Row], str]) -> Iterator[Row]:
+    return (row for row in ledger.rows("kept") if split_of(row) == "train")
+
+
+def write_tsv(path: Path, ledger: Ledger, split_of: Callable[[Row], str]) -> None:
+    """VLMEvalKit's multiple-choice TSV, the adversarial pictures in base64. `targets`, `id` and `split` are columns that it does not read."""
+    rows = ledger.rows("kept")
+    most = max((len(row.content["question"]["options"]) for row in ledger.rows("kept")), default=2)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(["index", "image", "question", *LETTERS[:most], "answer", "category", "split", "id", "targets"])
+        for index, row in enumerate(rows, start=1):
+            question = row.content["question"]
+            options = question["options"] + [""] * (most - len(question["options"]))
+            encoded = base64.b64encode(ledger.path(row.picture or "").read_bytes()).decode()
+            told = [question["answer"], question["category"] or "", split_of(row), row.id, json.dumps(question["targets"])]
+            table.writerow([index, encoded, question["question"], *options, *told])
+
+
+def write_llamafactory(folder: Path, settings: ForgeSettings, ledger: Ledger, rows: Iterator[Row]) -> None:
+    """`dataset_info.json` and a file in the format that it calls sharegpt, with OpenAI's roles, and the pictures beside it."""
+    (folder / "images").mkdir(parents=True)
+    with open(folder / "sparring_forge.json", "w", encoding="utf-8") as file:
+        file.write("[")
+        for number, row in enumerate(rows):
+            name = f"images/{row.picture}.png"
+            shutil.copyfile(ledger.path(row.picture or ""), folder / name)
+            asked, reply = _turns(row, settings)
+            messages = [{"role": "user", "content": f"<image>{asked}"}, {"role": "assistant", "content": reply}]
+            file.write(("," if number else "") + "\n" + json.dumps({"messages": messages, "images": [name]}, ensure_ascii=False))
+        file.write("\n]\n")
+    info = {
+        "sparring_forge": {
+            "file_name": "sparring_forge.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages", "images": "images"},
+            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+        }
+    }
+    (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def write_trl(path: Path, settings: ForgeSettings, ledger: Ledger, rows: Iterator[Row]) -> None:
+    """A conversational prompt-completion data set with `images`, as TRL's SFTTrainer takes it."""
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turn = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})
+    schema = datasets.Features({"images": datasets.List(datasets.Image()), "prompt": turn, "completion": turn}).arrow_schema
+    path.parent.mkdir(parents=True)
+
+    def records() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            asked, reply = _turns(row, settings)
+            data = {"bytes": ledger.path(row.picture or "").read_bytes(), "path": None}
+            yield {
+                "images": [data],
+                "prompt": [{"role": "user", "content": asked}],
+                "completion": [{"role": "assistant", "content": reply}],
+            }
+
+    with pq.ParquetWriter(path, schema) as writer:
+        made = records()
+        while some := list(islice(made, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+
+
+def _turns(row: Row, settings: ForgeSettings) -> tuple[str, str]:
+    """What a Defender is asked, in the recipe's words, and the right reply."""
+    question = row.content["question"]
+    asked = VisualQuestion(row.id, Path(), question["question"], tuple(question["options"]), question["answer"])
+    return render_prompt(asked, settings.defender.prompt), f"\\boxed{{{asked.answer}}}"
+
 
 SPLITS = ("train", "validation", "test")
-ROWS_AT_ONCE = 64  # pictures in memory while a file is written
 APART: tuple[Outcome, ...] = ("useless", "rejected")
 
 

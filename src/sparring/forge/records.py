@@ -8,7 +8,7 @@ from typing import Literal
 
 from PIL.Image import Image
 
-from sparring.data.problems import Problem
+from sparring.data.errors import Problem
 from sparring.data.records import Box, VisualQuestion
 
 Outcome = Literal["kept", "useless", "rejected", "refused", "broken"]

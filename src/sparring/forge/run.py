@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sparring.config import ForgeSettings
-from sparring.data.errors import DataError
+from sparring.data.errors import DataError, ModelError, Problem, RecipeError, RunError
 from sparring.data.items import Record
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
@@ -19,9 +20,62 @@ from sparring.engine.screen import Screen
 from sparring.forge.funnel import make_funnel
 from sparring.forge.ledger import Ledger, Packed, pack
 from sparring.forge.publish import content_hash, publish
+from sparring.forge.records import Result, Sample, refused
 from sparring.forge.smith import Smith
 from sparring.forge.sources import Source, open_source
-from sparring.forge.work import work
+
+FATAL = (ModelError, RecipeError, RunError)
+"""Errors that no other record would be spared: they stop the forge, which can be started again."""
+
+
+def work(smith: Smith, source: Source, units: Sequence[Record]) -> list[Result]:
+    """What became of every unit, in order. Raises only what is fatal."""
+    samples: list[Sample] = []
+    found: dict[int, Result] = {}
+    for unit, read in zip(units, _read(source, units), strict=True):
+        if isinstance(read, Sample):
+            samples.append(read)
+        else:
+            found[unit.number] = read if isinstance(read, Result) else refused(read)
+    found |= {result.number: result for result in forge(smith, samples)}
+    return [found[unit.number] for unit in units]
+
+
+def forge(smith: Smith, samples: Sequence[Sample]) -> list[Result]:
+    """What became of every sample, in order. Raises only what is fatal."""
+    try:
+        return smith.forge(samples)
+    except FATAL:
+        raise
+    except Exception:  # noqa: BLE001  any error of one record must not cost the others
+        return [_alone(smith, sample) for sample in samples]
+
+
+def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem] | Result]:
+    try:
+        return list(source.read(units))
+    except FATAL:
+        raise
+    except Exception as error:  # noqa: BLE001
+        if len(units) == 1:
+            return [_broken(units[0].number, None, "intake", error)]
+        return [read for unit in units for read in _read(source, [unit])]
+
+
+def _alone(smith: Smith, sample: Sample) -> Result:
+    try:
+        return smith.forge([sample])[0]
+    except FATAL:
+        raise
+    except Exception as error:  # noqa: BLE001
+        return _broken(sample.number, sample.question.id, "forge", error)
+
+
+def _broken(number: int, name: str | None, stage: str, error: Exception) -> Result:
+    """The result of a record that raised; the message is the traceback."""
+    text = "".join(traceback.format_exception(error))
+    return Result(number, name, "broken", stage, type(error).__name__, text)
+
 
 _at_work: tuple[Smith, Source] | None = None
 

@@ -25,7 +25,7 @@ from sparring.forge.players import Players
 from sparring.forge.propose import check_proposals, own_seed
 from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, concluded
 from sparring.judging.judge import Judgement, same_picture
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 
 @dataclass(slots=True)

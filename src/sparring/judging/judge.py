@@ -20,14 +20,23 @@ from sparring.config import DefenderSettings, JudgeSettings
 from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
-from sparring.defenders.play import ask_each
-from sparring.defenders.prompts import render_prompt
-from sparring.judging.diversity import group_diversity, variety
-from sparring.judging.efficacy import ask_until_right, efficacy, frontier, relative_fall
+from sparring.defenders.play import ask_each, render_prompt
 from sparring.judging.integrity import local_ssim
 from sparring.judging.kinds import classify, nobody
 from sparring.judging.light import LightChange, excess, light_change
-from sparring.judging.rewards import PREFIX, Gate, reward_of, reward_parts, shortfall
+from sparring.judging.rewards import (
+    PREFIX,
+    Gate,
+    ask_until_right,
+    efficacy,
+    frontier,
+    group_diversity,
+    relative_fall,
+    reward_of,
+    reward_parts,
+    shortfall,
+    variety,
+)
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.vlms.base import VLM
 

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from sparring.config import KindSettings
 from sparring.data.errors import DataError
-from sparring.data.light import same_light
+from sparring.data.pixels import same_light
 from sparring.data.records import Box, Target
 from sparring.judging.light import picture_line
 

@@ -1,24 +1,114 @@
-"""What the Attacker is paid for an edit, part by part; the reward is their sum.
-
-    accepted:    bonus + (1 - w) ((1 - f) efficacy + f frontier) + w fall + d diversity + v variety not
-    intact:  - shortfall_penalty x shortfall: how far integrity is below its threshold and the light beyond
-    its limits else:        0
-
-with w = dense_weight, f = frontier_weight, d = diversity_weight, v = variety_weight, bonus = validity_bonus.
-With w, f, d, v and the two extras 0 this is the integrity gate times efficacy. The terms are explained in
-`efficacy` and `diversity`.
-"""
+"""What an edit is worth to the Attacker: how surely it misleads the Defender, how unlike the others of its group it is, and whether it is valid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn import functional
+
 from sparring.config import JudgeSettings
-from sparring.data.records import UNCHANGED
+from sparring.data.errors import RefusedError
+from sparring.data.records import UNCHANGED, Answer, VisualQuestion
+from sparring.judging.kinds import Kind
 from sparring.judging.light import LightChange, excess
+from sparring.seeds import derive_seed
+
+CELLS = 16
+FLOOR = 1.0
+
+
+def group_diversity(clean: Image, edits: Sequence[Image]) -> list[float]:
+    """For every edit of one picture its mean distance d to the others, in [0, 1); 0 for an edit without others. All have one size."""
+    if len(edits) < 2:
+        return [0.0] * len(edits)
+    maps_ED = torch.stack([difference_map(clean, edit).flatten() for edit in edits])
+    size_E = maps_ED.square().mean(1).sqrt()
+    gap_EE = (maps_ED[:, None] - maps_ED).square().mean(2).sqrt()
+    distance_EE = gap_EE / (size_E[:, None] + size_E + FLOOR)
+    values: list[float] = (distance_EE.sum(1) / (len(edits) - 1)).tolist()
+    return values
+
+
+def difference_map(clean: Image, edit: Image) -> Tensor:
+    """Mean change of every cell and channel in grey levels: float64 [3, CELLS, CELLS]."""
+    change_HWC = np.asarray(edit.convert("RGB"), dtype=np.int16) - np.asarray(clean.convert("RGB"), dtype=np.int16)
+    change_CHW = torch.from_numpy(change_HWC).permute(2, 0, 1)
+    return torch.stack([functional.adaptive_avg_pool2d(channel[None].double(), CELLS)[0] for channel in change_CHW])
+
+
+def variety(kinds: Sequence[Kind]) -> list[float]:
+    """For every edit the share of the others of another kind, in [0, 1]; 0 alone, and for edits that change no object."""
+    number, others = Counter(kinds), max(1, len(kinds) - 1)
+    return [0.0 if kind in ("unchanged", "imperceptible") else (len(kinds) - number[kind]) / others for kind in kinds]
+
+
+Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], Sequence[Answer | RefusedError]]
+"""Questions, the picture beside each, and a seed: one answer each, or the error by which there is none."""
+
+SMALLEST_PROBABILITY = 1e-6
+
+
+def ask_until_right(
+    ask: Ask, questions: Sequence[VisualQuestion], images: Sequence[Image], *, trials: int, greedy: bool, seed: int, go_on: bool = False
+) -> list[tuple[Answer, ...] | RefusedError]:
+    """Every item's answers up to the first right one, at most `trials`; each trial is one batch of the items that have always failed so far.
+    An item that is refused once has the error in their place.
+
+    `go_on`: all trials are asked of every item, right or wrong.
+
+    `greedy`: the Defender always gives the same reply, so a wrong one stands for all trials and is not asked for again. Trial t of a call
+    has a seed of its own, derived from (seed, t).
+    """
+    answers: list[list[Answer]] = [[] for _ in questions]
+    refused = dict[int, RefusedError]()
+    failing = list(range(len(questions)))
+    for trial in range(trials):
+        if not failing:
+            break
+        trial_seed = derive_seed(seed, "trial", trial)
+        replies = ask([questions[i] for i in failing], [images[i] for i in failing], trial_seed)
+        going = list[int]()
+        for i, reply in zip(failing, replies, strict=True):
+            if isinstance(reply, RefusedError):
+                refused[i] = reply
+                continue
+            answers[i] += [reply] * (trials if greedy and not reply.right else 1)
+            if not greedy and (go_on or not reply.right):
+                going.append(i)
+        failing = going
+    return [refused[i] if i in refused else tuple(own) for i, own in enumerate(answers)]
+
+
+def efficacy(answers: Sequence[Answer], trials: int) -> float:
+    """Failures before the first right answer, over the trials allowed: 0 where the first answer is right, 1 where all are wrong."""
+    failures = next((t for t, answer in enumerate(answers) if answer.right), len(answers))
+    return failures / trials
+
+
+def frontier(answers: Sequence[Answer]) -> float:
+    """How near the Defender is to failing half of its trials: 1 - |2 c - 1|, where c is the share of the answers that are wrong; 0 without answers.
+
+    Highest (1) at c = 1/2, where an edit has most to teach, and 0 where the Defender always or never fails (VisPlay, arXiv 2511.15661, uses the
+    same form). With an odd number k of trials it reaches 1 - 1/k.
+    """
+    if not answers:
+        return 0.0
+    wrong = sum(not answer.right for answer in answers) / len(answers)
+    return 1.0 - abs(2.0 * wrong - 1.0)
+
+
+def relative_fall(clean: float, edited: float) -> float:
+    """How much of the right answer's probability is gone, in [0, 1]: max(0, clean - edited) / clean. Ours."""
+    return max(0.0, clean - edited) / max(clean, SMALLEST_PROBABILITY)
+
 
 PREFIX = "reward_"
 """A verdict's notes hold the parts under their names with this before them."""

@@ -16,18 +16,17 @@ from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.errors import ModelError
+from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
-from sparring.defenders.prompts import render_prompt
+from sparring.defenders.play import render_prompt
 from sparring.engine.screen import figures_of
+from sparring.engine.stages import Stage, train
 from sparring.judging.judge import AttackJudge
 from sparring.models.players import load_attacking_editor
 from sparring.probe.asking import Asker, Request
 from sparring.probe.attacks import ADAPTIVE, Attacker, Workshop, slug
-from sparring.rl.seeds import derive_seed
-from sparring.selfplay.game import pictures_of
+from sparring.seeds import derive_seed, draw
 from sparring.selfplay.league import save_attacker
-from sparring.selfplay.seeds import draw
-from sparring.selfplay.stages import Stage, train
 from sparring.selfplay.turns import shares
 
 CHECKPOINT_EVERY = 10

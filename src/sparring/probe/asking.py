@@ -22,7 +22,7 @@ from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.engine.screen import Bar
-from sparring.evaluation.faithfulness import LetterScore, letter_place, letter_score
+from sparring.measures.faithfulness import LetterScore, letter_place, letter_score
 from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key

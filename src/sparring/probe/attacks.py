@@ -19,21 +19,20 @@ import torch
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackerSettings, ProbeSettings
 from sparring.data.errors import SparringError
+from sparring.data.images import pictures_of
 from sparring.data.records import Edit, Verdict, VisualQuestion
-from sparring.defenders.prompts import render_prompt
+from sparring.defenders.play import render_prompt
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.evaluation.robustness import Played
+from sparring.judging.auditor import Auditor
 from sparring.judging.validity import DuplicateCheck
 from sparring.judging.vet import vet
+from sparring.measures.robustness import Played
 from sparring.models.editors import check_editor
 from sparring.models.vlms.address import is_endpoint
 from sparring.probe.asking import Asker, Request
-from sparring.redteam.attackers import check_attacker, load_attacker
-from sparring.redteam.spec import split_rival
-from sparring.rl.seeds import derive_seed
-from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.game import pictures_of
-from sparring.selfplay.ledger import Ledger
+from sparring.redteam.attackers import check_attacker, load_attacker, split_rival
+from sparring.seeds import derive_seed
 
 AGAIN = "asked again"
 ADAPTIVE = "adaptive"

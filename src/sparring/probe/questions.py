@@ -7,21 +7,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from sparring.benchmarks.layouts import find_benchmark
+from sparring.benchmarks.questions import data_sha256, draw_items, questions_of
 from sparring.config import ProbeSettings
 from sparring.data.errors import RunError
 from sparring.data.layouts import data_digest
-from sparring.data.questions import read_questions
+from sparring.data.questions import read_questions, require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
-from sparring.data.split import require_disjoint, split_held_out
+from sparring.engine.calls import written_data
 from sparring.engine.files import unless_refused
+from sparring.engine.ledger import Ledger
+from sparring.engine.questions import PICTURES, read_drawn, say_dropped
 from sparring.engine.screen import Screen
-from sparring.evaluation.benchmarks import find_benchmark
-from sparring.evaluation.drawing import data_sha256, draw_items
-from sparring.evaluation.questions import questions_of
-from sparring.selfplay.calls import written_data
-from sparring.selfplay.dataset import PICTURES, read_drawn, say_dropped
-from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.stages import Stage
+from sparring.engine.stages import Stage
 
 
 @dataclass

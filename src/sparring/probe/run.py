@@ -14,15 +14,18 @@ from sparring.config import ConsistencySettings, ProbeSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
+from sparring.defenders.play import left_out_text
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.evaluation.conditions import PLAIN, Name
-from sparring.evaluation.payoff import LEAST_VALID
-from sparring.evaluation.robustness import Played, robustness_report, transfer_matrix
-from sparring.evaluation.statistics import Rate, holm, mcnemar_exact, paired_bootstrap, rate
+from sparring.judging.auditor import Auditor
 from sparring.judging.validity import load_duplicate_check
+from sparring.measures.conditions import PLAIN, Name
+from sparring.measures.payoff import LEAST_VALID
+from sparring.measures.robustness import Played, robustness_report, transfer_matrix
+from sparring.measures.statistics import Rate, holm, mcnemar_exact, paired_bootstrap, rate
 from sparring.models.players import DTYPES
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import load_vlm
@@ -33,9 +36,6 @@ from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_
 from sparring.probe.questions import Asked, read_asked
 from sparring.probe.table import write_table
 from sparring.probe.text import ask_conditions, baselines, text_figures
-from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.summary import left_out_text
 
 SCHEMA = 1
 ANSWERS = "answers.sqlite"

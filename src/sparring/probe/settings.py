@@ -9,14 +9,14 @@ from typing import Any
 
 from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
+from sparring.engine.calls import absolute_data
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.borrow import Note, settled
 from sparring.recipes.check import problems_of_probe
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_model
+from sparring.redteam.attackers import split_rival
 from sparring.redteam.settings import absolute_attacker
-from sparring.redteam.spec import split_rival
-from sparring.selfplay.calls import absolute_data
 
 SOURCE = "probe"
 NAMED = re.compile(r"([A-Za-z0-9 _.-]+)=(.+)", re.DOTALL)

@@ -9,13 +9,13 @@ from typing import Any
 from sparring.config import ProbeSettings
 from sparring.data.records import LETTERS, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.prompts import render_prompt
+from sparring.defenders.play import render_prompt
 from sparring.engine.screen import Screen
-from sparring.evaluation.calibration import calibration_report
-from sparring.evaluation.conditions import CONDITIONS, CONTROLS, PLAIN, Name, condition_report, under
-from sparring.evaluation.faithfulness import consistency_report, premises_of
-from sparring.evaluation.hallucination import change_scores, changes_of, is_presence, presence_metrics
-from sparring.evaluation.statistics import paired_bootstrap, rate
+from sparring.measures.calibration import calibration_report
+from sparring.measures.conditions import CONDITIONS, CONTROLS, PLAIN, Name, condition_report, under
+from sparring.measures.faithfulness import consistency_report, premises_of
+from sparring.measures.hallucination import change_scores, changes_of, is_presence, presence_metrics
+from sparring.measures.statistics import paired_bootstrap, rate
 from sparring.probe.asking import Asker, Request, Said
 
 

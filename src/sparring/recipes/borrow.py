@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sparring.config import Settings
+from sparring.config import ForgeSettings, Settings, SftSettings
 from sparring.data.errors import RecipeError
-from sparring.recipes.load import field_at, put, put_given, validate
+from sparring.recipes.check import problems_of_forge, problems_of_sft
+from sparring.recipes.load import field_at, load_recipe, put, put_given, validate
+from sparring.recipes.paths import resolve_file, resolve_model, resolve_stages
 
 Kind = TypeVar("Kind", bound=Settings)
 Note = Callable[[str], None]
@@ -82,3 +85,72 @@ def _reset(data: dict[str, Any], field: str, kind: type[Settings]) -> bool:
     default = info.get_default(call_default_factory=True, validated_data={})
     same = place.pop(last) == (default.model_dump(mode="json") if isinstance(default, Settings) else default)
     return not same
+
+
+BORROWED = ("attacker", "defender", "judge", "device")
+
+
+def forge_settings(
+    given: Sequence[tuple[str, Any]], *, recipe: str, changes: Sequence[str] = (), note: Note | None = None
+) -> ForgeSettings:
+    """Settings from (field, value) pairs, where None means not given, on top of a recipe's stages and players, under changes as `a.b=value`.
+
+    note: is told what of the recipe does not go with what else was given, and is left out. Models and files
+    are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
+    """
+    found = load_recipe(recipe).model_dump(mode="json")
+    data: dict[str, Any] = {name: found[name] for name in BORROWED} | {"stages": found["forge"]}
+    settings = settled(data, given, changes, ForgeSettings, problems_of_forge, verb="forge", recipe=recipe, note=note)
+    return _with_absolute_paths(settings)
+
+
+def _with_absolute_paths(settings: ForgeSettings) -> ForgeSettings:
+    players = {part: getattr(settings, part) for part in ("attacker", "defender", "judge")}
+    resolved = {part: own.model_copy(update={"model": own.model and resolve_model(own.model)}) for part, own in players.items()}
+    files = {"data": resolve_file(settings.data), "images": resolve_file(settings.images)}
+    return settings.model_copy(update=files | resolved | {"stages": resolve_stages(settings.stages)})
+
+
+UNUSED = tuple(
+    f"defender.{name}"
+    for name in (
+        *("interpolation", "final_interpolation", "optimizer_steps", "kl_weight"),
+        *("consistency", "noisy", "text", "rollout_server", "overlong_cache"),
+    )
+)
+"""What a recipe says of rewards, of sampled answers and of rounds, which fine-tuning has none of."""
+
+
+def sft_settings(
+    given: Sequence[tuple[str, Any]], *, recipe: str | None = None, changes: Sequence[str] = (), note: Note | None = None
+) -> SftSettings:
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`.
+
+    From a recipe come the settings of its Defender, device and threads; not its data, not its seed, and
+    nothing of rewards or rounds. note: is told what the recipe said of these. Model and file are resolved to
+    absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
+    """
+    data: dict[str, Any] = {"defender": {}}
+    if recipe is not None:
+        found = load_recipe(recipe).model_dump(mode="json")
+        data = {name: found[name] for name in ("device", "threads", "defender")}
+    if not is_named("defender", data, given, changes):
+        raise RecipeError("--defender is missing: name a folder or hub id, or a --recipe that names one.")
+    settings = settled(
+        data,
+        [*given, ("defender.algorithm", "sft")],
+        changes,
+        SftSettings,
+        problems_of_sft,
+        verb="sft",
+        recipe=recipe,
+        unused=UNUSED,
+        note=note,
+    )
+    return settings.model_copy(
+        update={
+            "data": str(Path(settings.data).expanduser().absolute()),
+            "images": resolve_file(settings.images),
+            "defender": settings.defender.model_copy(update={"model": resolve_model(settings.defender.model)}),
+        }
+    )

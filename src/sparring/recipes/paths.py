@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.config import ForgeStages, PainterSettings, Recipe
-from sparring.forge.painters.loading import PLAIN
+from sparring.forge.painters import PLAIN
 
 PACKAGE = Path(__file__).parent.parent
 

@@ -22,14 +22,17 @@ import torch
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import ModelError, RunError, SparringError
-from sparring.data.images import load_image
+from sparring.data.images import load_image, pictures_of
 from sparring.data.layouts import data_digest
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import try_ask
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
+from sparring.engine.stages import Stage
+from sparring.judging.auditor import Auditor
 from sparring.judging.validity import DuplicateCheck, load_duplicate_check
 from sparring.judging.vet import vet
 from sparring.models.players import load_asked_defender
@@ -39,11 +42,7 @@ from sparring.redteam.attackers import load_attacker
 from sparring.redteam.dataset import write_dataset
 from sparring.redteam.questions import read_attacked
 from sparring.redteam.results import CLEAN_STAGE, DEFENDER, STAGE, summarise, verdicts
-from sparring.rl.seeds import derive_seed
-from sparring.selfplay.auditor import Auditor
-from sparring.selfplay.game import pictures_of
-from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.stages import Stage
+from sparring.seeds import derive_seed
 
 
 @dataclass

@@ -8,17 +8,43 @@ from pathlib import Path
 import torch
 
 from sparring.attackers.rivals import Rival, check_rival, load_rival
-from sparring.attackers.rivals.pgd import require_gradients
+from sparring.attackers.rivals.pgd import Victim, require_gradients
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
-from sparring.evaluation.victim import victim_of
+from sparring.data.records import VisualQuestion
+from sparring.defenders.answers import parse_answer
+from sparring.defenders.play import render_prompt
+from sparring.engine.calls import parse_call
 from sparring.models.editors import FlowEditor, check_editor
 from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
-from sparring.redteam.spec import split_lora, split_rival
+
+# Opponents that nobody trains (`sparring.attackers.rivals`); those of `ON_EDITOR` edit with an editor, which is
+# named behind an @. A function of the user's own is a rival too.
+RIVALS = ("pgd", "paste", "corruption", "jpeg", "light", "roundtrip", "benign")
+ON_EDITOR = ("roundtrip", "benign")
+
+
+def split_rival(spec: str) -> tuple[str | None, str | None]:
+    """(rival, editor) of `RIVAL`, `RIVAL@EDITOR` or `EDITOR`; None for what is not there. A folder of that name is an editor."""
+    rival, at, editor = spec.partition("@")
+    if Path(spec).expanduser().is_dir() or (rival.split(":")[0] not in RIVALS and parse_call(rival) is None):
+        return None, spec
+    return rival, editor if at else None
+
+
+def split_lora(spec: str) -> tuple[str, str | None]:
+    """(editor, LoRA folder or None) of `EDITOR+LORA`. A folder whose own name holds a plus sign is taken as it is."""
+    if Path(spec).expanduser().is_dir() or "+" not in spec:
+        return spec, None
+    places = [place for place, sign in enumerate(spec) if sign == "+"]
+    # The first plus sign whose left side is there: both halves may hold others.
+    cut = next((place for place in places if Path(spec[:place]).expanduser().is_dir()), places[0])
+    return spec[:cut], spec[cut + 1 :]
+
 
 NO_GRADIENTS = 'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a Defender\'s folder or hub id.'
 
@@ -74,3 +100,12 @@ def _telling(folder: Path) -> str:
     """A run keeps its Attackers as `RUN/round3/attacker/editor`: the round says more than the last two names."""
     names = [name for name in folder.parts if name not in ("attacker", "editor")]
     return names[-1] if names else folder.name
+
+
+def victim_of(vlm: LocalVLM, settings: DefenderSettings) -> Victim:
+    """The Defender with its prompt, its reply's length and its parsing rules."""
+
+    def right(question: VisualQuestion, reply: str) -> bool:
+        return parse_answer(reply, question.options)[0] == question.answer
+
+    return Victim(vlm, lambda question: render_prompt(question, settings.prompt), right, settings.max_new_tokens)

@@ -14,8 +14,8 @@ from sparring.config import AttackSettings
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
 from sparring.engine.files import named_by_content
+from sparring.engine.ledger import Ledger
 from sparring.redteam.results import STAGE, attacked_answers, clean_answers, verdicts
-from sparring.selfplay.ledger import Ledger
 
 FILE = "data/test-00000-of-00001.parquet"
 ROWS_AT_ONCE = 64  # pictures in memory while the file is written

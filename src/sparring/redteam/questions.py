@@ -7,8 +7,8 @@ from pathlib import Path
 from sparring.config import AttackSettings
 from sparring.data.records import VisualQuestion
 from sparring.engine.files import unless_refused
+from sparring.engine.questions import PICTURES, read_drawn
 from sparring.engine.screen import Screen
-from sparring.selfplay.dataset import PICTURES, read_drawn
 
 
 def read_attacked(settings: AttackSettings, out: Path, screen: Screen) -> list[VisualQuestion]:

@@ -15,9 +15,9 @@ import numpy as np
 from sparring.config import AttackSettings
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, Verdict, VisualQuestion
-from sparring.evaluation.payoff import CLEAN, LEAST_VALID, Opponent, Payoff, asr_at_k, attack_report, play_off
-from sparring.evaluation.statistics import rate
-from sparring.selfplay.ledger import Ledger
+from sparring.engine.ledger import Ledger
+from sparring.measures.payoff import CLEAN, LEAST_VALID, Opponent, Payoff, asr_at_k, attack_report, play_off
+from sparring.measures.statistics import rate
 
 SCHEMA = 1
 STAGE, CLEAN_STAGE, DEFENDER = "evaluation/attack", "evaluation/clean", "base"

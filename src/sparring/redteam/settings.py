@@ -12,7 +12,7 @@ from sparring.recipes.borrow import Note, is_named, settled
 from sparring.recipes.check import problems_of_attack
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_file, resolve_model
-from sparring.redteam.spec import ON_EDITOR, split_lora, split_rival
+from sparring.redteam.attackers import ON_EDITOR, split_lora, split_rival
 
 SOURCE = "attack"
 BORROWED = ("attacker", "defender", "judge")

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparring.evaluation.compare import Pair, pair_up, paired_difference
-from sparring.evaluation.marks import Answered, Mark
-from sparring.evaluation.results import headline, pixels_in_words, table_rows
-from sparring.evaluation.scoring import THUMBNAILS, marks_of, read_results
+from sparring.benchmarks.items import Answered, Mark
+from sparring.benchmarks.results import Pair, headline, pair_up, paired_difference, pixels_in_words, table_rows
+from sparring.benchmarks.scoring import THUMBNAILS, marks_of, read_results
 from sparring.report.render import write_page
 
 FILTERS = ("right", "wrong", "harmed", "rescued", "unparsed", "error", "left-out")

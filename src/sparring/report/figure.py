@@ -12,10 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from sparring.data.errors import RunError
 from sparring.data.images import ImageError
 from sparring.data.records import Target
-from sparring.report.gallery import choose, load_pair
-from sparring.report.matrix import Cell, heat_map
+from sparring.report.charts import Cell, heat_map
+from sparring.report.gallery import choose, difference, is_small, load_pair
 from sparring.report.numbers import percent, player, points, points_interval
-from sparring.report.pictures import difference, is_small
 from sparring.report.run import Exhibit, Run, read_run
 
 EXAMPLES = 6

@@ -14,7 +14,7 @@ import yaml
 
 from sparring.data.errors import RunError
 from sparring.data.records import LETTERS, Target
-from sparring.evaluation.statistics import rate
+from sparring.measures.statistics import rate
 
 Outcome = Literal["fooled", "held", "rejected"]
 UNATTACKED = ("clean", "reencoded")

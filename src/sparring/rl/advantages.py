@@ -33,3 +33,21 @@ def group_advantages(
         std = rewards_PG.std(dim=1, keepdim=True) if std_over == "group" else rewards_PG.std()
         advantages_PG = centred_PG / (std + eps)
     return advantages_PG if clip is None else torch.clamp(advantages_PG, -clip, clip)
+
+
+def constrained_advantages(
+    rewards_PG: Tensor,
+    measure_PG: Tensor,
+    multiplier: float,
+    *,
+    std_over: Literal["group", "batch", "none"] = "group",
+    eps: float = 1e-4,
+) -> Tensor:
+    """advantages_PG = A(rewards) + multiplier x A(measure), each normalised by itself, so that neither washes the other out."""
+    rewarded_PG = group_advantages(rewards_PG, std_over=std_over, eps=eps)
+    return rewarded_PG + multiplier * group_advantages(measure_PG, std_over=std_over, eps=eps)
+
+
+def dual_ascent(multiplier: float, measured: float, *, target: float, rate: float, upper: float) -> float:
+    """The multiplier after an update whose answers had that mean measure: it rises while the target is missed, falls when it is passed, in [0, upper]."""
+    return min(max(multiplier + rate * (target - measured), 0.0), upper)

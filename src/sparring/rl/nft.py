@@ -1,14 +1,11 @@
-"""DiffusionNFT on tensors (arXiv 2509.16117): a policy gradient on the forward process, without likelihoods.
-
-Two implicit policies lie on both sides of the old velocity: v+ = (1 - b) v_old + b v and v- = (1 + b) v_old - b v. On a freshly noised
-final sample with flow target u = eps - x0, v+ is fitted with weight r and v- with weight 1 - r, r in [0, 1] being how good the sample was.
-Letters: B rows; the dots are a row's own dimensions.
-"""
+"""The Attacker's losses on freshly noised pictures: DiffusionNFT and AWM."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from sparring.rl.flow import clipped_loss
 
 
 def goodness(advantages_B: Tensor, advantage_clip: float) -> Tensor:
@@ -57,3 +54,43 @@ def blend(old: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> None:
 def old_decay(step: int, slope: float, highest: float) -> float:
     """How much of the old policy is kept at a step: min(slope step, highest). 0 at the start, so that it follows at once."""
     return min(slope * step, highest)
+
+
+TINY = 1e-10
+
+
+def matching_logp(v: Tensor, u: Tensor, sigma_B: Tensor, power: float) -> Tensor:
+    """logp_B = -sigma / power (error^power - tiny^power), error = mean over dims of |v - u|^2 (+ tiny 1e-10).
+
+    The generalised Huber weight of the published code, whose power is 0.25: the smaller the power, the less a sample counts that is far from its
+    target anyway. power 1 is sigma times the plain error. v, u: [B, ...]; sigma_B: [B].
+    """
+    tiny: float = TINY**power
+    error_B: Tensor = ((v.float() - u.float()) ** 2).flatten(1).mean(1) + TINY
+    return -sigma_B / power * (error_B.pow(power) - tiny)
+
+
+def awm_loss(
+    v: Tensor,
+    v_old: Tensor,
+    u: Tensor,
+    sigma_B: Tensor,
+    advantages_B: Tensor,
+    *,
+    power: float,
+    clip_range: float,
+    old_weight: float,
+    denominator: float | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """PPO's clipped loss on the ratio exp(logp(v) - logp(v_old)), and old_weight |v - v_old|^2 (mean over dims), which holds v near v_old.
+
+    Where v = v_old the gradient is that of -A logp: matching, weighted by the advantage. v_old: the velocity of the policy that made the
+    samples. denominator: rows by which the sums are divided; B when not given. Returns (loss, metrics), metrics as `clipped_loss`.
+    """
+    v_old = v_old.detach()
+    log_ratio_B = matching_logp(v, u, sigma_B, power) - matching_logp(v_old, u, sigma_B, power)
+    loss, metrics = clipped_loss(log_ratio_B, advantages_B, clip_range, denominator)
+    if old_weight:
+        distance_B = ((v.float() - v_old.float()) ** 2).flatten(1).mean(1)
+        loss = loss + old_weight * distance_B.sum() / (denominator or len(distance_B))
+    return loss, metrics

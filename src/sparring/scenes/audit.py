@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
-from sparring.data.light import same_light
+from sparring.data.pixels import same_light
 from sparring.data.records import Target, VisualQuestion
 from sparring.scenes.filters import Array
 from sparring.scenes.oracle import Fit, Fitter, find, locate, rival

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sparring.data.convert import write_questions as write_records
 from sparring.data.records import LETTERS, Target, VisualQuestion
-from sparring.data.writer import write_questions as write_records
 from sparring.scenes.questions import KINDS, SceneQuestion, ask, thought
 from sparring.scenes.world import SIZES, Scene, render, sample_scene
 

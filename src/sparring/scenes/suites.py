@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sparring.data.convert import write_questions
 from sparring.data.errors import DataError
 from sparring.data.presence import NEGATIVES, NO, YES, Annotated, presence_probes, presence_question
 from sparring.data.records import LETTERS, Target, VisualQuestion
-from sparring.data.writer import write_questions
 from sparring.scenes.dataset import to_record
 from sparring.scenes.questions import ask
 from sparring.scenes.sprites import NAMES, placed

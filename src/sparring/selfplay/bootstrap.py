@@ -13,22 +13,23 @@ from typing import Any
 
 import torch
 
-from sparring.attackers.sft import finetune
-from sparring.config import ForgeSettings
+from sparring.attackers.crops import crops_of
+from sparring.attackers.sft import Pair, finetune
+from sparring.config import CropSettings, ForgeSettings
+from sparring.data.images import load_image, pictures_of
 from sparring.data.records import VisualQuestion
 from sparring.engine.files import write_json
 from sparring.engine.screen import figures_of
 from sparring.forge.funnel import make_funnel
 from sparring.forge.ledger import Ledger, pack
-from sparring.forge.pairs import kept_pairs
 from sparring.forge.publish import content_hash
 from sparring.forge.records import Sample
+from sparring.forge.run import forge
 from sparring.forge.smith import Smith
-from sparring.forge.work import forge
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.editors import FlowEditor
 from sparring.models.vlms.base import VLM
-from sparring.selfplay.game import Game, pictures_of
+from sparring.selfplay.game import Game
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.turns import defender_after, right_when_clean
 
@@ -160,3 +161,17 @@ def tune(game: Game) -> None:
     for text in warnings:
         game.screen.warn(f"{BOOTSTRAP}: {text}")
     stage.finish(game.stage(FORGE).result | {"warnings": warnings})
+
+
+def kept_pairs(ledger: Ledger, crop: CropSettings, multiple: int) -> list[Pair]:
+    """(clean picture, instruction, adversarial picture) of all kept pairs, in the order of their ids, cut as an editor will see them in play.
+
+    multiple: what the editor's sides are multiples of.
+    """
+    pairs = []
+    for row in sorted(ledger.rows("kept"), key=lambda row: row.id):
+        assert row.picture is not None  # a pair was painted, else it had not been kept
+        clean, adversarial = load_image(ledger.path(row.clean)), load_image(ledger.path(row.picture))
+        (cut,) = crops_of([ledger.question(row)], [clean], crop, multiple)
+        pairs.append((cut.cut(clean), row.content["instruction"], cut.cut(adversarial)))
+    return pairs

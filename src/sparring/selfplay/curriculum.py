@@ -16,7 +16,7 @@ from PIL.Image import Image
 from sparring.config import CurriculumSettings
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 
 @dataclass(frozen=True)

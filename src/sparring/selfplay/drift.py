@@ -22,11 +22,12 @@ from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.rollout import by_size, roll_out, to_pictures
 from sparring.config import AttackerSettings, DriftSettings
 from sparring.data.errors import TrainingError
+from sparring.data.images import pictures_of
+from sparring.data.pixels import sharpness_ratio
 from sparring.engine.files import write_json
-from sparring.evaluation.sharpness import sharpness_ratio
+from sparring.engine.stages import Stage
 from sparring.models.editors import FlowEditor
-from sparring.selfplay.game import Game, pictures_of
-from sparring.selfplay.stages import Stage
+from sparring.selfplay.game import Game
 
 SMALLEST = 1e-6
 

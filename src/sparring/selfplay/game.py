@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from sparring.config import Recipe
-from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
+from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.rl.seeds import derive_seed
-from sparring.selfplay.auditor import Auditor
+from sparring.engine.stages import Stage
+from sparring.judging.auditor import Auditor
+from sparring.seeds import derive_seed
 from sparring.selfplay.league import League
-from sparring.selfplay.ledger import Ledger
-from sparring.selfplay.stages import Stage
 
 
 @dataclass
@@ -43,9 +39,3 @@ class Game:
     def instruction(self, question: VisualQuestion) -> str:
         """What the Attacker's editor is told."""
         return self.recipe.attacker.instruct(question.question)
-
-
-def pictures_of(questions: Sequence[VisualQuestion]) -> list[Image.Image]:
-    """The questions' clean pictures, each file read once."""
-    pictures = {path: load_image(path) for path in {question.image for question in questions}}
-    return [pictures[question.image] for question in questions]

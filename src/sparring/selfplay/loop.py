@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from sparring.config import Recipe
+from sparring.data.records import VisualQuestion
+from sparring.defenders.play import taken, takes_of
 from sparring.engine.device import begin_computing
 from sparring.engine.folder import run_folder
+from sparring.engine.ledger import Ledger
+from sparring.engine.questions import Sides, load_questions
 from sparring.engine.screen import Screen
-from sparring.selfplay.auditor import Auditor
+from sparring.judging.auditor import Auditor
 from sparring.selfplay.bootstrap import bootstrap
-from sparring.selfplay.dataset import Sides, load_questions, takes_of
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
-from sparring.selfplay.ledger import Ledger
 from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
 from sparring.selfplay.summary import doubts_of, summarise
 from sparring.selfplay.turns import require_skill
@@ -65,7 +67,12 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
         closing(Ledger(folder)) as ledger,
         closing(Auditor(recipe.evaluation.audit, recipe.threads or 1)) as auditor,
     ):
-        train, held_out = load_questions(recipe, folder, ledger, screen, sides, takes=takes_of(recipe.defender))
+        takes = takes_of(recipe.defender)
+
+        def keep(side: list[VisualQuestion]) -> list[VisualQuestion]:
+            return side if takes is None else taken(takes, recipe.defender, side, screen)
+
+        train, held_out = load_questions(recipe, folder, ledger, screen, sides, keep=keep)
         screen.say(
             f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
         )

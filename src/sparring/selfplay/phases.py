@@ -14,20 +14,21 @@ from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.rollout import sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
+from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
-from sparring.defenders.interpolation import move_towards_base
 from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.defenders.weights import move_towards_base
 from sparring.engine.screen import figures_of
+from sparring.engine.stages import Stage, train
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
+from sparring.seeds import draw
 from sparring.selfplay.curriculum import Curriculum, compose
 from sparring.selfplay.drift import DriftWatch
-from sparring.selfplay.game import Game, pictures_of
+from sparring.selfplay.game import Game
+from sparring.selfplay.heldout import static_edits
 from sparring.selfplay.league import save_attacker
-from sparring.selfplay.seeds import draw
-from sparring.selfplay.stages import Stage, train
-from sparring.selfplay.static import static_edits
 from sparring.selfplay.turns import (
     FrozenOpponent,
     SeedOf,

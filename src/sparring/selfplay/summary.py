@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from sparring.defenders.play import left_out_text
 from sparring.engine.files import write_json
-from sparring.evaluation.payoff import CLEAN, LEAST_VALID, AttackReport, Payoff, against_rival, attack_report, gains
-from sparring.evaluation.statistics import rate
 from sparring.judging.kinds import KINDS
-from sparring.rl.seeds import derive_seed
+from sparring.measures.payoff import CLEAN, LEAST_VALID, AttackReport, Payoff, against_rival, attack_report, gains
+from sparring.measures.statistics import rate
+from sparring.seeds import derive_seed
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import UNGATED, counted, defenders_until, payoff_until
 
 SCHEMA = 1
-SHOWN = 5  # questions that are named
 
 
 def summarise(game: Game) -> dict[str, Any]:
@@ -170,9 +170,3 @@ def warnings_of(game: Game) -> list[str]:
     kept = {question.id for question in counted(game, rounds)}
     lost["evaluation"] = [question.id for question in game.held_out if question.id not in kept]
     return texts + [f"{name}: {left_out_text(ids)}" for name, ids in lost.items() if ids]
-
-
-def left_out_text(ids: Sequence[str]) -> str:
-    """How many questions were left out, and the first of them by name."""
-    named = ", ".join(f'"{name}"' for name in ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
-    return f"the Defender refused {len(ids)} question(s), left out: {named}"

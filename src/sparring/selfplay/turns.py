@@ -10,14 +10,15 @@ from PIL.Image import Image
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
 from sparring.data.errors import ModelError, TrainingError
+from sparring.data.images import pictures_of
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
 from sparring.defenders.play import answered, ask_each
-from sparring.evaluation.statistics import rate
+from sparring.engine.stages import Stage
 from sparring.judging.judge import AttackJudge
 from sparring.judging.rewards import PREFIX
-from sparring.selfplay.game import Game, pictures_of
-from sparring.selfplay.seeds import shuffled
-from sparring.selfplay.stages import Stage
+from sparring.measures.statistics import rate
+from sparring.seeds import shuffled
+from sparring.selfplay.game import Game
 
 GUESSING_FROM = 100
 """Answers from which it is said that a Defender only guesses: fewer cannot tell much."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from sparring.config import AlarmSettings
-from sparring.evaluation.payoff import CLEAN, Payoff, attack_report
+from sparring.measures.payoff import CLEAN, Payoff, attack_report
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import REENCODED
 from sparring.selfplay.turns import attacker_after, defender_after

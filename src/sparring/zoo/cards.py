@@ -19,9 +19,9 @@ from PIL import Image
 from sparring.attackers.rollout import deterministic_edits, to_pictures
 from sparring.data.records import LETTERS, Target, VisualQuestion
 from sparring.defenders.play import ask as ask_defender
-from sparring.evaluation.statistics import Rate, rate
 from sparring.judging.integrity import local_ssim
 from sparring.judging.validity import parse_count
+from sparring.measures.statistics import Rate, rate
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe

@@ -11,10 +11,20 @@ from PIL import Image
 from skimage import color, data
 from skimage.metrics import structural_similarity
 
-from sparring.attackers.rivals.blur import convolve, smear
-from sparring.attackers.rivals.corruptions import CORRUPTIONS, Corruption, Jpeg, corrupt
-from sparring.attackers.rivals.noise import brightness, contrast, impulse_noise, shot_noise, to_array
-from sparring.attackers.rivals.weather import plasma
+from sparring.attackers.rivals.corruptions import (
+    CORRUPTIONS,
+    Corruption,
+    Jpeg,
+    brightness,
+    contrast,
+    convolve,
+    corrupt,
+    impulse_noise,
+    plasma,
+    shot_noise,
+    smear,
+    to_array,
+)
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 

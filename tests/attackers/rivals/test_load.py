@@ -21,10 +21,10 @@ from sparring.attackers.rollout import deterministic_edits, to_pictures
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.evaluation.victim import victim_of
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.models.vlms.local import LocalVLM
-from sparring.rl.seeds import derive_seed
+from sparring.redteam.attackers import victim_of
+from sparring.seeds import derive_seed
 
 ATTACKER = AttackerSettings(model="tiny", instruction="fool: {question}", evaluation_steps=2)
 QUESTIONS = [VisualQuestion(f"q{i}", Path("q.png"), f"Is it {i}?", ("yes", "no"), "A") for i in range(3)]

@@ -14,8 +14,8 @@ from sparring.attackers.rivals.pgd import Pgd, Victim
 from sparring.config import DefenderSettings, PgdSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
-from sparring.evaluation.victim import victim_of
 from sparring.models.vlms.local import LocalVLM
+from sparring.redteam.attackers import victim_of
 
 QUESTIONS = [VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right", "above"), "B") for i in range(2)]
 PICTURES = [noise_pictures(1, size=(64, 64))[0], noise_pictures(2, size=(90, 60))[1]]

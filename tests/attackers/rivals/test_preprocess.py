@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, Qwen2VLImageProcessorPil
 
-from sparring.attackers.rivals.preprocess import PatchPixels, resize, weights
+from sparring.attackers.rivals.pgd import PatchPixels, resize, weights
 from sparring.data.errors import ModelError
 
 SIZES = [(64, 64), (97, 61), (300, 180), (33, 40), (224, 224)]

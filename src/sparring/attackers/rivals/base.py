@@ -6,15 +6,18 @@ level with the batch that they are made in; all others are the same to the byte.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 
-from sparring.data.errors import DataError, SparringError
+from sparring.config import CallSettings
+from sparring.data.errors import DataError, RecipeError, SparringError
 from sparring.data.records import Edit, VisualQuestion
-from sparring.rl.seeds import derive_seed
+from sparring.engine.calls import import_call
+from sparring.seeds import derive_seed
 
 # What libraries raise on pictures that they cannot handle.
 LIBRARY_ERRORS = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RuntimeError, OSError)
@@ -79,3 +82,43 @@ def own_seed(seed: int, question: VisualQuestion) -> int:
 def generator(seed: int) -> np.random.Generator:
     """Random numbers of one edit."""
     return np.random.default_rng(seed)
+
+
+class Called(OneByOne):
+    """Calls f(question, image, seed=..., **arguments) for every picture, an RGB one.
+
+    The function returns (edited picture, what was done), or None where it can do nothing, and then the
+    picture stays as it is. What it draws must follow from its arguments alone. A function that needs the
+    scene finds it by the question, whose `image` is the picture's path.
+    """
+
+    def __init__(self, call: CallSettings, name: str) -> None:
+        """Raises RecipeError where the function cannot be had or does not take the arguments."""
+        super().__init__(name)
+        self.call = call
+        self._function = import_call(call, f'rival "{name}"')
+
+    def _edit_one(self, question: VisualQuestion, image: Image, seed: int) -> tuple[Image, str]:
+        made = self._function(question, image, seed=seed, **self.call.arguments)
+        if made is None:
+            return image, "nothing"
+        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Image) and isinstance(made[1], str)):
+            raise DataError(
+                f'question "{question.id}": rival "{self.call.call}" must return (edited picture, what was done) or None; it returned {made!r}.'
+            )
+        return made[0].convert("RGB"), made[1]
+
+
+class Light(OneByOne):
+    """A picture in another light: 0.75 is a quarter darker. What a Defender loses to it, it loses without content."""
+
+    def __init__(self, gain: float) -> None:
+        """Raises RecipeError for a gain that is not above 0."""
+        if not (math.isfinite(gain) and gain > 0):
+            raise RecipeError(f"light:{gain}: a gain is a number above 0, such as 0.75")
+        super().__init__(f"light:{gain:g}")
+        self.gain = gain
+
+    def _edit_one(self, question: VisualQuestion, image: Image, seed: int) -> tuple[Image, str]:
+        pixels = np.asarray(image, dtype=np.float64) * self.gain
+        return fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8)), f"every pixel times {self.gain:g}"

@@ -12,7 +12,7 @@ from sparring.attackers.rollout import deterministic_edits, round_trips
 from sparring.config import AttackerSettings, CropSettings
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 HARMLESS = ("make the picture darker", "make the picture brighter", "make the picture warmer", "make the picture colder")
 

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from sparring.attackers.rivals.base import Rival
-from sparring.attackers.rivals.called import Called
+from sparring.attackers.rivals.base import Called, Light, Rival
 from sparring.attackers.rivals.corruptions import CORRUPTIONS, SEVERITIES, Corruption, Jpeg
-from sparring.attackers.rivals.light import Light
 from sparring.attackers.rivals.paste import Paste
 from sparring.config import AttackerSettings, CropSettings, PasteSettings, PgdSettings, Settings
 from sparring.data.errors import RecipeError

@@ -11,8 +11,8 @@ from diffusers import FluxKontextPipeline
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.models.editors.base import PackedEditor
 from sparring.models.editors.conditions import unique
-from sparring.models.editors.packed import PackedEditor
 
 TEXT_TOKENS = 512
 

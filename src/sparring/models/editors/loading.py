@@ -14,8 +14,7 @@ from sparring.models.editors.base import FlowEditor
 from sparring.models.editors.flux2_klein import Flux2KleinEditor
 from sparring.models.editors.flux_kontext import FluxKontextEditor
 from sparring.models.editors.loras import read_lora
-from sparring.models.editors.qwen_image_edit import QwenImageEditEditor
-from sparring.models.editors.qwen_image_edit_plus import QwenImageEditPlusEditor
+from sparring.models.editors.qwen_image_edit import QwenImageEditEditor, QwenImageEditPlusEditor
 from sparring.models.names import require_there
 
 FAMILIES: tuple[type[FlowEditor], ...] = (Flux2KleinEditor, FluxKontextEditor, QwenImageEditEditor, QwenImageEditPlusEditor)

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
-from diffusers import QwenImageEditPipeline
+from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import CONDITION_IMAGE_SIZE, calculate_dimensions
 from PIL.Image import Image
 from torch import Tensor
 from transformers.processing_utils import ProcessorMixin
 
 from sparring.data.errors import ModelError
-from sparring.models.editors.conditions import unique
-from sparring.models.editors.packed import PackedEditor
+from sparring.models.editors.base import PackedEditor
+from sparring.models.editors.conditions import pad_rows, unique
 
 
 class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc, unused-ignore]
@@ -103,3 +104,26 @@ class QwenImageEditEditor(PackedEditor):
         """Mean and standard deviation by which latents are normalised, held by the VAE's config."""
         config = self.pipeline.vae.config
         return tuple(torch.tensor(values).view(1, -1, 1, 1, 1).to(like) for values in (config.latents_mean, config.latents_std))  # type: ignore[return-value]
+
+
+class QwenImageEditPlusEditor(QwenImageEditEditor):
+    """As Qwen-Image-Edit, but the language model sees the picture at about 384 x 384 pixels, whatever its size, as "Picture 1".
+
+    Its prompts are read one by one: to this pipeline several pictures are the pictures of a single prompt.
+    """
+
+    pipeline_class: ClassVar[Any] = QwenImageEditPlusPipeline
+
+    def _read(self, images: Sequence[Image], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        rows = [
+            self.pipeline.encode_prompt(prompt=text, image=[self._view(image)], device=self.device)[0]
+            for image, text in zip(images, texts, strict=True)
+        ]
+        length = max(row.shape[1] for row in rows)
+        masks = [torch.ones(row.shape[:2], dtype=torch.long, device=row.device) for row in rows]
+        return torch.cat([pad_rows(row, length) for row in rows]), torch.cat([pad_rows(mask, length) for mask in masks])
+
+    def _view(self, image: Image) -> Image:
+        width, height = calculate_dimensions(CONDITION_IMAGE_SIZE, image.width / image.height)
+        view: Image = self.pipeline.image_processor.resize(image.convert("RGB"), height, width)
+        return view

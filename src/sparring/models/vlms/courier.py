@@ -23,7 +23,7 @@ import openai
 
 from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError, RefusedError, RunError
-from sparring.data.texts import storable
+from sparring.data.files import storable
 from sparring.models.vlms.address import Address
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.replies import FILTER_CODES, Fault, counted, is_completion, may_pass, told

@@ -30,14 +30,14 @@ from torch import Tensor
 
 from sparring.config import EndpointSettings
 from sparring.data.errors import DataError, ModelError, RefusedError, SparringError
+from sparring.data.files import storable
 from sparring.data.images import image_sha256
-from sparring.data.texts import storable
 from sparring.models.vlms.address import parse_address
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.courier import Courier
 from sparring.models.vlms.replies import read_pieces, read_reply
-from sparring.rl.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 Result = TypeVar("Result")
 NO_KEY = "none"  # what local servers are sent: the client library insists on a key

@@ -26,17 +26,27 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError, RefusedError
-from sparring.models.vlms import checkpointing, lora
+from sparring.models.vlms import lora
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
 from sparring.models.vlms.branch_attention import IN_BLOCKS
-from sparring.models.vlms.branches import PADDING, additive, branch_mask, flex_mask, lay_out, one_row_each, step_mask
+from sparring.models.vlms.branches import (
+    PADDING,
+    additive,
+    append_starts,
+    branch_mask,
+    flex_mask,
+    lay_out,
+    next_positions,
+    one_row_each,
+    prompt_positions,
+    step_mask,
+    text_positions,
+)
 from sparring.models.vlms.cache import roomy_cache
-from sparring.models.vlms.positions import next_positions, prompt_positions, text_positions
+from sparring.models.vlms.lora import writes_files
 from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
-from sparring.models.vlms.sharded import writes_files
-from sparring.models.vlms.starts import append_starts
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
 
 # Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
@@ -432,7 +442,7 @@ class LocalVLM:
 
     def checkpoint_gradients(self, enabled: bool) -> None:
         """From here on, `completion_logprobs` keeps the input of every block alone for the backward pass, which computes the rest again; or not."""
-        checkpointing.set_up(self.model, enabled)
+        lora.set_up(self.model, enabled)
 
     def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by name, in a fixed order."""

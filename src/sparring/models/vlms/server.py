@@ -19,7 +19,7 @@ from sparring.data.errors import ModelError
 from sparring.models.vlms import lora
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.models.vlms.local import Completion, LocalVLM
-from sparring.models.vlms.sharded import writes_files
+from sparring.models.vlms.lora import writes_files
 
 
 class RolloutServer:

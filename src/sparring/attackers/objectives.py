@@ -1,0 +1,146 @@
+"""The Attacker's losses: on its own steps (Flow-GRPO) and on freshly noised pictures (DiffusionNFT, AWM)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparring.attackers.learner import Policies
+from sparring.attackers.rollout import Chance, Rollout, replay
+from sparring.config import AttackerSettings
+from sparring.data.errors import TrainingError
+from sparring.models.editors import FlowEditor
+from sparring.rl import flow
+from sparring.rl.flow import choose_window
+from sparring.rl.nft import awm_loss, goodness, nft_loss, noised
+from sparring.seeds import derive_seed
+
+
+class ForwardProcess:
+    """The gradients of DiffusionNFT or AWM, by `settings.algorithm`."""
+
+    def __init__(self, editor: FlowEditor, settings: AttackerSettings, policies: Policies) -> None:
+        self.editor, self.settings, self.policies = editor, settings, policies
+        self.metrics = ("loss", "ratio_mean", "clip_fraction") if settings.algorithm == "awm" else ("loss",)
+
+    def chance(self, step: int) -> Chance:
+        """Deterministic roll-outs: a group's edits differ by the noise that they begin from."""
+        return Chance()
+
+    def learn(self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int) -> dict[str, float]:
+        """Gradients of some rows, of `rows_in_all` in the optimiser step: each final latent is noised to some of the roll-out's noise levels."""
+        settings, editor = self.settings, self.editor
+        levels, count = torch.tensor(rollout.sigmas[:-1]), settings.forward_timesteps
+        generators = [torch.Generator().manual_seed(derive_seed(rollout.seeds[row], "forward")) for row in rows.tolist()]
+        chosen_KB = torch.stack([torch.randperm(len(levels), generator=generator).repeat(count)[:count] for generator in generators], dim=1)
+        x0, conditions = rollout.final_BTC[rows], rollout.conditions.select(rollout.rows_B[rows])
+        totals = dict.fromkeys((*self.metrics, "kl"), 0.0)
+        for chosen_B in chosen_KB:
+            sigma_B = levels[chosen_B].to(x0)
+            noise = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators]).to(x0)
+            x, u = noised(x0, noise, sigma_B)
+            with torch.no_grad():
+                with self.policies.as_sampler():
+                    v_old = editor.velocity(x, sigma_B, conditions)
+                v_reference = None
+                if settings.kl_weight:
+                    with self.policies.as_reference():
+                        v_reference = editor.velocity(x, sigma_B, conditions)
+            v = editor.velocity(x, sigma_B, conditions)
+            loss, metrics = self._loss(v, v_old, u, sigma_B, advantages_B, rows_in_all * count)
+            if v_reference is not None and settings.kl_weight:
+                kl_B = ((v - v_reference) ** 2).flatten(1).mean(1)
+                loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * count)
+                totals["kl"] += kl_B.mean().item() / count
+            torch.autograd.backward(loss)
+            totals["loss"] += loss.item() * rows_in_all / len(rows)
+            for name in self.metrics[1:]:
+                totals[name] += metrics[name] / count
+        return totals
+
+    def _loss(
+        self, v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, denominator: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        settings = self.settings
+        if settings.algorithm == "awm":
+            return awm_loss(
+                v,
+                v_old,
+                u,
+                sigma_B,
+                advantages_B,
+                power=settings.awm_power,
+                clip_range=settings.awm_clip_range,
+                old_weight=settings.awm_old_weight,
+                denominator=denominator,
+            )
+        r_B = goodness(advantages_B, settings.advantage_clip)
+        loss, metrics = nft_loss(v, v_old, u, sigma_B, r_B, settings.nft_beta, denominator)
+        # r is the advantage over twice the clip: undone here, so that the clip does not set the size of the gradient.
+        return loss * settings.advantage_clip, metrics
+
+
+class FlowGRPO:
+    """How roll-outs are stochastic, and the gradients that they give."""
+
+    metrics = ("loss", "ratio_mean", "clip_fraction")
+
+    def __init__(self, editor: FlowEditor, settings: AttackerSettings, policies: Policies, seed: int) -> None:
+        if settings.noise_level == 0:
+            raise TrainingError("attacker.noise_level is 0: Flow-GRPO learns from its own noise and needs some (0.7 is usual)")
+        self.editor, self.settings, self.policies, self.seed = editor, settings, policies, seed
+        self.chance(0)
+
+    def chance(self, step: int) -> Chance:
+        """Where the roll-outs of update `step` are stochastic, the same in every process. Raises TrainingError where no window fits."""
+        settings, window = self.settings, self.settings.window
+        try:
+            steps = choose_window(
+                self.seed,
+                step,
+                settings.rollout_steps,
+                size=window.size,
+                first=window.first,
+                last=window.last,
+                move=window.move,
+                every=window.every,
+                stride=window.stride,
+                wrap=window.wrap,
+            )
+        except ValueError as error:
+            raise TrainingError(f"attacker.window: {error}") from error
+        return Chance(
+            steps,
+            settings.sampler,
+            settings.noise_level,
+            shared_start=window.shared_start,
+            state_dtype=getattr(torch, settings.state_dtype),
+            keep_means=settings.grpo_guard,
+        )
+
+    def learn(self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int) -> dict[str, float]:
+        """Gradients of some rows, of `rows_in_all` in the optimiser step: every step of the window is replayed."""
+        settings, window = self.settings, rollout.chance.window
+        width = len(window)
+        totals = dict.fromkeys((*self.metrics, "kl"), 0.0)
+        worst = 1.0
+        for place in range(width):
+            reference, length = None, rollout.sigmas[window[place]] - rollout.sigmas[window[place] + 1]
+            if settings.kl_weight:
+                with torch.no_grad(), self.policies.as_reference():
+                    _, reference, _ = replay(self.editor, rollout, place, rows)
+            log_ratio_B, mean, std = replay(self.editor, rollout, place, rows)
+            loss, metrics = flow.clipped_loss(log_ratio_B, advantages_B, settings.clip_range, rows_in_all * width)
+            if settings.grpo_guard:
+                # The mean moves with v dt: without this a long step would weigh more than a short one (GRPO-Guard, section 4.2).
+                loss = loss / length
+            if reference is not None and settings.kl_weight:
+                kl_B = flow.reference_divergence(rollout.chance.sampler, mean, reference, std, length)
+                loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * width)
+                totals["kl"] += kl_B.mean().item() / width
+            torch.autograd.backward(loss)
+            totals["loss"] += loss.item() * rows_in_all / len(rows)
+            totals["ratio_mean"] += metrics["ratio_mean"] / width
+            totals["clip_fraction"] += metrics["clip_fraction"] / width
+            worst = max(worst, metrics["ratio_worst"], key=lambda ratio: abs(ratio - 1))
+        return {**totals, "ratio_worst": worst}

@@ -1,0 +1,180 @@
+"""One evaluation, from a benchmark's file to its figures.
+
+In the folder: `answers.sqlite` (every answer, under a key of all that decides it), `items.parquet` (every item with its raw replies and what every
+profile makes of them), `results.json`, `results.md`, `pictures/` (small copies for the report). The same command goes on where a killed one was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparring.benchmarks.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
+from sparring.benchmarks.items import Answered, Item
+from sparring.benchmarks.layouts import find_benchmark
+from sparring.benchmarks.profiles import rule_of
+from sparring.benchmarks.questions import chosen_items, data_sha256, render_item, shuffles
+from sparring.benchmarks.scoring import ANSWERS, RESOURCES, THUMBNAILS, judge_answers, score
+from sparring.config import EvalSettings
+from sparring.engine.screen import Screen
+from sparring.measures.statistics import wilson
+from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.endpoint import EndpointVLM
+
+SCHEMA = 1
+
+
+@dataclass
+class Tally:
+    """Answers that are right so far, by a profile's reading of each by itself."""
+
+    right: float = 0.0
+    asked: int = 0
+
+    def figures(self) -> dict[str, float]:
+        """The running accuracy in per cent and its 95 % interval."""
+        low, high = wilson(round(self.right), self.asked)
+        return {"accuracy": 100 * self.right / max(1, self.asked), "from": 100 * low, "to": 100 * high}
+
+
+def run_evaluation(
+    settings: EvalSettings,
+    out: Path,
+    screen: Screen,
+    device: torch.device,
+    vlm: VLM | None = None,
+    items: Sequence[Item] | None = None,
+    data: Path | None = None,
+    dropped: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
+
+    data: where the data lie that `settings.data` names; None: there. dropped: reason -> bad records that are not among the items.
+
+    Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
+    endpoint is down, RunError when a budget is used up.
+    """
+    benchmark = find_benchmark(settings.suite)
+    rule_of(settings.profile, benchmark.rules)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    data = data or Path(settings.data)
+    if items is None:
+        items, dropped = chosen_items(settings, benchmark, data)
+    resources = benchmark.resources(data)
+    (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
+    (out / THUMBNAILS).mkdir(exist_ok=True)
+    vlm = vlm or _load(settings, device, out)
+    limits = pixel_limits(vlm)
+    harness = Harness(
+        vlm,
+        AnswerCache(out / ANSWERS),
+        model_identity(vlm, settings.defender.model, revision=settings.revision, pixels=limits, dtype=settings.defender.dtype),
+        Generation(settings.defender.max_new_tokens, settings.temperature, settings.defender.top_p, settings.seed),
+        settings.batch,
+        (out / THUMBNAILS, settings.thumbnails),
+    )
+    screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
+    answered = ask_items(harness, items, settings, screen, resources, benchmark.rules)
+    told: dict[str, Any] = {}
+    if settings.judge is not None:
+        answered, told = judge_answers(out, answered, settings.judge, benchmark.rules, resources, screen, device)
+    spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
+    facts = {
+        "schema": SCHEMA,
+        "kind": "evaluation",
+        "suite": benchmark.name,
+        "rules": benchmark.rules,
+        "title": benchmark.title,
+        "data": settings.data,
+        "data_sha256": data_sha256(items),
+        "dropped": dict(dropped or {}),
+        "defender": settings.defender.model,
+        "revision": harness.identity.get("revision"),
+        "profile": settings.profile,
+        "prompt": settings.prompt,
+        "shuffled": shuffles(settings, benchmark),
+        "trials": settings.trials,
+        "temperature": settings.temperature,
+        "max_new_tokens": settings.defender.max_new_tokens,
+        "seed": settings.seed,
+        "pixels": _pixels(answered, limits),
+        "spending": spending,
+        **told,
+    }
+    return score(out, facts, answered, resources)
+
+
+def _load(settings: EvalSettings, device: torch.device, out: Path) -> VLM:
+    own = settings.defender
+    return load_vlm(
+        own.model,
+        dtype=own.dtype,
+        device=device,
+        min_pixels=own.min_pixels,
+        max_pixels=own.max_pixels,
+        endpoint=own.endpoint,
+        cache=out / ANSWERS,
+    )
+
+
+def ask_items(
+    harness: Harness, items: Sequence[Item], settings: EvalSettings, screen: Screen, resources: Mapping[str, Any], rules: str
+) -> list[Answered]:
+    """Put every item, and put it again up to `trials` times while its answers are right by the profile."""
+    prompts = {item.id: render_item(item, settings.prompt, settings.defender.prompt) for item in items}
+    read = rule_of(settings.profile, rules).read
+    answered = {item.id: Answered(item, prompt=prompts[item.id]) for item in items}
+    waiting, tally = list(items), Tally()
+    for trial in range(settings.trials):
+        title = "answers" if settings.trials == 1 else f"answers, trial {trial + 1}"
+        right: list[Item] = []
+        with screen.stage(title, len(waiting)) as bar:
+            queries = (Query(item.id, item.pictures, prompts[item.id]) for item in waiting)
+            for raws in harness.ask(queries, trial=trial):
+                for raw in raws:
+                    answered[raw.id] = _with(answered[raw.id], raw)
+                own = [answered[raw.id] for raw in raws]
+                marks = read(own, resources)
+                right += [one.item for one, mark in zip(own, marks, strict=True) if mark.score == 1]
+                if trial == 0:
+                    tally.asked += sum(mark.status != "left_out" for mark in marks)
+                    tally.right += sum(mark.score for mark in marks)
+                bar.advance(len(raws), tally.figures())
+        waiting = right
+    return [answered[item.id] for item in items]
+
+
+def _with(answered: Answered, raw: RawAnswer) -> Answered:
+    if raw.trouble is not None and answered.replies:
+        # A later trial that came to nothing: no answer, which is a miss where all trials count.
+        return replace(answered, replies=(*answered.replies, ""), error=raw.error)
+    if raw.trouble is not None:
+        return replace(answered, trouble=raw.trouble, error=raw.error, cluster=_cluster(raw) or answered.item.id, sizes=raw.sizes)
+    return replace(
+        answered,
+        replies=(*answered.replies, raw.text),
+        tokens=answered.tokens + raw.tokens,
+        finished=answered.finished and raw.finished,
+        cluster=_cluster(raw) or answered.item.id,
+        sizes=raw.sizes,
+    )
+
+
+def _cluster(raw: RawAnswer) -> str:
+    return raw.hashes[0] if len(raw.hashes) == 1 else hashlib.sha256("".join(raw.hashes).encode()).hexdigest() if raw.hashes else ""
+
+
+def _pixels(answered: Sequence[Answered], limits: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = {one.cluster: one.sizes for one in answered}
+    reduced = [was_reduced(size, dict(limits)) for own in sizes.values() for size in own]
+    areas = [width * height for own in sizes.values() for width, height in own]
+    known = None if any(one is None for one in reduced) else sum(bool(one) for one in reduced)
+    return {"limits": dict(limits), "largest_area": max(areas, default=0), "reduced": known}

@@ -1,0 +1,100 @@
+"""Three sums over a Defender's weights: a copy that stands for the start of a round, a way part of the way back to it, and noise on top."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparring.config import DefenderSettings, NoisySettings
+from sparring.models.vlms import lora
+from sparring.models.vlms.local import Batch, Completion, LocalVLM
+
+
+class Reference:
+    """The Defender at the start. One that trains a LoRA is its own reference with the LoRA switched off; else a frozen copy is kept in memory."""
+
+    def __init__(self, vlm: LocalVLM, *, adapted: bool) -> None:
+        """Make it before `vlm` is prepared for training. `adapted`: a LoRA is going to be trained, and nothing else."""
+        self.vlm = vlm if adapted else LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference")
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch, replies: Sequence[Sequence[Sequence[int]]], temperature: float) -> Tensor:
+        """logprobs_NT of given replies, as `LocalVLM.completion_logprobs` orders them."""
+        with without_adapter(self.vlm):
+            return self.vlm.completion_logprobs(batch, replies, temperature=temperature)[0]
+
+
+@contextmanager
+def without_adapter(vlm: LocalVLM) -> Iterator[None]:
+    """Inside, the model computes what it would without its LoRA, if it has one."""
+    layers = lora.layers(vlm.model).values()
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+@torch.no_grad()
+def move_towards_base(vlm: LocalVLM, base: LocalVLM, share: float) -> None:
+    """Leave the Defender so much of its way from `base`, in place: 1 changes nothing, 0 is `base`. Both must have the same weights by name."""
+    for (name, parameter), (same, start) in zip(vlm.model.named_parameters(), base.model.named_parameters(), strict=True):
+        assert name == same
+        parameter.copy_(torch.lerp(start.to(parameter), parameter, share))
+
+
+STEPS = 1000
+
+
+def strength(settings: NoisySettings, step: int, steps: int) -> int:
+    """The diffusion step at update `step` of `steps`: strength x (1 - sigmoid(steepness x (step / steps - midpoint))), rounded down."""
+    place = settings.steepness * (step / max(1, steps) - settings.midpoint)
+    return int(settings.strength / (1 + math.exp(place)))
+
+
+def kept_signal(strength: int) -> float:
+    """alpha-bar after that step: the product of 1 - beta up to it, beta = 1e-5 + (5e-3 - 1e-5) sigmoid(x), x from -6 to 6 in 1000 steps."""
+    beta = 1e-5 + (5e-3 - 1e-5) / (1 + np.exp(-np.linspace(-6, 6, STEPS)))
+    return float(np.prod(1 - beta[: strength + 1]))
+
+
+def distort(image: Image.Image, strength: int, seed: int) -> Image.Image:
+    """sqrt(alpha-bar) image + sqrt(1 - alpha-bar) noise, pixels in [0, 1], clipped to it."""
+    signal = kept_signal(strength)
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+    noise = np.random.default_rng(seed).standard_normal(pixels.shape)
+    noisy = np.clip(math.sqrt(signal) * pixels + math.sqrt(1 - signal) * noise, 0, 1)
+    return Image.fromarray((255 * noisy).round().astype(np.uint8))
+
+
+@torch.no_grad()
+def as_of_clean(
+    vlm: LocalVLM,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    starts: Sequence[str],
+    replies: Sequence[Sequence[Completion]],
+    settings: DefenderSettings,
+) -> list[list[Completion]]:
+    """The same replies with the log-probabilities that they have about these pictures, for the ratio to begin at 1 where they are learned from."""
+    moved = []
+    at_once = max(1, settings.micro_batch // max(len(own) for own in replies))
+    for first in range(0, len(replies), at_once):
+        part = slice(first, first + at_once)
+        batch = vlm.encode(images[part], prompts[part], starts[part])
+        logprobs_NT, _ = vlm.completion_logprobs(
+            batch, [[reply.token_ids for reply in own] for own in replies[part]], temperature=settings.temperature
+        )
+        rows = iter(logprobs_NT.tolist())
+        moved += [[replace(reply, logprobs=tuple(next(rows)[: len(reply.token_ids)])) for reply in own] for own in replies[part]]
+    return moved

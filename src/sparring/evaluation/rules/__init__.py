@@ -1,1 +1,0 @@
-"""How harnesses read answers and add them up: one file a harness, each rule with its source."""

@@ -1,1 +1,0 @@
-"""Who paints parts of pictures: inpainting and fill models of diffusers, and two that need no model."""

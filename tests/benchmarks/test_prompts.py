@@ -1,0 +1,52 @@
+"""How items are put into words."""
+
+import pytest
+
+from sparring.benchmarks.items import Answered, Item, with_yes_no_options
+from sparring.benchmarks.profiles import rule_of
+from sparring.benchmarks.questions import STYLES, render_item
+from sparring.config import DefenderSettings
+
+TEMPLATE = DefenderSettings(model="m").prompt
+CHOICE = Item("q", "choice", "What is {question}?", "A", ("{options}", "blue"), hint="Look.")
+YES_NO = Item("q", "yes_no", "Is it there?", "yes")
+
+
+def test_vlmevalkits_prompt() -> None:
+    said = render_item(CHOICE, "vlmevalkit", TEMPLATE)
+    assert (
+        said
+        == "Hint: Look.\nQuestion: What is {question}?\nOptions:\nA. {options}\nB. blue\nPlease select the correct answer from the options above. \n"
+    )
+    assert render_item(YES_NO, "vlmevalkit", TEMPLATE) == "Is it there? Please answer yes or no."
+    asked = Item("q", "yes_no", "Is it there? Please answer yes or no.", "yes")
+    assert render_item(asked, "vlmevalkit", TEMPLATE) == asked.question
+
+
+def test_ours_and_the_direct_one() -> None:
+    assert render_item(CHOICE, "boxed", TEMPLATE).startswith("Look.\nWhat is {question}?\nOptions:\nA. {options}\nB. blue\nThink")
+    assert render_item(CHOICE, "boxed", TEMPLATE).endswith("\\boxed{}.")
+    assert render_item(YES_NO, "boxed", TEMPLATE).endswith("put yes or no in \\boxed{}.")
+    assert render_item(CHOICE, "direct", TEMPLATE).endswith(
+        "\nA. {options}\nB. blue\nAnswer with the option's letter from the given choices directly."
+    )
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_kind_has_its_words(style: str) -> None:
+    for kind in ("yes_no", "open", "caption"):
+        said = render_item(Item("q", kind, "What {A}?", "x"), style, TEMPLATE)  # type: ignore[arg-type]
+        assert "What {A}?" in said
+        assert "{question}" not in said
+
+
+def test_yes_and_no_as_options_are_asked_and_read_as_letters() -> None:
+    shown = with_yes_no_options(YES_NO)
+    assert render_item(shown, "options", TEMPLATE).startswith("Is it there?\nOptions:\nA. yes\nB. no\nThink")
+    assert render_item(CHOICE, "options", TEMPLATE) == render_item(CHOICE, "boxed", TEMPLATE)
+    replies = {"\\boxed{A}": "yes", "\\boxed{B. no}": "no", "No.": "no", "\\boxed{no}": "no", "?": None}
+    for reply, strict in replies.items():
+        assert rule_of("sparring", "pope").read([Answered(shown, (reply,))], {})[0].said == strict, reply
+    # Other harnesses know the words alone.
+    assert rule_of("aot", "pope").read([Answered(shown, ("\\boxed{A}",))], {})[0].said is None
+    assert rule_of("sparring", "pope").read([Answered(YES_NO, ("\\boxed{A}",))], {})[0].said is None
