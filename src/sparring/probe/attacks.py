@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sparring.attackers.rivals import Rival
+from sparring.attackers.rivals.load import split_rival
 from sparring.config import AttackerSettings, ProbeSettings
 from sparring.data.errors import SparringError
 from sparring.data.images import pictures_of
@@ -31,7 +32,7 @@ from sparring.measures.robustness import Played
 from sparring.models.editors import check_editor
 from sparring.models.vlms.address import is_endpoint
 from sparring.probe.asking import Asker, Request
-from sparring.redteam.attackers import check_attacker, load_attacker, split_rival
+from sparring.redteam.attackers import check_attacker, load_attacker
 from sparring.seeds import derive_seed
 
 AGAIN = "asked again"
