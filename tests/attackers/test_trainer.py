@@ -150,7 +150,7 @@ def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(edito
 
 
 def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.learner.parameters.items()}
+    return {name: p.detach().clone() for name, p in trainer.optimizer.parameters.items()}
 
 
 @pytest.mark.parametrize(
@@ -396,9 +396,13 @@ def test_settings_that_cannot_train_fail_at_once(editor: FlowEditor) -> None:
 def test_the_rate_falls_to_its_end(editor: FlowEditor, algorithm: str) -> None:
     """With nothing left of the rate, the last update changes no weight; the one before does."""
     trainer = AttackerTrainer(editor, settings(algorithm=algorithm, steps=3, learning_rate_end=0.0), seed=1)
-    before = trainer.learner.snapshot()
+    before = weights(trainer)
     assert trainer.update(questions(2), pictures(2), redness, 1)["grad_norm"] > 0
-    between = trainer.learner.snapshot()
+    between = weights(trainer)
     assert any(not torch.equal(between[name], before[name]) for name in before)
     assert trainer.update(questions(2), pictures(2), redness, 2)["grad_norm"] > 0
-    assert all(torch.equal(trainer.learner.snapshot()[name], between[name]) for name in between)
+    assert all(torch.equal(weights(trainer)[name], between[name]) for name in between)
+
+
+def test_the_gradients_longest_length_is_the_settings_own(editor: FlowEditor) -> None:
+    assert AttackerTrainer(editor, settings(max_grad_norm=0.25), seed=0).optimizer.max_grad_norm == 0.25
