@@ -155,24 +155,36 @@ def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"window": WindowSettings(size=1, move="slide")}, {"algorithm": "awm", "old_ema_slope": 0.2}, {"lora": None, "kl_weight": 0.1}],
+    [
+        {"window": WindowSettings(size=1, move="slide")},
+        {"algorithm": "awm", "old_ema_slope": 0.2},
+        {"lora": None, "kl_weight": 0.1},
+        {"lora": None, "dtype": "bfloat16", "learning_rate": 1e-4},
+    ],
+    ids=str,
 )
 def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
-    asked, images = questions(2), pictures(2)
-    whole = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    asked, images, dtype = questions(2), pictures(2), settings(**changes).dtype
+
+    def fresh() -> AttackerTrainer:
+        return AttackerTrainer(load_editor(folder, dtype=dtype), settings(**changes), seed=5)
+
+    whole = fresh()
     expected = [whole.update(asked, images, redness, step) for step in range(3)]
 
-    first = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    first = fresh()
     first.update(asked, images, redness, 0)
     first.save(tmp_path)
     first.update(asked, images, redness, 1)  # work that the kill will cost
     torch.manual_seed(1234)
-    second = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    second = fresh()
     second.load(tmp_path)
     got = [second.update(asked, images, redness, step) for step in (1, 2)]
     assert got == expected[1:]
     assert weights(whole).keys() == weights(second).keys()
     assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(whole).items())
+    assert all(torch.equal(tensor, second.optimizer.master[name]) for name, tensor in whole.optimizer.master.items())
+    assert {tensor.dtype for tensor in second.optimizer.master.values()} == {torch.float32}
     assert not list(tmp_path.glob("*.partial"))
 
 

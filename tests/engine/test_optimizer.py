@@ -1,4 +1,4 @@
-"""The optimiser against PyTorch's AdamW and one in float64, the steps that it leaves out, its state on disk."""
+"""The optimiser against PyTorch's AdamW and one in float64, steps that it leaves out, its state on disk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def parameters_of(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]
 def gradients_of(step: int) -> dict[str, Tensor]:
     """Some are longer than what is allowed, some are not."""
     generator = torch.Generator().manual_seed(100 + step)
-    used = {name: shape for name, shape in SHAPES.items() if name != "never used"}
-    return {name: torch.randn(shape, generator=generator) * 3.0 ** (step % 3 - 2) for name, shape in used.items()}
+    drawn = {name: torch.randn(SHAPES[name], generator=generator) for name in ("matrix", "bias")}
+    return {name: gradient * 3.0 ** (step % 3 - 2) for name, gradient in drawn.items()}
 
 
 def optimizer_of(parameters: Mapping[str, nn.Parameter], ranks: Ranks | None = None) -> Optimizer:
@@ -62,7 +62,7 @@ def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
 
 
 def adamw_in_float64(starts: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[float]]:
-    """The weights after all steps (arXiv 1711.05101, algorithm 2, after clipping) and the gradients' norms."""
+    """The weights after all steps (arXiv 1711.05101, algorithm 2) and the norms of the gradients."""
     weights = {name: start.double() for name, start in starts.items()}
     first, second = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in "mv")
     norms = []
@@ -270,14 +270,14 @@ def test_a_state_from_before_the_first_step_has_no_moments(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({**parameters_of(), "matrix": nn.Parameter(torch.zeros(3, 4))}, r"matrix is \[4, 3\] there and \[3, 4\]"),
+        ({**parameters_of(), "matrix": nn.Parameter(torch.zeros(12))}, r"matrix is \[4, 3\] there and \[12\]"),
         ({**parameters_of(), "more": nn.Parameter(torch.zeros(1))}, r"more is missing there and \[1\] here"),
         ({"bias": nn.Parameter(torch.zeros(3))}, r"matrix is \[4, 3\] there and missing here"),
         (parameters_of(torch.bfloat16), "bias is missing there"),
     ],
     ids=["shape", "more", "fewer", "dtype"],
 )
-def test_a_state_of_other_weights_is_refused(tmp_path: Path, other: dict[str, nn.Parameter], named: str) -> None:
+def test_a_state_of_others_is_refused(tmp_path: Path, other: dict[str, nn.Parameter], named: str) -> None:
     path = tmp_path / "it.safetensors"
     saved = optimizer_of(parameters_of())
     trained(saved, [0])

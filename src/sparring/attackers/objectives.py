@@ -24,7 +24,7 @@ Parameters = Mapping[str, torch.nn.Parameter]
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as they are now."""
+    """A copy of the weights as they are now."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
@@ -42,10 +42,10 @@ def using(parameters: Parameters, weights: Mapping[str, Tensor]) -> Iterator[Non
 
 
 class Policies:
-    """`old` makes the samples of DiffusionNFT and AWM and follows the present weights slowly; with Flow-GRPO there is none.
+    """`old` makes the samples of DiffusionNFT and AWM and follows the present weights slowly.
 
-    `reference` is what the KL term holds on to: the editor as it was at the start where all weights are trained; with a LoRA it is the editor
-    without it, and nothing is stored.
+    With Flow-GRPO there is none. `reference` is what the KL term holds on to: the editor as it was at the start
+    where all weights are trained; with a LoRA it is the editor without it, and nothing is stored.
     """
 
     def __init__(self, editor: FlowEditor, parameters: Parameters, settings: AttackerSettings) -> None:
@@ -68,8 +68,8 @@ class Policies:
     def follow(self, step: int) -> None:
         """After update `step`: the old policy moves towards the present weights."""
         if self.old:
-            settings = self.settings
-            nft.blend(self.old, dict(self.parameters), nft.old_decay(step, settings.old_ema_slope, settings.old_ema_max))
+            decay = nft.old_decay(step, self.settings.old_ema_slope, self.settings.old_ema_max)
+            nft.blend(self.old, dict(self.parameters), decay)
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed training needs of them."""

@@ -1,6 +1,7 @@
 """The Attacker learns: edits of the same picture with the same instruction are a group, and the judge's rewards turn into one update.
 
-The loop is one; what an algorithm adds to it is how roll-outs are stochastic and what gradients some of their rows give: grpo.py, forward.py.
+The loop is one; what an algorithm adds to it is how roll-outs are stochastic and what gradients some of their
+rows give: objectives.py.
 Letters: P questions, G edits of one question.
 """
 
@@ -20,25 +21,22 @@ from sparring.attackers.rollout import Rollout, by_size, roll_out, sample_seed
 from sparring.config import AttackerSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
-from sparring.engine.optimizer import Optimizer
+from sparring.engine.optimizer import Optimizer, under
 from sparring.models.editors import FlowEditor
 from sparring.rl.advantages import group_advantages
 from sparring.seeds import derive_seed
 
 RewardFunction = Callable[[list[list[Image]]], Tensor | Sequence[Sequence[float]]]
 STATE = "attacker.safetensors"
-BEST = "best/"
+BEST, REWARDS = "best/", "rewards"
 SAME_REWARD = 1e-6
 
 
-REWARDS = "rewards"
-
-
 class BestWeights:
-    """Of every `window` updates in a row the mean reward is taken; of the best stretch the mean of the weights that made its edits is kept.
+    """The mean of the weights that made the edits of the best stretch: `window` updates in a row, by mean reward.
 
-    A mean, because the weights of neighbouring updates differ by noise as much as by what was learned. With a window of 0, or fewer updates
-    than the window, none are kept. The best stretch is the earliest where several are equal.
+    A mean, because the weights of neighbouring updates differ by noise as much as by what was learned. With a
+    window of 0, or fewer updates than the window, none are kept. The earliest of equal stretches is the best.
     """
 
     def __init__(self, window: int) -> None:
@@ -64,22 +62,20 @@ class BestWeights:
         """The mean reward of every stretch, the oldest first."""
         if not self.window:
             return []
-        return [sum(self.rewards[end - self.window : end]) / self.window for end in range(self.window, len(self.rewards) + 1)]
+        ends = range(self.window, len(self.rewards) + 1)
+        return [sum(self.rewards[end - self.window : end]) / self.window for end in ends]
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed training needs."""
-        recent = {f"{number}/{name}": tensor for number, one in enumerate(self.recent) for name, tensor in one.items()}
+        numbered = enumerate(self.recent)
+        recent = {f"{number}/{name}": tensor for number, one in numbered for name, tensor in one.items()}
         kept = {f"kept/{name}": tensor for name, tensor in self.weights.items()}
         return {REWARDS: torch.tensor(self.rewards, dtype=torch.float64), **recent, **kept}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave."""
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-        self.rewards, self.weights = tensors[REWARDS].tolist(), under("kept/")
-        self.recent = [under(f"{number}/") for number in range(min(self.window, len(self.rewards)))]
+        self.rewards, self.weights = tensors[REWARDS].tolist(), under("kept/", tensors)
+        self.recent = [under(f"{number}/", tensors) for number in range(min(self.window, len(self.rewards)))]
 
 
 class AttackerTrainer:
@@ -215,4 +211,4 @@ class AttackerTrainer:
         """Read what `save` wrote; training then goes on as if it had never stopped. Raises RunError."""
         _, extra = self.optimizer.load(Path(folder) / STATE)
         self.policies.load_state(extra)
-        self.best.load_state({name.removeprefix(BEST): tensor for name, tensor in extra.items() if name.startswith(BEST)})
+        self.best.load_state(under(BEST, extra))

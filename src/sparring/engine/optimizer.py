@@ -134,8 +134,8 @@ class Optimizer:
         or belongs to other weights.
         """
         tensors, numbers = _read(path)
-        _require_same(path, _under("weight/", tensors), self.parameters)
-        _require_same(path, _under("master/", tensors), self.copies)
+        _require_same(path, under("weight/", tensors), self.parameters)
+        _require_same(path, under("master/", tensors), self.copies)
         with torch.no_grad():
             for name, weight in self._weights().items():
                 weight.copy_(placed_like(tensors[name], weight))
@@ -145,7 +145,7 @@ class Optimizer:
                 moments = {field: placed_like(tensors[f"{field}/{name}"], master) for field in MOMENTS}
                 self.adamw.state[master] = {"step": tensors[f"step/{name}"], **moments}
         self.skipped_in_a_row = int(numbers["skipped_in_a_row"])
-        return numbers, _under("extra/", tensors)
+        return numbers, under("extra/", tensors)
 
     def _weights(self) -> dict[str, Tensor]:
         """All that steps change, by its name in a state."""
@@ -153,7 +153,8 @@ class Optimizer:
         return {**parameters, **{f"master/{name}": copy for name, copy in self.copies.items()}}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
