@@ -9,8 +9,7 @@ import torch
 
 from small_vlms import noise_pictures, tiny_qwen2_5_vl
 from sparring.config import DefenderSettings
-from sparring.defenders.trainer import OBJECTIVES, objective_of
-from sparring.defenders.weights import Reference
+from sparring.defenders.trainer import OBJECTIVES, Reference, objective_of
 from sparring.models.vlms.local import LocalVLM
 
 REPLIES = [[[65, 66, 67], [68]], [[70, 71]]]

@@ -43,16 +43,18 @@ class SftTrainer(DefenderTrainer):
         self._set_rate(step)
         replies = [self._tokens(question) for _, question in items]
         tokens, total = sum(len(reply) for reply in replies), 0.0
-        self._clear_gradients()
+        where, norm = self._where(step, (question for _, question in items)), None
+        self.optimizer.clear_gradients()
         for start in range(0, len(items), self.settings.micro_batch):
             part = slice(start, start + self.settings.micro_batch)
             loss = self._cross_entropy(items[part], replies[part]) / tokens
             total += loss.item()
             if math.isfinite(total):
                 loss.backward()
-        norm = self._step() if math.isfinite(total) else None
-        self._clear_gradients()
-        self._note_broken(norm is None, step, [question.id for _, question in items])
+        if math.isfinite(total):
+            norm = self.optimizer.step(where)
+        else:
+            self.optimizer.leave_out(where)
         self.updates += 1
         learned = {} if norm is None else {"loss": total, "grad_norm": norm}
         return {"broken": float(norm is None), **learned, "trained_tokens": float(tokens)}

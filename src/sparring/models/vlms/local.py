@@ -26,6 +26,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError, RefusedError
+from sparring.engine.ranks import writes_files
 from sparring.models.vlms import lora
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
@@ -44,7 +45,6 @@ from sparring.models.vlms.branches import (
     text_positions,
 )
 from sparring.models.vlms.cache import roomy_cache
-from sparring.models.vlms.lora import writes_files
 from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
