@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparring.config import AttackerSettings
+from sparring.config import AttackerSettings, ForwardProcessSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.models.editors import FlowEditor
 from sparring.rl import nft
@@ -175,7 +175,7 @@ class Policies:
 
     def __init__(self, editor: FlowEditor, learner: Learner, settings: AttackerSettings) -> None:
         self.editor, self.learner, self.settings = editor, learner, settings
-        self.old = {} if settings.algorithm == "flow_grpo" else learner.snapshot()
+        self.old = learner.snapshot() if isinstance(settings.algorithm, ForwardProcessSettings) else {}
         self.reference = learner.snapshot() if settings.kl_weight and settings.lora is None else {}
 
     def as_sampler(self) -> AbstractContextManager[None]:
@@ -192,9 +192,9 @@ class Policies:
 
     def follow(self, step: int) -> None:
         """After update `step`: the old policy moves towards the present weights."""
-        if self.old:
-            settings = self.settings
-            nft.blend(self.old, dict(self.learner.parameters), nft.old_decay(step, settings.old_ema_slope, settings.old_ema_max))
+        own = self.settings.algorithm
+        if isinstance(own, ForwardProcessSettings):
+            nft.blend(self.old, dict(self.learner.parameters), nft.old_decay(step, own.old_ema_slope, own.old_ema_max))
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed training needs of them."""

@@ -18,7 +18,7 @@ from sparring.attackers.distillation import with_start_kl
 from sparring.attackers.learner import BestWeights, Learner, Policies
 from sparring.attackers.objectives import FlowGRPO, ForwardProcess
 from sparring.attackers.rollout import Rollout, by_size, roll_out, sample_seed
-from sparring.config import AttackerSettings
+from sparring.config import AttackerSettings, FlowGRPOSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor
@@ -50,10 +50,10 @@ class AttackerTrainer:
         )
         self.policies = Policies(editor, self.learner, settings)
         self.algorithm: FlowGRPO | ForwardProcess
-        if settings.algorithm == "flow_grpo":
-            self.algorithm = FlowGRPO(editor, settings, self.policies, seed)
+        if isinstance(settings.algorithm, FlowGRPOSettings):
+            self.algorithm = FlowGRPO(editor, settings, settings.algorithm, self.policies, seed)
         else:
-            self.algorithm = ForwardProcess(editor, settings, self.policies)
+            self.algorithm = ForwardProcess(editor, settings, settings.algorithm, self.policies)
         self.best = BestWeights(settings.keep_best)
 
     def update(
@@ -137,7 +137,7 @@ class AttackerTrainer:
                         worst = metrics["ratio_worst"]
             norm, taken = self.learner.step(where)
             norms, skipped = norms + norm / len(shares), skipped + (not taken)
-        first = {"ratio_first": worst} if settings.algorithm == "flow_grpo" else {}
+        first = {"ratio_first": worst} if isinstance(self.algorithm, FlowGRPO) else {}
         if not items and "ratio_mean" in sums:
             sums["ratio_mean"] = 1.0  # nothing was replayed, nothing moved
         return {
