@@ -45,10 +45,10 @@ from sparring.selfplay.turns import FrozenOpponent, right_when_clean
 
 Point = dict[str, float]
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    "flow_grpo": {"algorithm": "flow_grpo", "window": {"size": None}},
-    "flow_grpo_fast": {"algorithm": "flow_grpo", "sampler": "cps", "window": {"size": 2, "shared_start": True}},
-    "diffusion_nft": {"algorithm": "diffusion_nft"},
-    "awm": {"algorithm": "awm"},
+    "flow_grpo": {"type": "flow_grpo", "window": {"size": None}},
+    "flow_grpo_fast": {"type": "flow_grpo", "sampler": "cps", "window": {"size": 2, "shared_start": True}},
+    "diffusion_nft": {"type": "diffusion_nft", "forward_timesteps": 1},
+    "awm": {"type": "awm", "forward_timesteps": 1},
 }
 NAMES = {"flow_grpo": "Flow-GRPO", "flow_grpo_fast": "Flow-GRPO-Fast", "diffusion_nft": "DiffusionNFT", "awm": "AWM"}
 COLOURS = {"flow_grpo": "#b3541e", "flow_grpo_fast": "#c79a1b", "diffusion_nft": "#0f6f78", "awm": "#5b4b9a"}
@@ -62,8 +62,8 @@ def recipe_of(seed: int) -> Recipe:
 def settings_of(algorithm: str, recipe: Recipe, changes: Sequence[str]) -> AttackerSettings:
     """The arena's Attacker with another algorithm, a constant learning rate and the base Defender as its only opponent."""
     given: dict[str, Any] = dict(change.split("=", 1) for change in changes)
-    common = {"learning_rate_end": 1.0, "past_share": 0.0}
-    return AttackerSettings.model_validate(recipe.attacker.model_dump() | common | ALGORITHMS[algorithm] | given)
+    common = {"learning_rate_end": 1.0, "past_share": 0.0, "algorithm": ALGORITHMS[algorithm]}
+    return AttackerSettings.model_validate(recipe.attacker.model_dump() | common | given)
 
 
 @dataclass

@@ -27,7 +27,7 @@ from torch import Tensor
 import sparring
 from sparring.attackers.rollout import sample_seed, to_pictures
 from sparring.attackers.trainer import AttackerTrainer
-from sparring.config import AttackerSettings
+from sparring.config import AttackerSettings, FlowGRPOSettings
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import load_editor
 from sparring.models.editors.base import Conditions, FlowEditor
@@ -55,8 +55,9 @@ class PlainFlowGRPO:
 
     def __init__(self, editor: FlowEditor, settings: AttackerSettings) -> None:
         assert settings.lora is not None
+        assert isinstance(settings.algorithm, FlowGRPOSettings)
         editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(SEED, "lora"))
-        self.editor, self.settings = editor, settings
+        self.editor, self.settings, self.algorithm = editor, settings, settings.algorithm
         self.parameters = editor.trainable_parameters()
         self.optimizer = torch.optim.AdamW(list(self.parameters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
@@ -85,7 +86,7 @@ class PlainFlowGRPO:
                 v = editor.velocity(states[place], sigmas[place], conditions)
                 logp, _, _ = self._logp(states[place], v, sigmas[place], sigmas[place + 1], states[place + 1])
                 ratio = torch.exp(logp - old[place])
-                clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
+                clipped = ratio.clamp(1 - self.algorithm.clip_range, 1 + self.algorithm.clip_range)
                 loss = torch.maximum(-own * ratio, -own * clipped).sum() / (len(samples) * trained)
                 loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.max_grad_norm)
@@ -115,7 +116,7 @@ class PlainFlowGRPO:
 
     def _logp(self, x: Tensor, v: Tensor, sigma: float, after: float, reached: Tensor) -> tuple[Tensor, Tensor, float]:
         dt = after - sigma
-        a = self.settings.noise_level * (sigma / (1 - (after if sigma == 1 else sigma))) ** 0.5
+        a = self.algorithm.noise_level * (sigma / (1 - (after if sigma == 1 else sigma))) ** 0.5
         mean = x * (1 + a**2 / (2 * sigma) * dt) + v * (1 + a**2 * (1 - sigma) / (2 * sigma)) * dt
         std = a * (-dt) ** 0.5
         logp = torch.distributions.Normal(mean, std).log_prob(reached).flatten(1).mean(1)
@@ -131,7 +132,7 @@ def settings_for(options: argparse.Namespace, **window: Any) -> AttackerSettings
             "rollout_steps": options.steps,
             "micro_batch": 32,
             "lora": {"rank": 32, "alpha": 64},
-            "window": window,
+            "algorithm": {"type": "flow_grpo", "window": window},
         }
     )
 

@@ -92,7 +92,6 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "evaluation_steps": 3,
             "learning_rate": 3e-2,
             "lora": {"rank": 2, "alpha": 4},
-            "noise_level": 0.7,
             "keep_best": 2,
         },
         "defender": {

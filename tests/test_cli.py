@@ -303,26 +303,6 @@ def test_a_judge_is_never_left_out_of_a_recipe(tmp_path: Path) -> None:
         attack_settings([("data", "q.jsonl"), ("defender.model", "some/vlm")], recipe="mine.yaml")
 
 
-def test_fields_explain_every_setting() -> None:
-    result = runner.invoke(app, ["fields"])
-    assert result.exit_code == 0
-    for line in (
-        "defender.learning_rate: float; default 1e-06",
-        "attacker.lora.rank: int; default 64",
-        "data.generator.call: str; required",
-        "seed: int; default 0",
-        "suite: str; required; name of the benchmark",
-        "judge.model: str; required; a folder, hub id or endpoint; it is shown no pictures",
-        "stages: required; its settings as those of forge above",
-        "judge: its settings as those of judge above",
-        "adapt_queries",
-        "epochs: int; default 1",
-    ):
-        assert line in result.stdout
-    for verb in ("attack", "eval", "probe", "sft", "forge"):
-        assert f"\nOf `sparring {verb}`\n" in result.stdout
-
-
 def test_recipes_lists_the_bundled_ones() -> None:
     result = runner.invoke(app, ["recipes"])
     assert result.exit_code == 0
@@ -376,11 +356,12 @@ def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert settings.defender.lora is not None
     assert runner.invoke(app, [*command, "--recipe", "arena"]).exit_code == 0
     defender = calls[1][0].defender
-    assert (defender.learning_rate, defender.interpolation, defender.algorithm, defender.kl_weight) == (1.2e-4, 1.0, "sft", 0.0)
+    assert (defender.learning_rate, defender.interpolation, defender.algorithm.type, defender.kl_weight) == (1.2e-4, 1.0, "sft", 0.0)
     for extra, message in (
         ([], "--defender is missing"),
         (["--defender", "http://127.0.0.1:8000/v1#m"], "is an endpoint, which can be attacked and evaluated but not trained"),
-        (["--defender", "a/b", "--set", "defender.reply=well"], "defender.reply: must hold {answer} or {option}"),
+        (["--defender", "a/b", "--set", "defender.algorithm.reply=well"], "defender.algorithm.reply: must hold {answer}"),
+        (["--defender", "a/b", "--set", "defender.reply=well"], "Write defender.algorithm: {type: sft, reply: well}."),
         (["--defender", "a/b", "--set", "defender.kl_weight=1.0"], "defender.kl_weight: supervised fine-tuning has no KL term"),
         (["--defender", "a/b", "--set", "defender.algorithm=dapo"], "defender.algorithm: is sft here"),
         (["--defender", "a/b", "--set", "defender.lr=1"], "sft: defender.lr: no such setting"),

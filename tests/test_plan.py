@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparring.config import Recipe
+from sparring.config import AttackerSettings, Recipe
 from sparring.data.errors import ModelError
 from sparring.plan import Plan, find_model, make_plan, memory, require_models, tensor_shapes
 from sparring.recipes import load_recipe
@@ -71,8 +71,8 @@ def test_parameters_come_from_the_headers(recipe: Recipe) -> None:
 
 def test_memory_is_the_documented_formula(recipe: Recipe) -> None:
     def turns(**changes: object) -> dict[str, float]:
-        changed = recipe.model_copy(update={"attacker": recipe.attacker.model_copy(update=changes)})
-        return make_plan(changed).memory
+        attacker = AttackerSettings.model_validate(recipe.attacker.model_dump() | changes)
+        return make_plan(recipe.model_copy(update={"attacker": attacker})).memory
 
     weights = 1e9 + 4 * 151 + 4 * 150
     assert turns(algorithm="flow_grpo") == {"attacker trains": weights + 160 * 16, "defender trains": weights + 150 * 4 * 3}
@@ -116,7 +116,8 @@ def test_offload_keeps_text_encoders_and_vae_on_the_accelerator_in_turns(recipe:
 def test_an_editor_that_says_it_is_distilled_is_warned_of(recipe: Recipe, says: dict[str, bool], algorithm: str, warned: bool) -> None:
     """By its configuration, whatever its name."""
     (Path(recipe.attacker.model) / "model_index.json").write_text(json.dumps(says))
-    plan = make_plan(recipe.model_copy(update={"attacker": recipe.attacker.model_copy(update={"algorithm": algorithm})}))
+    attacker = AttackerSettings.model_validate(recipe.attacker.model_dump() | {"algorithm": algorithm})
+    plan = make_plan(recipe.model_copy(update={"attacker": attacker}))
     assert [algorithm in text and "step-distilled" in text for text in plan.warnings] == [True] * warned
 
 

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from sparring import recipes
+from sparring.config import DAPOSettings, FlowGRPOSettings, WindowSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, resolve_model
 from sparring.recipes.paths import PACKAGE
@@ -53,6 +54,8 @@ def test_the_control_arm_differs_in_its_curriculum_alone() -> None:
 def changed(one: dict[str, Any], other: dict[str, Any], where: str = "") -> dict[str, Any]:
     """The dotted fields in which two recipes differ, with the second one's values."""
     found: dict[str, Any] = {}
+    if one.get("type") != other.get("type"):  # another algorithm, whose settings are others
+        return {f"{where}type": other["type"]}
     for key in one.keys() | other.keys():
         a, b, path = one.get(key), other.get(key), f"{where}{key}"
         if isinstance(a, dict) and isinstance(b, dict):
@@ -78,7 +81,7 @@ def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
         ("arena-static-add", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add"]}),
         ("arena-static-insert", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:insert"]}),
         ("arena-static-both", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]}),
-        ("arena-sft", "arena", {"data.generator.arguments.reasoned": True, "defender.algorithm": "sft"}),
+        ("arena-sft", "arena", {"data.generator.arguments.reasoned": True, "defender.algorithm.type": "sft"}),
         ("arena-noisy", "arena-clean", {"defender.noisy.share": 0.5, "defender.noisy.strength": 350}),
         (
             "arena-text",
@@ -100,14 +103,17 @@ def test_rival_arms_differ_in_what_they_are_about_alone(name: str, base: str, di
 def test_the_papers_values() -> None:
     recipe = load_recipe("qwen2.5-vl-7b_qwen-image-edit")
     defender = recipe.defender
-    assert (defender.group_size, defender.clip_low, defender.clip_high, defender.kl_weight) == (5, 0.2, 0.28, 0.0)
+    assert (defender.group_size, defender.kl_weight) == (5, 0.0)
     assert (defender.learning_rate, defender.weight_decay, defender.prompts_per_step, defender.train_vision) == (1e-6, 0.01, 128, True)
     assert (defender.min_pixels, defender.max_pixels, defender.reward_accuracy, defender.reward_format) == (262144, 4194304, 0.8, 0.2)
-    assert (defender.reward, defender.dual_clip, defender.advantage_epsilon) == ("released", 3.0, 1e-6)
+    assert defender.algorithm == DAPOSettings(clip_low=0.2, clip_high=0.28, dual_clip=3.0, advantage_epsilon=1e-6)
+    assert defender.reward == "released"
     assert (defender.overlong_cache, defender.overlong_filter, defender.max_new_tokens) == (0, False, 4096)
     assert (defender.keep_reward_above, defender.keep_reward_below, defender.temperature, defender.top_p) == (0.01, 0.99, 1.0, 1.0)
     attacker, judge = recipe.attacker, recipe.judge
-    assert (attacker.algorithm, attacker.learning_rate, attacker.kl_weight) == ("flow_grpo", 3e-4, 0.0)
+    every_step = WindowSettings(size=None, first=0, last=None)
+    assert attacker.algorithm == FlowGRPOSettings(noise_level=0.7, sampler="sde", window=every_step, clip_range=1e-4)
+    assert (attacker.learning_rate, attacker.kl_weight) == (3e-4, 0.0)
     assert attacker.lora is not None
     assert (attacker.lora.rank, attacker.lora.alpha) == (64, 128)
     assert (judge.trials, judge.dense_weight, judge.validity_bonus, judge.shortfall_penalty) == (3, 0.0, 0.0, 0.0)
@@ -136,8 +142,8 @@ def test_the_papers_values() -> None:
         ("name={a: 1, a: 2}", "a is given twice"),
         ("name=2020-01-01", "Put dates into quotes"),
         ("data.path=null", "data: needs path"),
-        ("attacker.window.size=6", "attacker.window: 6 steps from step 0 on do not end before step 5"),
-        ("attacker.window.last=6", "attacker.window.last: must be at most rollout_steps - 1 = 5"),
+        ("attacker.algorithm.window.size=6", "attacker.algorithm.window: 6 steps from step 0 on do not end before step 5"),
+        ("attacker.algorithm.window.last=6", "attacker.algorithm.window.last: must be at most rollout_steps - 1 = 5"),
         ("attacker.rollout_steps=1", "Flow-GRPO needs at least 2"),
         ("attacker.optimizer_steps=1000", "attacker.optimizer_steps: must be at most"),
         ("attacker.instruction=Spoil it", "attacker.instruction: must hold {question}"),
@@ -170,8 +176,8 @@ def test_the_papers_values() -> None:
         ("defender.text.thought=Hm", "defender.text.thought: must hold {answer}, {option} or {reasoning}"),
         ("defender.noisy.share=0.05", "defender.noisy.share: is less than one answer of a group of 5"),
         ("defender={model: a/b, algorithm: sft, kl_weight: 0.1}", "defender.kl_weight: supervised fine-tuning has no KL term"),
-        ("defender={model: a/b, algorithm: cispo, dual_clip: 3.0}", "defender.dual_clip: bounds a clipped loss, which cispo has not"),
-        ("defender.dual_clip=1.0", "defender.dual_clip: must be greater than 1"),
+        ("defender.algorithm.dual_clip=1.0", "defender.algorithm.dual_clip: must be greater than 1"),
+        ("defender.algorithm={type: sft, reply: well}", "defender.algorithm.reply: must hold {answer} or {option}"),
         ("defender={model: a/b, algorithm: sft, noisy: {share: 0.5}}", "supervised fine-tuning samples nothing"),
         (
             "defender={model: a/b, algorithm: sft, consistency: {role: record}}",
@@ -204,8 +210,8 @@ def test_the_forge_of_a_run_is_resolved_like_that_of_the_verb(small: Path) -> No
 
 def test_all_wrong_fields_are_named_at_once(small: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(small, ["attacker.stps=1", "defender.clip_low=2"])
-    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["attacker.stps", "defender.clip_low"]
+        load_recipe(small, ["attacker.stps=1", "defender.algorithm.clip_low=2"])
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["attacker.stps", "defender.algorithm.clip_low"]
 
 
 def test_overrides_are_yaml(small: Path) -> None:
@@ -217,7 +223,7 @@ def test_overrides_are_yaml(small: Path) -> None:
             "defender.lora.rank=4",
             "data.skip_bad_records=true",
             "name=a=b",
-            "attacker.window={size: 1}",
+            "attacker.algorithm.window={size: 1}",
         ],
     )
     assert recipe.defender.learning_rate == 1e-4
@@ -226,7 +232,7 @@ def test_overrides_are_yaml(small: Path) -> None:
     assert recipe.defender.lora.rank == 4
     assert recipe.data.skip_bad_records is True
     assert recipe.name == "a=b"
-    assert recipe.attacker.window.size == 1
+    assert recipe.attacker.algorithm == FlowGRPOSettings(window=WindowSettings(size=1))
 
 
 def test_bundled_numbers_in_exponent_form_are_numbers(small: Path) -> None:
@@ -319,7 +325,7 @@ def test_an_endpoint_can_judge_and_be_attacked_but_not_be_trained() -> None:
 
 def test_what_trains_on_freshly_noised_pictures_takes_an_undistilled_editor() -> None:
     undistilled, distilled = (load_recipe(f"qwen2.5-vl-3b_flux2-klein-4b{end}").attacker for end in ("", "-distilled"))
-    assert (undistilled.model, undistilled.algorithm) == ("black-forest-labs/FLUX.2-klein-base-4B", "diffusion_nft")
-    assert (distilled.model, distilled.algorithm) == ("black-forest-labs/FLUX.2-klein-4B", "flow_grpo")
+    assert (undistilled.model, undistilled.algorithm.type) == ("black-forest-labs/FLUX.2-klein-base-4B", "diffusion_nft")
+    assert (distilled.model, distilled.algorithm.type) == ("black-forest-labs/FLUX.2-klein-4B", "flow_grpo")
     assert distilled.kl_weight == 0.04
     assert load_recipe("qwen2.5-vl-3b_flux2-klein-4b-distilled").bootstrap.steps == 0

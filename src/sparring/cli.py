@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
-from rich.text import Text
 
 from sparring import __version__
 from sparring.attack_command import attack
@@ -16,14 +15,13 @@ from sparring.console import as_argument, clean_errors, error_console, out_conso
 from sparring.convert_command import convert
 from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.eval_command import compare, evaluate, rescore
+from sparring.fields_command import fields
 from sparring.forge_command import forge
 from sparring.options import SkipOption
 from sparring.probe_command import probe
 from sparring.sft_command import sft
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from sparring.config import Recipe
     from sparring.plan import ModelPlan, Plan
 
@@ -269,46 +267,7 @@ def recipes(
             out_console.print(f"  {describe(name)}")
 
 
-@app.command()
-def fields() -> None:
-    """Explain every setting of recipes and of each verb."""
-    from sparring.config import AttackSettings, EvalSettings, ForgeSettings, ProbeSettings, Recipe, SftSettings
-
-    known: dict[type[BaseModel], str] = {}
-    _show_fields(Recipe, "", known)
-    verbs: tuple[tuple[str, type[BaseModel]], ...] = (
-        ("attack", AttackSettings),
-        ("eval", EvalSettings),
-        ("probe", ProbeSettings),
-        ("sft", SftSettings),
-        ("forge", ForgeSettings),
-    )
-    for verb, settings in verbs:
-        out_console.print(f"\nOf `sparring {verb}`", style="bold")
-        _show_fields(settings, "", known)
-
-
-def _show_fields(model: type[BaseModel], where: str, known: dict[type[BaseModel], str]) -> None:
-    """One line a setting; below a section its own, but where `known` says at what place they have been shown
-    before."""
-    for name, info in model.model_fields.items():
-        kinds = (info.annotation, *get_args(info.annotation))
-        inner = next((kind for kind in kinds if isinstance(kind, type) and hasattr(kind, "model_fields")), None)
-        default: Any = info.get_default(call_default_factory=True, validated_data={})
-        described = "required" if info.is_required() else "" if inner and default is not None else f"default {default!r}"
-        kind = (
-            ""
-            if inner
-            else str(getattr(info.annotation, "__name__", info.annotation) if not get_args(info.annotation) else info.annotation)
-        )
-        kind = kind.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-        again = f"its settings as those of {known[inner]} above" if where == "" and inner in known else ""
-        notes = "; ".join(part for part in (kind, described.replace("None", "null"), info.description or "", again) if part)
-        line = Text(f"{where}{name}", style="bold")
-        out_console.print(Text.assemble(line, f": {notes}") if notes else line)
-        if inner is not None and not again:
-            _show_fields(inner, f"{where}{name}.", known)
-            known.setdefault(inner, f"{where}{name}")
+app.command(short_help="Explain every setting of recipes and of each verb.")(fields)
 
 
 @app.command(short_help="Print the versions that decide what a run computes.")

@@ -28,7 +28,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from sparring.attackers.distillation import distillation_warning
-from sparring.config import Recipe
+from sparring.config import ForwardProcessSettings, Recipe
 from sparring.data.errors import ModelError
 from sparring.data.questions import Questions
 from sparring.engine.questions import named_sides
@@ -270,7 +270,7 @@ def memory(recipe: Recipe, models: dict[str, ModelPlan], forging: Sequence[Model
         # In turns; whichever is the smaller is at rest.
         resident -= min(texts, attacker.parts.get("vae", 0)) * BYTES[attacker.dtype]
     if recipe.attacker.lora:
-        copies = 0 if recipe.attacker.algorithm == "flow_grpo" else 2
+        copies = 2 if isinstance(recipe.attacker.algorithm, ForwardProcessSettings) else 0
         attacker_state = float((attacker.lora or 0) * (16 + 4 * copies))
     else:
         attacker_state = 3.0 * attacker.parts.get("transformer", 0) * BYTES[attacker.dtype]

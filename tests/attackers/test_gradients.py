@@ -11,15 +11,20 @@ from torch import Tensor
 from sparring.attackers import objectives
 from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
-from sparring.config import AttackerSettings, WindowSettings
+from sparring.config import AttackerSettings
 from two_pixels import TwoPixels, pictures
 
 STEPS, ROWS = 6, 8
 
 
 def trainer_of(**changes: object) -> AttackerTrainer:
-    start = {"model": "m", "lora": None, "rollout_steps": STEPS, "window": WindowSettings(size=None)}
+    start = {"model": "m", "lora": None, "rollout_steps": STEPS}
     return AttackerTrainer(TwoPixels(), AttackerSettings.model_validate({**start, **changes}), seed=0)  # type: ignore[arg-type]
+
+
+def everywhere(**own: object) -> dict[str, object]:
+    """Flow-GRPO with every step but the last in the window."""
+    return {"type": "flow_grpo", "window": {"size": None}, **own}
 
 
 def rolled_out(trainer: AttackerTrainer) -> Rollout:
@@ -37,7 +42,7 @@ def learned(trainer: AttackerTrainer, rollout: Rollout, advantages_B: Tensor) ->
 
 @pytest.mark.parametrize("sampler", ["sde", "constant", "cps"])
 def test_grpo_guard_weighs_a_step_by_one_over_its_length(sampler: str) -> None:
-    trainer = trainer_of(grpo_guard=True, sampler=sampler)
+    trainer = trainer_of(algorithm=everywhere(grpo_guard=True, sampler=sampler))
     rollout = rolled_out(trainer)
     rollout.sigmas = [1.0, 0.9, 0.7, 0.6, 0.3, 0.2, 0.0]
     lengths = [before - after for before, after in pairwise(rollout.sigmas[:STEPS])]
@@ -60,7 +65,7 @@ def forward_mean(sampler: str, x: Tensor, v: Tensor, sigma: float, after: float)
 @pytest.mark.parametrize("sampler", ["sde", "constant", "cps"])
 def test_the_kl_term_of_flow_grpo_is_the_published_one(sampler: str) -> None:
     """Without advantages the loss is the weight times the divergence, written down here from the velocities of the two policies."""
-    trainer = trainer_of(sampler=sampler, kl_weight=0.3)
+    trainer = trainer_of(algorithm=everywhere(sampler=sampler), kl_weight=0.3)
     trainer.policies.reference = {"centre": torch.tensor([0.4, -0.3])}
     rollout = rolled_out(trainer)
     expected = []
@@ -124,7 +129,7 @@ def test_every_picture_is_noised_to_levels_of_its_own(algorithm: str, count: int
     levels: list[Tensor] = []
     noised = objectives.noised
     monkeypatch.setattr(objectives, "noised", lambda x0, noise, sigma_B: levels.append(sigma_B) or noised(x0, noise, sigma_B))
-    trainer = trainer_of(algorithm=algorithm, forward_timesteps=count)
+    trainer = trainer_of(algorithm={"type": algorithm, "forward_timesteps": count})
     rollout = rolled_out(trainer)
     learned(trainer, rollout, torch.linspace(-1, 1, ROWS))
     drawn_KB = torch.stack(levels)

@@ -19,7 +19,7 @@ from sparring.attackers import objectives
 from sparring.attackers import trainer as trainer_module
 from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
-from sparring.config import AttackerSettings, LoraSettings, WindowSettings
+from sparring.config import AttackerSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.models.editors import FlowEditor, load_editor
 from two_pixels import TwoPixels, pictures, questions
@@ -33,7 +33,6 @@ def settings(**changes: object) -> AttackerSettings:
         "micro_batch": 3,
         "learning_rate": 1e-2,
         "lora": LoraSettings(rank=4, alpha=8),
-        "window": WindowSettings(size=2),
     }
     return AttackerSettings.model_validate({**start, **changes})
 
@@ -72,19 +71,19 @@ def reward_of_ode_edits(editor: TwoPixels) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"window": WindowSettings(size=None)},
-        {"window": WindowSettings(size=2)},
-        {"window": WindowSettings(size=2, shared_start=True)},
-        {"window": WindowSettings(size=1, move="slide", every=5, wrap=True)},
-        {"sampler": "constant"},
-        {"sampler": "cps"},
-        {"sampler": "sde", "grpo_guard": True, "clip_range": 1e-3},
-        {"sampler": "cps", "grpo_guard": True, "clip_range": 1e-3},
-        {"optimizer_steps": 2, "clip_range": 0.1, "std_over": "batch", "learning_rate": 0.03},
+        {"algorithm": {"window": {"size": None}}},
+        {"algorithm": {"window": {"size": 2}}},
+        {"algorithm": {"window": {"size": 2, "shared_start": True}}},
+        {"algorithm": {"window": {"size": 1, "move": "slide", "every": 5, "wrap": True}}},
+        {"algorithm": {"sampler": "constant"}},
+        {"algorithm": {"sampler": "cps"}},
+        {"algorithm": {"sampler": "sde", "grpo_guard": True, "clip_range": 1e-3}},
+        {"algorithm": {"sampler": "cps", "grpo_guard": True, "clip_range": 1e-3}},
+        {"algorithm": {"clip_range": 0.1}, "optimizer_steps": 2, "std_over": "batch", "learning_rate": 0.03},
         {"algorithm": "diffusion_nft"},
-        {"algorithm": "diffusion_nft", "optimizer_steps": 2, "old_ema_slope": 0.05},
+        {"algorithm": {"type": "diffusion_nft", "old_ema_slope": 0.05}, "optimizer_steps": 2},
         {"algorithm": "awm"},
-        {"algorithm": "awm", "optimizer_steps": 2, "old_ema_slope": 0.01, "awm_old_weight": 1.0, "awm_power": 1.0},
+        {"algorithm": {"type": "awm", "old_ema_slope": 0.01, "old_weight": 1.0, "power": 1.0}, "optimizer_steps": 2},
     ],
     ids=str,
 )
@@ -107,7 +106,7 @@ def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_w
     [
         ("float32", {"sampler": "sde"}),
         ("float32", {"sampler": "constant", "state_dtype": "bfloat16"}),
-        ("float32", {"sampler": "cps", "state_dtype": "bfloat16", "window": WindowSettings(size=2, shared_start=True)}),
+        ("float32", {"sampler": "cps", "state_dtype": "bfloat16", "window": {"size": 2, "shared_start": True}}),
         ("float32", {"sampler": "sde", "state_dtype": "bfloat16", "grpo_guard": True}),
         ("bfloat16", {"sampler": "sde"}),
         ("bfloat16", {"sampler": "cps", "state_dtype": "bfloat16", "grpo_guard": True}),
@@ -116,7 +115,7 @@ def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_w
 )
 def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str, changes: dict[str, object]) -> None:
     editor = load_editor(folder, dtype=weights_in)
-    trainer = AttackerTrainer(editor, settings(micro_batch=5, clip_range=1e-4, **changes), seed=1)
+    trainer = AttackerTrainer(editor, settings(micro_batch=5, algorithm={"clip_range": 1e-4, **changes}), seed=1)
     asked, images = questions(3), pictures(3)
     for step in range(2):  # the second time with weights that have moved
         metrics = trainer.update(asked, images, redness, step)
@@ -133,7 +132,8 @@ def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Pat
         return whole(editor, replace(rollout, chance=replace(rollout.chance, shared_start=False)), *rest)  # type: ignore[arg-type]
 
     for once in (True, False):
-        trainer = AttackerTrainer(load_editor(folder), settings(window=WindowSettings(size=2, shared_start=True), micro_batch=8), seed=1)
+        chosen = settings(algorithm={"window": {"size": 2, "shared_start": True}}, micro_batch=8)
+        trainer = AttackerTrainer(load_editor(folder), chosen, seed=1)
         if not once:
             monkeypatch.setattr(objectives, "replay", apart)
         trainer.update(questions(2), pictures(2), redness, 0)
@@ -143,7 +143,7 @@ def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Pat
 
 
 def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(editor: FlowEditor) -> None:
-    trainer = AttackerTrainer(editor, settings(optimizer_steps=3, clip_range=1e-5, learning_rate=0.05), seed=1)
+    trainer = AttackerTrainer(editor, settings(optimizer_steps=3, algorithm={"clip_range": 1e-5}, learning_rate=0.05), seed=1)
     metrics = trainer.update(questions(3), pictures(3), redness, 0)
     assert abs(metrics["ratio_first"] - 1) < 1e-4
     assert metrics["clip_fraction"] > 0.05
@@ -156,8 +156,8 @@ def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"window": WindowSettings(size=1, move="slide")},
-        {"algorithm": "awm", "old_ema_slope": 0.2},
+        {"algorithm": {"window": {"size": 1, "move": "slide"}}},
+        {"algorithm": {"type": "awm", "old_ema_slope": 0.2}},
         {"lora": None, "kl_weight": 0.1},
         {"lora": None, "dtype": "bfloat16", "learning_rate": 1e-4},
     ],
@@ -188,12 +188,12 @@ def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
+@pytest.mark.parametrize("algorithm", ["flow_grpo", {"type": "diffusion_nft", "old_ema_slope": 0.2}], ids=str)
 @pytest.mark.parametrize("killed_after", [None, 2, 4])
 def test_the_attacker_goes_back_to_the_mean_of_the_weights_that_made_the_best_edits(
-    folder: Path, tmp_path: Path, algorithm: str, killed_after: int | None
+    folder: Path, tmp_path: Path, algorithm: object, killed_after: int | None
 ) -> None:
-    asked, images, changes = questions(2), pictures(2), {"algorithm": algorithm, "keep_best": 2, "lora": None, "old_ema_slope": 0.2}
+    asked, images, changes = questions(2), pictures(2), {"algorithm": algorithm, "keep_best": 2, "lora": None}
     levels = [0.0, 2.0, 3.0, -1.0, 4.0, 0.0]  # the best two in a row are updates 1 and 2
     samplers: list[dict[str, Tensor]] = []
     trainer = AttackerTrainer(load_editor(folder), settings(**changes), seed=4)
@@ -321,8 +321,11 @@ def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
         assert held < 0.7 * free
 
 
+FOLLOWING = {"type": "diffusion_nft", "old_ema_slope": 1.0, "old_ema_max": 0.5}
+
+
 def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5), seed=6)
+    trainer = AttackerTrainer(editor, settings(algorithm=FOLLOWING), seed=6)
     used: list[dict[str, Tensor]] = []
 
     def spying(*args: object, **kwargs: object) -> object:
@@ -344,7 +347,7 @@ def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch
 
 
 def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = AttackerTrainer(editor, settings(algorithm="diffusion_nft", old_ema_slope=1.0, old_ema_max=0.5, micro_batch=8), seed=6)
+    trainer = AttackerTrainer(editor, settings(algorithm=FOLLOWING, micro_batch=8), seed=6)
     gaps: list[float] = []
     original = objectives.nft_loss
 
@@ -397,9 +400,9 @@ def test_a_loss_that_is_not_finite_is_left_out_and_five_in_a_row_end_the_trainin
 
 def test_settings_that_cannot_train_fail_at_once(editor: FlowEditor) -> None:
     with pytest.raises(TrainingError, match="noise_level"):
-        AttackerTrainer(editor, settings(noise_level=0), seed=0)
+        AttackerTrainer(editor, settings(algorithm={"noise_level": 0}), seed=0)
     with pytest.raises(TrainingError, match="window"):
-        AttackerTrainer(editor, settings(window=WindowSettings(size=3)), seed=0)
+        AttackerTrainer(editor, settings(algorithm={"window": {"size": 3}}), seed=0)
     with pytest.raises(TrainingError, match="lora is null"):
         AttackerTrainer(editor, settings(lora=None), seed=0)
 

@@ -34,7 +34,8 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(model: Path, questions: Path, **fields: Any) -> SftSettings:
-    defender = {"model": str(model), "prompt": "{question}", "prompts_per_step": 10, "learning_rate": 1e-3} | fields
+    defender = {"model": str(model), "prompt": "{question}", "prompts_per_step": 10, "learning_rate": 1e-3}
+    defender |= {"algorithm": "sft"} | fields
     return SftSettings.model_validate({"data": str(questions), "device": "cpu", "threads": 1, "checkpoint_every": 2, "defender": defender})
 
 
@@ -106,7 +107,7 @@ def test_records_that_the_defender_does_not_take_are_named_and_set_aside(model: 
     records[7] |= {"image": "long.png", "targets": []}
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     said = io.StringIO()
-    chosen = settings(model, path, reply="{reasoning} \\boxed{{{answer}}}")
+    chosen = settings(model, path, algorithm={"type": "sft", "reply": "{reasoning} \\boxed{{{answer}}}"})
     summary = run_sft(chosen, tmp_path / "out", Screen(Console(file=said, width=500)))
     assert (summary["questions"], summary["broken"]) == (9, 0)
     for number, reason in ((2, "<|image_pad|>"), (5, "<|video_pad|>"), (7, "600 x 1 pixels")):

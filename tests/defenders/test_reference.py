@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from small_vlms import noise_pictures, tiny_qwen2_5_vl
-from sparring.config import DefenderSettings
+from sparring.config import (
+    CISPOSettings,
+    DAPOSettings,
+    DrGRPOSettings,
+    GRPOSettings,
+    GSPOSettings,
+    RewardedAlgorithm,
+)
 from sparring.defenders.trainer import OBJECTIVES, Reference, objective_of
 from sparring.models.vlms.local import LocalVLM
 
@@ -35,8 +42,21 @@ def test_the_reference_stays_while_the_defender_changes(tmp_path: Path, rank: in
     assert len(vlm.trainable_parameters()) > 10
 
 
-def test_a_clip_range_is_the_algorithms_own_unless_given() -> None:
-    for name, objective in OBJECTIVES.items():
-        assert objective_of(DefenderSettings(model="m", algorithm=name)) == objective  # type: ignore[arg-type]
-    own = objective_of(DefenderSettings(model="m", algorithm="gspo", clip_high=0.1))
-    assert (own.clip_low, own.clip_high, own.ratio_over) == (3e-4, 0.1, "sequence")
+@pytest.mark.parametrize(
+    ("algorithm", "clips", "epsilon"),
+    [
+        (DAPOSettings(), (0.2, 0.28, None), 1e-4),
+        (GRPOSettings(dual_clip=3.0), (0.2, 0.2, 3.0), 1e-4),
+        (DrGRPOSettings(), (0.2, 0.2, None), 0.0),  # nothing is divided by
+        (GSPOSettings(clip_high=0.1, advantage_epsilon=1e-6), (3e-4, 0.1, None), 1e-6),
+        (CISPOSettings(), (0.0, 4.0, None), 1e-4),  # its lower bound is not used
+    ],
+    ids=lambda case: getattr(case, "type", None),
+)
+def test_an_objective_has_the_numbers_of_its_algorithm(
+    algorithm: RewardedAlgorithm, clips: tuple[float, float, float | None], epsilon: float
+) -> None:
+    objective, named = objective_of(algorithm), OBJECTIVES[algorithm.type]
+    assert (objective.clip_low, objective.clip_high, objective.dual_clip) == clips
+    assert objective.epsilon == epsilon
+    assert (objective.ratio_over, objective.mean_over) == (named.ratio_over, named.mean_over)

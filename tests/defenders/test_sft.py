@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
-from sparring.config import DefenderSettings
+from sparring.config import DefenderSettings, ImitationSettings
 from sparring.data.errors import RecipeError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.play import ask
@@ -28,15 +28,18 @@ def settings(**fields: Any) -> DefenderSettings:
     return DefenderSettings(model="none", **({"prompt": "{question}", "algorithm": "sft", "learning_rate": 3e-3} | fields))
 
 
+REPLY = ImitationSettings().reply
+
+
 def test_a_reply_is_reasoning_and_answer() -> None:
-    assert [render_reply(question, settings().reply) for question in QUESTIONS] == [
+    assert [render_reply(question, REPLY) for question in QUESTIONS] == [
         r"I see \boxed{A}",
         r"\boxed{B}",
         r"no {cup} \boxed{A}",
         r"\boxed{B}",
     ]
     assert render_reply(QUESTIONS[0], "{option}: {answer}") == "yes: A"
-    with pytest.raises(RecipeError, match=r"defender\.reply"):
+    with pytest.raises(RecipeError, match=r"defender\.algorithm\.reply"):
         render_reply(QUESTIONS[0], "{letter}")
 
 
@@ -47,7 +50,7 @@ def test_the_loss_is_that_of_transformers(family: Any, tmp_path: Path) -> None:
     vlm, tokenizer = player.vlm, player.vlm.processor.tokenizer
     assert len(vlm.forbidden) > 0
     batch = vlm.encode([image for image, _ in ITEMS], [question.question for _, question in ITEMS])
-    tails = [[*tokenizer(render_reply(q, settings().reply))["input_ids"], tokenizer.eos_token_id] for q in QUESTIONS]
+    tails = [[*tokenizer(render_reply(q, REPLY))["input_ids"], tokenizer.eos_token_id] for q in QUESTIONS]
     width = max(len(tail) for tail in tails)
 
     def right(fill: int, rows: list[list[int]]) -> torch.Tensor:
@@ -87,7 +90,7 @@ def test_replies_are_learned(tmp_path: Path) -> None:
     losses = [player.imitate(ITEMS, step)["loss"] for step in range(60)]
     after = ask(player.vlm, QUESTIONS, [image for image, _ in ITEMS], settings())
     assert losses[-1] < 0.1 * losses[0]
-    assert [answer.text for answer in after] == [render_reply(question, settings().reply) for question in QUESTIONS]
+    assert [answer.text for answer in after] == [render_reply(question, REPLY) for question in QUESTIONS]
     assert all(answer.right for answer in after)
     assert not any(answer.right for answer in before)
 

@@ -99,7 +99,8 @@ def test_epsilon_and_dual_clip_are_the_settings_own(folder: Path, role: str, mon
     surrogate = trainer.clipped_surrogate
     monkeypatch.setattr(trainer, "clipped_surrogate", lambda *a, **k: given.append(k["dual_clip"]) or surrogate(*a, **k))
     consistency = {"role": role, "weight": 1.0}
-    player = DefenderTrainer(LocalVLM.load(folder), settings(advantage_epsilon=0.5, dual_clip=3.0, consistency=consistency), seed=0)
+    algorithm = {"type": "dapo", "advantage_epsilon": 0.5, "dual_clip": 3.0}
+    player = DefenderTrainer(LocalVLM.load(folder), settings(algorithm=algorithm, consistency=consistency), seed=0)
     answers = [SimpleNamespace(notes={"consistent": value}) for value in (1.0, 0.0)]
     group: Any = SimpleNamespace(rewards=(0.0, 1.0), answers=answers)
     # Deviations of a half over a standard deviation of 0.5^0.5, and 0.5 more; with the constraint both

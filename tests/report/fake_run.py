@@ -30,8 +30,13 @@ RECIPE: dict[str, Any] = {
     "description": "A made-up run for developing the report.",
     "seed": 0,
     "data": {"held_out": 48},
-    "attacker": {"model": "zoo/editor", "algorithm": "diffusion_nft", "steps": 30},
-    "defender": {"model": "zoo/defender", "algorithm": "dapo", "steps": 30, "prompt": "{question}\n{options}"},
+    "attacker": {"model": "zoo/editor", "algorithm": {"type": "diffusion_nft", "beta": 0.1}, "steps": 30},
+    "defender": {
+        "model": "zoo/defender",
+        "algorithm": {"type": "dapo"},
+        "steps": 30,
+        "prompt": "{question}\n{options}",
+    },
     "selfplay": {"rounds": 3},
 }
 CLEAN_ACCURACY = 0.92

@@ -8,18 +8,17 @@ steps; it can drift too, which a KL to the start slows down.
 
 from __future__ import annotations
 
-from sparring.config import AttackerSettings
+from sparring.config import AttackerSettings, FlowGRPOSettings, ForwardProcessSettings
 
 START_KL = 0.04  # what Flow-GRPO's paper takes for composition and text (arXiv 2505.05470, section 5.1)
-FORWARD_PROCESS = ("diffusion_nft", "awm")
 
 
 def distillation_warning(settings: AttackerSettings, *, step_distilled: bool) -> str | None:
     """What a person should know before such an editor is trained; None where there is nothing to say."""
-    if not step_distilled or not settings.steps or settings.algorithm not in FORWARD_PROCESS:
+    if not step_distilled or not settings.steps or not isinstance(settings.algorithm, ForwardProcessSettings):
         return None
     return (
-        f"attacker.algorithm: {settings.algorithm} trains on freshly noised pictures, and {settings.model} "
+        f"attacker.algorithm: {settings.algorithm.type} trains on freshly noised pictures, and {settings.model} "
         "is step-distilled, as its model_index.json says (is_distilled): its pictures are known to blur "
         "while the reward rises. Name the editor that it was distilled from (FLUX.2-klein-base-4B for "
         "FLUX.2-klein-4B), with its steps and guidance, or set attacker.algorithm to flow_grpo."
@@ -30,5 +29,5 @@ def with_start_kl(settings: AttackerSettings, *, step_distilled: bool) -> Attack
     """The settings with a KL weight where none is set: 0.04 for Flow-GRPO on such an editor, else 0."""
     if settings.kl_weight is not None:
         return settings
-    held = step_distilled and settings.algorithm == "flow_grpo"
+    held = step_distilled and isinstance(settings.algorithm, FlowGRPOSettings)
     return settings.model_copy(update={"kl_weight": START_KL if held else 0.0})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparring.attackers.rollout import Chance, Rollout, replay
-from sparring.config import AttackerSettings
+from sparring.config import AttackerSettings, AWMSettings, DiffusionNFTSettings, FlowGRPOSettings, ForwardProcessSettings
 from sparring.data.errors import TrainingError
 from sparring.models.editors import FlowEditor
 from sparring.rl import flow, nft
@@ -50,7 +50,7 @@ class Policies:
 
     def __init__(self, editor: FlowEditor, parameters: Parameters, settings: AttackerSettings) -> None:
         self.editor, self.parameters, self.settings = editor, parameters, settings
-        self.old = {} if settings.algorithm == "flow_grpo" else copied(parameters)
+        self.old = copied(parameters) if isinstance(settings.algorithm, ForwardProcessSettings) else {}
         self.reference = copied(parameters) if settings.kl_weight and settings.lora is None else {}
 
     def as_sampler(self) -> AbstractContextManager[None]:
@@ -67,9 +67,9 @@ class Policies:
 
     def follow(self, step: int) -> None:
         """After update `step`: the old policy moves towards the present weights."""
-        if self.old:
-            decay = nft.old_decay(step, self.settings.old_ema_slope, self.settings.old_ema_max)
-            nft.blend(self.old, dict(self.parameters), decay)
+        own = self.settings.algorithm
+        if isinstance(own, ForwardProcessSettings):
+            nft.blend(self.old, dict(self.parameters), nft.old_decay(step, own.old_ema_slope, own.old_ema_max))
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed training needs of them."""
@@ -86,11 +86,17 @@ class Policies:
 
 
 class ForwardProcess:
-    """The gradients of DiffusionNFT or AWM, by `settings.algorithm`."""
+    """The gradients of DiffusionNFT or AWM, by the settings of the one or the other."""
 
-    def __init__(self, editor: FlowEditor, settings: AttackerSettings, policies: Policies) -> None:
-        self.editor, self.settings, self.policies = editor, settings, policies
-        self.metrics = ("loss", "ratio_mean", "clip_fraction") if settings.algorithm == "awm" else ("loss",)
+    def __init__(
+        self,
+        editor: FlowEditor,
+        settings: AttackerSettings,
+        algorithm: DiffusionNFTSettings | AWMSettings,
+        policies: Policies,
+    ) -> None:
+        self.editor, self.settings, self.algorithm, self.policies = editor, settings, algorithm, policies
+        self.metrics = ("loss", "ratio_mean", "clip_fraction") if isinstance(algorithm, AWMSettings) else ("loss",)
 
     def chance(self, step: int) -> Chance:
         """Deterministic roll-outs: a group's edits differ by the noise that they begin from."""
@@ -99,7 +105,7 @@ class ForwardProcess:
     def learn(self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int) -> dict[str, float]:
         """Gradients of some rows, of `rows_in_all` in the optimiser step: each final latent is noised to some of the roll-out's noise levels."""
         settings, editor = self.settings, self.editor
-        levels, count = torch.tensor(rollout.sigmas[:-1]), settings.forward_timesteps
+        levels, count = torch.tensor(rollout.sigmas[:-1]), self.algorithm.forward_timesteps
         generators = [torch.Generator().manual_seed(derive_seed(rollout.seeds[row], "forward")) for row in rows.tolist()]
         chosen_KB = torch.stack([torch.randperm(len(levels), generator=generator).repeat(count)[:count] for generator in generators], dim=1)
         x0, conditions = rollout.final_BTC[rows], rollout.conditions.select(rollout.rows_B[rows])
@@ -130,23 +136,23 @@ class ForwardProcess:
     def _loss(
         self, v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, denominator: int
     ) -> tuple[Tensor, dict[str, float]]:
-        settings = self.settings
-        if settings.algorithm == "awm":
+        algorithm, clip = self.algorithm, self.settings.advantage_clip
+        if isinstance(algorithm, AWMSettings):
             return awm_loss(
                 v,
                 v_old,
                 u,
                 sigma_B,
                 advantages_B,
-                power=settings.awm_power,
-                clip_range=settings.awm_clip_range,
-                old_weight=settings.awm_old_weight,
+                power=algorithm.power,
+                clip_range=algorithm.clip_range,
+                old_weight=algorithm.old_weight,
                 denominator=denominator,
             )
-        r_B = goodness(advantages_B, settings.advantage_clip)
-        loss, metrics = nft_loss(v, v_old, u, sigma_B, r_B, settings.nft_beta, denominator)
+        r_B = goodness(advantages_B, clip)
+        loss, metrics = nft_loss(v, v_old, u, sigma_B, r_B, algorithm.beta, denominator)
         # r is the advantage over twice the clip: undone here, so that the clip does not set the size of the gradient.
-        return loss * settings.advantage_clip, metrics
+        return loss * clip, metrics
 
 
 class FlowGRPO:
@@ -154,20 +160,28 @@ class FlowGRPO:
 
     metrics = ("loss", "ratio_mean", "clip_fraction")
 
-    def __init__(self, editor: FlowEditor, settings: AttackerSettings, policies: Policies, seed: int) -> None:
-        if settings.noise_level == 0:
-            raise TrainingError("attacker.noise_level is 0: Flow-GRPO learns from its own noise and needs some (0.7 is usual)")
-        self.editor, self.settings, self.policies, self.seed = editor, settings, policies, seed
+    def __init__(
+        self,
+        editor: FlowEditor,
+        settings: AttackerSettings,
+        algorithm: FlowGRPOSettings,
+        policies: Policies,
+        seed: int,
+    ) -> None:
+        if algorithm.noise_level == 0:
+            raise TrainingError("attacker.algorithm.noise_level is 0: Flow-GRPO learns from its own noise (0.7 is usual)")
+        self.editor, self.settings, self.algorithm, self.policies = editor, settings, algorithm, policies
+        self.seed = seed
         self.chance(0)
 
     def chance(self, step: int) -> Chance:
         """Where the roll-outs of update `step` are stochastic, the same in every process. Raises TrainingError where no window fits."""
-        settings, window = self.settings, self.settings.window
+        algorithm, window = self.algorithm, self.algorithm.window
         try:
             steps = choose_window(
                 self.seed,
                 step,
-                settings.rollout_steps,
+                self.settings.rollout_steps,
                 size=window.size,
                 first=window.first,
                 last=window.last,
@@ -177,19 +191,19 @@ class FlowGRPO:
                 wrap=window.wrap,
             )
         except ValueError as error:
-            raise TrainingError(f"attacker.window: {error}") from error
+            raise TrainingError(f"attacker.algorithm.window: {error}") from error
         return Chance(
             steps,
-            settings.sampler,
-            settings.noise_level,
+            algorithm.sampler,
+            algorithm.noise_level,
             shared_start=window.shared_start,
-            state_dtype=getattr(torch, settings.state_dtype),
-            keep_means=settings.grpo_guard,
+            state_dtype=getattr(torch, algorithm.state_dtype),
+            keep_means=algorithm.grpo_guard,
         )
 
     def learn(self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int) -> dict[str, float]:
         """Gradients of some rows, of `rows_in_all` in the optimiser step: every step of the window is replayed."""
-        settings, window = self.settings, rollout.chance.window
+        settings, algorithm, window = self.settings, self.algorithm, rollout.chance.window
         width = len(window)
         totals = dict.fromkeys((*self.metrics, "kl"), 0.0)
         worst = 1.0
@@ -199,8 +213,8 @@ class FlowGRPO:
                 with torch.no_grad(), self.policies.as_reference():
                     _, reference, _ = replay(self.editor, rollout, place, rows)
             log_ratio_B, mean, std = replay(self.editor, rollout, place, rows)
-            loss, metrics = flow.clipped_loss(log_ratio_B, advantages_B, settings.clip_range, rows_in_all * width)
-            if settings.grpo_guard:
+            loss, metrics = flow.clipped_loss(log_ratio_B, advantages_B, algorithm.clip_range, rows_in_all * width)
+            if algorithm.grpo_guard:
                 # The mean moves with v dt: without this a long step would weigh more than a short one (GRPO-Guard, section 4.2).
                 loss = loss / length
             if reference is not None and settings.kl_weight:

@@ -18,7 +18,7 @@ from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.distillation import with_start_kl
 from sparring.attackers.objectives import FlowGRPO, ForwardProcess, Policies, copied
 from sparring.attackers.rollout import Rollout, by_size, roll_out, sample_seed
-from sparring.config import AttackerSettings
+from sparring.config import AttackerSettings, FlowGRPOSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.engine.optimizer import Optimizer, under
@@ -96,10 +96,10 @@ class AttackerTrainer:
         )
         self.policies = Policies(editor, self.optimizer.parameters, settings)
         self.algorithm: FlowGRPO | ForwardProcess
-        if settings.algorithm == "flow_grpo":
-            self.algorithm = FlowGRPO(editor, settings, self.policies, seed)
+        if isinstance(settings.algorithm, FlowGRPOSettings):
+            self.algorithm = FlowGRPO(editor, settings, settings.algorithm, self.policies, seed)
         else:
-            self.algorithm = ForwardProcess(editor, settings, self.policies)
+            self.algorithm = ForwardProcess(editor, settings, settings.algorithm, self.policies)
         self.best = BestWeights(settings.keep_best)
 
     def update(
@@ -183,7 +183,7 @@ class AttackerTrainer:
                         worst = metrics["ratio_worst"]
             norm = self.optimizer.step(where)
             norms, skipped = norms + (norm or 0.0) / len(shares), skipped + (norm is None)
-        first = {"ratio_first": worst} if settings.algorithm == "flow_grpo" else {}
+        first = {"ratio_first": worst} if isinstance(self.algorithm, FlowGRPO) else {}
         if not items and "ratio_mean" in sums:
             sums["ratio_mean"] = 1.0  # nothing was replayed, nothing moved
         return {

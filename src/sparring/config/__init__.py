@@ -3,11 +3,56 @@
 Every field carries its own documentation; unknown keys fail. Settings have no behaviour.
 """
 
-from sparring.config.attacker import AttackerSettings, CropSettings, PasteSettings, PgdSettings, WindowSettings
-from sparring.config.base import CallSettings, DType, EndpointSettings, LoraSettings, PriceSettings, Settings
+from sparring.config.attacker import (
+    AttackerAlgorithm,
+    AttackerSettings,
+    AWMSettings,
+    CropSettings,
+    DiffusionNFTSettings,
+    FlowGRPOSettings,
+    ForwardProcessSettings,
+    PasteSettings,
+    PgdSettings,
+    WindowSettings,
+)
+from sparring.config.base import (
+    AlgorithmSettings,
+    CallSettings,
+    CheckpointSettings,
+    DType,
+    EndpointSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PriceSettings,
+    Settings,
+)
 from sparring.config.commands import AttackSettings, EvalSettings, ProbeSettings, ReaderSettings, SftSettings
-from sparring.config.defender import ConsistencySettings, DefenderSettings, NoisySettings, RolloutServerSettings, TextSettings
-from sparring.config.forge import BoxSettings, ExtendSettings, ForgeSettings, ForgeStages, PainterSettings, PanelSettings, ProposeSettings
+from sparring.config.defender import (
+    CISPOSettings,
+    ClippedSettings,
+    ConsistencySettings,
+    DAPOSettings,
+    DefenderAlgorithm,
+    DefenderSettings,
+    DrGRPOSettings,
+    GRPOSettings,
+    GSPOSettings,
+    ImitationSettings,
+    NoisySettings,
+    RewardedAlgorithm,
+    RolloutServerSettings,
+    TextSettings,
+)
+from sparring.config.forge import (
+    BoxSettings,
+    ExtendSettings,
+    ForgeSettings,
+    ForgeStages,
+    PainterSettings,
+    PanelSettings,
+    ProposeSettings,
+)
 from sparring.config.game import (
     AlarmSettings,
     BootstrapSettings,
@@ -22,30 +67,47 @@ from sparring.config.game import (
 from sparring.config.judge import JudgeSettings, KindSettings
 
 __all__ = [
+    "AWMSettings",
     "AlarmSettings",
+    "AlgorithmSettings",
     "AttackSettings",
+    "AttackerAlgorithm",
     "AttackerSettings",
     "BootstrapSettings",
     "BoxSettings",
+    "CISPOSettings",
     "CallSettings",
+    "CheckpointSettings",
+    "ClippedSettings",
     "ConditionSettings",
     "ConsistencySettings",
     "CropSettings",
     "CurriculumSettings",
+    "DAPOSettings",
     "DType",
     "DataSettings",
+    "DefenderAlgorithm",
     "DefenderSettings",
+    "DiffusionNFTSettings",
+    "DrGRPOSettings",
     "DriftSettings",
     "EndpointSettings",
     "EvalSettings",
     "EvaluationSettings",
     "ExtendSettings",
+    "FlowGRPOSettings",
     "ForgeSettings",
     "ForgeStages",
+    "ForwardProcessSettings",
+    "GRPOSettings",
+    "GSPOSettings",
+    "ImitationSettings",
     "JudgeSettings",
     "KindSettings",
     "LoraSettings",
+    "ModelSettings",
     "NoisySettings",
+    "OptimizerSettings",
     "PainterSettings",
     "PanelSettings",
     "PasteSettings",
@@ -55,6 +117,7 @@ __all__ = [
     "ProposeSettings",
     "ReaderSettings",
     "Recipe",
+    "RewardedAlgorithm",
     "RolloutServerSettings",
     "SelfplaySettings",
     "Settings",

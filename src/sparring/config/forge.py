@@ -7,32 +7,40 @@ from typing import Literal
 from pydantic import Field
 
 from sparring.config.attacker import AttackerSettings, CropSettings
-from sparring.config.base import DType, EndpointSettings, Settings
+from sparring.config.base import CheckpointSettings, Device, ModelSettings, Seed, Settings
 from sparring.config.defender import DefenderSettings
 from sparring.config.judge import JudgeSettings
 
 Implant = Literal["editor", "whole", "painter"]
 
 
-class PainterSettings(Settings):
+class PainterSettings(CheckpointSettings):
     """What paints a part of a picture (`sparring.forge.painters`)."""
 
     model: str = Field(
         "paste",
-        description='a folder or hub id of an inpainting or fill model (FLUX.1-Fill, Qwen-Image, FLUX.2-klein); or without a model: "paste" (or paste:FOLDER) '
-        'lays a cut-out into the box, "edges" draws the picture\'s border outwards',
+        description="a folder or hub id of an inpainting or fill model (FLUX.1-Fill, Qwen-Image, "
+        'FLUX.2-klein); or without a model: "paste" (or paste:FOLDER) lays a cut-out into the box, "edges" '
+        "draws the picture's border outwards",
     )
     transformer: str | None = Field(
         None,
-        description="folder or hub id of a transformer that takes the place of the model's own, such as OneReward's; REPO:SUBFOLDER too",
+        description="a transformer in place of the model's own: folder, hub id or REPO:SUBFOLDER",
     )
-    dtype: DType = "float32"
     steps: int = Field(28, ge=1, description="denoising steps")
     guidance_scale: float = Field(
-        1.0, ge=0, description="embedded guidance (FLUX.1-Fill: 30 is usual) or true classifier-free guidance (the others; 1 is off)"
+        1.0,
+        ge=0,
+        description="embedded (FLUX.1-Fill: 30 is usual) or true classifier-free guidance (1 is off)",
     )
-    prompt: str = Field("{object}", description="what the model is told; {object} is replaced by what is to be painted")
-    crop: CropSettings = Field(default_factory=lambda: CropSettings(), description="where in a large picture the model works")
+    prompt: str = Field(
+        "{object}",
+        description="what the model is told; {object} is replaced by what is to be painted",
+    )
+    crop: CropSettings = Field(
+        default_factory=lambda: CropSettings(),
+        description="where in a large picture the model works",
+    )
 
 
 class ExtendSettings(Settings):
@@ -40,41 +48,56 @@ class ExtendSettings(Settings):
 
     painter: PainterSettings | None = Field(None, description="null leaves the stage out")
     scene: str = Field(
-        "a busy, realistic scene that goes on naturally around the picture", description="the {object} of the painter's prompt"
+        "a busy, realistic scene that goes on naturally around the picture",
+        description="the {object} of the painter's prompt",
     )
     share: tuple[float, float] = Field(
-        (0.02, 0.1), description="the part of the extended picture that the core objects take up together is drawn between these"
+        (0.02, 0.1),
+        description="what core objects take up of the extended picture is drawn between these",
     )
-    growth: float = Field(3.0, gt=1, description="the extended picture is at most so many times as wide, and as high, as the picture")
+    growth: float = Field(
+        3.0,
+        gt=1,
+        description="the extended picture is at most so many times as wide, and as high, as the picture",
+    )
     directions: tuple[Literal["horizontal", "vertical", "both"], ...] = Field(
-        ("horizontal", "vertical", "both"), min_length=1, description="where room is made; one of them is drawn"
+        ("horizontal", "vertical", "both"),
+        min_length=1,
+        description="where room is made; one of them is drawn",
     )
-    least: float = Field(1.15, ge=1, description="a picture that would grow by less than this factor in area is left as it is")
+    least: float = Field(
+        1.15,
+        ge=1,
+        description="a picture that would grow by less than this factor in area is left as it is",
+    )
     checks: tuple[Literal["composition", "duplication", "realism"], ...] = Field(
-        ("composition", "duplication", "realism"), description="what the judge model is asked about the extended picture; all must pass"
+        ("composition", "duplication", "realism"),
+        description="what the judge model is asked about the extended picture; all must pass",
     )
 
 
-class ProposeSettings(Settings):
+class ProposeSettings(ModelSettings):
     """Stage 2, proposals: boxes and what is to be put there."""
 
     model: str | None = Field(
-        None, description="a VLM (folder, hub id or endpoint); null: free places, and objects drawn from `categories`"
-    )
-    dtype: DType = "float32"
-    endpoint: EndpointSettings = Field(
-        default_factory=lambda: EndpointSettings(), description="where model is an endpoint: how it is asked"
+        None,
+        description="a VLM (folder, hub id, endpoint); null: free places, objects from `categories`",
     )
     temperature: float = Field(0.8, ge=0, description="of the VLM's proposals")
-    max_new_tokens: int = Field(400, ge=1)
+    max_new_tokens: int = Field(400, ge=1, description="longest reply of the VLM")
     number: int = Field(1, ge=1, description="distractors put into one picture")
     categories: tuple[str, ...] | None = Field(
-        None, description="objects to draw from without a VLM; null: the painter's cut-outs, or everyday things"
+        None,
+        description="objects to draw from without a VLM; null: the painter's cut-outs, or everyday things",
     )
     size: tuple[float, float] = Field(
-        (0.25, 0.4), description="longer side of a box without a VLM, as a share of the picture's shorter side, is drawn between these"
+        (0.25, 0.4),
+        description="longer side of a box without a VLM, in shorter sides of the picture: drawn between",
     )
-    locate: bool = Field(False, description="a VLM finds the boxes of the targets of questions that have none")
+    locate: bool = Field(
+        False,
+        description="a VLM finds the boxes of the targets of questions that have none",
+    )
 
 
 class BoxSettings(Settings):
@@ -85,44 +108,70 @@ class BoxSettings(Settings):
     aspect: float = Field(4.0, ge=1, description="at most so many times as long as wide")
     side: int = Field(6, ge=1, description="least side in pixels")
     margin: int = Field(1, ge=0, description="pixels kept free between a box and a target or another box")
-    margin_share: float = Field(0.0, ge=0, lt=1, description="... and so large a share of the picture's shorter side, if that is more")
+    margin_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="... and so large a share of the picture's shorter side, if that is more",
+    )
 
 
 class PanelSettings(Settings):
     """How the judge model is asked for verdicts."""
 
     votes: int = Field(
-        3, ge=1, description="times that every question is put; more than half must pass. A reply that is no verdict has failed"
+        3,
+        ge=1,
+        description="times that a question is put; more than half must pass, a reply without verdict fails",
     )
-    temperature: float = Field(0.7, ge=0)
-    max_new_tokens: int = Field(200, ge=1)
-    templates: str | None = Field(None, description="folder of templates that take the place of the bundled ones of the same name")
-    prompts: bool = Field(False, description="ask also whether a proposed object would leave the right answer right")
+    temperature: float = Field(0.7, ge=0, description="of its replies")
+    max_new_tokens: int = Field(200, ge=1, description="longest reply")
+    templates: str | None = Field(
+        None,
+        description="folder of templates that take the place of the bundled ones of the same name",
+    )
+    prompts: bool = Field(
+        False,
+        description="ask also whether a proposed object would leave the right answer right",
+    )
 
 
 class ForgeStages(Settings):
-    """The bootstrap dataset (AOT-SFT): from picture questions to pairs of a clean and an adversarial picture (`sparring forge`)."""
+    """The bootstrap dataset (AOT-SFT): pairs of a clean and an adversarial picture (`sparring forge`)."""
 
-    extend: ExtendSettings = Field(default_factory=lambda: ExtendSettings())
-    propose: ProposeSettings = Field(default_factory=lambda: ProposeSettings())
-    box: BoxSettings = Field(default_factory=lambda: BoxSettings())
+    extend: ExtendSettings = Field(default_factory=lambda: ExtendSettings(), description="stage 1")
+    propose: ProposeSettings = Field(default_factory=lambda: ProposeSettings(), description="stage 2")
+    box: BoxSettings = Field(default_factory=lambda: BoxSettings(), description="which boxes are let through")
     implant: Implant = Field(
         "editor",
-        description="who puts distractors in. editor: the attacker's editor edits the picture by its instruction, the regions that it changed are the boxes, "
-        "and all around them is put back; whole: its edit is taken as it is, a change of light too, and its boxes are told and not checked; painter: a "
-        "painter fills the proposed box",
+        description="who puts distractors in. editor: the attacker's editor edits the picture by its "
+        "instruction, the regions that it changed are the boxes, and all around them is put back; whole: "
+        "its edit is taken as it is, a change of light too, and its boxes are told and not checked; "
+        "painter: a painter fills the proposed box",
     )
-    painter: PainterSettings = Field(default_factory=lambda: PainterSettings(), description="of the distractors")
-    panel: PanelSettings = Field(default_factory=lambda: PanelSettings())
+    painter: PainterSettings = Field(
+        default_factory=lambda: PainterSettings(),
+        description="of the distractors",
+    )
+    panel: PanelSettings = Field(
+        default_factory=lambda: PanelSettings(),
+        description="how verdicts are asked for",
+    )
     attempts: int = Field(2, ge=1, description="candidates tried of every question, until one is effective")
-    right_when_clean: bool = Field(True, description="go on only with questions that the Defender gets right on the clean picture")
+    right_when_clean: bool = Field(
+        True,
+        description="go on only with questions that the Defender gets right on the clean picture",
+    )
     effective: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="a candidate is effective when at least this share of the judge's trials fail in a row from the first on",
+        description="share of the judge's trials that must fail, in a row from the first on",
     )
-    splits: tuple[float, float] = Field((0.05, 0.05), description="shares of the source pictures in the validation and test splits")
+    splits: tuple[float, float] = Field(
+        (0.05, 0.05),
+        description="shares of the source pictures in the validation and test splits",
+    )
 
 
 class ForgeSettings(Settings):
@@ -130,20 +179,39 @@ class ForgeSettings(Settings):
 
     data: str = Field(description="file or folder of the source")
     format: Literal[
-        "auto", "jsonl", "huggingface", "vlmevalkit", "vstar", "vstar-relations", "coco", "pope", "hallusionbench", "vqav2", "amber"
+        "auto",
+        "jsonl",
+        "huggingface",
+        "vlmevalkit",
+        "vstar",
+        "vstar-relations",
+        "coco",
+        "pope",
+        "hallusionbench",
+        "vqav2",
+        "amber",
     ] = Field("auto", description="kind of the source; auto: told by what lies there")
     images: str | None = Field(
-        None, description="folder of the pictures, for sources that name them from elsewhere (COCO, GQA); null: beside the file"
+        None,
+        description="folder of the pictures, where the source has them elsewhere; null: beside the file",
     )
-    licence: str | None = Field(None, description="licence of the source pictures and questions, for the dataset's card")
+    licence: str | None = Field(
+        None,
+        description="licence of the source pictures and questions, for the dataset's card",
+    )
     limit: int | None = Field(None, ge=1, description="records at most, the source's first; null: all")
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: Seed = 0
+    device: Device = "auto"
     threads: int = Field(
-        1, ge=1, description="CPU threads of torch in every worker; the last digits of what models compute may depend on it"
+        1,
+        ge=1,
+        description="CPU threads of torch in every worker; last digits may depend on it",
     )
     batch: int = Field(32, ge=1, description="records worked on together; what a kill can cost each worker")
-    stages: ForgeStages
-    attacker: AttackerSettings
-    defender: DefenderSettings
-    judge: JudgeSettings = Field(default_factory=lambda: JudgeSettings())
+    stages: ForgeStages = Field(description="from a question to a pair")
+    attacker: AttackerSettings = Field(description="its editor, where that implants distractors")
+    defender: DefenderSettings = Field(description="whom a distractor must mislead")
+    judge: JudgeSettings = Field(
+        default_factory=lambda: JudgeSettings(),
+        description="checks of edits, and the panel's model",
+    )

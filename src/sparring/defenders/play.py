@@ -8,7 +8,7 @@ from typing import Any
 from PIL.Image import Image
 from PIL.Image import open as open_image
 
-from sparring.config import DefenderSettings
+from sparring.config import DefenderSettings, ImitationSettings
 from sparring.data.errors import DataError, ModelError, RecipeError, RefusedError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
@@ -42,7 +42,13 @@ def filled(template: str, field: str, **parts: str) -> str:
 def render_reply(question: VisualQuestion, template: str) -> str:
     """The reply to be learned: `template` with {reasoning}, {answer} and {option} filled in. RecipeError for another placeholder."""
     parts = {"reasoning": question.reasoning or "", "answer": question.answer, "option": question.answer_text}
-    return filled(template, "defender.reply", **parts).strip()
+    return filled(template, "defender.algorithm.reply", **parts).strip()
+
+
+def reply_of(settings: DefenderSettings) -> str:
+    """The template of the replies that a Defender is to learn, which supervised fine-tuning has."""
+    assert isinstance(settings.algorithm, ImitationSettings)
+    return settings.algorithm.reply
 
 
 def ask(
@@ -158,7 +164,7 @@ def taken(
     """
 
     def texts(question: VisualQuestion) -> list[str]:
-        reply = [render_reply(question, settings.reply)] if with_replies else []
+        reply = [render_reply(question, reply_of(settings))] if with_replies else []
         return [render_prompt(question, settings.prompt), *reply]
 
     found = refused(takes, questions, texts)

@@ -17,7 +17,7 @@ from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
 from sparring.data.questions import Questions
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import render_prompt, render_reply, taken, takes_of
+from sparring.defenders.play import render_prompt, render_reply, reply_of, taken, takes_of
 from sparring.defenders.rollout import Item, Metrics
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.engine.device import begin_computing
@@ -61,7 +61,7 @@ class SftTrainer(DefenderTrainer):
 
     def _tokens(self, question: VisualQuestion) -> tuple[int, ...]:
         """A reply's token ids, with the token that ends it."""
-        text = render_reply(question, self.settings.reply)
+        text = render_reply(question, reply_of(self.settings))
         return (*self.vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"], self.vlm.end_tokens[0])
 
     def _cross_entropy(self, items: Sequence[Item], replies: Sequence[Sequence[int]]) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sparring.config import DefenderSettings
+from sparring.config import ClippedSettings, DefenderSettings, ImitationSettings, NormalisedSettings, RewardedAlgorithm
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
@@ -41,33 +41,35 @@ from sparring.seeds import derive_seed
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. clip_low and clip_high: used where the recipe gives none."""
+    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. Numbers are a recipe's, or not read."""
 
     ratio_over: RatioOver
     surrogate: Surrogate
     mean_over: MeanOver
     std_over: Literal["group", "none"]
-    clip_low: float
-    clip_high: float
+    clip_low: float = 0.0
+    clip_high: float = 0.0
+    dual_clip: float | None = None
+    epsilon: float = 0.0
 
 
 OBJECTIVES = {
-    "dapo": Objective("token", "clipped", "token", "group", 0.2, 0.28),
-    "grpo": Objective("token", "clipped", "sequence", "group", 0.2, 0.2),
-    "dr_grpo": Objective("token", "clipped", "constant", "none", 0.2, 0.2),
-    # The published ranges: a whole completion's ratio strays far less than a token's.
-    "gspo": Objective("sequence", "clipped", "sequence", "group", 3e-4, 4e-4),
-    # Its lower clip is not used. The paper gives no number; TRL advises a bound of 5.
-    "cispo": Objective("token", "detached", "token", "group", 0.2, 4.0),
+    "dapo": Objective("token", "clipped", "token", "group"),
+    "grpo": Objective("token", "clipped", "sequence", "group"),
+    "dr_grpo": Objective("token", "clipped", "constant", "none"),
+    "gspo": Objective("sequence", "clipped", "sequence", "group"),
+    "cispo": Objective("token", "detached", "token", "group"),
 }
 
 
-def objective_of(settings: DefenderSettings) -> Objective:
-    """The objective that a recipe asks for, its own clip range included."""
-    named = OBJECTIVES[settings.algorithm]
-    low = named.clip_low if settings.clip_low is None else settings.clip_low
-    high = named.clip_high if settings.clip_high is None else settings.clip_high
-    return Objective(named.ratio_over, named.surrogate, named.mean_over, named.std_over, low, high)
+def objective_of(algorithm: RewardedAlgorithm) -> Objective:
+    """The objective that a recipe asks for, with its numbers."""
+    objective = replace(OBJECTIVES[algorithm.type], clip_high=algorithm.clip_high)
+    if isinstance(algorithm, ClippedSettings):
+        objective = replace(objective, clip_low=algorithm.clip_low, dual_clip=algorithm.dual_clip)
+    if isinstance(algorithm, NormalisedSettings):
+        objective = replace(objective, epsilon=algorithm.advantage_epsilon)
+    return objective
 
 
 class Reference:
@@ -178,7 +180,9 @@ class DefenderTrainer:
     @cached_property
     def objective(self) -> Objective:
         """What the rewards are turned into."""
-        return objective_of(self.settings)
+        algorithm = self.settings.algorithm
+        assert not isinstance(algorithm, ImitationSettings)  # which has no rewards
+        return objective_of(algorithm)
 
     def _set_rate(self, step: int) -> None:
         self.optimizer.set_rate(step, self.settings.steps, self.settings.learning_rate_end)
@@ -258,7 +262,7 @@ class DefenderTrainer:
     def _advantages(self, groups: Sequence[Group]) -> Tensor:
         """advantages_PG: of the rewards, and with a constraint of the consistency too."""
         rewards_PG = torch.tensor([group.rewards for group in groups])
-        std_over, eps = self.objective.std_over, self.settings.advantage_epsilon
+        std_over, eps = self.objective.std_over, self.objective.epsilon
         if self.settings.consistency.role != "constraint":
             return group_advantages(rewards_PG, std_over=std_over, eps=eps)
         consistent_PG = torch.tensor([[answer.notes["consistent"] for answer in group.answers] for group in groups])
@@ -298,7 +302,7 @@ class DefenderTrainer:
             mask_NT & counts_N.unsqueeze(1),
             clip_low=objective.clip_low,
             clip_high=objective.clip_high,
-            dual_clip=settings.dual_clip,
+            dual_clip=objective.dual_clip,
             weights_NT=weights_NT,
             ratio_over=objective.ratio_over,
             surrogate=objective.surrogate,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparring.config import ForgeSettings, Settings, SftSettings
+from sparring.config.tree import default_of, field_at
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_forge, problems_of_sft
-from sparring.recipes.load import field_at, load_recipe, put, put_given, validate
+from sparring.recipes.load import load_recipe, put, put_given, validate
 from sparring.recipes.paths import resolve_file, resolve_model, resolve_stages
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -44,7 +45,7 @@ def settled(
     left = [field for field in unused if recipe is not None and not _told(field, told) and _reset(data, field, kind)]
     put_given(data, given)
     for change in changes:
-        put(data, change)
+        put(data, change, kind)
     settings = validate(data, verb, kind)
     while found := list(problems(settings)):
         fields = {match[1] for problem in found if (match := FIELD.match(problem)) and not _told(match[1], told)}
@@ -79,10 +80,10 @@ def _reset(data: dict[str, Any], field: str, kind: type[Settings]) -> bool:
     place: Any = data
     for name in above:
         place = place.get(name) if isinstance(place, dict) else None
-    info = field_at(kind, field)
+    info = field_at(kind, [*above, last], data)
     if not isinstance(place, dict) or last not in place or info is None or info.is_required():
         return False
-    default = info.get_default(call_default_factory=True, validated_data={})
+    default = default_of(info)
     same = place.pop(last) == (default.model_dump(mode="json") if isinstance(default, Settings) else default)
     return not same
 
@@ -134,11 +135,13 @@ def sft_settings(
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in ("device", "threads", "defender")}
+    if data["defender"].get("algorithm", {}).get("type") != "sft":
+        data["defender"]["algorithm"] = "sft"
     if not is_named("defender", data, given, changes):
         raise RecipeError("--defender is missing: name a folder or hub id, or a --recipe that names one.")
     settings = settled(
         data,
-        [*given, ("defender.algorithm", "sft")],
+        given,
         changes,
         SftSettings,
         problems_of_sft,

@@ -11,12 +11,15 @@ from sparring.config import (
     CallSettings,
     DefenderSettings,
     EvalSettings,
+    FlowGRPOSettings,
     ForgeSettings,
     ForgeStages,
+    ImitationSettings,
     JudgeSettings,
     ProbeSettings,
     Recipe,
     SftSettings,
+    WindowSettings,
 )
 from sparring.data.errors import DataError, ModelError, RecipeError
 from sparring.models.vlms.address import is_endpoint, parse_address
@@ -83,7 +86,7 @@ def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
 def problems_of_sft(settings: SftSettings) -> Iterator[str]:
     """As `problems_between_fields`, for supervised fine-tuning alone."""
     yield from _defender(settings.defender)
-    if settings.defender.algorithm != "sft":
+    if settings.defender.algorithm.type != "sft":
         yield "defender.algorithm: is sft here. Rewards belong to a game: `sparring run`."
     if is_endpoint(settings.defender.model):
         yield "defender.model: is an endpoint, which can be attacked and evaluated but not trained."
@@ -166,24 +169,27 @@ def _rivals(field: str, rivals: Collection[str], *, keeps_size: bool = False) ->
 
 
 def _attacker(attacker: AttackerSettings) -> Iterator[str]:
-    window = attacker.window
-    # The last step's Gaussian collapses, so it is never in the window.
-    last = attacker.rollout_steps - 1 if window.last is None else window.last
-    if attacker.algorithm == "flow_grpo":
-        if attacker.rollout_steps < 2:
-            yield "attacker.rollout_steps: Flow-GRPO needs at least 2; the last step is never stochastic."
-        elif last > attacker.rollout_steps - 1:
-            yield f"attacker.window.last: must be at most rollout_steps - 1 = {attacker.rollout_steps - 1}, not {last}."
-        elif window.first + (window.size or 1) > last:
-            yield (
-                f"attacker.window: {window.size or 1} steps from step {window.first} on do not end before step {last}. "
-                "Lower window.size or window.first, or raise rollout_steps."
-            )
+    if isinstance(attacker.algorithm, FlowGRPOSettings):
+        yield from _window(attacker.algorithm.window, attacker.rollout_steps)
     edits = attacker.questions_per_step * attacker.group_size
     if attacker.optimizer_steps > edits:
         yield f"attacker.optimizer_steps: must be at most the {edits} edits of one update."
     if "{question}" not in attacker.instruction:
         yield "attacker.instruction: must hold {question}."
+
+
+def _window(window: WindowSettings, steps: int) -> Iterator[str]:
+    # The last step's Gaussian collapses, so it is never in the window.
+    last = steps - 1 if window.last is None else window.last
+    if steps < 2:
+        yield "attacker.rollout_steps: Flow-GRPO needs at least 2; the last step is never stochastic."
+    elif last > steps - 1:
+        yield f"attacker.algorithm.window.last: must be at most rollout_steps - 1 = {steps - 1}, not {last}."
+    elif window.first + (window.size or 1) > last:
+        yield (
+            f"attacker.algorithm.window: {window.size or 1} steps from step {window.first} on do not end before "
+            f"step {last}. Lower window.size or window.first, or raise rollout_steps."
+        )
 
 
 def _defender(defender: DefenderSettings) -> Iterator[str]:
@@ -207,9 +213,7 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
         yield f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one update (prompts_per_step)."
-    if defender.dual_clip is not None and defender.algorithm in ("cispo", "sft"):
-        yield f"defender.dual_clip: bounds a clipped loss, which {defender.algorithm} has not. Set it to null."
-    if defender.algorithm == "sft":
+    if isinstance(defender.algorithm, ImitationSettings):
         if defender.optimizer_steps > 1:
             yield "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set it to 1, and lower prompts_per_step."
         if defender.kl_weight > 0:
@@ -219,8 +223,8 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
                 yield f"defender.{field}: changes what is sampled; supervised fine-tuning samples nothing. Set its share to 0."
         if defender.consistency.role != "off":
             yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
-        if "{answer}" not in defender.reply and "{option}" not in defender.reply:
-            yield "defender.reply: must hold {answer} or {option}."
+        if "{answer}" not in defender.algorithm.reply and "{option}" not in defender.algorithm.reply:
+            yield "defender.algorithm.reply: must hold {answer} or {option}."
     if defender.rollout_server is not None:
         if defender.lora is None:
             yield "defender.rollout_server: is handed a LoRA after every update. Set defender.lora."

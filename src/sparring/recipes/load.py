@@ -1,7 +1,8 @@
 """From a recipe's name or file to checked settings.
 
-A recipe is a YAML file of the settings in `sparring.config`. `extends: other` takes another recipe as its base and changes only what is said:
-mappings are merged, everything else is replaced. Files named in it are looked for from the current directory, then from the recipe's folder.
+A recipe is a YAML file of the settings in `sparring.config`. `extends: other` takes another recipe as its base
+and changes only what is said: mappings are merged, everything else is replaced, an algorithm by another too.
+Files named in it are looked for from the current directory, then from the recipe's folder.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from sparring.config import Recipe
+from sparring.config import Recipe, Settings
+from sparring.config.tree import below, opened, type_in
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_between_fields
 from sparring.recipes.paths import with_absolute_paths
+from sparring.recipes.wording import in_words
 
-Kind = TypeVar("Kind", bound=BaseModel)
+Kind = TypeVar("Kind", bound=Settings)
 FOLDER = Path(__file__).parent
 
 
@@ -64,7 +65,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     path = _find(str(name_or_path), Path.cwd())
     data = _read_with_base(path, ())
     for override in overrides:
-        put(data, override)
+        put(data, override, Recipe)
     recipe = _validate(data, path.name)
     return with_absolute_paths(recipe, path.parent)
 
@@ -137,28 +138,36 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_with_base(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in below:
-        raise RecipeError(f"{path}: extends itself, by way of {below[-1].name}.")
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise RecipeError(f"{path}: extends itself, by way of {seen[-1].name}.")
     data = _read(path)
     base = data.pop("extends", None)
     if base is None:
         return data
     if not isinstance(base, str):
         raise RecipeError(f"{path}: extends: must be the name or file of another recipe.")
-    return _merged(_read_with_base(_find(base, path.parent), (*below, path.resolve())), data)
+    return _merged(_read_with_base(_find(base, path.parent), (*seen, path.resolve())), data, Recipe)
 
 
-def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def _merged(base: dict[str, Any], change: dict[str, Any], kind: type[Settings] | None) -> dict[str, Any]:
+    """`base`, settings of `kind`, with `change` put in; another algorithm takes nothing over from the base's."""
     result = dict(base)
     for key, value in change.items():
-        old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        info = kind.model_fields.get(key) if kind is not None else None
+        old = opened(info, result.get(key))
+        goes_on = isinstance(old, dict) and isinstance(value, dict)
+        if goes_on and info is not None and info.discriminator and "type" in value:
+            goes_on = type_in(info, value) == type_in(info, old)
+        result[key] = _merged(old, value, below(info, old)) if goes_on else value
     return result
 
 
-def put(data: dict[str, Any], override: str) -> None:
-    """Put `a.b=value` into nested mappings. The value is read as YAML. Raises RecipeError where it is not of that form."""
+def put(data: dict[str, Any], override: str, kind: type[Settings]) -> None:
+    """Put `a.b=value` into nested mappings of the settings `kind`. The value is read as YAML.
+
+    Raises RecipeError where it is not of that form.
+    """
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -167,14 +176,18 @@ def put(data: dict[str, Any], override: str) -> None:
         value = _parse(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override}: the value is no valid YAML. Put text with : or [ in it into quotes.") from error
+    here: type[Settings] | None = kind
+    info = None
     for depth, key in enumerate(keys[:-1], start=1):
-        if data.get(key) is None:
-            data[key] = {}
+        info = here.model_fields.get(key) if here is not None else None
+        data[key] = {} if data.get(key) is None else opened(info, data[key])
         if not isinstance(data[key], dict):
             raise RecipeError(
                 f"--set {override}: {'.'.join(keys[:depth])} is a single value ({data[key]!r}); there are no settings below it."
             )
-        data = data[key]
+        data, here = data[key], below(info, data[key])
+    if info is not None and info.discriminator == keys[-1] and value != type_in(info, data):
+        data.clear()  # another algorithm: nothing of this one's is its own
     data[keys[-1]] = value
 
 
@@ -206,7 +219,7 @@ def validate(data: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
         # Strict: a text is no number and a truth value is no count. By way of JSON, because that is where lists may stand for tuples.
         return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{source}: {_in_words(detail, kind)}" for detail in error.errors())) from error
+        raise RecipeError("\n".join(f"{source}: {line}" for line in in_words(error, data, kind))) from error
     except TypeError as error:
         raise RecipeError(f"{source}: holds a value of a kind that no setting takes ({error}). Put dates into quotes.") from error
 
@@ -218,43 +231,3 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     else:
         for key, child in children:
             yield from _leaves(child, f"{where}.{key}" if where else str(key))
-
-
-def _in_words(detail: ErrorDetails, kind: type[BaseModel]) -> str:
-    """One line for one pydantic error: the dotted path, what is wrong, what would be right."""
-    path = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        model = _model_at(detail["loc"][:-1], kind)
-        names = list(model.model_fields) if model else []
-        near = get_close_matches(str(detail["loc"][-1]), names, n=1)
-        return f"{path}: no such setting; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}.")
-    if detail["type"] == "missing":
-        return f"{path}: is missing, and has no default."
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Input should ")
-    hint = ""
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-        near = get_close_matches(detail["input"], re.findall(r"'([^']+)'", message), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-    if detail["type"] in ("model_type", "model_attributes_type"):
-        message = "a mapping of settings"
-    return f"{path}: must be {message}, not {detail['input']!r}.{hint}"
-
-
-def field_at(kind: type[BaseModel], dotted: str) -> FieldInfo | None:
-    """What the settings class says of a dotted field; None where there is no such setting."""
-    *above, last = dotted.split(".")
-    model = _model_at(above, kind)
-    return model.model_fields.get(last) if model is not None else None
-
-
-def _model_at(loc: Sequence[int | str], kind: type[BaseModel]) -> type[BaseModel] | None:
-    """The settings class at a place in the tree."""
-    model = kind
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return None
-        model = inner[0]
-    return model

@@ -245,7 +245,7 @@ def _round(run: Run, number: int) -> dict[str, Any]:
     results = {part: dict(row.result) if row else {} for part, row in stages.items()}
     attacker, defender = results["attacker"] | known.get("attacker", {}), results["defender"] | known.get("defender", {})
     edits = sum(run.edits.get(f"round{number}/{part}", 0) for part in ("attacker", "curriculum"))
-    algorithms = {player: run.recipe.get(player, {}).get("algorithm") for player in ("attacker", "defender")}
+    algorithms = {player: _algorithm(run, player) for player in ("attacker", "defender")}
     parts = (attacker, results["curriculum"] | known.get("curriculum", {}), defender, results["watch"] | known.get("watch", {}))
     warnings = [w for part in parts for w in part.get("warnings", [])]
     return {
@@ -259,6 +259,12 @@ def _round(run: Run, number: int) -> dict[str, Any]:
         "after": _accuracy(run.payoff, f"round{number}", f"round{number}"),
         "warnings": warnings,
     }
+
+
+def _algorithm(run: Run, player: str) -> str | None:
+    """How a player learns; runs of earlier versions hold the bare name."""
+    stored = (run.recipe.get(player) or {}).get("algorithm")
+    return stored.get("type") if isinstance(stored, dict) else stored
 
 
 def _forged(run: Run) -> Mapping[str, Any] | None:

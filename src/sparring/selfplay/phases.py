@@ -177,7 +177,7 @@ def train_defender(game: Game, number: int) -> None:
     curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
     game.league.rest_attacker()
     vlm = game.league.defender_to_train(defender_after(number - 1))
-    if settings.algorithm == "sft":
+    if settings.algorithm.type == "sft":
         history = _imitate(game, stage, vlm, curriculum, number)
     else:
         history = _reinforce(game, stage, vlm, curriculum, number)

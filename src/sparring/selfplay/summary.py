@@ -74,8 +74,8 @@ def _round(game: Game, payoff: Payoff, number: int) -> dict[str, Any]:
     base = _attacker_figures(payoff, f"round{number}", "base")["valid_asr"]
     return {
         "round": number,
-        "attacker": {"algorithm": game.recipe.attacker.algorithm, "edits": edits} | figures | {"valid_asr_base": base} | attacker,
-        "defender": {"algorithm": game.recipe.defender.algorithm} | defender,
+        "attacker": {"algorithm": game.recipe.attacker.algorithm.type, "edits": edits} | figures | {"valid_asr_base": base} | attacker,
+        "defender": {"algorithm": game.recipe.defender.algorithm.type} | defender,
         "curriculum": game.stage(f"round{number}/curriculum").result,
         "watch": game.stage(f"round{number}/watch").result,
     }
