@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import GradientCheckpointingLayer
 
 from sparring.data.errors import ModelError
+from sparring.models.private import checkpoint_block
 
 
 def full(tensor: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ def set_up(model: nn.Module, enabled: bool) -> None:
     for block in blocks:
         block.training = block.gradient_checkpointing = enabled
         if enabled:
-            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            checkpoint_block(block, partial(checkpoint, use_reentrant=False))
 
 
 ADAPTER = "default"
