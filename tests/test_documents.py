@@ -51,12 +51,6 @@ def test_the_citation_names_this_version() -> None:
     assert citation["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
 
 
-def test_the_library_of_data_sets_is_new_enough_for_what_is_used_of_it() -> None:
-    """`datasets.List` came with version 4."""
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    assert "datasets>=4.0" in dependencies
-
-
 def test_readme_says_beside_your_own_questions_whom_the_bundled_players_know() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.partition("## Your own questions")[2].partition("\n## ")[0]
