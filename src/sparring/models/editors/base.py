@@ -236,7 +236,8 @@ class PackedEditor(FlowEditor):
     """2 x 2 latent pixels make a token. The pipelines draw noise before they pack it."""
 
     def _pack(self, latents_BCHW: Tensor) -> Tensor:
-        return functional.pixel_unshuffle(latents_BCHW.contiguous(), 2).flatten(2).transpose(1, 2).contiguous()
+        packed_BCHW = functional.pixel_unshuffle(latents_BCHW.contiguous(), 2)
+        return packed_BCHW.flatten(2).transpose(1, 2).contiguous()
 
     def _unpack(self, latents_BTC: Tensor, grid: tuple[int, int]) -> Tensor:
         """latents_BCHW as the family's VAE takes them, in its dtype."""
