@@ -45,6 +45,13 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
             assert given <= known, f"{page.name}: {line}: {given - known}"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docs/extend").glob("*.py")), ids=lambda file: file.name)
+def test_examples_of_extensions_are_quoted_as_they_stand(file: Path) -> None:
+    """`tests/test_extend.py` runs them."""
+    page, code = (ROOT / "docs/extend.md").read_text(encoding="utf-8"), file.read_text(encoding="utf-8")
+    assert f"```python\n{code}```" in page, f"docs/extend.md shows another {file.name}"
+
+
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == sparring.__version__

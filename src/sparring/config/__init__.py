@@ -19,7 +19,7 @@ from sparring.config.game import (
     Recipe,
     SelfplaySettings,
 )
-from sparring.config.judge import JudgeSettings, KindSettings
+from sparring.config.judge import JudgeSettings, KindSettings, RewardSettings
 
 __all__ = [
     "AlarmSettings",
@@ -55,6 +55,7 @@ __all__ = [
     "ProposeSettings",
     "ReaderSettings",
     "Recipe",
+    "RewardSettings",
     "RolloutServerSettings",
     "SelfplaySettings",
     "Settings",
