@@ -52,6 +52,21 @@ def test_examples_of_extensions_are_quoted_as_they_stand(file: Path) -> None:
     assert f"```python\n{code}```" in page, f"docs/extend.md shows another {file.name}"
 
 
+def test_the_files_of_an_update_are_there_and_hold_what_is_to_be_read() -> None:
+    page, source = (ROOT / "docs/reading.md").read_text(encoding="utf-8"), ROOT / "src/sparring"
+    for name in sorted(set(re.findall(r"`([\w/]+\.py)`", page))):
+        assert (source / name).is_file(), f"docs/reading.md names {name}, which is not there"
+    lists = [re.findall(r"^\d+\. `(.+?)`(?:, (.+?))?:", part, re.MULTILINE) for part in page.split("\n## ")]
+    walks = [steps for steps in lists if steps]
+    assert len(walks) == 2
+    for steps in walks:
+        assert len(steps) <= 8
+        for name, inside in steps:
+            code = (source / name).read_text(encoding="utf-8")
+            for what in re.findall(r"`(\w+)`", inside):
+                assert re.search(rf"^(?:def|class) {what}\b", code, re.MULTILINE), f"{name} has no {what}"
+
+
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == sparring.__version__
