@@ -64,7 +64,7 @@ from sparring.config.game import (
     Recipe,
     SelfplaySettings,
 )
-from sparring.config.judge import JudgeSettings, KindSettings
+from sparring.config.judge import JudgeSettings, KindSettings, RewardSettings
 
 __all__ = [
     "AWMSettings",
@@ -117,6 +117,7 @@ __all__ = [
     "ProposeSettings",
     "ReaderSettings",
     "Recipe",
+    "RewardSettings",
     "RewardedAlgorithm",
     "RolloutServerSettings",
     "SelfplaySettings",

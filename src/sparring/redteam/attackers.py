@@ -35,7 +35,7 @@ def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> No
     """
     rival, spec = split_rival(settings.model)
     if spec is not None:
-        check_editor(*split_lora(spec))
+        check_editor(*split_lora(spec), settings.family)
     if rival is None:
         return
     check_rival(rival)

@@ -14,10 +14,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import GradientCheckpointingLayer
 
 from sparring.data.errors import ModelError
 from sparring.engine.ranks import full, writes_files
+from sparring.models.private import checkpoint_block
 
 
 def set_up(model: nn.Module, enabled: bool) -> None:
@@ -30,7 +31,7 @@ def set_up(model: nn.Module, enabled: bool) -> None:
     for block in blocks:
         block.training = block.gradient_checkpointing = enabled
         if enabled:
-            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            checkpoint_block(block, partial(checkpoint, use_reentrant=False))
 
 
 ADAPTER = "default"
