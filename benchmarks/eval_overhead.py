@@ -29,12 +29,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from sparring.benchmarks.harness import Generation, Harness, Query
+from sparring.benchmarks.harness import Harness, Query
 from sparring.benchmarks.items import PictureFile
 from sparring.benchmarks.run import run_evaluation
 from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe
 from sparring.scenes.dataset import write_questions
@@ -105,7 +106,7 @@ def memory(folder: Path, pictures: int) -> dict[str, Any]:
         blocks = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)).resize(LARGE, Image.Resampling.NEAREST)
         paths.append(folder / f"{number}.jpg")
         blocks.save(paths[-1], quality=60)
-    harness = Harness(Instant(), AnswerCache(folder / "answers.sqlite"), {"model": "instant"}, Generation(1), BATCH)  # type: ignore[arg-type]
+    harness = Harness(Instant(), AnswerCache(folder / "answers.sqlite"), {"model": "instant"}, Sampling(1), BATCH)  # type: ignore[arg-type]
     used = [resident() for _ in harness.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))]
     half = max(1, len(used) // 2)
     first, rest = median(used[:half]), median(used[half:])

@@ -22,7 +22,7 @@ from endpoint_server import FAULTS, dice, question, serving
 from small_eval import evaluate, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.benchmarks.compare import compare
-from sparring.benchmarks.harness import Generation, Harness, Query, model_identity, pixel_limits, was_reduced
+from sparring.benchmarks.harness import Harness, Query, model_identity, pixel_limits, was_reduced
 from sparring.benchmarks.items import Item, PictureFile, PictureInMemory
 from sparring.benchmarks.run import run_evaluation
 from sparring.benchmarks.scoring import read_items, rescore
@@ -30,7 +30,7 @@ from sparring.data.errors import DataError, ModelError, RecipeError, RunError
 from sparring.data.records import RULES_VERSION
 from sparring.engine.screen import Screen
 from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import load_vlm
+from sparring.models.vlms.base import Sampling, load_vlm
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -176,7 +176,7 @@ def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
         asked.clear()
         vlm.generate = lambda images, *more, **rest: (asked.append(len(images)), generate(images, *more, **rest))[1]  # type: ignore[method-assign]
         identity = model_identity(vlm, str(folder), revision=None, pixels=pixel_limits(vlm), dtype="float32")
-        harness = Harness(vlm, cache, identity, Generation(**({"max_new_tokens": 3} | how)))
+        harness = Harness(vlm, cache, identity, Sampling(**({"max_new_tokens": 3} | how)))
         ((answer,),) = harness.ask([Query("x", (PictureInMemory(image),), prompt)])
         assert answer.trouble is None
         return sum(asked)
@@ -204,7 +204,7 @@ def test_a_local_model_asked_in_batches_says_what_it_says_alone(tmp_path: Path, 
     identity = {"model": "m", "pixels": {}}
 
     def texts(batch: int, **how: Any) -> dict[str, str]:
-        harness = Harness(vlm, AnswerCache(None), identity, Generation(6, **how), batch)
+        harness = Harness(vlm, AnswerCache(None), identity, Sampling(6, **how), batch)
         return {answer.id: answer.text for part in harness.ask(queries) for answer in part}
 
     together, alone = texts(4), texts(1)
@@ -304,7 +304,7 @@ def test_only_two_batches_of_pictures_are_in_memory(tmp_path: Path) -> None:
             return super().load()
 
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
-    harness = Harness(vlm, AnswerCache(None), {"model": "m"}, Generation(2), batch=4)
+    harness = Harness(vlm, AnswerCache(None), {"model": "m"}, Sampling(2), batch=4)
     queries = (Query(str(k), (Counted(tmp_path / "x.png"),), f"{k}?") for k in range(40))
     for number, answers in enumerate(harness.ask(queries)):
         assert len(answers) == 4

@@ -23,6 +23,7 @@ from sparring.data.images import image_sha256
 from sparring.data.questions import read_questions
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.probe import asking
 from sparring.probe.attacks import slug
@@ -146,7 +147,7 @@ def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], playe
     ]
     assert len(own) == 8
     for a, b in own:
-        (reply,) = vlm.generate([picture], [a["prompt"]], max_new_tokens=4, starts=[a["start"]])[0]
+        (reply,) = vlm.generate([picture], [a["prompt"]], Sampling(4), starts=[a["start"]])[0]
         assert b["text"] == reply.text
 
 

@@ -21,7 +21,7 @@ from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.data.files import storable
 from sparring.data.images import image_sha256
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, Sampling
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.seeds import derive_seed
 
@@ -54,16 +54,6 @@ class RawAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """How replies are made; part of every answer's key."""
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Loaded:
     query: Query
     images: tuple[Image, ...]
@@ -81,7 +71,7 @@ class Harness:
     vlm: VLM
     cache: AnswerCache
     identity: dict[str, Any]
-    generation: Generation
+    sampling: Sampling
     batch: int = 8
     thumbnails: tuple[Path, int] | None = None
     _kept: set[str] = field(default_factory=set)
@@ -127,7 +117,7 @@ class Harness:
             small.save(path, "WEBP", quality=80, method=0)
 
     def _answer(self, loaded: Sequence[_Loaded], trial: int) -> list[RawAnswer]:
-        seed = derive_seed(self.generation.seed, "batch", loaded[0].query.id, trial) if self.generation.temperature > 0 else 0
+        seed = derive_seed(self.sampling.seed, "batch", loaded[0].query.id, trial) if self.sampling.temperature > 0 else 0
         asked = [self._asked(one, seed, place, trial) for place, one in enumerate(loaded)]
         keys = [answer_key(what) for what in asked]
         known = {key: self.cache.get(key) for key, one in zip(keys, loaded, strict=True) if not one.error}
@@ -136,7 +126,7 @@ class Harness:
             if not one.error:
                 first.setdefault(key, place)
         missing = [place for key, place in first.items() if known[key] is None]
-        if missing and self.generation.temperature > 0 and not isinstance(self.vlm, EndpointVLM):
+        if missing and self.sampling.temperature > 0 and not isinstance(self.vlm, EndpointVLM):
             missing = list(first.values())  # what is drawn depends on the place in the batch
         errors: dict[str, ModelError] = {}
         if missing:
@@ -158,9 +148,9 @@ class Harness:
         return answers
 
     def _asked(self, one: _Loaded, seed: int, place: int, trial: int) -> dict[str, Any]:
-        how = {"max_new_tokens": self.generation.max_new_tokens, "temperature": self.generation.temperature}
-        if self.generation.temperature > 0:
-            how |= {"top_p": self.generation.top_p, "seed": seed, "place": place}
+        how = {"max_new_tokens": self.sampling.max_new_tokens, "temperature": self.sampling.temperature}
+        if self.sampling.temperature > 0:
+            how |= {"top_p": self.sampling.top_p, "seed": seed, "place": place}
         elif not isinstance(self.vlm, EndpointVLM):
             trial = 0  # a local model says the same again
         return {"images": one.hashes, "prompt": one.query.prompt, "how": how, "trial": trial, **self.identity}
@@ -169,13 +159,8 @@ class Harness:
         return self.vlm.try_each(
             [one.images for one in loaded],
             [one.query.prompt for one in loaded],
-            max_new_tokens=self.generation.max_new_tokens,
-            temperature=self.generation.temperature,
-            top_p=self.generation.top_p,
-            seed=seed,
+            replace(self.sampling, seed=seed, batch=self.batch, trial=trial),
             numbers=places,
-            batch=self.batch,
-            trial=trial,
         )
 
     def _read(self, one: _Loaded, key: str, answer: dict[str, Any] | None, errors: dict[str, ModelError]) -> RawAnswer:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sparring.benchmarks.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
+from sparring.benchmarks.harness import Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.layouts import find_benchmark
 from sparring.benchmarks.profiles import rule_of
@@ -25,7 +25,7 @@ from sparring.config import EvalSettings
 from sparring.engine.screen import Screen
 from sparring.measures.statistics import wilson
 from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.base import VLM, Sampling, load_vlm
 from sparring.models.vlms.endpoint import EndpointVLM
 
 SCHEMA = 1
@@ -77,7 +77,7 @@ def run_evaluation(
         vlm,
         AnswerCache(out / ANSWERS),
         model_identity(vlm, settings.defender.model, revision=settings.revision, pixels=limits, dtype=settings.defender.dtype),
-        Generation(settings.defender.max_new_tokens, settings.temperature, settings.defender.top_p, settings.seed),
+        Sampling(settings.defender.max_new_tokens, settings.temperature, settings.defender.top_p, seed=settings.seed),
         settings.batch,
         (out / THUMBNAILS, settings.thumbnails),
     )

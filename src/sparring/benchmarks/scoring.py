@@ -149,14 +149,14 @@ def judge_answers(
     has said is kept in `out/answers.sqlite`.
     """
     # What loads and asks models; nothing else here should make anybody wait for it.
-    from sparring.benchmarks.harness import Generation, Harness, model_identity
+    from sparring.benchmarks.harness import Harness, model_identity
     from sparring.models.vlms.answer_cache import AnswerCache
-    from sparring.models.vlms.base import load_vlm
+    from sparring.models.vlms.base import Sampling, load_vlm
     from sparring.models.vlms.endpoint import EndpointVLM
 
     vlm = load_vlm(settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS)
     identity = model_identity(vlm, settings.model, revision=None, pixels={}, dtype=settings.dtype)
-    harness = Harness(vlm, AnswerCache(out / ANSWERS), identity, Generation(TOKENS))
+    harness = Harness(vlm, AnswerCache(out / ANSWERS), identity, Sampling(TOKENS))
     if screen is not None:
         screen.say(f"judge of unread answers: {settings.model}")
     answered = ask_judge(harness, answered, rules, resources)

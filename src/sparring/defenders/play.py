@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from PIL.Image import Image
 from PIL.Image import open as open_image
@@ -14,7 +13,7 @@ from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.engine.screen import Screen
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM, Reply, generate_each
+from sparring.models.vlms.base import VLM, Reply, Sampling, generate_each
 from sparring.models.vlms.processors import Takes, load_processor
 
 
@@ -56,7 +55,9 @@ def ask(
     batch: int = 128,
 ) -> list[Answer]:
     """One answer to every question about the picture beside it; greedy at temperature 0. At most `batch` are asked at a time."""
-    return [own[0] for own in ask_often(vlm, questions, images, settings, n=1, temperature=temperature, seed=seed, batch=batch)]
+    prompts = [render_prompt(question, settings.prompt) for question in questions]
+    replies = vlm.generate(images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch))
+    return [read(own[0], question, vlm.name) for own, question in zip(replies, questions, strict=True)]
 
 
 def try_ask(
@@ -66,7 +67,7 @@ def try_ask(
     Errors: as of `VLM.try_each`.
     """
     prompts = [render_prompt(question, settings.prompt) for question in questions]
-    replies = vlm.try_each(images, prompts, max_new_tokens=settings.max_new_tokens, batch=batch)
+    replies = vlm.try_each(images, prompts, Sampling(settings.max_new_tokens, batch=batch))
     return [
         reply if isinstance(reply, ModelError) else read(reply, question, vlm.name)
         for reply, question in zip(replies, questions, strict=True)
@@ -85,7 +86,7 @@ def ask_each(
 ) -> list[Answer | RefusedError]:
     """As `ask`, with the error in the place of a question that the Defender refuses."""
     prompts = [render_prompt(question, settings.prompt) for question in questions]
-    found = generate_each(vlm, images, prompts, **_sampling(settings, temperature, seed, batch))
+    found = generate_each(vlm, images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch))
     return [
         own if isinstance(own, RefusedError) else read(own[0], question, vlm.name) for own, question in zip(found, questions, strict=True)
     ]
@@ -99,33 +100,11 @@ def answered(questions: Sequence[VisualQuestion], found: Sequence[Answer | Refus
     return [own for own in found if isinstance(own, Answer)]
 
 
-def ask_often(
-    vlm: VLM,
-    questions: Sequence[VisualQuestion],
-    images: Sequence[Image],
-    settings: DefenderSettings,
-    *,
-    n: int,
-    temperature: float,
-    seed: int,
-    batch: int = 128,
-) -> list[list[Answer]]:
-    """n sampled answers to every question. Those of question i depend on the seed and on i, not on the questions beside it."""
-    prompts = [render_prompt(question, settings.prompt) for question in questions]
-    replies = vlm.generate(images, prompts, n=n, **_sampling(settings, temperature, seed, batch))
-    return [[read(reply, question, vlm.name) for reply in own] for own, question in zip(replies, questions, strict=True)]
-
-
-def _sampling(settings: DefenderSettings, temperature: float, seed: int, batch: int) -> dict[str, Any]:
-    greedy = temperature == 0
-    return {
-        "max_new_tokens": settings.max_new_tokens,
-        "temperature": temperature,
-        "top_p": 1.0 if greedy else settings.top_p,
-        "top_k": 0 if greedy else settings.top_k,
-        "seed": seed,
-        "batch": batch,
-    }
+def sampling_of(settings: DefenderSettings, *, temperature: float = 0.0, seed: int = 0, batch: int = 128) -> Sampling:
+    """How a Defender's reply is drawn; a greedy one without top_p and top_k, which change nothing there."""
+    if temperature == 0:
+        return Sampling(settings.max_new_tokens, seed=seed, batch=batch)
+    return Sampling(settings.max_new_tokens, temperature, settings.top_p, settings.top_k, seed=seed, batch=batch)
 
 
 def read(reply: Reply, question: VisualQuestion, defender: str, start: str = "") -> Answer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sparring.measures.faithfulness import LetterScore, letter_place, letter_sco
 from sparring.models.players import load_asked_defender
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, Sampling
 from sparring.models.vlms.letters import Lettered, ask_with_letters
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
@@ -173,7 +173,7 @@ class Asker:
     def _answer(self, requests: Sequence[Request], letters: bool) -> list[dict[str, Any] | ModelError]:
         images, prompts = [load_image(request.picture) for request in requests], [request.prompt for request in requests]
         starts = [request.start for request in requests]
-        limit, batch = self.settings.max_new_tokens, self.settings.micro_batch
+        sampling = Sampling(self.settings.max_new_tokens, batch=self.settings.micro_batch)
         if letters:
 
             def place(i: int, text: str) -> int | None:
@@ -182,11 +182,11 @@ class Asker:
                 return None if found is None or found < put else found - put
 
             options = [request.question.letters for request in requests]
-            replies = ask_with_letters(self.vlm, images, prompts, options, place, max_new_tokens=limit, starts=starts, batch=batch)
+            replies = ask_with_letters(self.vlm, images, prompts, options, place, sampling, starts=starts)
             return [reply if isinstance(reply, ModelError) else _scored(reply) for reply in replies]
         trials = {request.trial for request in requests}
         assert len(trials) == 1  # a call asks for one try
-        said = self.vlm.try_each(images, prompts, max_new_tokens=limit, batch=batch, starts=starts, trial=trials.pop())
+        said = self.vlm.try_each(images, prompts, replace(sampling, trial=trials.pop()), starts=starts)
         return [reply if isinstance(reply, ModelError) else {"text": reply.text, "tokens": reply.tokens} for reply in said]
 
     def _said(self, request: Request, answer: dict[str, Any] | None) -> Said:

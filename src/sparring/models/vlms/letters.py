@@ -15,7 +15,7 @@ import torch
 from PIL.Image import Image
 
 from sparring.data.errors import ModelError
-from sparring.models.vlms.base import VLM, Reply
+from sparring.models.vlms.base import VLM, Reply, Sampling
 from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
 from sparring.models.vlms.local import Completion, LocalVLM
 
@@ -43,18 +43,17 @@ def ask_with_letters(
     prompts: Sequence[str],
     letters: Sequence[Sequence[str]],
     locate: Locate,
+    sampling: Sampling,
     *,
-    max_new_tokens: int,
     starts: Sequence[str] = (),
-    batch: int = 128,
 ) -> list[Lettered | ModelError]:
-    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer; or the
+    """One reply to every prompt, with the log-probabilities of `letters[i]` at its answer; or the
     error by which there is no reply.
 
     starts: as for `VLM.generate`. Raises ModelError where the model gives no log-probabilities.
     """
     if isinstance(vlm, LocalVLM):
-        found = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, batch=batch, starts=starts)
+        found = vlm.try_each(images, prompts, sampling, starts=starts)
         said = {i: reply for i, reply in enumerate(found) if not isinstance(reply, ModelError)}
         scores = local_logprobs(
             vlm,
@@ -64,12 +63,12 @@ def ask_with_letters(
             [letters[i] for i in said],
             [locate(i, reply.text) for i, reply in said.items()],
             starts=[starts[i] for i in said] if starts else (),
-            batch=batch,
+            batch=sampling.batch,
         )
         scored = {i: _lettered(reply, own) for (i, reply), own in zip(said.items(), scores, strict=True)}
         return [reply if isinstance(reply, ModelError) else scored[i] for i, reply in enumerate(found)]
     if isinstance(vlm, EndpointVLM):
-        replies = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, starts=starts, top_logprobs=MOST)
+        replies = vlm.try_each(images, prompts, sampling, starts=starts, top_logprobs=MOST)
         with_text = [reply for reply in replies if isinstance(reply, EndpointReply) and reply.text]
         if with_text and not any(reply.pieces for reply in with_text):
             raise ModelError(

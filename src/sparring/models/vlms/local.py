@@ -27,7 +27,7 @@ from transformers.utils.hub import cached_file
 
 from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.models.vlms import lora
-from sparring.models.vlms.base import Pictures, each_picture
+from sparring.models.vlms.base import Pictures, Sampling, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
 from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import (
@@ -208,55 +208,33 @@ class LocalVLM:
 
     @torch.inference_mode()
     def generate(
-        self,
-        images: Sequence[Pictures],
-        prompts: Sequence[str],
-        *,
-        n: int = 1,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seed: int = 0,
-        first: int = 0,
-        batch: int = 128,
-        starts: Sequence[str] = (),
+        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
     ) -> list[list[Completion]]:
-        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). Pictures and prompt are computed once for all n.
-
-        top_p, top_k: see `choose`; 1 and 0 leave every token to be drawn.
-        starts: as for `encode`; they are no part of the replies.
-
-        The random numbers of prompt i depend on (seed, first + i) alone. At most about `batch` replies are sampled at a time.
-        """
+        """See `VLM.generate`; starts: as for `encode`. Pictures and prompt are computed once for all n replies."""
         replies: list[list[Completion]] = []
-        at_once = max(1, batch // n)
+        at_once, n, limit = max(1, sampling.batch // sampling.n), sampling.n, sampling.max_new_tokens
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
             try:
                 encoded = self.encode(images[part], prompts[part], starts[part])
             except RefusedError as error:
                 raise _refused(self.name, {start + place: said for place, said in error.places.items()}) from error
-            numbers = range(first + start, first + start + len(encoded["input_ids"]))
-            uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
+            first = sampling.first + start
+            numbers = range(first, first + len(encoded["input_ids"]))
+            uniform = uniforms(sampling.seed, numbers, n, limit).to(self.device)
             # One token a branch and step leaves FlexAttention no blocks to skip.
             with self._attention("sdpa" if self.flex else None):
-                replies += self._sample(encoded, uniform, temperature, top_p, top_k)
+                replies += self._sample(encoded, uniform, sampling)
         return replies
 
     def try_each(
         self,
         images: Sequence[Pictures],
         prompts: Sequence[str],
+        sampling: Sampling,
         *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         numbers: Sequence[int] = (),
-        batch: int = 128,
         starts: Sequence[str] = (),
-        trial: int = 0,
     ) -> list[Completion | ModelError]:
         """See `VLM.try_each`. Random numbers follow from the place among the prompts that the model takes."""
         refused = dict[int, ModelError]()
@@ -266,11 +244,7 @@ class LocalVLM:
                 replies = self.generate(
                     [images[i] for i in taken],
                     [prompts[i] for i in taken],
-                    max_new_tokens=max_new_tokens,
-                    temperature=temperature,
-                    top_p=top_p,
-                    seed=seed,
-                    batch=batch,
+                    sampling,
                     starts=[starts[i] for i in taken] if starts else (),
                 )
             except RefusedError as error:
@@ -290,7 +264,7 @@ class LocalVLM:
         finally:
             text._attn_implementation = present
 
-    def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
+    def _sample(self, batch: Batch, uniform: Tensor, sampling: Sampling) -> list[list[Completion]]:
         """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
         rows of their own: R rows in all.
 
@@ -317,8 +291,14 @@ class LocalVLM:
         written_RBT = torch.full(uniform.shape, self.end_tokens[0], dtype=torch.long, device=self.device)
         recorded_RBT = torch.zeros(uniform.shape, dtype=torch.float32, device=self.device)
         for step in range(steps):
-            logprobs_RBV = token_logprobs(logits_RBV, temperature, self.forbidden)
-            tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p, top_k=top_k)
+            logprobs_RBV = token_logprobs(logits_RBV, sampling.temperature, self.forbidden)
+            tokens_RB = choose(
+                logprobs_RBV,
+                uniform[..., step],
+                greedy=sampling.temperature == 0,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+            )
             written_RBT[rows_R, :, step] = tokens_RB
             recorded_RBT[rows_R, :, step] = logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1)
             finished_RB |= torch.isin(tokens_RB, ends)
