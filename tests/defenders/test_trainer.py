@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.asking.questions import ask
 from sparring.config import DefenderSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
-from sparring.defenders.play import ask
 from sparring.defenders.rollout import Item
 from sparring.defenders.trainer import OBJECTIVES, DefenderTrainer
 from sparring.models.vlms.base import Sampling

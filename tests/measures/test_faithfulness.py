@@ -13,10 +13,10 @@ from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
 from endpoint_server import question as text_of
 from endpoint_server import serving
+from sparring.asking.answers import parse_answer
 from sparring.config import ConsistencySettings, EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Answer, VisualQuestion
-from sparring.defenders.answers import parse_answer
 from sparring.defenders.consistency import ConsistencyJudge, reasoning_of, verdict_of
 from sparring.measures.faithfulness import (
     cohens_kappa,

@@ -16,11 +16,11 @@ from PIL import Image
 from endpoint_server import Server
 from small_attack import attack, attack_of
 from small_vlms import tiny_qwen2_5_vl
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.rollout import deterministic_edits
 from sparring.config import AttackSettings
 from sparring.data.errors import ModelError, RunError
 from sparring.data.questions import read_questions
-from sparring.defenders.play import render_prompt
 from sparring.engine.ledger import Ledger
 from sparring.measures.statistics import wilson
 from sparring.models.editors import load_editor

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from sparring.asking.answers import parse_answer, split_thought
+from sparring.asking.prompts import filled, render_options
 from sparring.config import ConsistencySettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.answers import parse_answer, split_thought
-from sparring.defenders.play import filled, render_options
 from sparring.models.vlms.base import VLM, Sampling, ask_each_once
 
 VERDICT_TOKENS = 16

@@ -16,12 +16,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.asking.answers import boxed, parse_answer
+from sparring.asking.prompts import filled, render_prompt
+from sparring.asking.questions import read
 from sparring.config import DefenderSettings, TextSettings
 from sparring.data.errors import DataError, TrainingError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
-from sparring.defenders.answers import boxed, parse_answer
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.play import filled, read, render_prompt
 from sparring.defenders.weights import as_of_clean, distort, strength
 from sparring.engine.ranks import Ranks
 from sparring.models.vlms.base import Sampling

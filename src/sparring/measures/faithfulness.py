@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparring.asking.answers import parse_answer
 from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
-from sparring.defenders.answers import parse_answer
 from sparring.defenders.consistency import parted, reasoning_of, verdict_of
 from sparring.measures.statistics import Difference, Rate, paired_bootstrap, rate
 

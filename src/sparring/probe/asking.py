@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from sparring.asking.answers import parse_answer
 from sparring.config import DefenderSettings
 from sparring.data.errors import ModelError
 from sparring.data.images import image_sha256, load_image
 from sparring.data.records import Answer, VisualQuestion
-from sparring.defenders.answers import parse_answer
 from sparring.engine.screen import Bar
 from sparring.measures.faithfulness import LetterScore, letter_place, letter_score
 from sparring.models.players import load_asked_defender

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.rivals import Rival
 from sparring.attackers.rivals.load import split_rival
 from sparring.config import AttackerSettings, ProbeSettings
 from sparring.data.errors import SparringError
 from sparring.data.images import pictures_of
 from sparring.data.records import Edit, Verdict, VisualQuestion
-from sparring.defenders.play import render_prompt
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
 from sparring.judging.auditor import Auditor

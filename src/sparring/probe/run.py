@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparring.asking.refusals import left_out_text
 from sparring.config import ConsistencySettings, ProbeSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.play import left_out_text
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder

@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
+from sparring.asking.questions import try_ask
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import ModelError, RunError, SparringError
 from sparring.data.images import load_image, pictures_of
 from sparring.data.layouts import data_digest
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.defenders.play import try_ask
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
+from sparring.asking.answers import parse_answer
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.rivals import Rival, check_rival, load_rival
 from sparring.attackers.rivals.load import split_lora, split_rival
 from sparring.attackers.rivals.pgd import Victim, require_gradients
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.answers import parse_answer
-from sparring.defenders.play import render_prompt
 from sparring.models.editors import FlowEditor, check_editor
 from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.address import is_endpoint

@@ -16,9 +16,9 @@ import torch
 import typer
 from PIL import Image
 
+from sparring.asking.questions import ask as ask_defender
 from sparring.attackers.rollout import deterministic_edits, to_pictures
 from sparring.data.records import LETTERS, Target, VisualQuestion
-from sparring.defenders.play import ask as ask_defender
 from sparring.judging.integrity import local_ssim
 from sparring.judging.validity import parse_count
 from sparring.measures.statistics import Rate, rate
