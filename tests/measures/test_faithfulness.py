@@ -14,6 +14,7 @@ from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 from endpoint_server import question as text_of
 from endpoint_server import serving
 from sparring.asking.answers import parse_answer
+from sparring.asking.letters import letter_place
 from sparring.config import ConsistencySettings, EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Answer, VisualQuestion
@@ -21,7 +22,6 @@ from sparring.defenders.consistency import ConsistencyJudge, reasoning_of, verdi
 from sparring.measures.faithfulness import (
     cohens_kappa,
     consistency_report,
-    letter_place,
     letter_score,
     premises_of,
 )

@@ -11,7 +11,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
-from sparring.models.vlms import branch_attention, local
+from sparring.models.vlms import branch_attention, generating
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out, step_mask
 from sparring.models.vlms.local import LocalVLM
@@ -78,5 +78,5 @@ def test_replies_are_the_same_and_the_model_is_left_as_it_was(family: Any, tmp_p
 
 def test_without_groups_nothing_is_other_than_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path, text={"num_key_value_heads": 4}))
-    monkeypatch.setattr(local, "GROUPED", "no such attention")
+    monkeypatch.setattr(generating, "GROUPED", "no such attention")
     vlm.generate(noise_pictures(1), ["Where?"], Sampling(3, n=3, temperature=1.0))

@@ -16,7 +16,6 @@ from sparring.data.files import storable
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
-from sparring.models.vlms.letters import ask_with_letters
 from sparring.models.vlms.replies import counted, read_pieces, read_reply
 
 PICTURES = noise_pictures(4)
@@ -239,7 +238,7 @@ def test_a_null_log_probability_is_no_end_of_the_job(logprobs: list[Any]) -> Non
         return {"text": BOX, "logprobs": {"content": spelled}}
 
     with serving(answer) as server:
-        found = ask_with_letters(endpoint(server.url), PICTURES[:3], PROMPTS[:3], [("A", "B")] * 3, lambda i, text: 7, Sampling(8))
+        found = endpoint(server.url).try_letters(PICTURES[:3], PROMPTS[:3], [("A", "B")] * 3, lambda i, text: 7, Sampling(8))
     assert [one.logprobs for one in found if not isinstance(one, ModelError)] == [(-0.2, float("-inf")), None, None]
 
 

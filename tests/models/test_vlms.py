@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.data.errors import DataError, ModelError
-from sparring.models.vlms import local
+from sparring.models.vlms import generating
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
@@ -330,7 +330,7 @@ def test_what_has_ended_is_left_out_and_the_replies_stay_the_same(
     found = vlm.generate(images, prompts, sampling)
     computed = rows.copy()
     rows.clear()
-    monkeypatch.setattr(local, "FEWEST_TOKENS", 10**6)  # nothing is left out
+    monkeypatch.setattr(generating, "FEWEST_TOKENS", 10**6)  # nothing is left out
     for own, again in zip(found, vlm.generate(images, prompts, sampling), strict=True):
         for reply, same in zip(own, again, strict=True):
             assert reply.token_ids == same.token_ids
@@ -343,3 +343,16 @@ def test_what_has_ended_is_left_out_and_the_replies_stay_the_same(
     assert computed == [max(int((ends > step).sum()), fewest) for step in range(1, len(computed) + 1)]
     assert rows == [len(ends)] * len(computed)
     assert sum(computed) < 0.8 * sum(rows)
+
+
+def test_two_pictures_are_seen_in_their_order(tmp_path: Path) -> None:
+    """Positions of several pictures are the model's own, as its processor and a plain forward pass have them."""
+    vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
+    a, b = noise_pictures(2)
+    batch = vlm.encode([(a, b), (b, a)], ["Same?", "Same?"])
+    plain = {name: tensor for name, tensor in batch.items() if name != "position_ids"}
+    with torch.inference_mode():
+        theirs = vlm.model(**plain).logits[:, -1]
+        ours = vlm.model(**{name: tensor for name, tensor in batch.items() if name != "mm_token_type_ids"}).logits[:, -1]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours[0], ours[1], atol=1e-3)

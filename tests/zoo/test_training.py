@@ -68,7 +68,7 @@ def test_training_sees_what_the_processor_makes(pool: Path, tmp_path: Path) -> N
     with torch.no_grad():
         _, hidden = net.hidden(head, net.features(Pool(pool).images(np.array([3]))))
         ours = net.logits(hidden)[0, -1]
-        theirs = vlm._forward(
+        theirs = vlm.forward(
             batch, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
         ).logits[0, -1]
     assert torch.allclose(ours, theirs, atol=1e-4)

@@ -9,7 +9,7 @@ from PIL.Image import Image
 from sparring.asking.answers import parse_answer
 from sparring.asking.prompts import render_prompt
 from sparring.config import DefenderSettings
-from sparring.data.errors import ModelError, RefusedError
+from sparring.data.errors import RefusedError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.models.vlms.base import VLM, Reply, Sampling, generate_each
 
@@ -28,20 +28,6 @@ def ask(
     prompts = [render_prompt(question, settings.prompt) for question in questions]
     replies = vlm.generate(images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch))
     return [read(own[0], question, vlm.name) for own, question in zip(replies, questions, strict=True)]
-
-
-def try_ask(
-    vlm: VLM, questions: Sequence[VisualQuestion], images: Sequence[Image], settings: DefenderSettings, *, batch: int = 128
-) -> list[Answer | ModelError]:
-    """One greedy answer to every question about the picture beside it, or the error by which there is none.
-    Errors: as of `VLM.try_each`.
-    """
-    prompts = [render_prompt(question, settings.prompt) for question in questions]
-    replies = vlm.try_each(images, prompts, Sampling(settings.max_new_tokens, batch=batch))
-    return [
-        reply if isinstance(reply, ModelError) else read(reply, question, vlm.name)
-        for reply, question in zip(replies, questions, strict=True)
-    ]
 
 
 def ask_each(

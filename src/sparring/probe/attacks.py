@@ -192,7 +192,7 @@ def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequen
 def play_again(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:
     """The noise floor: the same pictures in the same words, asked anew."""
     prompt = workshop.settings.defender.prompt
-    requests = [Request(question, question.image, render_prompt(question, prompt), trial=1) for question in questions]
+    requests = [Request(question, question.image, render_prompt(question, prompt)) for question in questions]
     with workshop.screen.stage(f"{asker.name}: {AGAIN}", len(requests)) as bar:
-        right = [said.answer.right for said in asker.ask(requests, bar)]
+        right = [said.answer.right for said in asker.ask(requests, bar, trial=1)]
     return Played(AGAIN, np.array([right], dtype=bool), np.ones((1, len(right)), dtype=bool), control=True)

@@ -6,10 +6,10 @@ Only a local one can be trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from PIL.Image import Image
@@ -17,7 +17,12 @@ from torch import Tensor
 
 from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError, RefusedError
-from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.address import is_endpoint, parse_address
+from sparring.models.vlms.letters import Lettered, Locate
+from sparring.models.vlms.traits import EndpointTraits, LocalTraits, Traits
+
+if TYPE_CHECKING:
+    from sparring.models.vlms.local import LocalVLM
 
 Pictures = Image | Sequence[Image]
 """What stands beside a text: one picture, or any number of them in order, also none."""
@@ -70,6 +75,10 @@ class VLM(Protocol):
     def name(self) -> str: ...
 
     @property
+    def traits(self) -> Traits:
+        """How it is best asked, and what its answers depend on."""
+
+    @property
     def device(self) -> torch.device:
         """Where tensors about its pictures are best put."""
 
@@ -95,6 +104,23 @@ class VLM(Protocol):
 
         numbers: of the prompts, for those who draw a reply by its number and not by its place here.
         """
+
+    def try_letters(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        locate: Locate,
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
+    ) -> Sequence[Lettered | ModelError]:
+        """As `try_each`, with the log-probabilities of `letters[i]` at the answer of reply i; the prompts' numbers are
+        their places. Raises ModelError where the model tells no log-probabilities.
+        """
+
+    def spending(self) -> Mapping[str, float]:
+        """What it has cost since its cache was begun; nothing where it is on this machine."""
 
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
@@ -163,3 +189,37 @@ def load_vlm(
     if min_pixels is not None:
         raise ModelError(f"{spec}: min_pixels cannot be set for an endpoint; its server decides. Leave it out.")
     return EndpointVLM(spec, endpoint or EndpointSettings(), cache=cache, max_pixels=max_pixels, device=torch.device(device))
+
+
+def traits_of(
+    spec: str,
+    *,
+    dtype: str = "float32",
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    endpoint: EndpointSettings | None = None,
+) -> Traits:
+    """The traits of the model that `load_vlm` would give, without its weights. Raises ModelError for a spec that is none;
+    their identity and limits raise it where the model's files cannot be had.
+    """
+    if is_endpoint(spec):
+        return EndpointTraits(parse_address(spec), endpoint or EndpointSettings(), max_pixels=max_pixels)
+    from sparring.models.vlms.processors import checkpoint_folder, load_processor
+
+    return LocalTraits(
+        Path(spec).name,
+        dtype,
+        folder=lambda: checkpoint_folder(spec),
+        processor=lambda: load_processor(spec, min_pixels=min_pixels, max_pixels=max_pixels),
+    )
+
+
+def local_weights(vlm: VLM, otherwise: Exception) -> LocalVLM:
+    """The model itself, whose weights are in this process, to train it or for its gradients. Raises `otherwise` for one
+    that an endpoint serves.
+    """
+    from sparring.models.vlms.local import LocalVLM
+
+    if not isinstance(vlm, LocalVLM):
+        raise otherwise
+    return vlm

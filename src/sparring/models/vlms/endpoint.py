@@ -31,7 +31,9 @@ from sparring.models.vlms.address import parse_address
 from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import Pictures, Sampling, each_picture
 from sparring.models.vlms.courier import Courier
+from sparring.models.vlms.letters import Lettered, Locate, endpoint_letters
 from sparring.models.vlms.requests import Job, Requests, how_of
+from sparring.models.vlms.traits import EndpointTraits
 from sparring.seeds import derive_seed
 
 Result = TypeVar("Result")
@@ -75,6 +77,7 @@ class EndpointVLM:
         self.device = device
         self.max_pixels = max_pixels
         self.cache = AnswerCache(cache)
+        self.traits = EndpointTraits(self.address, settings, max_pixels=max_pixels)
         self._requests = Requests(self.address, settings)
         self._key = _key(settings.key_variable)
         self._given_up = 0
@@ -137,6 +140,21 @@ class EndpointVLM:
         failed: dict[str, ModelError] = {}
         answers = self._answer(jobs, failed)
         return [failed[job.key] if job.key in failed else EndpointReply(**answers[job.key]) for job in jobs]
+
+    def try_letters(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        locate: Locate,
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
+    ) -> list[Lettered | ModelError]:
+        """See `VLM.try_letters`: as the server tells the likeliest tokens at the answer. A letter that is not among
+        them has probability 0. Raises ModelError where it does not tell them.
+        """
+        return endpoint_letters(self, images, prompts, letters, locate, sampling, starts=starts)
 
     def _watch(self, failed: Mapping[str, ModelError], *, answered: bool) -> None:
         """Tell an endpoint that is down from questions that get no reply. Raises ModelError."""
