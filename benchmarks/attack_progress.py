@@ -26,12 +26,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from sparring.asking.questions import ask
 from sparring.attackers.rollout import deterministic_edits, sample_seed
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, Recipe
 from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
-from sparring.defenders.play import ask
 from sparring.engine.files import write_json
 from sparring.engine.screen import Screen
 from sparring.measures.payoff import CLEAN, Opponent, attack_report, play_off

@@ -28,6 +28,8 @@ from torch import Tensor
 from sparring.config import Recipe
 from sparring.data.questions import read_questions
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.models.vlms.base import Sampling
+from sparring.models.vlms.generating import sample_replies
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.models.vlms.sampling import uniforms
 from sparring.recipes import load_recipe
@@ -42,17 +44,16 @@ class Unshared(LocalVLM):
 
     @torch.inference_mode()
     def generate(
-        self, images: Sequence[Any], prompts: Sequence[str], *, n: int = 1, max_new_tokens: int, batch: int = 128, **how: Any
+        self, images: Sequence[Any], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
     ) -> list[list[Completion]]:
         replies: list[list[Completion]] = []
-        for start in range(0, len(prompts), batch // n):
-            places = range(start, min(start + batch // n, len(prompts)))
+        n, at_once, limit = sampling.n, sampling.batch // sampling.n, sampling.max_new_tokens
+        for start in range(0, len(prompts), at_once):
+            places = range(start, min(start + at_once, len(prompts)))
             rows = [place for place in places for _ in range(n)]
             encoded = self.encode([images[row] for row in rows], [prompts[row] for row in rows])
-            drawn = uniforms(how["seed"], [how["first"] + place for place in places], n, max_new_tokens).reshape(
-                len(rows), 1, max_new_tokens
-            )
-            flat = [own[0] for own in self._sample(encoded, drawn, how["temperature"], how["top_p"], how["top_k"])]
+            drawn = uniforms(sampling.seed, [sampling.first + place for place in places], n, limit)
+            flat = [own[0] for own in sample_replies(self, encoded, drawn.reshape(len(rows), 1, limit), sampling)]
             replies += [flat[i : i + n] for i in range(0, len(flat), n)]
         return replies
 

@@ -20,6 +20,8 @@ from _defenders import QUESTION, finish, measured, parameters, picture, random_v
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from sparring.models.vlms.base import Sampling
+
 BAR = 4.0
 
 
@@ -67,7 +69,7 @@ def main() -> None:
         return written[:, prompt:]
 
     def ours() -> list[int]:
-        replies = vlm.generate(images, questions, n=options.group, max_new_tokens=options.completion, temperature=1.0)
+        replies = vlm.generate(images, questions, Sampling(options.completion, n=options.group, temperature=1.0))
         return [len(reply.token_ids) for own in replies for reply in own]
 
     def rival(lengths: list[int]) -> Tensor:
@@ -80,7 +82,7 @@ def main() -> None:
         }
         return transformers_replies(max(lengths), lengths, **sampling)
 
-    greedy = [list(own[0].token_ids) for own in vlm.generate(images, questions, max_new_tokens=8)]
+    greedy = [list(own[0].token_ids) for own in vlm.generate(images, questions, Sampling(8))]
     vlm.model.generation_config.eos_token_id = None
     assert greedy == transformers_replies(8, do_sample=False).tolist()
     vlm.end_tokens = tuple(range(3, len(vlm.processor.tokenizer), options.ending))

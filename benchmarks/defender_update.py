@@ -29,6 +29,7 @@ from sparring.config import DefenderSettings
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.rollout import Group
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.rl.advantages import group_advantages
 
@@ -37,7 +38,7 @@ RATE = 1e-6
 
 def sample(vlm: LocalVLM, image: Image.Image, group: int, length: int) -> Group:
     """One group of replies with rewards that differ, and log-probabilities over all tokens."""
-    (replies,) = vlm.generate([image], [QUESTION], n=group, max_new_tokens=length, temperature=1.0)
+    (replies,) = vlm.generate([image], [QUESTION], Sampling(length, n=group, temperature=1.0))
     vlm.forbidden = ()  # placeholders of pictures are never written, but TRL counts their probabilities in, so from here on we do too
     with torch.no_grad():
         logprobs, _ = vlm.completion_logprobs(vlm.encode([image], [QUESTION]), [[reply.token_ids for reply in replies]])

@@ -29,13 +29,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from sparring.benchmarks.harness import Generation, Harness, Query
+from sparring.asking.desk import Desk, Query
 from sparring.benchmarks.items import PictureFile
 from sparring.benchmarks.run import run_evaluation
 from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.traits import LocalTraits
 from sparring.recipes.load import load_recipe
 from sparring.scenes.dataset import write_questions
 
@@ -55,8 +57,10 @@ class Instant:
 
     name, device = "instant", torch.device("cpu")
 
-    def generate(self, images: Sequence[Any], prompts: Sequence[str], **how: Any) -> list[list[Reply]]:
-        return [[Reply()] for _ in prompts]
+    traits = LocalTraits("instant", "none", folder=lambda: None, processor=lambda: None)
+
+    def try_each(self, images: Sequence[Any], prompts: Sequence[str], sampling: Sampling, **_: Any) -> list[Reply]:
+        return [Reply() for _ in prompts]
 
 
 def overhead(folder: Path, questions: int) -> dict[str, Any]:
@@ -105,8 +109,9 @@ def memory(folder: Path, pictures: int) -> dict[str, Any]:
         blocks = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)).resize(LARGE, Image.Resampling.NEAREST)
         paths.append(folder / f"{number}.jpg")
         blocks.save(paths[-1], quality=60)
-    harness = Harness(Instant(), AnswerCache(folder / "answers.sqlite"), {"model": "instant"}, Generation(1), BATCH)  # type: ignore[arg-type]
-    used = [resident() for _ in harness.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))]
+    instant, cache = Instant(), AnswerCache(folder / "answers.sqlite")
+    desk = Desk(instant.traits, lambda: instant, Sampling(1), BATCH, cache, {"model": "instant"})  # type: ignore[arg-type, return-value]
+    used = [resident() for _ in desk.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))]
     half = max(1, len(used) // 2)
     first, rest = median(used[:half]), median(used[half:])
     figures = {"ours": round(rest), "rival": round(first), "ratio": round(rest / first, 4), "unit": "MB of resident memory"}

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from sparring.asking.questions import ask
 from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import ask
 from sparring.engine.screen import Screen
 from sparring.forge.run import run_forge
 from sparring.measures.statistics import rate

@@ -30,6 +30,7 @@ from peft import LoraConfig
 from sparring.config import DefenderSettings, LoraSettings
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.editors.flux2_klein import image_positions
+from sparring.models.vlms.base import Sampling
 
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # dense bfloat16, from the vendor's data sheets
 QWEN_7B: dict[str, Any] = {
@@ -122,7 +123,7 @@ def our_defender(vlm: Any, options: argparse.Namespace, meter: Meter) -> tuple[i
     trainer = DefenderTrainer(vlm, settings, seed=0)
 
     def reply() -> object:
-        return vlm.generate([image], [QUESTION], n=options.group, max_new_tokens=options.completion, temperature=1.0)
+        return vlm.generate([image], [QUESTION], Sampling(options.completion, n=options.group, temperature=1.0))
 
     update = {"ours": meter.figures(lambda: trainer._learn([group], 0), 2 * forward)}
     return weights, group, forward, update, {"ours": meter.figures(reply, forward)}

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sparring.asking.answers import parse_answer
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.rules.lmms_eval import vstar_letter
 from sparring.benchmarks.rules.official import mmmu_letter
-from sparring.defenders.answers import parse_answer
 
 MARKED = Path(__file__).parents[1] / "tests" / "marked_replies.jsonl"
 OPTIONS = ("blue", "red", "dark red", "green")

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sparring.asking.questions import ask
 from sparring.attackers.rivals import load_rival
 from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import ask
 from sparring.measures.statistics import rate
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM

@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from endpoint_server import Server, question
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 
@@ -46,11 +47,9 @@ class Served:
     def answer(self, image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
         assert body["logprobs"]
         assert body["return_tokens_as_token_ids"]
-        how = {"temperature": body["temperature"], "top_p": body.get("top_p", 1.0), "top_k": body.get("top_k", 0)}
+        sampling = Sampling(body["max_tokens"], body["temperature"], body.get("top_p", 1.0), body.get("top_k", 0), seed=body["seed"])
         with self.lock:
-            ((reply,),) = self.models[body["model"]].generate(
-                [image], [question(body)], max_new_tokens=body["max_tokens"], seed=body["seed"], **how
-            )
+            ((reply,),) = self.models[body["model"]].generate([image], [question(body)], sampling)
         content = [{"token": f"token_id:{token}", "logprob": value} for token, value in zip(reply.token_ids, reply.logprobs, strict=True)]
         reason = "stop" if reply.finished else "length"
         return {"text": reply.text, "tokens": reply.tokens, "logprobs": {"content": content}, "finish_reason": reason}

@@ -19,6 +19,7 @@ from sparring.data.convert import write_questions
 from sparring.data.records import Target, VisualQuestion
 from sparring.engine.screen import Screen
 from sparring.forge.run import run_forge
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointReply
 from sparring.recipes.borrow import forge_settings
 
@@ -79,7 +80,7 @@ class LightVLM:
 
     name, device = "light", torch.device("cpu")
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: Any) -> list[list[EndpointReply]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[EndpointReply]]:
         return [[EndpointReply(f"\\boxed{{{'AB'[is_light(image)]}}}", 4, True)] for image in images]
 
 

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 import sparring_arena
 from sparring.judging.validity import parse_count
 from sparring.measures.statistics import rate
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring_arena.world import render
 from workshop import perfect_drawing
@@ -91,7 +92,7 @@ def judge(source: Path, target: Path, number: int) -> str:
     soft = [picture.filter(ImageFilter.GaussianBlur(0.6)) for picture in clean]
     rows = ["| measure | value | 95 % interval | n |", "|---|---|---|---|"]
     for kind, pictures in (("clean", clean), ("softened by 0.6 pixels", soft)):
-        replies = vlm.generate(pictures, [prompt for _, (prompt, _) in asked], max_new_tokens=4)
+        replies = vlm.generate(pictures, [prompt for _, (prompt, _) in asked], Sampling(4))
         right = [parse_count(r[0].text) == s.count(name) for r, s, (name, _) in zip(replies, scenes, asked, strict=True)]
         value = rate(right)
         rows.append(f"| count is right, {kind} | {value.value:.3f} | {value.low:.3f} to {value.high:.3f} | {value.n} |")

@@ -21,8 +21,8 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from sparring.asking.questions import ask
 from sparring.config import DefenderSettings
-from sparring.defenders.play import ask
 from sparring.models.vlms.local import LocalVLM
 from sparring_arena.dataset import draw, to_record
 from sparring_arena.questions import KINDS, SceneQuestion

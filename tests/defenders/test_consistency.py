@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,6 +12,7 @@ from sparring.config import ConsistencySettings
 from sparring.data.errors import ModelError, RecipeError, RefusedError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge, Verdict, reasoning_of, verdict_of
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import Completion
 
 COLOURS = ("blue", "red", "dark red")
@@ -65,8 +65,8 @@ class Told:
         self.prompts: list[str] = []
         self.pictures: list[Image.Image] = []
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, temperature: float, **_: Any) -> list[list[Completion]]:
-        assert temperature == 0
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+        assert sampling.temperature == 0
         self.prompts += prompts
         self.pictures += images
         words = [prompt.split("thinks: ")[1].split()[0] for prompt in prompts]
@@ -103,13 +103,13 @@ class Refusing(Told):
         super().__init__()
         self.error = error
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, temperature: float, **more: Any) -> list[list[Completion]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
         if any("<image>" in prompt for prompt in prompts):
             raise self.error
-        return super().generate(images, prompts, temperature=temperature, **more)
+        return super().generate(images, prompts, sampling)
 
-    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], **_: Any) -> list[Completion | ModelError]:
-        return [self.error if "<image>" in prompt else self.generate([], [prompt], temperature=0)[0][0] for prompt in prompts]
+    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[Completion | ModelError]:
+        return [self.error if "<image>" in prompt else self.generate([], [prompt], sampling)[0][0] for prompt in prompts]
 
 
 def test_a_reasoning_that_the_judge_does_not_take_is_unread_and_the_others_are_read() -> None:

@@ -18,6 +18,7 @@ from sparring.defenders import rollout, trainer
 from sparring.defenders.rollout import Item, collect
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.defenders.weights import distort, kept_signal, strength
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 
 QUESTIONS = [
@@ -103,9 +104,9 @@ def test_half_of_a_group_sees_noise_and_the_rest_what_it_would_see_alone(vlm: Lo
         def __getattr__(self, name: str) -> Any:
             return getattr(vlm, name)
 
-        def generate(self, images: Any, *arguments: Any, n: int, **fields: Any) -> Any:
-            shown.append([image.tobytes() for image in images for _ in range(n)])
-            return generate(images, *arguments, n=n, **fields)
+        def generate(self, images: Any, prompts: Any, sampling: Sampling, **fields: Any) -> Any:
+            shown.append([image.tobytes() for image in images for _ in range(sampling.n)])
+            return generate(images, prompts, sampling, **fields)
 
     found = collect(Watched(), lambda _: ITEMS, settings(), seed=0, step=0)  # type: ignore[arg-type]
     cleans = [image.tobytes() for image, _ in ITEMS]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sparring.asking.prompts import render_prompt
 from sparring.config import ConsistencySettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import render_prompt
 from sparring.defenders.rollout import answer_reward
 
 SETTINGS = DefenderSettings(model="none")

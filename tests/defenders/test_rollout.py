@@ -15,6 +15,7 @@ from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.rollout import Item, Rollout, collect
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import Completion
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -28,14 +29,16 @@ class Scripted:
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, n: int, seed: int, **_: Any) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str]
+    ) -> list[list[Completion]]:
         assert len(images) == len(prompts)
-        self.seeds.append(seed)
+        self.seeds.append(sampling.seed)
         replies = []
         for prompt in prompts:
             right, length = (int(word) for word in prompt.split()[:2])
             replies.append(
-                [Completion(r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True) for i in range(n)]
+                [Completion(r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True) for i in range(sampling.n)]
             )
         return replies
 
@@ -101,14 +104,16 @@ def test_refills_are_bounded() -> None:
 class Reasoning(Scripted):
     """Of four right answers, as many are reasoned for as the second word of the question says."""
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, n: int, seed: int, **_: Any) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str]
+    ) -> list[list[Completion]]:
         replies = []
         for prompt in prompts:
             right, reasoned = (int(word) for word in prompt.split()[:2])
             replies.append(
                 [
                     Completion(rf"{'yes' if i < reasoned else 'no'} \boxed{{{'A' if i < right else 'B'}}}", (7,), (-0.5,), True)
-                    for i in range(n)
+                    for i in range(sampling.n)
                 ]
             )
         return replies

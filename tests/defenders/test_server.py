@@ -24,6 +24,7 @@ from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.recipes import resolve_model
@@ -147,9 +148,9 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
         assert chosen.rollout_server is not None
         one = RolloutServer(chosen.rollout_server, tmp_path)
         with pytest.raises(ModelError, match="nothing was published"):
-            one.generate([], [], n=1, max_new_tokens=1, temperature=1.0)
+            one.generate([], [], Sampling(1, n=1, temperature=1.0))
         with pytest.raises(ModelError, match="LoRA"):
             one.publish(LocalVLM.load(resolve_model("zoo/defender")))
         one.adapter = "dice"
         with pytest.raises(ModelError, match="return_tokens_as_token_ids"):
-            one.generate(noise_pictures(1), ["Why?"], n=1, max_new_tokens=4, temperature=1.0)
+            one.generate(noise_pictures(1), ["Why?"], Sampling(4, n=1, temperature=1.0))

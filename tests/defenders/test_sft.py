@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.asking.questions import ask
 from sparring.config import DefenderSettings, ImitationSettings
 from sparring.data.errors import RecipeError, TrainingError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import ask
 from sparring.defenders.rollout import Item
 from sparring.defenders.sft import SftTrainer, render_reply
 from sparring.models.vlms.local import LocalVLM

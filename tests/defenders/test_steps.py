@@ -18,6 +18,7 @@ from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
 from sparring.defenders.rollout import Item, mini_batches, of_all_steps
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import Completion, LocalVLM
 
 ITEMS: list[Item] = [
@@ -57,7 +58,7 @@ class CoinPlayer:
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         return {"theta": self.model.theta}
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **_: Any) -> list[list[Completion]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, **_: Any) -> list[list[Completion]]:
         logprobs = self.model.logprobs().tolist()
         both = [Completion(f"\\boxed{{{'AB'[token]}}}", (token,), (logprobs[token],), True) for token in (0, 1)]
         return [both for _ in prompts]
@@ -162,10 +163,7 @@ def test_the_old_policy_of_every_step_is_the_one_that_answered(folder: Path, mon
     sampled = before.generate(
         [image for image, _ in ITEMS],
         [question.question for _, question in ITEMS],
-        n=6,
-        max_new_tokens=3,
-        temperature=1.0,
-        seed=rollout.derive_seed(0, "answers", 0, 0),
+        Sampling(3, n=6, temperature=1.0, seed=rollout.derive_seed(0, "answers", 0, 0)),
     )
     assert [[answer.text for answer in own] for own in texts] == [[reply.text for reply in own] for own in sampled]
     for (logprobs, old, _), group, moved in zip(seen, (0, 3, 1, 2), (False, False, True, True), strict=True):

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.asking.questions import ask
 from sparring.config import DefenderSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
-from sparring.defenders.play import ask, ask_often
 from sparring.defenders.rollout import Item
 from sparring.defenders.trainer import OBJECTIVES, DefenderTrainer
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 
 PICTURES = noise_pictures(4)
@@ -333,11 +334,12 @@ def test_a_foreign_state_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_ask_reads_every_reply(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = LocalVLM.load(folder)
     answers = ask(vlm, QUESTIONS, PICTURES, settings())
-    greedy = vlm.generate(PICTURES, [question.question for question in QUESTIONS], max_new_tokens=3)
+    greedy = vlm.generate(PICTURES, [question.question for question in QUESTIONS], Sampling(3))
     assert [answer.text for answer in answers] == [own[0].text for own in greedy]
     assert [answer.question_id for answer in answers] == ["q0", "q1", "q2", "q3"]
-    sampled = ask_often(vlm, QUESTIONS, PICTURES, settings(), n=3, temperature=1.0, seed=1)
-    assert [len(own) for own in sampled] == [3] * 4
+    sampled = vlm.generate(PICTURES, [question.question for question in QUESTIONS], Sampling(3, 1.0, seed=1))
+    drawn = ask(vlm, QUESTIONS, PICTURES, settings(), temperature=1.0, seed=1)
+    assert [answer.text for answer in drawn] == [own[0].text for own in sampled] != [answer.text for answer in answers]
     monkeypatch.setattr(vlm.processor.tokenizer, "decode", lambda *_, **__: r"\boxed{B}")
     answers = ask(vlm, QUESTIONS, PICTURES, settings())
     assert [(answer.choice, answer.rule, answer.right) for answer in answers] == [

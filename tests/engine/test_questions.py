@@ -10,11 +10,11 @@ from PIL import Image
 from rich.console import Console
 
 from small_vlms import tiny_qwen2_5_vl
+from sparring.asking.refusals import taken, takes_of
 from sparring.config import AttackerSettings, CallSettings, DataSettings, DefenderSettings, Recipe
 from sparring.data.convert import write_questions
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Target, VisualQuestion
-from sparring.defenders.play import taken, takes_of
 from sparring.engine.ledger import Ledger
 from sparring.engine.questions import load_questions
 from sparring.engine.screen import Screen

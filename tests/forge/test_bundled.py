@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from small_forge import forge_quietly
+from sparring.asking.questions import ask
 from sparring.config import JudgeSettings
 from sparring.data.questions import read_questions
-from sparring.defenders.play import ask
 from sparring.forge.painters import box_mask
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.borrow import forge_settings

@@ -16,6 +16,7 @@ from sparring.forge.painters import box_mask
 from sparring.forge.panel import Panel, count, fields_of, fill_template, parse_boxes, parse_verdict
 from sparring.forge.propose import EVERYDAY, FreePlaces, VlmFinder, VlmProposer, check_proposals
 from sparring.forge.records import Proposal
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointReply
 
 
@@ -147,9 +148,9 @@ class Scripted:
         self.replies, self.prompts = iter(replies), list[str]()
         self.name = "scripted"
 
-    def generate(self, images: list[Image.Image], prompts: list[str], *, n: int = 1, **more: object) -> list[list[EndpointReply]]:
+    def generate(self, images: list[Image.Image], prompts: list[str], sampling: Sampling) -> list[list[EndpointReply]]:
         self.prompts += prompts
-        return [[EndpointReply(next(self.replies), 1, True) for _ in range(n)] for _ in prompts]
+        return [[EndpointReply(next(self.replies), 1, True) for _ in range(sampling.n)] for _ in prompts]
 
 
 def test_a_panel_asks_as_often_as_it_is_to() -> None:

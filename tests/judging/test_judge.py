@@ -24,6 +24,7 @@ from sparring.judging.judge import AttackJudge
 from sparring.judging.light import LightChange
 from sparring.judging.rewards import Gate, reward_of, reward_parts
 from sparring.judging.validity import DuplicateCheck
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.selfplay.turns import reward_means
 
@@ -41,15 +42,15 @@ class PixelDefender:
     batches: list[int] = field(default_factory=list)
     times: dict[bytes, int] = field(default_factory=dict)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], *, n: int = 1, **settings: float) -> list[list[Completion]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
         if images:
             self.generated.append(len(images))
-            self.temperatures.append(settings["temperature"])
+            self.temperatures.append(sampling.temperature)
         replies = []
         for image in images:
             asked = self.times[image.tobytes()] = self.times.get(image.tobytes(), -1) + 1
             right = asked >= image.getpixel((0, 0))[0]
-            replies.append([Completion(REPLY if right else "it is right \\boxed{B}", (1, 2), (-0.1, -0.1), True)] * n)
+            replies.append([Completion(REPLY if right else "it is right \\boxed{B}", (1, 2), (-0.1, -0.1), True)] * sampling.n)
         return replies
 
     def option_probabilities(
@@ -65,7 +66,7 @@ class PixelDefender:
 class PixelCounter:
     asked: list[int] = field(default_factory=list)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: float) -> list[list[Completion]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
         self.asked += [len(images)] if images else []
         return [[Completion(str(image.getpixel((0, 0))[1]), (1,), (0.0,), True)] for image in images]
 
@@ -159,16 +160,16 @@ class Shy(PixelDefender):
         if places:
             raise RefusedError("filtered", places if self.says_which else {})
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: Any) -> list[list[Completion]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
         self._look(images)
-        return super().generate(images, prompts, **settings)
+        return super().generate(images, prompts, sampling)
 
 
 class Silent(Shy):
     """Answers everything, and refuses to score."""
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: Any) -> list[list[Completion]]:
-        return PixelDefender.generate(self, images, prompts, **settings)
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+        return PixelDefender.generate(self, images, prompts, sampling)
 
     def option_probabilities(
         self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str], *, batch: int

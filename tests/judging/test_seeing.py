@@ -13,6 +13,7 @@ from sparring.config import KindSettings
 from sparring.data.records import Target
 from sparring.judging.kinds import classify
 from sparring.judging.seeing import ModelLook, cut_out, parse_object
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -24,7 +25,7 @@ class Reply:
 class ByColor:
     """Calls a red middle a cup."""
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: object) -> list[list[Reply]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Reply]]:
         middles = [image.getpixel((image.width // 2, image.height // 2)) for image in images]
         assert all(prompt == KindSettings().object_prompt for prompt in prompts)
         return [[Reply("There is a red cup." if middle == (255, 0, 0) else "Nothing.")] for middle in middles]

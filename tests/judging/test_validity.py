@@ -13,6 +13,7 @@ from sparring.config import JudgeSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Target, VisualQuestion
 from sparring.judging.validity import DuplicateCheck, parse_count, queried_names
+from sparring.models.vlms.base import Sampling
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class PixelCounter:
     """Counts cups by the red of the first pixel and bottles by its green; 200 is a reply without a number."""
 
     calls: list[list[tuple[int, str]]] = field(default_factory=list)
-    batches: list[object] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: object) -> list[list[Reply]]:
-        assert settings["temperature"] == 0.0
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Reply]]:
+        assert sampling.temperature == 0
         seen = [image.getpixel((0, 0))[0 if "cup" in prompt else 1] for image, prompt in zip(images, prompts, strict=True)]
         self.calls += [list(zip(seen, prompts, strict=True))] if seen else []
-        self.batches.append(settings["batch"])
+        self.batches.append(sampling.batch)
         return [[Reply("I cannot tell" if number == 200 else f"There are {number}.")] for number in seen]
 
 

@@ -19,6 +19,7 @@ from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.data.records import Edit, Target, Verdict, VisualQuestion
 from sparring.judging.validity import DuplicateCheck
 from sparring.judging.vet import same_picture, vet
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointReply
 
 CPU = torch.device("cpu")
@@ -97,13 +98,13 @@ class Counter:
     def __init__(self, error: ModelError) -> None:
         self.error = error
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: Any) -> list[list[EndpointReply]]:
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[EndpointReply]]:
         if any(image.width == 40 for image in images):
             raise self.error
         return [[EndpointReply("two" if image.width > 64 else "one", 1, True)] for image in images]
 
-    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], **settings: Any) -> list[EndpointReply | ModelError]:
-        return [self.error if image.width == 40 else self.generate([image], [""])[0][0] for image in images]
+    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[EndpointReply | ModelError]:
+        return [self.error if image.width == 40 else self.generate([image], [""], sampling)[0][0] for image in images]
 
 
 def test_a_second_instance_on_the_new_strip_is_seen_and_a_picture_that_the_judge_refuses_is_uncounted() -> None:

@@ -13,15 +13,15 @@ from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
 from endpoint_server import question as text_of
 from endpoint_server import serving
+from sparring.asking.answers import parse_answer
+from sparring.asking.letters import letter_place
 from sparring.config import ConsistencySettings, EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Answer, VisualQuestion
-from sparring.defenders.answers import parse_answer
 from sparring.defenders.consistency import ConsistencyJudge, reasoning_of, verdict_of
 from sparring.measures.faithfulness import (
     cohens_kappa,
     consistency_report,
-    letter_place,
     letter_score,
     premises_of,
 )

@@ -11,7 +11,8 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
-from sparring.models.vlms import branch_attention, local
+from sparring.models.vlms import branch_attention, generating
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out, step_mask
 from sparring.models.vlms.local import LocalVLM
 
@@ -58,16 +59,16 @@ def test_attention_in_blocks_is_compiled_for_rows_of_every_length_at_once(heads:
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
 def test_replies_are_the_same_and_the_model_is_left_as_it_was(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = LocalVLM.load(family(tmp_path))
-    how: dict[str, Any] = {"n": 4, "max_new_tokens": 6, "temperature": 1.0, "seed": 3}
+    sampling = Sampling(6, 1.0, seed=3, n=4)
     calls, attend = [], branch_attention.functional.scaled_dot_product_attention
     monkeypatch.setattr(
         branch_attention, "functional", SimpleNamespace(scaled_dot_product_attention=lambda *a, **k: calls.append(1) or attend(*a, **k))
     )
-    grouped = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], **how)
+    grouped = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], sampling)
     assert len(calls) == 5 * 2  # layers, and steps after the first token
     assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"
     vlm.model.config.get_text_config()._attn_implementation = "eager"  # has no other way than to copy keys and values
-    plain = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], **how)
+    plain = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], sampling)
     assert len(calls) == 5 * 2
     for one, other in zip(grouped, plain, strict=True):
         for reply, same in zip(one, other, strict=True):
@@ -77,5 +78,5 @@ def test_replies_are_the_same_and_the_model_is_left_as_it_was(family: Any, tmp_p
 
 def test_without_groups_nothing_is_other_than_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path, text={"num_key_value_heads": 4}))
-    monkeypatch.setattr(local, "GROUPED", "no such attention")
-    vlm.generate(noise_pictures(1), ["Where?"], n=3, max_new_tokens=3, temperature=1.0)
+    monkeypatch.setattr(generating, "GROUPED", "no such attention")
+    vlm.generate(noise_pictures(1), ["Where?"], Sampling(3, n=3, temperature=1.0))

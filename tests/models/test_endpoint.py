@@ -27,7 +27,7 @@ from sparring.config import EndpointSettings
 from sparring.data.errors import DataError, ModelError, RunError
 from sparring.models.vlms.address import is_endpoint, parse_address
 from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import load_vlm
+from sparring.models.vlms.base import Sampling, load_vlm
 from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
 from sparring.models.vlms.local import LocalVLM
 
@@ -41,7 +41,7 @@ def endpoint(url: str, *, cache: Path | None = None, max_pixels: int | None = No
 
 
 def greedy(vlm: EndpointVLM, count: int = 12) -> list[str]:
-    return [own[0].text for own in vlm.generate(PICTURES[:count], PROMPTS[:count], max_new_tokens=16)]
+    return [own[0].text for own in vlm.generate(PICTURES[:count], PROMPTS[:count], Sampling(16))]
 
 
 def expected(count: int = 12) -> list[str]:
@@ -106,7 +106,7 @@ def test_answers_in_the_order_of_the_questions_with_bounded_concurrency() -> Non
 def test_the_request_is_what_servers_understand() -> None:
     with serving() as server:
         vlm = endpoint(server.url, limit_field="max_completion_tokens", extra_body={"chat_template_kwargs": {"enable_thinking": False}})
-        vlm.generate(PICTURES[:1], ["Where?"], max_new_tokens=5, temperature=0.7, top_p=0.9, seed=3)
+        vlm.generate(PICTURES[:1], ["Where?"], Sampling(5, temperature=0.7, top_p=0.9, seed=3))
         body = server.lines[0]["body"]
     assert set(body) == {"model", "messages", "max_completion_tokens", "temperature", "top_p", "seed", "chat_template_kwargs"}
     assert (body["model"], body["max_completion_tokens"], body["temperature"], body["top_p"]) == ("toy", 5, 0.7, 0.9)
@@ -118,9 +118,9 @@ def test_the_server_is_shown_the_very_pixels() -> None:
     seen: list[Image.Image] = []
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
     with serving(lambda image, body: (seen.append(image), {"text": "B"})[1]) as server:
-        endpoint(server.url).generate([picture], ["?"], max_new_tokens=4)
-        endpoint(server.url, max_pixels=500).generate([picture], ["?"], max_new_tokens=4)
-        endpoint(server.url).generate([picture.convert("RGBA")], ["?"], max_new_tokens=4)
+        endpoint(server.url).generate([picture], ["?"], Sampling(4))
+        endpoint(server.url, max_pixels=500).generate([picture], ["?"], Sampling(4))
+        endpoint(server.url).generate([picture.convert("RGBA")], ["?"], Sampling(4))
     assert np.array_equal(np.asarray(seen[0]), np.asarray(picture))
     assert seen[1].width * seen[1].height <= 500 < (seen[1].width + 2) * (seen[1].height + 2)
     assert np.array_equal(np.asarray(seen[2]), np.asarray(picture))
@@ -138,7 +138,7 @@ def test_the_cache_knows_pixels_text_settings_and_nothing_else(tmp_path: Path) -
         ) -> int:
             before = len(server.lines)
             vlm = EndpointVLM(f"{server.url}#{model}", EndpointSettings(**QUICK), cache=cache, max_pixels=max_pixels)
-            vlm.generate([image], [prompt], **({"max_new_tokens": 4} | how))
+            vlm.generate([image], [prompt], Sampling(**({"max_new_tokens": 4} | how)))
             return len(server.lines) - before
 
         assert asked() == 1
@@ -151,12 +151,12 @@ def test_the_cache_knows_pixels_text_settings_and_nothing_else(tmp_path: Path) -
 
 def test_seeds_of_samples_follow_from_seed_prompt_and_number_alone() -> None:
     with serving() as server:
-        some = endpoint(server.url).generate(PICTURES[:2], PROMPTS[:2], n=3, max_new_tokens=4, temperature=1.0, seed=9)
-        more = endpoint(server.url).generate(PICTURES[:4], PROMPTS[:4], n=5, max_new_tokens=4, temperature=1.0, seed=9)
+        some = endpoint(server.url).generate(PICTURES[:2], PROMPTS[:2], Sampling(4, n=3, temperature=1.0, seed=9))
+        more = endpoint(server.url).generate(PICTURES[:4], PROMPTS[:4], Sampling(4, n=5, temperature=1.0, seed=9))
         assert [own[:3] for own in more[:2]] == some
         assert len({reply.text for own in more for reply in own}) == 20
         before = len(server.lines)
-        same = endpoint(server.url).generate([PICTURES[0]] * 3, ["?"] * 3, n=4, max_new_tokens=4)
+        same = endpoint(server.url).generate([PICTURES[0]] * 3, ["?"] * 3, Sampling(4, n=4))
         assert len(server.lines) == before + 1
     assert same == [[same[0][0]] * 4] * 3
 
@@ -179,11 +179,12 @@ import sys
 from pathlib import Path
 from PIL import Image
 from sparring.config import EndpointSettings
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointVLM
 url, folder = sys.argv[1:]
 pictures = [Image.open(f"{folder}/{number}.png") for number in range(12)]
 vlm = EndpointVLM(f"{url}#toy", EndpointSettings(concurrency=2), cache=Path(folder, "answers.sqlite"))
-vlm.generate(pictures, [f"Question {number}?" for number in range(12)], max_new_tokens=16)
+vlm.generate(pictures, [f"Question {number}?" for number in range(12)], Sampling(16))
 """
 
 
@@ -270,10 +271,10 @@ def test_inside_a_running_event_loop() -> None:
 
 def test_a_reply_that_was_cut_off_or_says_nothing() -> None:
     with serving(lambda image, body: {"text": None, "finish_reason": "length"}) as server:
-        assert endpoint(server.url).generate(PICTURES[:1], ["?"], max_new_tokens=4) == [[EndpointReply("", 7, False)]]
-    assert endpoint("http://127.0.0.1:1/v1").generate([], [], max_new_tokens=4) == []
+        assert endpoint(server.url).generate(PICTURES[:1], ["?"], Sampling(4)) == [[EndpointReply("", 7, False)]]
+    assert endpoint("http://127.0.0.1:1/v1").generate([], [], Sampling(4)) == []
     with pytest.raises(DataError, match="1 pictures and 0 prompts"):
-        endpoint("http://127.0.0.1:1/v1").generate(PICTURES[:1], [], max_new_tokens=4)
+        endpoint("http://127.0.0.1:1/v1").generate(PICTURES[:1], [], Sampling(4))
 
 
 def test_prices() -> None:
@@ -298,7 +299,7 @@ def served(vlm: LocalVLM) -> endpoint_server.Answer:
                 for token, value in zip(tokens, logprobs[0].tolist(), strict=True)
             ]
             return {"text": "", "prompt_logprobs": [None, {"5": {"logprob": -9.0, "decoded_token": "<|im_start|>"}}, *scored]}
-        reply = vlm.generate([image], [question(body)], max_new_tokens=body["max_tokens"])[0][0]
+        reply = vlm.generate([image], [question(body)], Sampling(body["max_tokens"]))[0][0]
         return {"text": reply.text, "tokens": len(reply.token_ids), "finish_reason": "stop" if reply.finished else "length"}
 
     return answer
@@ -308,8 +309,8 @@ def test_a_served_model_and_the_local_one_are_interchangeable(tmp_path: Path) ->
     local = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "vlm"))
     with serving(served(local)) as server:
         remote = load_vlm(f"{server.url}#toy", endpoint=EndpointSettings(concurrency=1))
-        ours = remote.generate(PICTURES[:3], PROMPTS[:3], max_new_tokens=6)
-        theirs = [local.generate([image], [prompt], max_new_tokens=6)[0] for image, prompt in zip(PICTURES[:3], PROMPTS[:3], strict=True)]
+        ours = remote.generate(PICTURES[:3], PROMPTS[:3], Sampling(6))
+        theirs = [local.generate([image], [prompt], Sampling(6))[0] for image, prompt in zip(PICTURES[:3], PROMPTS[:3], strict=True)]
         assert [(r.text, r.tokens, r.finished) for (r,) in ours] == [(r.text, r.tokens, r.finished) for (r,) in theirs]
         texts = ["so \\boxed{A}", "B", "\\boxed{B}"]
         scored = remote.option_probabilities(PICTURES[:3], PROMPTS[:3], texts)

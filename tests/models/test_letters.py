@@ -13,8 +13,8 @@ from endpoint_server import serving
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.config import EndpointSettings
 from sparring.data.errors import DataError, ModelError
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointVLM
-from sparring.models.vlms.letters import ask_with_letters
 from sparring.models.vlms.local import LocalVLM
 
 PICTURES = noise_pictures(3)
@@ -32,27 +32,27 @@ def test_a_begun_reply_goes_on_as_the_model_would(vlm: LocalVLM, shared: bool, m
     monkeypatch.setattr(vlm, "shares_rows", shared)
     thoughts = ["left \\boxed{", "", "no"]
     tokens = [vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in thoughts]
-    replies = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6, starts=thoughts)
+    replies = vlm.generate(PICTURES, PROMPTS, Sampling(6), starts=thoughts)
     for i, (reply,) in enumerate(replies):
         # The same tokens, scored in one piece behind the prompt alone.
         whole = [*tokens[i], *reply.token_ids]
         logprobs, _ = vlm.completion_logprobs(vlm.encode(PICTURES[i : i + 1], PROMPTS[i : i + 1]), [[whole]])
         assert logprobs[0, len(tokens[i]) :].tolist() == pytest.approx(reply.logprobs, abs=5e-5)
-    assert [r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, max_new_tokens=6, starts=["", "", ""])] == [
-        r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
+    assert [r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, Sampling(6), starts=["", "", ""])] == [
+        r[0].token_ids for r in vlm.generate(PICTURES, PROMPTS, Sampling(6))
     ]
-    assert replies[0][0].token_ids != vlm.generate(PICTURES[:1], PROMPTS[:1], max_new_tokens=6)[0][0].token_ids
+    assert replies[0][0].token_ids != vlm.generate(PICTURES[:1], PROMPTS[:1], Sampling(6))[0][0].token_ids
 
 
 def test_letters_are_scored_where_the_reply_names_one(vlm: LocalVLM) -> None:
     """With one token a character every place holds a token; the oracle is transformers' own forward pass over prompt and reply."""
     places = [0, None, 0]
     starts = ["so ", "", ""]
-    found = ask_with_letters(
-        vlm, PICTURES, PROMPTS, ["ABC", "AB", "ABCD"], lambda i, text: _alphanumeric(text, places[i]), max_new_tokens=16, starts=starts
+    found = vlm.try_letters(
+        PICTURES, PROMPTS, ["ABC", "AB", "ABCD"], lambda i, text: _alphanumeric(text, places[i]), Sampling(16), starts=starts
     )
     assert found[1].logprobs is None
-    replies = vlm.generate(PICTURES, PROMPTS, max_new_tokens=16, starts=starts)
+    replies = vlm.generate(PICTURES, PROMPTS, Sampling(16), starts=starts)
     for i in (0, 2):
         place = _alphanumeric(found[i].text, places[i])
         assert place is not None
@@ -110,18 +110,16 @@ def test_letters_behind_an_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with serving(served) as server:
         vlm = EndpointVLM(f"{server.url}#toy", EndpointSettings(), cache=tmp_path / "answers.sqlite")
         for _ in range(2):  # the second time from the file
-            (found,) = ask_with_letters(vlm, PICTURES[:1], ["?"], ["ABC"], lambda i, text: text.index("B"), max_new_tokens=8)
+            (found,) = vlm.try_letters(PICTURES[:1], ["?"], ["ABC"], lambda i, text: text.index("B"), Sampling(8))
             assert found.text == "left \\boxed{B}"
             assert found.logprobs == (-1.5, -0.5, -math.inf)
         assert len(server.lines) == 1
         assert server.lines[0]["body"]["top_logprobs"] == 20
-        (whole,) = ask_with_letters(vlm, PICTURES[:1], ["?"], ["ABC"], lambda i, text: 0, max_new_tokens=8)
+        (whole,) = vlm.try_letters(PICTURES[:1], ["?"], ["ABC"], lambda i, text: 0, Sampling(8))
         assert whole.logprobs is None  # "left " is a word, not a letter
-        (reply,) = vlm.generate(PICTURES[:1], ["?"], max_new_tokens=8, starts=["cup red, "])[0]
+        (reply,) = vlm.generate(PICTURES[:1], ["?"], Sampling(8), starts=["cup red, "])[0]
         assert reply.text == "goes on from 'cup red, '"
         with pytest.raises(DataError, match="1 beginnings of replies for 2 prompts"):
-            vlm.generate(PICTURES[:2], ["?", "!"], max_new_tokens=8, starts=["a"])
+            vlm.generate(PICTURES[:2], ["?", "!"], Sampling(8), starts=["a"])
     with serving() as server, pytest.raises(ModelError, match="carry no log-probabilities"):
-        ask_with_letters(
-            EndpointVLM(f"{server.url}#toy", EndpointSettings()), PICTURES[:1], ["?"], ["AB"], lambda i, text: 0, max_new_tokens=8
-        )
+        EndpointVLM(f"{server.url}#toy", EndpointSettings()).try_letters(PICTURES[:1], ["?"], ["AB"], lambda i, text: 0, Sampling(8))

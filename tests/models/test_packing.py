@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl, tiny_qwen2_vl, tiny_qwen3_vl
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out
 from sparring.models.vlms.local import LocalVLM, Pictures
@@ -124,7 +125,7 @@ def test_a_reply_neither_sees_nor_moves_another(vlm: LocalVLM) -> None:
 def test_sampling_records_what_training_computes(vlm: LocalVLM, sampling: dict[str, Any]) -> None:
     images, prompts = [own for own, _ in PROMPTS["all_of_these"]], [prompt for _, prompt in PROMPTS["all_of_these"]]
     how = {"temperature": 1.0} | sampling
-    replies = vlm.generate(images, prompts, n=4, max_new_tokens=9, seed=3, **how)
+    replies = vlm.generate(images, prompts, Sampling(9, n=4, seed=3, **how))
     tokens = [[reply.token_ids for reply in own] for own in replies]
     with torch.no_grad():
         logprobs, mask = vlm.completion_logprobs(vlm.encode(images, prompts), tokens, temperature=how["temperature"])

@@ -14,8 +14,8 @@ from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError, RefusedError
 from sparring.data.files import storable
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
-from sparring.models.vlms.letters import ask_with_letters
 from sparring.models.vlms.replies import counted, read_pieces, read_reply
 
 PICTURES = noise_pictures(4)
@@ -31,7 +31,7 @@ def asked(said: dict[str, Any], cache: Path | None = None) -> tuple[EndpointRepl
     """The reply to a question whose server always answers like this, and how often it was asked."""
     with serving(lambda image, body: dict(said)) as server:
         try:
-            (found,) = endpoint(server.url, cache).try_each(PICTURES[:1], PROMPTS[:1], max_new_tokens=8)
+            (found,) = endpoint(server.url, cache).try_each(PICTURES[:1], PROMPTS[:1], Sampling(8))
         except ModelError as error:
             found = error
         return found, len(server.lines)
@@ -144,7 +144,7 @@ def test_an_error_in_place_of_an_answer_that_will_not_pass_is_not_asked_again() 
 def test_a_fault_that_passes_leaves_the_answer() -> None:
     replies = iter([{"text": "", "finish_reason": "error"}, {"text": ""}, {"text": BOX}])
     with serving(lambda image, body: next(replies)) as server:
-        (found,) = endpoint(server.url).try_each(PICTURES[:1], PROMPTS[:1], max_new_tokens=8)
+        (found,) = endpoint(server.url).try_each(PICTURES[:1], PROMPTS[:1], Sampling(8))
     assert found == EndpointReply(BOX, 7, True)
 
 
@@ -166,7 +166,7 @@ def test_replies_that_reached_a_limit_are_unfinished(reason: str) -> None:
 def test_the_user_is_told_once_where_thoughts_stand_for_replies() -> None:
     with serving(lambda image, body: {"message": {"reasoning": BOX}}) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        endpoint(server.url).try_each(PICTURES, PROMPTS, max_new_tokens=8)
+        endpoint(server.url).try_each(PICTURES, PROMPTS, Sampling(8))
     told = [str(one.message) for one in caught if "their field reasoning is read as the reply" in str(one.message)]
     assert len(told) == 1
 
@@ -179,25 +179,25 @@ def test_one_refused_question_leaves_the_others_and_an_endpoint_that_refuses_all
 
     with serving(answer) as server:
         vlm = endpoint(server.url)
-        found = vlm.try_each(PICTURES, PROMPTS, max_new_tokens=8)
+        found = vlm.try_each(PICTURES, PROMPTS, Sampling(8))
         assert [isinstance(reply, EndpointReply) for reply in found] == [True, True, False, False]
-        again = vlm.try_each(PICTURES[2:], PROMPTS[2:], max_new_tokens=8)  # it has answered before: these two are not all that it says
+        again = vlm.try_each(PICTURES[2:], PROMPTS[2:], Sampling(8))  # it has answered before: these two are not all that it says
         assert [type(reply) for reply in again] == [RefusedError, ModelError]
     with serving(lambda image, body: {"finish_reason": "content_filter"}) as server:
-        found = endpoint(server.url).try_each(PICTURES, PROMPTS, max_new_tokens=8)
+        found = endpoint(server.url).try_each(PICTURES, PROMPTS, Sampling(8))
         assert [type(reply) for reply in found] == [RefusedError] * 4
     with (
         serving(lambda image, body: {"status": 413, "text": "{}"}) as server,
         pytest.raises(ModelError, match="none of 4 requests in a row"),
     ):
-        endpoint(server.url).try_each(PICTURES, PROMPTS, max_new_tokens=8)
+        endpoint(server.url).try_each(PICTURES, PROMPTS, Sampling(8))
 
 
 def test_an_error_that_half_a_pair_stands_in_can_be_kept_and_a_question_can_be_asked() -> None:
     said, _ = asked({"status": 400, "text": json.dumps({"error": {"message": "bad \ud83d picture"}})})
     assert "bad \ufffd picture" in str(said)
     with serving(lambda image, body: {"text": question(body)}) as server:
-        (found,) = endpoint(server.url).try_each(PICTURES[:1], ["Left \udc00?"], max_new_tokens=8)
+        (found,) = endpoint(server.url).try_each(PICTURES[:1], ["Left \udc00?"], Sampling(8))
     assert isinstance(found, EndpointReply)
     assert found.text == storable("Left \udc00?") == "Left \ufffd?"
 
@@ -238,7 +238,7 @@ def test_a_null_log_probability_is_no_end_of_the_job(logprobs: list[Any]) -> Non
         return {"text": BOX, "logprobs": {"content": spelled}}
 
     with serving(answer) as server:
-        found = ask_with_letters(endpoint(server.url), PICTURES[:3], PROMPTS[:3], [("A", "B")] * 3, lambda i, text: 7, max_new_tokens=8)
+        found = endpoint(server.url).try_letters(PICTURES[:3], PROMPTS[:3], [("A", "B")] * 3, lambda i, text: 7, Sampling(8))
     assert [one.logprobs for one in found if not isinstance(one, ModelError)] == [(-0.2, float("-inf")), None, None]
 
 

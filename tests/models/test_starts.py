@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -33,9 +34,9 @@ def test_sampling_goes_on_where_the_start_ends(tmp_path: Path) -> None:
     letters = set(vlm.processor.tokenizer("abcdefghijklmnopqrstuvwxyz")["input_ids"])
     vlm.forbidden = tuple(token for token in range(len(vlm.processor.tokenizer)) if token not in letters)
     images, prompts = noise_pictures(2), ["Is it?", "Or is it not so?"]
-    whole = [own[0] for own in vlm.generate(images, prompts, max_new_tokens=8)]
+    whole = [own[0] for own in vlm.generate(images, prompts, Sampling(8))]
     starts = [vlm.processor.tokenizer.decode(reply.token_ids[:3]) for reply in whole]
-    rest = [own[0] for own in vlm.generate(images, prompts, max_new_tokens=5, starts=starts)]
+    rest = [own[0] for own in vlm.generate(images, prompts, Sampling(5), starts=starts)]
     assert [reply.token_ids for reply in rest] == [reply.token_ids[3:] for reply in whole]
-    plain = vlm.generate(images, prompts, max_new_tokens=8, starts=["", ""])
+    plain = vlm.generate(images, prompts, Sampling(8), starts=["", ""])
     assert [own[0] for own in plain] == whole

@@ -12,7 +12,7 @@ import pytest
 from small_vlms import noise_pictures
 from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError
-from sparring.models.vlms.base import load_vlm
+from sparring.models.vlms.base import Sampling, load_vlm
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes import resolve_model
 
@@ -38,10 +38,10 @@ def test_replies_are_those_of_the_local_model() -> None:
                 assert server.poll() is None
                 time.sleep(0.2)
             remote = load_vlm(f"http://127.0.0.1:{port}/v1#{judge}", endpoint=EndpointSettings(concurrency=1))
-            found = remote.generate(pictures, prompts, max_new_tokens=24)
+            found = remote.generate(pictures, prompts, Sampling(24))
             with pytest.raises(ModelError, match=r"HTTP 422.*scores prompts"):
                 remote.option_probabilities(pictures[:1], prompts[:1], ["one"])
         finally:
             server.terminate()
-    expected = LocalVLM.load(judge).generate(pictures, prompts, max_new_tokens=24)
+    expected = LocalVLM.load(judge).generate(pictures, prompts, Sampling(24))
     assert [(r.text, r.tokens, r.finished) for (r,) in found] == [(r.text, r.tokens, r.finished) for (r,) in expected]

@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.data.errors import DataError, ModelError
-from sparring.models.vlms import local
+from sparring.models.vlms import generating
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 from sparring.models.vlms.sampling import choose, token_logprobs
@@ -63,7 +64,7 @@ def plain_logprobs(vlm: LocalVLM, image: Image.Image, prompt: str, tokens: Seque
 
 
 def test_greedy_equals_transformers_generate(both: LocalVLM) -> None:
-    replies = both.generate(PICTURES, PROMPTS, max_new_tokens=24)
+    replies = both.generate(PICTURES, PROMPTS, Sampling(24))
     ends = 0
     for picture, prompt, (reply,) in zip(PICTURES, PROMPTS, replies, strict=True):
         inputs = plain_inputs(both, picture, prompt)
@@ -74,10 +75,10 @@ def test_greedy_equals_transformers_generate(both: LocalVLM) -> None:
 
 
 def test_ends_where_the_end_token_is(vlm: LocalVLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    (whole,) = vlm.generate(PICTURES[:1], PROMPTS[:1], max_new_tokens=8, temperature=1.0, seed=3)[0]
+    (whole,) = vlm.generate(PICTURES[:1], PROMPTS[:1], Sampling(8, temperature=1.0, seed=3))[0]
     end = whole.token_ids[4]
     monkeypatch.setattr(vlm, "end_tokens", (end,))
-    (cut,) = vlm.generate(PICTURES[:1], PROMPTS[:1], max_new_tokens=8, temperature=1.0, seed=3)[0]
+    (cut,) = vlm.generate(PICTURES[:1], PROMPTS[:1], Sampling(8, temperature=1.0, seed=3))[0]
     length = whole.token_ids.index(end) + 1
     assert cut.token_ids == whole.token_ids[:length]
     assert cut.finished
@@ -88,10 +89,10 @@ def test_ends_where_the_end_token_is(vlm: LocalVLM, monkeypatch: pytest.MonkeyPa
 
 def test_all_replies_end_at_their_own_place(both: LocalVLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(both, "end_tokens", (-1,))
-    whole = both.generate(PICTURES, PROMPTS, n=3, max_new_tokens=10, temperature=1.0, seed=1)
+    whole = both.generate(PICTURES, PROMPTS, Sampling(10, n=3, temperature=1.0, seed=1))
     end = whole[1][2].token_ids[2]
     monkeypatch.setattr(both, "end_tokens", (end,))
-    cut = both.generate(PICTURES, PROMPTS, n=3, max_new_tokens=10, temperature=1.0, seed=1)
+    cut = both.generate(PICTURES, PROMPTS, Sampling(10, n=3, temperature=1.0, seed=1))
     for before, after in zip((r for own in whole for r in own), (r for own in cut for r in own), strict=True):
         length = before.token_ids.index(end) + 1 if end in before.token_ids else 10
         assert after.token_ids == before.token_ids[:length]
@@ -100,7 +101,7 @@ def test_all_replies_end_at_their_own_place(both: LocalVLM, monkeypatch: pytest.
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_recorded_logprobs_are_the_plain_ones(both: LocalVLM, temperature: float) -> None:
-    replies = both.generate(PICTURES, PROMPTS, n=4, max_new_tokens=8, temperature=temperature, seed=2)
+    replies = both.generate(PICTURES, PROMPTS, Sampling(8, n=4, temperature=temperature, seed=2))
     for picture, prompt, own in zip(PICTURES, PROMPTS, replies, strict=True):
         assert len({reply.token_ids for reply in own}) == 4
         for reply in own:
@@ -110,7 +111,7 @@ def test_recorded_logprobs_are_the_plain_ones(both: LocalVLM, temperature: float
 
 
 def test_recorded_logprobs_are_those_of_training(both: LocalVLM) -> None:
-    replies = both.generate(PICTURES, PROMPTS, n=3, max_new_tokens=9, temperature=0.7, seed=5)
+    replies = both.generate(PICTURES, PROMPTS, Sampling(9, n=3, temperature=0.7, seed=5))
     replies[0] = replies[0][:1]
     replies[2][1] = type(replies[2][1])("", replies[2][1].token_ids[:1], replies[2][1].logprobs[:1], True)
     logprobs, mask = both.completion_logprobs(
@@ -146,18 +147,18 @@ def test_gradients_are_those_of_the_plain_pass(both: LocalVLM) -> None:
 
 
 def test_batch_and_padding_change_nothing(both: LocalVLM) -> None:
-    together = both.generate(PICTURES, PROMPTS, n=2, max_new_tokens=8, temperature=1.0, seed=4)
-    in_pieces = both.generate(PICTURES, PROMPTS, n=2, max_new_tokens=8, temperature=1.0, seed=4, batch=2)
+    together = both.generate(PICTURES, PROMPTS, Sampling(8, n=2, temperature=1.0, seed=4))
+    in_pieces = both.generate(PICTURES, PROMPTS, Sampling(8, n=2, temperature=1.0, seed=4, batch=2))
     for one, other in zip((r for own in together for r in own), (r for own in in_pieces for r in own), strict=True):
         assert one.token_ids == other.token_ids
         torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=5e-5, rtol=0)
-    assert together != both.generate(PICTURES, PROMPTS, n=2, max_new_tokens=8, temperature=1.0, seed=5)
+    assert together != both.generate(PICTURES, PROMPTS, Sampling(8, n=2, temperature=1.0, seed=5))
 
 
 def test_pictures_of_different_sizes(tmp_path: Path) -> None:
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path))
     pictures = [noise_pictures(1, size=size)[0] for size in ((64, 64), (112, 48), (32, 96))]
-    replies = vlm.generate(pictures, PROMPTS, n=2, max_new_tokens=6, temperature=1.0, seed=7)
+    replies = vlm.generate(pictures, PROMPTS, Sampling(6, n=2, temperature=1.0, seed=7))
     for picture, prompt, own in zip(pictures, PROMPTS, replies, strict=True):
         for reply in own:
             with torch.no_grad():
@@ -168,7 +169,7 @@ def test_pictures_of_different_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_samples_follow_the_temperature(both: LocalVLM, temperature: float) -> None:
     n = 2000
-    (replies,) = both.generate(PICTURES[:1], PROMPTS[:1], n=n, max_new_tokens=1, temperature=temperature, seed=11)
+    (replies,) = both.generate(PICTURES[:1], PROMPTS[:1], Sampling(1, n=n, temperature=temperature, seed=11))
     drawn = torch.tensor([reply.token_ids[0] for reply in replies])
     with torch.no_grad():
         logits = both.model(**plain_inputs(both, PICTURES[0], PROMPTS[0])).logits[0, -1]
@@ -217,7 +218,7 @@ def test_option_probabilities_by_hand(vlm: LocalVLM) -> None:
 def test_saved_folder_is_an_ordinary_checkpoint(vlm: LocalVLM, tmp_path: Path) -> None:
     vlm.save(tmp_path)
     again, plain = LocalVLM.load(tmp_path), AutoModelForImageTextToText.from_pretrained(tmp_path)
-    assert again.generate(PICTURES, PROMPTS, max_new_tokens=6) == vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
+    assert again.generate(PICTURES, PROMPTS, Sampling(6)) == vlm.generate(PICTURES, PROMPTS, Sampling(6))
     for name, tensor in vlm.model.state_dict().items():
         assert torch.equal(plain.state_dict()[name], tensor)
     assert {file.name for file in vlm.folder.iterdir()} == {file.name for file in tmp_path.iterdir()}
@@ -227,9 +228,9 @@ def test_adapter_is_saved_merged_and_alone(folder: Path, tmp_path: Path) -> None
     from peft import PeftModel
 
     vlm = LocalVLM.load(folder)
-    before = vlm.generate(PICTURES, PROMPTS, max_new_tokens=6)
+    before = vlm.generate(PICTURES, PROMPTS, Sampling(6))
     vlm.prepare_training(train_vision=False, lora_rank=2, lora_alpha=4, seed=1)
-    for (reply,), (other,) in zip(vlm.generate(PICTURES, PROMPTS, max_new_tokens=6), before, strict=True):
+    for (reply,), (other,) in zip(vlm.generate(PICTURES, PROMPTS, Sampling(6)), before, strict=True):
         assert reply.token_ids == other.token_ids
         assert reply.logprobs == pytest.approx(other.logprobs, abs=1e-5)
     assert vlm.trainable_parameters()
@@ -324,13 +325,13 @@ def test_what_has_ended_is_left_out_and_the_replies_stay_the_same(
     monkeypatch.setattr(vlm, "shares_rows", shares_rows)
     monkeypatch.setattr(vlm, "end_tokens", tuple(range(0, len(vlm.processor.tokenizer), 6)))
     images, prompts = noise_pictures(9), [f"Where is thing {i}?" for i in range(9)]
-    how: dict[str, Any] = {"n": n, "max_new_tokens": 24, "temperature": 1.0, "seed": 11}
+    sampling = Sampling(24, 1.0, seed=11, n=n)
     rows = counted_steps(vlm, monkeypatch)
-    found = vlm.generate(images, prompts, **how)
+    found = vlm.generate(images, prompts, sampling)
     computed = rows.copy()
     rows.clear()
-    monkeypatch.setattr(local, "FEWEST_TOKENS", 10**6)  # nothing is left out
-    for own, again in zip(found, vlm.generate(images, prompts, **how), strict=True):
+    monkeypatch.setattr(generating, "FEWEST_TOKENS", 10**6)  # nothing is left out
+    for own, again in zip(found, vlm.generate(images, prompts, sampling), strict=True):
         for reply, same in zip(own, again, strict=True):
             assert reply.token_ids == same.token_ids
             assert reply.logprobs == pytest.approx(same.logprobs, abs=1e-5)
@@ -342,3 +343,16 @@ def test_what_has_ended_is_left_out_and_the_replies_stay_the_same(
     assert computed == [max(int((ends > step).sum()), fewest) for step in range(1, len(computed) + 1)]
     assert rows == [len(ends)] * len(computed)
     assert sum(computed) < 0.8 * sum(rows)
+
+
+def test_two_pictures_are_seen_in_their_order(tmp_path: Path) -> None:
+    """Positions of several pictures are the model's own, as its processor and a plain forward pass have them."""
+    vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
+    a, b = noise_pictures(2)
+    batch = vlm.encode([(a, b), (b, a)], ["Same?", "Same?"])
+    plain = {name: tensor for name, tensor in batch.items() if name != "position_ids"}
+    with torch.inference_mode():
+        theirs = vlm.model(**plain).logits[:, -1]
+        ours = vlm.model(**{name: tensor for name, tensor in batch.items() if name != "mm_token_type_ids"}).logits[:, -1]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours[0], ours[1], atol=1e-3)

@@ -17,14 +17,19 @@ from small_benchmarks import hr_rows, write_tsv
 from small_checkpoints import tiny_flux2_klein
 from small_game import write_game_questions
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
+from sparring.asking.desk import Desk
 from sparring.config import ProbeSettings
 from sparring.data.errors import RunError
 from sparring.data.images import image_sha256
 from sparring.data.questions import read_questions
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
+from sparring.models.vlms.answer_cache import AnswerCache, answer_key
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.traits import folder_sha256
 from sparring.probe import asking
+from sparring.probe.asking import Asker
 from sparring.probe.attacks import slug
 from sparring.probe.questions import read_asked
 from sparring.probe.run import run_probe
@@ -131,8 +136,6 @@ def test_edits_are_judged_and_audited(finished: tuple[Path, dict[str, Any]]) -> 
 def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], players: Path, questions: Path) -> None:
     from PIL import Image
 
-    from sparring.models.vlms.answer_cache import AnswerCache
-
     out, _ = finished
     vlm = LocalVLM.load(players / "one")
     record = read_questions(questions).records[2]
@@ -142,11 +145,11 @@ def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], playe
     own = [
         (a, b)
         for a, b in asked
-        if a["image"] == image_sha256(picture) and a["probed"] == asking.files_sha256(players / "one") and a["letters"] is not None
+        if a["images"] == [image_sha256(picture)] and a["revision"] == folder_sha256(players / "one") and "letters_of" in a
     ]
     assert len(own) == 8
     for a, b in own:
-        (reply,) = vlm.generate([picture], [a["prompt"]], max_new_tokens=4, starts=[a["start"]])[0]
+        (reply,) = vlm.generate([picture], [a["prompt"]], Sampling(4), starts=[a.get("start", "")])[0]
         assert b["text"] == reply.text
 
 
@@ -159,19 +162,21 @@ def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
     at: int, finished: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: Counter[str] = Counter()
-    plain = asking.Asker._answer
+    plain = Desk._fetch
     calls = 0
 
-    def counted(self: asking.Asker, requests: Any, letters: bool) -> Any:
+    def counted(self: Desk, places: Any, loaded: Any, trial: int) -> Any:
         nonlocal calls
-        calls += 1
+        calls += bool(places)
         if calls == at:
+            calls += 1
             raise Cut
-        answers = plain(self, requests, letters)
-        seen.update(json.dumps(self._asked(request, letters), sort_keys=True) for request in requests)
+        answers = plain(self, places, loaded, trial)
+        asked = self._asked(loaded, trial)
+        seen.update(json.dumps(asked[place], sort_keys=True) for place in places)
         return answers
 
-    monkeypatch.setattr(asking.Asker, "_answer", counted)
+    monkeypatch.setattr(Desk, "_fetch", counted)
     settings = everything(players, questions)
     with pytest.raises(Cut):
         probe(settings, tmp_path)
@@ -184,6 +189,19 @@ def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
         "peak_rss_mb": pytest.approx(results["peak_rss_mb"], rel=1),
     }
     assert set(seen.values()) == {1}
+
+
+def test_answers_that_earlier_probes_kept_are_refused(players: Path, questions: Path, tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    cache = AnswerCache(path)
+    asked = {"probed": "0" * 64, "image": "1" * 64, "prompt": "?", "letters": None, "trial": 0}
+    cache.put(answer_key(asked), "0" * 64, asked, {"text": "left", "tokens": 1})
+    cache.close()
+    settings = settings_of(questions, {"one": str(players / "one")})
+    with pytest.raises(RunError, match="an earlier version of this program kept the answers"):
+        Asker("one", str(players / "one"), settings.defender, torch.device("cpu"), path, {}, batch=3)
+    served = Asker("toy", "http://127.0.0.1:9/v1#toy", settings.defender, torch.device("cpu"), path, {}, batch=3)
+    served.close()  # what endpoints answered is read as before
 
 
 def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:

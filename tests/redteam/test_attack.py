@@ -16,14 +16,15 @@ from PIL import Image
 from endpoint_server import Server
 from small_attack import attack, attack_of
 from small_vlms import tiny_qwen2_5_vl
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.rollout import deterministic_edits
 from sparring.config import AttackSettings
 from sparring.data.errors import ModelError, RunError
 from sparring.data.questions import read_questions
-from sparring.defenders.play import render_prompt
 from sparring.engine.ledger import Ledger
 from sparring.measures.statistics import wilson
 from sparring.models.editors import load_editor
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.report.attack import write_attack_report
 from sparring.seeds import derive_seed
@@ -193,7 +194,7 @@ def test_a_local_defender_and_no_judge(make: Make, questions: Path, tmp_path: Pa
     settings = make("judge.model=null", "audit=null", defender__model=str(folder), defender__max_new_tokens=4, samples=1, limit=14)
     summary = attack(settings, tmp_path / "out")
     asked = read_questions(questions).records[0]
-    (reply,) = LocalVLM.load(folder).generate([Image.open(asked.image)], [render_prompt(asked, settings.defender.prompt)], max_new_tokens=4)
+    (reply,) = LocalVLM.load(folder).generate([Image.open(asked.image)], [render_prompt(asked, settings.defender.prompt)], Sampling(4))
     assert rows(tmp_path / "out", "SELECT text FROM answers WHERE stage = 'evaluation/clean' AND question_id = 'q0'") == [(reply[0].text,)]
     assert (summary["questions"], summary["audited"], summary["spending"]) == (14, False, {})
     assert summary["asr_at_k"][0]["asr"] == summary["asr_at_k"][0]["valid_asr"]

@@ -10,6 +10,7 @@ from small_attack import attack
 from small_game import game_recipe, write_game_questions, write_players
 from sparring.data.questions import read_questions
 from sparring.engine.ledger import Ledger
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes import resolve_model
 from sparring.redteam.settings import attack_settings
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def served(vlm: LocalVLM):  # type: ignore[no-untyped-def]
     """Greedy answers of a local model, one at a time."""
-    return lambda image, body: {"text": vlm.generate([image], [question(body)], max_new_tokens=body["max_tokens"])[0][0].text}
+    return lambda image, body: {"text": vlm.generate([image], [question(body)], Sampling(body["max_tokens"]))[0][0].text}
 
 
 def test_the_same_attack_on_a_defender_here_and_behind_an_endpoint(tmp_path: Path) -> None:
@@ -63,5 +64,5 @@ def test_an_attacker_trains_against_an_endpoint(tmp_path: Path) -> None:
     clean = Ledger(tmp_path / "out").answers("evaluation/clean", "base")
     asked_of = {question.id: question for question in read_questions(path)}
     one = clean[0]
-    (reply,) = vlm.generate([Image.open(asked_of[one.question_id].image)], ["Light?"], max_new_tokens=12)
+    (reply,) = vlm.generate([Image.open(asked_of[one.question_id].image)], ["Light?"], Sampling(12))
     assert one.text == reply[0].text

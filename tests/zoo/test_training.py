@@ -12,6 +12,7 @@ from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline
 from PIL import Image
 
 from sparring.models.editors import load_editor
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.scenes.questions import ask
 from sparring.scenes.world import SIZE, render
@@ -48,7 +49,7 @@ def test_vlm_is_trained_resumed_and_loads(pool: Path, tmp_path: Path, player: st
     train_vlm.main(player, pool, out, **sizes)  # finished: nothing changes
     assert (out / "model.safetensors").read_bytes() == weights
     vlm = LocalVLM.load(out)
-    (replies,) = vlm.generate([Image.fromarray(Pool(pool).pixels[0])], ["How many cup objects are there?"], max_new_tokens=3)
+    (replies,) = vlm.generate([Image.fromarray(Pool(pool).pixels[0])], ["How many cup objects are there?"], Sampling(3))
     assert replies[0].token_ids
 
 
@@ -67,7 +68,7 @@ def test_training_sees_what_the_processor_makes(pool: Path, tmp_path: Path) -> N
     with torch.no_grad():
         _, hidden = net.hidden(head, net.features(Pool(pool).images(np.array([3]))))
         ours = net.logits(hidden)[0, -1]
-        theirs = vlm._forward(
+        theirs = vlm.forward(
             batch, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
         ).logits[0, -1]
     assert torch.allclose(ours, theirs, atol=1e-4)

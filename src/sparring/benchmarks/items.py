@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from sparring.data.items import YES_NO, Item, Kind, options_speak_of_others
+from sparring.data.items import YES_NO, Item, Kind, Trouble, options_speak_of_others
 from sparring.data.pictures import Picture, PictureFile, PictureInMemory
 from sparring.data.records import LETTERS
 from sparring.seeds import derive_seed
@@ -21,6 +21,7 @@ __all__ = [
     "Picture",
     "PictureFile",
     "PictureInMemory",
+    "Trouble",
     "shuffled_options",
     "with_yes_no_options",
 ]
@@ -44,7 +45,6 @@ def shuffled_options(item: Item, seed: int) -> Item:
     return replace(item, options=options, answer=LETTERS[order.index(string.ascii_uppercase.index(item.answer))])
 
 
-Trouble = Literal["picture", "request", "refused"]
 Status = Literal["read", "unparsed", "error", "left_out"]
 
 
@@ -52,8 +52,7 @@ Status = Literal["read", "unparsed", "error", "left_out"]
 class Answered:
     """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
 
-    trouble: why not: its picture cannot be read ("picture"), its request was given up or refused
-    ("request"), or the model on this machine does not take it ("refused"); `error` says it in words.
+    trouble: why not; `error` says it in words.
     cluster: what items share that are no independent evidence: the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the
     first reply says, and what it said (None: nothing came back).
     """

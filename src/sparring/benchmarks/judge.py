@@ -16,10 +16,11 @@ from sparring.benchmarks.profiles import Rule, profiles_of, rule_of
 from sparring.benchmarks.rules.vlmevalkit import options_of, right_letter
 
 if TYPE_CHECKING:
-    from sparring.benchmarks.harness import Harness
+    from sparring.asking.desk import Desk
 
 
 TOKENS = 16
+BATCH = 8
 NONE = "none"
 RULE = "judge"
 PROMPT = """A question was put to somebody, and this is the reply. Do not answer the question; say what the reply answers.
@@ -69,9 +70,9 @@ def _judged(one: Answered, mark: Mark) -> Mark:
     return Mark(said, float(said == right_letter(one.item)), RULE)
 
 
-def ask_judge(harness: Harness, answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> list[Answered]:
+def ask_judge(desk: Desk, answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> list[Answered]:
     """The answers with what the judge says of every reply that some profile's rule, whose harness asks a judge, did not read."""
-    from sparring.benchmarks.harness import Query
+    from sparring.asking.desk import Query
 
     wanted: dict[str, Answered] = {}
     for rule in (rule_of(profile, benchmark) for profile in profiles_of(benchmark)):
@@ -80,7 +81,7 @@ def ask_judge(harness: Harness, answered: Sequence[Answered], benchmark: str, re
                 if _unread(mark) and one.reply.strip():
                     wanted[one.item.id] = one
     queries = (Query(one.item.id, (), judge_prompt(one)) for one in wanted.values())
-    said = {raw.id: raw for raws in harness.ask(queries) for raw in raws} if wanted else {}
+    said = {raw.id: raw for raws in desk.ask(queries) for raw in raws} if wanted else {}
     return [
         replace(
             one,

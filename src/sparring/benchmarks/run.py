@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from sparring.benchmarks.harness import Generation, Harness, Query, RawAnswer, model_identity, pixel_limits, was_reduced
+from sparring.asking.desk import Desk, Query, RawAnswer
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.layouts import find_benchmark
+from sparring.benchmarks.pixels import Thumbnails, was_reduced
 from sparring.benchmarks.profiles import rule_of
 from sparring.benchmarks.questions import chosen_items, data_sha256, render_item, shuffles
 from sparring.benchmarks.scoring import ANSWERS, RESOURCES, THUMBNAILS, judge_answers, score
@@ -25,8 +26,7 @@ from sparring.config import EvalSettings
 from sparring.engine.screen import Screen
 from sparring.measures.statistics import wilson
 from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import VLM, load_vlm
-from sparring.models.vlms.endpoint import EndpointVLM
+from sparring.models.vlms.base import VLM, Sampling, load_vlm
 
 SCHEMA = 1
 
@@ -72,21 +72,23 @@ def run_evaluation(
     (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
     (out / THUMBNAILS).mkdir(exist_ok=True)
     vlm = vlm or _load(settings, device, out)
-    limits = pixel_limits(vlm)
-    harness = Harness(
-        vlm,
-        AnswerCache(out / ANSWERS),
-        model_identity(vlm, settings.defender.model, revision=settings.revision, pixels=limits, dtype=settings.defender.dtype),
-        Generation(settings.defender.max_new_tokens, settings.temperature, settings.defender.top_p, settings.seed),
-        settings.batch,
-        (out / THUMBNAILS, settings.thumbnails),
+    traits, sampling = (
+        vlm.traits,
+        Sampling(
+            settings.defender.max_new_tokens,
+            settings.temperature,
+            settings.defender.top_p,
+            seed=settings.seed,
+            batch=settings.batch,
+        ),
     )
+    thumbnails = Thumbnails(out / THUMBNAILS, settings.thumbnails)
+    desk = Desk(traits, lambda: vlm, sampling, batch=settings.batch, cache=AnswerCache(out / ANSWERS), seen=thumbnails.keep)
     screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
-    answered = ask_items(harness, items, settings, screen, resources, benchmark.rules)
+    answered = ask_items(desk, items, settings, screen, resources, benchmark.rules)
     told: dict[str, Any] = {}
     if settings.judge is not None:
         answered, told = judge_answers(out, answered, settings.judge, benchmark.rules, resources, screen, device)
-    spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
     facts = {
         "schema": SCHEMA,
         "kind": "evaluation",
@@ -97,7 +99,7 @@ def run_evaluation(
         "data_sha256": data_sha256(items),
         "dropped": dict(dropped or {}),
         "defender": settings.defender.model,
-        "revision": harness.identity.get("revision"),
+        "revision": traits.identity.get("revision", settings.revision),
         "profile": settings.profile,
         "prompt": settings.prompt,
         "shuffled": shuffles(settings, benchmark),
@@ -105,8 +107,8 @@ def run_evaluation(
         "temperature": settings.temperature,
         "max_new_tokens": settings.defender.max_new_tokens,
         "seed": settings.seed,
-        "pixels": _pixels(answered, limits),
-        "spending": spending,
+        "pixels": _pixels(answered, traits.pixels),
+        "spending": dict(vlm.spending()),
         **told,
     }
     return score(out, facts, answered, resources)
@@ -126,7 +128,7 @@ def _load(settings: EvalSettings, device: torch.device, out: Path) -> VLM:
 
 
 def ask_items(
-    harness: Harness, items: Sequence[Item], settings: EvalSettings, screen: Screen, resources: Mapping[str, Any], rules: str
+    desk: Desk, items: Sequence[Item], settings: EvalSettings, screen: Screen, resources: Mapping[str, Any], rules: str
 ) -> list[Answered]:
     """Put every item, and put it again up to `trials` times while its answers are right by the profile."""
     prompts = {item.id: render_item(item, settings.prompt, settings.defender.prompt) for item in items}
@@ -134,11 +136,13 @@ def ask_items(
     answered = {item.id: Answered(item, prompt=prompts[item.id]) for item in items}
     waiting, tally = list(items), Tally()
     for trial in range(settings.trials):
+        # A greedy model that says the same again is not asked again.
+        asked_anew = trial if settings.temperature > 0 or not desk.traits.repeats_itself else 0
         title = "answers" if settings.trials == 1 else f"answers, trial {trial + 1}"
         right: list[Item] = []
         with screen.stage(title, len(waiting)) as bar:
             queries = (Query(item.id, item.pictures, prompts[item.id]) for item in waiting)
-            for raws in harness.ask(queries, trial=trial):
+            for raws in desk.ask(queries, trial=asked_anew):
                 for raw in raws:
                     answered[raw.id] = _with(answered[raw.id], raw)
                 own = [answered[raw.id] for raw in raws]
@@ -174,7 +178,7 @@ def _cluster(raw: RawAnswer) -> str:
 
 def _pixels(answered: Sequence[Answered], limits: Mapping[str, Any]) -> dict[str, Any]:
     sizes = {one.cluster: one.sizes for one in answered}
-    reduced = [was_reduced(size, dict(limits)) for own in sizes.values() for size in own]
+    reduced = [was_reduced(size, limits) for own in sizes.values() for size in own]
     areas = [width * height for own in sizes.values() for width, height in own]
     known = None if any(one is None for one in reduced) else sum(bool(one) for one in reduced)
     return {"limits": dict(limits), "largest_area": max(areas, default=0), "reduced": known}

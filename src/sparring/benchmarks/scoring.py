@@ -17,7 +17,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 
 from sparring.benchmarks.items import Answered, Item, Mark
-from sparring.benchmarks.judge import TOKENS, ask_judge, judge_figures, read_marks
+from sparring.benchmarks.judge import BATCH, TOKENS, ask_judge, judge_figures, read_marks
 from sparring.benchmarks.profiles import rule_of
 from sparring.benchmarks.results import mark_all, markdown, profile_figures
 from sparring.config import ReaderSettings
@@ -149,19 +149,18 @@ def judge_answers(
     has said is kept in `out/answers.sqlite`.
     """
     # What loads and asks models; nothing else here should make anybody wait for it.
-    from sparring.benchmarks.harness import Generation, Harness, model_identity
+    from sparring.asking.desk import Desk
     from sparring.models.vlms.answer_cache import AnswerCache
-    from sparring.models.vlms.base import load_vlm
-    from sparring.models.vlms.endpoint import EndpointVLM
+    from sparring.models.vlms.base import Sampling, load_vlm
 
     vlm = load_vlm(settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS)
-    identity = model_identity(vlm, settings.model, revision=None, pixels={}, dtype=settings.dtype)
-    harness = Harness(vlm, AnswerCache(out / ANSWERS), identity, Generation(TOKENS))
+    # It sees no pictures: their limits decide nothing.
+    identity = {**vlm.traits.identity, "pixels": {}}
+    desk = Desk(vlm.traits, lambda: vlm, Sampling(TOKENS, batch=BATCH), BATCH, AnswerCache(out / ANSWERS), identity)
     if screen is not None:
         screen.say(f"judge of unread answers: {settings.model}")
-    answered = ask_judge(harness, answered, rules, resources)
-    spending = vlm.spending() if isinstance(vlm, EndpointVLM) else {}
-    return answered, {"judge": {"model": settings.model, **judge_figures(answered), "spending": spending}}
+    answered = ask_judge(desk, answered, rules, resources)
+    return answered, {"judge": {"model": settings.model, **judge_figures(answered), "spending": dict(vlm.spending())}}
 
 
 def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], resources: Mapping[str, Any]) -> dict[str, Any]:

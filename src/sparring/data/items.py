@@ -12,6 +12,9 @@ from sparring.data.pictures import Picture
 from sparring.data.records import LETTERS, Target
 
 Kind = Literal["choice", "yes_no", "open", "caption"]
+Trouble = Literal["picture", "request", "refused"]
+"""Why there is no answer: the picture cannot be read, the request was given up or refused, or the model on this machine
+does not take the question."""
 YES_NO = ("yes", "no")
 
 _OTHERS = re.compile(

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from sparring.asking.answers import parse_answer, split_thought
+from sparring.asking.prompts import filled, render_options
 from sparring.config import ConsistencySettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.answers import parse_answer, split_thought
-from sparring.defenders.play import filled, render_options
-from sparring.models.vlms.base import VLM, ask_each_once
+from sparring.models.vlms.base import VLM, Sampling, ask_each_once
 
 VERDICT_TOKENS = 16
 MARKS = ".,;:!?\n"
@@ -91,7 +91,7 @@ class ConsistencyJudge:
         if self.model is None:
             return [verdict_of(reasoning, question.options) for reasoning, question in zip(reasonings, questions, strict=True)]
         told = {(q, r): self._prompt(q, r) for q, r in zip(questions, reasonings, strict=True) if r}
-        said = ask_each_once(self.model, [EMPTY] * len(told), list(told.values()), max_new_tokens=VERDICT_TOKENS, batch=self.batch)
+        said = ask_each_once(self.model, [EMPTY] * len(told), list(told.values()), Sampling(VERDICT_TOKENS, batch=self.batch))
         read = {
             key: Verdict(None, "refused") if reply is None else Verdict(*parse_answer(reply.text, key[0].options))
             for key, reply in zip(told, said, strict=True)

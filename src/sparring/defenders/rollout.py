@@ -16,14 +16,16 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.asking.answers import boxed, parse_answer
+from sparring.asking.prompts import filled, render_prompt
+from sparring.asking.questions import read
 from sparring.config import DefenderSettings, TextSettings
 from sparring.data.errors import DataError, TrainingError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
-from sparring.defenders.answers import boxed, parse_answer
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.play import filled, read, render_prompt
 from sparring.defenders.weights import as_of_clean, distort, strength
 from sparring.engine.ranks import Ranks
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.rl.policy import keep_groups, overlong_penalty
@@ -236,20 +238,19 @@ def _sample(
         parts.append((pictures, noisy, derive_seed(*where, "distorted")))
     for pictures, count, seed in parts:
         if count:
-            sampled = vlm.generate(
-                pictures[share],
-                [one.prompt for one in told[share]],
-                n=count,
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
+            sampling = Sampling(
+                settings.max_new_tokens,
+                settings.temperature,
+                settings.top_p,
+                settings.top_k,
                 seed=seed,
+                n=count,
                 first=share.start,
                 # Sampling keeps nothing for a backward pass, so several times as many fit.
                 batch=4 * settings.micro_batch,
-                starts=[one.start for one in told[share]],
             )
+            prompts, starts = [one.prompt for one in told[share]], [one.start for one in told[share]]
+            sampled = vlm.generate(pictures[share], prompts, sampling, starts=starts)
             for own, more in zip(replies, sampled, strict=True):
                 own += more
     return ranks.gather(replies)

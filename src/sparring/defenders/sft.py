@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparring.asking.prompts import render_prompt, render_reply, reply_of
+from sparring.asking.refusals import taken, takes_of
 from sparring.config import SftSettings
 from sparring.data.errors import RunError
 from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
 from sparring.data.questions import Questions
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import render_prompt, render_reply, reply_of, taken, takes_of
 from sparring.defenders.rollout import Item, Metrics
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.engine.device import begin_computing

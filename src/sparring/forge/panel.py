@@ -16,7 +16,7 @@ from PIL.Image import Image
 from sparring.config import PanelSettings
 from sparring.data.errors import RecipeError, RefusedError
 from sparring.data.records import Box, VisualQuestion
-from sparring.models.vlms.base import VLM, generate_each
+from sparring.models.vlms.base import VLM, Sampling, generate_each
 
 UNPARSED = "unparsed"
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
@@ -46,16 +46,9 @@ class Panel:
             return []
         prompts = [fill_template(template, own, self.settings.templates) for own in fields]
         votes = 1 if self.settings.temperature == 0 else self.settings.votes
-        replies = generate_each(
-            self.vlm,
-            images,
-            prompts,
-            n=votes,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-            seed=seed,
-            batch=16,
-        )
+        limit, temperature = self.settings.max_new_tokens, self.settings.temperature
+        sampling = Sampling(limit, temperature, seed=seed, n=votes, batch=16)
+        replies = generate_each(self.vlm, images, prompts, sampling)
         return [own if isinstance(own, RefusedError) else count([parse_verdict(reply.text) for reply in own]) for own in replies]
 
 

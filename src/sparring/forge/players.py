@@ -19,7 +19,6 @@ from sparring.judging.validity import DuplicateCheck, load_duplicate_check
 from sparring.models.editors import FlowEditor
 from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
 from sparring.models.vlms.base import VLM, load_vlm
-from sparring.models.vlms.local import LocalVLM
 
 
 class Players:
@@ -57,7 +56,7 @@ class Players:
     @cached_property
     def judge(self) -> AttackJudge:
         """Integrity, duplicates, effectiveness; the log-probabilities too, of a Defender that tells them."""
-        told = isinstance(self.defender, LocalVLM) or self.settings.judge.dense_weight > 0
+        told = self.defender.traits.gives_gradients or self.settings.judge.dense_weight > 0
         unpaid = {"frontier_weight": 0.0, "diversity_weight": 0.0, "variety_weight": 0.0, "reward": None}
         settings = self.settings.judge.model_copy(update={"dense_weight": 0.5 if told else 0.0, **unpaid})
         return AttackJudge(self.defender, self.duplicates, settings, self.settings.defender)

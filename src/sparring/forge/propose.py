@@ -16,7 +16,7 @@ from sparring.data.records import Box, Target, VisualQuestion
 from sparring.forge.checks import Rejection, check_box, check_object
 from sparring.forge.panel import fields_of, fill_template, parse_boxes
 from sparring.forge.records import Proposal
-from sparring.models.vlms.base import VLM, generate_each
+from sparring.models.vlms.base import VLM, Sampling, generate_each
 from sparring.seeds import derive_seed
 
 EVERYDAY = (
@@ -91,9 +91,8 @@ class VlmProposer(Proposer):
             return []
         settings, folder = self.settings.propose, self.settings.panel.templates
         prompts = [fill_template("propose", fields_of(q) | {"number": str(settings.number)}, folder) for q in questions]
-        replies = generate_each(
-            self.vlm, images, prompts, max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, seed=seed, batch=16
-        )
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, seed=seed, batch=16)
+        replies = generate_each(self.vlm, images, prompts, sampling)
         return [
             own if isinstance(own, RefusedError) else self._read(own[0].text, image) for own, image in zip(replies, images, strict=True)
         ]
@@ -144,9 +143,8 @@ class VlmFinder:
         if not questions:
             return []
         prompts = [fill_template("locate", fields_of(question), self.settings.panel.templates) for question in questions]
-        replies = generate_each(
-            self.vlm, images, prompts, max_new_tokens=self.settings.propose.max_new_tokens, temperature=0.0, seed=seed, batch=16
-        )
+        sampling = Sampling(self.settings.propose.max_new_tokens, seed=seed, batch=16)
+        replies = generate_each(self.vlm, images, prompts, sampling)
         return [
             own if isinstance(own, RefusedError) else self._targets(own[0].text, image) for own, image in zip(replies, images, strict=True)
         ]

@@ -21,10 +21,10 @@ import jinja2
 import yaml
 from PIL import Image
 
+from sparring.asking.prompts import render_prompt
 from sparring.config import ForgeSettings
 from sparring.data.images import load_image
 from sparring.data.records import LETTERS, VisualQuestion
-from sparring.defenders.play import render_prompt
 from sparring.engine.files import named_by_content
 from sparring.forge.ledger import Ledger, Row
 from sparring.forge.records import Outcome

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL.Image import Image
 
+from sparring.asking.questions import ask_each
 from sparring.config import ForgeSettings
 from sparring.data.errors import RefusedError
 from sparring.data.images import image_sha256
 from sparring.data.records import Answer, VisualQuestion
-from sparring.defenders.play import ask_each
 from sparring.forge.checks import check_box
 from sparring.forge.extend import draw_extension, extend
 from sparring.forge.panel import fields_of

@@ -16,11 +16,12 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.asking.prompts import render_prompt
+from sparring.asking.questions import ask_each
 from sparring.config import DefenderSettings, JudgeSettings
 from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.data.images import image_sha256
 from sparring.data.records import Answer, Verdict, VisualQuestion
-from sparring.defenders.play import ask_each, render_prompt
 from sparring.judging.integrity import local_ssim
 from sparring.judging.kinds import classify, nobody
 from sparring.judging.light import LightChange, excess, light_change

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from sparring.config import KindSettings
 from sparring.data.records import Box, Target
-from sparring.models.vlms.base import ask_each_once
+from sparring.models.vlms.base import Sampling, ask_each_once
 from sparring.models.vlms.local import LocalVLM
 
 NAME_TOKENS = 16
@@ -29,7 +29,7 @@ class ModelLook:
             return []
         parts = [cut_out(image, box, self.settings.margin) for image, box in zip(images, boxes, strict=True)]
         prompts = [self.settings.object_prompt] * len(parts)
-        replies = ask_each_once(self.judge, parts, prompts, max_new_tokens=NAME_TOKENS, batch=self.batch)
+        replies = ask_each_once(self.judge, parts, prompts, Sampling(NAME_TOKENS, batch=self.batch))
         # A cut-out that the judge does not take (a strip of a few pixels) is one in which it names nothing.
         names = [None if reply is None else parse_object(reply.text) for reply in replies]
         return [[] if name is None else [Target(name, box)] for name, box in zip(names, boxes, strict=True)]

@@ -18,7 +18,7 @@ from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.models.players import DTYPES
-from sparring.models.vlms.base import VLM, ask_each_once, load_vlm
+from sparring.models.vlms.base import VLM, Sampling, ask_each_once, load_vlm
 
 COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which a judge only rambles
 
@@ -90,7 +90,7 @@ class DuplicateCheck:
         one without a number, or where it gives none.
         """
         prompts = [self.settings.count_prompt.format(name=name) for name in names]
-        replies = ask_each_once(self.judge, images, prompts, max_new_tokens=COUNT_TOKENS, batch=self.batch)
+        replies = ask_each_once(self.judge, images, prompts, Sampling(COUNT_TOKENS, batch=self.batch))
         return [None if reply is None else parse_count(reply.text) for reply in replies]
 
     def changed(self, question: VisualQuestion, clean: Image, edited: Sequence[Image]) -> list[bool]:

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sparring.asking.prompts import filled
 from sparring.config import ConditionSettings
 from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
-from sparring.defenders.play import filled
 from sparring.measures.statistics import Difference, Rate, mcnemar_exact, paired_bootstrap, rate
 from sparring.seeds import derive_seed
 

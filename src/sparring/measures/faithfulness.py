@@ -14,34 +14,16 @@ nats, and P(correct).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sparring.data.errors import DataError
 from sparring.data.records import LETTERS, Answer, VisualQuestion
-from sparring.defenders.answers import parse_answer
 from sparring.defenders.consistency import parted, reasoning_of, verdict_of
 from sparring.measures.statistics import Difference, Rate, paired_bootstrap, rate
 
-LETTER_BOX = re.compile(r"\\boxed\s*\{\s*\(?(?:\\text\s*\{\s*)?([A-Z])(?![A-Za-z])")
-LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
-
-
 # ---- the answer's letter
-
-
-def letter_place(text: str, options: Sequence[str]) -> int | None:
-    """Where the first letter that answers stands in a reply; None where the reply is not read, or names
-    its option in words alone.
-    """
-    choice, rule = parse_answer(text, options)
-    if choice is None:
-        return None
-    start = max(text.rfind("</think>"), text.rfind("<answer>"), 0)
-    pattern = LETTER_BOX if rule == "boxed" else LETTER_WORD
-    return next((match.start(1) for match in pattern.finditer(text, start) if match[1] == choice), None)
 
 
 @dataclass(frozen=True, slots=True)

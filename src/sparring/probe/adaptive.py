@@ -12,13 +12,13 @@ from typing import Any
 
 from PIL.Image import Image
 
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.distillation import distillation_warning
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.errors import ModelError
 from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
-from sparring.defenders.play import render_prompt
 from sparring.engine.screen import figures_of
 from sparring.engine.stages import Stage, train
 from sparring.judging.judge import AttackJudge

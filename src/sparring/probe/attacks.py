@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.rivals import Rival
 from sparring.attackers.rivals.load import split_rival
 from sparring.config import AttackerSettings, ProbeSettings
 from sparring.data.errors import SparringError
 from sparring.data.images import pictures_of
 from sparring.data.records import Edit, Verdict, VisualQuestion
-from sparring.defenders.play import render_prompt
 from sparring.engine.calls import import_call
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
@@ -195,7 +195,7 @@ def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequen
 def play_again(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:
     """The noise floor: the same pictures in the same words, asked anew."""
     prompt = workshop.settings.defender.prompt
-    requests = [Request(question, question.image, render_prompt(question, prompt), trial=1) for question in questions]
+    requests = [Request(question, question.image, render_prompt(question, prompt)) for question in questions]
     with workshop.screen.stage(f"{asker.name}: {AGAIN}", len(requests)) as bar:
-        right = [said.answer.right for said in asker.ask(requests, bar)]
+        right = [said.answer.right for said in asker.ask(requests, bar, trial=1)]
     return Played(AGAIN, np.array([right], dtype=bool), np.ones((1, len(right)), dtype=bool), control=True)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparring.asking.refusals import left_out_text
 from sparring.config import ConsistencySettings, ProbeSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.play import left_out_text
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
@@ -26,10 +26,8 @@ from sparring.measures.conditions import PLAIN, Name
 from sparring.measures.payoff import LEAST_VALID
 from sparring.measures.robustness import Played, robustness_report, transfer_matrix
 from sparring.measures.statistics import Rate, holm, mcnemar_exact, paired_bootstrap, rate
-from sparring.models.players import DTYPES
-from sparring.models.vlms.address import is_endpoint
+from sparring.models.players import DTYPES, spending_of
 from sparring.models.vlms.base import load_vlm
-from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.probe.adaptive import train_adaptive
 from sparring.probe.asking import Asker, Pictures, Said
 from sparring.probe.attacks import Attacker, Workshop, attackers_of, play, play_again
@@ -63,7 +61,7 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None, 
         screen.say(f"{len(asked.probed)} questions, {len(settings.defenders)} Defender(s), seed {settings.seed}, on {device}, in {folder}")
         duplicates = load_duplicate_check(settings.judge, device, folder / ANSWERS)
         workshop = Workshop(settings, ledger, screen, auditor, device, duplicates)
-        pictures = Pictures()
+        pictures: Pictures = {}
         with ExitStack() as open_files:
             askers = [
                 open_files.enter_context(
@@ -79,7 +77,6 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None, 
 
 def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Path) -> dict[str, Any]:
     settings, questions = workshop.settings, asked.probed
-    clusters = [askers[0].pictures.sha256(question.image) for question in questions]
     attackers, warnings = attackers_of(settings)
     warnings += asked.warnings()
     trained: dict[str, dict[str, Any]] = {}
@@ -111,6 +108,7 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
     for asker in askers:
         played[asker.name] = [(attacker, play(workshop, attacker, asker, questions)) for attacker in attackers]
         asker.rest()
+    clusters = [own.picture for own in said[askers[0].name][PLAIN]]
     set_aside = _set_aside(workshop, askers, questions)
     kept = [place for place, question in enumerate(questions) if question.id not in set_aside]
     if not kept:
@@ -151,9 +149,7 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
             **text_figures(questions, said[asker.name], clusters, judges, settings),
             "robustness": robustness,
             "adaptive_training": trained.get(asker.name),
-            "spending": EndpointVLM(asker.spec, settings.defender.endpoint, cache=folder / ANSWERS).spending()
-            if is_endpoint(asker.spec)
-            else None,
+            "spending": spending_of(asker.spec, settings.defender.endpoint, folder / ANSWERS),
         }
         asker.rest()
     workshop.ledger.tick()

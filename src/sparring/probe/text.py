@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparring.asking.prompts import render_prompt
 from sparring.config import ProbeSettings
 from sparring.data.records import LETTERS, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.play import render_prompt
 from sparring.engine.screen import Screen
 from sparring.measures.calibration import calibration_report
 from sparring.measures.conditions import CONDITIONS, CONTROLS, PLAIN, Name, condition_report, under

@@ -10,22 +10,25 @@ and no figure counts it. The same command tries it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sparring.asking.desk import Desk, Query
+from sparring.asking.prompts import render_prompt
+from sparring.asking.questions import read
 from sparring.attackers.rivals import Rival
 from sparring.config import AttackSettings
 from sparring.data.errors import ModelError, RunError, SparringError
-from sparring.data.images import load_image, pictures_of
+from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
+from sparring.data.pictures import PictureFile
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.defenders.play import try_ask
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
@@ -35,9 +38,8 @@ from sparring.engine.stages import Stage
 from sparring.judging.auditor import Auditor
 from sparring.judging.validity import DuplicateCheck, load_duplicate_check
 from sparring.judging.vet import vet
-from sparring.models.players import load_asked_defender
-from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM
+from sparring.models.players import load_asked_defender, spending_of, traits_of_defender
+from sparring.models.vlms.base import VLM, Sampling
 from sparring.redteam.attackers import load_attacker
 from sparring.redteam.dataset import write_dataset
 from sparring.redteam.questions import read_attacked
@@ -64,6 +66,13 @@ class Attack:
         settings = self.settings.defender
         return load_asked_defender(settings.model, settings, self.device, self.answers)
 
+    @cached_property
+    def desk(self) -> Desk:
+        """Where the Defender is asked. The ledger keeps its answers, batch by batch."""
+        settings = self.settings.defender
+        sampling = Sampling(settings.max_new_tokens, batch=settings.micro_batch)
+        return Desk(traits_of_defender(settings.model, settings), lambda: self.defender, sampling)
+
     @property
     def answers(self) -> Path:
         """The cache of what endpoints answered."""
@@ -81,12 +90,26 @@ class Attack:
         for start in range(0, len(self.questions), self.settings.batch):
             yield [question for question in self.questions[start : start + self.settings.batch] if question.id not in self.set_aside]
 
-    def answered(self, questions: Sequence[VisualQuestion], found: Sequence[Answer | ModelError], what: str) -> list[tuple[int, Answer]]:
-        """(place, answer) where there is one; the other questions are set aside. what: was asked about."""
-        for question, reply in zip(questions, found, strict=True):
-            if isinstance(reply, ModelError):
-                self.put_aside(question, f"no answer about {what}: {reply}")
-        return [(place, reply) for place, reply in enumerate(found) if not isinstance(reply, ModelError)]
+    def ask(self, asked: Iterable[Sequence[tuple[VisualQuestion, Path]]], what: str) -> Iterator[list[tuple[int, Answer]]]:
+        """The Defender's greedy answers, of every batch of questions and pictures those that came, with their places in
+        it; a question that gets none is set aside. what: was asked about.
+        """
+        batches = list[Sequence[tuple[VisualQuestion, Path]]]()  # at the desk: two at most
+
+        def queries() -> Iterator[list[Query]]:
+            prompt = self.settings.defender.prompt
+            for batch in asked:
+                batches.append(batch)
+                yield [Query(q.id, (PictureFile(path),), render_prompt(q, prompt)) for q, path in batch]
+
+        for raws in self.desk.ask_batches(queries()):
+            found = []
+            for place, ((question, _), raw) in enumerate(zip(batches.pop(0), raws, strict=True)):
+                if raw.trouble is None:
+                    found.append((place, read(raw, question, DEFENDER)))
+                else:
+                    self.put_aside(question, f"no answer about {what}: {raw.error}")
+            yield found
 
     def put_aside(self, question: VisualQuestion, reason: str) -> None:
         """Set a question aside. ModelError where none is left."""
@@ -142,15 +165,14 @@ def _same_questions(attack: Attack) -> None:
 def ask_clean(attack: Attack) -> None:
     """The Defender's greedy answers to the clean pictures."""
     known, right = {name for name, _ in attack.ledger.keys("answers", CLEAN_STAGE)}, 0
+    parts = list(attack.batches())
+    todo = [part for part in parts if not known.issuperset(question.id for question in part)]
     with attack.screen.stage("clean answers", len(attack.questions)) as bar:
-        for part in attack.batches():
-            if not known.issuperset(question.id for question in part):
-                settings = attack.settings.defender
-                found = attack.answered(
-                    part, try_ask(attack.defender, part, pictures_of(part), settings, batch=settings.micro_batch), "its clean picture"
-                )
-                attack.ledger.record_answers(CLEAN_STAGE, 0, [replace(answer, defender=DEFENDER) for _, answer in found])
-                right += sum(answer.right for _, answer in found)
+        bar.advance(sum(map(len, parts)) - sum(map(len, todo)), {"right": right})
+        asked = ([(question, question.image) for question in part] for part in todo)
+        for part, found in zip(todo, attack.ask(asked, "its clean picture"), strict=True):
+            attack.ledger.record_answers(CLEAN_STAGE, 0, [answer for _, answer in found])
+            right += sum(answer.right for _, answer in found)
             bar.advance(len(part), {"right": right})
 
 
@@ -193,31 +215,28 @@ def _edit(
 
 def ask_attacked(attack: Attack) -> None:
     """The Defender's greedy answers about the edits that passed the checks, as they lie on disk."""
-    settings, by_id = attack.settings, {question.id: question for question in attack.questions}
-    pictures = {(edit["question_id"], edit["sample"]): edit["picture"] for edit in attack.ledger.edits(STAGE)}
+    by_id = {question.id: question for question in attack.questions}
+    pictures = {(edit["question_id"], edit["sample"]): Path(edit["picture"]) for edit in attack.ledger.edits(STAGE)}
     passed = [key for key, verdict in verdicts(attack.ledger).items() if verdict.accepted and key[0] not in attack.set_aside]
-    done, wrong, asked = set(attack.ledger.keys("answers", STAGE)), 0, 0
+    size, done = attack.settings.batch, set(attack.ledger.keys("answers", STAGE))
+    parts = [passed[start : start + size] for start in range(0, len(passed), size)]
+    todo = [part for part in parts if not done.issuperset(part)]
+    wrong = count = 0
     with attack.screen.stage("answers under attack", len(passed)) as bar:
-        for start in range(0, len(passed), settings.batch):
-            part = passed[start : start + settings.batch]
-            if not done.issuperset(part):
-                questions, images = [by_id[name] for name, _ in part], [load_image(pictures[key]) for key in part]
-                replies = try_ask(attack.defender, questions, images, settings.defender, batch=settings.defender.micro_batch)
-                found = attack.answered(questions, replies, "an edit of its picture")
-                named = [replace(answer, defender=DEFENDER) for _, answer in found]
-                attack.ledger.record_answers(STAGE, 0, named, [part[place][1] for place, _ in found])
-                wrong, asked = wrong + sum(not answer.right for _, answer in found), asked + len(found)
-            bar.advance(len(part), {"wrong": wrong / max(1, asked)})
+        bar.advance(sum(map(len, parts)) - sum(map(len, todo)), {"wrong": 0.0})
+        asked = ([(by_id[key[0]], pictures[key]) for key in part] for part in todo)
+        for part, found in zip(todo, attack.ask(asked, "an edit of its picture"), strict=True):
+            samples = [part[place][1] for place, _ in found]
+            attack.ledger.record_answers(STAGE, 0, [answer for _, answer in found], samples)
+            wrong, count = wrong + sum(not answer.right for _, answer in found), count + len(found)
+            bar.advance(len(part), {"wrong": wrong / max(1, count)})
 
 
 def _spending(attack: Attack) -> dict[str, dict[str, float]]:
-    """What endpoints have cost, by their names; read without asking them anything."""
-    from sparring.models.vlms.endpoint import EndpointVLM
-
+    """What endpoints have cost, by their names."""
     defender, judge = attack.settings.defender, attack.settings.judge
-    players = {"defender": (defender.model, defender.endpoint), "judge": (judge.model, judge.endpoint)}
-    return {
-        player: EndpointVLM(model, endpoint, cache=attack.answers).spending()
-        for player, (model, endpoint) in players.items()
-        if model is not None and is_endpoint(model)
+    spent = {
+        "defender": spending_of(defender.model, defender.endpoint, attack.answers),
+        "judge": spending_of(judge.model, judge.endpoint, attack.answers),
     }
+    return {name: own for name, own in spent.items() if own is not None}

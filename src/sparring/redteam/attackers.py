@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
+from sparring.asking.answers import parse_answer
+from sparring.asking.prompts import render_prompt
 from sparring.attackers.rivals import Rival, check_rival, load_rival
 from sparring.attackers.rivals.load import split_lora, split_rival
 from sparring.attackers.rivals.pgd import Victim, require_gradients
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.answers import parse_answer
-from sparring.defenders.play import render_prompt
 from sparring.models.editors import FlowEditor, check_editor
 from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM
+from sparring.models.vlms.base import VLM, local_weights
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 
@@ -59,9 +59,7 @@ def load_attacker(settings: AttackerSettings, device: torch.device, defender: Ca
     victim = None
     if rival.split(":")[0] == "pgd":
         vlm, asked = defender()
-        if not isinstance(vlm, LocalVLM):
-            raise RecipeError(NO_GRADIENTS.format(rival=rival))
-        victim = victim_of(vlm, asked)
+        victim = victim_of(local_weights(vlm, RecipeError(NO_GRADIENTS.format(rival=rival))), asked)
     return load_rival(rival, victim=victim, editor=editor, attacker=settings)
 
 

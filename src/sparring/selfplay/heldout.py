@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from PIL.Image import Image
 
+from sparring.asking.questions import answered, ask_each
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rivals import Rival, load_rival
 from sparring.attackers.rollout import round_trips
@@ -21,7 +22,6 @@ from sparring.data.errors import ModelError
 from sparring.data.images import image_sha256, load_image, pictures_of
 from sparring.data.pixels import sharpness_ratio
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.defenders.play import answered, ask_each
 from sparring.engine.stages import Stage
 from sparring.judging.kinds import classify, nobody
 from sparring.judging.vet import vet

@@ -19,7 +19,7 @@ from sparring.judging.validity import DuplicateCheck, load_duplicate_check
 from sparring.models.editors import FlowEditor
 from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.base import VLM, load_vlm, local_weights
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -88,9 +88,8 @@ class League:
         """A Defender that the caller may train: nobody else will be handed this one. Raises ModelError for one that is an endpoint."""
         vlm = self.defender(name)
         self._defender = None
-        if not isinstance(vlm, LocalVLM):
-            raise ModelError(f"defender.model {self.recipe.defender.model} is an endpoint: it can be asked and attacked, but not trained")
-        return vlm
+        named = self.recipe.defender.model
+        return local_weights(vlm, ModelError(f"defender.model {named} is an endpoint: it can be asked and attacked, but not trained"))
 
     def _load_defender(self, name: str) -> VLM:
         settings = self.recipe.defender

@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sparring.asking.refusals import taken, takes_of
 from sparring.config import Recipe
 from sparring.data.records import VisualQuestion
-from sparring.defenders.play import taken, takes_of
 from sparring.engine.calls import import_call
 from sparring.engine.device import begin_computing
 from sparring.engine.folder import run_folder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from sparring.defenders.play import left_out_text
+from sparring.asking.refusals import left_out_text
 from sparring.engine.files import write_json
 from sparring.judging.kinds import KINDS
 from sparring.measures.payoff import CLEAN, LEAST_VALID, AttackReport, Payoff, against_rival, attack_report, gains

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from PIL.Image import Image
 
+from sparring.asking.questions import answered, ask_each
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
 from sparring.data.errors import ModelError, TrainingError
 from sparring.data.images import pictures_of
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.defenders.play import answered, ask_each
 from sparring.engine.stages import Stage
 from sparring.judging.judge import AttackJudge
 from sparring.judging.rewards import PREFIX

@@ -16,13 +16,14 @@ import torch
 import typer
 from PIL import Image
 
+from sparring.asking.questions import ask as ask_defender
 from sparring.attackers.rollout import deterministic_edits, to_pictures
 from sparring.data.records import LETTERS, Target, VisualQuestion
-from sparring.defenders.play import ask as ask_defender
 from sparring.judging.integrity import local_ssim
 from sparring.judging.validity import parse_count
 from sparring.measures.statistics import Rate, rate
 from sparring.models.editors import load_editor
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_model
@@ -126,7 +127,7 @@ def judge_card(scenes: int, seed: int) -> str:
         again = [image for start in range(0, scenes, 64) for image in to_pictures(editor.reencode(images[start : start + 64]))]
     rows = []
     for kind, shown in (("clean", images), ("re-encoded by the editor", again)):
-        replies = judge.generate(shown, [vocabulary.COUNT_PROMPT.format(name=name) for name in names], max_new_tokens=4)
+        replies = judge.generate(shown, [vocabulary.COUNT_PROMPT.format(name=name) for name in names], Sampling(4))
         right = [parse_count(reply[0].text) == scene.count(name) for reply, scene, name in zip(replies, drawn, names, strict=True)]
         rows.append(row(f"count is right, {kind}", rate(right)))
     sheet([[a, b] for a, b in zip(images[:12], again, strict=False)], HERE / "judge" / "samples.png")

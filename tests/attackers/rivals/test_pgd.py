@@ -14,6 +14,7 @@ from sparring.attackers.rivals.pgd import Pgd, Victim
 from sparring.config import DefenderSettings, PgdSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.redteam.attackers import victim_of
 
@@ -38,7 +39,7 @@ def test_the_budget_holds_on_the_rounded_picture_and_the_right_answer_falls(vict
         assert edit.image.size == clean.size
         moved = np.abs(np.asarray(edit.image, dtype=int) - np.asarray(clean, dtype=int))
         assert 1 <= moved.max() <= int(eps)
-        (reply,) = victim.vlm.generate([clean], ["Where is the cup?"], max_new_tokens=4)[0]
+        (reply,) = victim.vlm.generate([clean], ["Where is the cup?"], Sampling(4))[0]
         assert not victim.right(QUESTIONS[0], reply.text)  # a random model: what is attacked is the right letter
         assert probability(victim, edit.image, r"\boxed{B}") < probability(victim, clean, r"\boxed{B}")
 

@@ -25,6 +25,7 @@ from sparring.attackers.rollout import to_pictures
 from sparring.config import PgdSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import Batch, LocalVLM
 from sparring.seeds import derive_seed
 
@@ -205,7 +206,7 @@ class Pgd(OneByOne):
 
     def _replies(self, question: VisualQuestion, pictures: list[Image], prompt: str) -> list[str]:
         limit = self.victim.max_new_tokens
-        return [own[0].text for own in self.victim.vlm.generate(pictures, [prompt] * len(pictures), max_new_tokens=limit)]
+        return [own[0].text for own in self.victim.vlm.generate(pictures, [prompt] * len(pictures), Sampling(limit))]
 
     @torch.no_grad()
     def _check(self, batch: Batch, clean_HWC: Tensor) -> None:

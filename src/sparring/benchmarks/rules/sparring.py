@@ -6,15 +6,15 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparring.asking.answers import boxed, parse_answer, parse_yes_no, split_thought
 from sparring.benchmarks.chair import vocabulary_of
 from sparring.benchmarks.items import Answered, Mark, failed, judged
 from sparring.benchmarks.rules.vqa import OFFICIAL, soft_score, stripped
 from sparring.data.records import LETTERS
-from sparring.defenders.answers import boxed, parse_answer, parse_yes_no, split_thought
 
 
 def strict(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """`sparring`: `defenders.answers` for options and for yes and no; free answers must be the reference
+    """`sparring`: `asking.answers` for options and for yes and no; free answers must be the reference
     but for case, articles and punctuation.
     """
     return [failed(one) or _strict(one, resources) for one in answered]

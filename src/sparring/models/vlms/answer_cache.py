@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,26 @@ class AnswerCache:
         self.path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        # Written by the thread that asks, read by its caller, who waits for it.
+        # Written by the thread that asks, read by its caller and by who looks ahead.
         self._db = open_database(path, SCHEMA, timeout=60, check_same_thread=False)
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was answered, or None."""
-        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        with self._lock:
+            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def knows(self, address: str) -> bool:
         """Has this address ever answered?"""
         return self._db.execute("SELECT 1 FROM answers WHERE address = ? LIMIT 1", (address,)).fetchone() is not None
+
+    def holds_earlier_probe(self) -> bool:
+        """Are there answers of models on this machine as probes kept them before they asked by `sparring.asking.desk`?"""
+        like = '%"probed": %'  # as a key: the quotes of one in a text are escaped
+        query = "SELECT 1 FROM answers WHERE address NOT LIKE '%://%' AND asked LIKE ? LIMIT 1"
+        with self._lock:
+            return self._db.execute(query, (like,)).fetchone() is not None
 
     def put(self, key: str, address: str, asked: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Keep an answer, with what was asked beside it for people who look."""
@@ -54,14 +64,14 @@ class AnswerCache:
         rows = [
             (key, address, json.dumps(dict(asked), sort_keys=True), json.dumps(dict(answer))) for key, (asked, answer) in answers.items()
         ]
-        with self._db:
+        with self._lock, self._db:
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
 
     def spend(self, address: str, **amounts: int) -> None:
         """Add to what an address has cost: requests, failures, prompt_tokens, completion_tokens."""
         row = tuple(amounts.get(name, 0) for name in SPENT)
         added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SPENT)
-        with self._db:
+        with self._lock, self._db:
             self._db.execute(f"INSERT INTO spending VALUES (?, ?, ?, ?, ?) ON CONFLICT (address) DO UPDATE SET {added}", (address, *row))
 
     def spent(self, address: str) -> dict[str, int]:

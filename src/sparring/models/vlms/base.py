@@ -6,9 +6,10 @@ Only a local one can be trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from PIL.Image import Image
@@ -16,7 +17,12 @@ from torch import Tensor
 
 from sparring.config import EndpointSettings
 from sparring.data.errors import ModelError, RefusedError
-from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.address import is_endpoint, parse_address
+from sparring.models.vlms.letters import Lettered, Locate
+from sparring.models.vlms.traits import EndpointTraits, LocalTraits, Traits
+
+if TYPE_CHECKING:
+    from sparring.models.vlms.local import LocalVLM
 
 Pictures = Image | Sequence[Image]
 """What stands beside a text: one picture, or any number of them in order, also none."""
@@ -25,6 +31,28 @@ Pictures = Image | Sequence[Image]
 def each_picture(pictures: Pictures) -> list[Image]:
     """The pictures beside one text, as a list of RGB pictures."""
     return [image.convert("RGB") for image in ([pictures] if isinstance(pictures, Image) else pictures)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How replies are drawn.
+
+    temperature: 0 is greedy, and all n replies to a prompt are then the same. top_p, top_k: see
+    `sampling.choose`; 1 and 0 leave every token to be drawn. The replies to prompt i depend on the seed and on
+    first + i, not on the prompts beside it. batch: of how many replies, about, a model on this machine computes
+    at a time. trial: a greedy question that is put again is asked again once for every number; a model that
+    says the same again takes no notice.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    n: int = 1
+    first: int = 0
+    batch: int = 128
+    trial: int = 0
 
 
 class Reply(Protocol):
@@ -47,48 +75,52 @@ class VLM(Protocol):
     def name(self) -> str: ...
 
     @property
+    def traits(self) -> Traits:
+        """How it is best asked, and what its answers depend on."""
+
+    @property
     def device(self) -> torch.device:
         """Where tensors about its pictures are best put."""
 
     def generate(
-        self,
-        images: Sequence[Pictures],
-        prompts: Sequence[str],
-        *,
-        n: int = 1,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seed: int = 0,
-        batch: int = 128,
-        starts: Sequence[str] = (),
+        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
     ) -> Sequence[Sequence[Reply]]:
-        """n replies to every prompt about the pictures beside it; temperature 0 is greedy. Those of prompt i depend on the seed and on i.
+        """`sampling.n` replies to every prompt about the pictures beside it.
 
-        starts: what the replies to each prompt begin with, put into the model's mouth; they are no part of the replies.
-        Errors: RefusedError for prompts or pictures that the model does not take.
+        starts: what the replies to each prompt begin with, put into the model's mouth; they are no part of
+        the replies. Errors: RefusedError for prompts or pictures that the model does not take.
         """
 
     def try_each(
         self,
         images: Sequence[Pictures],
         prompts: Sequence[str],
+        sampling: Sampling,
         *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         numbers: Sequence[int] = (),
-        batch: int = 128,
         starts: Sequence[str] = (),
-        trial: int = 0,
     ) -> Sequence[Reply | ModelError]:
         """One reply to every prompt, or the error by which there is none; the others are asked all the same.
 
-        numbers: of the prompts, for those who draw a reply by its number and not by its place here. trial:
-        see `EndpointVLM.generate`; a model on this machine says the same again.
+        numbers: of the prompts, for those who draw a reply by its number and not by its place here.
         """
+
+    def try_letters(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        locate: Locate,
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
+    ) -> Sequence[Lettered | ModelError]:
+        """As `try_each`, with the log-probabilities of `letters[i]` at the answer of reply i; the prompts' numbers are
+        their places. Raises ModelError where the model tells no log-probabilities.
+        """
+
+    def spending(self) -> Mapping[str, float]:
+        """What it has cost since its cache was begun; nothing where it is on this machine."""
 
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
@@ -99,36 +131,35 @@ class VLM(Protocol):
         """
 
 
-def ask_each_once(
-    vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], *, max_new_tokens: int, batch: int = 128
-) -> list[Reply | None]:
-    """One greedy reply to every prompt, None to one that the model refuses: what a judge asks, to whom a
-    question without an answer is unread.
+def ask_each_once(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling) -> list[Reply | None]:
+    """One reply to every prompt, None to one that the model refuses: what a judge asks, to whom a question
+    without an answer is unread.
 
     Errors: those of the model, but for RefusedError.
     """
-    found = generate_each(vlm, images, prompts, max_new_tokens=max_new_tokens, temperature=0.0, seed=0, batch=batch)
+    found = generate_each(vlm, images, prompts, sampling)
     return [None if isinstance(own, RefusedError) else own[0] for own in found]
 
 
-def generate_each(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], **sampling: Any) -> list[Sequence[Reply] | RefusedError]:
+def generate_each(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling) -> list[Sequence[Reply] | RefusedError]:
     """As `VLM.generate`, with the error in the place of a prompt that the model refuses. The others are asked
     all the same; their random numbers then follow from their places among those that are left.
 
-    sampling: see `VLM.generate`. Errors: those of the model, but for RefusedError.
+    Errors: those of the model, but for RefusedError.
     """
     refused = dict[int, RefusedError]()
     while True:
         taken = [i for i in range(len(prompts)) if i not in refused]
         try:
-            replies = vlm.generate([images[i] for i in taken], [prompts[i] for i in taken], **sampling)
+            replies = vlm.generate([images[i] for i in taken], [prompts[i] for i in taken], sampling)
         except RefusedError as error:
             if len(taken) == 1:
                 refused[taken[0]] = error
             elif error.places:
                 refused |= {taken[place]: RefusedError(said) for place, said in error.places.items()}
             else:  # it does not say which
-                return [generate_each(vlm, [image], [prompt], **sampling)[0] for image, prompt in zip(images, prompts, strict=True)]
+                pairs = zip(images, prompts, strict=True)
+                return [generate_each(vlm, [image], [prompt], sampling)[0] for image, prompt in pairs]
             continue
         answered = dict(zip(taken, replies, strict=True))
         return [refused[i] if i in refused else answered[i] for i in range(len(prompts))]
@@ -158,3 +189,37 @@ def load_vlm(
     if min_pixels is not None:
         raise ModelError(f"{spec}: min_pixels cannot be set for an endpoint; its server decides. Leave it out.")
     return EndpointVLM(spec, endpoint or EndpointSettings(), cache=cache, max_pixels=max_pixels, device=torch.device(device))
+
+
+def traits_of(
+    spec: str,
+    *,
+    dtype: str = "float32",
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    endpoint: EndpointSettings | None = None,
+) -> Traits:
+    """The traits of the model that `load_vlm` would give, without its weights. Raises ModelError for a spec that is none;
+    their identity and limits raise it where the model's files cannot be had.
+    """
+    if is_endpoint(spec):
+        return EndpointTraits(parse_address(spec), endpoint or EndpointSettings(), max_pixels=max_pixels)
+    from sparring.models.vlms.processors import checkpoint_folder, load_processor
+
+    return LocalTraits(
+        Path(spec).name,
+        dtype,
+        folder=lambda: checkpoint_folder(spec),
+        processor=lambda: load_processor(spec, min_pixels=min_pixels, max_pixels=max_pixels),
+    )
+
+
+def local_weights(vlm: VLM, otherwise: Exception) -> LocalVLM:
+    """The model itself, whose weights are in this process, to train it or for its gradients. Raises `otherwise` for one
+    that an endpoint serves.
+    """
+    from sparring.models.vlms.local import LocalVLM
+
+    if not isinstance(vlm, LocalVLM):
+        raise otherwise
+    return vlm

@@ -11,13 +11,10 @@ call to call, and so that a caller may be inside an event loop itself (a noteboo
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import math
 import os
 import threading
-import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -30,13 +27,13 @@ from torch import Tensor
 
 from sparring.config import EndpointSettings
 from sparring.data.errors import DataError, ModelError, RefusedError, SparringError
-from sparring.data.files import storable
-from sparring.data.images import image_sha256
 from sparring.models.vlms.address import parse_address
-from sparring.models.vlms.answer_cache import AnswerCache, answer_key
-from sparring.models.vlms.base import Pictures, each_picture
+from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.base import Pictures, Sampling, each_picture
 from sparring.models.vlms.courier import Courier
-from sparring.models.vlms.replies import read_pieces, read_reply
+from sparring.models.vlms.letters import Lettered, Locate, endpoint_letters
+from sparring.models.vlms.requests import Job, Requests, how_of
+from sparring.models.vlms.traits import EndpointTraits
 from sparring.seeds import derive_seed
 
 Result = TypeVar("Result")
@@ -56,16 +53,6 @@ class EndpointReply:
     tokens: int
     finished: bool
     pieces: Sequence[tuple[str, Mapping[str, float]]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One request that is still to be made: its key, what is asked in words, and its body once it is needed."""
-
-    key: str
-    asked: Mapping[str, Any]
-    body: Callable[[], dict[str, Any]]
-    read: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class EndpointVLM:
@@ -90,32 +77,21 @@ class EndpointVLM:
         self.device = device
         self.max_pixels = max_pixels
         self.cache = AnswerCache(cache)
+        self.traits = EndpointTraits(self.address, settings, max_pixels=max_pixels)
+        self._requests = Requests(self.address, settings)
         self._key = _key(settings.key_variable)
         self._given_up = 0
 
     # ---- asking
 
     def generate(
-        self,
-        images: Sequence[Pictures],
-        prompts: Sequence[str],
-        *,
-        n: int = 1,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seed: int = 0,
-        batch: int = 128,
-        starts: Sequence[str] = (),
-        top_logprobs: int = 0,
-        trial: int = 0,
+        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
     ) -> list[list[EndpointReply]]:
-        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). top_k needs a server that knows it (vLLM, SGLang).
+        """See `VLM.generate`. top_k needs a server that knows it (vLLM, SGLang). The seed of reply j to prompt i
+        follows from (seed, first + i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under
+        way.
 
-        starts: what the replies to each prompt begin with, sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
-        top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`); servers give 20 at most.
-        trial: a greedy question that is put again is asked again once for every number. The seed of reply j to prompt i follows from (seed, i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under way.
+        starts: sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
         Errors: ModelError when a request is given up, RunError when the budget is used up; RefusedError, with
         the places, once all others are answered. What was answered is in the cache.
         """
@@ -123,16 +99,12 @@ class EndpointVLM:
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
         if starts and len(starts) != len(prompts):
             raise DataError(f"{len(starts)} beginnings of replies for {len(prompts)} prompts: there must be as many")
-        how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
-        how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
-        how |= {"trial": trial} if trial else {}
-        how |= {"top_k": top_k} if top_k else {}
         jobs: list[list[Job]] = []
-        for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-            shown = self._shown(image)
-            begun = how | ({"start": starts[i]} if starts and starts[i] else {})
-            drawn = [begun | {"seed": derive_seed(seed, i, j) % 2**31} for j in range(n)] if temperature > 0 else [begun] * n
-            jobs.append([self._job(shown, prompt, sampling) for sampling in drawn])
+        for i, (pictures, prompt) in enumerate(zip(images, prompts, strict=True)):
+            shown, how = self._shown(pictures), how_of(sampling, starts[i] if starts else "")
+            places = range(sampling.n)
+            drawn = [how | _seed(sampling, sampling.first + i, j) if sampling.temperature > 0 else how for j in places]
+            jobs.append([self._requests.job(shown, prompt, one) for one in drawn])
         refused: dict[str, ModelError] = {}
         answers = self._answer([job for own in jobs for job in own], refused, only=RefusedError)
         _raise_refused([[refused[job.key] for job in own if job.key in refused] for own in jobs])
@@ -142,36 +114,47 @@ class EndpointVLM:
         self,
         images: Sequence[Pictures],
         prompts: Sequence[str],
+        sampling: Sampling,
         *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         numbers: Sequence[int] = (),
-        batch: int = 128,
         starts: Sequence[str] = (),
         top_logprobs: int = 0,
-        trial: int = 0,
     ) -> list[EndpointReply | ModelError]:
         """One reply to every prompt, or the error with which its request was given up; the others are asked
         all the same. Otherwise as `generate`.
 
         numbers: of the prompts, from which their seeds follow where the temperature is above 0; 0, 1, ... if
-        left out. Errors: ModelError where the endpoint is taken to be down: it never answered anything, or
-        not for many requests in a row; RunError when the budget is used up. Questions that it refuses, one
-        by one, do not count for that.
+        left out. top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`);
+        servers give 20 at most. Errors: ModelError where the endpoint is taken to be down: it never answered
+        anything, or not for many requests in a row; RunError when the budget is used up. Questions that it
+        refuses, one by one, do not count for that.
         """
-        how: dict[str, Any] = {"temperature": temperature, "max_new_tokens": max_new_tokens, "top_p": top_p}
-        how |= {"top_logprobs": top_logprobs} if top_logprobs else {}
-        how |= {"trial": trial} if trial else {}
         jobs = []
-        for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-            begun = how | ({"start": starts[i]} if starts and starts[i] else {})
-            drawn = {"seed": derive_seed(seed, numbers[i] if numbers else i) % 2**31} if temperature > 0 else {}
-            jobs.append(self._job(self._shown(image), prompt, begun | drawn))
+        for i, (pictures, prompt) in enumerate(zip(images, prompts, strict=True)):
+            how = how_of(sampling, starts[i] if starts else "")
+            if top_logprobs:
+                how["top_logprobs"] = top_logprobs
+            if sampling.temperature > 0:
+                how |= _seed(sampling, numbers[i] if numbers else i)
+            jobs.append(self._requests.job(self._shown(pictures), prompt, how))
         failed: dict[str, ModelError] = {}
         answers = self._answer(jobs, failed)
         return [failed[job.key] if job.key in failed else EndpointReply(**answers[job.key]) for job in jobs]
+
+    def try_letters(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        locate: Locate,
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
+    ) -> list[Lettered | ModelError]:
+        """See `VLM.try_letters`: as the server tells the likeliest tokens at the answer. A letter that is not among
+        them has probability 0. Raises ModelError where it does not tell them.
+        """
+        return endpoint_letters(self, images, prompts, letters, locate, sampling, starts=starts)
 
     def _watch(self, failed: Mapping[str, ModelError], *, answered: bool) -> None:
         """Tell an endpoint that is down from questions that get no reply. Raises ModelError."""
@@ -193,7 +176,8 @@ class EndpointVLM:
                 f"{len(images)} pictures, {len(prompts)} prompts and {len(answers)} texts: as many are needed, and no empty text"
             )
         jobs = [
-            self._job(self._shown(image), prompt, {"scored": text}) for image, prompt, text in zip(images, prompts, answers, strict=True)
+            self._requests.job(self._shown(image), prompt, {"scored": text})
+            for image, prompt, text in zip(images, prompts, answers, strict=True)
         ]
         refused: dict[str, ModelError] = {}
         try:
@@ -216,17 +200,16 @@ class EndpointVLM:
             spent["cost"] = (spent["prompt_tokens"] * prices.prompt + spent["completion_tokens"] * prices.completion) / 1e6
         return spent
 
-    def sample(
-        self, images: Sequence[Image], prompts: Sequence[str], *, n: int, how: Mapping[str, Any], seed: int, first: int = 0, model: str
-    ) -> list[list[dict[str, Any]]]:
-        """n replies of a served model, such as an adapter, to every prompt: text, finished, token_ids and logprobs of each.
+    def sample(self, images: Sequence[Image], prompts: Sequence[str], sampling: Sampling, *, model: str) -> list[list[dict[str, Any]]]:
+        """n replies of a served model, such as an adapter, to every prompt: text, finished, token_ids and
+        logprobs of each.
 
-        how: temperature, top_p, max_new_tokens and maybe top_k. The seed of reply j to prompt i follows from (seed, first + i, j). The tokens' numbers are
-        asked for in vLLM's manner. Errors as for `generate`; ModelError where the server does not tell tokens and log-probabilities.
+        The tokens' numbers are asked for in vLLM's manner. Every reply has a seed, at any temperature. Errors as
+        for `generate`; ModelError where the server does not tell tokens and log-probabilities.
         """
-        asked = dict(how) | {"tokens": True, "model": model}
+        how = how_of(sampling) | {"tokens": True, "model": model}
         jobs = [
-            [self._job(self._shown(image), prompt, asked | {"seed": derive_seed(seed, first + i, j) % 2**31}) for j in range(n)]
+            [self._requests.job(self._shown(image), prompt, how | _seed(sampling, sampling.first + i, j)) for j in range(sampling.n)]
             for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
         ]
         answers = self._answer([job for own in jobs for job in own])
@@ -247,53 +230,6 @@ class EndpointVLM:
             return rgb
         scale = math.sqrt(self.max_pixels / (rgb.width * rgb.height))
         return rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Resampling.LANCZOS)
-
-    def _job(self, images: Sequence[Image], prompt: str, how: Mapping[str, Any]) -> Job:
-        prompt = storable(prompt)
-        hashes = [image_sha256(image) for image in images]
-        asked = {
-            "url": self.address.url,
-            "model": self.address.model,
-            # One picture by itself, so that answers of before are found.
-            "image": hashes[0] if len(hashes) == 1 else hashes,
-            "prompt": prompt,
-            "how": dict(how),
-            "extra_body": self.settings.extra_body,
-        }
-
-        def body() -> dict[str, Any]:
-            shown = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in images]
-            content = [*shown, {"type": "text", "text": prompt}]
-            turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
-            common: dict[str, Any] = {"model": how.get("model", self.address.model), "messages": turns}
-            start = how.get("scored", how.get("start"))
-            own_turn: dict[str, Any] = {}
-            if start is not None:
-                turns.append({"role": "assistant", "content": start})
-                own_turn = {"add_generation_prompt": False, "continue_final_message": True}
-            if "scored" in how:
-                scoring = {"prompt_logprobs": 0} | own_turn
-                return common | {"max_tokens": 1, "temperature": 0.0, "extra_body": scoring | self.settings.extra_body}
-            limit = {self.settings.limit_field: how["max_new_tokens"]}
-            sampling = {name: how[name] for name in ("temperature", "seed", "top_logprobs") if name in how}
-            if "top_logprobs" in how:
-                sampling["logprobs"] = True
-            if how["top_p"] < 1:
-                sampling["top_p"] = how["top_p"]
-            further = {"top_k": how["top_k"]} if "top_k" in how else {}
-            if "tokens" in how:
-                sampling["logprobs"] = True
-                further["return_tokens_as_token_ids"] = True
-            return common | limit | sampling | {"extra_body": own_turn | further | self.settings.extra_body}
-
-        def read(answer: dict[str, Any]) -> dict[str, Any]:
-            if "scored" in how:
-                return {"probability": self._probability(answer, str(how["scored"]))}
-            if "tokens" in how:
-                return self._tokens(answer)
-            return self._reply(answer) | ({"pieces": read_pieces(answer)} if "top_logprobs" in how else {})
-
-        return Job(answer_key(asked), asked, body, read)
 
     def _answer(
         self, jobs: Sequence[Job], failed: dict[str, ModelError] | None = None, only: type[ModelError] = ModelError
@@ -346,49 +282,9 @@ class EndpointVLM:
             default_headers={"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},
         )
 
-    def _reply(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """See `read_reply`; where a thought stands in for the reply, the user is told, once."""
-        reply = read_reply(answer)
-        field = reply.pop("from", None)
-        if field is not None and reply["finished"]:
-            warnings.warn(
-                f"endpoint {self.address}: replies come without content, and what stands in their field {field} is read as the reply. "
-                "If the model does think first, raise max_new_tokens or serve it without its reasoning parser.",
-                stacklevel=2,
-            )
-        return reply
 
-    def _tokens(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """A reply with its tokens, which stand in the answer as "token_id:17"."""
-        content: Any = (answer["choices"][0].get("logprobs") or {}).get("content")
-        try:
-            numbers = [int(str(entry["token"]).removeprefix("token_id:")) for entry in content]
-            logprobs = [float(entry["logprob"]) for entry in content]
-        except (TypeError, KeyError, ValueError) as error:
-            raise ModelError(
-                f"endpoint {self.address.url}: the server does not tell its replies' tokens and their log-probabilities (logprobs and "
-                "return_tokens_as_token_ids), which training needs."
-            ) from error
-        reply = self._reply(answer)
-        return {"text": reply["text"], "finished": reply["finished"], "token_ids": numbers, "logprobs": logprobs}
-
-    def _probability(self, answer: dict[str, Any], text: str) -> float:
-        """From the scored prompt: its last tokens, as many as spell the text."""
-        scored = answer.get("prompt_logprobs")
-        if not isinstance(scored, list):
-            raise ModelError(f"endpoint {self.address.url}: the server does not score prompts (prompt_logprobs is not in its answer).")
-        spelled, logprobs = "", list[float]()
-        for entry in reversed(scored):
-            token = next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else None
-            if len(spelled) >= len(text) or not isinstance(token, dict) or not isinstance(token.get("logprob"), int | float):
-                break
-            spelled = str(token.get("decoded_token")) + spelled
-            logprobs.append(token["logprob"])
-        if spelled != text:
-            raise ModelError(
-                f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text {text!r} that was to be scored."
-            )
-        return math.exp(math.fsum(logprobs) / len(logprobs))
+def _seed(sampling: Sampling, *place: int) -> dict[str, int]:
+    return {"seed": derive_seed(sampling.seed, *place) % 2**31}
 
 
 def _raise_refused(errors: Sequence[Sequence[ModelError]]) -> None:
@@ -407,12 +303,6 @@ def _key(variable: str) -> str | None:
     if not all("!" <= sign <= "~" for sign in key):
         raise ModelError(f"the environment variable {variable} holds no API key: it has spaces, or signs beyond ASCII. Set it anew.")
     return key or None
-
-
-def _data_uri(image: Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 @cache

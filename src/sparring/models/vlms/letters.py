@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL.Image import Image
 
 from sparring.data.errors import ModelError
-from sparring.models.vlms.base import VLM, Reply
-from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
-from sparring.models.vlms.local import Completion, LocalVLM
+
+if TYPE_CHECKING:
+    from sparring.models.vlms.base import Pictures, Reply, Sampling
+    from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
+    from sparring.models.vlms.local import Completion, LocalVLM
 
 MOST = 20  # alternatives at a token that servers give at most
 Locate = Callable[[int, str], int | None]
@@ -37,50 +38,55 @@ class Lettered:
     logprobs: tuple[float, ...] | None
 
 
-def ask_with_letters(
-    vlm: VLM,
-    images: Sequence[Image],
+def local_letters(
+    vlm: LocalVLM,
+    images: Sequence[Pictures],
     prompts: Sequence[str],
     letters: Sequence[Sequence[str]],
     locate: Locate,
+    sampling: Sampling,
     *,
-    max_new_tokens: int,
     starts: Sequence[str] = (),
-    batch: int = 128,
 ) -> list[Lettered | ModelError]:
-    """One greedy reply to every prompt, with the log-probabilities of `letters[i]` at its answer; or the
-    error by which there is no reply.
+    """`VLM.try_letters` of a model on this machine."""
+    found = vlm.try_each(images, prompts, sampling, starts=starts)
+    said = {i: reply for i, reply in enumerate(found) if not isinstance(reply, ModelError)}
+    scores = local_logprobs(
+        vlm,
+        [images[i] for i in said],
+        [prompts[i] for i in said],
+        list(said.values()),
+        [letters[i] for i in said],
+        [locate(i, reply.text) for i, reply in said.items()],
+        starts=[starts[i] for i in said] if starts else (),
+        batch=sampling.batch,
+    )
+    scored = {i: _lettered(reply, own) for (i, reply), own in zip(said.items(), scores, strict=True)}
+    return [reply if isinstance(reply, ModelError) else scored[i] for i, reply in enumerate(found)]
 
-    starts: as for `VLM.generate`. Raises ModelError where the model gives no log-probabilities.
-    """
-    if isinstance(vlm, LocalVLM):
-        found = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, batch=batch, starts=starts)
-        said = {i: reply for i, reply in enumerate(found) if not isinstance(reply, ModelError)}
-        scores = local_logprobs(
-            vlm,
-            [images[i] for i in said],
-            [prompts[i] for i in said],
-            list(said.values()),
-            [letters[i] for i in said],
-            [locate(i, reply.text) for i, reply in said.items()],
-            starts=[starts[i] for i in said] if starts else (),
-            batch=batch,
+
+def endpoint_letters(
+    vlm: EndpointVLM,
+    images: Sequence[Pictures],
+    prompts: Sequence[str],
+    letters: Sequence[Sequence[str]],
+    locate: Locate,
+    sampling: Sampling,
+    *,
+    starts: Sequence[str] = (),
+) -> list[Lettered | ModelError]:
+    """`VLM.try_letters` of a model behind an endpoint."""
+    replies = vlm.try_each(images, prompts, sampling, starts=starts, top_logprobs=MOST)
+    with_text = [reply for reply in replies if not isinstance(reply, ModelError) and reply.text]
+    if with_text and not any(reply.pieces for reply in with_text):
+        raise ModelError(
+            f"endpoint {vlm.address}: its replies carry no log-probabilities, so option letters cannot be scored. "
+            "Serve the model with log-probabilities, or leave them out."
         )
-        scored = {i: _lettered(reply, own) for (i, reply), own in zip(said.items(), scores, strict=True)}
-        return [reply if isinstance(reply, ModelError) else scored[i] for i, reply in enumerate(found)]
-    if isinstance(vlm, EndpointVLM):
-        replies = vlm.try_each(images, prompts, max_new_tokens=max_new_tokens, starts=starts, top_logprobs=MOST)
-        with_text = [reply for reply in replies if isinstance(reply, EndpointReply) and reply.text]
-        if with_text and not any(reply.pieces for reply in with_text):
-            raise ModelError(
-                f"endpoint {vlm.address}: its replies carry no log-probabilities, so option letters cannot be scored. "
-                "Serve the model with log-probabilities, or leave them out."
-            )
-        return [
-            reply if isinstance(reply, ModelError) else _lettered(reply, _among(reply, own, locate(i, reply.text)))
-            for i, (reply, own) in enumerate(zip(replies, letters, strict=True))
-        ]
-    raise ModelError(f"{vlm.name}: a {type(vlm).__name__} gives no log-probabilities of option letters")
+    return [
+        reply if isinstance(reply, ModelError) else _lettered(reply, _among(reply, own, locate(i, reply.text)))
+        for i, (reply, own) in enumerate(zip(replies, letters, strict=True))
+    ]
 
 
 def _lettered(reply: Reply, logprobs: tuple[float, ...] | None) -> Lettered:
@@ -90,7 +96,7 @@ def _lettered(reply: Reply, logprobs: tuple[float, ...] | None) -> Lettered:
 @torch.inference_mode()
 def local_logprobs(
     vlm: LocalVLM,
-    images: Sequence[Image],
+    images: Sequence[Pictures],
     prompts: Sequence[str],
     replies: Sequence[Completion],
     letters: Sequence[Sequence[str]],

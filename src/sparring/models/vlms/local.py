@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,8 +30,7 @@ from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.engine.ranks import writes_files
 from sparring.models.private import attention_of, choose_attention
 from sparring.models.vlms import lora
-from sparring.models.vlms.base import Pictures, each_picture
-from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
+from sparring.models.vlms.base import Pictures, Sampling, each_picture
 from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import (
     PADDING,
@@ -42,21 +42,19 @@ from sparring.models.vlms.branches import (
     next_positions,
     one_row_each,
     prompt_positions,
-    step_mask,
     text_positions,
 )
-from sparring.models.vlms.cache import roomy_cache
-from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
-from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
+from sparring.models.vlms.generating import sample_replies
+from sparring.models.vlms.letters import Lettered, Locate, local_letters
+from sparring.models.vlms.processors import Takes, load_processor, needs, processed, refused_error
+from sparring.models.vlms.sampling import token_logprobs, uniforms
+from sparring.models.vlms.traits import LocalTraits
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
 
 # Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
-# Matrix products of fewer rows than this are computed otherwise on a CPU, with other last digits: no step is
-# made of fewer tokens than this for being rid of replies that have ended.
-FEWEST_TOKENS = 4
 Batch = dict[str, Tensor]
 
 
@@ -135,6 +133,16 @@ class LocalVLM:
         """Where the model is."""
         return torch.device(self.model.device)
 
+    @cached_property
+    def traits(self) -> LocalTraits:
+        """See `VLM.traits`."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return LocalTraits(self.name, dtype, folder=lambda: self.folder, processor=lambda: self.processor)
+
+    def spending(self) -> dict[str, float]:
+        """Nothing: it costs no requests."""
+        return {}
+
     # ---- inputs
 
     def encode(self, images: Sequence[Pictures], prompts: Sequence[str], starts: Sequence[str] = ()) -> Batch:
@@ -151,7 +159,7 @@ class LocalVLM:
         shown = [each_picture(own) for own in images]
         refused = {i: said for i in range(len(prompts)) if (said := self.takes.text(prompts[i], *starts[i : i + 1]))}
         if refused:
-            raise _refused(self.name, refused)
+            raise refused_error(self.name, refused)
         turns = [
             [
                 {
@@ -161,7 +169,7 @@ class LocalVLM:
             ]
             for own, prompt in zip(shown, prompts, strict=True)
         ]
-        batch: Batch = self._processed(turns)
+        batch: Batch = processed(self.processor, turns, self.name)
         if any(starts):
             tokens = [self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts]
             batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
@@ -169,38 +177,7 @@ class LocalVLM:
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
-    def _processed(self, turns: Sequence[Any]) -> Batch:
-        """What the processor makes of a batch of turns. What it does not take of them is found by trying
-        each alone.
-        """
-
-        def process(part: Sequence[Any]) -> Batch:
-            return dict(
-                self.processor.apply_chat_template(
-                    part,
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    return_dict=True,
-                    return_tensors="pt",
-                    processor_kwargs={"padding": True},
-                )
-            )
-
-        try:
-            return process(turns)
-        except REFUSALS as error:
-            refused = dict[int, str]()
-            for i, own in enumerate(turns):
-                try:
-                    process([own])
-                except REFUSALS as alone:
-                    sizes = ", ".join(f"{part['image'].width} x {part['image'].height}" for part in own[0]["content"] if "image" in part)
-                    refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {in_a_line(alone)}"
-            if not refused:
-                raise ModelError(f"{self.name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}") from error
-            raise _refused(self.name, refused) from error
-
-    def _forward(self, batch: Batch, **inputs: Any) -> Any:
+    def forward(self, batch: Batch, **inputs: Any) -> Any:
         """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
         pictures = {name: tensor for name, tensor in batch.items() if name not in NOT_FORWARDED}
         return self.model(**pictures, **inputs)
@@ -209,55 +186,33 @@ class LocalVLM:
 
     @torch.inference_mode()
     def generate(
-        self,
-        images: Sequence[Pictures],
-        prompts: Sequence[str],
-        *,
-        n: int = 1,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seed: int = 0,
-        first: int = 0,
-        batch: int = 128,
-        starts: Sequence[str] = (),
+        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
     ) -> list[list[Completion]]:
-        """n replies to every prompt. Temperature 0 is greedy (all n are then the same). Pictures and prompt are computed once for all n.
-
-        top_p, top_k: see `choose`; 1 and 0 leave every token to be drawn.
-        starts: as for `encode`; they are no part of the replies.
-
-        The random numbers of prompt i depend on (seed, first + i) alone. At most about `batch` replies are sampled at a time.
-        """
+        """See `VLM.generate`; starts: as for `encode`. Pictures and prompt are computed once for all n replies."""
         replies: list[list[Completion]] = []
-        at_once = max(1, batch // n)
+        at_once, n, limit = max(1, sampling.batch // sampling.n), sampling.n, sampling.max_new_tokens
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
             try:
                 encoded = self.encode(images[part], prompts[part], starts[part])
             except RefusedError as error:
-                raise _refused(self.name, {start + place: said for place, said in error.places.items()}) from error
-            numbers = range(first + start, first + start + len(encoded["input_ids"]))
-            uniform = uniforms(seed, numbers, n, max_new_tokens).to(self.device)
+                raise refused_error(self.name, {start + place: said for place, said in error.places.items()}) from error
+            first = sampling.first + start
+            numbers = range(first, first + len(encoded["input_ids"]))
+            uniform = uniforms(sampling.seed, numbers, n, limit).to(self.device)
             # One token a branch and step leaves FlexAttention no blocks to skip.
-            with self._attention("sdpa" if self.flex else None):
-                replies += self._sample(encoded, uniform, temperature, top_p, top_k)
+            with self.attending("sdpa" if self.flex else None):
+                replies += sample_replies(self, encoded, uniform, sampling)
         return replies
 
     def try_each(
         self,
         images: Sequence[Pictures],
         prompts: Sequence[str],
+        sampling: Sampling,
         *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         numbers: Sequence[int] = (),
-        batch: int = 128,
         starts: Sequence[str] = (),
-        trial: int = 0,
     ) -> list[Completion | ModelError]:
         """See `VLM.try_each`. Random numbers follow from the place among the prompts that the model takes."""
         refused = dict[int, ModelError]()
@@ -267,11 +222,7 @@ class LocalVLM:
                 replies = self.generate(
                     [images[i] for i in taken],
                     [prompts[i] for i in taken],
-                    max_new_tokens=max_new_tokens,
-                    temperature=temperature,
-                    top_p=top_p,
-                    seed=seed,
-                    batch=batch,
+                    sampling,
                     starts=[starts[i] for i in taken] if starts else (),
                 )
             except RefusedError as error:
@@ -280,8 +231,21 @@ class LocalVLM:
             answered: dict[int, Completion | ModelError] = dict(zip(taken, (own[0] for own in replies), strict=True))
             return [(answered | refused)[i] for i in range(len(prompts))]
 
+    def try_letters(
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        locate: Locate,
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
+    ) -> list[Lettered | ModelError]:
+        """See `VLM.try_letters`: the letters' distribution is computed anew behind the reply's own tokens."""
+        return local_letters(self, images, prompts, letters, locate, sampling, starts=starts)
+
     @contextmanager
-    def _attention(self, implementation: str | None) -> Iterator[None]:
+    def attending(self, implementation: str | None) -> Iterator[None]:
         """Inside, the language model attends in that way; None: as it does anyway."""
         text = self.model.config.get_text_config()
         present = attention_of(text)
@@ -291,61 +255,8 @@ class LocalVLM:
         finally:
             choose_attention(text, present)
 
-    def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
-        """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
-        rows of their own: R rows in all.
-
-        A row whose replies have all ended is left out of the steps to come.
-        """
-        prompts, n, steps = uniform.shape
-        branches, copies = (n, 1) if self.shares_rows else (1, n)
-        text = self.model.config.get_text_config()
-        grouped = branches > 1 and attention_of(text) == "sdpa"
-        group = text.num_attention_heads // text.num_key_value_heads if grouped else 1
-        cache = roomy_cache()
-        known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        output = self._forward(batch, **known, **{self.cache_argument: cache}, use_cache=True, logits_to_keep=1)
-        mask_RL, position_R = batch["attention_mask"], next_positions(batch["position_ids"])
-        logits_RBV = output.logits.expand(-1, branches, -1)
-        if copies > 1:
-            cache.batch_repeat_interleave(copies)
-            mask_RL, position_R, logits_RBV = (part.repeat_interleave(copies, dim=0) for part in (mask_RL, position_R, logits_RBV))
-        uniform = uniform.reshape(prompts * copies, branches, steps)
-        ends = torch.tensor(self.end_tokens, device=self.device)
-        finished_RB = torch.zeros(uniform.shape[:2], dtype=torch.bool, device=self.device)
-        rows_R = torch.arange(len(uniform), device=self.device)  # those that are still computed, among all
-        fewest = -(-FEWEST_TOKENS // branches)
-        written_RBT = torch.full(uniform.shape, self.end_tokens[0], dtype=torch.long, device=self.device)
-        recorded_RBT = torch.zeros(uniform.shape, dtype=torch.float32, device=self.device)
-        for step in range(steps):
-            logprobs_RBV = token_logprobs(logits_RBV, temperature, self.forbidden)
-            tokens_RB = choose(logprobs_RBV, uniform[..., step], greedy=temperature == 0, top_p=top_p, top_k=top_k)
-            written_RBT[rows_R, :, step] = tokens_RB
-            recorded_RBT[rows_R, :, step] = logprobs_RBV.gather(-1, tokens_RB.unsqueeze(-1)).squeeze(-1)
-            finished_RB |= torch.isin(tokens_RB, ends)
-            ended_R = finished_RB.all(dim=1)
-            going_on = len(ended_R) - int(ended_R.sum())
-            if step + 1 == steps or not going_on:
-                break
-            if max(going_on, fewest) < len(rows_R):
-                kept = ended_R.long().argsort(stable=True)[: max(going_on, fewest)]
-                cache.batch_select_indices(kept)
-                rows_R, tokens_RB, finished_RB, uniform, mask_RL, position_R = (
-                    values[kept] for values in (rows_R, tokens_RB, finished_RB, uniform, mask_RL, position_R)
-                )
-            if branches > 1:
-                mask = additive(step_mask(mask_RL, branches, step + 1).repeat(1, 1, group, 1), self.model.dtype)
-            else:
-                mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
-            positions = text_positions(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
-            step_inputs = {"input_ids": tokens_RB, "attention_mask": mask, "position_ids": positions, self.cache_argument: cache}
-            with self._attention(GROUPED if group > 1 else None):
-                logits_RBV = self.model(**step_inputs, use_cache=True).logits
-        written = [values.view(prompts * n, steps).tolist() for values in (written_RBT, recorded_RBT)]
-        replies = [self._completion(*reply) for reply in zip(*written, strict=True)]
-        return [replies[i : i + n] for i in range(0, len(replies), n)]
-
-    def _completion(self, tokens: list[int], logprobs: list[float]) -> Completion:
+    def completion(self, tokens: list[int], logprobs: list[float]) -> Completion:
+        """A reply from its tokens, those behind its end left out, and their log-probabilities."""
         end = next((i for i, token in enumerate(tokens) if token in self.end_tokens), None)
         length = len(tokens) if end is None else end + 1
         text = self.processor.tokenizer.decode(tokens[:length], skip_special_tokens=True)
@@ -379,7 +290,7 @@ class LocalVLM:
             mask = torch.cat([batch["attention_mask"], (branch_PS != PADDING).long()], dim=1)
         behind = next_positions(batch["position_ids"]).unsqueeze(1) + depth_PS
         length = batch["input_ids"].shape[1]
-        output = self._forward(
+        output = self.forward(
             batch,
             input_ids=torch.cat([batch["input_ids"], inputs_PS], dim=1),
             attention_mask=mask,
@@ -407,7 +318,7 @@ class LocalVLM:
             try:
                 encoded = self.encode(images[part], prompts[part])
             except RefusedError as error:
-                raise _refused(self.name, {start + place: said for place, said in error.places.items()}) from error
+                raise refused_error(self.name, {start + place: said for place, said in error.places.items()}) from error
             logprobs_NT, mask_NT = self.completion_logprobs(encoded, [[own] for own in tokens[part]])
             found.append((logprobs_NT.sum(1) / mask_NT.sum(1)).exp().cpu())
         return torch.cat(found) if found else torch.zeros(0)
@@ -472,8 +383,3 @@ class LocalVLM:
                 and not file.name.endswith(".index.json")
             ):
                 shutil.copyfile(file, folder / file.name)
-
-
-def _refused(name: str, places: dict[int, str]) -> RefusedError:
-    told = "; ".join(f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3])
-    return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)

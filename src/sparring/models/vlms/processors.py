@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import transformers
 from PIL.Image import new as new_image
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+from transformers.utils import cached_file
 
-from sparring.data.errors import ModelError
+from sparring.data.errors import ModelError, RefusedError
 from sparring.models.names import require_there
 
 # What processors raise on pictures and texts that they do not take; an error of another kind is a fault of
@@ -125,3 +127,52 @@ class Takes:
 def in_a_line(error: Exception) -> str:
     """What a library's error says, short."""
     return " ".join((str(error) or type(error).__name__).split())[:300]
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """Where the files of a checkpoint folder or hub id are. Raises ModelError where they cannot be had."""
+    require_there(path, "vision-language model")
+    try:
+        return Path(str(cached_file(str(path), "config.json"))).parent
+    except (OSError, ValueError) as error:
+        raise ModelError(f"vision-language model {path}: its files cannot be had: {error}") from error
+
+
+def processed(processor: Any, turns: Sequence[Any], name: str) -> dict[str, Any]:
+    """What a processor makes of a batch of turns. What it does not take of them is found by trying each alone.
+
+    Errors: RefusedError, with the places; ModelError where it takes each alone but not all at once.
+    """
+
+    def process(part: Sequence[Any]) -> dict[str, Any]:
+        return dict(
+            processor.apply_chat_template(
+                part,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
+            )
+        )
+
+    try:
+        return process(turns)
+    except REFUSALS as error:
+        refused = dict[int, str]()
+        for i, own in enumerate(turns):
+            try:
+                process([own])
+            except REFUSALS as alone:
+                pictures = [part["image"] for part in own[0]["content"] if "image" in part]
+                sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures)
+                refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {in_a_line(alone)}"
+        if not refused:
+            raise ModelError(f"{name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}") from error
+        raise refused_error(name, refused) from error
+
+
+def refused_error(name: str, places: dict[int, str]) -> RefusedError:
+    """The error that names the first questions of a batch that a model does not take; places: all of them."""
+    told = "; ".join(f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3])
+    return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)

@@ -18,6 +18,7 @@ from sparring.config import RolloutServerSettings
 from sparring.data.errors import ModelError
 from sparring.engine.ranks import writes_files
 from sparring.models.vlms import lora
+from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.models.vlms.local import Completion, LocalVLM
 
@@ -64,15 +65,8 @@ class RolloutServer:
         self,
         images: Sequence[Image],
         prompts: Sequence[str],
+        sampling: Sampling,
         *,
-        n: int,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seed: int = 0,
-        first: int = 0,
-        batch: int = 0,
         starts: Sequence[str] = (),
     ) -> list[list[Completion]]:
         """As `LocalVLM.generate`, by the adapter published last. The log-probabilities are the server's own. Raises ModelError for a start."""
@@ -82,6 +76,5 @@ class RolloutServer:
             )
         if self.adapter is None:
             raise ModelError(f"{self.remote.address}: nothing was published yet that could answer")
-        how = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens} | ({"top_k": top_k} if top_k else {})
-        found = self.remote.sample(images, prompts, n=n, how=how, seed=seed, first=first, model=self.adapter)
+        found = self.remote.sample(images, prompts, sampling, model=self.adapter)
         return [[Completion(one["text"], tuple(one["token_ids"]), tuple(one["logprobs"]), one["finished"]) for one in own] for own in found]

@@ -22,14 +22,13 @@ from endpoint_server import FAULTS, dice, question, serving
 from small_eval import evaluate, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.benchmarks.compare import compare
-from sparring.benchmarks.harness import Generation, Harness, Query, model_identity, pixel_limits, was_reduced
-from sparring.benchmarks.items import Item, PictureFile, PictureInMemory
+from sparring.benchmarks.items import Item, PictureInMemory
+from sparring.benchmarks.pixels import was_reduced
 from sparring.benchmarks.run import run_evaluation
 from sparring.benchmarks.scoring import read_items, rescore
-from sparring.data.errors import DataError, ModelError, RecipeError, RunError
+from sparring.data.errors import ModelError, RecipeError, RunError
 from sparring.data.records import RULES_VERSION
 from sparring.engine.screen import Screen
-from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import load_vlm
 from sparring.models.vlms.local import LocalVLM
 
@@ -164,70 +163,6 @@ def test_a_picture_that_cannot_be_read_is_no_wrong_answer_for_aot(tmp_path: Path
     assert "2.png" in next(one for one in read_items(tmp_path / "out") if one.trouble).error
 
 
-def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
-    tiny_qwen2_5_vl(tmp_path / "m")
-    cache = AnswerCache(tmp_path / "answers.sqlite")
-    picture = noise_pictures(1)[0]
-    asked: list[int] = []
-
-    def count(image: Image.Image, prompt: str = "?", *, limit: int | None = None, folder: Path = tmp_path / "m", **how: Any) -> int:
-        vlm = LocalVLM.load(folder, max_pixels=limit)
-        generate = vlm.generate
-        asked.clear()
-        vlm.generate = lambda images, *more, **rest: (asked.append(len(images)), generate(images, *more, **rest))[1]  # type: ignore[method-assign]
-        identity = model_identity(vlm, str(folder), revision=None, pixels=pixel_limits(vlm), dtype="float32")
-        harness = Harness(vlm, cache, identity, Generation(**({"max_new_tokens": 3} | how)))
-        ((answer,),) = harness.ask([Query("x", (PictureInMemory(image),), prompt)])
-        assert answer.trouble is None
-        return sum(asked)
-
-    other = picture.copy()
-    other.putpixel((0, 0), (1, 2, 3))
-    assert count(picture) == 1
-    assert count(picture) == count(picture.copy()) == 0
-    assert count(other) == count(picture, "??") == count(picture, limit=1024) == count(picture, max_new_tokens=4) == 1
-    assert count(picture, temperature=1.0) == count(picture, temperature=1.0, seed=1) == 1
-    assert count(picture, temperature=1.0) == 0
-    tiny_qwen2_5_vl(tmp_path / "again", seed=0)
-    (tmp_path / "again").rename(tmp_path / "n")
-    tiny_qwen2_5_vl(tmp_path / "m", seed=1)  # other weights under the same name
-    assert count(picture) == 1
-
-
-@pytest.mark.parametrize("write", [tiny_qwen2_5_vl, tiny_llava])
-def test_a_local_model_asked_in_batches_says_what_it_says_alone(tmp_path: Path, write: Any) -> None:
-    """Several pictures beside a text, or none; queries that are the same are asked once; sampled replies repeat."""
-    vlm = LocalVLM.load(write(tmp_path / "m"))
-    images = [PictureInMemory(image) for image in noise_pictures(5)]
-    queries = [Query(f"one{k}", (image,), f"What {k}?") for k, image in enumerate(images)]
-    queries += [Query("two", (images[0], images[1]), "Same?"), Query("none", (), "Why?"), Query("again", (images[0],), "What 0?")]
-    identity = {"model": "m", "pixels": {}}
-
-    def texts(batch: int, **how: Any) -> dict[str, str]:
-        harness = Harness(vlm, AnswerCache(None), identity, Generation(6, **how), batch)
-        return {answer.id: answer.text for part in harness.ask(queries) for answer in part}
-
-    together, alone = texts(4), texts(1)
-    assert together == alone
-    assert list(together) == [query.id for query in queries]
-    assert together["again"] == together["one0"]
-    assert len(set(together.values())) > 3
-    assert texts(4, temperature=1.0) == texts(4, temperature=1.0) != texts(4, temperature=1.0, seed=1)
-
-
-def test_two_pictures_are_seen_in_their_order(tmp_path: Path) -> None:
-    """Positions of several pictures are the model's own, as its processor and a plain forward pass have them."""
-    vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
-    a, b = noise_pictures(2)
-    batch = vlm.encode([(a, b), (b, a)], ["Same?", "Same?"])
-    plain = {name: tensor for name, tensor in batch.items() if name != "position_ids"}
-    with torch.inference_mode():
-        theirs = vlm.model(**plain).logits[:, -1]
-        ours = vlm.model(**{name: tensor for name, tensor in batch.items() if name != "mm_token_type_ids"}).logits[:, -1]
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(ours[0], ours[1], atol=1e-3)
-
-
 def test_pixel_limits_are_told(tmp_path: Path) -> None:
     path = write_custom(tmp_path / "q", 4)
     noise_pictures(1, size=(300, 400))[0].save(tmp_path / "q" / "1.png")
@@ -290,27 +225,6 @@ def test_comparison_of_two_runs(tmp_path: Path) -> None:
         evaluate(settings_of(other, f"{server.url}#toy"), tmp_path / "c")
     with pytest.raises(RunError, match='item "q0" asks "Colour 0\\?"'):
         compare(tmp_path / "a", tmp_path / "c", "sparring")
-
-
-def test_only_two_batches_of_pictures_are_in_memory(tmp_path: Path) -> None:
-    """Pictures are decoded when their batch comes near, and let go when it is answered."""
-    images = noise_pictures(1)
-    images[0].save(tmp_path / "x.png")
-    loaded: list[int] = []
-
-    class Counted(PictureFile):
-        def load(self) -> Image.Image:
-            loaded.append(1)
-            return super().load()
-
-    vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
-    harness = Harness(vlm, AnswerCache(None), {"model": "m"}, Generation(2), batch=4)
-    queries = (Query(str(k), (Counted(tmp_path / "x.png"),), f"{k}?") for k in range(40))
-    for number, answers in enumerate(harness.ask(queries)):
-        assert len(answers) == 4
-        assert len(loaded) <= number + 3  # one picture a batch, which shows it four times
-    with pytest.raises(DataError):
-        PictureFile(tmp_path / "y.png").load()
 
 
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])

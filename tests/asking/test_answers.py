@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.defenders.answers import boxed, parse_answer, parse_yes_no, split_thought
+from sparring.asking.answers import boxed, parse_answer, parse_yes_no, split_thought
 
 THREE = ("bottle", "blue", "a red car")
 COLOURS = ("blue", "red", "dark red")

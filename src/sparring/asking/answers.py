@@ -5,7 +5,7 @@ weaker rule is tried. An unread reply counts as wrong, and says so. A thought in
 several <answer> tags all must name one option.
 
 1. `boxed`: the last `\boxed{}` that is not empty, and every other that names an option.
-2. `whole`, `stated`, `first`, `last`, `verdict`, `clause`, `text`: see `sparring.defenders.statements`,
+2. `whole`, `stated`, `first`, `last`, `verdict`, `clause`, `text`: see `sparring.asking.statements`,
    which reads plain words.
 
 Time is linear in the length of a reply, and bounded: of what follows the thought, the first HEAD and the
@@ -17,9 +17,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sparring.asking.statements import Reading, read_box, read_words
+from sparring.asking.wording import plain_text
 from sparring.data.records import LETTERS
-from sparring.defenders.statements import Reading, read_box, read_words
-from sparring.defenders.wording import plain_text
 
 HEAD, TAIL = 2_000, 4_000
 YES_NO = ("yes", "no")

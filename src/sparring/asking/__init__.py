@@ -1,0 +1,1 @@
+"""Asking models: prompts, answers read out of replies, and one desk that asks."""
