@@ -35,8 +35,8 @@ slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks arena
-	$(BIN)/ruff format --check src tests benchmarks arena
+	$(BIN)/ruff check src tests benchmarks arena docs
+	$(BIN)/ruff format --check src tests benchmarks arena docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

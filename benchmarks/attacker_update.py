@@ -158,7 +158,7 @@ def main() -> None:
         work[name] = lambda step, trainer=trainer: trainer.update(questions, pictures, redness, step)  # type: ignore[misc]
     for each in work.values():
         each(0)
-    for name, parameter in ours["full window"].learner.parameters.items():
+    for name, parameter in ours["full window"].optimizer.parameters.items():
         torch.testing.assert_close(plain.parameters[name], parameter, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
     # In turns, so that a busy machine is busy for all. The shared start goes through every place of its window, whose costs differ.
     times: dict[str, list[float]] = {name: [] for name in work}

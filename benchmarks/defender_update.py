@@ -116,7 +116,7 @@ def compare(tokens: int, options: argparse.Namespace) -> bool:
     inputs = trl_inputs(trl_vlm, group)
 
     def update_ours() -> None:
-        ours._learn([group])
+        ours._learn([group], 0)
 
     def update_trl() -> None:
         rival.compute_loss(rival.model, inputs).backward()
@@ -124,7 +124,7 @@ def compare(tokens: int, options: argparse.Namespace) -> bool:
         optimizer.step()
         optimizer.zero_grad()
 
-    for name, stepper, vlm in (("ours", ours.optimizer, ours_vlm), ("trl", optimizer, trl_vlm)):
+    for name, stepper, vlm in (("ours", ours.optimizer.adamw, ours_vlm), ("trl", optimizer, trl_vlm)):
         watch(stepper, list(vlm.model.parameters()), seen[name])
     times: dict[str, list[tuple[float, float | None]]] = {"ours": [], "trl": []}
     for _ in range(options.repeats):

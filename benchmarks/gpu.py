@@ -124,7 +124,7 @@ def our_defender(vlm: Any, options: argparse.Namespace, meter: Meter) -> tuple[i
     def reply() -> object:
         return vlm.generate([image], [QUESTION], n=options.group, max_new_tokens=options.completion, temperature=1.0)
 
-    update = {"ours": meter.figures(lambda: trainer._learn([group]), 2 * forward)}
+    update = {"ours": meter.figures(lambda: trainer._learn([group], 0), 2 * forward)}
     return weights, group, forward, update, {"ours": meter.figures(reply, forward)}
 
 

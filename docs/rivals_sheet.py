@@ -15,10 +15,10 @@ from sparring.attackers.rivals import load_rival
 from sparring.attackers.rivals.corruptions import CORRUPTIONS
 from sparring.data.images import load_image
 from sparring.data.questions import read_questions
-from sparring.redteam.attackers import victim_of
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe
+from sparring.redteam.attackers import victim_of
 from sparring.scenes.dataset import write_questions
 
 SPECS = (

@@ -105,19 +105,27 @@ def figures(root: Path) -> dict[str, str]:
     }
 
 
-def differences(made: dict[str, str]) -> list[str] | None:
-    """What is not as it was; None where nothing is known of this kind of machine."""
-    known = json.loads(FIGURES.read_text()).get(machine())
-    return None if known is None else [name for name in known if made.get(name) != known[name]]
+def is_known() -> bool:
+    """Are there figures of this kind of machine?"""
+    return machine() in json.loads(FIGURES.read_text())
+
+
+def differences(made: dict[str, str]) -> list[str]:
+    """What is not as it was on this kind of machine."""
+    known = json.loads(FIGURES.read_text())[machine()]
+    return [name for name in known if made.get(name) != known[name]]
 
 
 if __name__ == "__main__":
+    write = "--write" in sys.argv
+    if not write and not is_known():
+        raise SystemExit(f"golden.json has no figures of this kind of machine: {machine()}")
     with tempfile.TemporaryDirectory() as folder:
         made = figures(Path(folder))
-    if "--write" in sys.argv:
+    if write:
         known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
         FIGURES.write_text(json.dumps({**known, machine(): made}, indent=2) + "\n")
     else:
         changed = differences(made)
-        print("this kind of machine is not in golden.json" if changed is None else f"changed: {', '.join(changed) or 'nothing'}")
+        print(f"changed: {', '.join(changed) or 'nothing'}")
         sys.exit(bool(changed))

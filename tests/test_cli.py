@@ -508,7 +508,7 @@ def test_a_comparison_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     own = {"difference": rate, "before": 0.5, "after": 0.5, "harmed": 0, "rescued": 0, "mcnemar": 1.0}
     nothing = {"only_before": 0, "only_after": 0, "differences_in_asking": [], "other_pictures": 0}
     found = {"all": own, "categories": {"[a:b]": own}, **nothing}
-    monkeypatch.setattr("sparring.benchmarks.results.compare", lambda before, after, profile: found)
+    monkeypatch.setattr("sparring.benchmarks.compare.compare", lambda before, after, profile: found)
     monkeypatch.setattr("sparring.report.evaluation.write_eval_report", lambda *given, **more: tmp_path / "report.html")
     done = runner.invoke(app, ["compare", "a", "b", "--out", "new/c.json"])
     assert done.exit_code == 0, done.output

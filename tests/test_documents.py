@@ -45,16 +45,32 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
             assert given <= known, f"{page.name}: {line}: {given - known}"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docs/extend").glob("*.py")), ids=lambda file: file.name)
+def test_examples_of_extensions_are_quoted_as_they_stand(file: Path) -> None:
+    """`tests/test_extend.py` runs them."""
+    page, code = (ROOT / "docs/extend.md").read_text(encoding="utf-8"), file.read_text(encoding="utf-8")
+    assert f"```python\n{code}```" in page, f"docs/extend.md shows another {file.name}"
+
+
+def test_the_files_of_an_update_are_there_and_hold_what_is_to_be_read() -> None:
+    page, source = (ROOT / "docs/reading.md").read_text(encoding="utf-8"), ROOT / "src/sparring"
+    for name in sorted(set(re.findall(r"`([\w/]+\.py)`", page))):
+        assert (source / name).is_file(), f"docs/reading.md names {name}, which is not there"
+    lists = [re.findall(r"^\d+\. `(.+?)`(?:, (.+?))?:", part, re.MULTILINE) for part in page.split("\n## ")]
+    walks = [steps for steps in lists if steps]
+    assert len(walks) == 2
+    for steps in walks:
+        assert len(steps) <= 8
+        for name, inside in steps:
+            code = (source / name).read_text(encoding="utf-8")
+            for what in re.findall(r"`(\w+)`", inside):
+                assert re.search(rf"^(?:def|class) {what}\b", code, re.MULTILINE), f"{name} has no {what}"
+
+
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == sparring.__version__
     assert citation["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
-
-
-def test_the_library_of_data_sets_is_new_enough_for_what_is_used_of_it() -> None:
-    """`datasets.List` came with version 4."""
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    assert "datasets>=4.0" in dependencies
 
 
 def test_readme_says_beside_your_own_questions_whom_the_bundled_players_know() -> None:

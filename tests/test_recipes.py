@@ -190,6 +190,8 @@ def test_the_papers_values() -> None:
         ("forge.propose.locate=true", "forge.propose.locate: needs forge.propose.model"),
         ("forge={extend: {painter: {model: edges}}}", "forge.extend.checks: are asked of the judge model"),
         ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
+        ("judge.reward.call=nowhere", 'judge.reward.call: must be "package.module:function"'),
+        ("attacker={model: a/b, family: mine}", 'attacker.family: must be "package.module:Class", not "mine"'),
     ],
 )
 def test_wrong_settings_name_the_field_and_what_would_be_right(small: Path, override: str, message: str) -> None:

@@ -297,7 +297,7 @@ def compare(
     what is harmed and rescued.
     """
     with clean_errors():
-        from sparring.benchmarks.results import compare as compare_runs
+        from sparring.benchmarks.compare import compare as compare_runs
         from sparring.report.evaluation import write_eval_report
 
         found = compare_runs(before, after, profile)

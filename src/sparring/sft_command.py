@@ -82,7 +82,7 @@ def sft(
 
 
 def _run(settings: SftSettings, out: Path) -> None:
-    from sparring.defenders.sft import read_taught
+    from sparring.engine.questions import read_taught
 
     # What is wrong with file or folder is said before what trains is loaded, which takes seconds.
     questions = read_taught(settings, out)

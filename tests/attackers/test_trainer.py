@@ -150,7 +150,7 @@ def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(edito
 
 
 def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.learner.parameters.items()}
+    return {name: p.detach().clone() for name, p in trainer.optimizer.parameters.items()}
 
 
 @pytest.mark.parametrize(
@@ -159,24 +159,32 @@ def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
         {"algorithm": {"window": {"size": 1, "move": "slide"}}},
         {"algorithm": {"type": "awm", "old_ema_slope": 0.2}},
         {"lora": None, "kl_weight": 0.1},
+        {"lora": None, "dtype": "bfloat16", "learning_rate": 1e-4},
     ],
+    ids=str,
 )
 def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
-    asked, images = questions(2), pictures(2)
-    whole = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    asked, images, dtype = questions(2), pictures(2), settings(**changes).dtype
+
+    def fresh() -> AttackerTrainer:
+        return AttackerTrainer(load_editor(folder, dtype=dtype), settings(**changes), seed=5)
+
+    whole = fresh()
     expected = [whole.update(asked, images, redness, step) for step in range(3)]
 
-    first = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    first = fresh()
     first.update(asked, images, redness, 0)
     first.save(tmp_path)
     first.update(asked, images, redness, 1)  # work that the kill will cost
     torch.manual_seed(1234)
-    second = AttackerTrainer(load_editor(folder), settings(**changes), seed=5)
+    second = fresh()
     second.load(tmp_path)
     got = [second.update(asked, images, redness, step) for step in (1, 2)]
     assert got == expected[1:]
     assert weights(whole).keys() == weights(second).keys()
     assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(whole).items())
+    assert all(torch.equal(tensor, second.optimizer.master[name]) for name, tensor in whole.optimizer.master.items())
+    assert {tensor.dtype for tensor in second.optimizer.master.values()} == {torch.float32}
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -403,9 +411,13 @@ def test_settings_that_cannot_train_fail_at_once(editor: FlowEditor) -> None:
 def test_the_rate_falls_to_its_end(editor: FlowEditor, algorithm: str) -> None:
     """With nothing left of the rate, the last update changes no weight; the one before does."""
     trainer = AttackerTrainer(editor, settings(algorithm=algorithm, steps=3, learning_rate_end=0.0), seed=1)
-    before = trainer.learner.snapshot()
+    before = weights(trainer)
     assert trainer.update(questions(2), pictures(2), redness, 1)["grad_norm"] > 0
-    between = trainer.learner.snapshot()
+    between = weights(trainer)
     assert any(not torch.equal(between[name], before[name]) for name in before)
     assert trainer.update(questions(2), pictures(2), redness, 2)["grad_norm"] > 0
-    assert all(torch.equal(trainer.learner.snapshot()[name], between[name]) for name in between)
+    assert all(torch.equal(weights(trainer)[name], between[name]) for name in between)
+
+
+def test_the_gradients_longest_length_is_the_settings_own(editor: FlowEditor) -> None:
+    assert AttackerTrainer(editor, settings(max_grad_norm=0.25), seed=0).optimizer.max_grad_norm == 0.25

@@ -21,9 +21,9 @@ import endpoint_server
 from endpoint_server import FAULTS, dice, question, serving
 from small_eval import evaluate, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.benchmarks.compare import compare
 from sparring.benchmarks.harness import Generation, Harness, Query, model_identity, pixel_limits, was_reduced
 from sparring.benchmarks.items import Item, PictureFile, PictureInMemory
-from sparring.benchmarks.results import compare
 from sparring.benchmarks.run import run_evaluation
 from sparring.benchmarks.scoring import read_items, rescore
 from sparring.data.errors import DataError, ModelError, RecipeError, RunError

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from endpoint_server import question, serving
 from small_eval import evaluate, settings_of, write_custom
+from sparring.benchmarks.compare import compare
 from sparring.benchmarks.items import Answered, Item, with_yes_no_options
 from sparring.benchmarks.judge import judge_figures, judge_prompt, read_marks, verdict
 from sparring.benchmarks.profiles import RULES, rule_of
-from sparring.benchmarks.results import compare
 from sparring.benchmarks.scoring import read_items, rescore
 from sparring.cli import app
 from sparring.config import ReaderSettings

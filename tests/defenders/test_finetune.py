@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from small_game import write_game_questions
 from small_vlms import tiny_qwen2_5_vl
 from sparring.config import SftSettings
 from sparring.data.errors import DataError, RunError
@@ -25,6 +26,11 @@ from sparring.engine.screen import Screen
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_qwen2_5_vl(tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_game_questions(tmp_path_factory.mktemp("questions"), 48)
 
 
 def settings(model: Path, questions: Path, **fields: Any) -> SftSettings:

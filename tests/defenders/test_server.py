@@ -81,7 +81,7 @@ def test_faults_change_no_update(tmp_path: Path) -> None:
             player = trainer(settings(url, deadline=deadline), tmp_path / name)
             history = [player.update(lambda _: ITEMS, step) for step in range(3)]
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        results.append((history, {key: value.detach().clone() for key, value in player.parameters.items()}, lines))
+        results.append((history, {key: value.detach().clone() for key, value in player.optimizer.parameters.items()}, lines))
         # Every update's answers are those of the adapter as it is by then: no staleness.
         assert [metrics["ratio_first"] < 1e-3 for metrics in history] == [True] * 3
         assert all(metrics["grad_norm"] > 0 for metrics in history)

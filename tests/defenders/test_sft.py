@@ -68,10 +68,10 @@ def test_the_loss_is_that_of_transformers(family: Any, tmp_path: Path) -> None:
         attention_mask=torch.cat([batch["attention_mask"], right(0, [[1] * len(tail) for tail in tails])], dim=1),
         labels=torch.cat([torch.full_like(prompt, -100), right(-100, tails)], dim=1),
     ).loss
-    expected = torch.autograd.grad(theirs, list(player.parameters.values()), allow_unused=True)
+    expected = torch.autograd.grad(theirs, list(player.optimizer.parameters.values()), allow_unused=True)
     seen: list[torch.Tensor | None] = []
-    player.settings = player.settings.model_copy(update={"max_grad_norm": 1e9})
-    player.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad for p in player.parameters.values()))
+    player.optimizer.max_grad_norm = 1e9
+    player.optimizer.adamw.register_step_pre_hook(lambda *_: seen.extend(p.grad for p in player.optimizer.parameters.values()))
     metrics = player.imitate(ITEMS, 0)
     assert metrics["loss"] == pytest.approx(theirs.item(), abs=1e-5)
     assert metrics["trained_tokens"] == sum(len(tail) for tail in tails)
@@ -98,11 +98,11 @@ def test_replies_are_learned(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_not_stepped_on(tmp_path: Path) -> None:
     player = SftTrainer(LocalVLM.load(tiny_qwen2_5_vl(tmp_path)), settings(micro_batch=2), seed=0)
     head = player.vlm.model.lm_head.weight
-    kept = {name: parameter.detach().clone() for name, parameter in player.parameters.items() if parameter is not head}
+    kept = {name: parameter.detach().clone() for name, parameter in player.optimizer.parameters.items() if parameter is not head}
     with torch.no_grad():
         head[65] = torch.nan
     for step in range(4):
         assert player.imitate(ITEMS, step)["broken"] == 1
-    assert all(torch.equal(player.parameters[name], value) for name, value in kept.items())
+    assert all(torch.equal(player.optimizer.parameters[name], value) for name, value in kept.items())
     with pytest.raises(TrainingError, match=r"update 4.*q0, q1, q2, q3"):
         player.imitate(ITEMS, 4)

@@ -83,7 +83,7 @@ def test_the_second_step_by_hand(second: str) -> None:
     learner = DefenderTrainer(player, chosen, seed=0)  # type: ignore[arg-type]
     items = [(ITEMS[0][0], VisualQuestion(f"q{i}", Path("q.png"), "?", ("x", "y"), answer)) for i, answer in enumerate("A" + second)]
     theta: list[float] = []
-    learner.optimizer.register_step_post_hook(lambda *_: theta.append(player.model.theta.item()))
+    learner.optimizer.adamw.register_step_post_hook(lambda *_: theta.append(player.model.theta.item()))
     metrics = learner.update(lambda _: items, 0)
     advantage = 0.4 / (0.4 * math.sqrt(2) + 1e-4)  # of 0.8 and 0: half their difference over their standard deviation (n - 1)
     high, low = 2 * math.e / (math.e + 1 / math.e), 2 / math.e / (math.e + 1 / math.e)
@@ -208,10 +208,10 @@ def test_a_broken_step_leaves_the_others(folder: Path, monkeypatch: pytest.Monke
         return loss * (float("nan") if len(calls) == 1 else 1.0), metrics
 
     steps: list[int] = []
-    player.optimizer.register_step_pre_hook(lambda *_: steps.append(1))
+    player.optimizer.adamw.register_step_pre_hook(lambda *_: steps.append(1))
     monkeypatch.setattr(trainer, "clipped_surrogate", spoilt)
     metrics = player.update(lambda _: ITEMS, 0)
-    assert (metrics["broken"], len(steps), player.broken_in_a_row) == (0.25, 3, 1)
+    assert (metrics["broken"], len(steps), player.optimizer.skipped_in_a_row) == (0.25, 3, 0)
     assert metrics["ratio_first"] < 1e-4
     assert math.isfinite(metrics["loss"])
 

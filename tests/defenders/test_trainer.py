@@ -158,8 +158,8 @@ def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dic
     """The clipped gradient of one update, as the optimizer sees it."""
     player = DefenderTrainer(LocalVLM.load(folder), settings(**fields), seed=1)
     seen: list[Tensor] = []
-    player.optimizer.register_step_pre_hook(
-        lambda *_: seen.extend(p.grad.clone() for p in player.parameters.values() if p.grad is not None)
+    player.optimizer.adamw.register_step_pre_hook(
+        lambda *_: seen.extend(p.grad.clone() for p in player.optimizer.parameters.values() if p.grad is not None)
     )
     return seen, player.update(lambda _: ITEMS, 0)
 
@@ -189,8 +189,10 @@ def test_checkpointed_gradients_are_the_same(family: Any, tmp_path: Path) -> Non
         block = player.vlm.model.model.language_model.layers[0].mlp
         block.register_forward_pre_hook(lambda *_, count=count: count.append(1) if torch.is_grad_enabled() else None)
         seen: list[Tensor] = []
-        player.optimizer.register_step_pre_hook(
-            lambda *_, player=player, seen=seen: seen.extend(p.grad.clone() for p in player.parameters.values() if p.grad is not None)
+        player.optimizer.adamw.register_step_pre_hook(
+            lambda *_, player=player, seen=seen: seen.extend(
+                p.grad.clone() for p in player.optimizer.parameters.values() if p.grad is not None
+            )
         )
         assert player.update(lambda _: ITEMS, 0)["ratio_first"] < 1e-4
         gradients[checkpointed] = seen
@@ -205,7 +207,7 @@ def test_half_precision_has_logprobs_in_full(folder: Path) -> None:
     batch = player.vlm.encode(PICTURES[:1], ["Why?"])
     logprobs, _ = player.vlm.completion_logprobs(batch, [[[5, 9, 33]]])
     assert (player.vlm.model.dtype, logprobs.dtype) == (torch.bfloat16, torch.float32)
-    assert all(master.dtype == torch.float32 for master in player.master.values())
+    assert all(master.dtype == torch.float32 for master in player.optimizer.master.values())
 
 
 def short_of_memory(player: DefenderTrainer, monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
@@ -303,13 +305,13 @@ def test_what_is_not_finite_is_skipped_counted_and_finally_an_error(folder: Path
 
         monkeypatch.setattr(trainer, "clipped_surrogate", spoilt)
     else:
-        next(iter(player.parameters.values())).register_hook(lambda gradient: gradient * torch.inf if broken[0] else gradient)
+        next(iter(player.optimizer.parameters.values())).register_hook(lambda gradient: gradient * torch.inf if broken[0] else gradient)
     for step in range(4):
         assert player.update(iter(ITEMS), step)["broken"] == 1
     assert_same(before, weights(player.vlm))
     broken[0] = False
     assert player.update(iter(ITEMS), 4)["broken"] == 0
-    assert player.broken_in_a_row == 0
+    assert player.optimizer.skipped_in_a_row == 0
     broken[0] = True
     for step in range(5, 9):
         player.update(iter(ITEMS), step)
@@ -322,9 +324,9 @@ def test_a_foreign_state_is_refused(folder: Path, tmp_path: Path) -> None:
     player.save(tmp_path / "state")
     with pytest.raises(RunError, match="another seed"):
         DefenderTrainer(LocalVLM.load(folder), settings(), seed=1).load(tmp_path / "state")
-    with pytest.raises(RunError, match="other settings"):
+    with pytest.raises(RunError, match="other trainable weights"):
         DefenderTrainer(LocalVLM.load(folder), settings(train_vision=False), seed=0).load(tmp_path / "state")
-    with pytest.raises(RunError, match="no state"):
+    with pytest.raises(RunError, match="no readable training state"):
         player.load(tmp_path / "nothing")
 
 

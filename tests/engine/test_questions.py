@@ -14,8 +14,9 @@ from sparring.config import AttackerSettings, CallSettings, DataSettings, Defend
 from sparring.data.convert import write_questions
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Target, VisualQuestion
+from sparring.defenders.play import taken, takes_of
 from sparring.engine.ledger import Ledger
-from sparring.engine.questions import load_questions, takes_of
+from sparring.engine.questions import load_questions
 from sparring.engine.screen import Screen
 
 calls: list[int] = []
@@ -143,7 +144,13 @@ def test_questions_that_the_defender_does_not_take_are_set_aside_on_both_sides(t
     said, out = io.StringIO(), tmp_path / "run"
     out.mkdir()
     ledger = Ledger(out)
-    train, held_out = load_questions(recipe, out, ledger, Screen(Console(file=said, width=500)), takes=takes_of(recipe.defender))
+    takes, screen = takes_of(recipe.defender), Screen(Console(file=said, width=500))
+    assert takes is not None
+
+    def keep(side: list[VisualQuestion]) -> list[VisualQuestion]:
+        return taken(takes, recipe.defender, side, screen)
+
+    train, held_out = load_questions(recipe, out, ledger, screen, keep=keep)
     names = {question.id for question in (*train, *held_out)}
     assert names == {f"q{i}" for i in range(20)} - {"q6", "q7", "q12"}
     for name in ("q6", "q7", "q12"):

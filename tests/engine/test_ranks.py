@@ -75,7 +75,7 @@ def test_two_processes_are_one(kind: str, weights: str, tmp_path: Path, monkeypa
         for name in expected.keys() - {"ratio_first"}:
             assert found[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5), name
     assert sum(metrics["thrown_low"] + metrics["thrown_high"] for metrics in one) > 0
-    for file, part in (("state/trainer.safetensors", "model."), ("model/model.safetensors", "")):
+    for file, part in (("state/trainer.safetensors", "weight/"), ("model/model.safetensors", "")):
         first, second, start = (
             load_file(tmp_path / "one" / file),
             load_file(tmp_path / "two" / file),

@@ -12,7 +12,8 @@ from PIL import Image
 from small_checkpoints import picture, tiny_flux2_klein, tiny_flux_fill, tiny_qwen_image
 from sparring.config import CropSettings, PainterSettings
 from sparring.data.errors import DataError, ModelError
-from sparring.forge.painters import FAMILIES, Painter, bounds, box_mask, load_painter
+from sparring.forge.painter_models import FAMILIES
+from sparring.forge.painters import Painter, bounds, box_mask, load_painter
 
 MAKERS: dict[str, Callable[[Path], Path]] = {"flux_fill": tiny_flux_fill, "flux2_klein": tiny_flux2_klein, "qwen_image": tiny_qwen_image}
 CPU = torch.device("cpu")

@@ -1,19 +1,88 @@
-"""The Attacker's losses: on its own steps (Flow-GRPO) and on freshly noised pictures (DiffusionNFT, AWM)."""
+"""The Attacker's losses: on its own steps (Flow-GRPO) and on freshly noised pictures (DiffusionNFT, AWM).
+
+Beside them the policies that they compare the present weights with.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
 
-from sparring.attackers.learner import Policies
 from sparring.attackers.rollout import Chance, Rollout, replay
-from sparring.config import AttackerSettings, AWMSettings, DiffusionNFTSettings, FlowGRPOSettings
+from sparring.config import AttackerSettings, AWMSettings, DiffusionNFTSettings, FlowGRPOSettings, ForwardProcessSettings
 from sparring.data.errors import TrainingError
 from sparring.models.editors import FlowEditor
-from sparring.rl import flow
+from sparring.rl import flow, nft
 from sparring.rl.flow import choose_window
 from sparring.rl.nft import awm_loss, goodness, nft_loss, noised
 from sparring.seeds import derive_seed
+
+Parameters = Mapping[str, torch.nn.Parameter]
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of the weights as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+@contextmanager
+def using(parameters: Parameters, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the parameters hold other weights. Not for code that computes gradients."""
+    present = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = present[name]
+
+
+class Policies:
+    """`old` makes the samples of DiffusionNFT and AWM and follows the present weights slowly.
+
+    With Flow-GRPO there is none. `reference` is what the KL term holds on to: the editor as it was at the start
+    where all weights are trained; with a LoRA it is the editor without it, and nothing is stored.
+    """
+
+    def __init__(self, editor: FlowEditor, parameters: Parameters, settings: AttackerSettings) -> None:
+        self.editor, self.parameters, self.settings = editor, parameters, settings
+        self.old = copied(parameters) if isinstance(settings.algorithm, ForwardProcessSettings) else {}
+        self.reference = copied(parameters) if settings.kl_weight and settings.lora is None else {}
+
+    def as_sampler(self) -> AbstractContextManager[None]:
+        """Inside, the editor is the policy that makes the samples. Not for code that computes gradients."""
+        return using(self.parameters, self.sampler())
+
+    def sampler(self) -> dict[str, Tensor]:
+        """The weights of the policy that makes the samples, not copied."""
+        return self.old or {name: parameter.data for name, parameter in self.parameters.items()}
+
+    def as_reference(self) -> AbstractContextManager[None]:
+        """Inside, the editor is the reference. Not for code that computes gradients."""
+        return using(self.parameters, self.reference) if self.reference else self.editor.lora_disabled()
+
+    def follow(self, step: int) -> None:
+        """After update `step`: the old policy moves towards the present weights."""
+        own = self.settings.algorithm
+        if isinstance(own, ForwardProcessSettings):
+            nft.blend(self.old, dict(self.parameters), nft.old_decay(step, own.old_ema_slope, own.old_ema_max))
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed training needs of them."""
+        return {f"{kind}/{name}": tensor for kind, own in self._stored() for name, tensor in own.items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        for kind, own in self._stored():
+            for name in own:
+                own[name].copy_(tensors[f"{kind}/{name}"])
+
+    def _stored(self) -> tuple[tuple[str, dict[str, Tensor]], ...]:
+        return ("old", self.old), ("reference", self.reference)
 
 
 class ForwardProcess:

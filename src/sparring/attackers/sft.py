@@ -9,10 +9,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from sparring.attackers.learner import Learner
 from sparring.attackers.rollout import by_size
 from sparring.config import BootstrapSettings
 from sparring.data.errors import TrainingError
+from sparring.engine.optimizer import Optimizer
 from sparring.models.editors import Conditions, FlowEditor
 from sparring.rl.nft import noised
 from sparring.seeds import derive_seed
@@ -45,10 +45,15 @@ def finetune(
         raise TrainingError(
             "there is no pair to fine-tune the editor on: forge more questions (bootstrap.questions), or more candidates of each (forge.attempts)"
         )
-    learner = Learner(editor.trainable_parameters(), learning_rate=settings.learning_rate, weight_decay=0.0, max_grad_norm=max_grad_norm)
+    optimizer = Optimizer(
+        editor.trainable_parameters(),
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        max_grad_norm=max_grad_norm,
+    )
     state, start = Path(folder) / STATE, 0
     if state.exists():
-        start = learner.load(state)[1]["step"]
+        start = int(optimizer.load(state)[0]["step"])
     encoded = _encode(editor, pairs, micro_batch) if start < settings.steps else []
     for step in range(start, settings.steps):
         chosen = batch_of(len(pairs), min(settings.batch, len(pairs)), step, seed)
@@ -63,10 +68,10 @@ def finetune(
                 loss = loss * len(part) / len(chosen)
                 torch.autograd.backward(loss)
                 total += loss.item()
-        norm, _ = learner.step(f"fine-tuning step {step}")
-        progress(step, {"loss": total, "grad_norm": norm})
+        norm = optimizer.step(f"fine-tuning step {step}")
+        progress(step, {"loss": total, "grad_norm": norm or 0.0})
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            learner.save(state, {}, {"step": step + 1})
+            optimizer.save(state, {"step": step + 1})
 
 
 def flow_matching_loss(editor: FlowEditor, conditions: Conditions, x0_BTC: Tensor, steps: int, generator: torch.Generator) -> Tensor:

@@ -1,12 +1,13 @@
 """The Attacker learns: edits of the same picture with the same instruction are a group, and the judge's rewards turn into one update.
 
-The loop is one; what an algorithm adds to it is how roll-outs are stochastic and what gradients some of their rows give: grpo.py, forward.py.
+The loop is one; what an algorithm adds to it is how roll-outs are stochastic and what gradients some of their
+rows give: objectives.py.
 Letters: P questions, G edits of one question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,21 +16,66 @@ from torch import Tensor
 
 from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.distillation import with_start_kl
-from sparring.attackers.learner import BestWeights, Learner, Policies
-from sparring.attackers.objectives import FlowGRPO, ForwardProcess
+from sparring.attackers.objectives import FlowGRPO, ForwardProcess, Policies, copied
 from sparring.attackers.rollout import Rollout, by_size, roll_out, sample_seed
 from sparring.config import AttackerSettings, FlowGRPOSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
+from sparring.engine.optimizer import Optimizer, under
 from sparring.models.editors import FlowEditor
 from sparring.rl.advantages import group_advantages
-from sparring.rl.schedule import rate_factor
 from sparring.seeds import derive_seed
 
 RewardFunction = Callable[[list[list[Image]]], Tensor | Sequence[Sequence[float]]]
 STATE = "attacker.safetensors"
-BEST = "best/"
+BEST, REWARDS = "best/", "rewards"
 SAME_REWARD = 1e-6
+
+
+class BestWeights:
+    """The mean of the weights that made the edits of the best stretch: `window` updates in a row, by mean reward.
+
+    A mean, because the weights of neighbouring updates differ by noise as much as by what was learned. With a
+    window of 0, or fewer updates than the window, none are kept. The earliest of equal stretches is the best.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window, self.rewards = window, list[float]()
+        self.recent, self.weights = list[dict[str, Tensor]](), dict[str, Tensor]()
+
+    @property
+    def update(self) -> int | None:
+        """The number of the best stretch's last update, from 0."""
+        means = self._means()
+        return means.index(max(means)) + self.window - 1 if means else None
+
+    def see(self, reward: float, weights: Mapping[str, Tensor]) -> None:
+        """The next update: the mean reward of its edits, and the weights that made them, which are copied."""
+        if not self.window:
+            return
+        self.rewards.append(reward)
+        self.recent = [*self.recent, copied(weights)][-self.window :]
+        if self.update == len(self.rewards) - 1:
+            self.weights = {name: torch.stack([one[name] for one in self.recent]).mean(0) for name in weights}
+
+    def _means(self) -> list[float]:
+        """The mean reward of every stretch, the oldest first."""
+        if not self.window:
+            return []
+        ends = range(self.window, len(self.rewards) + 1)
+        return [sum(self.rewards[end - self.window : end]) / self.window for end in ends]
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed training needs."""
+        numbered = enumerate(self.recent)
+        recent = {f"{number}/{name}": tensor for number, one in numbered for name, tensor in one.items()}
+        kept = {f"kept/{name}": tensor for name, tensor in self.weights.items()}
+        return {REWARDS: torch.tensor(self.rewards, dtype=torch.float64), **recent, **kept}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        self.rewards, self.weights = tensors[REWARDS].tolist(), under("kept/", tensors)
+        self.recent = [under(f"{number}/", tensors) for number in range(min(self.window, len(self.rewards)))]
 
 
 class AttackerTrainer:
@@ -42,13 +88,13 @@ class AttackerTrainer:
             editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(seed, "lora"))
         settings = with_start_kl(settings, step_distilled=editor.step_distilled)
         self.editor, self.settings, self.seed = editor, settings, seed
-        self.learner = Learner(
+        self.optimizer = Optimizer(
             editor.trainable_parameters(),
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
         )
-        self.policies = Policies(editor, self.learner, settings)
+        self.policies = Policies(editor, self.optimizer.parameters, settings)
         self.algorithm: FlowGRPO | ForwardProcess
         if isinstance(settings.algorithm, FlowGRPOSettings):
             self.algorithm = FlowGRPO(editor, settings, settings.algorithm, self.policies, seed)
@@ -118,7 +164,7 @@ class AttackerTrainer:
     def _learn(self, rollouts: list[Rollout], advantages: list[Tensor], live: list[Tensor], step: int, where: str) -> dict[str, float]:
         """The optimiser steps of one update, over the rows that have a signal."""
         settings = self.settings
-        self.learner.set_rate(settings.learning_rate * rate_factor(step, settings.steps, settings.learning_rate_end))
+        self.optimizer.set_rate(step, settings.steps, settings.learning_rate_end)
         items = [(number, row) for number, alive in enumerate(live) for row in alive.nonzero().flatten().tolist()]
         if settings.optimizer_steps > 1:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "shares", step))
@@ -135,8 +181,8 @@ class AttackerTrainer:
                         sums[name] += metrics[name] * len(part) / len(items)
                     if number == 0 and abs(metrics.get("ratio_worst", 1.0) - 1) > abs(worst - 1):
                         worst = metrics["ratio_worst"]
-            norm, taken = self.learner.step(where)
-            norms, skipped = norms + norm / len(shares), skipped + (not taken)
+            norm = self.optimizer.step(where)
+            norms, skipped = norms + (norm or 0.0) / len(shares), skipped + (norm is None)
         first = {"ratio_first": worst} if isinstance(self.algorithm, FlowGRPO) else {}
         if not items and "ratio_mean" in sums:
             sums["ratio_mean"] = 1.0  # nothing was replayed, nothing moved
@@ -153,16 +199,16 @@ class AttackerTrainer:
         Returns the number of the stretch's last update; None where the last weights stay, because there was no such stretch.
         """
         for name, weight in self.best.weights.items():
-            self.learner.parameters[name].data.copy_(weight)
+            self.optimizer.parameters[name].data.copy_(weight)
         return self.best.update
 
     def save(self, folder: str | Path) -> None:
         """Write all that a resumed training needs: weights, optimiser, old policy, reference, best weights. Replaces an earlier state at once."""
         best = {f"{BEST}{name}": tensor for name, tensor in self.best.state().items()}
-        self.learner.save(Path(folder) / STATE, self.policies.state() | best, {})
+        self.optimizer.save(Path(folder) / STATE, extra=self.policies.state() | best)
 
     def load(self, folder: str | Path) -> None:
         """Read what `save` wrote; training then goes on as if it had never stopped. Raises RunError."""
-        extra, _ = self.learner.load(Path(folder) / STATE)
+        _, extra = self.optimizer.load(Path(folder) / STATE)
         self.policies.load_state(extra)
-        self.best.load_state({name.removeprefix(BEST): tensor for name, tensor in extra.items() if name.startswith(BEST)})
+        self.best.load_state(under(BEST, extra))

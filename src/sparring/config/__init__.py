@@ -60,7 +60,7 @@ from sparring.config.game import (
     Recipe,
     SelfplaySettings,
 )
-from sparring.config.judge import JudgeSettings, KindSettings
+from sparring.config.judge import JudgeSettings, KindSettings, RewardSettings
 
 __all__ = [
     "AWMSettings",
@@ -109,6 +109,7 @@ __all__ = [
     "ProposeSettings",
     "ReaderSettings",
     "Recipe",
+    "RewardSettings",
     "RewardedAlgorithm",
     "RolloutServerSettings",
     "SelfplaySettings",

@@ -154,6 +154,11 @@ class AttackerSettings(OptimizerSettings, CheckpointSettings):
         description="a diffusers pipeline folder or hub id of an image editor: FLUX.2-klein, FLUX.1-Kontext, "
         "Qwen-Image-Edit or Qwen-Image-Edit-Plus (2509 and later)"
     )
+    family: str | None = Field(
+        None,
+        description="an adapter of your own for a further family of editors, `package.module:Class` "
+        "(docs/extend.md); it is taken for folders whose model_index.json names its pipeline",
+    )
     instruction: str = Field(
         "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}",
         description="the editing instruction; {question} is replaced",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sparring.config.base import ModelSettings, Settings
+from sparring.config.base import CallSettings, ModelSettings, Settings
+
+
+class RewardSettings(CallSettings):
+    """A function of the user's own that pays the Attacker, beside the judge's own terms."""
+
+    weight: float = Field(1.0, ge=0, description="what the function returns counts so many times")
 
 
 class JudgeSettings(ModelSettings):
@@ -83,6 +89,11 @@ class JudgeSettings(ModelSettings):
         description="weight of how rare an accepted edit's kind is (added, removed, replaced, several): the "
         "share of the other accepted edits of the update that are of another kind, from 0 to 1; nothing for "
         "light and other imperceptible changes",
+    )
+    reward: RewardSettings | None = Field(
+        None,
+        description="called for every accepted edit as f(question, clean, edited, verdict, answers, "
+        "**arguments) -> number, which is added to the reward (docs/extend.md); null: nothing is added",
     )
 
 

@@ -15,16 +15,16 @@ from sparring.config import SftSettings
 from sparring.data.errors import RunError
 from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
-from sparring.data.questions import Questions, read_questions
+from sparring.data.questions import Questions
 from sparring.data.records import VisualQuestion
 from sparring.defenders.play import render_prompt, render_reply, reply_of, taken, takes_of
 from sparring.defenders.rollout import Item, Metrics
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.engine.device import begin_computing
-from sparring.engine.files import unless_refused, write_json
+from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.ledger import Ledger
-from sparring.engine.questions import PICTURES, say_dropped
+from sparring.engine.questions import read_taught, say_dropped
 from sparring.engine.screen import Screen, figures_of
 from sparring.engine.stages import Stage, train
 from sparring.models.vlms.local import LocalVLM
@@ -43,16 +43,18 @@ class SftTrainer(DefenderTrainer):
         self._set_rate(step)
         replies = [self._tokens(question) for _, question in items]
         tokens, total = sum(len(reply) for reply in replies), 0.0
-        self._clear_gradients()
+        where, norm = self._where(step, (question for _, question in items)), None
+        self.optimizer.clear_gradients()
         for start in range(0, len(items), self.settings.micro_batch):
             part = slice(start, start + self.settings.micro_batch)
             loss = self._cross_entropy(items[part], replies[part]) / tokens
             total += loss.item()
             if math.isfinite(total):
                 loss.backward()
-        norm = self._step() if math.isfinite(total) else None
-        self._clear_gradients()
-        self._note_broken(norm is None, step, [question.id for _, question in items])
+        if math.isfinite(total):
+            norm = self.optimizer.step(where)
+        else:
+            self.optimizer.leave_out(where)
         self.updates += 1
         learned = {} if norm is None else {"loss": total, "grad_norm": norm}
         return {"broken": float(norm is None), **learned, "trained_tokens": float(tokens)}
@@ -152,10 +154,3 @@ def _same_questions(settings: SftSettings, folder: Path, ledger: Ledger, questio
         stage.finish({"sha256": digest, "questions": len(questions)})
     elif stage.result["sha256"] != digest:
         raise RunError(f"{settings.data} has changed since the fine-tuning in {folder} began. Begin another one with --out.")
-
-
-def read_taught(settings: SftSettings, out: Path) -> Questions:
-    """The questions of a fine-tuning. Raises DataError for bad records, RunError where `out` cannot be a
-    folder."""
-    with unless_refused(out, PICTURES) as folder:
-        return read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder)

@@ -8,10 +8,11 @@ Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,22 +21,21 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparring.config import ClippedSettings, DefenderSettings, ImitationSettings, NormalisedSettings, RewardedAlgorithm
 from sparring.data.errors import RunError, TrainingError
+from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.rollout import Group, Items, Metrics, Rollout, Sampled, collect, micro_batches, mini_batches, of_all_steps
-from sparring.defenders.weights import Reference
+from sparring.engine.optimizer import Optimizer
 from sparring.engine.ranks import Ranks
+from sparring.models.vlms import lora
 from sparring.models.vlms.base import VLM
-from sparring.models.vlms.local import LocalVLM
-from sparring.models.vlms.lora import full, placed_like, writes_files
+from sparring.models.vlms.local import Batch, LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.rl.advantages import constrained_advantages, dual_ascent, group_advantages
 from sparring.rl.policy import MeanOver, RatioOver, Surrogate, clipped_surrogate
-from sparring.rl.schedule import rate_factor
 from sparring.seeds import derive_seed
 
 
@@ -72,8 +72,37 @@ def objective_of(algorithm: RewardedAlgorithm) -> Objective:
     return objective
 
 
-BROKEN_IN_A_ROW = 5
-STATE, NUMBERS = "trainer.safetensors", "trainer.json"
+class Reference:
+    """The Defender at the start, for the KL term.
+
+    One that trains a LoRA is its own reference with the LoRA switched off; else a frozen copy is kept in memory.
+    """
+
+    def __init__(self, vlm: LocalVLM, *, adapted: bool) -> None:
+        """Make it before `vlm` is prepared for training. `adapted`: a LoRA is going to be trained, and nothing else."""
+        self.vlm = vlm if adapted else LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference")
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch, replies: Sequence[Sequence[Sequence[int]]], temperature: float) -> Tensor:
+        """logprobs_NT of given replies, as `LocalVLM.completion_logprobs` orders them."""
+        with without_adapter(self.vlm):
+            return self.vlm.completion_logprobs(batch, replies, temperature=temperature)[0]
+
+
+@contextmanager
+def without_adapter(vlm: LocalVLM) -> Iterator[None]:
+    """Inside, the model computes what it would without its LoRA, if it has one."""
+    layers = lora.layers(vlm.model).values()
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+STATE = "trainer.safetensors"
 
 
 class DefenderTrainer:
@@ -100,33 +129,34 @@ class DefenderTrainer:
         self.multiplier = settings.consistency.weight
         self.sampled: list[Sampled] = []
         self.updates = 0
-        self.broken_in_a_row = 0
         self.micro_batch = settings.micro_batch
-        lora = settings.lora
-        self.reference = Reference(vlm, adapted=lora is not None) if settings.kl_weight else None
+        adapter = settings.lora
+        self.reference = Reference(vlm, adapted=adapter is not None) if settings.kl_weight else None
         vlm.prepare_training(
             train_vision=settings.train_vision,
-            lora_rank=lora.rank if lora else None,
-            lora_alpha=lora.alpha if lora else 1,
+            lora_rank=adapter.rank if adapter else None,
+            lora_alpha=adapter.alpha if adapter else 1,
             seed=derive_seed(seed, "lora"),
         )
         vlm.checkpoint_gradients(settings.gradient_checkpointing)
         self.ranks.prepare(vlm.model)
-        self.parameters = vlm.trainable_parameters()
-        # Steps of this size vanish when added to 16-bit weights: the optimizer works on 32-bit copies of those.
-        self.master = {
-            name: parameter if parameter.dtype == torch.float32 else parameter.detach().float()
-            for name, parameter in self.parameters.items()
-        }
-        self.start = {name: master.detach().clone() for name, master in self.master.items()} if settings.interpolation < 1 else {}
-        self.optimizer = torch.optim.AdamW(self.master.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizer = Optimizer(
+            vlm.trainable_parameters(),
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            ranks=self.ranks,
+        )
+        master = self.optimizer.master if settings.interpolation < 1 else {}
+        self.start = {name: tensor.detach().clone() for name, tensor in master.items()}
 
     def update(self, items: Items, step: int) -> Metrics:
         """One update; its metrics. `items`: see `rollout.Items`; `step` is the update's number.
 
         Without any group that has a signal nothing is learned (`kept_groups` is 0). A loss or gradient that is not finite is not stepped
-        on (`broken` is the share of such steps); TrainingError, naming the questions, when that happens in five updates in a row. Where memory runs
-        out, the micro-batch is halved for good (`micro_batch_halved` is 1) and the step begun again; TrainingError when that does not help.
+        on (`broken` is the share of such steps); TrainingError, naming the questions, after five of them in a row.
+        Where memory runs out, the micro-batch is halved for good (`micro_batch_halved` is 1) and the step begun
+        again; TrainingError when that does not help.
         """
         self._set_rate(step)
         if self.server is not None:
@@ -139,9 +169,8 @@ class DefenderTrainer:
         groups = [rollout.groups[place] for place in rollout.kept]
         metrics = self._sampling_metrics(rollout)
         if groups:
-            learned = of_all_steps([self._learn_within_memory(own, step) for own in mini_batches(groups, self.settings.optimizer_steps)])
-            metrics |= learned
-            self._note_broken(learned["broken"] > 0, step, [group.question.id for group in groups])
+            shares = mini_batches(groups, self.settings.optimizer_steps)
+            metrics |= of_all_steps([self._learn_within_memory(own, step) for own in shares])
         if self.settings.consistency.role == "constraint":
             metrics["consistency_weight"] = self.multiplier
             self._raise_multiplier(metrics["consistent"])
@@ -156,17 +185,12 @@ class DefenderTrainer:
         return objective_of(algorithm)
 
     def _set_rate(self, step: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * rate_factor(step, self.settings.steps, self.settings.learning_rate_end)
+        self.optimizer.set_rate(step, self.settings.steps, self.settings.learning_rate_end)
 
-    def _note_broken(self, broken: bool, step: int, questions: Sequence[str]) -> None:
-        """Count updates in a row whose loss or gradient was not finite, and give up after five."""
-        self.broken_in_a_row = self.broken_in_a_row + 1 if broken else 0
-        if self.broken_in_a_row >= BROKEN_IN_A_ROW:
-            raise TrainingError(
-                f"Defender, update {step}: the loss or its gradient was not finite in {BROKEN_IN_A_ROW} updates in a row. The last was on questions "
-                f"{', '.join(questions)}. Lower defender.learning_rate, or set defender.dtype to float32."
-            )
+    @staticmethod
+    def _where(step: int, questions: Iterable[VisualQuestion]) -> str:
+        """An update, as errors name it."""
+        return f"Defender, update {step} on questions {', '.join(question.id for question in questions)}"
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -175,39 +199,41 @@ class DefenderTrainer:
         WiSE-FT (arXiv 2109.01903). Training cannot go on after it.
         """
         for name, start in self.start.items():
-            self.parameters[name].copy_(torch.lerp(start, self.master[name], self.settings.interpolation))
+            trained = torch.lerp(start, self.optimizer.master[name], self.settings.interpolation)
+            self.optimizer.parameters[name].copy_(trained)
 
     def _learn_within_memory(self, groups: Sequence[Group], step: int) -> Metrics | None:
         """`_learn`, if need be with half the micro-batch from here on."""
         advice = "Lower defender.micro_batch, set defender.gradient_checkpointing, or train a LoRA."
         try:
-            return self._learn(groups)
+            return self._learn(groups, step)
         except torch.OutOfMemoryError as error:
             if self.ranks.count > 1:  # the others wait for this one in the middle of the update
                 raise TrainingError(f"Defender, update {step}: out of memory in process {self.ranks.number}. {advice}") from error
             if self.micro_batch < self.settings.micro_batch or self.micro_batch == 1:
                 raise TrainingError(f"Defender, update {step}: out of memory with micro-batches of {self.micro_batch}. {advice}") from error
         # Outside of the handler, whose exception holds on to the activations.
-        self._clear_gradients()
+        self.optimizer.clear_gradients()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.micro_batch //= 2
         warnings.warn(f"Defender, update {step}: out of memory; micro-batches of {self.micro_batch} completions from here on", stacklevel=3)
         try:
-            return self._learn(groups)
+            return self._learn(groups, step)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 f"Defender, update {step}: out of memory, also with micro-batches of {self.micro_batch}. {advice}"
             ) from error
 
-    def _learn(self, groups: Sequence[Group]) -> Metrics | None:
+    def _learn(self, groups: Sequence[Group], step: int) -> Metrics | None:
         """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
         advantages_PG = self._advantages(groups)
         counted = [self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies]
         tokens, answers = max(1, sum(counted)), max(1, sum(length > 0 for length in counted))
+        where = self._where(step, (group.question for group in groups))
         total: Metrics = {}
         ratio_first = 0.0
-        self._clear_gradients()
+        self.optimizer.clear_gradients()
         own = self.ranks.share(len(groups))
         batches = micro_batches(groups[own], advantages_PG[own], self.micro_batch)
         # All processes make as many passes, because sharded weights come together for each; what some have too few of weighs nothing.
@@ -217,14 +243,13 @@ class DefenderTrainer:
             if number >= len(batches):
                 loss, metrics, deviation = loss * 0.0, dict.fromkeys(metrics, 0.0), 0.0
             if self.ranks.largest(not math.isfinite(loss.item())):
-                self._clear_gradients()
+                self.optimizer.leave_out(where)
                 return None
             self.ranks.backward(loss)
             ratio_first = max(ratio_first, deviation)
             for name, value in metrics.items():
                 total[name] = total.get(name, 0.0) + value
-        self.ranks.sum_gradients(self.parameters.values())
-        norm = self._step()
+        norm = self.optimizer.step(where)
         if norm is None:
             return None
         counters = {
@@ -295,26 +320,6 @@ class DefenderTrainer:
         """Is this answer in the loss? Overlong filtering leaves out those that were cut off."""
         return finished or not self.settings.overlong_filter
 
-    def _clear_gradients(self) -> None:
-        for parameter in self.parameters.values():
-            parameter.grad = None
-
-    def _step(self) -> float | None:
-        """Clip the gradient and step; the gradient's norm before clipping, or None, without a step, where it is not finite."""
-        norm = full(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)).item()
-        if math.isfinite(norm):
-            for name, parameter in self.parameters.items():
-                master = self.master[name]
-                if master is not parameter:
-                    master.grad = None if parameter.grad is None else parameter.grad.float()
-            self.optimizer.step()
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    if self.master[name] is not parameter:
-                        parameter.copy_(self.master[name])
-        self._clear_gradients()
-        return norm if math.isfinite(norm) else None
-
     def _sampling_metrics(self, rollout: Rollout) -> Metrics:
         replies = [reply for group in rollout.groups for reply in group.replies]
         rewards = [sample.reward for sample in self.sampled]
@@ -338,52 +343,24 @@ class DefenderTrainer:
 
     def save(self, folder: Path) -> None:
         """Write everything that the next update depends on: trained weights, optimizer state, counters. Several processes all call it."""
-        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.parameters.items()}
-        for name, master in self.master.items():
-            if master is not self.parameters[name]:
-                tensors[f"master.{name}"] = master
-            tensors |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(master, {}).items()}
-        whole = {name: full(tensor).contiguous().cpu().clone() for name, tensor in tensors.items()}
-        if not writes_files():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(whole, folder / STATE)
         numbers = {
             "updates": self.updates,
-            "broken_in_a_row": self.broken_in_a_row,
             "seed": self.seed,
             "multiplier": self.multiplier,
             "micro_batch": self.micro_batch,
         }
-        (folder / NUMBERS).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
+        self.optimizer.save(folder / STATE, numbers)
 
     def load(self, folder: Path) -> None:
         """Go on from a saved state. RunError where it is missing or belongs to another model, other settings or another seed."""
-        try:
-            tensors, numbers = load_file(folder / STATE), json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{folder}: no state of a Defender's training that can be read: {error}") from error
-        saved = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-        same = saved.keys() == self.parameters.keys() and all(
-            saved[name].shape == parameter.shape for name, parameter in self.parameters.items()
-        )
-        if not same or numbers["seed"] != self.seed:
-            raise RunError(f"{folder}: this state was saved by the training of another model, with other settings or another seed")
-        self.updates, self.broken_in_a_row, self.multiplier, self.micro_batch = (
-            numbers[key] for key in ("updates", "broken_in_a_row", "multiplier", "micro_batch")
-        )
-        self.optimizer.state.clear()
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(placed_like(saved[name], parameter))
-                master = self.master[name]
-                if master is not parameter:
-                    master.copy_(placed_like(tensors[f"master.{name}"], master))
-                state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
-                if state:
-                    self.optimizer.state[master] = {
-                        key: value if key == "step" else placed_like(value, master) for key, value in state.items()
-                    }
+        numbers, _ = self.optimizer.load(folder / STATE)
+        if numbers["seed"] != self.seed:
+            raise RunError(
+                f"{folder}: this training state belongs to another seed, {numbers['seed']} instead of {self.seed}. "
+                "Go on with that seed, or remove the stage's folder to train it afresh."
+            )
+        self.updates, self.multiplier = int(numbers["updates"]), numbers["multiplier"]
+        self.micro_batch = int(numbers["micro_batch"])
 
 
 def _padded(rows: Sequence[Sequence[float]], like_NT: Tensor) -> Tensor:

@@ -22,18 +22,9 @@ CALL = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*)((?::\w+=[^:]*)*)")
 def import_call(settings: CallSettings, field: str) -> Callable[..., Any]:
     """The callable that a recipe names as `package.module:function`.
 
-    Errors: RecipeError if it is not of that form, cannot be imported, is no callable or does not take the
-    recipe's arguments.
+    Errors: as for `import_named`; RecipeError if it is no callable or does not take the recipe's arguments.
     """
-    module_name, _, name = settings.call.partition(":")
-    if not module_name or not name:
-        raise RecipeError(f'{field}.call: "{settings.call}" is not of the form package.module:function.')
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f'{field}.call: "{settings.call}" cannot be imported ({error}). Install the package or correct the name.'
-        ) from error
+    function = import_named(settings.call, f"{field}.call")
     if not callable(function):
         raise RecipeError(f'{field}.call: "{settings.call}" is not a function.')
     try:
@@ -41,6 +32,22 @@ def import_call(settings: CallSettings, field: str) -> Callable[..., Any]:
     except TypeError as error:
         raise RecipeError(f'{field}.arguments do not fit "{settings.call}": {error}.') from error
     return function  # type: ignore[no-any-return]
+
+
+def import_named(text: str, field: str, *, form: str = "package.module:function") -> Any:
+    """What a recipe names as `package.module:name`.
+
+    Errors: RecipeError if it is not of that form or cannot be imported.
+    """
+    module_name, _, name = text.partition(":")
+    if not module_name or not name:
+        raise RecipeError(f'{field}: "{text}" is not of the form {form}.')
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f'{field}: "{text}" cannot be imported ({error}). Install the package or correct the name.',
+        ) from error
 
 
 def parse_call(text: str) -> CallSettings | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sparring.config import CallSettings, Recipe
+from sparring.config import CallSettings, Recipe, SftSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.questions import Questions, read_questions, require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
@@ -141,3 +141,10 @@ def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, scr
         stage.finish({"files": [path.resolve().relative_to(stage.folder).as_posix() for path in paths]})
     first, *rest = (stage.folder / name for name in stage.result["files"])
     return first, rest[0] if rest else None
+
+
+def read_taught(settings: SftSettings, out: Path) -> Questions:
+    """The questions of a fine-tuning. Raises DataError for bad records, RunError where `out` cannot be a
+    folder."""
+    with unless_refused(out, PICTURES) as folder:
+        return read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder)

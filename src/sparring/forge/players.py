@@ -58,9 +58,8 @@ class Players:
     def judge(self) -> AttackJudge:
         """Integrity, duplicates, effectiveness; the log-probabilities too, of a Defender that tells them."""
         told = isinstance(self.defender, LocalVLM) or self.settings.judge.dense_weight > 0
-        settings = self.settings.judge.model_copy(
-            update={"dense_weight": 0.5 if told else 0.0, "frontier_weight": 0.0, "diversity_weight": 0.0, "variety_weight": 0.0}
-        )
+        unpaid = {"frontier_weight": 0.0, "diversity_weight": 0.0, "variety_weight": 0.0, "reward": None}
+        settings = self.settings.judge.model_copy(update={"dense_weight": 0.5 if told else 0.0, **unpaid})
         return AttackJudge(self.defender, self.duplicates, settings, self.settings.defender)
 
     @cached_property

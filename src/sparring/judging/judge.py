@@ -26,6 +26,7 @@ from sparring.judging.kinds import classify, nobody
 from sparring.judging.light import LightChange, excess, light_change
 from sparring.judging.rewards import (
     PREFIX,
+    CustomReward,
     Gate,
     ask_until_right,
     efficacy,
@@ -70,6 +71,7 @@ class AttackJudge:
         self.duplicates = duplicates
         self.settings = settings
         self.defender_settings = defender_settings
+        self._custom = None if settings.reward is None else CustomReward(settings.reward)
         self.refused: dict[str, str] = {}
         self._tell = tell
         self._clean_replies: dict[tuple[str, str, str], str] = {}
@@ -87,7 +89,10 @@ class AttackJudge:
     def examine(
         self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], *, seed: int = 0
     ) -> list[list[Judgement]]:
-        """As `judge`, with the Defender's answers beside every verdict."""
+        """As `judge`, with the Defender's answers beside every verdict.
+
+        DataError, naming the question, also where `judge.reward` fails.
+        """
         gates = self.gate(questions, clean_images, edits)
         accepted = [(q, e) for q, own in enumerate(gates) for e, gate in enumerate(own) if gate.accepted]
         trials = ask_until_right(
@@ -113,13 +118,23 @@ class AttackJudge:
         accepted = [(q, e) for q, e in accepted if q not in left_out]
         diversity = self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
         rare = self._variety(clean_images, edits, accepted) if self.settings.variety_weight > 0 else {}
-        return [
+        judged = [
             [
                 self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)), rare.get((q, e)))
                 for e, gate in enumerate(gates[q])
                 if q not in left_out
             ]
             for q, question in enumerate(questions)
+        ]
+        if self._custom is None:
+            return judged
+        pay = self._custom.pay
+        return [
+            [
+                replace(one, verdict=pay(question, clean, edit, one.verdict, one.answers))
+                for edit, one in zip(made, own, strict=bool(own))  # none of a question that is left out
+            ]
+            for question, clean, made, own in zip(questions, clean_images, edits, judged, strict=True)
         ]
 
     def require_some(self, questions: Sequence[VisualQuestion]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from math import isfinite
+from numbers import Real
 from operator import add
 
 import numpy as np
@@ -14,9 +16,10 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional
 
-from sparring.config import JudgeSettings
-from sparring.data.errors import RefusedError
-from sparring.data.records import UNCHANGED, Answer, VisualQuestion
+from sparring.config import JudgeSettings, RewardSettings
+from sparring.data.errors import DataError, RefusedError
+from sparring.data.records import UNCHANGED, Answer, Verdict, VisualQuestion
+from sparring.engine.calls import import_call
 from sparring.judging.kinds import Kind
 from sparring.judging.light import LightChange, excess
 from sparring.seeds import derive_seed
@@ -178,3 +181,41 @@ def reward_parts(
 def reward_of(parts: Mapping[str, float]) -> float:
     """The sum of `reward_parts`, in their order (`sum` would round otherwise on newer Pythons)."""
     return reduce(add, parts.values(), 0.0)
+
+
+class CustomReward:
+    """The function that `judge.reward` names: f(question, clean, edited, verdict, answers, **arguments).
+
+    Like every other part, what it pays is for accepted edits alone; of a rejected one it is not asked.
+    """
+
+    def __init__(self, settings: RewardSettings) -> None:
+        """Raises RecipeError where the function cannot be had or does not take the arguments."""
+        self.settings = settings
+        self._function = import_call(settings, "judge.reward")
+
+    def pay(
+        self,
+        question: VisualQuestion,
+        clean: Image,
+        edit: Image,
+        verdict: Verdict,
+        answers: tuple[Answer, ...],
+    ) -> Verdict:
+        """The verdict with weight x what the function returns added to its reward, and both in its notes.
+
+        Raises DataError, naming the question, where the function fails or returns no finite number.
+        """
+        if not verdict.accepted:
+            return replace(verdict, notes=verdict.notes | {f"{PREFIX}custom": 0.0})
+        where = f'question "{question.id}": judge.reward "{self.settings.call}"'
+        pictures = clean.convert("RGB"), edit.convert("RGB")
+        try:
+            value = self._function(question, *pictures, verdict, answers, **self.settings.arguments)
+        except Exception as error:
+            raise DataError(f"{where} failed: {type(error).__name__}: {error}") from error
+        if not isinstance(value, Real) or not isfinite(value):
+            raise DataError(f"{where} must return a number that is finite; it returned {value!r}.")
+        paid = self.settings.weight * float(value)
+        notes = verdict.notes | {"custom": float(value), f"{PREFIX}custom": paid}
+        return replace(verdict, reward=verdict.reward + paid, notes=notes)

@@ -14,8 +14,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_attacking_editor(path: str, settings: AttackerSettings, device: torch.device) -> FlowEditor:
-    """The editor in that folder, or of that hub id, as an Attacker's settings want it. Raises ModelError."""
-    editor = load_editor(path, dtype=DTYPES[settings.dtype], device=device, offload=settings.offload)
+    """The editor in that folder, or of that hub id, as an Attacker's settings want it.
+
+    Raises ModelError, and as `family_of`.
+    """
+    dtype = DTYPES[settings.dtype]
+    editor = load_editor(path, dtype=dtype, device=device, offload=settings.offload, family=settings.family)
     editor.embedded_guidance = settings.embedded_guidance
     return editor
 

@@ -101,7 +101,7 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
             say=workshop.screen.say,
         )
     kept, rewards = trainer.settle(), [metrics["reward_mean"] for metrics in history if "reward_mean" in metrics]
-    raised = [weight for name, weight in trainer.learner.parameters.items() if "lora_B" in name]  # they begin as zeros
+    raised = [weight for name, weight in trainer.optimizer.parameters.items() if "lora_B" in name]  # they begin as zeros
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     stage.finish(
         {

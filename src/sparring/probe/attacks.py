@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from sparring.attackers.rivals import Rival
+from sparring.attackers.rivals.load import split_rival
 from sparring.config import AttackerSettings, ProbeSettings
 from sparring.data.errors import SparringError
 from sparring.data.images import pictures_of
 from sparring.data.records import Edit, Verdict, VisualQuestion
 from sparring.defenders.play import render_prompt
+from sparring.engine.calls import import_call
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
 from sparring.judging.auditor import Auditor
@@ -31,7 +33,7 @@ from sparring.measures.robustness import Played
 from sparring.models.editors import check_editor
 from sparring.models.vlms.address import is_endpoint
 from sparring.probe.asking import Asker, Request
-from sparring.redteam.attackers import check_attacker, load_attacker, split_rival
+from sparring.redteam.attackers import check_attacker, load_attacker
 from sparring.seeds import derive_seed
 
 AGAIN = "asked again"
@@ -86,12 +88,14 @@ def settings_of(settings: ProbeSettings, attacker: Attacker) -> AttackerSettings
 
 
 def check_attackers(settings: ProbeSettings) -> None:
-    """Would all attackers and controls load? See `check_attacker`."""
+    """Would all attackers and controls load, and what an adaptive one is paid by? See `check_attacker`."""
     for attacker in attackers_of(settings)[0]:
         against = settings.defenders.get(attacker.against or "", settings.defender.model)
         check_attacker(settings_of(settings, attacker), settings.defender.model_copy(update={"model": against}))
     if settings.adapt and settings.attacker is not None:
-        check_editor(settings.attacker.model)
+        check_editor(settings.attacker.model, family=settings.attacker.family)
+        if settings.judge.reward is not None:
+            import_call(settings.judge.reward, "judge.reward")
 
 
 @dataclass(frozen=True, slots=True)

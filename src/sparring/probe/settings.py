@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparring.attackers.rivals.load import split_rival
 from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
 from sparring.engine.calls import absolute_data
@@ -15,7 +16,6 @@ from sparring.recipes.borrow import Note, settled
 from sparring.recipes.check import problems_of_probe
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_model
-from sparring.redteam.attackers import split_rival
 from sparring.redteam.settings import absolute_attacker
 
 SOURCE = "probe"

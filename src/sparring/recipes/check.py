@@ -150,8 +150,13 @@ def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: Judg
 
 
 def _call(field: str, call: CallSettings | None) -> Iterator[str]:
-    if call is not None and not (call.call.count(":") == 1 and all(call.call.split(":"))):
+    if call is not None and not _is_name(call.call):
         yield f'{field}.call: must be "package.module:function", not "{call.call}".'
+
+
+def _is_name(text: str) -> bool:
+    """Of the form module:name."""
+    return text.count(":") == 1 and all(text.split(":"))
 
 
 def _rivals(field: str, rivals: Collection[str], *, keeps_size: bool = False) -> Iterator[str]:
@@ -174,6 +179,8 @@ def _attacker(attacker: AttackerSettings) -> Iterator[str]:
     edits = attacker.questions_per_step * attacker.group_size
     if attacker.optimizer_steps > edits:
         yield f"attacker.optimizer_steps: must be at most the {edits} edits of one update."
+    if attacker.family is not None and not _is_name(attacker.family):
+        yield f'attacker.family: must be "package.module:Class", not "{attacker.family}".'
     if "{question}" not in attacker.instruction:
         yield "attacker.instruction: must hold {question}."
 
@@ -256,3 +263,4 @@ def _judge(judge: JudgeSettings) -> Iterator[str]:
         yield "judge.trial_temperature: must be above 0 when trials is above 1; greedy trials are all the same."
     if judge.frontier_weight > 0 and judge.trials < 2:
         yield "judge.frontier_weight: needs judge.trials of at least 2; a single trial cannot fail by half."
+    yield from _call("judge.reward", judge.reward)

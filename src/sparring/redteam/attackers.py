@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from sparring.attackers.rivals import Rival, check_rival, load_rival
+from sparring.attackers.rivals.load import split_lora, split_rival
 from sparring.attackers.rivals.pgd import Victim, require_gradients
 from sparring.config import AttackerSettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.answers import parse_answer
 from sparring.defenders.play import render_prompt
-from sparring.engine.calls import parse_call
 from sparring.models.editors import FlowEditor, check_editor
 from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
@@ -24,28 +24,6 @@ from sparring.models.vlms.processors import load_processor
 
 # Opponents that nobody trains (`sparring.attackers.rivals`); those of `ON_EDITOR` edit with an editor, which is
 # named behind an @. A function of the user's own is a rival too.
-RIVALS = ("pgd", "paste", "corruption", "jpeg", "light", "roundtrip", "benign")
-ON_EDITOR = ("roundtrip", "benign")
-
-
-def split_rival(spec: str) -> tuple[str | None, str | None]:
-    """(rival, editor) of `RIVAL`, `RIVAL@EDITOR` or `EDITOR`; None for what is not there. A folder of that name is an editor."""
-    rival, at, editor = spec.partition("@")
-    if Path(spec).expanduser().is_dir() or (rival.split(":")[0] not in RIVALS and parse_call(rival) is None):
-        return None, spec
-    return rival, editor if at else None
-
-
-def split_lora(spec: str) -> tuple[str, str | None]:
-    """(editor, LoRA folder or None) of `EDITOR+LORA`. A folder whose own name holds a plus sign is taken as it is."""
-    if Path(spec).expanduser().is_dir() or "+" not in spec:
-        return spec, None
-    places = [place for place, sign in enumerate(spec) if sign == "+"]
-    # The first plus sign whose left side is there: both halves may hold others.
-    cut = next((place for place in places if Path(spec[:place]).expanduser().is_dir()), places[0])
-    return spec[:cut], spec[cut + 1 :]
-
-
 NO_GRADIENTS = 'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a Defender\'s folder or hub id.'
 
 
@@ -57,7 +35,7 @@ def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> No
     """
     rival, spec = split_rival(settings.model)
     if spec is not None:
-        check_editor(*split_lora(spec))
+        check_editor(*split_lora(spec), settings.family)
     if rival is None:
         return
     check_rival(rival)

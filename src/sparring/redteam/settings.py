@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparring.attackers.rivals.load import ON_EDITOR, split_lora, split_rival
 from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes.borrow import Note, is_named, settled
 from sparring.recipes.check import problems_of_attack
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_file, resolve_model
-from sparring.redteam.attackers import ON_EDITOR, split_lora, split_rival
 
 SOURCE = "attack"
 BORROWED = ("attacker", "defender", "judge")

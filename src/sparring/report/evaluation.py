@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparring.benchmarks.compare import Pair, pair_up, paired_difference
 from sparring.benchmarks.items import Answered, Mark
-from sparring.benchmarks.results import Pair, headline, pair_up, paired_difference, pixels_in_words, table_rows
+from sparring.benchmarks.results import headline, pixels_in_words, table_rows
 from sparring.benchmarks.scoring import THUMBNAILS, marks_of, read_results
 from sparring.report.render import write_page
 

@@ -41,6 +41,7 @@ LABELS = {
     "reward_fall": "reward: fall of the right answer’s probability",
     "reward_diversity": "reward: edits that differ from each other",
     "reward_variety": "reward: kinds of attack that are rare",
+    "reward_custom": "reward: your own function",
     "reward_shortfall": "reward: penalty for damaged targets",
     "loss": "loss",
     "grad_norm": "gradient norm",

@@ -14,12 +14,14 @@ from typing import Any
 from sparring.config import Recipe
 from sparring.data.records import VisualQuestion
 from sparring.defenders.play import taken, takes_of
+from sparring.engine.calls import import_call
 from sparring.engine.device import begin_computing
 from sparring.engine.folder import run_folder
 from sparring.engine.ledger import Ledger
 from sparring.engine.questions import Sides, load_questions
 from sparring.engine.screen import Screen
 from sparring.judging.auditor import Auditor
+from sparring.models.editors.loading import import_family
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
@@ -61,6 +63,7 @@ def play_round(game: Game, number: int) -> None:
 @contextmanager
 def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = None) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
+    _require_calls(recipe)
     device = begin_computing(recipe.device, recipe.threads)
     with (
         run_folder(recipe, out) as folder,
@@ -77,3 +80,11 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
             f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
         )
         yield Game(recipe, folder, ledger, screen, League(recipe, folder, device), auditor, train, held_out)
+
+
+def _require_calls(recipe: Recipe) -> None:
+    """Raise RecipeError where something of the user's own that is needed only later cannot be imported."""
+    if recipe.attacker.family is not None:
+        import_family(recipe.attacker.family)
+    if recipe.judge.reward is not None:
+        import_call(recipe.judge.reward, "judge.reward")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -197,3 +198,24 @@ def _nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
     """The end of a sentence about an unknown word: what was probably meant, or a full stop."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else "."
+
+
+ON_EDITOR = ("roundtrip", "benign")
+
+
+def split_rival(spec: str) -> tuple[str | None, str | None]:
+    """(rival, editor) of `RIVAL`, `RIVAL@EDITOR` or `EDITOR`; None for what is not there. A folder of that name is an editor."""
+    rival, at, editor = spec.partition("@")
+    if Path(spec).expanduser().is_dir() or (rival.split(":")[0] not in {*RIVALS} - {"editor"} and parse_call(rival) is None):
+        return None, spec
+    return rival, editor if at else None
+
+
+def split_lora(spec: str) -> tuple[str, str | None]:
+    """(editor, LoRA folder or None) of `EDITOR+LORA`. A folder whose own name holds a plus sign is taken as it is."""
+    if Path(spec).expanduser().is_dir() or "+" not in spec:
+        return spec, None
+    places = [place for place, sign in enumerate(spec) if sign == "+"]
+    # The first plus sign whose left side is there: both halves may hold others.
+    cut = next((place for place in places if Path(spec[:place]).expanduser().is_dir()), places[0])
+    return spec[:cut], spec[cut + 1 :]

@@ -18,13 +18,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from PIL.Image import Image, fromarray
 from torch import Tensor
+from torch.nn import functional
 
 from sparring.data.errors import ModelError
 from sparring.models.editors.conditions import Conditions, unique
 from sparring.models.editors.weights import EditorWeights
+from sparring.models.private import linear_shift
 
 
 class FlowEditor(EditorWeights, ABC):
@@ -235,19 +236,16 @@ class PackedEditor(FlowEditor):
     """2 x 2 latent pixels make a token. The pipelines draw noise before they pack it."""
 
     def _pack(self, latents_BCHW: Tensor) -> Tensor:
-        batch, channels, height, width = latents_BCHW.shape
-        return torch.as_tensor(self.pipeline._pack_latents(latents_BCHW.contiguous(), batch, channels, height, width))
+        packed_BCHW = functional.pixel_unshuffle(latents_BCHW.contiguous(), 2)
+        return packed_BCHW.flatten(2).transpose(1, 2).contiguous()
 
     def _unpack(self, latents_BTC: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Latents as the family's VAE takes them, in its dtype."""
-        height, width = (side * self.multiple for side in grid)
-        unpacked = self.pipeline._unpack_latents(latents_BTC, height, width, int(self.pipeline.vae_scale_factor))
-        return torch.as_tensor(unpacked).to(self.dtype)
+        """latents_BCHW as the family's VAE takes them, in its dtype."""
+        packed_BCHW = latents_BTC.transpose(1, 2).unflatten(2, grid).contiguous()
+        return functional.pixel_shuffle(packed_BCHW, 2).to(self.dtype)
 
     def _noise_shape(self, grid: tuple[int, int]) -> tuple[int, ...]:
         return (1, int(self.transformer.config.in_channels) // 4, grid[0] * 2, grid[1] * 2)
 
     def _shift(self, steps: int, tokens: int) -> float:
-        config = self.pipeline.scheduler.config
-        first, last = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-        return float(calculate_shift(tokens, first, last, config.get("base_shift", 0.5), config.get("max_shift", 1.15)))
+        return linear_shift(tokens, self.pipeline.scheduler.config)

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import Flux2KleinPipeline
-from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn import functional
 
 from sparring.models.editors.base import FlowEditor
 from sparring.models.editors.conditions import unique
+from sparring.models.private import empirical_shift
 
 TEXT_TOKENS = 512
 
@@ -71,14 +72,15 @@ class Flux2KleinEditor(FlowEditor):
         return output
 
     def _encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
-        latents_BCHW = self.pipeline._patchify_latents(self.pipeline.vae.encode(pixels_BCHW).latent_dist.mode())
+        latents_BCHW = functional.pixel_unshuffle(self.pipeline.vae.encode(pixels_BCHW).latent_dist.mode(), 2)
         mean, std = self._statistics(latents_BCHW)
         return self._pack((latents_BCHW - mean) / std).float()
 
     def _decode_latents(self, latents_BTC: Tensor, grid: tuple[int, int]) -> Tensor:
-        packed_BCHW = latents_BTC.transpose(1, 2).reshape(latents_BTC.shape[0], -1, *grid).to(self.dtype)
+        packed_BCHW = latents_BTC.transpose(1, 2).unflatten(2, grid).contiguous().to(self.dtype)
         mean, std = self._statistics(packed_BCHW)
-        pixels_BCHW: Tensor = self.pipeline.vae.decode(self.pipeline._unpatchify_latents(packed_BCHW * std + mean), return_dict=False)[0]
+        latents_BCHW = functional.pixel_shuffle(packed_BCHW * std + mean, 2)
+        pixels_BCHW: Tensor = self.pipeline.vae.decode(latents_BCHW, return_dict=False)[0]
         return pixels_BCHW
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +97,7 @@ class Flux2KleinEditor(FlowEditor):
         return (1, int(self.transformer.config.in_channels), *grid)
 
     def _shift(self, steps: int, tokens: int) -> float:
-        return float(compute_empirical_mu(tokens, steps))
+        return empirical_shift(tokens, steps)
 
 
 @lru_cache(maxsize=64)

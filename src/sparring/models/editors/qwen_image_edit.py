@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import torch
 import transformers
 from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
-from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import CONDITION_IMAGE_SIZE, calculate_dimensions
 from PIL.Image import Image
 from torch import Tensor
-from transformers.processing_utils import ProcessorMixin
+from transformers import ProcessorMixin
 
 from sparring.data.errors import ModelError
 from sparring.models.editors.base import PackedEditor
 from sparring.models.editors.conditions import pad_rows, unique
+from sparring.models.private import size_to_read
 
 
 class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc, unused-ignore]
@@ -95,7 +95,7 @@ class QwenImageEditEditor(PackedEditor):
         return self._pack(((latents_BCFHW - mean) / std).squeeze(2)).float()
 
     def _decode_latents(self, latents_BTC: Tensor, grid: tuple[int, int]) -> Tensor:
-        latents_BCFHW = self._unpack(latents_BTC, grid)
+        latents_BCFHW = self._unpack(latents_BTC, grid).unsqueeze(2)
         mean, std = self._statistics(latents_BCFHW)
         pixels_BCHW: Tensor = self.pipeline.vae.decode(latents_BCFHW * std + mean, return_dict=False)[0][:, :, 0]
         return pixels_BCHW
@@ -124,6 +124,6 @@ class QwenImageEditPlusEditor(QwenImageEditEditor):
         return torch.cat([pad_rows(row, length) for row in rows]), torch.cat([pad_rows(mask, length) for mask in masks])
 
     def _view(self, image: Image) -> Image:
-        width, height = calculate_dimensions(CONDITION_IMAGE_SIZE, image.width / image.height)
+        width, height = size_to_read(image.width, image.height)
         view: Image = self.pipeline.image_processor.resize(image.convert("RGB"), height, width)
         return view

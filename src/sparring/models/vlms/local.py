@@ -23,9 +23,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, distributed
 from transformers import AutoModelForImageTextToText
-from transformers.utils.hub import cached_file
+from transformers.utils import cached_file
 
 from sparring.data.errors import DataError, ModelError, RefusedError
+from sparring.engine.ranks import writes_files
+from sparring.models.private import attention_of, choose_attention
 from sparring.models.vlms import lora
 from sparring.models.vlms.base import Pictures, each_picture
 from sparring.models.vlms.branch_attention import IMPLEMENTATION as GROUPED
@@ -44,7 +46,6 @@ from sparring.models.vlms.branches import (
     text_positions,
 )
 from sparring.models.vlms.cache import roomy_cache
-from sparring.models.vlms.lora import writes_files
 from sparring.models.vlms.processors import REFUSALS, Takes, in_a_line, load_processor, needs
 from sparring.models.vlms.sampling import choose, token_logprobs, uniforms
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
@@ -86,13 +87,13 @@ class LocalVLM:
         config = model.config
         text = config.get_text_config()
         full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        attention = text._attn_implementation  # IN_BLOCKS in a copy of a model that has been here
+        attention = attention_of(text)  # IN_BLOCKS in a copy of a model that has been here
         full = full and attention in ("sdpa", "eager", IN_BLOCKS)
         self.shares_rows: bool = config.model_type in SHARED_ROWS and full
         # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is given that as a dense mask.
         self.flex: bool = self.shares_rows and self.device.type == "cuda" and attention in ("sdpa", IN_BLOCKS)
         if self.flex:
-            text._attn_implementation = IN_BLOCKS
+            choose_attention(text, IN_BLOCKS)
         placeholders = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         self.forbidden: tuple[int, ...] = tuple(token for token in placeholders if token is not None)
         self.takes = Takes(processor)
@@ -283,12 +284,12 @@ class LocalVLM:
     def _attention(self, implementation: str | None) -> Iterator[None]:
         """Inside, the language model attends in that way; None: as it does anyway."""
         text = self.model.config.get_text_config()
-        present = text._attn_implementation
+        present = attention_of(text)
         try:
-            text._attn_implementation = implementation or present
+            choose_attention(text, implementation or present)
             yield
         finally:
-            text._attn_implementation = present
+            choose_attention(text, present)
 
     def _sample(self, batch: Batch, uniform: Tensor, temperature: float, top_p: float, top_k: int) -> list[list[Completion]]:
         """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
@@ -299,7 +300,7 @@ class LocalVLM:
         prompts, n, steps = uniform.shape
         branches, copies = (n, 1) if self.shares_rows else (1, n)
         text = self.model.config.get_text_config()
-        grouped = branches > 1 and text._attn_implementation == "sdpa"
+        grouped = branches > 1 and attention_of(text) == "sdpa"
         group = text.num_attention_heads // text.num_key_value_heads if grouped else 1
         cache = roomy_cache()
         known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}

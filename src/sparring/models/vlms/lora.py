@@ -12,28 +12,13 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import Tensor, distributed, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import GradientCheckpointingLayer
 
 from sparring.data.errors import ModelError
-
-
-def full(tensor: Tensor) -> Tensor:
-    """A tensor as a whole, wherever its parts are. All processes must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def placed_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor on the other's device, and in parts as the other is."""
-    moved = tensor.to(other.device)
-    return distribute_tensor(moved, other.device_mesh, other.placements) if isinstance(other, DTensor) else moved
-
-
-def writes_files() -> bool:
-    """Of several processes that hold the same model, the first one writes it."""
-    return not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
+from sparring.engine.ranks import full, writes_files
+from sparring.models.private import checkpoint_block
 
 
 def set_up(model: nn.Module, enabled: bool) -> None:
@@ -46,7 +31,7 @@ def set_up(model: nn.Module, enabled: bool) -> None:
     for block in blocks:
         block.training = block.gradient_checkpointing = enabled
         if enabled:
-            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            checkpoint_block(block, partial(checkpoint, use_reentrant=False))
 
 
 ADAPTER = "default"

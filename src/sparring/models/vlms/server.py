@@ -16,10 +16,10 @@ from PIL.Image import Image
 
 from sparring.config import RolloutServerSettings
 from sparring.data.errors import ModelError
+from sparring.engine.ranks import writes_files
 from sparring.models.vlms import lora
 from sparring.models.vlms.endpoint import EndpointVLM
 from sparring.models.vlms.local import Completion, LocalVLM
-from sparring.models.vlms.lora import writes_files
 
 
 class RolloutServer:

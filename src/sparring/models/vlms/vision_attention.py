@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
+from sparring.models.private import attention_of, choose_attention
+
 # A tower hands its chunk borders only to implementations that have "flash" in their name.
 IMPLEMENTATION = "sparring_flash_by_length"
 
@@ -63,9 +65,9 @@ def use_fast_vision_attention(model: PreTrainedModel) -> bool:
     """
     towers = [module for module in model.modules() if isinstance(module, PreTrainedModel) and _attends_in_chunks(module)]
     for tower in towers:
-        if "flash" not in str(tower.config._attn_implementation):
+        if "flash" not in str(attention_of(tower.config)):
             AttentionInterface.register(IMPLEMENTATION, attend_by_length)
-            tower.config._attn_implementation = IMPLEMENTATION
+            choose_attention(tower.config, IMPLEMENTATION)
     return bool(towers)
 
 
