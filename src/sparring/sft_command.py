@@ -34,7 +34,10 @@ def sft(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Take prompt, reply, optimiser and a Defender that is not named here from this recipe.", show_default=False),
+        typer.Option(
+            help="Take prompt, optimiser and a Defender that is not named here from this recipe.",
+            show_default=False,
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Times that every question comes.")] = 1,
     batch: Annotated[
@@ -54,7 +57,7 @@ def sft(
 ) -> None:
     """Fine-tune a vision-language model on right answers, with their reasoning where the data has it.
 
-    The model learns to reply with `defender.reply`: the reasoning, then the boxed letter. DIR/sft/model is then a checkpoint as transformers reads it, with a
+    The model learns to reply with `defender.algorithm.reply`: the reasoning, then the boxed letter. DIR/sft/model is then a checkpoint as transformers reads it, with a
     LoRA merged in (and by itself in DIR/sft/model/adapter). The same command again goes on where a stopped or killed one was.
 
     \b
