@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from functools import reduce
 from typing import Any, get_args
 
 import yaml
@@ -89,7 +88,10 @@ def _no_such_setting(names: Names, data: Mapping[str, Any], kind: Kind) -> str:
 
 
 def _at(data: Mapping[str, Any], names: Names) -> Any:
-    return reduce(lambda value, name: value.get(name) if isinstance(value, dict) else None, names, data)
+    found: Any = data
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _owners(name: str, holder: Kind | None) -> dict[str, str]:
