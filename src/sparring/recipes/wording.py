@@ -88,10 +88,10 @@ def _no_such_setting(names: Names, data: Mapping[str, Any], kind: Kind) -> str:
 
 
 def _at(data: Mapping[str, Any], names: Names) -> Any:
-    value: Any = data
+    found: Any = data
     for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _owners(name: str, holder: Kind | None) -> dict[str, str]:
