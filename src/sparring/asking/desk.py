@@ -1,11 +1,12 @@
-"""The desk that asks: batch by batch or many requests at a time, each question once, whatever happens in between.
+"""The desk that asks: batch by batch or many requests at a time, each question once, whatever happens in
+between.
 
-An endpoint keeps its answers itself, one by one. What a model on this machine answers may be kept here, under a key
-of all that decides it: the pixels of the pictures, the prompt and how the reply was begun, the model with its
-revision and the limits of its pictures, the settings of generation and the number of the try. Its answers may differ
-in their last digits with what is asked beside them, so a batch is kept whole or not at all: a run that was killed
-asks the very batches of one that was not. Pictures of the next batch are decoded while the model answers; those of
-two batches at most are in memory.
+An endpoint keeps its answers itself, one by one. What a model on this machine answers may be kept here, under
+a key of all that decides it: the pixels of the pictures, the prompt and how the reply was begun, the model
+with its revision and the limits of its pictures, the settings of generation and the number of the try. Its
+answers may differ in their last digits with what is asked beside them, so a batch is kept whole or not at
+all: a run that was killed asks the very batches of one that was not. Pictures of the next batch are decoded
+while the model answers; those of two batches at most are in memory.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ Size = tuple[int, int]
 class Query:
     """What is asked: a text about pictures. `id` names it.
 
-    start: how the reply is begun for the model. options: the texts of options whose letters' log-probabilities are
-    wanted at the answer; None where they are not.
+    start: how the reply is begun for the model. options: the texts of options whose letters'
+    log-probabilities are wanted at the answer; None where they are not.
     """
 
     id: str
@@ -53,8 +54,8 @@ class Query:
 class RawAnswer:
     """What came back: the reply behind how it was begun, or the trouble and its words.
 
-    hashes, sizes: of the pictures as they were decoded, before any processor. logprobs: of the option letters at
-    the answer; None where they were not asked for, or the reply names no letter of its own.
+    hashes, sizes: of the pictures as they were decoded, before any processor. logprobs: of the option letters
+    at the answer; None where they were not asked for, or the reply names no letter of its own.
     """
 
     id: str
@@ -70,7 +71,9 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A query with what is known of its pictures. images: None where its answer is known. error: they cannot be read."""
+    """A query with what is known of its pictures. images: None where its answer is known. error: they cannot
+    be read.
+    """
 
     query: Query
     hashes: tuple[str, ...] = ()
@@ -83,10 +86,10 @@ class _Loaded:
 class Desk:
     """Asks one model. load: gives it, when there is something to ask.
 
-    sampling: how replies are drawn; its seed is the run's. batch: queries of one batch of a model on this machine.
-    cache: keeps what such a model answers; None where the caller keeps it. identity: stands in the keys of answers,
-    where it is not that of the traits. seen: is told of every picture that is decoded, with its hash. pictures: what is
-    known of pictures, hash and size; desks may share it.
+    sampling: how replies are drawn; its seed is the run's. batch: queries of one batch of a model on this
+    machine. cache: keeps what such a model answers; None where the caller keeps it. identity: stands in the
+    keys of answers, where it is not that of the traits. seen: is told of every picture that is decoded, with
+    its hash. pictures: what is known of pictures, hash and size; desks may share it.
     """
 
     traits: Traits
@@ -99,17 +102,17 @@ class Desk:
     pictures: dict[Picture, tuple[str, Size]] = field(default_factory=dict)
 
     def ask(self, queries: Iterable[Query], *, trial: int = 0) -> Iterator[list[RawAnswer]]:
-        """Answers in the order of the queries, batch by batch. trial: what was asked before is asked anew for every
-        number.
+        """Answers in the order of the queries, batch by batch. trial: what was asked before is asked anew for
+        every number.
 
-        Errors: ModelError where an endpoint is taken to be down (see `EndpointVLM.try_each`), RunError when its
-        budget is used up. All answers by then are kept.
+        Errors: ModelError where an endpoint is taken to be down (see `EndpointVLM.try_each`), RunError when
+        its budget is used up. All answers by then are kept.
         """
         yield from self.ask_batches(batches_of(queries, self.traits.at_once(self.batch)), trial=trial)
 
     def ask_batches(self, batches: Iterable[Sequence[Query]], *, trial: int = 0) -> Iterator[list[RawAnswer]]:
-        """As `ask`, in these batches. Each is drawn from `batches` while the one before it is answered. Those of one
-        batch have the same number of pictures, and want letters or not.
+        """As `ask`, in these batches. Each is drawn from `batches` while the one before it is answered. Those
+        of one batch have the same number of pictures, and want letters or not.
         """
         for loaded in _ahead(batches, lambda batch: self._load(batch, trial)):
             yield self._answer(loaded, trial)
@@ -267,8 +270,8 @@ def _record(reply: Reply) -> dict[str, Any]:
 
 
 def batches_of(queries: Iterable[Query], size: int) -> Iterator[list[Query]]:
-    """At most `size` queries in a row that have the same number of pictures, because processors take no mixture, and
-    that all want letters or do not.
+    """At most `size` queries in a row that have the same number of pictures, because processors take no
+    mixture, and that all want letters or do not.
     """
     batch: list[Query] = []
     for query in queries:

@@ -35,7 +35,7 @@ def letter_behind(start: str, text: str, options: Sequence[str]) -> int | None:
 def answering(start: str, text: str) -> tuple[str, int]:
     """The part of a reply that is read for its answer, and how many of its characters were put there.
 
-    What was put into the model's mouth is not its answer. A thought in tags is passed over by the parser, which
-    needs to see it whole; where a thought without tags was begun, what follows is read alone.
+    What was put into the model's mouth is not its answer. A thought in tags is passed over by the parser,
+    which needs to see it whole; where a thought without tags was begun, what follows is read alone.
     """
     return (start + text, len(start)) if "<think>" in start else (text, 0)

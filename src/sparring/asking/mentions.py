@@ -1,7 +1,7 @@
 """Which options does a text name, and where? Options as words, and words as mentions of options.
 
-The longest text that fits counts ("dark red" is no "red"; hyphens and articles do not count). A letter and the text
-beside it are one mention; letters or texts that are listed ("A or B") are one mention of several.
+The longest text that fits counts ("dark red" is no "red"; hyphens and articles do not count). A letter and
+the text beside it are one mention; letters or texts that are listed ("A or B") are one mention of several.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ MANY = 400
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """How options are named. texts: first word -> (all words, letter), longest first. polar: they are yes and no.
+    """How options are named. texts: first word -> (all words, letter), longest first. polar: they are yes and
+    no.
 
-    sought: what a long text is searched for before it is read. named: some text holds a lone letter ("Vitamin C").
-    lone: options whose text is an option's letter. grammar: of words that every sentence holds, with their letters.
+    sought: what a long text is searched for before it is read. named: some text holds a lone letter ("Vitamin
+    C"). lone: options whose text is an option's letter. grammar: of words that every sentence holds, with
+    their letters.
     """
 
     letters: frozenset[str]

@@ -13,12 +13,16 @@ def render_options(question: VisualQuestion) -> str:
 
 
 def render_prompt(question: VisualQuestion, template: str) -> str:
-    r"""`template` with {question} and {options} filled in; {{ and }} are literal braces (`\boxed{{}}`). RecipeError for another placeholder."""
+    r"""`template` with {question} and {options} filled in; {{ and }} are literal braces (`\boxed{{}}`).
+    RecipeError for another placeholder.
+    """
     return filled(template, "defender.prompt", question=question.question, options=render_options(question))
 
 
 def filled(template: str, field: str, **parts: str) -> str:
-    """`template` with its placeholders replaced by `parts`; `field` is the setting that holds it. RecipeError for another placeholder, naming those that are."""
+    """`template` with its placeholders replaced by `parts`; `field` is the setting that holds it. RecipeError
+    for another placeholder, naming those that are.
+    """
     try:
         return template.format(**parts)
     except (KeyError, IndexError, ValueError) as error:
@@ -29,7 +33,9 @@ def filled(template: str, field: str, **parts: str) -> str:
 
 
 def render_reply(question: VisualQuestion, template: str) -> str:
-    """The reply to be learned: `template` with {reasoning}, {answer} and {option} filled in. RecipeError for another placeholder."""
+    """The reply to be learned: `template` with {reasoning}, {answer} and {option} filled in. RecipeError for
+    another placeholder.
+    """
     parts = {"reasoning": question.reasoning or "", "answer": question.answer, "option": question.answer_text}
     return filled(template, "defender.algorithm.reply", **parts).strip()
 

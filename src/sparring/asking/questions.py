@@ -24,7 +24,9 @@ def ask(
     seed: int = 0,
     batch: int = 128,
 ) -> list[Answer]:
-    """One answer to every question about the picture beside it; greedy at temperature 0. At most `batch` are asked at a time."""
+    """One answer to every question about the picture beside it; greedy at temperature 0. At most `batch` are
+    asked at a time.
+    """
     prompts = [render_prompt(question, settings.prompt) for question in questions]
     replies = vlm.generate(images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch))
     return [read(own[0], question, vlm.name) for own, question in zip(replies, questions, strict=True)]
@@ -64,7 +66,9 @@ def sampling_of(settings: DefenderSettings, *, temperature: float = 0.0, seed: i
 
 
 def read(reply: Reply, question: VisualQuestion, defender: str, start: str = "") -> Answer:
-    """A reply as an answer: which option it chose, by which rule, and whether that is right. start: how it was begun for the Defender."""
+    """A reply as an answer: which option it chose, by which rule, and whether that is right. start: how it
+    was begun for the Defender.
+    """
     text = start + reply.text
     choice, rule = parse_answer(text, question.options)
     return Answer(question.id, defender, text, choice, rule, choice == question.answer, tokens=reply.tokens)

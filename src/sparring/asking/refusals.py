@@ -27,7 +27,12 @@ def takes_of(settings: DefenderSettings) -> Takes | None:
 
 
 def taken(
-    takes: Takes, settings: DefenderSettings, questions: list[VisualQuestion], screen: Screen, *, with_replies: bool = False
+    takes: Takes,
+    settings: DefenderSettings,
+    questions: list[VisualQuestion],
+    screen: Screen,
+    *,
+    with_replies: bool = False,
 ) -> list[VisualQuestion]:
     """The questions that a Defender on this machine can be asked; the others are named with the reason and
     set aside.

@@ -1,4 +1,6 @@
-"""What becomes of an evaluation's pictures: small copies for the report, and whether the model was shown them smaller."""
+"""What becomes of an evaluation's pictures: small copies for the report, and whether the model was shown them
+smaller.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def was_reduced(size: tuple[int, int], limits: Mapping[str, Any]) -> bool | None
     """Is a picture of this size made smaller before the model sees it? None where that is not known."""
     if "size" in limits:
         fixed = limits["size"]
-        height, width = fixed.get("height", fixed.get("shortest_edge")), fixed.get("width", fixed.get("shortest_edge"))
+        height, width = (
+            fixed.get("height", fixed.get("shortest_edge")),
+            fixed.get("width", fixed.get("shortest_edge")),
+        )
         return None if not width or not height else bool(size[0] * size[1] > width * height)
     most = limits.get("max_area", limits.get("max_area_sent"))
     if most is None:

@@ -1,6 +1,7 @@
 """Asking a Defender at the desk, and its replies read with the option letters at them.
 
-What it has answered is in a file and is read from there; a resumed probe asks the very batches of an undisturbed one.
+What it has answered is in a file and is read from there; a resumed probe asks the very batches of an
+undisturbed one.
 """
 
 from __future__ import annotations
@@ -76,8 +77,16 @@ class Asker:
         *,
         batch: int,
     ) -> None:
-        """cache: the file of answers. Raises RunError where it holds some that are kept in another way than now."""
-        self.name, self.spec, self.settings, self.device, self.cache_file = name, spec, settings, device, cache
+        """cache: the file of answers. Raises RunError where it holds some that are kept in another way than
+        now.
+        """
+        self.name, self.spec, self.settings, self.device, self.cache_file = (
+            name,
+            spec,
+            settings,
+            device,
+            cache,
+        )
         self.traits = traits_of_defender(spec, settings)
         self.cache = AnswerCache(cache)
         if not self.traits.keeps_answers and self.cache.holds_earlier_probe():
@@ -127,8 +136,8 @@ class Asker:
         return dict(limits)
 
     def ask(self, requests: Sequence[Request], bar: Bar, *, letters: bool = False, trial: int = 0) -> list[Said]:
-        """One greedy answer to every request, in order; letters: with the option letters at each answer; trial: asked
-        anew for every number. What gets no answer is noted in `unanswered`.
+        """One greedy answer to every request, in order; letters: with the option letters at each answer;
+        trial: asked anew for every number. What gets no answer is noted in `unanswered`.
 
         Errors: ModelError where the model cannot be had or an endpoint is taken to be down, RunError when
         its budget is used up.

@@ -1,8 +1,10 @@
-"""An attack, from questions to figures: clean answers, edits and their checks, answers about the edits that passed.
+"""An attack, from questions to figures: clean answers, edits and their checks, answers about the edits that
+passed.
 
-Everything goes into the ledger batch by batch, each batch whole or not at all, under the names of held-out play: stage "evaluation/clean" for
-answers to clean pictures, "evaluation/attack" for edits, verdicts and answers about them; the Defender is called "base". What is in the ledger is
-not done again. Answers of endpoints are also kept one by one, in `answers.sqlite`, so that a kill costs none that had come back.
+Everything goes into the ledger batch by batch, each batch whole or not at all, under the names of held-out
+play: stage "evaluation/clean" for answers to clean pictures, "evaluation/attack" for edits, verdicts and
+answers about them; the Defender is called "base". What is in the ledger is not done again. Answers of
+endpoints are also kept one by one, in `answers.sqlite`, so that a kill costs none that had come back.
 
 A question that gets no answer, or whose picture cannot be edited, is set aside: it is named with the reason,
 and no figure counts it. The same command tries it again.
@@ -49,7 +51,9 @@ from sparring.seeds import derive_seed
 
 @dataclass
 class Attack:
-    """An attack under way: its settings, folder, questions and players. Players are loaded when they have something to do."""
+    """An attack under way: its settings, folder, questions and players. Players are loaded when they have
+    something to do.
+    """
 
     settings: AttackSettings
     out: Path
@@ -91,8 +95,8 @@ class Attack:
             yield [question for question in self.questions[start : start + self.settings.batch] if question.id not in self.set_aside]
 
     def ask(self, asked: Iterable[Sequence[tuple[VisualQuestion, Path]]], what: str) -> Iterator[list[tuple[int, Answer]]]:
-        """The Defender's greedy answers, of every batch of questions and pictures those that came, with their places in
-        it; a question that gets none is set aside. what: was asked about.
+        """The Defender's greedy answers, of every batch of questions and pictures those that came, with their
+        places in it; a question that gets none is set aside. what: was asked about.
         """
         batches = list[Sequence[tuple[VisualQuestion, Path]]]()  # at the desk: two at most
 
@@ -119,14 +123,19 @@ class Attack:
 
 
 def run_attack(
-    settings: AttackSettings, out: Path, screen: Screen | None = None, *, questions: list[VisualQuestion] | None = None
+    settings: AttackSettings,
+    out: Path,
+    screen: Screen | None = None,
+    *,
+    questions: list[VisualQuestion] | None = None,
 ) -> dict[str, Any]:
-    """Attack, from the start or from where an earlier process was stopped; writes and returns `out/summary.json`, and writes `out/dataset`.
+    """Attack, from the start or from where an earlier process was stopped; writes and returns
+    `out/summary.json`, and writes `out/dataset`.
 
     questions: those of the settings' file, where they are read already.
 
-    Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the folder is in use, holds another
-    attack, or if the questions have changed since it began.
+    Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the
+    folder is in use, holds another attack, or if the questions have changed since it began.
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
@@ -177,7 +186,9 @@ def ask_clean(attack: Attack) -> None:
 
 
 def make_edits(attack: Attack) -> None:
-    """Edits of all questions with their verdicts: integrity, duplicates, the auditor's word on those that passed."""
+    """Edits of all questions with their verdicts: integrity, duplicates, the auditor's word on those that
+    passed.
+    """
     settings, done = attack.settings, set(attack.ledger.keys("verdicts", STAGE))
     attacker: Rival | None = None
     duplicates: DuplicateCheck | None = None
@@ -190,12 +201,19 @@ def make_edits(attack: Attack) -> None:
                         attacker = load_attacker(settings.attacker, attack.device, lambda: (attack.defender, settings.defender))
                         duplicates = load_duplicate_check(settings.judge, attack.device, attack.answers)
                     judged = _edit(attack, attacker, duplicates, part, sample)
-                    accepted, count = accepted + sum(verdict.accepted for verdict in judged), count + len(judged)
+                    accepted, count = (
+                        accepted + sum(verdict.accepted for verdict in judged),
+                        count + len(judged),
+                    )
                 bar.advance(len(part), {"accepted": accepted / max(1, count)})
 
 
 def _edit(
-    attack: Attack, attacker: Rival, duplicates: DuplicateCheck | None, questions: Sequence[VisualQuestion], sample: int
+    attack: Attack,
+    attacker: Rival,
+    duplicates: DuplicateCheck | None,
+    questions: Sequence[VisualQuestion],
+    sample: int,
 ) -> list[Verdict]:
     settings, cleans = attack.settings, pictures_of(questions)
     # The first sample has the noise of held-out play in a run with this seed.
@@ -207,7 +225,15 @@ def _edit(
     places = [place for place, own in enumerate(made) if isinstance(own, Edit)]
     questions, cleans = [questions[i] for i in places], [cleans[i] for i in places]
     edits, samples = [own for own in made if isinstance(own, Edit)], [sample] * len(places)
-    judged = vet(questions, cleans, edits, settings=settings.judge, duplicates=duplicates, device=attack.device, audit=attack.auditor.audit)
+    judged = vet(
+        questions,
+        cleans,
+        edits,
+        settings=settings.judge,
+        duplicates=duplicates,
+        device=attack.device,
+        audit=attack.auditor.audit,
+    )
     attack.ledger.record_edits(STAGE, 0, edits, samples)
     attack.ledger.record_verdicts(STAGE, 0, judged, samples)
     return judged

@@ -1,7 +1,7 @@
 """What the game asks of a vision-language model, and the one place where a model is made from its name.
 
-A model that answers is a `VLM`, whether its weights are in this process (`LocalVLM`) or behind an OpenAI-compatible endpoint (`EndpointVLM`).
-Only a local one can be trained.
+A model that answers is a `VLM`, whether its weights are in this process (`LocalVLM`) or behind an
+OpenAI-compatible endpoint (`EndpointVLM`). Only a local one can be trained.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Sampling:
     """How replies are drawn.
 
     temperature: 0 is greedy, and all n replies to a prompt are then the same. top_p, top_k: see
-    `sampling.choose`; 1 and 0 leave every token to be drawn. The replies to prompt i depend on the seed and on
-    first + i, not on the prompts beside it. batch: of how many replies, about, a model on this machine computes
-    at a time. trial: a greedy question that is put again is asked again once for every number; a model that
-    says the same again takes no notice.
+    `sampling.choose`; 1 and 0 leave every token to be drawn. The replies to prompt i depend on the seed and
+    on first + i, not on the prompts beside it. batch: of how many replies, about, a model on this machine
+    computes at a time. trial: a greedy question that is put again is asked again once for every number; a
+    model that says the same again takes no notice.
     """
 
     max_new_tokens: int
@@ -56,7 +56,9 @@ class Sampling:
 
 
 class Reply(Protocol):
-    """One reply: its text, how many tokens it took (0 where that is not known), and whether it ended by itself."""
+    """One reply: its text, how many tokens it took (0 where that is not known), and whether it ended by
+    itself.
+    """
 
     @property
     def text(self) -> str: ...
@@ -83,7 +85,12 @@ class VLM(Protocol):
         """Where tensors about its pictures are best put."""
 
     def generate(
-        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
     ) -> Sequence[Sequence[Reply]]:
         """`sampling.n` replies to every prompt about the pictures beside it.
 
@@ -115,8 +122,8 @@ class VLM(Protocol):
         *,
         starts: Sequence[str] = (),
     ) -> Sequence[Lettered | ModelError]:
-        """As `try_each`, with the log-probabilities of `letters[i]` at the answer of reply i; the prompts' numbers are
-        their places. Raises ModelError where the model tells no log-probabilities.
+        """As `try_each`, with the log-probabilities of `letters[i]` at the answer of reply i; the prompts'
+        numbers are their places. Raises ModelError where the model tells no log-probabilities.
         """
 
     def spending(self) -> Mapping[str, float]:
@@ -125,7 +132,8 @@ class VLM(Protocol):
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
     ) -> Tensor:
-        """probability_P (float32, CPU) of each text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
+        """probability_P (float32, CPU) of each text as the reply to its prompt, length-normalised: exp(mean
+        log-probability of its tokens).
 
         Errors: ModelError where the model does not tell log-probabilities.
         """
@@ -175,10 +183,12 @@ def load_vlm(
     endpoint: EndpointSettings | None = None,
     cache: Path | None = None,
 ) -> VLM:
-    """A model by its folder, hub id, or endpoint (`http://127.0.0.1:8000/v1#model`). Raises ModelError when it cannot be had.
+    """A model by its folder, hub id, or endpoint (`http://127.0.0.1:8000/v1#model`). Raises ModelError when
+    it cannot be had.
 
-    endpoint, cache: how an endpoint is asked, and the SQLite file that keeps its answers; without effect on local models. Pixel limits: see
-    `load_processor`; an endpoint is sent pictures scaled down to `max_pixels`, and takes no `min_pixels`.
+    endpoint, cache: how an endpoint is asked, and the SQLite file that keeps its answers; without effect on
+    local models. Pixel limits: see `load_processor`; an endpoint is sent pictures scaled down to
+    `max_pixels`, and takes no `min_pixels`.
     """
     if not is_endpoint(spec):
         from sparring.models.vlms.local import LocalVLM
@@ -199,8 +209,8 @@ def traits_of(
     max_pixels: int | None = None,
     endpoint: EndpointSettings | None = None,
 ) -> Traits:
-    """The traits of the model that `load_vlm` would give, without its weights. Raises ModelError for a spec that is none;
-    their identity and limits raise it where the model's files cannot be had.
+    """The traits of the model that `load_vlm` would give, without its weights. Raises ModelError for a spec
+    that is none; their identity and limits raise it where the model's files cannot be had.
     """
     if is_endpoint(spec):
         return EndpointTraits(parse_address(spec), endpoint or EndpointSettings(), max_pixels=max_pixels)
@@ -215,8 +225,8 @@ def traits_of(
 
 
 def local_weights(vlm: VLM, otherwise: Exception) -> LocalVLM:
-    """The model itself, whose weights are in this process, to train it or for its gradients. Raises `otherwise` for one
-    that an endpoint serves.
+    """The model itself, whose weights are in this process, to train it or for its gradients. Raises
+    `otherwise` for one that an endpoint serves.
     """
     from sparring.models.vlms.local import LocalVLM
 

@@ -1,7 +1,7 @@
 """The loop that samples: many replies to every prompt, a token of each at a step.
 
-Letters: P prompts, n replies of each, R rows that are computed, B replies that share a row, T tokens of the longest reply,
-V tokens of the vocabulary.
+Letters: P prompts, n replies of each, R rows that are computed, B replies that share a row, T tokens of the
+longest reply, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -79,7 +79,12 @@ def sample_replies(vlm: LocalVLM, batch: dict[str, Tensor], uniform: Tensor, sam
         else:
             mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
         positions = text_positions(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
-        step_inputs = {"input_ids": tokens_RB, "attention_mask": mask, "position_ids": positions, vlm.cache_argument: cache}
+        step_inputs = {
+            "input_ids": tokens_RB,
+            "attention_mask": mask,
+            "position_ids": positions,
+            vlm.cache_argument: cache,
+        }
         with vlm.attending(GROUPED if group > 1 else None):
             logits_RBV = vlm.model(**step_inputs, use_cache=True).logits
     written = [values.view(prompts * n, steps).tolist() for values in (written_RBT, recorded_RBT)]

@@ -1,7 +1,8 @@
 """How likely each option's letter was at the place where a reply names one.
 
-Of a model on this machine the distribution is computed anew behind the reply's own tokens; of one behind an endpoint it is what the server said
-of the likeliest tokens there. Neither is renormalised here: these are log-probabilities among all tokens.
+Of a model on this machine the distribution is computed anew behind the reply's own tokens; of one behind an
+endpoint it is what the server said of the likeliest tokens there. Neither is renormalised here: these are
+log-probabilities among all tokens.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 
 MOST = 20  # alternatives at a token that servers give at most
 Locate = Callable[[int, str], int | None]
-"""(number of the prompt, text of its reply) -> the place of the answer's letter in that text; None where it has none."""
+"""(number of the prompt, text of its reply) -> the place of the answer's letter in that text; None where it
+has none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Lettered:
-    """A greedy reply and the log-probability of every option's letter at its answer; None where it names no letter, or shares its token.
+    """A greedy reply and the log-probability of every option's letter at its answer; None where it names no
+    letter, or shares its token.
 
-    Behind an endpoint a letter that is not among the likeliest 20 tokens has probability 0 (log-probability -inf).
+    Behind an endpoint a letter that is not among the likeliest 20 tokens has probability 0 (log-probability
+    -inf).
     """
 
     text: str
@@ -105,7 +110,9 @@ def local_logprobs(
     starts: Sequence[str] = (),
     batch: int = 128,
 ) -> list[tuple[float, ...] | None]:
-    """Log-probabilities of `letters[i]` at the token of reply i that holds the character at `places[i]`, behind the tokens before it."""
+    """Log-probabilities of `letters[i]` at the token of reply i that holds the character at `places[i]`,
+    behind the tokens before it.
+    """
     found: list[tuple[float, ...] | None] = [None] * len(replies)
     todo: list[tuple[int, list[list[int]]]] = []
     for i, (reply, place) in enumerate(zip(replies, places, strict=True)):
@@ -125,7 +132,9 @@ def local_logprobs(
 
 
 def _spelled(tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequence[str]) -> tuple[int, list[int]] | None:
-    """(number of the tokens before the letter's, the token that each letter would be there); None where a letter is no token of its own."""
+    """(number of the tokens before the letter's, the token that each letter would be there); None where a
+    letter is no token of its own.
+    """
     before = ""
     for number in range(len(token_ids)):
         text = tokenizer.decode(token_ids[: number + 1], skip_special_tokens=True)
@@ -147,7 +156,9 @@ def _spelled(tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequ
 
 
 def _among(reply: EndpointReply, letters: Sequence[str], place: int | None) -> tuple[float, ...] | None:
-    """The letters' log-probabilities among the likeliest tokens at the piece that holds the character at `place`."""
+    """The letters' log-probabilities among the likeliest tokens at the piece that holds the character at
+    `place`.
+    """
     # Tokens that do not spell the text (halves of a sign, a thought of its own before it) tell no place in
     # it.
     if place is None or not "".join(piece for piece, _ in reply.pieces).startswith(reply.text):

@@ -51,8 +51,8 @@ class Requests:
         self.address, self.settings = address, settings
 
     def job(self, images: Sequence[Image], prompt: str, how: Mapping[str, Any]) -> Job:
-        """The request for a text about these pictures; how: see `how_of`, with `seed`, `top_logprobs`, `tokens`
-        (a reply with its tokens), `model`, or `scored` alone (how likely that text is as the reply).
+        """The request for a text about these pictures; how: see `how_of`, with `seed`, `top_logprobs`,
+        `tokens` (a reply with its tokens), `model`, or `scored` alone (how likely that text is as the reply).
         """
         prompt = storable(prompt)
         hashes = [image_sha256(image) for image in images]
@@ -83,7 +83,11 @@ class Requests:
             own_turn = {"add_generation_prompt": False, "continue_final_message": True}
         if "scored" in how:
             scoring = {"prompt_logprobs": 0} | own_turn
-            return common | {"max_tokens": 1, "temperature": 0.0, "extra_body": scoring | self.settings.extra_body}
+            return common | {
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "extra_body": scoring | self.settings.extra_body,
+            }
         limit = {self.settings.limit_field: how["max_new_tokens"]}
         sampling = {name: how[name] for name in ("temperature", "seed", "top_logprobs") if name in how}
         if "top_logprobs" in how:
@@ -127,7 +131,12 @@ class Requests:
                 "return_tokens_as_token_ids), which training needs."
             ) from error
         reply = self._reply(answer)
-        return {"text": reply["text"], "finished": reply["finished"], "token_ids": numbers, "logprobs": logprobs}
+        return {
+            "text": reply["text"],
+            "finished": reply["finished"],
+            "token_ids": numbers,
+            "logprobs": logprobs,
+        }
 
     def _probability(self, answer: dict[str, Any], text: str) -> float:
         """From the scored prompt: its last tokens, as many as spell the text."""

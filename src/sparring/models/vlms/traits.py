@@ -37,8 +37,8 @@ class Traits(Protocol):
 
     @property
     def pixels(self) -> Mapping[str, Any]:
-        """How pictures are resized before it sees them: areas between which they are kept, a fixed size, or what an
-        endpoint is sent.
+        """How pictures are resized before it sees them: areas between which they are kept, a fixed size, or
+        what an endpoint is sent.
         """
 
     def at_once(self, batch: int) -> int:
@@ -46,8 +46,8 @@ class Traits(Protocol):
 
 
 class LocalTraits:
-    """Of a model on this machine. folder, processor: where its files are and what prepares its pictures, called for
-    when they are needed; without a folder it has no revision.
+    """Of a model on this machine. folder, processor: where its files are and what prepares its pictures,
+    called for when they are needed; without a folder it has no revision.
     """
 
     repeats_itself, keeps_answers, gives_gradients = True, False, True
@@ -78,7 +78,9 @@ class LocalTraits:
 
 
 class EndpointTraits:
-    """Of a model behind an endpoint. Its answers are kept by `EndpointVLM`, under keys that hold the very pixels."""
+    """Of a model behind an endpoint. Its answers are kept by `EndpointVLM`, under keys that hold the very
+    pixels.
+    """
 
     repeats_itself, keeps_answers, gives_gradients = False, True, False
 
