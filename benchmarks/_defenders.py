@@ -1,4 +1,6 @@
-"""What the Defender's benchmarks share: a random Qwen2.5-VL of a wanted size with the bundled Defender's processor, pictures, and a memory meter."""
+"""What the Defender's benchmarks share: a random Qwen2.5-VL of a wanted size with the bundled Defender's
+processor, pictures, and a memory meter.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,23 @@ from sparring.models.vlms.processors import load_processor
 DEFENDER = Path(sparring.__file__).parent / "zoo/defender"
 PATCH, MERGE = 8, 2
 QUESTION = "Where is the cup?\nA. left\nB. right"
-# 22 M parameters in the proportions of Qwen2.5-VL-3B: a sixth of them sees, one block in eight of the vision tower attends to the whole picture.
+# 22 M parameters in the proportions of Qwen2.5-VL-3B: a sixth of them sees, one block in eight of the vision
+# tower attends to the whole picture.
 MIDDLING: dict[str, Any] = {
-    "text": {"hidden_size": 448, "intermediate_size": 1216, "num_hidden_layers": 8, "num_attention_heads": 7, "num_key_value_heads": 1},
-    "vision": {"hidden_size": 192, "intermediate_size": 512, "depth": 8, "num_heads": 3, "fullatt_block_indexes": [7]},
+    "text": {
+        "hidden_size": 448,
+        "intermediate_size": 1216,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 7,
+        "num_key_value_heads": 1,
+    },
+    "vision": {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "depth": 8,
+        "num_heads": 3,
+        "fullatt_block_indexes": [7],
+    },
     "mrope_section": [8, 12, 12],
 }
 
@@ -39,19 +54,33 @@ def random_vlm(
     dtype: torch.dtype = torch.float32,
     device: torch.device = torch.device("cpu"),
 ) -> LocalVLM:
-    """A Qwen2.5-VL of those sizes with random weights; every picture of `picture(visual_tokens)` takes as many tokens of its prompt."""
+    """A Qwen2.5-VL of those sizes with random weights; every picture of `picture(visual_tokens)` takes as
+    many tokens of its prompt.
+    """
     config = json.loads((DEFENDER / "config.json").read_text(encoding="utf-8"))
     text, vision = dict(config["text_config"]), dict(config["vision_config"])
     rope = text["rope_parameters"] | {"mrope_section": sizes["mrope_section"], "rope_theta": 10000.0}
     del text["layer_types"]
-    text |= {**sizes["text"], "rope_parameters": rope, "max_position_embeddings": 8192, "initializer_range": 0.02}
-    vision |= {"window_size": 64, **sizes["vision"], "out_hidden_size": sizes["text"]["hidden_size"], "initializer_range": 0.02}
+    text |= {
+        **sizes["text"],
+        "rope_parameters": rope,
+        "max_position_embeddings": 8192,
+        "initializer_range": 0.02,
+    }
+    vision |= {
+        "window_size": 64,
+        **sizes["vision"],
+        "out_hidden_size": sizes["text"]["hidden_size"],
+        "initializer_range": 0.02,
+    }
     torch.manual_seed(seed)
     patch, before = int(vision["patch_size"]), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with device:
-            model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**(config | {"text_config": text, "vision_config": vision})))
+            model = Qwen2_5_VLForConditionalGeneration(
+                Qwen2_5_VLConfig(**(config | {"text_config": text, "vision_config": vision}))
+            )
     finally:
         torch.set_default_dtype(before)
     pixels = visual_tokens * (patch * MERGE) ** 2
@@ -75,12 +104,15 @@ def parameters(vlm: LocalVLM) -> int:
 
 
 def measured(work: Callable[[], object]) -> tuple[float, float | None]:
-    """(seconds of processor time, peak of the process's memory above where it was before in MB) of one call. Memory: on Linux only, else None."""
+    """(seconds of processor time, peak of the process's memory above where it was before in MB) of one call.
+    Memory: on Linux only, else None.
+    """
     gc.collect()
     meter = Path("/proc/self/clear_refs")
     before = 0.0
     if meter.exists():
-        # What was freed may still belong to the process; it is given back first, so that both rivals start from the same.
+        # What was freed may still belong to the process; it is given back first, so that both rivals start
+        # from the same.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         meter.write_text("5")
         before = _status("VmRSS")
@@ -91,11 +123,15 @@ def measured(work: Callable[[], object]) -> tuple[float, float | None]:
 
 
 def _status(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:")
+    )
     return int(line.split()[1]) / 1024
 
 
-def report(benchmark: str, case: Mapping[str, Any], figures: Mapping[str, Any], bars: Mapping[str, bool]) -> bool:
+def report(
+    benchmark: str, case: Mapping[str, Any], figures: Mapping[str, Any], bars: Mapping[str, bool]
+) -> bool:
     """Print one result as a JSON line; True where all bars are met."""
     print(json.dumps({"benchmark": benchmark, "case": dict(case), **figures, "met": dict(bars)}), flush=True)
     return all(bars.values())

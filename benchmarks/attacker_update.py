@@ -1,12 +1,15 @@
-"""One Flow-GRPO update of the bundled editor, roll-out and optimisation: ours against a plain implementation of the published procedure.
+"""One Flow-GRPO update of the bundled editor, roll-out and optimisation: ours against a plain implementation
+of the published procedure.
 
 python benchmarks/attacker_update.py [--questions 2] [--group 16] [--steps 10] [--repeats 2]
 
-The plain one makes every step but the last stochastic and trains on each, encodes the conditions of every sample by itself, and decodes one
-sample at a time; its denoising and its training are batched as ours are. It draws the same noise, so with the full window both must end with the
-same weights, which is checked before anything is timed. The reward is the redness of an edit: the judge would be the same for both. Three JSON
-lines: our full window, our window of two steps, and the same with a shared start (Flow-GRPO-Fast), whose seconds are the mean over all places of
-its window. Seconds are processor time; a ratio above 1 means that ours is faster.
+The plain one makes every step but the last stochastic and trains on each, encodes the conditions of every
+sample by itself, and decodes one sample at a time; its denoising and its training are batched as ours are.
+It draws the same noise, so with the full window both must end with the same weights, which is checked before
+anything is timed. The reward is the redness of an edit: the judge would be the same for both. Three JSON
+lines: our full window, our window of two steps, and the same with a shared start (Flow-GRPO-Fast), whose
+seconds are the mean over all places of its window. Seconds are processor time; a ratio above 1 means that
+ours is faster.
 """
 
 from __future__ import annotations
@@ -42,12 +45,20 @@ def questions_and_pictures(count: int) -> tuple[list[VisualQuestion], list[Image
     rng = np.random.default_rng(SEED)
     pictures = [Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(count)]
     words = ("cup", "ball", "kite", "drum", "shoe", "hat", "bell", "key")
-    questions = [VisualQuestion(f"q{i}", Path("none.png"), f"Where is the {words[i % 8]}?", ("left", "right"), "A") for i in range(count)]
+    questions = [
+        VisualQuestion(f"q{i}", Path("none.png"), f"Where is the {words[i % 8]}?", ("left", "right"), "A")
+        for i in range(count)
+    ]
     return questions, pictures
 
 
 def redness(edits: list[list[Image.Image]]) -> Tensor:
-    return torch.tensor([[float(np.asarray(edit)[..., 0].mean() - np.asarray(edit)[..., 2].mean()) / 255 for edit in own] for own in edits])
+    return torch.tensor(
+        [
+            [float(np.asarray(edit)[..., 0].mean() - np.asarray(edit)[..., 2].mean()) / 255 for edit in own]
+            for own in edits
+        ]
+    )
 
 
 class PlainFlowGRPO:
@@ -59,26 +70,40 @@ class PlainFlowGRPO:
         editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(SEED, "lora"))
         self.editor, self.settings, self.algorithm = editor, settings, settings.algorithm
         self.parameters = editor.trainable_parameters()
-        self.optimizer = torch.optim.AdamW(list(self.parameters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
 
     def update(self, questions: list[VisualQuestion], pictures: list[Image.Image], step: int) -> None:
         settings, editor = self.settings, self.editor
         samples = [(q, s) for q in range(len(questions)) for s in range(settings.group_size)]
         instruction = settings.instruction
         with torch.no_grad():
-            encoded = [editor.encode([pictures[q]], [instruction.replace("{question}", questions[q].question)]) for q, _ in samples]
+            encoded = [
+                editor.encode([pictures[q]], [instruction.replace("{question}", questions[q].question)])
+                for q, _ in samples
+            ]
             seeds = [sample_seed(SEED, step, questions[q].id, s) for q, s in samples]
             sigmas = editor.sigmas(settings.rollout_steps, encoded[0]).tolist()
             batches = [
-                self._roll_out(encoded[i : i + settings.micro_batch], seeds[i : i + settings.micro_batch], sigmas) for i in self._starts()
+                self._roll_out(
+                    encoded[i : i + settings.micro_batch], seeds[i : i + settings.micro_batch], sigmas
+                )
+                for i in self._starts()
             ]
             edits = []
             for conditions, states, _ in batches:
                 for row in range(conditions.batch):
-                    edits += to_pictures(editor.decode(states[-1][row : row + 1], conditions.select(slice(row, row + 1))))
+                    edits += to_pictures(
+                        editor.decode(states[-1][row : row + 1], conditions.select(slice(row, row + 1)))
+                    )
         group = settings.group_size
         rewards = redness([edits[i : i + group] for i in range(0, len(edits), group)])
-        advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).clamp(-5, 5).flatten()
+        advantages = (
+            ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4))
+            .clamp(-5, 5)
+            .flatten()
+        )
         trained = settings.rollout_steps - 1
         for start, (conditions, states, old) in zip(self._starts(), batches, strict=True):
             own = advantages[start : start + conditions.batch]
@@ -97,7 +122,9 @@ class PlainFlowGRPO:
         settings = self.settings
         return range(0, settings.questions_per_step * settings.group_size, settings.micro_batch)
 
-    def _roll_out(self, encoded: list[Conditions], seeds: list[int], sigmas: list[float]) -> tuple[Conditions, list[Tensor], list[Tensor]]:
+    def _roll_out(
+        self, encoded: list[Conditions], seeds: list[int], sigmas: list[float]
+    ) -> tuple[Conditions, list[Tensor], list[Tensor]]:
         """(conditions, the states of all steps, their log-probabilities)."""
         conditions = Conditions.cat(encoded)
         generators = [torch.Generator().manual_seed(derive_seed(seed, "steps")) for seed in seeds]
@@ -108,13 +135,17 @@ class PlainFlowGRPO:
                 states.append(states[-1] + (after - sigma) * v)
                 continue
             _, mean, std = self._logp(states[-1], v, sigma, after, states[-1])
-            fresh = torch.stack([torch.randn(states[-1].shape[1:], generator=generator) for generator in generators])
+            fresh = torch.stack(
+                [torch.randn(states[-1].shape[1:], generator=generator) for generator in generators]
+            )
             reached = mean + std * fresh
             logps.append(self._logp(states[-1], v, sigma, after, reached)[0])
             states.append(reached)
         return conditions, states, logps
 
-    def _logp(self, x: Tensor, v: Tensor, sigma: float, after: float, reached: Tensor) -> tuple[Tensor, Tensor, float]:
+    def _logp(
+        self, x: Tensor, v: Tensor, sigma: float, after: float, reached: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
         dt = after - sigma
         a = self.algorithm.noise_level * (sigma / (1 - (after if sigma == 1 else sigma))) ** 0.5
         mean = x * (1 + a**2 / (2 * sigma) * dt) + v * (1 + a**2 * (1 - sigma) / (2 * sigma)) * dt
@@ -142,7 +173,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2)
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10, help="roll-out steps")
-    parser.add_argument("--repeats", type=int, default=2, help="times that what does not depend on the window's place is measured")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=2,
+        help="times that what does not depend on the window's place is measured",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     questions, pictures = questions_and_pictures(options.questions)
@@ -152,15 +188,25 @@ def main() -> None:
         "window of 2 steps": {"size": 2},
         FAST: {"size": 2, "move": "slide", "wrap": True, "shared_start": True},
     }
-    ours = {name: AttackerTrainer(load_editor(EDITOR), settings_for(options, **window), SEED) for name, window in windows.items()}
+    ours = {
+        name: AttackerTrainer(load_editor(EDITOR), settings_for(options, **window), SEED)
+        for name, window in windows.items()
+    }
     work: dict[str, Callable[[int], object]] = {"plain": lambda step: plain.update(questions, pictures, step)}
     for name, trainer in ours.items():
         work[name] = lambda step, trainer=trainer: trainer.update(questions, pictures, redness, step)  # type: ignore[misc]
     for each in work.values():
         each(0)
     for name, parameter in ours["full window"].optimizer.parameters.items():
-        torch.testing.assert_close(plain.parameters[name], parameter, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
-    # In turns, so that a busy machine is busy for all. The shared start goes through every place of its window, whose costs differ.
+        torch.testing.assert_close(
+            plain.parameters[name],
+            parameter,
+            atol=1e-4,
+            rtol=0,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+    # In turns, so that a busy machine is busy for all. The shared start goes through every place of its
+    # window, whose costs differ.
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(options.steps - 2):
         for name, each in work.items():
@@ -183,7 +229,13 @@ def main() -> None:
             "rival": round(seconds["plain"], 3),
             "ratio": round(seconds["plain"] / seconds[name], 2),
         }
-        print(json.dumps({"benchmark": "Attacker update against plain Flow-GRPO", "case": case} | figures | {"unit": "seconds an update"}))
+        print(
+            json.dumps(
+                {"benchmark": "Attacker update against plain Flow-GRPO", "case": case}
+                | figures
+                | {"unit": "seconds an update"}
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""The demo's Defender phase: every prompt once for its group, in one packed row, against a padded row for every reply.
+"""The demo's Defender phase: every prompt once for its group, in one packed row, against a padded row for
+every reply.
 
 python benchmarks/defender_phase.py [--updates 4] [--seed 0]
 
-The bundled Defender learns by the settings of `arena` (24 prompts of 6 answers, up to four batches of them an update) from clean scenes, drawn as the
-recipe draws them. Two rivals are the same trainer with a row for every reply. `padded` shares nothing, as TRL's trainer does not: picture and prompt are
-computed for every reply, to sample it and to learn from it. `own_rows` is what model families get here that cannot share a row: it samples from copies of
-a prompt's cache, and shares nothing in learning. All draw the same random numbers and take turns update by update. One JSON line: seconds of processor
-time, one thread, of whole updates and of the sampling and the learning in them. `weights_difference` is the largest of any weight after the last
-update, `weights_error` the norm of the difference over that of what was learned. Bars: twice as fast as either. Only the one for `padded` is an error
-where it is missed: sampling is most of the phase, and `own_rows` samples nearly as fast as ours, for pictures of 16 tokens.
+The bundled Defender learns by the settings of `arena` (24 prompts of 6 answers, up to four batches of them
+an update) from clean scenes, drawn as the recipe draws them. Two rivals are the same trainer with a row for
+every reply. `padded` shares nothing, as TRL's trainer does not: picture and prompt are computed for every
+reply, to sample it and to learn from it. `own_rows` is what model families get here that cannot share a row:
+it samples from copies of a prompt's cache, and shares nothing in learning. All draw the same random numbers
+and take turns update by update. One JSON line: seconds of processor time, one thread, of whole updates and
+of the sampling and the learning in them. `weights_difference` is the largest of any weight after the last
+update, `weights_error` the norm of the difference over that of what was learned. Bars: twice as fast as
+either. Only the one for `padded` is an error where it is missed: sampling is most of the phase, and
+`own_rows` samples nearly as fast as ours, for pictures of 16 tokens.
 """
 
 from __future__ import annotations
@@ -53,7 +57,9 @@ class Unshared(LocalVLM):
             rows = [place for place in places for _ in range(n)]
             encoded = self.encode([images[row] for row in rows], [prompts[row] for row in rows])
             drawn = uniforms(sampling.seed, [sampling.first + place for place in places], n, limit)
-            flat = [own[0] for own in sample_replies(self, encoded, drawn.reshape(len(rows), 1, limit), sampling)]
+            flat = [
+                own[0] for own in sample_replies(self, encoded, drawn.reshape(len(rows), 1, limit), sampling)
+            ]
             replies += [flat[i : i + n] for i in range(0, len(flat), n)]
         return replies
 
@@ -110,8 +116,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         curriculum = scenes(recipe, Path(folder), options.seed)
         for step in range(options.updates):
-            metrics = {name: player.update(curriculum.stream(options.seed, step), step) for name, player in players.items()}
-            assert len({(own["rollouts"], own["kept_groups"]) for own in metrics.values()}) == 1, "the paths have parted"
+            metrics = {
+                name: player.update(curriculum.stream(options.seed, step), step)
+                for name, player in players.items()
+            }
+            assert len({(own["rollouts"], own["kept_groups"]) for own in metrics.values()}) == 1, (
+                "the paths have parted"
+            )
             history.append(metrics["packed"])
     ours = players.pop("packed")
     learned = (ours.weights() - ours.start).norm()
@@ -128,13 +139,21 @@ def main() -> None:
     figures: dict[str, Any] = {"ours": {part: round(seconds, 2) for part, seconds in ours.seconds.items()}}
     for name, player in players.items():
         figures[name] = {part: round(seconds, 2) for part, seconds in player.seconds.items()}
-        figures[name] |= {f"{part}_ratio": round(seconds / ours.seconds[part], 2) for part, seconds in player.seconds.items()}
+        figures[name] |= {
+            f"{part}_ratio": round(seconds / ours.seconds[part], 2)
+            for part, seconds in player.seconds.items()
+        }
         figures[name] |= {
             "weights_difference": float(f"{apart[name].abs().max().item():.2g}"),
             "weights_error": float(f"{(apart[name].norm() / learned).item():.2g}"),
         }
     bars = {f"2 times faster than {name}": figures[name]["update_ratio"] >= 2 for name in players}
-    report("The demo's Defender phase against rows of their own", case, figures | {"unit": f"seconds for {options.updates} updates"}, bars)
+    report(
+        "The demo's Defender phase against rows of their own",
+        case,
+        figures | {"unit": f"seconds for {options.updates} updates"},
+        bars,
+    )
     finish(bars["2 times faster than padded"])
 
 

@@ -1,14 +1,16 @@
-"""Replies of unequal length: ours, which computes a prompt once and leaves out what has ended, or `generate`'s.
+"""Replies of unequal length: ours, which computes a prompt once and leaves out what has ended, or
+`generate`'s.
 
 python benchmarks/defender_rollout.py [--questions 4] [--visual-tokens 1024] [--group 8] [--completion 64]
 [--ending 24] [--repeats 1]
 
 Both sample a group of replies to each question, in one batch, from the same random Qwen2.5-VL (22 M
 parameters) at temperature 1 without top-k or nucleus; transformers is asked for `num_return_sequences`, and
-is lent our attention inside the vision tower. One token in `--ending` of the vocabulary ends a reply, so that
-ours are of all lengths up to `--completion`; the rival's are made to end after exactly as many tokens as ours
-did. That both are the same model is checked greedily before anything is timed. Both include the preparation
-of the pictures. Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 4 times faster.
+is lent our attention inside the vision tower. One token in `--ending` of the vocabulary ends a reply, so
+that ours are of all lengths up to `--completion`; the rival's are made to end after exactly as many tokens
+as ours did. That both are the same model is checked greedily before anything is timed. Both include the
+preparation of the pictures. Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 4
+times faster.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def main() -> None:
     parser.add_argument("--visual-tokens", type=int, default=1024)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--completion", type=int, default=64, help="tokens of a reply, at most")
-    parser.add_argument("--ending", type=int, default=24, help="of so many tokens of the vocabulary, one ends a reply")
+    parser.add_argument(
+        "--ending", type=int, default=24, help="of so many tokens of the vocabulary, one ends a reply"
+    )
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,7 +73,9 @@ def main() -> None:
         return written[:, prompt:]
 
     def ours() -> list[int]:
-        replies = vlm.generate(images, questions, Sampling(options.completion, n=options.group, temperature=1.0))
+        replies = vlm.generate(
+            images, questions, Sampling(options.completion, n=options.group, temperature=1.0)
+        )
         return [len(reply.token_ids) for own in replies for reply in own]
 
     def rival(lengths: list[int]) -> Tensor:

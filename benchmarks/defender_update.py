@@ -1,12 +1,15 @@
-"""One update of a Defender: ours, every picture and prompt encoded once for its group, against TRL's `GRPOTrainer`.
+"""One update of a Defender: ours, every picture and prompt encoded once for its group, against TRL's
+`GRPOTrainer`.
 
 python benchmarks/defender_update.py [--visual-tokens 256 1024] [--group 8] [--completion 64] [--repeats 1]
 
-Both train all weights of the same random Qwen2.5-VL (22 M parameters) on the same replies of one group with the same advantages: loss, backward
-pass, AdamW step. TRL's part is its own trainer's `compute_loss`, with its own log-probabilities and its DAPO loss, without gradient checkpointing;
-its inputs are prepared before the clock starts, ours prepare the picture inside it. The gradients must agree to 1e-4 of their norm. Memory is the
-process's peak above what it holds at rest, which for both are the weights. One JSON line a picture size. Seconds are
-processor time; a ratio above 1 means that ours is faster. Bars: 3 times faster at 256 visual tokens, 5 times at 1024, half the memory.
+Both train all weights of the same random Qwen2.5-VL (22 M parameters) on the same replies of one group with
+the same advantages: loss, backward pass, AdamW step. TRL's part is its own trainer's `compute_loss`, with
+its own log-probabilities and its DAPO loss, without gradient checkpointing; its inputs are prepared before
+the clock starts, ours prepare the picture inside it. The gradients must agree to 1e-4 of their norm. Memory
+is the process's peak above what it holds at rest, which for both are the weights. One JSON line a picture
+size. Seconds are processor time; a ratio above 1 means that ours is faster. Bars: 3 times faster at 256
+visual tokens, 5 times at 1024, half the memory.
 """
 
 from __future__ import annotations
@@ -39,16 +42,26 @@ RATE = 1e-6
 def sample(vlm: LocalVLM, image: Image.Image, group: int, length: int) -> Group:
     """One group of replies with rewards that differ, and log-probabilities over all tokens."""
     (replies,) = vlm.generate([image], [QUESTION], Sampling(length, n=group, temperature=1.0))
-    vlm.forbidden = ()  # placeholders of pictures are never written, but TRL counts their probabilities in, so from here on we do too
+    # placeholders of pictures are never written, but TRL counts their probabilities in, so from here on we do
+    # too
+    vlm.forbidden = ()
     with torch.no_grad():
-        logprobs, _ = vlm.completion_logprobs(vlm.encode([image], [QUESTION]), [[reply.token_ids for reply in replies]])
-    replies = [replace(reply, logprobs=tuple(own)) for reply, own in zip(replies, logprobs.tolist(), strict=True)]
+        logprobs, _ = vlm.completion_logprobs(
+            vlm.encode([image], [QUESTION]), [[reply.token_ids for reply in replies]]
+        )
+    replies = [
+        replace(reply, logprobs=tuple(own)) for reply, own in zip(replies, logprobs.tolist(), strict=True)
+    ]
     question = VisualQuestion("q", Path("none.png"), "Where is the cup?", ("left", "right"), "A")
     answers = tuple(Answer("q", vlm.name, reply.text, None, "none", False) for reply in replies)
-    return Group(image, question, QUESTION, tuple(replies), answers, tuple(float(i % 3 == 0) for i in range(group)))
+    return Group(
+        image, question, QUESTION, tuple(replies), answers, tuple(float(i % 3 == 0) for i in range(group))
+    )
 
 
-def trl_trainer(vlm: LocalVLM, folder: str, group: int, length: int, *, checkpointing: bool = False) -> GRPOTrainer:
+def trl_trainer(
+    vlm: LocalVLM, folder: str, group: int, length: int, *, checkpointing: bool = False
+) -> GRPOTrainer:
     """TRL's trainer around the model, at DAPO's settings."""
     settings: dict[str, Any] = {
         "output_dir": folder,
@@ -69,14 +82,22 @@ def trl_trainer(vlm: LocalVLM, folder: str, group: int, length: int, *, checkpoi
     }
     tokenizer = vlm.processor.tokenizer
     nothing = Dataset.from_list([{"prompt": "nothing"}])
-    trainer = GRPOTrainer(vlm.model, lambda **_: [0.0], GRPOConfig(**settings), train_dataset=nothing, processing_class=tokenizer)
+    trainer = GRPOTrainer(
+        vlm.model,
+        lambda **_: [0.0],
+        GRPOConfig(**settings),
+        train_dataset=nothing,
+        processing_class=tokenizer,
+    )
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = 1
     trainer.model.train()
     return trainer
 
 
 def trl_inputs(vlm: LocalVLM, group: Group) -> dict[str, Any]:
-    """The padded batch that TRL's trainer makes of a group for its loss: prompt and picture once for every reply."""
+    """The padded batch that TRL's trainer makes of a group for its loss: prompt and picture once for every
+    reply.
+    """
     size = len(group.replies)
     batch = vlm.encode([group.image] * size, [group.prompt] * size)
     completions = torch.tensor([reply.token_ids for reply in group.replies], device=vlm.device)
@@ -95,7 +116,9 @@ def trl_inputs(vlm: LocalVLM, group: Group) -> dict[str, Any]:
 
 
 def watch(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter], seen: list[Tensor]) -> None:
-    """Keep the gradients of the optimizer's first step in `seen`. By then the activations, the peak of the memory, are gone."""
+    """Keep the gradients of the optimizer's first step in `seen`. By then the activations, the peak of the
+    memory, are gone.
+    """
 
     def look(*_: Any) -> None:
         if not seen:
@@ -108,7 +131,13 @@ def compare(tokens: int, options: argparse.Namespace) -> bool:
     """One line for pictures of so many visual tokens."""
     ours_vlm, trl_vlm = random_vlm(tokens), random_vlm(tokens)
     group = sample(ours_vlm, picture(tokens), options.group, options.completion)
-    settings = DefenderSettings(model="random", group_size=options.group, micro_batch=options.group, learning_rate=RATE, max_grad_norm=1e9)
+    settings = DefenderSettings(
+        model="random",
+        group_size=options.group,
+        micro_batch=options.group,
+        learning_rate=RATE,
+        max_grad_norm=1e9,
+    )
     ours = DefenderTrainer(ours_vlm, settings, seed=0)
     seen: dict[str, list[Tensor]] = {"ours": [], "trl": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +162,12 @@ def compare(tokens: int, options: argparse.Namespace) -> bool:
         times["trl"].append(measured(update_trl))
     assert len(seen["ours"]) == len(seen["trl"]) == len(list(ours_vlm.model.parameters()))
     size = torch.stack([gradient.norm() for gradient in seen["trl"]]).norm()
-    error = torch.stack([(one - other).norm() for one, other in zip(seen["ours"], seen["trl"], strict=True)]).norm() / size
+    error = (
+        torch.stack(
+            [(one - other).norm() for one, other in zip(seen["ours"], seen["trl"], strict=True)]
+        ).norm()
+        / size
+    )
     seconds = {name: sum(s for s, _ in own) / len(own) for name, own in times.items()}
     memory = {name: max(m or 0.0 for _, m in own) for name, own in times.items()}
     ratio, share = seconds["trl"] / seconds["ours"], memory["ours"] / memory["trl"] if memory["trl"] else None

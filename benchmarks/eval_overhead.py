@@ -1,12 +1,15 @@
-"""Evaluation: the harness's time beyond the model's own generate at batch size 8, and memory over a suite of 4K pictures. Two JSON lines.
+"""Evaluation: the harness's time beyond the model's own generate at batch size 8, and memory over a suite of
+4K pictures. Two JSON lines.
 
-Time: `ours` is the whole evaluation, `rival` the part of it inside generate, in seconds; what is between them is done for pictures, keys, the cache,
-scoring and results. Pictures are decoded, hashed and made small while the model answers: `processor_ratio` counts that too (processor time of all threads
-to that of generate). An evaluation of one question goes before, so that no library is loaded meanwhile. The pictures are the bundled world's, the model
-is the bundled Defender. Bar: a ratio of at most 1.05.
+Time: `ours` is the whole evaluation, `rival` the part of it inside generate, in seconds; what is between
+them is done for pictures, keys, the cache, scoring and results. Pictures are decoded, hashed and made small
+while the model answers: `processor_ratio` counts that too (processor time of all threads to that of
+generate). An evaluation of one question goes before, so that no library is loaded meanwhile. The pictures
+are the bundled world's, the model is the bundled Defender. Bar: a ratio of at most 1.05.
 
-Memory: resident memory in MB over 200 pictures of 3840 x 2160 pixels, shown to a model that answers at once, read after every batch; `ours` is the median of
-the second half, `rival` that of the first. (A picture that is being decoded at such a moment adds its 25 MB or more; `highest` tells.) Bar: a ratio of at most 1.05.
+Memory: resident memory in MB over 200 pictures of 3840 x 2160 pixels, shown to a model that answers at once,
+read after every batch; `ours` is the median of the second half, `rival` that of the first. (A picture that
+is being decoded at such a moment adds its 25 MB or more; `highest` tells.) Bar: a ratio of at most 1.05.
 
 python benchmarks/eval_overhead.py
 """
@@ -59,7 +62,9 @@ class Instant:
 
     traits = LocalTraits("instant", "none", folder=lambda: None, processor=lambda: None)
 
-    def try_each(self, images: Sequence[Any], prompts: Sequence[str], sampling: Sampling, **_: Any) -> list[Reply]:
+    def try_each(
+        self, images: Sequence[Any], prompts: Sequence[str], sampling: Sampling, **_: Any
+    ) -> list[Reply]:
         return [Reply() for _ in prompts]
 
 
@@ -76,11 +81,16 @@ def overhead(folder: Path, questions: int) -> dict[str, Any]:
         try:
             return generate(*arguments, **how)
         finally:
-            inside, inside_processor = inside + time.perf_counter() - began, inside_processor + time.thread_time() - began_processor
+            inside, inside_processor = (
+                inside + time.perf_counter() - began,
+                inside_processor + time.thread_time() - began_processor,
+            )
 
     vlm.generate = timed  # type: ignore[method-assign]
     for data in (single, path):
-        settings = eval_settings([("suite", "custom"), ("data", str(data)), ("batch", BATCH), ("threads", 1)], recipe="arena")
+        settings = eval_settings(
+            [("suite", "custom"), ("data", str(data)), ("batch", BATCH), ("threads", 1)], recipe="arena"
+        )
         out, inside, inside_processor = folder / f"evaluated-{data.stem}", 0.0, 0.0
         out.mkdir()
         began, began_processor = time.perf_counter(), time.process_time()
@@ -102,19 +112,31 @@ def resident() -> float:
 
 
 def memory(folder: Path, pictures: int) -> dict[str, Any]:
-    """Resident memory over a suite of large pictures. Each of 20 files is shown often, and decoded every time."""
+    """Resident memory over a suite of large pictures. Each of 20 files is shown often, and decoded every
+    time.
+    """
     rng = np.random.default_rng(0)
     paths = []
     for number in range(20):
-        blocks = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)).resize(LARGE, Image.Resampling.NEAREST)
+        blocks = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)).resize(
+            LARGE, Image.Resampling.NEAREST
+        )
         paths.append(folder / f"{number}.jpg")
         blocks.save(paths[-1], quality=60)
     instant, cache = Instant(), AnswerCache(folder / "answers.sqlite")
     desk = Desk(instant.traits, lambda: instant, Sampling(1), BATCH, cache, {"model": "instant"})  # type: ignore[arg-type, return-value]
-    used = [resident() for _ in desk.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))]
+    used = [
+        resident()
+        for _ in desk.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))
+    ]
     half = max(1, len(used) // 2)
     first, rest = median(used[:half]), median(used[half:])
-    figures = {"ours": round(rest), "rival": round(first), "ratio": round(rest / first, 4), "unit": "MB of resident memory"}
+    figures = {
+        "ours": round(rest),
+        "rival": round(first),
+        "ratio": round(rest / first, 4),
+        "unit": "MB of resident memory",
+    }
     return figures | {"highest": [round(max(used[:half])), round(max(used[half:]))]}
 
 
@@ -131,7 +153,14 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         time_figures = overhead(Path(folder), arguments.questions)
-    case = {"measure": "time", "model": "zoo/defender", "questions": arguments.questions, "batch": BATCH, "pixels": [64, 64], "threads": 1}
+    case = {
+        "measure": "time",
+        "model": "zoo/defender",
+        "questions": arguments.questions,
+        "batch": BATCH,
+        "pixels": [64, 64],
+        "threads": 1,
+    }
     report(case, time_figures, {"overhead at most 5 %": time_figures["ratio"] <= MOST})
     with tempfile.TemporaryDirectory() as folder:
         memory_figures = memory(Path(folder), arguments.pictures)

@@ -1,14 +1,19 @@
-"""The forge on the bundled players: records a minute with two workers against one, and the memory of a long forge. One JSON line.
+"""The forge on the bundled players: records a minute with two workers against one, and the memory of a long
+forge. One JSON line.
 
 python benchmarks/forge.py [--records 320] [--pairs 3] [--memory 1000 10000]
 
-Speed: forges with one worker and with two take turns. Counted is what lies between two batches in the midst of a forge, when every worker has its next batches
-waiting: loading and the end are left out. `ours` and `rival` are medians of wall time on the machine as it is; `ratio` is the median of the pairs. Other work on the
-same cores disturbs it, which is why the bar is on `processor_ratio`: the processor time of one worker over that of the busiest process of two workers, or over half
-of that of all of them, if this is more. It is what two free cores would gain, or less: where other work holds up one worker, the other one does more than half.
+Speed: forges with one worker and with two take turns. Counted is what lies between two batches in the midst
+of a forge, when every worker has its next batches waiting: loading and the end are left out. `ours` and
+`rival` are medians of wall time on the machine as it is; `ratio` is the median of the pairs. Other work on
+the same cores disturbs it, which is why the bar is on `processor_ratio`: the processor time of one worker
+over that of the busiest process of two workers, or over half of that of all of them, if this is more. It is
+what two free cores would gain, or less: where other work holds up one worker, the other one does more than
+half.
 
-Memory: the peak of a process that forges so many records with the bundled Defender's first token as its reply, so that all are kept. The records repeat a
-few pictures under new ids, each with distractors of its own.
+Memory: the peak of a process that forges so many records with the bundled Defender's first token as its
+reply, so that all are kept. The records repeat a few pictures under new ids, each with distractors of its
+own.
 """
 
 from __future__ import annotations
@@ -31,13 +36,22 @@ from _defenders import finish, report
 from rich.console import Console
 
 PICTURES = 128
-EDGE = 4  # batches at the beginning and at the end that are not counted: as many as two workers have under way
+# batches at the beginning and at the end that are not counted: as many as two workers have under way
+EDGE = 4
 SPEED = ("stages.attempts=2", "batch=8")
-MEMORY = ("stages.attempts=1", "stages.right_when_clean=false", "stages.propose.number=1", "defender.max_new_tokens=1", "batch=16")
+MEMORY = (
+    "stages.attempts=1",
+    "stages.right_when_clean=false",
+    "stages.propose.number=1",
+    "defender.max_new_tokens=1",
+    "batch=16",
+)
 
 
 def forge(folder: str, records: int, workers: int, changes: Sequence[str]) -> dict[str, float]:
-    """Forge so many scenes: wall and processor seconds a record (as in the module's text), records kept, this process's peak memory in MB."""
+    """Forge so many scenes: wall and processor seconds a record (as in the module's text), records kept, this
+    process's peak memory in MB.
+    """
     from sparring.engine.ledger import peak_rss_mb
     from sparring.engine.screen import Screen
     from sparring.forge.ledger import Ledger
@@ -51,7 +65,9 @@ def forge(folder: str, records: int, workers: int, changes: Sequence[str]) -> di
         write(ledger, *batch)
         moments.append((time.monotonic(), processor_seconds()))
 
-    settings = forge_settings([("data", str(Path(folder) / f"{records}.jsonl"))], recipe="arena", changes=changes)
+    settings = forge_settings(
+        [("data", str(Path(folder) / f"{records}.jsonl"))], recipe="arena", changes=changes
+    )
     with tempfile.TemporaryDirectory(dir=folder) as out, mock.patch.object(Ledger, "write", timed):
         began = time.monotonic()
         funnel = run_forge(settings, Path(out), workers=workers, screen=Screen(Console(file=io.StringIO())))
@@ -96,19 +112,33 @@ def apart(*arguments: Any) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--records", type=int, default=320, help="records of each forge whose speed is measured")
+    parser.add_argument(
+        "--records", type=int, default=320, help="records of each forge whose speed is measured"
+    )
     parser.add_argument("--pairs", type=int, default=3, help="times that both are measured")
-    parser.add_argument("--memory", type=int, nargs=2, default=(1000, 10_000), help="records of the two measurements of memory")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        nargs=2,
+        default=(1000, 10_000),
+        help="records of the two measurements of memory",
+    )
     options = parser.parse_args()
     few, many = options.memory
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder), {options.records, few, many})
-        pairs = [[apart(folder, options.records, workers, SPEED) for workers in (1, 2)] for _ in range(options.pairs)]
+        pairs = [
+            [apart(folder, options.records, workers, SPEED) for workers in (1, 2)]
+            for _ in range(options.pairs)
+        ]
         load = os.getloadavg()[0]
         long = {size: apart(folder, size, 1, MEMORY) for size in (few, many)}
     ratios = {name: [one[name] / two[name] for one, two in pairs] for name in ("wall", "processor")}
     rival, ours = (statistics.median(60 / pair[place]["wall"] for pair in pairs) for place in (0, 1))
-    gain, growth = statistics.median(ratios["processor"]), long[many]["peak_rss_mb"] / long[few]["peak_rss_mb"]
+    gain, growth = (
+        statistics.median(ratios["processor"]),
+        long[many]["peak_rss_mb"] / long[few]["peak_rss_mb"],
+    )
     case = {
         "players": "bundled Defender, cut-outs",
         "pixels": 64,

@@ -1,16 +1,21 @@
-"""Does an editor fine-tuned on forged pairs put second instances of queried objects into pictures less often than the untuned one? One JSON line.
+"""Does an editor fine-tuned on forged pairs put second instances of queried objects into pictures less often
+than the untuned one? One JSON line.
 
-python benchmarks/forge_editor.py [--questions 320] [--scenes 96] [--steps 100] [--out runs/forge_editor] [--set stages.propose.number=1 ...]
+python benchmarks/forge_editor.py [--questions 320] [--scenes 96] [--steps 100] [--out runs/forge_editor]
+[--set stages.propose.number=1 ...]
 
-Pairs are forged of embedded scenes with the arena's stages (cut-outs). A LoRA on the bundled editor is fine-tuned on them; then the untuned and the
-tuned editor edit the same held-out scenes from the same noise. Questions are those with at least one queried object in the picture. What an edit put in
-is read by the scenes' oracle. By the recipe's instruction the bundled editor, which was brought up on it, adds something else: a second instance in none of
-40 edits, and in 3 at most by a dozen other wordings that hold the question. By an instruction that names the queried object it adds one, so that is the
-default here, in the pairs as in the edits. `--instruction ''` is the recipe's.
+Pairs are forged of embedded scenes with the arena's stages (cut-outs). A LoRA on the bundled editor is
+fine-tuned on them; then the untuned and the tuned editor edit the same held-out scenes from the same noise.
+Questions are those with at least one queried object in the picture. What an edit put in is read by the
+scenes' oracle. By the recipe's instruction the bundled editor, which was brought up on it, adds something
+else: a second instance in none of 40 edits, and in 3 at most by a dozen other wordings that hold the
+question. By an instruction that names the queried object it adds one, so that is the default here, in the
+pairs as in the edits. `--instruction ''` is the recipe's.
 
-"second": share of edits with a further instance of a queried object. "other": share with an object of another name; "anything": with either; "changed": share in which a
-region beside the targets changed, recognisable or not. An editor that does nothing would pass the first bar and fail these.
-A call that is stopped and made again goes on; a call with another case needs another --out.
+"second": share of edits with a further instance of a queried object. "other": share with an object of
+another name; "anything": with either; "changed": share in which a region beside the targets changed,
+recognisable or not. An editor that does nothing would pass the first bar and fail these. A call that is
+stopped and made again goes on; a call with another case needs another --out.
 """
 
 from __future__ import annotations
@@ -63,7 +68,9 @@ def forge_pairs(options: argparse.Namespace, editor: FlowEditor, attacker: Attac
     if not (source / "train.jsonl").is_file():
         write_questions(source, seed=options.seed, train=options.questions, held_out=1, sizes=SIZES)
     settings = forge_settings(
-        [("data", str(source / "train.jsonl")), ("seed", options.seed)], recipe="arena", changes=["stages.implant=painter", *options.set]
+        [("data", str(source / "train.jsonl")), ("seed", options.seed)],
+        recipe="arena",
+        changes=["stages.implant=painter", *options.set],
     )
     run_forge(settings, out, screen=Screen(Console(file=io.StringIO())))
     with closing(Ledger(out)) as ledger:
@@ -74,12 +81,20 @@ def forge_pairs(options: argparse.Namespace, editor: FlowEditor, attacker: Attac
         instruct(options, attacker, own[0], question.question) if own else text
         for own, question, (_, text, _) in zip(names, questions, pairs, strict=True)
     ]
-    return [(clean, text, adversarial) for text, (clean, _, adversarial), own in zip(told, pairs, names, strict=True) if own]
+    return [
+        (clean, text, adversarial)
+        for text, (clean, _, adversarial), own in zip(told, pairs, names, strict=True)
+        if own
+    ]
 
 
 def instruct(options: argparse.Namespace, attacker: AttackerSettings, name: str, question: str) -> str:
     """What the editor is told about a question whose first queried object has that name."""
-    return str(options.instruction or attacker.instruction).replace("{name}", name).replace("{question}", question)
+    return (
+        str(options.instruction or attacker.instruction)
+        .replace("{name}", name)
+        .replace("{question}", question)
+    )
 
 
 def held_out(options: argparse.Namespace) -> list[Held]:
@@ -94,7 +109,13 @@ def held_out(options: argparse.Namespace) -> list[Held]:
     return found
 
 
-def measure(name: str, editor: FlowEditor, held: Sequence[Held], options: argparse.Namespace, attacker: AttackerSettings) -> Shares:
+def measure(
+    name: str,
+    editor: FlowEditor,
+    held: Sequence[Held],
+    options: argparse.Namespace,
+    attacker: AttackerSettings,
+) -> Shares:
     """What the editor's edits hold, edit by edit; an earlier call's findings are read again."""
     kept = options.out / f"{name}-{len(held)}.json"
     if kept.is_file():
@@ -122,14 +143,21 @@ def what_was_added(held: Held, edit: Image.Image) -> dict[str, bool]:
     other = [thing for thing in added(NAMES, scene.things, clean, edited) if thing.name not in asked.names]
     regions = changed_regions(clean.astype(np.float64), edited.astype(np.float64), KindSettings())
     apart = [box for box in regions if not any(_touch(box, thing.box) for thing in asked.about)]
-    return {"second": bool(second), "other": bool(other), "anything": bool(second or other), "changed": bool(apart)}
+    return {
+        "second": bool(second),
+        "other": bool(other),
+        "anything": bool(second or other),
+        "changed": bool(apart),
+    }
 
 
 def _touch(a: Sequence[int], b: Sequence[int]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def draw_sheet(images: Sequence[Image.Image], edits: Sequence[Image.Image], path: Path, columns: int = 16, rows: int = 3) -> None:
+def draw_sheet(
+    images: Sequence[Image.Image], edits: Sequence[Image.Image], path: Path, columns: int = 16, rows: int = 3
+) -> None:
     """The first scenes, each edit under its clean picture."""
     side = images[0].width
     sheet = Image.new("RGB", (columns * side, 2 * rows * side))
@@ -140,9 +168,11 @@ def draw_sheet(images: Sequence[Image.Image], edits: Sequence[Image.Image], path
 
 
 def ratio_of(tuned_N: NDArray[np.bool_], untuned_N: NDArray[np.bool_]) -> dict[str, Any]:
-    """Tuned share over untuned share, with the interval of a bootstrap of scenes; a draw without any untuned one counts as infinite.
+    """Tuned share over untuned share, with the interval of a bootstrap of scenes; a draw without any untuned
+    one counts as infinite.
 
-    That interval has no width where the tuned editor adds none: `most`, Wilson's upper end over Wilson's lower end, has.
+    That interval has no width where the tuned editor adds none: `most`, Wilson's upper end over Wilson's
+    lower end, has.
     """
 
     def ratio(drawn: Sequence[int]) -> float:
@@ -151,7 +181,11 @@ def ratio_of(tuned_N: NDArray[np.bool_], untuned_N: NDArray[np.bool_]) -> dict[s
 
     interval = bootstrap_statistic(ratio, len(tuned_N), resamples=4000, seed=0)
     (_, high), (low, _) = (rate(own.tolist()).as_dict()["ci95"] for own in (tuned_N, untuned_N))
-    return {"value": _finite(ratio(range(len(tuned_N)))), "ci95": [_finite(end) for end in interval], "most": _finite(high / low)}
+    return {
+        "value": _finite(ratio(range(len(tuned_N)))),
+        "ci95": [_finite(end) for end in interval],
+        "most": _finite(high / low),
+    }
 
 
 def _finite(value: float | None) -> float | None:
@@ -165,8 +199,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="updates of the fine-tuning")
     parser.add_argument("--batch", type=int, default=16, help="pairs in an update")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--instruction", default="add a red {name}", help="{name}: the first queried object, {question}: the question")
-    parser.add_argument("--set", nargs="*", default=[], metavar="A.B=VALUE", help="settings of the forge, such as stages.propose.number=1")
+    parser.add_argument(
+        "--instruction",
+        default="add a red {name}",
+        help="{name}: the first queried object, {question}: the question",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="A.B=VALUE",
+        help="settings of the forge, such as stages.propose.number=1",
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("runs/forge_editor"))
     options = parser.parse_args()
@@ -178,7 +222,9 @@ def main() -> None:
     untuned = measure("untuned", editor, held, options, attacker)
     assert attacker.lora is not None
     editor.add_lora(attacker.lora.rank, attacker.lora.alpha, derive_seed(options.seed, "lora"))
-    settings = BootstrapSettings(steps=options.steps, batch=options.batch, learning_rate=options.learning_rate)
+    settings = BootstrapSettings(
+        steps=options.steps, batch=options.batch, learning_rate=options.learning_rate
+    )
     finetune(
         editor,
         pairs,
@@ -192,7 +238,11 @@ def main() -> None:
     tuned = measure(f"tuned-{options.steps}", editor, held, options, attacker)
     ratio = ratio_of(tuned["second"], untuned["second"])
     shares = {
-        name: {which: rate(own[name].tolist()).as_dict() for which, own in (("untuned", untuned), ("tuned", tuned))} for name in untuned
+        name: {
+            which: rate(own[name].tolist()).as_dict()
+            for which, own in (("untuned", untuned), ("tuned", tuned))
+        }
+        for name in untuned
     }
     result = {
         "benchmark": "second instances of queried objects, editor tuned on forged pairs against untuned",
@@ -210,9 +260,12 @@ def main() -> None:
         "ratio": ratio,
         "bar": round(MOST, 3),
         "met": {
-            "second instances in less than a third as many edits": ratio["most"] is not None and ratio["most"] < MOST,
+            "second instances in less than a third as many edits": ratio["most"] is not None
+            and ratio["most"] < MOST,
             "objects of other names in as many edits": bool(tuned["other"].sum() >= untuned["other"].sum()),
-            "recognisable objects in as many edits": bool(tuned["anything"].sum() >= untuned["anything"].sum()),
+            "recognisable objects in as many edits": bool(
+                tuned["anything"].sum() >= untuned["anything"].sum()
+            ),
             "something changed in as many edits": bool(tuned["changed"].sum() >= untuned["changed"].sum()),
         },
     }

@@ -1,11 +1,14 @@
-"""The quality of forged pairs: 1,000 embedded questions, forged by the bundled players, and what was published is checked anew. One JSON line.
+"""The quality of forged pairs: 1,000 embedded questions, forged by the bundled players, and what was
+published is checked anew. One JSON line.
 
 python benchmarks/forge_quality.py [--records 1000] [--seed 11] [--extended 60]
 
-Nothing of the forge's own checks is used: the published Parquet files are read with `datasets`, the answer on every adversarial picture is judged by the
-scenes' oracle, boxes and pixels are compared here, and the Defender is loaded anew and asked again, in two orders and batch sizes, neither of them the
-forge's. A second forge of `--extended` questions draws their scenes' borders outwards first, and keeps what the Defender gets wrong. Bars: the answer is still right
-on 98 % of the kept pairs, no box overlaps, the Defender is wrong again on 90 %, and no pixel is changed where none may be.
+Nothing of the forge's own checks is used: the published Parquet files are read with `datasets`, the answer
+on every adversarial picture is judged by the scenes' oracle, boxes and pixels are compared here, and the
+Defender is loaded anew and asked again, in two orders and batch sizes, neither of them the forge's. A second
+forge of `--extended` questions draws their scenes' borders outwards first, and keeps what the Defender gets
+wrong. Bars: the answer is still right on 98 % of the kept pairs, no box overlaps, the Defender is wrong
+again on 90 %, and no pixel is changed where none may be.
 """
 
 from __future__ import annotations
@@ -40,7 +43,11 @@ from sparring.scenes.dataset import write_questions
 
 SIZES = (14, 26)  # of the things in a scene, in pixels: the demo's
 BATCHES = (50, 7)
-EXTEND = ("stages.extend={painter: {model: edges}, checks: []}", "stages.right_when_clean=false", "stages.attempts=1")
+EXTEND = (
+    "stages.extend={painter: {model: edges}, checks: []}",
+    "stages.right_when_clean=false",
+    "stages.attempts=1",
+)
 Row = dict[str, Any]
 
 
@@ -80,7 +87,9 @@ def stray_pixels(row: Row) -> int:
     return int(changed.sum())
 
 
-def wrong_again(kept: Sequence[Row], asked: dict[str, VisualQuestion], column: str, batch: int, backwards: bool) -> list[bool]:
+def wrong_again(
+    kept: Sequence[Row], asked: dict[str, VisualQuestion], column: str, batch: int, backwards: bool
+) -> list[bool]:
     """Whether a Defender that was loaded anew answers wrong, greedily, about the pictures of a column."""
     settings = forge_settings([("data", "unread")], recipe="arena").defender
     questions, images = [asked[row["id"]] for row in kept], [row[column] for row in kept]
@@ -90,18 +99,27 @@ def wrong_again(kept: Sequence[Row], asked: dict[str, VisualQuestion], column: s
 
 
 def moved_whole(row: Row, question: VisualQuestion) -> bool:
-    """Whether the source picture lies in the extended one as it was, with the targets' boxes moved by where it lies, and their pixels under them."""
+    """Whether the source picture lies in the extended one as it was, with the targets' boxes moved by where
+    it lies, and their pixels under them.
+    """
     notes, source, larger = json.loads(row["notes"]), pixels(question.image), pixels(row["image"])
     x, y = int(notes.get("offset_x", 0)), int(notes.get("offset_y", 0))
     inside = larger[y : y + source.shape[0], x : x + source.shape[1]]
-    boxes = [(target.name, [c + shift for c, shift in zip(target.box, (x, y, x, y), strict=True)]) for target in question.targets]
-    return np.array_equal(inside, source) and boxes == [(target["name"], target["box"]) for target in row["targets"]]
+    boxes = [
+        (target.name, [c + shift for c, shift in zip(target.box, (x, y, x, y), strict=True)])
+        for target in question.targets
+    ]
+    return np.array_equal(inside, source) and boxes == [
+        (target["name"], target["box"]) for target in row["targets"]
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--records", type=int, default=1000)
-    parser.add_argument("--extended", type=int, default=60, help="records of the second forge, the first of the same scenes")
+    parser.add_argument(
+        "--extended", type=int, default=60, help="records of the second forge, the first of the same scenes"
+    )
     parser.add_argument("--seed", type=int, default=11, help="of the scenes")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -115,9 +133,13 @@ def main() -> None:
         made = kept + useless
         valid = [label_valid(asked[row["id"]], row["adversarial_image"]) is True for row in kept]
         useless_valid = [label_valid(asked[row["id"]], row["adversarial_image"]) is True for row in useless]
-        wrong = [wrong_again(kept, asked, "adversarial_image", batch, batch == BATCHES[1]) for batch in BATCHES]
+        wrong = [
+            wrong_again(kept, asked, "adversarial_image", batch, batch == BATCHES[1]) for batch in BATCHES
+        ]
         right_when_clean = [not bad for bad in wrong_again(kept, asked, "image", BATCHES[0], False)]
-        sources_kept = sum(np.array_equal(pixels(row["image"]), pixels(asked[row["id"]].image)) for row in kept)
+        sources_kept = sum(
+            np.array_equal(pixels(row["image"]), pixels(asked[row["id"]].image)) for row in kept
+        )
         forge(data, folder / "larger", EXTEND, options.extended)
         larger = [row for name in ("default", "useless", "rejected") for row in rows(folder / "larger", name)]
         grown = [row for row in larger if row["image"].size != Image.open(asked[row["id"]].image).size]
@@ -131,7 +153,9 @@ def main() -> None:
         "answer_still_right_useless": rate(useless_valid).as_dict(),
         "invalid": [row["id"] for row, good in zip(kept, valid, strict=True) if not good],
         "overlapping_boxes": sum(map(overlaps, made)),
-        "wrong_again": {f"batch {batch}": rate(own).as_dict() for batch, own in zip(BATCHES, wrong, strict=True)},
+        "wrong_again": {
+            f"batch {batch}": rate(own).as_dict() for batch, own in zip(BATCHES, wrong, strict=True)
+        },
         "right_when_clean_again": rate(right_when_clean).as_dict(),
         "stray_pixels": sum(map(stray_pixels, made)),
         "pictures_compared": len(made),
@@ -146,7 +170,10 @@ def main() -> None:
         "no box overlaps": figures["overlapping_boxes"] == figures["extended_overlapping_boxes"] == 0,
         "the Defender is wrong again on 90 %": all(sum(own) >= 0.9 * len(kept) > 0 for own in wrong),
         "a source picture moves whole, boxes with it": all(whole) and len(grown) > 0,
-        "no pixel changes outside of the boxes": figures["stray_pixels"] == figures["extended_stray_pixels"] == 0 < len(painted),
+        "no pixel changes outside of the boxes": figures["stray_pixels"]
+        == figures["extended_stray_pixels"]
+        == 0
+        < len(painted),
         "the clean picture is the source's": sources_kept == len(kept),
     }
     case = {

@@ -1,14 +1,17 @@
-"""Both players at full size on one GPU: updates and roll-outs a second, model-flops utilisation and peak memory; the Defender's beside TRL's.
+"""Both players at full size on one GPU: updates and roll-outs a second, model-flops utilisation and peak
+memory; the Defender's beside TRL's.
 
 python benchmarks/gpu.py [--tiny] [--visual-tokens 1024] [--group 8] [--completion 64] [--repeats 3]
 
-The players are a Qwen2.5-VL-7B and the transformer of a FLUX.2-klein-4B with random weights in bfloat16, so nothing is downloaded. Both train a LoRA
-of rank 64 with gradient checkpointing; TRL's GRPOTrainer is given the same LoRA on the same model and the same replies, and its roll-out is
-transformers' `generate`. The editor's roll-out is one denoising step of a 1024 x 1024 picture beside its original, its update one forward and
-backward pass of it; TRL has no editors. Utilisation counts 2 flops a weight and token forward and 2 backward (the frozen weights need no gradient
-of their own), neither attention nor what checkpointing computes again, and every picture and prompt once: what a rival computes again is no use.
-It is null where the device's peak is not known: give it as --peak-tflops. `--tiny` runs the same on small models, on a CPU too; its figures say
-nothing about speed.
+The players are a Qwen2.5-VL-7B and the transformer of a FLUX.2-klein-4B with random weights in bfloat16, so
+nothing is downloaded. Both train a LoRA of rank 64 with gradient checkpointing; TRL's GRPOTrainer is given
+the same LoRA on the same model and the same replies, and its roll-out is transformers' `generate`. The
+editor's roll-out is one denoising step of a 1024 x 1024 picture beside its original, its update one forward
+and backward pass of it; TRL has no editors. Utilisation counts 2 flops a weight and token forward and 2
+backward (the frozen weights need no gradient of their own), neither attention nor what checkpointing
+computes again, and every picture and prompt once: what a rival computes again is no use. It is null where
+the device's peak is not known: give it as --peak-tflops. `--tiny` runs the same on small models, on a CPU
+too; its figures say nothing about speed.
 """
 
 from __future__ import annotations
@@ -55,8 +58,21 @@ QWEN_7B: dict[str, Any] = {
     "mrope_section": [16, 24, 24],
 }
 TINY_VLM: dict[str, Any] = {
-    "text": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1},
-    "vision": {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 2, "fullatt_block_indexes": [1], "patch_size": 14},
+    "text": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    },
+    "vision": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "depth": 2,
+        "num_heads": 2,
+        "fullatt_block_indexes": [1],
+        "patch_size": 14,
+    },
     "mrope_section": [4, 6, 6],
 }
 KLEIN_4B: dict[str, Any] = {
@@ -106,12 +122,19 @@ class Meter:
         }
 
 
-def our_defender(vlm: Any, options: argparse.Namespace, meter: Meter) -> tuple[int, Any, float, dict[str, Any], dict[str, Any]]:
-    """(weights, a group of replies, flops of one forward pass, figures of our update, figures of our roll-out)."""
+def our_defender(
+    vlm: Any, options: argparse.Namespace, meter: Meter
+) -> tuple[int, Any, float, dict[str, Any], dict[str, Any]]:
+    """(weights, a group of replies, flops of one forward pass, figures of our update, figures of our
+    roll-out).
+    """
     image, patches = picture(options.visual_tokens, patch=14), 4 * options.visual_tokens
     weights, seeing = parameters(vlm), sum(p.numel() for p in vlm.model.get_submodule(vlm.tower).parameters())
     group = sample(vlm, image, options.group, options.completion)
-    prompt, written = vlm.encode([image], [QUESTION])["input_ids"].shape[1], options.group * options.completion
+    prompt, written = (
+        vlm.encode([image], [QUESTION])["input_ids"].shape[1],
+        options.group * options.completion,
+    )
     forward = 2.0 * (seeing * patches + (weights - seeing) * (prompt + written))
     settings = DefenderSettings(
         model="random",
@@ -123,7 +146,9 @@ def our_defender(vlm: Any, options: argparse.Namespace, meter: Meter) -> tuple[i
     trainer = DefenderTrainer(vlm, settings, seed=0)
 
     def reply() -> object:
-        return vlm.generate([image], [QUESTION], Sampling(options.completion, n=options.group, temperature=1.0))
+        return vlm.generate(
+            [image], [QUESTION], Sampling(options.completion, n=options.group, temperature=1.0)
+        )
 
     update = {"ours": meter.figures(lambda: trainer._learn([group], 0), 2 * forward)}
     return weights, group, forward, update, {"ours": meter.figures(reply, forward)}
@@ -144,10 +169,17 @@ def defender(options: argparse.Namespace, meter: Meter) -> None:
     vlm.model.generation_config.eos_token_id = None
     batch = vlm.encode([image], [QUESTION])
     del batch["position_ids"], batch["picture_count"]
-    how = {"do_sample": True, "top_k": 0, "max_new_tokens": options.completion, "suppress_tokens": list(vlm.forbidden)}
+    how = {
+        "do_sample": True,
+        "top_k": 0,
+        "max_new_tokens": options.completion,
+        "suppress_tokens": list(vlm.forbidden),
+    }
     vlm.flex = False
     vlm.model.config.get_text_config()._attn_implementation = "sdpa"
-    roll_out["trl"] = meter.figures(lambda: vlm.model.generate(**batch, **how, num_return_sequences=options.group), forward)
+    roll_out["trl"] = meter.figures(
+        lambda: vlm.model.generate(**batch, **how, num_return_sequences=options.group), forward
+    )
     with tempfile.TemporaryDirectory() as folder:
         rival = trl_trainer(vlm, folder, options.group, options.completion, checkpointing=True)
     trained = list(vlm.trainable_parameters().values())
@@ -160,11 +192,24 @@ def defender(options: argparse.Namespace, meter: Meter) -> None:
         optimizer.zero_grad()
 
     update["trl"] = meter.figures(update_trl, 2 * forward)
-    case = {"visual_tokens": options.visual_tokens, "group": options.group, "completion": options.completion, "parameters": weights}
+    case = {
+        "visual_tokens": options.visual_tokens,
+        "group": options.group,
+        "completion": options.completion,
+        "parameters": weights,
+    }
     for name, figures in (("update", update), ("roll-out", roll_out)):
         ours, theirs = figures["ours"]["seconds"], figures["trl"]["seconds"]
-        rate = {"ours_completions_a_second": round(options.group / (ours or 1e-9), 2), "ratio": round((theirs or 0) / (ours or 1e-9), 2)}
-        report(f"Defender {name} at full size against TRL", {**case, "device": meter.name}, {**figures, **rate}, {})
+        rate = {
+            "ours_completions_a_second": round(options.group / (ours or 1e-9), 2),
+            "ratio": round((theirs or 0) / (ours or 1e-9), 2),
+        }
+        report(
+            f"Defender {name} at full size against TRL",
+            {**case, "device": meter.name},
+            {**figures, **rate},
+            {},
+        )
 
 
 def editor(options: argparse.Namespace, meter: Meter) -> None:
@@ -178,11 +223,18 @@ def editor(options: argparse.Namespace, meter: Meter) -> None:
     torch.set_default_dtype(before)
     weights = sum(parameter.numel() for parameter in model.parameters())
     model.requires_grad_(False)
-    model.add_adapter(LoraConfig(r=64, lora_alpha=128, target_modules=["to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj"]))
+    model.add_adapter(
+        LoraConfig(
+            r=64, lora_alpha=128, target_modules=["to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj"]
+        )
+    )
     model.enable_gradient_checkpointing()
     model.train()
-    positions = image_positions((side, side)).to(meter.device)  # of the picture being made, then of the one it is made from
-    text_ids = torch.cartesian_prod(torch.arange(1), torch.arange(1), torch.arange(1), torch.arange(words)).to(meter.device)
+    # of the picture being made, then of the one it is made from
+    positions = image_positions((side, side)).to(meter.device)
+    text_ids = torch.cartesian_prod(
+        torch.arange(1), torch.arange(1), torch.arange(1), torch.arange(words)
+    ).to(meter.device)
     latents = torch.randn(options.edits, 2 * side * side, 128, dtype=dtype, device=meter.device)
     text = torch.randn(options.edits, words, sizes["joint_attention_dim"], dtype=dtype, device=meter.device)
     sigma = torch.full((options.edits,), 0.5, dtype=dtype, device=meter.device)
@@ -211,26 +263,38 @@ def editor(options: argparse.Namespace, meter: Meter) -> None:
     with torch.no_grad():
         step = meter.figures(velocity, forward)
     figures = {"rollout_step": step, "update": meter.figures(update, 2 * forward)}
-    case = {"edits": options.edits, "latent_tokens": side * side, "text_tokens": words, "parameters": weights, "device": meter.name}
+    case = {
+        "edits": options.edits,
+        "latent_tokens": side * side,
+        "text_tokens": words,
+        "parameters": weights,
+        "device": meter.name,
+    }
     report("Editor of the size of FLUX.2-klein-4B", case, figures, {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="small models, also on a CPU: does it run to the end?")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small models, also on a CPU: does it run to the end?"
+    )
     parser.add_argument("--visual-tokens", type=int, default=1024)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--completion", type=int, default=64)
     parser.add_argument("--edits", type=int, default=2, help="edits in one pass of the editor")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peak-tflops", type=float, help="the device's peak in bfloat16, where it is not known here")
+    parser.add_argument(
+        "--peak-tflops", type=float, help="the device's peak in bfloat16, where it is not known here"
+    )
     options = parser.parse_args()
     if options.tiny:
         options.visual_tokens, options.completion, options.repeats = 16, 8, 1
     elif not torch.cuda.is_available():
         parser.error("full size needs a GPU; --tiny runs on a CPU")
     warnings.simplefilter("ignore")
-    meter = Meter(torch.device("cuda" if torch.cuda.is_available() else "cpu"), options.peak_tflops, options.repeats)
+    meter = Meter(
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"), options.peak_tflops, options.repeats
+    )
     defender(options, meter)
     gc.collect()
     editor(options, meter)

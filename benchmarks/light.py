@@ -1,4 +1,5 @@
-"""Which planted edits a guard of the light refuses: relit pictures, and edits of objects alone. One JSON line.
+"""Which planted edits a guard of the light refuses: relit pictures, and edits of objects alone. One JSON
+line.
 
 python benchmarks/light.py --scenes 250
 """
@@ -29,14 +30,20 @@ def main() -> None:
         start = time.perf_counter()
         change = light_change(case.clean, case.edited, case.boxes)
         seconds.append(time.perf_counter() - start)
-        refused.setdefault((case.name, case.relit), []).append(excess(change, arguments.level, arguments.spread) > 0)
+        refused.setdefault((case.name, case.relit), []).append(
+            excess(change, arguments.level, arguments.spread) > 0
+        )
     line = {
         "benchmark": "light",
         "scenes": arguments.scenes,
         "seed": arguments.seed,
         "limits": {"level": arguments.level, "spread": arguments.spread},
-        "refused_relit": rate([hit for (_, relit), hits in refused.items() if relit for hit in hits]).as_dict(),
-        "refused_others": rate([hit for (_, relit), hits in refused.items() if not relit for hit in hits]).as_dict(),
+        "refused_relit": rate(
+            [hit for (_, relit), hits in refused.items() if relit for hit in hits]
+        ).as_dict(),
+        "refused_others": rate(
+            [hit for (_, relit), hits in refused.items() if not relit for hit in hits]
+        ).as_dict(),
         "refused": {name: rate(hits).as_dict() for (name, _), hits in refused.items()},
         "milliseconds": 1000 * float(np.median(seconds)),
     }

@@ -1,10 +1,12 @@
-"""Reading the answer out of replies of 2,000 characters, and out of repetition; beside two readers by regular expressions. One JSON line.
+"""Reading the answer out of replies of 2,000 characters, and out of repetition; beside two readers by regular
+expressions. One JSON line.
 
 python benchmarks/parser.py
 
-The rivals: the patterns of lmms-eval's V* task in turn, and MMMU's script (both as the profiles of those names have them). Replies are
-talk of 2,000 characters with the answer in the form that prompts ask for (a half of them), in other forms, or nowhere. Times are
-processor time of one thread. Readings are counted on the replies that tests hold, marked by hand; rivals are not asked about yes and no.
+The rivals: the patterns of lmms-eval's V* task in turn, and MMMU's script (both as the profiles of those
+names have them). Replies are talk of 2,000 characters with the answer in the form that prompts ask for (a
+half of them), in other forms, or nowhere. Times are processor time of one thread. Readings are counted on
+the replies that tests hold, marked by hand; rivals are not asked about yes and no.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ ENDS = {
     "none": " It is hard to say.",
 }
 TALK = (
-    "We look at the table near the window, where several cups and plates stand in a row. The light falls from one "
-    "side, so that colours are hard to tell, and the first object hides a part of the second. Let us compare their "
+    "We look at the table near the window, where several cups and plates stand in a row. The "
+    "light falls from one "
+    "side, so that colours are hard to tell, and the first object hides a part of the second. Let "
+    "us compare their "
     "shapes before anything else is said."
 )
 REPEATED = (
@@ -123,7 +127,10 @@ def main() -> None:
         for name, read in readers.items()
     }
     by_form = {form: round(replies_a_second(ours, own)) for form, own in forms.items()}
-    case = f"{len(mix)} replies of {CHARACTERS} characters, half of them boxed; {REPETITION} characters of repetition; one thread"
+    case = (
+        f"{len(mix)} replies of {CHARACTERS} characters, half of them boxed; {REPETITION} characters "
+        f"of repetition; one thread"
+    )
     print(json.dumps({"benchmark": "reading answers", "case": case, **figures, "ours_by_form": by_form}))
 
 

@@ -1,4 +1,5 @@
-"""What the rivals do to the bundled Defender: its accuracy on held-out scenes it gets right when clean. One JSON line.
+"""What the rivals do to the bundled Defender: its accuracy on held-out scenes it gets right when clean. One
+JSON line.
 
 python benchmarks/rivals.py
 """
@@ -27,7 +28,16 @@ from sparring.redteam.attackers import victim_of
 from sparring.scenes.dataset import write_questions
 
 SPECS = (
-    *("roundtrip", "benign", "editor", "paste:add", "paste:insert", "jpeg:30", "corruption:fog:3", "corruption:gaussian_noise:3"),
+    *(
+        "roundtrip",
+        "benign",
+        "editor",
+        "paste:add",
+        "paste:insert",
+        "jpeg:30",
+        "corruption:fog:3",
+        "corruption:gaussian_noise:3",
+    ),
     *("pgd:eps=2:steps=10", "pgd:eps=8:steps=10"),
 )
 
@@ -40,7 +50,11 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = load_recipe("arena")
     vlm, editor = LocalVLM.load(recipe.defender.model), load_editor(recipe.attacker.model)
-    means: dict[str, Any] = {"victim": victim_of(vlm, recipe.defender), "editor": editor, "attacker": recipe.attacker}
+    means: dict[str, Any] = {
+        "victim": victim_of(vlm, recipe.defender),
+        "editor": editor,
+        "attacker": recipe.attacker,
+    }
 
     def right(questions: list[VisualQuestion], images: list[Image.Image]) -> list[bool]:
         return [answer.right for answer in ask(vlm, questions, images, recipe.defender)]
@@ -55,7 +69,16 @@ def main() -> None:
         for spec in SPECS:
             edits = [edit.image for edit in load_rival(spec, **means).edit(questions, cleans, arguments.seed)]
             fooled[spec] = rate(~np.array(right(questions, edits))).as_dict()
-    print(json.dumps({"benchmark": "rivals", "questions": arguments.questions, "right_when_clean": len(kept), "fooled": fooled}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "rivals",
+                "questions": arguments.questions,
+                "right_when_clean": len(kept),
+                "fooled": fooled,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,17 @@ VERBS = {
     "attack, bad data": ["attack", "--recipe", "arena", "--data", "bad.jsonl", "--out", "out"],
     "probe, bad data": ["probe", "--recipe", "arena", "--data", "bad.jsonl", "--out", "out"],
     "sft, bad data": ["sft", "--recipe", "arena", "--data", "bad.jsonl", "--out", "out"],
-    "eval, bad data": ["eval", "--recipe", "arena", "--suite", "custom", "--data", "bad.jsonl", "--out", "out"],
+    "eval, bad data": [
+        "eval",
+        "--recipe",
+        "arena",
+        "--suite",
+        "custom",
+        "--data",
+        "bad.jsonl",
+        "--out",
+        "out",
+    ],
     "forge, no such source": ["forge", "--recipe", "arena", "--data", "nothing.jsonl", "--out", "out"],
     "report of an empty folder": ["report", "."],
     "compare of empty folders": ["compare", ".", "."],
@@ -62,7 +72,12 @@ def main() -> None:
             bound = BOUNDS.get(title, BOUND)
             late |= times[0] > bound
             told = {"benchmark": "startup", "verb": title, "processor_seconds": round(times[0], 3)}
-            told |= {"median": round(times[len(times) // 2], 3), "bound": bound, "runs": REPEATS, "cores": os.cpu_count()}
+            told |= {
+                "median": round(times[len(times) // 2], 3),
+                "bound": bound,
+                "runs": REPEATS,
+                "cores": os.cpu_count(),
+            }
             print(json.dumps(told), flush=True)
     sys.exit(int(late))
 

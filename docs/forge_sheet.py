@@ -1,4 +1,5 @@
-"""Draws docs/forge.png: photographs through both stages of the forge, with the two painters that need no model.
+"""Draws docs/forge.png: photographs through both stages of the forge, with the two painters that need no
+model.
 
 python docs/forge_sheet.py
 """
@@ -28,20 +29,25 @@ from sparring.recipes.borrow import forge_settings
 QUESTIONS = Path(__file__).parents[1] / "tests/forge/photographs.jsonl"
 SHOWN = ("shuttle", "spoon", "eyes", "pad", "head", "headlight")
 CHANGES = (
-    "stages.extend={painter: {model: edges}, checks: [], share: [0.01, 0.03], growth: 1.7, directions: [horizontal, both]}",
-    "stages.propose={number: 3, size: [0.16, 0.24], categories: [balloon, basket, book, bottle, bucket, chair, guitar, hat, kite, shoe, teapot, umbrella]}",
+    "stages.extend={painter: {model: edges}, checks: [], share: [0.01, 0.03], growth: 1.7, "
+    "directions: [horizontal, both]}",
+    "stages.propose={number: 3, size: [0.16, 0.24], categories: [balloon, basket, book, bottle, "
+    "bucket, chair, guitar, hat, kite, shoe, teapot, umbrella]}",
     "stages.right_when_clean=false",  # the bundled Defender has never seen a photograph
     "stages.attempts=1",
 )
 TITLES = ("photograph, boxes of the targets", "extended by “edges”", "with three cut-outs by “paste”")
-WIDTH, GAP, TEXT = 360, 8, 20  # pixels; WIDTH is that of an extended picture, its photograph is drawn to the same scale
+# pixels; WIDTH is that of an extended picture, its photograph is drawn to the same scale
+WIDTH, GAP, TEXT = 360, 8, 20
 
 
 def forge(folder: Path) -> dict[str, dict[str, Any]]:
     """What was published of every question, by its id."""
     settings = forge_settings([("data", str(folder / QUESTIONS.name))], recipe="arena", changes=CHANGES)
     run_forge(settings, folder / "out", screen=Screen(Console(file=io.StringIO())))
-    files = [str(path) for part in ("data", "apart") for path in (folder / "out/dataset" / part).glob("*.parquet")]
+    files = [
+        str(path) for part in ("data", "apart") for path in (folder / "out/dataset" / part).glob("*.parquet")
+    ]
     rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(folder / "cache"))
     return {row["id"]: row for row in rows}
 
@@ -54,7 +60,12 @@ def line_of(question: VisualQuestion, row: dict[str, Any]) -> list[Image.Image]:
         ImageDraw.Draw(source).rectangle((x0, y0, x1 - 1, y1 - 1), outline="lime", width=4)
     scale = WIDTH / row["image"].width
     pictures = (source, row["image"], row["adversarial_image"])
-    return [picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS) for picture in pictures]
+    return [
+        picture.resize(
+            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
+        )
+        for picture in pictures
+    ]
 
 
 def main() -> None:
@@ -64,13 +75,16 @@ def main() -> None:
         folder = Path(name)
         shutil.copy(QUESTIONS, folder)
         for file in {json.loads(line)["image"] for line in QUESTIONS.read_text().splitlines()}:
-            shutil.copy(Path(skimage.data.__file__).parent / file, folder)  # they come with scikit-image itself
+            # they come with scikit-image itself
+            shutil.copy(Path(skimage.data.__file__).parent / file, folder)
         rows = forge(folder)
         asked = [question for question in read_questions(folder / QUESTIONS.name) if question.id in SHOWN]
         lines = [line_of(question, rows[question.id]) for question in asked]
     first = max(source.width for source, *_ in lines) + GAP
     places = (0, first, first + WIDTH + GAP)
-    sheet = Image.new("RGB", (first + 2 * WIDTH + GAP, TEXT + sum(TEXT + line[1].height + GAP for line in lines)), "white")
+    sheet = Image.new(
+        "RGB", (first + 2 * WIDTH + GAP, TEXT + sum(TEXT + line[1].height + GAP for line in lines)), "white"
+    )
     draw, font, y = ImageDraw.Draw(sheet), ImageFont.load_default(13), TEXT
     for x, title in zip(places, TITLES, strict=True):
         draw.text((x, 2), title, "black", font)
@@ -79,7 +93,8 @@ def main() -> None:
         for x, picture in zip(places, line, strict=True):
             sheet.paste(picture, (x, y + TEXT))
         y += TEXT + line[1].height + GAP
-    sheet.quantize(256, kmeans=3).save(Path(__file__).with_name("forge.png"), optimize=True)  # a quarter of the size in full colour
+    # a quarter of the size in full colour
+    sheet.quantize(256, kmeans=3).save(Path(__file__).with_name("forge.png"), optimize=True)
 
 
 if __name__ == "__main__":

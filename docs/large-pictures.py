@@ -22,7 +22,8 @@ from sparring.report.gallery import difference
 
 SIZE = (300, 200)
 TARGET: Box = (161, 119, 206, 166)  # the bowl of the spoon
-SETTINGS = CropSettings(max_area=64 * 64, context=6, feather=8)  # the bundled editor was made for 64 x 64 pixels
+# the bundled editor was made for 64 x 64 pixels
+SETTINGS = CropSettings(max_area=64 * 64, context=6, feather=8)
 QUESTION = "Where is the spoon relative to the cup?"
 
 
@@ -33,10 +34,15 @@ def main() -> None:
     before = Image.fromarray(coffee()).resize(SIZE, Image.Resampling.LANCZOS)
     crop = choose_crop(before.size, [TARGET], SETTINGS, editor.multiple)
     instruction = attacker.instruction.replace("{question}", QUESTION)
-    (after,) = deterministic_edits(editor, [before], [instruction], [0], attacker.evaluation_steps, crops=[crop])
+    (after,) = deterministic_edits(
+        editor, [before], [instruction], [0], attacker.evaluation_steps, crops=[crop]
+    )
     changed = np.argwhere((np.asarray(before) != np.asarray(after)).any(-1))
     (top, left), (bottom, right) = changed.min(0).tolist(), (changed.max(0) + 1).tolist()
-    print(f"picture {before.size}, crop {crop.box} at {crop.size}; changed are pixels inside {(left, top, right, bottom)}")
+    print(
+        f"picture {before.size}, crop {crop.box} at {crop.size}; changed are pixels inside "
+        f"{(left, top, right, bottom)}"
+    )
     marked = before.copy()
     draw = ImageDraw.Draw(marked)
     for box, color in ((crop.box, "white"), (TARGET, "red")):
@@ -45,7 +51,9 @@ def main() -> None:
     sheet = Image.new("RGB", (SIZE[0] * 3 + 20, SIZE[1]), "white")
     for place, picture in enumerate(shown):
         sheet.paste(picture, (place * (SIZE[0] + 10), 0))
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(Path(__file__).with_suffix(".png"), optimize=True)
+    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(
+        Path(__file__).with_suffix(".png"), optimize=True
+    )
 
 
 if __name__ == "__main__":

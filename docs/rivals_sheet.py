@@ -23,7 +23,16 @@ from sparring.scenes.dataset import write_questions
 
 SPECS = (
     *(f"corruption:{kind}:3" for kind in CORRUPTIONS),
-    *("jpeg:10", "paste:add", "paste:insert", "roundtrip", "benign", "editor", "pgd:eps=8", "pgd:eps=8:goal=wrong"),
+    *(
+        "jpeg:10",
+        "paste:add",
+        "paste:insert",
+        "roundtrip",
+        "benign",
+        "editor",
+        "pgd:eps=8",
+        "pgd:eps=8:goal=wrong",
+    ),
 )
 ZOOM, CELL, TEXT, COLUMNS = 2, 184, 14, 6
 
@@ -38,14 +47,19 @@ def main() -> None:
         question = read_questions(path).records[4]
         clean = load_image(question.image)
         shown = [("clean", clean)]
-        shown += [(spec, load_rival(spec, **means).edit([question], [clean], seed=0)[0].image) for spec in SPECS]
+        shown += [
+            (spec, load_rival(spec, **means).edit([question], [clean], seed=0)[0].image) for spec in SPECS
+        ]
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * CELL, rows * (CELL + TEXT)), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (spec, image) in enumerate(shown):
         x, y = number % COLUMNS * CELL, number // COLUMNS * (CELL + TEXT)
         draw.text((x + 4, y + 2), spec.removeprefix("corruption:"), "black")
-        sheet.paste(image.resize((image.width * ZOOM, image.height * ZOOM), Image.Resampling.NEAREST), (x + 4, y + TEXT + 4))
+        sheet.paste(
+            image.resize((image.width * ZOOM, image.height * ZOOM), Image.Resampling.NEAREST),
+            (x + 4, y + TEXT + 4),
+        )
     sheet.save(Path(__file__).with_name("rivals.png"), optimize=True)
 
 

@@ -1,7 +1,9 @@
-"""Answer sets with known scores: for every benchmark a dozen items, and fifty sets of replies to them, drawn from pools that hold every known trap.
+"""Answer sets with known scores: for every benchmark a dozen items, and fifty sets of replies to them, drawn
+from pools that hold every known trap.
 
-Every reply of a pool carries what it says to a strict reader (`sparring`), marked by hand.
-What other harnesses make of the sets is in `answer_sets.json`: their own functions were run on them, outside this project.
+Every reply of a pool carries what it says to a strict reader (`sparring`), marked by hand. What other
+harnesses make of the sets is in `answer_sets.json`: their own functions were run on them, outside this
+project.
 """
 
 from __future__ import annotations
@@ -36,14 +38,22 @@ CHOICE = [
     ("", N),
     ("{L} or {M}", N),
     ("Not {M}, but {L}", T),
-    ("Let me see. It looks {T}, so I choose {L} here among all of the options that were given to me today.", T),
+    (
+        "Let me see. It looks {T}, so I choose {L} here among all of the options that were given to "
+        "me today.",
+        T,
+    ),
     ("Sorry, I can't help with images of people yet.", N),
     ("option {L}", T),
     ("{l}", T),
     ("\\boxed{{{L}}} no, \\boxed{{{M}}}", N),
     ("Answer: {L}", T),
     ("**{L}**", T),
-    ("The correct answer is **{L}**. Here's why: the picture shows it clearly, and nothing else would fit in.", T),
+    (
+        "The correct answer is **{L}**. Here's why: the picture shows it clearly, and nothing else "
+        "would fit in.",
+        T,
+    ),
     ("A {T} thing is in the picture.", T),
     ("{T}", T),
     ("\\boxed{{{l}}}", T),
@@ -159,23 +169,39 @@ def items_of(rules: str) -> list[Item]:
         name, answer = f"q{place}", LETTERS[place * 7 % 4]
         options = tuple(TEXTS[(place + k) % 5] for k in range(4 if place % 5 else 2))
         answer = answer if answer in LETTERS[: len(options)] else "B"
-        choice = Item(name, "choice", "What is it?", answer, options, category=("alpha", "beta", "gamma")[place % 3])
+        choice = Item(
+            name, "choice", "What is it?", answer, options, category=("alpha", "beta", "gamma")[place % 3]
+        )
         truth = "yes" if place % 3 else "no"
         yes_no = Item(name, "yes_no", "Is it there?", truth)
         if rules == "hrbench":
-            item = replace(choice, category=("single", "cross")[place // 4 % 2], meta={"cycle": str(place % 4)})
+            item = replace(
+                choice, category=("single", "cross")[place // 4 % 2], meta={"cycle": str(place % 4)}
+            )
         elif rules == "mmstar":
             item = replace(choice, meta={"l2_category": ("x", "y", "z", "w")[place * place % 4]})
         elif rules in ("mmmu", "realworldqa", "custom") and place % 4 == 3:
             item = Item(name, "open", "How much?", ("12", "0.5", "downhill")[place // 4], category="Math")
         elif rules == "pope":
-            splits = [["random"], ["popular", "adversarial"], ["random", "popular", "adversarial"], ["adversarial"]][place % 4]
+            splits = [
+                ["random"],
+                ["popular", "adversarial"],
+                ["random", "popular", "adversarial"],
+                ["adversarial"],
+            ][place % 4]
             item = replace(yes_no, category=",".join(splits), meta={"splits": splits})
         elif rules == "hallusionbench":
-            # VD and VS share the subcategory and the numbers of an OCR set, which only one of the keys keeps apart.
+            # VD and VS share the subcategory and the numbers of an OCR set, which only one of the keys keeps
+            # apart.
             kind, figure = ("VD", "VS")[place // 6], place % 3
             shown = not (kind == "VS" and figure == 0)
-            meta = {"subcategory": "ocr", "set": "0", "figure": str(figure), "pair": str(place % 6 // 3), "shown": shown}
+            meta = {
+                "subcategory": "ocr",
+                "set": "0",
+                "figure": str(figure),
+                "pair": str(place % 6 // 3),
+                "shown": shown,
+            }
             item = replace(yes_no, category=kind, meta=meta)
         elif rules == "amber":
             kinds = ("attribute-state", "attribute-number", "attribute-action", "hallucination", "relation")
@@ -188,7 +214,9 @@ def items_of(rules: str) -> list[Item]:
                 "caption",
                 "Describe.",
                 "",
-                meta={"objects": [["person", "dog"], ["dining table"], ["cup", "bird", "person"], []][place % 4]},
+                meta={
+                    "objects": [["person", "dog"], ["dining table"], ["cup", "bird", "person"], []][place % 4]
+                },
             )
         else:
             item = choice
@@ -197,7 +225,9 @@ def items_of(rules: str) -> list[Item]:
 
 
 def replies_of(items: Sequence[Item], number: int) -> list[Said]:
-    """Set `number` of replies to the items. Sets 0 and 1 are all right and all wrong, as far as a reply can be."""
+    """Set `number` of replies to the items. Sets 0 and 1 are all right and all wrong, as far as a reply can
+    be.
+    """
     dice = random.Random(f"set {number}")
     return [_say(item, dice, number) for item in items]
 
@@ -209,7 +239,13 @@ def _say(item: Item, dice: random.Random, number: int) -> Said:
         told = item.answer if right else dice.choice([letter for letter in letters if letter != item.answer])
         other = dice.choice([letter for letter in letters if letter != told])
         text, strict = CHOICE[0] if number < 2 else dice.choice(CHOICE)
-        words = {"L": told, "l": told.lower(), "M": other, "T": item.options[LETTERS.index(told)], "U": item.options[LETTERS.index(other)]}
+        words = {
+            "L": told,
+            "l": told.lower(),
+            "M": other,
+            "T": item.options[LETTERS.index(told)],
+            "U": item.options[LETTERS.index(other)],
+        }
         return Said(text.format(**words), told if strict == T else None)
     if item.kind == "yes_no":
         told = item.answer if right else {"yes": "no", "no": "yes"}[item.answer]
@@ -221,10 +257,14 @@ def _say(item: Item, dice: random.Random, number: int) -> Said:
         return Said(text, json.dumps(named))
     if "references" in item.meta:
         reference = dice.choice(item.meta["references"])
-        text = dice.choice((dice.choice(VQA), reference, f"{reference}.", f"The {reference}", f"{reference}, I think"))
+        text = dice.choice(
+            (dice.choice(VQA), reference, f"{reference}.", f"The {reference}", f"{reference}, I think")
+        )
         return Said(text, text)
     text, strict_right = dice.choice(OPEN)
-    return Said(text.format(A=item.answer if right else "99"), item.answer if strict_right and right else None)
+    return Said(
+        text.format(A=item.answer if right else "99"), item.answer if strict_right and right else None
+    )
 
 
 def answered(items: Sequence[Item], replies: Sequence[Said]) -> list[Answered]:

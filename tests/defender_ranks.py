@@ -1,6 +1,7 @@
 """One of the processes of `test_ranks.py`: trains a Defender for a few updates and writes what became of it.
 
-python defender_ranks.py MODEL OUT KIND SETTINGS (JSON), with the environment variables of a launcher such as torchrun. KIND: ddp or fsdp2.
+python defender_ranks.py MODEL OUT KIND SETTINGS (JSON), with the environment variables of a launcher such as
+torchrun. KIND: ddp or fsdp2.
 """
 
 from __future__ import annotations
@@ -33,8 +34,17 @@ def items(batch: int) -> list[Item]:
     return list(zip(noise_pictures(len(QUESTIONS), seed=batch), QUESTIONS, strict=True))
 
 
-def train(model: str, settings: DefenderSettings, out: Path, accelerator: Accelerator | None, *, sharded: bool = False) -> None:
-    """Three updates, the last one resumed from a saved state; out: the metrics, the trainer's state and the model."""
+def train(
+    model: str,
+    settings: DefenderSettings,
+    out: Path,
+    accelerator: Accelerator | None,
+    *,
+    sharded: bool = False,
+) -> None:
+    """Three updates, the last one resumed from a saved state; out: the metrics, the trainer's state and the
+    model.
+    """
 
     def player() -> DefenderTrainer:
         return DefenderTrainer(LocalVLM.load(model), settings, seed=5, accelerator=accelerator)
@@ -55,7 +65,9 @@ def train(model: str, settings: DefenderSettings, out: Path, accelerator: Accele
 
 
 def reward(text: str, question: VisualQuestion, *_: object, **__: object) -> dict[str, float]:
-    """A random model boxes nothing: the reply to every other question should begin low in the alphabet, to the others high."""
+    """A random model boxes nothing: the reply to every other question should begin low in the alphabet, to
+    the others high.
+    """
     return {"accuracy": float((text[:1] < "Z") is (question.answer == "A"))}
 
 
@@ -66,9 +78,13 @@ def main() -> None:
     accelerator = Accelerator(cpu=True)
     if kind == "fsdp2":
         # Accelerate shards on GPUs only. Told that it is to shard, it does on a CPU too.
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap"
+        )
         accelerator.state.distributed_type = DistributedType.FSDP
-    train(model, DefenderSettings.model_validate_json(fields), Path(out), accelerator, sharded=kind == "fsdp2")
+    train(
+        model, DefenderSettings.model_validate_json(fields), Path(out), accelerator, sharded=kind == "fsdp2"
+    )
     accelerator.end_training()
 
 

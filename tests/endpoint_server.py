@@ -1,6 +1,8 @@
-"""An OpenAI-compatible server of chat completions about pictures, small and real: HTTP on loopback, with faults where they are wanted.
+"""An OpenAI-compatible server of chat completions about pictures, small and real: HTTP on loopback, with
+faults where they are wanted.
 
-As a script it answers by dice that follow from the request and runs in a process of its own; in a test's process it can run a real model.
+As a script it answers by dice that follow from the request and runs in a process of its own; in a test's
+process it can run a real model.
 """
 
 from __future__ import annotations
@@ -26,10 +28,14 @@ from PIL import Image
 
 FAULTS = ("slow", "429", "429-date", "500", "cut", "half", "broken", "empty", "503-page")
 Answer = Callable[[Image.Image, dict[str, Any]], dict[str, Any]]
-"""A picture and the body of a request: what the answer holds beside the usual ("text", and maybe "tokens" and "prompt_logprobs")."""
+"""A picture and the body of a request: what the answer holds beside the usual ("text", and maybe "tokens" and
+"prompt_logprobs").
+"""
 
 Adapters = Callable[[str, dict[str, Any]], tuple[int, str]]
-"""load_lora_adapter or unload_lora_adapter, and the body of the request: the status and the text of the answer."""
+"""load_lora_adapter or unload_lora_adapter, and the body of the request: the status and the text of the
+answer.
+"""
 
 
 def dice(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +51,10 @@ def question(body: dict[str, Any]) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """`faulty`: how many first tries of every request end in a fault, of every kind in turn. `share`: of tries that end in a fault, drawn by request and
-    try, but for every fifth try. `log`: one line a request, as it ends."""
+    """`faulty`: how many first tries of every request end in a fault, of every kind in turn. `share`: of
+    tries that end in a fault, drawn by request and try, but for every fifth try. `log`: one line a
+    request, as it ends.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -55,7 +63,14 @@ class Server(ThreadingHTTPServer):
                  slow: float = 3.0, log: Path | None = None, adapters: Adapters | None = None) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), Handler)
         self.share = share
-        self.answer, self.faulty, self.key, self.delay, self.slow, self.log = answer, faulty, key, delay, slow, log
+        self.answer, self.faulty, self.key, self.delay, self.slow, self.log = (
+            answer,
+            faulty,
+            key,
+            delay,
+            slow,
+            log,
+        )
         self.adapters = adapters
         self.lines: list[dict[str, Any]] = []
         self.tries: Counter[str] = Counter()
@@ -103,21 +118,39 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(server.delay)
             if server.key is not None and self.headers["authorization"] != f"Bearer {server.key}":
                 said = f"wrong key: {self.headers['authorization']}"
-                return self._send(401, json.dumps({"error": {"message": said, "code": "invalid_api_key"}}), key, "401")
+                return self._send(
+                    401, json.dumps({"error": {"message": said, "code": "invalid_api_key"}}), key, "401"
+                )
             if fault:
                 return self._fail(fault, key)
             if server.adapters is not None and self.path.endswith("_lora_adapter"):
                 status, text = server.adapters(self.path.rpartition("/")[2], body)
                 return self._send(status, text, key, f"{self.path.rpartition('/')[2]} {status}", body=body)
-            encoded = next((part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"), None)
+            encoded = next(
+                (
+                    part["image_url"]["url"]
+                    for part in body["messages"][0]["content"]
+                    if part["type"] == "image_url"
+                ),
+                None,
+            )
             # Beside a text alone there is nothing to see.
             image = (
-                Image.open(io.BytesIO(base64.b64decode(encoded.partition(",")[2]))).convert("RGB") if encoded else Image.new("RGB", (1, 1))
+                Image.open(io.BytesIO(base64.b64decode(encoded.partition(",")[2]))).convert("RGB")
+                if encoded
+                else Image.new("RGB", (1, 1))
             )
             said = dict(server.answer(image, body))
             if "status" in said:
                 return self._send(said["status"], said["text"], key, str(said["status"]), body=body)
-            self._send(200, json.dumps(completion(body["model"], said)), key, "ok", headers=dict(self.headers), body=body)
+            self._send(
+                200,
+                json.dumps(completion(body["model"], said)),
+                key,
+                "ok",
+                headers=dict(self.headers),
+                body=body,
+            )
         finally:
             with server.lock:
                 server.busy -= 1
@@ -130,7 +163,13 @@ class Handler(BaseHTTPRequestHandler):
             self.server.note(key, fault)
         elif fault in ("429", "429-date"):
             when = "0.02" if fault == "429" else formatdate(time.time(), usegmt=True)
-            self._send(429, json.dumps({"error": {"message": "too many", "code": "rate_limit"}}), key, fault, retry_after=when)
+            self._send(
+                429,
+                json.dumps({"error": {"message": "too many", "code": "rate_limit"}}),
+                key,
+                fault,
+                retry_after=when,
+            )
         elif fault == "500":
             self._send(500, json.dumps({"error": {"message": "out of memory"}}), key, fault)
         elif fault == "503-page":
@@ -153,7 +192,15 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps({"choices": []}), key, fault)
 
     def _send(
-        self, status: int, text: str, key: str, outcome: str, *, kind: str = "application/json", retry_after: str = "", **more: Any
+        self,
+        status: int,
+        text: str,
+        key: str,
+        outcome: str,
+        *,
+        kind: str = "application/json",
+        retry_after: str = "",
+        **more: Any,
     ) -> None:
         # Noted first: whoever has the answer can rely on the note.
         self.server.note(key, outcome, **more)
@@ -168,14 +215,30 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def completion(model: str, said: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion around a text. message, choice: further fields of the two, or others in place of the usual; whole: all of the answer."""
+    """A chat completion around a text. message, choice: further fields of the two, or others in place of the
+    usual; whole: all of the answer.
+    """
     if "whole" in said:
         return said["whole"]
     message = {"role": "assistant", "content": said.pop("text", None), **said.pop("message", {})}
     logprobs = {"logprobs": said.pop("logprobs")} if "logprobs" in said else {}
     usage = {"prompt_tokens": 100, "completion_tokens": said.pop("tokens", 7)}
-    choice = {"index": 0, "message": message, "finish_reason": said.pop("finish_reason", "stop"), **logprobs, **said.pop("choice", {})}
-    return {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage, **said}
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": said.pop("finish_reason", "stop"),
+        **logprobs,
+        **said.pop("choice", {}),
+    }
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+        **said,
+    }
 
 
 @contextmanager
@@ -198,7 +261,10 @@ if __name__ == "__main__":
     parser.add_argument("--slow", type=float, default=3.0)
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
-    with Server(faulty=arguments.faulty, share=arguments.share, slow=arguments.slow, log=arguments.log) as own:
+    with Server(
+        faulty=arguments.faulty, share=arguments.share, slow=arguments.slow, log=arguments.log
+    ) as own:
         print(own.url, flush=True)
-        threading.Thread(target=lambda: (sys.stdin.read(), own.shutdown()), daemon=True).start()  # the parent is gone
+        # the parent is gone
+        threading.Thread(target=lambda: (sys.stdin.read(), own.shutdown()), daemon=True).start()
         own.serve_forever()

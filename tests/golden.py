@@ -1,10 +1,11 @@
-"""Figures that a change of code must not change: a short game, a forge, an evaluation, a probe, an attack and a fine-tuning.
+"""Figures that a change of code must not change: a short game, a forge, an evaluation, a probe, an attack and
+a fine-tuning.
 
     python tests/golden.py            compares with tests/golden.json, where this kind of machine is in it
     python tests/golden.py --write    writes them there
 
-Weights by the SHA-256 of every tensor, results by that of their JSON without times, memory and paths. Digits depend on the processor
-and on torch, so the file holds one set for each of them.
+Weights by the SHA-256 of every tensor, results by that of their JSON without times, memory and paths. Digits
+depend on the processor and on torch, so the file holds one set for each of them.
 """
 
 from __future__ import annotations
@@ -26,16 +27,32 @@ from safetensors import safe_open
 from sparring.scenes.dataset import write_questions
 
 FIGURES = Path(__file__).with_name("golden.json")
-TOO_PERSONAL = ("wall_seconds", "peak_rss_mb", "seconds", "versions", "spending", "data", "path", "source", "machine", "environment")
+TOO_PERSONAL = (
+    "wall_seconds",
+    "peak_rss_mb",
+    "seconds",
+    "versions",
+    "spending",
+    "data",
+    "path",
+    "source",
+    "machine",
+    "environment",
+)
 
 
 def machine() -> str:
     """What the digits depend on: torch and the kind of processor."""
     said = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
     model = [
-        line.split(":")[1].strip() for line in said.split("\n\n")[0].splitlines() if re.match("vendor|cpu family|model|stepping", line)
+        line.split(":")[1].strip()
+        for line in said.split("\n\n")[0].splitlines()
+        if re.match("vendor|cpu family|model|stepping", line)
     ]
-    return f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, {' '.join(model)}"
+    return (
+        f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{' '.join(model)}"
+    )
 
 
 def sparring(*arguments: str) -> None:
@@ -43,11 +60,15 @@ def sparring(*arguments: str) -> None:
     command = [sys.executable, "-c", "from sparring.cli import app; app()", *arguments]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise SystemExit(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
 
 
 def settings(**changes: object) -> list[str]:
-    return [text for name, value in changes.items() for text in ("--set", f"{name.replace('__', '.')}={value}")]
+    return [
+        text for name, value in changes.items() for text in ("--set", f"{name.replace('__', '.')}={value}")
+    ]
 
 
 def weights_of(folder: Path) -> str:
@@ -64,7 +85,9 @@ def weights_of(folder: Path) -> str:
 def plain(value: Any) -> Any:
     """JSON without what differs from one run of the same code to the next."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items() if not any(word in key for word in TOO_PERSONAL)}
+        return {
+            key: plain(inner) for key, inner in value.items() if not any(word in key for word in TOO_PERSONAL)
+        }
     if isinstance(value, list):
         return [plain(inner) for inner in value]
     return value
@@ -79,14 +102,27 @@ def figures(root: Path) -> dict[str, str]:
     """Play everything in `root` and say what came out."""
     train, held_out = write_questions(root / "questions", seed=5, train=96, held_out=24, sizes=(14, 26))
     game = settings(
-        threads=1, data__generator__arguments="{train: 96, held_out: 24, sizes: [14, 26]}", data__held_out=24, selfplay__rounds=1,
+        threads=1, data__held_out=24, selfplay__rounds=1,
+        data__generator__arguments="{train: 96, held_out: 24, sizes: [14, 26]}",
         attacker__steps=2, attacker__questions_per_step=4, defender__steps=2, defender__prompts_per_step=8,
-        selfplay__curriculum="{questions: 16, clean_share: 0.5, replay_share: 0.2, effective_weight: 3, training_edits: true}",
+        selfplay__curriculum="{questions: 16, clean_share: 0.5, replay_share: 0.2, "
+        "effective_weight: 3, training_edits: true}",
         bootstrap__questions=12, bootstrap__steps=1, bootstrap__batch=4,
     )  # fmt: skip
     one = settings(threads=1)
     sparring("run", "arena", "--out", str(root / "game"), "--seed", "3", *game)
-    sparring("forge", "--recipe", "arena", "--data", str(train), "--limit", "16", "--out", str(root / "forge"), *one)
+    sparring(
+        "forge",
+        "--recipe",
+        "arena",
+        "--data",
+        str(train),
+        "--limit",
+        "16",
+        "--out",
+        str(root / "forge"),
+        *one,
+    )
     data = ["--data", str(held_out), "--recipe", "arena"]
     sparring("eval", "--suite", "custom", *data, "--defender", "zoo/defender", "--out", str(root / "eval"))
     probed = ["--attacker", "paste:add", "--attacker", "drawn=zoo/editor", "--limit", "12"]

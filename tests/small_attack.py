@@ -15,7 +15,9 @@ from sparring.redteam.settings import attack_settings
 
 
 def attack_of(editor: Path, questions: Path, url: str, *changes: str, **given: Any) -> AttackSettings:
-    """Settings of an attack on "toy" at that URL, with "count" as the judge; `given` are dotted fields, with __ for the dots."""
+    """Settings of an attack on "toy" at that URL, with "count" as the judge; `given` are dotted fields, with
+    __ for the dots.
+    """
     basics: dict[str, Any] = {
         "data": str(questions),
         "attacker.model": str(editor),
@@ -32,7 +34,10 @@ def attack_of(editor: Path, questions: Path, url: str, *changes: str, **given: A
         "device": "cpu",
         "threads": 1,
     }
-    return attack_settings([*basics.items(), *((name.replace("__", "."), value) for name, value in given.items())], changes=changes)
+    return attack_settings(
+        [*basics.items(), *((name.replace("__", "."), value) for name, value in given.items())],
+        changes=changes,
+    )
 
 
 def attack(settings: AttackSettings, out: Path) -> dict[str, Any]:

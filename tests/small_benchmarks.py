@@ -29,7 +29,9 @@ def hr_rows() -> list[dict[str, Any]]:
         image = in_base64(PICTURES[place // 4]) if place % 4 == 0 else str(place // 4 * 4)
         options = dict(zip("ABCD", np.roll(["one", "two", "three", "four"], place).tolist(), strict=True))
         row = {"index": place, "question": 'Says "this\nor that"?', **options, "answer": "ABCD"[place % 4]}
-        rows.append(row | {"category": ("single", "cross")[place // 4], "cycle_category": place % 4, "image": image})
+        rows.append(
+            row | {"category": ("single", "cross")[place // 4], "cycle_category": place % 4, "image": image}
+        )
     return rows
 
 
@@ -48,5 +50,12 @@ def vstar_folder(folder: Path) -> Path:
 
 
 def hallusion_record(**change: Any) -> dict[str, Any]:
-    base = {"category": "VD", "subcategory": "ocr", "visual_input": "1", "set_id": "0", "figure_id": "1", "question_id": "0"}
+    base = {
+        "category": "VD",
+        "subcategory": "ocr",
+        "visual_input": "1",
+        "set_id": "0",
+        "figure_id": "1",
+        "question_id": "0",
+    }
     return base | {"question": "Same?", "gt_answer": "1", "filename": "./VD/ocr/0_1.png"} | change

@@ -1,4 +1,6 @@
-"""Small random checkpoints of the real classes, written as ordinary folders: what the adapters are tested with."""
+"""Small random checkpoints of the real classes, written as ordinary folders: what the adapters are tested
+with.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,24 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from sparring.models.editors.qwen_image_edit import Qwen2VLProcessor, QwenImageEditEditor, QwenImageEditPlusEditor
+from sparring.models.editors.qwen_image_edit import (
+    Qwen2VLProcessor,
+    QwenImageEditEditor,
+    QwenImageEditPlusEditor,
+)
 
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] "
+    "}}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -58,13 +73,17 @@ def byte_tokenizer(model_max_length: int = 64) -> Qwen2TokenizerFast:
     """A Qwen2 tokenizer whose tokens are single bytes and Qwen's special tokens."""
     letters = sorted(ByteLevel.alphabet())
     vocab = {token: index for index, token in enumerate([*letters, *SPECIAL])}
-    tokenizer = Qwen2TokenizerFast(vocab=vocab, merges=[], model_max_length=model_max_length, additional_special_tokens=SPECIAL[1:])
+    tokenizer = Qwen2TokenizerFast(
+        vocab=vocab, merges=[], model_max_length=model_max_length, additional_special_tokens=SPECIAL[1:]
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
 def tiny_flux2_klein(folder: Path, *, seed: int = 0, text_tokens: int = 48, shift: bool = True) -> Path:
-    """Write a Flux2KleinPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token). `shift`: resolution-dependent sigmas."""
+    """Write a Flux2KleinPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token). `shift`:
+    resolution-dependent sigmas.
+    """
     torch.manual_seed(seed)
     vae = AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -109,13 +128,19 @@ def tiny_flux2_klein(folder: Path, *, seed: int = 0, text_tokens: int = 48, shif
 
 
 def tiny_flux_kontext(folder: Path, *, seed: int = 0, guidance: bool = True) -> Path:
-    """Write a FluxKontextPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token). `guidance`: the transformer takes a guidance scale."""
-    FluxKontextPipeline(**_flux_parts(seed, in_channels=16, guidance_embeds=guidance)).save_pretrained(folder, safe_serialization=True)
+    """Write a FluxKontextPipeline of random weights: 4x VAE, 2 x 2 packing (8 pixels a token). `guidance`:
+    the transformer takes a guidance scale.
+    """
+    FluxKontextPipeline(**_flux_parts(seed, in_channels=16, guidance_embeds=guidance)).save_pretrained(
+        folder, safe_serialization=True
+    )
     return folder
 
 
 def tiny_flux_fill(folder: Path, *, seed: int = 0) -> Path:
-    """Write a FluxFillPipeline of random weights. Its transformer sees 16 numbers of the state, 16 of the masked picture and 64 pixels of the mask."""
+    """Write a FluxFillPipeline of random weights. Its transformer sees 16 numbers of the state, 16 of the
+    masked picture and 64 pixels of the mask.
+    """
     parts = _flux_parts(seed, in_channels=96, out_channels=16, guidance_embeds=True)
     FluxFillPipeline(**parts).save_pretrained(folder, safe_serialization=True)
     return folder
@@ -157,7 +182,9 @@ def _flux_parts(seed: int, **transformer_options: Any) -> dict[str, Any]:
     )
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: index for index, token in enumerate(words)}, merges=[], model_max_length=24)
+    tokenizer = CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(words)}, merges=[], model_max_length=24
+    )
     clip = CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=12,
@@ -169,12 +196,27 @@ def _flux_parts(seed: int, **transformer_options: Any) -> dict[str, Any]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -2.0),
+        *((chr(code), -3.0) for code in range(33, 127)),
+    ]
     tokenizer_2 = T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=32)
     t5 = T5Config(
-        vocab_size=len(pieces), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu", dropout_rate=0.0
+        vocab_size=len(pieces),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0, base_shift=0.5, max_shift=1.15)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, shift=3.0, base_shift=0.5, max_shift=1.15
+    )
     return {
         "scheduler": scheduler,
         "vae": vae.eval(),
@@ -193,7 +235,9 @@ def tiny_qwen_image_edit(folder: Path, *, seed: int = 0) -> Path:
 
 
 def tiny_qwen_image_edit_plus(folder: Path, *, seed: int = 0, zero_cond_t: bool = False) -> Path:
-    """The same as a QwenImageEditPlusPipeline. `zero_cond_t`: the input picture's tokens are at noise level 0, as in the version 2511."""
+    """The same as a QwenImageEditPlusPipeline. `zero_cond_t`: the input picture's tokens are at noise level
+    0, as in the version 2511.
+    """
     parts = _qwen_image_parts(seed, zero_cond_t=zero_cond_t)
     QwenImageEditPlusEditor(QwenImageEditPlusPipeline(**parts)).save_pipeline(folder)
     return folder
@@ -253,9 +297,13 @@ def _qwen_image_parts(seed: int, **transformer_options: Any) -> dict[str, Any]:
         vision_end_token_id=ids["<|vision_end|>"],
     )
     text_encoder = Qwen2_5_VLForConditionalGeneration(config)
-    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 16384})
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 16384}
+    )
     processor = Qwen2VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02
+    )
     return {
         "scheduler": scheduler,
         "vae": vae.eval(),

@@ -1,4 +1,6 @@
-"""An evaluation in miniature: questions about pictures on disk, a model behind an endpoint or of random weights."""
+"""An evaluation in miniature: questions about pictures on disk, a model behind an endpoint or of random
+weights.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from sparring.models.vlms.base import VLM
 
 def write_custom(folder: Path, count: int, *, seed: int = 0) -> Path:
     """A JSONL file of `count` questions with two to four options about pictures of their own."""
-    from small_vlms import noise_pictures  # takes seconds to import, and a process that is killed does not need it
+    # takes seconds to import, and a process that is killed does not need it
+    from small_vlms import noise_pictures
 
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -50,9 +53,17 @@ def in_base64(image: Image) -> str:
 
 def settings_of(data: Path, model: str, **given: Any) -> EvalSettings:
     """Settings of an evaluation of `custom`; `given` are dotted fields, with __ for the dots."""
-    basics: dict[str, Any] = {"suite": "custom", "data": str(data), "defender.model": model, "device": "cpu", "threads": 1}
+    basics: dict[str, Any] = {
+        "suite": "custom",
+        "data": str(data),
+        "defender.model": model,
+        "device": "cpu",
+        "threads": 1,
+    }
     basics |= {"defender.max_new_tokens": 16, "defender.endpoint.first_wait": 0.01}
-    return eval_settings([*basics.items(), *((name.replace("__", "."), value) for name, value in given.items())])
+    return eval_settings(
+        [*basics.items(), *((name.replace("__", "."), value) for name, value in given.items())]
+    )
 
 
 def evaluate(settings: EvalSettings, out: Path, vlm: VLM | None = None) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""A forge in miniature: questions about light and dark pictures, players behind an endpoint who really look, and cut-outs as distractors."""
+"""A forge in miniature: questions about light and dark pictures, players behind an endpoint who really look,
+and cut-outs as distractors.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from sparring.recipes.borrow import forge_settings
 
 
 def light_picture(rng: np.random.Generator) -> tuple[Image.Image, bool]:
-    """A picture of coarse blocks around a grey near the middle, and whether it is light: a white or black thing more makes many of them the other."""
+    """A picture of coarse blocks around a grey near the middle, and whether it is light: a white or black
+    thing more makes many of them the other.
+    """
     level = 128 + int(rng.integers(-12, 13))
     blocks = np.clip(level + rng.integers(-4, 5, (8, 8, 3)), 0, 255).astype(np.uint8)
     image = Image.fromarray(blocks).resize((64, 64), Image.Resampling.NEAREST)
@@ -37,7 +41,9 @@ def is_light(image: Image.Image) -> bool:
 
 
 def write_light_questions(folder: Path, count: int, seed: int = 0) -> Path:
-    """A JSONL file of `count` questions with their pictures; every third picture is shared by two questions."""
+    """A JSONL file of `count` questions with their pictures; every third picture is shared by two
+    questions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng, questions = np.random.default_rng(seed), list[VisualQuestion]()
     for number in range(count):
@@ -48,15 +54,21 @@ def write_light_questions(folder: Path, count: int, seed: int = 0) -> Path:
             path = (folder / f"{number}.png").resolve()
             image.save(path)
         target = Target("lever", (4, 4, 20, 24))
-        questions.append(VisualQuestion(f"q{number}", path, "Light?", ("no", "yes"), "AB"[light], (target,), "light"))
+        questions.append(
+            VisualQuestion(f"q{number}", path, "Light?", ("no", "yes"), "AB"[light], (target,), "light")
+        )
     return write_questions(folder / "questions.jsonl", questions)
 
 
 def players(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
-    """The Defender sees light; the judge counts one of everything and passes everything; the proposer wants a hat in a corner."""
+    """The Defender sees light; the judge counts one of everything and passes everything; the proposer wants a
+    hat in a corner.
+    """
     if body["model"] == "judge":
         text = question(body)
-        return {"text": "one" if text.endswith("s?") else json.dumps({"verdict": "pass", "reason": "looks right"})}
+        return {
+            "text": "one" if text.endswith("s?") else json.dumps({"verdict": "pass", "reason": "looks right"})
+        }
     if body["model"] == "proposer":
         return {"text": json.dumps([{"object": "a red hat", "box": [600, 600, 950, 950]}])}
     return {"text": f"\\boxed{{{'AB'[is_light(image)]}}}"}
@@ -72,7 +84,9 @@ def forge_of(questions: Path, url: str, *changes: str, **given: Any) -> ForgeSet
         "batch=8",
         "stages={implant: painter, propose: {number: 2}, attempts: 3}",
     ]
-    return forge_settings([("data", str(questions)), *given.items()], recipe="arena", changes=[*basics, *changes])
+    return forge_settings(
+        [("data", str(questions)), *given.items()], recipe="arena", changes=[*basics, *changes]
+    )
 
 
 class LightVLM:
@@ -80,7 +94,9 @@ class LightVLM:
 
     name, device = "light", torch.device("cpu")
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[EndpointReply]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[EndpointReply]]:
         return [[EndpointReply(f"\\boxed{{{'AB'[is_light(image)]}}}", 4, True)] for image in images]
 
 
@@ -90,6 +106,8 @@ def forge_quietly(settings: ForgeSettings, out: Path, workers: int = 1) -> dict[
 
 
 def forge_process(settings: str, out: str, started: Any) -> None:
-    """Forge with settings given as JSON, in a process of its own; the event `started` is set when it begins."""
+    """Forge with settings given as JSON, in a process of its own; the event `started` is set when it
+    begins.
+    """
     started.set()
     forge_quietly(ForgeSettings.model_validate_json(settings), Path(out))

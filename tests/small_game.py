@@ -1,7 +1,8 @@
-"""A whole game in miniature: players of the real classes that have been taught a trick in seconds, questions on disk, and a recipe.
+"""A whole game in miniature: players of the real classes that have been taught a trick in seconds, questions
+on disk, and a recipe.
 
-The Defender says whether a picture is dark or light, not always rightly; the judge model counts one of everything; the editor is random, so what
-it makes is noise, which changes some answers.
+The Defender says whether a picture is dark or light, not always rightly; the judge model counts one of
+everything; the editor is random, so what it makes is noise, which changes some answers.
 """
 
 from __future__ import annotations
@@ -42,19 +43,37 @@ def write_game_questions(folder: Path, count: int, seed: int = 0) -> Path:
         path = (folder / f"{number}.png").resolve()
         image.save(path)
         questions.append(
-            VisualQuestion(f"q{number}", path, "Light?", ("no", "yes"), "AB"[light], (Target("cup", (8, 8, 40, 40)),), "light")
+            VisualQuestion(
+                f"q{number}",
+                path,
+                "Light?",
+                ("no", "yes"),
+                "AB"[light],
+                (Target("cup", (8, 8, 40, 40)),),
+                "light",
+            )
         )
     return write_questions(folder / "questions.jsonl", questions)
 
 
-def teach(folder: Path, replies: list[str], images: list[Image.Image], prompt: str | list[str], *, steps: int, seed: int = 0) -> None:
+def teach(
+    folder: Path,
+    replies: list[str],
+    images: list[Image.Image],
+    prompt: str | list[str],
+    *,
+    steps: int,
+    seed: int = 0,
+) -> None:
     """Fine-tune a checkpoint in place on (picture, prompt) -> reply; one prompt for all, or one for each."""
     prompts = [prompt] * len(images) if isinstance(prompt, str) else prompt
     vlm = LocalVLM.load(folder)
     vlm.prepare_training(train_vision=True)
     optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=3e-3)
     end = vlm.end_tokens[0]
-    tokens = [[*vlm.processor.tokenizer(reply, add_special_tokens=False)["input_ids"], end] for reply in replies]
+    tokens = [
+        [*vlm.processor.tokenizer(reply, add_special_tokens=False)["input_ids"], end] for reply in replies
+    ]
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         rows = rng.choice(len(images), 16, replace=False)
@@ -71,10 +90,17 @@ def write_players(folder: Path) -> None:
     tiny_flux2_klein(folder / "editor")
     rng = np.random.default_rng(5)
     images, light = zip(*(picture(rng) for _ in range(64)), strict=True)
-    # One label in eight is wrong, so that the Defender stays unsure and sampling it gives groups with a signal.
+    # One label in eight is wrong, so that the Defender stays unsure and sampling it gives groups with a
+    # signal.
     labels = [is_light != (number % 8 == 0) for number, is_light in enumerate(light)]
     tiny_qwen2_5_vl(folder / "defender", scale=1.0)
-    teach(folder / "defender", [f"\\boxed{{{'AB'[label]}}}" for label in labels], list(images), "Light?", steps=110)
+    teach(
+        folder / "defender",
+        [f"\\boxed{{{'AB'[label]}}}" for label in labels],
+        list(images),
+        "Light?",
+        steps=110,
+    )
     tiny_llava(folder / "judge", scale=1.0)
     teach(folder / "judge", ["one"] * len(images), list(images), "cups?", steps=25)
 
@@ -113,8 +139,17 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "trial_temperature": 1.0,
         },
         "bootstrap": {"questions": 12, "steps": 3, "batch": 4},
-        "forge": {"implant": "painter", "propose": {"number": 3, "size": [0.3, 0.45]}, "attempts": 4, "effective": 0.5},
-        "selfplay": {"rounds": rounds, "checkpoint_every": 2, "curriculum": {"questions": 8, "training_edits": True}},
+        "forge": {
+            "implant": "painter",
+            "propose": {"number": 3, "size": [0.3, 0.45]},
+            "attempts": 4,
+            "effective": 0.5,
+        },
+        "selfplay": {
+            "rounds": rounds,
+            "checkpoint_every": 2,
+            "curriculum": {"questions": 8, "training_edits": True},
+        },
         "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},
     }
     for name, own in changes.items():  # e.g. judge={"trials": 1}

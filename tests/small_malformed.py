@@ -1,4 +1,6 @@
-"""Records of a JSONL file with something wrong in each, of many kinds: the reason that is to be told for each kind, and how to make one."""
+"""Records of a JSONL file with something wrong in each, of many kinds: the reason that is to be told for each
+kind, and how to make one.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,12 @@ def bomb() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def flipped() -> bytes:
@@ -98,7 +105,10 @@ KINDS: dict[str, tuple[str, Maker]] = {
     "truncated JPEG": ("image broken", with_file(".jpg", lambda: whole("JPEG")[:-200])),
     "flipped byte": ("image broken", with_file(".png", flipped)),
     "text called PNG": ("not an image", with_file(".png", lambda: b"no picture at all\n" * 9)),
-    "SVG called PNG": ("not an image", with_file(".png", lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')),
+    "SVG called PNG": (
+        "not an image",
+        with_file(".png", lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'),
+    ),
     "empty file": ("not an image", with_file(".png", lambda: b"")),
     "image not there": ("image missing", said(image="nowhere.png")),
     "image is a folder": ("image missing", said(image=".")),
@@ -106,7 +116,10 @@ KINDS: dict[str, tuple[str, Maker]] = {
     "absolute path": ("image outside the folder", absolute),
     "path with dots": ("image outside the folder", dots),
     "link out of the folder": ("image outside the folder", with_link(outside)),
-    "link to itself": ("image missing", lambda folder, name: with_link(lambda f: f / f"{name}.png")(folder, name)),
+    "link to itself": (
+        "image missing",
+        lambda folder, name: with_link(lambda f: f / f"{name}.png")(folder, name),
+    ),
     "broken JSON": ("broken JSON", lambda folder, name: line(name)[:-9]),
     "JSON that is no object": ("broken JSON", lambda folder, name: "[1, 2]"),
     "deeply nested JSON": ("broken JSON", lambda folder, name: "[" * 100_000),
@@ -125,7 +138,10 @@ KINDS: dict[str, tuple[str, Maker]] = {
     "box reversed": ("box is empty", said(targets=target(box=[20, 4, 4, 24]))),
     "box of three": ("wrong type", said(targets=target(box=[20, 4, 4]))),
     "box of fractions": ("wrong type", said(targets=target(box=[4.5, 4, 20, 24]))),
-    "box of NaN": ("wrong type", lambda folder, name: line(name).replace("[4, 4, 20, 24]", "[NaN, 4, 20, 24]")),
+    "box of NaN": (
+        "wrong type",
+        lambda folder, name: line(name).replace("[4, 4, 20, 24]", "[NaN, 4, 20, 24]"),
+    ),
     "target without box": ("missing key", said(targets=target(box=...))),
     "targets is an object": ("wrong type", said(targets={"name": "lever"})),
     "duplicate id": ("duplicate id", lambda folder, name: line("q0")),
@@ -134,7 +150,9 @@ KINDS: dict[str, tuple[str, Maker]] = {
 
 
 def spoil(path: Path, every: int) -> dict[int, tuple[str, str]]:
-    """Put `every` bad records of each kind among a good file's; line number -> (kind, reason) of the bad ones."""
+    """Put `every` bad records of each kind among a good file's; line number -> (kind, reason) of the bad
+    ones.
+    """
     good = path.read_bytes().splitlines()
     kinds = [kind for kind in KINDS for _ in range(1 if kind == "line too long" else every)]
     lines: list[bytes] = [good[0]]  # the record whose id is given again comes first

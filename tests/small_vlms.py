@@ -1,4 +1,6 @@
-"""Small random vision-language checkpoints of the real classes, written as ordinary transformers folders: model, processor, tokenizer, chat template."""
+"""Small random vision-language checkpoints of the real classes, written as ordinary transformers folders:
+model, processor, tokenizer, chat template.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,10 @@ SPECIALS = [
 QWEN_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ "
+    "c['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+    "%}<|im_start|>assistant\n{% endif %}"
 )
 LLAVA_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] | upper }}: {% for c in m['content'] %}"
@@ -50,27 +54,39 @@ LLAVA_TEMPLATE = (
 
 
 def letters_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for every printable ASCII character (and any other byte), and the special tokens of both families."""
+    """One token for every printable ASCII character (and any other byte), and the special tokens of both
+    families.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: index for index, token in enumerate([*alphabet, *SPECIALS])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(SPECIALS)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left")
-    fast.add_special_tokens({"additional_special_tokens": [s for s in SPECIALS if s not in ("<|im_end|>", "<|endoftext|>")]})
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+    )
+    fast.add_special_tokens(
+        {"additional_special_tokens": [s for s in SPECIALS if s not in ("<|im_end|>", "<|endoftext|>")]}
+    )
     return fast
 
 
-def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: list[Any], folder: Path, scale: float) -> Path:
-    """Weights are scaled up, so that pictures, positions and prompts visibly change what a random model says."""
+def _write(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: list[Any], folder: Path, scale: float
+) -> Path:
+    """Weights are scaled up, so that pictures, positions and prompts visibly change what a random
+    model says.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 parameter.mul_(scale)
             elif "bias" in name:
                 parameter.normal_(0, 0.02)
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
     model.save_pretrained(folder, safe_serialization=True)
     for part in parts:
         part.save_pretrained(folder)
@@ -90,14 +106,27 @@ TEXT: dict[str, Any] = {
 }
 
 
-def _write_qwen(family: tuple[Any, Any], text: dict[str, Any], vision: dict[str, Any], folder: Path, seed: int, scale: float) -> Path:
+def _write_qwen(
+    family: tuple[Any, Any],
+    text: dict[str, Any],
+    vision: dict[str, Any],
+    folder: Path,
+    seed: int,
+    scale: float,
+) -> Path:
     """One of the Qwen-VL family: 64 x 64 pixels are 8 x 8 patches, 4 x 4 visual tokens; tied to no hub."""
     torch.manual_seed(seed)
     tokenizer = letters_tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIALS}
     config_class, model_class = family
     config = config_class(
-        text_config=TEXT | {"vocab_size": len(tokenizer), "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]} | text,
+        text_config=TEXT
+        | {
+            "vocab_size": len(tokenizer),
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+        }
+        | text,
         vision_config={"depth": 2, "patch_size": 8, "num_heads": 2} | vision,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
@@ -105,15 +134,27 @@ def _write_qwen(family: tuple[Any, Any], text: dict[str, Any], vision: dict[str,
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=False,
     )
-    images = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 65536})
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 65536}
+    )
     tokenizer.chat_template = QWEN_TEMPLATE
     return _write(model_class(config), tokenizer, [images, tokenizer], folder, scale)
 
 
-def tiny_qwen2_5_vl(folder: Path, *, seed: int = 0, scale: float = 3.0, text: dict[str, Any] | None = None) -> Path:
+def tiny_qwen2_5_vl(
+    folder: Path, *, seed: int = 0, scale: float = 3.0, text: dict[str, Any] | None = None
+) -> Path:
     """Write a Qwen2.5-VL; one window block, one full block."""
-    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "window_size": 32, "fullatt_block_indexes": [1]}
-    return _write_qwen((Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration), text or {}, vision, folder, seed, scale)
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "out_hidden_size": 32,
+        "window_size": 32,
+        "fullatt_block_indexes": [1],
+    }
+    return _write_qwen(
+        (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration), text or {}, vision, folder, seed, scale
+    )
 
 
 def tiny_qwen2_vl(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
@@ -131,7 +172,9 @@ def tiny_qwen3_vl(folder: Path, *, seed: int = 0, scale: float = 3.0) -> Path:
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0],
     }
-    return _write_qwen((Qwen3VLConfig, Qwen3VLForConditionalGeneration), {"head_dim": 8}, vision, folder, seed, scale)
+    return _write_qwen(
+        (Qwen3VLConfig, Qwen3VLForConditionalGeneration), {"head_dim": 8}, vision, folder, seed, scale
+    )
 
 
 def tiny_llava(folder: Path, *, seed: int = 0, scale: float = 3.0, head_dim: int = 8) -> Path:
@@ -186,5 +229,8 @@ def noise_pictures(count: int, *, size: tuple[int, int] = (64, 64), seed: int = 
     """RGB pictures of coarse coloured blocks, all different."""
     random = np.random.default_rng(seed)
     return [
-        Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(size, Image.Resampling.NEAREST) for _ in range(count)
+        Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
+            size, Image.Resampling.NEAREST
+        )
+        for _ in range(count)
     ]

@@ -36,16 +36,31 @@ def questions(tmp_path: Path) -> Path:
     """Three good records of two categories about two pictures, and one whose answer is no option."""
     for name, grey in (("a", 0), ("b", 9)):
         Image.new("L", (20, 10), grey).save(tmp_path / f"{name}.png")
-    plain = {"image": "a.png", "question": "Is there a cup?", "options": ["yes", "no"], "answer": "A", "targets": []}
-    changes: list[dict[str, Any]] = [{"category": "existence"}, {"category": "existence"}, {"image": "b.png"}, {"answer": "C"}]
+    plain = {
+        "image": "a.png",
+        "question": "Is there a cup?",
+        "options": ["yes", "no"],
+        "answer": "A",
+        "targets": [],
+    }
+    changes: list[dict[str, Any]] = [
+        {"category": "existence"},
+        {"category": "existence"},
+        {"image": "b.png"},
+        {"answer": "C"},
+    ]
     path = tmp_path / "my.jsonl"
-    path.write_text("\n".join(json.dumps({"id": str(number), **plain, **change}) for number, change in enumerate(changes)))
+    path.write_text(
+        "\n".join(json.dumps({"id": str(number), **plain, **change}) for number, change in enumerate(changes))
+    )
     return path
 
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
-    """The games that would have been played. Loop and report are stood in for, so that nothing heavy is imported."""
+    """The games that would have been played. Loop and report are stood in for, so that nothing heavy is
+    imported.
+    """
     calls: list[tuple[Recipe, Path]] = []
     loop, page = ModuleType("sparring.selfplay.loop"), ModuleType("sparring.report.page")
     loop.run_game = lambda recipe, out, sides: calls.append((recipe, out))  # type: ignore[attr-defined]
@@ -85,7 +100,17 @@ LIGHT = {
     "bad data, eval": ["eval", "--recipe", "arena", "--suite", "custom", "--data", "bad.jsonl", "--out", "x"],
     "bad data, forge": ["forge", "--recipe", "arena", "--data", "none.jsonl", "--out", "x"],
     "bad data, convert": ["convert", "--data", "bad.jsonl", "--out", "x"],
-    "an attacker that there is none of": ["attack", "--recipe", "arena", "--data", "bad.jsonl", "--attacker", "fog", "--out", "x"],
+    "an attacker that there is none of": [
+        "attack",
+        "--recipe",
+        "arena",
+        "--data",
+        "bad.jsonl",
+        "--attacker",
+        "fog",
+        "--out",
+        "x",
+    ],
     "what a forge would do": ["forge", "--recipe", "arena", "--data", "bad.jsonl", "--dry-run"],
     "a report of nothing": ["report", "."],
     "a comparison of nothing": ["compare", ".", "."],
@@ -100,14 +125,30 @@ def test_what_needs_no_model_does_not_wait_for_models_libraries(arguments: list[
         "import sys\nfrom sparring.cli import app\ntry:\n    app()\nexcept SystemExit as end:\n"
         f"    print(end.code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     assert done.stderr.splitlines()[-1].split(" ", 1)[1] == "[]", done.stderr
     assert "Traceback" not in done.stderr
     assert ("Error: " in done.stderr) == (done.stderr.splitlines()[-1][0] == "2")
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "attack", "eval", "rescore", "compare", "probe", "sft", "forge", "convert", "report", "plan", "recipes"]
+    "verb",
+    [
+        "run",
+        "attack",
+        "eval",
+        "rescore",
+        "compare",
+        "probe",
+        "sft",
+        "forge",
+        "convert",
+        "report",
+        "plan",
+        "recipes",
+    ],
 )
 def test_help_says_what_is_typed(verb: str) -> None:
     """Names hold colons and square brackets, which are neither emoji codes nor markup."""
@@ -123,7 +164,10 @@ def test_no_name_ends_a_command_where_the_terminal_has_no_letter_for_it(name: st
     code = "from sparring.cli import app; app()"
     for arguments in (["plan", f"{name}.yaml"], ["recipes", "--copy", "arena", f"{name}.yaml"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
         )
         assert b"Traceback" not in done.stderr, done.stderr
         assert done.returncode == (2 if arguments[0] == "plan" else 0)
@@ -145,7 +189,9 @@ def test_names_are_shown_as_they_are(name: str, tmp_path: Path, played: list[tup
     (tmp_path / name).mkdir(parents=True)
     assert f"Report: {name}/report.html" in runner.invoke(app, ["report", name]).stdout
     (tmp_path / "q.jsonl").write_text("{}")
-    unread = runner.invoke(app, ["plan", "arena", "--set", "data.path=q.jsonl", "--set", f"attacker.model='{name}'"])
+    unread = runner.invoke(
+        app, ["plan", "arena", "--set", "data.path=q.jsonl", "--set", f"attacker.model='{name}'"]
+    )
     assert unread.exit_code == 2
     assert "Traceback" not in unread.output
 
@@ -177,7 +223,13 @@ def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
     given = ["plan", "arena", "--set", f"data.path={questions}", "--skip-bad-records"]
     result = runner.invoke(app, [*given, "--set", "data.held_out=1"])
     assert result.exit_code == 0
-    for line in ("3 questions about 2 image files", "(none): 1", "existence: 2", "1 bad records dropped", "answer is no option: 1"):
+    for line in (
+        "3 questions about 2 image files",
+        "(none): 1",
+        "existence: 2",
+        "1 bad records dropped",
+        "answer is no option: 1",
+    ):
         assert line in result.stderr
     assert "2 to train on, 1 held out" in result.stderr
     result = runner.invoke(app, given)
@@ -204,7 +256,19 @@ def test_a_dry_run_of_an_arm_says_what_it_would_do(name: str) -> None:
 
 def test_run_hands_the_resolved_recipe_to_the_game(played: list[tuple[Recipe, Path]]) -> None:
     result = runner.invoke(
-        app, ["run", "arena", "--out", "there", "--seed", "7", "--set", "attacker.steps=2", "--set", "selfplay.rounds=1"]
+        app,
+        [
+            "run",
+            "arena",
+            "--out",
+            "there",
+            "--seed",
+            "7",
+            "--set",
+            "attacker.steps=2",
+            "--set",
+            "selfplay.rounds=1",
+        ],
     )
     assert result.exit_code == 0, result.output
     ((recipe, out),) = played
@@ -250,7 +314,9 @@ def test_mistakes_are_messages_not_tracebacks(arguments: list[str], message: str
     assert not (tmp_path / "x").exists()
 
 
-def test_stopping_by_hand_says_how_to_go_on(played: list[tuple[Recipe, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_by_hand_says_how_to_go_on(
+    played: list[tuple[Recipe, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(recipe: Recipe, out: Path, sides: object) -> None:
         raise KeyboardInterrupt
 
@@ -261,14 +327,24 @@ def test_stopping_by_hand_says_how_to_go_on(played: list[tuple[Recipe, Path]], m
 
 
 @pytest.mark.parametrize("recipe", sorted(bundled_recipes()))
-@pytest.mark.parametrize("changes", [[], ["defender.lora.rank=16"], ["defender.lora=null"], ["defender.model=a/b"]])
+@pytest.mark.parametrize(
+    "changes", [[], ["defender.lora.rank=16"], ["defender.lora=null"], ["defender.model=a/b"]]
+)
 def test_every_recipe_can_be_fine_tuned_from(recipe: str, changes: list[str]) -> None:
     said: list[str] = []
     settings = sft_settings([("data", "q.jsonl")], recipe=recipe, changes=changes, note=said.append)
     loaded = load_recipe(recipe).defender
     assert settings.defender.prompt == loaded.prompt
     assert settings.defender.learning_rate == loaded.learning_rate
-    for name in ("interpolation", "final_interpolation", "kl_weight", "noisy", "text", "optimizer_steps", "consistency"):
+    for name in (
+        "interpolation",
+        "final_interpolation",
+        "kl_weight",
+        "noisy",
+        "text",
+        "optimizer_steps",
+        "consistency",
+    ):
         default = DefenderSettings(model="a/b")
         assert getattr(settings.defender, name) == getattr(default, name)
         assert (f"defender.{name}" in "".join(said)) == (getattr(loaded, name) != getattr(default, name))
@@ -285,7 +361,9 @@ def test_every_recipe_serves_every_verb_about_an_endpoint(recipe: str, tmp_path:
     given = [("data", "q.jsonl"), ("defender.model", ENDPOINT)]
     said: list[str] = []
     for settings in (
-        attack_settings([*given, ("attacker.model", "paste:add")], recipe="mine.yaml", note=said.append).defender,
+        attack_settings(
+            [*given, ("attacker.model", "paste:add")], recipe="mine.yaml", note=said.append
+        ).defender,
         probe_settings([("data", "q.jsonl")], [ENDPOINT], [], recipe="mine.yaml", note=said.append).defender,
         eval_settings([*given, ("suite", "custom")], recipe="mine.yaml", note=said.append).defender,
         forge_settings(given, recipe="mine.yaml", note=said.append).defender,
@@ -293,8 +371,13 @@ def test_every_recipe_serves_every_verb_about_an_endpoint(recipe: str, tmp_path:
         assert (settings.model, settings.min_pixels) == (ENDPOINT, None)
     assert [text.partition(" ")[0] for text in said] == ["attack", "probe", "eval", "forge"]
     assert all("of mine.yaml and leaves them out: defender.min_pixels." in text for text in said)
-    with pytest.raises(RecipeError, match="min_pixels: cannot be set for an endpoint"):  # the user's own wish is not dropped
-        attack_settings([*given, ("attacker.model", "paste:add")], recipe="mine.yaml", changes=["defender.min_pixels=4000"])
+    # the user's own wish is not dropped
+    with pytest.raises(RecipeError, match="min_pixels: cannot be set for an endpoint"):
+        attack_settings(
+            [*given, ("attacker.model", "paste:add")],
+            recipe="mine.yaml",
+            changes=["defender.min_pixels=4000"],
+        )
 
 
 def test_a_judge_is_never_left_out_of_a_recipe(tmp_path: Path) -> None:
@@ -346,23 +429,47 @@ def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     finetune.run_sft = lambda settings, out, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparring.defenders.sft", finetune)
     command = ["sft", "--data", "my.jsonl", "--skip-bad-records", "--out", "there"]
-    result = runner.invoke(app, [*command, "--defender", "a/b", "--epochs", "3", "--batch", "5", "--set", "defender.lora.rank=8"])
+    result = runner.invoke(
+        app, [*command, "--defender", "a/b", "--epochs", "3", "--batch", "5", "--set", "defender.lora.rank=8"]
+    )
     assert result.exit_code == 0, result.output
     assert "loss    2.0000 -> 0.5000" in result.stdout
     assert "there/sft/model" in result.stdout
     ((settings, out),) = calls
-    assert (settings.defender.model, settings.epochs, settings.defender.prompts_per_step, out) == ("a/b", 3, 5, Path("there"))
+    assert (settings.defender.model, settings.epochs, settings.defender.prompts_per_step, out) == (
+        "a/b",
+        3,
+        5,
+        Path("there"),
+    )
     assert (settings.data, settings.defender.learning_rate) == (str(questions), 1e-5)
     assert settings.defender.lora is not None
     assert runner.invoke(app, [*command, "--recipe", "arena"]).exit_code == 0
     defender = calls[1][0].defender
-    assert (defender.learning_rate, defender.interpolation, defender.algorithm.type, defender.kl_weight) == (1.2e-4, 1.0, "sft", 0.0)
+    assert (defender.learning_rate, defender.interpolation, defender.algorithm.type, defender.kl_weight) == (
+        1.2e-4,
+        1.0,
+        "sft",
+        0.0,
+    )
     for extra, message in (
         ([], "--defender is missing"),
-        (["--defender", "http://127.0.0.1:8000/v1#m"], "is an endpoint, which can be attacked and evaluated but not trained"),
-        (["--defender", "a/b", "--set", "defender.algorithm.reply=well"], "defender.algorithm.reply: must hold {answer}"),
-        (["--defender", "a/b", "--set", "defender.reply=well"], "Write defender.algorithm: {type: sft, reply: well}."),
-        (["--defender", "a/b", "--set", "defender.kl_weight=1.0"], "defender.kl_weight: supervised fine-tuning has no KL term"),
+        (
+            ["--defender", "http://127.0.0.1:8000/v1#m"],
+            "is an endpoint, which can be attacked and evaluated but not trained",
+        ),
+        (
+            ["--defender", "a/b", "--set", "defender.algorithm.reply=well"],
+            "defender.algorithm.reply: must hold {answer}",
+        ),
+        (
+            ["--defender", "a/b", "--set", "defender.reply=well"],
+            "Write defender.algorithm: {type: sft, reply: well}.",
+        ),
+        (
+            ["--defender", "a/b", "--set", "defender.kl_weight=1.0"],
+            "defender.kl_weight: supervised fine-tuning has no KL term",
+        ),
         (["--defender", "a/b", "--set", "defender.algorithm=dapo"], "defender.algorithm: is sft here"),
         (["--defender", "a/b", "--set", "defender.lr=1"], "sft: defender.lr: no such setting"),
     ):
@@ -381,7 +488,9 @@ CARRIED = {
 
 
 @pytest.mark.parametrize("arguments", CARRIED.values(), ids=CARRIED)
-def test_pictures_that_refused_data_carry_are_left_nowhere(arguments: list[str], questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_refused_data_carry_are_left_nowhere(
+    arguments: list[str], questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(questions.parent)
     coded = base64.b64encode((questions.parent / "b.png").read_bytes()).decode()
     records = [json.loads(line) | {"image": coded} for line in questions.read_text().splitlines()]
@@ -390,26 +499,44 @@ def test_pictures_that_refused_data_carry_are_left_nowhere(arguments: list[str],
     for out in ("new/there", "coded.jsonl"):
         result = runner.invoke(app, [*arguments, "--out", out])
         assert result.exit_code == 2
-        assert ("coded.jsonl is a file" if out == "coded.jsonl" else 'line 4 (id "3"): answer must be') in result.stderr
+        assert (
+            "coded.jsonl is a file" if out == "coded.jsonl" else 'line 4 (id "3"): answer must be'
+        ) in result.stderr
     assert set(Path().iterdir()) == before
 
 
 def test_an_attack_whose_attacker_is_refused_leaves_no_folder(questions: Path) -> None:
-    given = ["--recipe", "arena", "--data", str(questions), "--skip-bad-records", "--out", str(questions.parent / "there")]
+    given = [
+        "--recipe",
+        "arena",
+        "--data",
+        str(questions),
+        "--skip-bad-records",
+        "--out",
+        str(questions.parent / "there"),
+    ]
     result = runner.invoke(app, ["attack", *given, "--attacker", "light:dark"])
     assert result.exit_code == 2
     assert 'rival "light:dark": gain must be' in result.stderr
     assert not (questions.parent / "there").exists()
 
 
-def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.MonkeyPatch, questions: Path) -> None:
+def test_attack_hands_its_options_on_and_says_what_came_out(
+    monkeypatch: pytest.MonkeyPatch, questions: Path
+) -> None:
     attack, page = ModuleType("sparring.redteam.attack"), ModuleType("sparring.report.attack")
     calls: list[tuple[AttackSettings, Path]] = []
     some, none = {"value": 0.25, "n": 8, "ci95": [0.1, 0.5]}, {"value": None, "n": 0, "ci95": [0.0, 1.0]}
     rates = {"clean_accuracy": some, "accepted_rate": some, "robust_accuracy": none}
     tries = [{"k": 1, "asr": some, "valid_asr": none}]
     spending = {"defender": {"requests": 12, "cost": 0.5}}
-    summary = {**rates, "asr_at_k": tries, "audited": False, "warnings": ["mind [this]"], "spending": spending}
+    summary = {
+        **rates,
+        "asr_at_k": tries,
+        "audited": False,
+        "warnings": ["mind [this]"],
+        "spending": spending,
+    }
     attack.run_attack = lambda settings, out, screen, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
     page.write_attack_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
     checked: list[tuple[str, str]] = []
@@ -418,7 +545,20 @@ def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "sparring.redteam.attackers", check)
     monkeypatch.setitem(sys.modules, "sparring.redteam.attack", attack)
     monkeypatch.setitem(sys.modules, "sparring.report.attack", page)
-    options = ["--samples", "3", "--limit", "5", "--seed", "7", "--integrity-threshold", "0.6", "--budget", "9", "--audit", "m:f"]
+    options = [
+        "--samples",
+        "3",
+        "--limit",
+        "5",
+        "--seed",
+        "7",
+        "--integrity-threshold",
+        "0.6",
+        "--budget",
+        "9",
+        "--audit",
+        "m:f",
+    ]
     given = ["--data", "my.jsonl", "--skip-bad-records", "--attacker", "a/b", "--defender", "http://h/v1#m"]
     command = ["attack", *given, "--out", "there", *options]
     result = runner.invoke(app, [*command, "--concurrency", "2", "--set", "attacker.evaluation_steps=9"])
@@ -426,9 +566,22 @@ def test_attack_hands_its_options_on_and_says_what_came_out(monkeypatch: pytest.
     assert checked == [("a/b", "http://h/v1#m")]
     ((settings, out),) = calls
     assert out == Path("there")
-    assert (settings.data, settings.attacker.model, settings.defender.model) == (str(questions), "a/b", "http://h/v1#m")
-    assert (settings.samples, settings.limit, settings.seed, settings.judge.integrity_threshold) == (3, 5, 7, 0.6)
-    assert (settings.defender.endpoint.budget, settings.defender.endpoint.concurrency, settings.judge.endpoint.budget) == (9, 2, None)
+    assert (settings.data, settings.attacker.model, settings.defender.model) == (
+        str(questions),
+        "a/b",
+        "http://h/v1#m",
+    )
+    assert (settings.samples, settings.limit, settings.seed, settings.judge.integrity_threshold) == (
+        3,
+        5,
+        7,
+        0.6,
+    )
+    assert (
+        settings.defender.endpoint.budget,
+        settings.defender.endpoint.concurrency,
+        settings.judge.endpoint.budget,
+    ) == (9, 2, None)
     assert (settings.attacker.evaluation_steps, settings.audit.call if settings.audit else "") == (9, "m:f")
     assert "ASR@1                25.0 %  of 8  (95 % interval 10.0 to 50.0)" in result.stdout
     assert "right under attack  nothing to count" in result.stdout
@@ -444,13 +597,32 @@ def test_attack_without_players_or_questions_is_a_message() -> None:
     result = runner.invoke(app, ["attack", "--data", "q.jsonl", "--out", "x"])
     assert result.exit_code == 2
     assert "--attacker is missing" in result.stderr
-    result = runner.invoke(app, ["attack", "--data", "q.jsonl", "--out", "x", "--attacker", "zoo/editor", "--defender", "zoo/defender"])
+    result = runner.invoke(
+        app,
+        [
+            "attack",
+            "--data",
+            "q.jsonl",
+            "--out",
+            "x",
+            "--attacker",
+            "zoo/editor",
+            "--defender",
+            "zoo/defender",
+        ],
+    )
     assert result.exit_code == 2
     assert "q.jsonl: no such file" in result.stderr
     assert "Traceback" not in result.output
 
 
-KEPT = {"attack.yaml": "attack", "eval.yaml": "evaluation", "probe.yaml": "probe", "sft.yaml": "fine-tuning", "forge.yaml": "forge"}
+KEPT = {
+    "attack.yaml": "attack",
+    "eval.yaml": "evaluation",
+    "probe.yaml": "probe",
+    "sft.yaml": "fine-tuning",
+    "forge.yaml": "forge",
+}
 
 
 @pytest.mark.parametrize("file", KEPT)
@@ -474,7 +646,9 @@ def test_a_report_of_any_folder_is_a_page_or_a_message(file: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", ["[", "- a", "\x00", "suite"])
-def test_damaged_settings_of_an_evaluation_are_a_message(content: str, tmp_path: Path, questions: Path) -> None:
+def test_damaged_settings_of_an_evaluation_are_a_message(
+    content: str, tmp_path: Path, questions: Path
+) -> None:
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / ".lock").touch()
     (tmp_path / "e" / "results.json").write_text("{}")
@@ -493,7 +667,14 @@ def test_out_that_is_a_file_is_a_message(verb: str, questions: Path) -> None:
         "attack": [*data, "--recipe", "arena", "--skip-bad-records"],
         "probe": [*data, "--recipe", "arena", "--skip-bad-records"],
         "sft": [*data, "--recipe", "arena", "--skip-bad-records"],
-        "eval": ["--suite", "pope", "--data", "sparring.scenes.benchmarks:pope:number=4", "--recipe", "arena"],
+        "eval": [
+            "--suite",
+            "pope",
+            "--data",
+            "sparring.scenes.benchmarks:pope:number=4",
+            "--recipe",
+            "arena",
+        ],
         "forge": [*data, "--recipe", "arena"],
     }[verb]
     for out in ("my.jsonl", "my.jsonl/below"):
@@ -509,7 +690,9 @@ def test_a_comparison_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     nothing = {"only_before": 0, "only_after": 0, "differences_in_asking": [], "other_pictures": 0}
     found = {"all": own, "categories": {"[a:b]": own}, **nothing}
     monkeypatch.setattr("sparring.benchmarks.compare.compare", lambda before, after, profile: found)
-    monkeypatch.setattr("sparring.report.evaluation.write_eval_report", lambda *given, **more: tmp_path / "report.html")
+    monkeypatch.setattr(
+        "sparring.report.evaluation.write_eval_report", lambda *given, **more: tmp_path / "report.html"
+    )
     done = runner.invoke(app, ["compare", "a", "b", "--out", "new/c.json"])
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "new" / "c.json").read_text()) == found

@@ -35,7 +35,9 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_skipped_records_are_told(tmp_path: Path) -> None:
-    tsv = write_tsv(tmp_path / "hr.tsv", [row | {"answer": "Z"} if k == 2 else row for k, row in enumerate(hr_rows())])
+    tsv = write_tsv(
+        tmp_path / "hr.tsv", [row | {"answer": "Z"} if k == 2 else row for k, row in enumerate(hr_rows())]
+    )
     code, said = convert("--data", tsv, "--out", tmp_path / "out")
     assert code != 0
     assert "--skip-bad-records" in said

@@ -12,7 +12,9 @@ import sparring
 from sparring.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -34,14 +36,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_are_shown_exist(page: Path) -> None:
-    for block in re.findall(r"```\n(.*?)```|((?:^    .+\n)+)", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+    for block in re.findall(
+        r"```\n(.*?)```|((?:^    .+\n)+)", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
         for line in "\n".join(block).replace("\\\n", " ").splitlines():
             match = re.match(r"\s*(?:\.venv/bin/)?sparring +(\w+)(.*)", line)
             if match is None:
                 continue
             assert match[1] in VERBS, f"{page.name}: {line}"
-            known = {name for parameter in VERBS[match[1]].params for name in (*parameter.opts, *parameter.secondary_opts)}
-            given = {word.partition("=")[0] for word in re.findall(r"(?<=\s)--[\w-]+", match[2].partition("#")[0] + " ")}
+            known = {
+                name
+                for parameter in VERBS[match[1]].params
+                for name in (*parameter.opts, *parameter.secondary_opts)
+            }
+            given = {
+                word.partition("=")[0]
+                for word in re.findall(r"(?<=\s)--[\w-]+", match[2].partition("#")[0] + " ")
+            }
             assert given <= known, f"{page.name}: {line}: {given - known}"
 
 
@@ -70,7 +81,10 @@ def test_the_files_of_an_update_are_there_and_hold_what_is_to_be_read() -> None:
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == sparring.__version__
-    assert citation["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
+    assert (
+        citation["license"]
+        == tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
+    )
 
 
 def test_readme_says_beside_your_own_questions_whom_the_bundled_players_know() -> None:

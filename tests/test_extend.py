@@ -147,7 +147,9 @@ def test_it_learns_and_its_lora_comes_back(folder: Path, tmp_path: Path) -> None
     editor.save_lora(tmp_path / "lora")
     check_editor(folder, tmp_path / "lora", FAMILY)
     specs = (f"{folder}+{tmp_path / 'lora'}", folder)
-    attackers = [load_attacker(settings(spec), CPU, lambda: pytest.fail("needs no Defender")) for spec in specs]
+    attackers = [
+        load_attacker(settings(spec), CPU, lambda: pytest.fail("needs no Defender")) for spec in specs
+    ]
     (learned,), (base,) = (attacker.edit([QUESTION], [picture()], seed=1) for attacker in attackers)
     assert learned.image.size == (64, 64)
     assert learned.image.tobytes() != base.image.tobytes()

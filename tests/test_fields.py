@@ -66,7 +66,8 @@ def test_the_command_prints_a_line_a_setting() -> None:
     assert result.exit_code == 0
     for line in (
         "name: str; required; ",
-        "attacker.algorithm: one of flow_grpo, diffusion_nft, awm; default flow_grpo; how the editor learns from rewards",
+        "attacker.algorithm: one of flow_grpo, diffusion_nft, awm; default flow_grpo; how the editor "
+        "learns from rewards",
         "attacker.algorithm: awm; flow matching of pictures, weighted by their advantages",
         "defender.learning_rate: float; default 1e-06",
         "defender.dtype: float32 | bfloat16 | float16; default 'float32'; ",

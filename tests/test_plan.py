@@ -18,7 +18,9 @@ def no_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def editor_folder(folder: Path) -> Path:
-    """A pipeline folder by its files: a transformer of two attention linears (one with a bias), a norm and an MLP; a VAE."""
+    """A pipeline folder by its files: a transformer of two attention linears (one with a bias), a norm and an
+    MLP; a VAE.
+    """
     for part in ("transformer", "vae"):
         (folder / part).mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
@@ -41,7 +43,9 @@ def vlm_folder(folder: Path) -> Path:
     save_file({"a": torch.zeros(10, 10)}, folder / "model-00001-of-00002.safetensors")
     save_file({"b": torch.zeros(50)}, folder / "model-00002-of-00002.safetensors")
     (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+        json.dumps(
+            {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+        )
     )
     return folder
 
@@ -75,7 +79,10 @@ def test_memory_is_the_documented_formula(recipe: Recipe) -> None:
         return make_plan(recipe.model_copy(update={"attacker": attacker})).memory
 
     weights = 1e9 + 4 * 151 + 4 * 150
-    assert turns(algorithm="flow_grpo") == {"attacker trains": weights + 160 * 16, "defender trains": weights + 150 * 4 * 3}
+    assert turns(algorithm="flow_grpo") == {
+        "attacker trains": weights + 160 * 16,
+        "defender trains": weights + 150 * 4 * 3,
+    }
     assert turns(algorithm="diffusion_nft")["attacker trains"] == weights + 160 * 24
     assert turns(lora=None)["attacker trains"] == weights + 97 * 4 * 3
     assert turns(algorithm="flow_grpo", dtype="bfloat16")["attacker trains"] == weights - 2 * 151 + 160 * 16
@@ -95,7 +102,8 @@ def test_sizes_of_the_large_models_are_known_without_them() -> None:
 
 
 def test_offload_keeps_text_encoders_and_vae_on_the_accelerator_in_turns(recipe: Recipe) -> None:
-    for name, size in (("text_encoder", 20), ("text_encoder_2", 80)):  # together they are larger than the VAE's 54
+    # together they are larger than the VAE's 54
+    for name, size in (("text_encoder", 20), ("text_encoder_2", 80)):
         (Path(recipe.attacker.model) / name).mkdir()
         save_file({"a": torch.zeros(size)}, Path(recipe.attacker.model) / name / "model.safetensors")
     frugal = recipe.model_copy(update={"attacker": recipe.attacker.model_copy(update={"offload": True})})
@@ -113,7 +121,9 @@ def test_offload_keeps_text_encoders_and_vae_on_the_accelerator_in_turns(recipe:
         ({}, "diffusion_nft", False),
     ],
 )
-def test_an_editor_that_says_it_is_distilled_is_warned_of(recipe: Recipe, says: dict[str, bool], algorithm: str, warned: bool) -> None:
+def test_an_editor_that_says_it_is_distilled_is_warned_of(
+    recipe: Recipe, says: dict[str, bool], algorithm: str, warned: bool
+) -> None:
     """By its configuration, whatever its name."""
     (Path(recipe.attacker.model) / "model_index.json").write_text(json.dumps(says))
     attacker = AttackerSettings.model_validate(recipe.attacker.model_dump() | {"algorithm": algorithm})
@@ -122,12 +132,19 @@ def test_an_editor_that_says_it_is_distilled_is_warned_of(recipe: Recipe, says: 
 
 
 def test_of_an_editor_that_is_not_here_nothing_is_said() -> None:
-    assert make_plan(load_recipe("arena", ["attacker.model=black-forest-labs/FLUX.2-klein-4B"])).warnings == ()
+    assert (
+        make_plan(load_recipe("arena", ["attacker.model=black-forest-labs/FLUX.2-klein-4B"])).warnings == ()
+    )
 
 
-@pytest.mark.parametrize(("model", "billions"), [("black-forest-labs/FLUX.1-Kontext-dev", 16.9), ("Qwen/Qwen-Image-Edit-2509", 28.9)])
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [("black-forest-labs/FLUX.1-Kontext-dev", 16.9), ("Qwen/Qwen-Image-Edit-2509", 28.9)],
+)
 def test_sizes_of_other_editors_are_known_too(model: str, billions: float) -> None:
-    plan = make_plan(load_recipe("qwen2.5-vl-3b_flux2-klein-4b", [f"attacker.model={model}", "attacker.offload=true"]))
+    plan = make_plan(
+        load_recipe("qwen2.5-vl-3b_flux2-klein-4b", [f"attacker.model={model}", "attacker.offload=true"])
+    )
     assert plan.models[0].parameters == pytest.approx(billions * 1e9, rel=0.01)
     assert plan.models[0].lora == pytest.approx(64 * {16.9: 1_634_304, 28.9: 2_949_120}[billions])
     assert plan.memory
@@ -145,13 +162,19 @@ def test_a_model_of_unknown_size_leaves_the_memory_open() -> None:
 def test_a_missing_folder_is_no_hub_id(name: str, recipe: Recipe) -> None:
     assert find_model("defender", name, "float32").where == "missing"
     with pytest.raises(ModelError, match=r"defender.model: .* is no folder and no hub id"):
-        require_models(recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": name})}))
+        require_models(
+            recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": name})})
+        )
 
 
 def test_a_folder_without_weights(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="holds no safetensors weights"):
-        require_models(recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": str(tmp_path / "empty")})}))
+        require_models(
+            recipe.model_copy(
+                update={"defender": recipe.defender.model_copy(update={"model": str(tmp_path / "empty")})}
+            )
+        )
     require_models(recipe)
 
 
@@ -164,7 +187,9 @@ def test_what_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
 
 def test_an_endpoint_takes_no_memory_here_and_is_not_looked_for(recipe: Recipe) -> None:
     url = "http://127.0.0.1:8000/v1#m"
-    changed = recipe.model_copy(update={"defender": recipe.defender.model_copy(update={"model": url, "steps": 0})})
+    changed = recipe.model_copy(
+        update={"defender": recipe.defender.model_copy(update={"model": url, "steps": 0})}
+    )
     assert find_model("defender", url, "float32").where == "behind an endpoint"
     require_models(changed)
     assert make_plan(changed).memory["attacker trains"] == 1e9 + 4 * 151 + 160 * 24
@@ -178,9 +203,18 @@ def test_models_of_the_forge_are_found_and_have_a_turn_of_their_own(recipe: Reci
         return make_plan(forging_by(forge, **bootstrap))
 
     players = plan({})
-    own = {"implant": "painter", "painter": {"model": recipe.attacker.model}, "extend": {"painter": {"model": recipe.attacker.model}}}
+    own = {
+        "implant": "painter",
+        "painter": {"model": recipe.attacker.model},
+        "extend": {"painter": {"model": recipe.attacker.model}},
+    }
     forging = plan(own | {"propose": {"model": recipe.defender.model}})
-    assert [model.player for model in forging.models] == ["attacker", "defender", "forge.extend.painter", "forge.propose"]
+    assert [model.player for model in forging.models] == [
+        "attacker",
+        "defender",
+        "forge.extend.painter",
+        "forge.propose",
+    ]
     assert "pairs are forged" not in players.memory
     assert forging.memory["pairs are forged"] == pytest.approx(1e9 + 2 * 4 * (151 + 150))
     assert {turn: forging.memory[turn] for turn in players.memory} == players.memory

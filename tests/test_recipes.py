@@ -33,7 +33,12 @@ def test_every_bundled_recipe_loads(name: str) -> None:
 
 
 def test_four_recipes_are_bundled() -> None:
-    assert set(bundled_recipes()) >= {"arena", "arena-clean", "qwen2.5-vl-7b_qwen-image-edit", "qwen2.5-vl-3b_flux2-klein-4b"}
+    assert set(bundled_recipes()) >= {
+        "arena",
+        "arena-clean",
+        "qwen2.5-vl-7b_qwen-image-edit",
+        "qwen2.5-vl-3b_flux2-klein-4b",
+    }
 
 
 def test_a_recipe_is_listed_before_its_variants() -> None:
@@ -71,7 +76,10 @@ STATIC = {"selfplay.curriculum.training_edits": False, "selfplay.curriculum.ques
 def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
     arena = load_recipe("arena")
     attacker = arena.attacker
-    made = attacker.steps * attacker.questions_per_step * attacker.group_size + arena.selfplay.curriculum.questions
+    made = (
+        attacker.steps * attacker.questions_per_step * attacker.group_size
+        + arena.selfplay.curriculum.questions
+    )
     assert STATIC["selfplay.curriculum.questions"] == made
 
 
@@ -80,7 +88,11 @@ def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
     [
         ("arena-static-add", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add"]}),
         ("arena-static-insert", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:insert"]}),
-        ("arena-static-both", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]}),
+        (
+            "arena-static-both",
+            "arena",
+            STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]},
+        ),
         ("arena-sft", "arena", {"data.generator.arguments.reasoned": True, "defender.algorithm.type": "sft"}),
         ("arena-noisy", "arena-clean", {"defender.noisy.share": 0.5, "defender.noisy.strength": 350}),
         (
@@ -90,13 +102,18 @@ def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
                 "data.generator.arguments.reasoned": True,
                 "defender.text.caption": "{option}\n",
                 "defender.text.thought": "{reasoning}",
-                **{f"defender.text.{kind}": 0.1 for kind in ("right_caption", "wrong_caption", "right_thought", "wrong_thought")},
+                **{
+                    f"defender.text.{kind}": 0.1
+                    for kind in ("right_caption", "wrong_caption", "right_thought", "wrong_thought")
+                },
             },
         ),
         ("arena-text-consistent", "arena-text", {"defender.consistency.role": "factor"}),
     ],
 )
-def test_rival_arms_differ_in_what_they_are_about_alone(name: str, base: str, differences: dict[str, Any]) -> None:
+def test_rival_arms_differ_in_what_they_are_about_alone(
+    name: str, base: str, differences: dict[str, Any]
+) -> None:
     assert changed(load_recipe(base).model_dump(), load_recipe(name).model_dump()) == differences
 
 
@@ -104,19 +121,43 @@ def test_the_papers_values() -> None:
     recipe = load_recipe("qwen2.5-vl-7b_qwen-image-edit")
     defender = recipe.defender
     assert (defender.group_size, defender.kl_weight) == (5, 0.0)
-    assert (defender.learning_rate, defender.weight_decay, defender.prompts_per_step, defender.train_vision) == (1e-6, 0.01, 128, True)
-    assert (defender.min_pixels, defender.max_pixels, defender.reward_accuracy, defender.reward_format) == (262144, 4194304, 0.8, 0.2)
-    assert defender.algorithm == DAPOSettings(clip_low=0.2, clip_high=0.28, dual_clip=3.0, advantage_epsilon=1e-6)
+    assert (
+        defender.learning_rate,
+        defender.weight_decay,
+        defender.prompts_per_step,
+        defender.train_vision,
+    ) == (1e-6, 0.01, 128, True)
+    assert (defender.min_pixels, defender.max_pixels, defender.reward_accuracy, defender.reward_format) == (
+        262144,
+        4194304,
+        0.8,
+        0.2,
+    )
+    assert defender.algorithm == DAPOSettings(
+        clip_low=0.2, clip_high=0.28, dual_clip=3.0, advantage_epsilon=1e-6
+    )
     assert defender.reward == "released"
     assert (defender.overlong_cache, defender.overlong_filter, defender.max_new_tokens) == (0, False, 4096)
-    assert (defender.keep_reward_above, defender.keep_reward_below, defender.temperature, defender.top_p) == (0.01, 0.99, 1.0, 1.0)
+    assert (defender.keep_reward_above, defender.keep_reward_below, defender.temperature, defender.top_p) == (
+        0.01,
+        0.99,
+        1.0,
+        1.0,
+    )
     attacker, judge = recipe.attacker, recipe.judge
     every_step = WindowSettings(size=None, first=0, last=None)
-    assert attacker.algorithm == FlowGRPOSettings(noise_level=0.7, sampler="sde", window=every_step, clip_range=1e-4)
+    assert attacker.algorithm == FlowGRPOSettings(
+        noise_level=0.7, sampler="sde", window=every_step, clip_range=1e-4
+    )
     assert (attacker.learning_rate, attacker.kl_weight) == (3e-4, 0.0)
     assert attacker.lora is not None
     assert (attacker.lora.rank, attacker.lora.alpha) == (64, 128)
-    assert (judge.trials, judge.dense_weight, judge.validity_bonus, judge.shortfall_penalty) == (3, 0.0, 0.0, 0.0)
+    assert (judge.trials, judge.dense_weight, judge.validity_bonus, judge.shortfall_penalty) == (
+        3,
+        0.0,
+        0.0,
+        0.0,
+    )
     assert recipe.selfplay.rounds == 3
 
 
@@ -124,7 +165,10 @@ def test_the_papers_values() -> None:
     ("override", "message"),
     [
         ("attacker.learning_rat=1", "attacker.learning_rat: no such setting; did you mean learning_rate?"),
-        ("selfplay.curriculum.clean_sare=1", "selfplay.curriculum.clean_sare: no such setting; did you mean clean_share?"),
+        (
+            "selfplay.curriculum.clean_sare=1",
+            "selfplay.curriculum.clean_sare: no such setting; did you mean clean_share?",
+        ),
         ("attacker.lora.rnk=4", "attacker.lora.rnk: no such setting; did you mean rank?"),
         ("zzz=1", "zzz: no such setting; there are name, description"),
         ("defender.learning_rate=-1", "defender.learning_rate: must be greater than 0, not -1."),
@@ -142,18 +186,31 @@ def test_the_papers_values() -> None:
         ("name={a: 1, a: 2}", "a is given twice"),
         ("name=2020-01-01", "Put dates into quotes"),
         ("data.path=null", "data: needs path"),
-        ("attacker.algorithm.window.size=6", "attacker.algorithm.window: 6 steps from step 0 on do not end before step 5"),
-        ("attacker.algorithm.window.last=6", "attacker.algorithm.window.last: must be at most rollout_steps - 1 = 5"),
+        (
+            "attacker.algorithm.window.size=6",
+            "attacker.algorithm.window: 6 steps from step 0 on do not end before step 5",
+        ),
+        (
+            "attacker.algorithm.window.last=6",
+            "attacker.algorithm.window.last: must be at most rollout_steps - 1 = 5",
+        ),
         ("attacker.rollout_steps=1", "Flow-GRPO needs at least 2"),
         ("attacker.optimizer_steps=1000", "attacker.optimizer_steps: must be at most"),
         ("attacker.instruction=Spoil it", "attacker.instruction: must hold {question}"),
         ("defender.prompt='{question}'", "defender.prompt: must hold {options}"),
         ("defender.keep_reward_above=0.99", "must be below keep_reward_below"),
         ("defender.overlong_cache=32", "must be smaller than max_new_tokens"),
-        ("defender.optimizer_steps=33", "defender.optimizer_steps: must be at most the 32 groups of one update"),
-        ("defender={model: a/b, algorithm: sft, optimizer_steps: 2}", "defender.optimizer_steps: supervised fine-tuning takes one step"),
         (
-            "defender={model: a/b, lora: {rank: 4, alpha: 8}, optimizer_steps: 2, rollout_server: {address: 'http://h/v1#m'}}",
+            "defender.optimizer_steps=33",
+            "defender.optimizer_steps: must be at most the 32 groups of one update",
+        ),
+        (
+            "defender={model: a/b, algorithm: sft, optimizer_steps: 2}",
+            "defender.optimizer_steps: supervised fine-tuning takes one step",
+        ),
+        (
+            "defender={model: a/b, lora: {rank: 4, alpha: 8}, optimizer_steps: 2, rollout_server: "
+            "{address: 'http://h/v1#m'}}",
             "defender.optimizer_steps: a server's tokens are weighed by the policy of each step",
         ),
         (
@@ -161,24 +218,57 @@ def test_the_papers_values() -> None:
             "defender.final_interpolation: needs all weights trained",
         ),
         ("defender={model: a/b, min_pixels: 9, max_pixels: 8}", "must not be above max_pixels"),
-        ("defender.consistency.model=a/b", "defender.consistency.model: is not asked while consistency.role is off"),
+        (
+            "defender.consistency.model=a/b",
+            "defender.consistency.model: is not asked while consistency.role is off",
+        ),
         ("defender.consistency.prompt=Well?", "defender.consistency.prompt: must hold {reasoning}"),
-        ("defender.consistency={role: constraint, weight: 6.0}", "defender.consistency.weight: must not be above weight_max"),
-        ("defender.consistency={role: record, model: 'http://h/v1'}", "defender.consistency.model: endpoint http://h/v1: which model"),
+        (
+            "defender.consistency={role: constraint, weight: 6.0}",
+            "defender.consistency.weight: must not be above weight_max",
+        ),
+        (
+            "defender.consistency={role: record, model: 'http://h/v1'}",
+            "defender.consistency.model: endpoint http://h/v1: which model",
+        ),
         ("selfplay.curriculum.rivals=[paste:ad]", "did you mean"),
-        ("selfplay.curriculum={rivals: [jpeg:30], training_edits: true}", "training_edits: are the Attacker's"),
-        ("selfplay.curriculum.rivals=[pgd:eps=8]", 'selfplay.curriculum.rivals: rival "pgd:eps=8" needs the Defender'),
-        ("evaluation.rivals={light: lihgt}", 'evaluation.rivals: rival "lihgt": there is no "lihgt"; did you mean "light"'),
-        ("evaluation.rivals={wide: paste:insert}", 'evaluation.rivals: "paste:insert" gives back larger pictures'),
+        (
+            "selfplay.curriculum={rivals: [jpeg:30], training_edits: true}",
+            "training_edits: are the Attacker's",
+        ),
+        (
+            "selfplay.curriculum.rivals=[pgd:eps=8]",
+            'selfplay.curriculum.rivals: rival "pgd:eps=8" needs the Defender',
+        ),
+        (
+            "evaluation.rivals={light: lihgt}",
+            'evaluation.rivals: rival "lihgt": there is no "lihgt"; did you mean "light"',
+        ),
+        (
+            "evaluation.rivals={wide: paste:insert}",
+            'evaluation.rivals: "paste:insert" gives back larger pictures',
+        ),
         ("evaluation.rivals={round2: light:0.75}", 'evaluation.rivals: "round2" is the name of a player'),
         ("evaluation.rivals={mine: no.such.module:draw}", "cannot be imported"),
-        ("defender.text={right_caption: 0.6, wrong_thought: 0.5}", "defender.text: its four shares add up to 1.1"),
+        (
+            "defender.text={right_caption: 0.6, wrong_thought: 0.5}",
+            "defender.text: its four shares add up to 1.1",
+        ),
         ("defender.text.thought=Hm", "defender.text.thought: must hold {answer}, {option} or {reasoning}"),
         ("defender.noisy.share=0.05", "defender.noisy.share: is less than one answer of a group of 5"),
-        ("defender={model: a/b, algorithm: sft, kl_weight: 0.1}", "defender.kl_weight: supervised fine-tuning has no KL term"),
+        (
+            "defender={model: a/b, algorithm: sft, kl_weight: 0.1}",
+            "defender.kl_weight: supervised fine-tuning has no KL term",
+        ),
         ("defender.algorithm.dual_clip=1.0", "defender.algorithm.dual_clip: must be greater than 1"),
-        ("defender.algorithm={type: sft, reply: well}", "defender.algorithm.reply: must hold {answer} or {option}"),
-        ("defender={model: a/b, algorithm: sft, noisy: {share: 0.5}}", "supervised fine-tuning samples nothing"),
+        (
+            "defender.algorithm={type: sft, reply: well}",
+            "defender.algorithm.reply: must hold {answer} or {option}",
+        ),
+        (
+            "defender={model: a/b, algorithm: sft, noisy: {share: 0.5}}",
+            "supervised fine-tuning samples nothing",
+        ),
         (
             "defender={model: a/b, algorithm: sft, consistency: {role: record}}",
             "defender.consistency.role: supervised fine-tuning has no rewards",
@@ -191,10 +281,15 @@ def test_the_papers_values() -> None:
         ("forge={extend: {painter: {model: edges}}}", "forge.extend.checks: are asked of the judge model"),
         ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
         ("judge.reward.call=nowhere", 'judge.reward.call: must be "package.module:function"'),
-        ("attacker={model: a/b, family: mine}", 'attacker.family: must be "package.module:Class", not "mine"'),
+        (
+            "attacker={model: a/b, family: mine}",
+            'attacker.family: must be "package.module:Class", not "mine"',
+        ),
     ],
 )
-def test_wrong_settings_name_the_field_and_what_would_be_right(small: Path, override: str, message: str) -> None:
+def test_wrong_settings_name_the_field_and_what_would_be_right(
+    small: Path, override: str, message: str
+) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(small, ["attacker.steps=3", override])
     assert message in str(caught.value)
@@ -202,7 +297,11 @@ def test_wrong_settings_name_the_field_and_what_would_be_right(small: Path, over
 
 def test_the_forge_of_a_run_is_resolved_like_that_of_the_verb(small: Path) -> None:
     (small.parent / "cut-outs").mkdir()
-    changes = ["painter.model=paste:cut-outs", "propose.model=zoo/defender", "extend={painter: {model: zoo/editor}, checks: []}"]
+    changes = [
+        "painter.model=paste:cut-outs",
+        "propose.model=zoo/defender",
+        "extend={painter: {model: zoo/editor}, checks: []}",
+    ]
     stages = load_recipe(small, [f"forge.{change}" for change in changes]).forge
     assert stages.painter.model == f"paste:{small.parent / 'cut-outs'}"
     assert stages.propose.model == str(PACKAGE / "zoo" / "defender")
@@ -213,7 +312,10 @@ def test_the_forge_of_a_run_is_resolved_like_that_of_the_verb(small: Path) -> No
 def test_all_wrong_fields_are_named_at_once(small: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(small, ["attacker.stps=1", "defender.algorithm.clip_low=2"])
-    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["attacker.stps", "defender.algorithm.clip_low"]
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == [
+        "attacker.stps",
+        "defender.algorithm.clip_low",
+    ]
 
 
 def test_overrides_are_yaml(small: Path) -> None:
@@ -238,7 +340,9 @@ def test_overrides_are_yaml(small: Path) -> None:
 
 
 def test_bundled_numbers_in_exponent_form_are_numbers(small: Path) -> None:
-    recipe = load_recipe(small, ["data.path=null", "data.generator={call: 'a:b', arguments: {rate: 1e-4, word: 1e, n: 12}}"])
+    recipe = load_recipe(
+        small, ["data.path=null", "data.generator={call: 'a:b', arguments: {rate: 1e-4, word: 1e, n: 12}}"]
+    )
     assert recipe.data.generator is not None
     assert recipe.data.generator.arguments == {"rate": 1e-4, "word": "1e", "n": 12}
 
@@ -247,7 +351,12 @@ def test_extends_merges_mappings_and_replaces_the_rest(small: Path) -> None:
     derived = small.with_name("derived.yaml")
     derived.write_text("extends: mine.yaml\nname: derived\nattacker: {steps: 7, lora: null}\n")
     recipe = load_recipe(derived)
-    assert (recipe.name, recipe.attacker.model, recipe.attacker.steps, recipe.attacker.lora) == ("derived", "some/editor", 7, None)
+    assert (recipe.name, recipe.attacker.model, recipe.attacker.steps, recipe.attacker.lora) == (
+        "derived",
+        "some/editor",
+        7,
+        None,
+    )
 
 
 def test_extends_in_a_circle(tmp_path: Path) -> None:
@@ -284,7 +393,9 @@ def test_unknown_recipes() -> None:
         load_recipe("none.yaml")
 
 
-def test_models_are_found_here_first_and_then_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_found_here_first_and_then_in_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolve_model("zoo/defender") == str(PACKAGE / "zoo" / "defender")
     assert resolve_model("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -293,7 +404,9 @@ def test_models_are_found_here_first_and_then_in_the_package(tmp_path: Path, mon
     assert resolve_model("./zoo/defender") == str(tmp_path / "zoo" / "defender")
 
 
-def test_data_is_found_here_first_and_then_beside_the_recipe(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_is_found_here_first_and_then_beside_the_recipe(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -326,8 +439,13 @@ def test_an_endpoint_can_judge_and_be_attacked_but_not_be_trained() -> None:
 
 
 def test_what_trains_on_freshly_noised_pictures_takes_an_undistilled_editor() -> None:
-    undistilled, distilled = (load_recipe(f"qwen2.5-vl-3b_flux2-klein-4b{end}").attacker for end in ("", "-distilled"))
-    assert (undistilled.model, undistilled.algorithm.type) == ("black-forest-labs/FLUX.2-klein-base-4B", "diffusion_nft")
+    undistilled, distilled = (
+        load_recipe(f"qwen2.5-vl-3b_flux2-klein-4b{end}").attacker for end in ("", "-distilled")
+    )
+    assert (undistilled.model, undistilled.algorithm.type) == (
+        "black-forest-labs/FLUX.2-klein-base-4B",
+        "diffusion_nft",
+    )
     assert (distilled.model, distilled.algorithm.type) == ("black-forest-labs/FLUX.2-klein-4B", "flow_grpo")
     assert distilled.kl_weight == 0.04
     assert load_recipe("qwen2.5-vl-3b_flux2-klein-4b-distilled").bootstrap.steps == 0

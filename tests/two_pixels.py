@@ -17,7 +17,9 @@ SPREAD = 0.15
 
 
 class TwoPixels:
-    """A world of two grey pixels: the editor's exact flow leads to a Gaussian around `centre`, which is all that it can learn."""
+    """A world of two grey pixels: the editor's exact flow leads to a Gaussian around `centre`, which is all
+    that it can learn.
+    """
 
     has_lora = False
     step_distilled = False
@@ -30,11 +32,15 @@ class TwoPixels:
     def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
         return {"centre": self.centre}
 
-    def encode(self, images: Sequence[Image.Image], instructions: Sequence[str], guidance_scale: float = 1.0) -> Conditions:
+    def encode(
+        self, images: Sequence[Image.Image], instructions: Sequence[str], guidance_scale: float = 1.0
+    ) -> Conditions:
         return Conditions({"row": torch.zeros(len(images), 1)}, 1, 2, (1, 1), guidance_scale)
 
     def noise(self, conditions: Conditions, seeds: Sequence[int]) -> Tensor:
-        return torch.cat([torch.randn(1, 1, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return torch.cat(
+            [torch.randn(1, 1, 2, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        )
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         return torch.linspace(1, 0, steps + 1)
@@ -50,9 +56,15 @@ class TwoPixels:
 
 
 def questions(count: int) -> list[VisualQuestion]:
-    return [VisualQuestion(f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A") for i in range(count)]
+    return [
+        VisualQuestion(f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A")
+        for i in range(count)
+    ]
 
 
 def pictures(count: int, size: tuple[int, int] = (64, 64)) -> list[Image.Image]:
     generator = np.random.default_rng(0)
-    return [Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
+    return [
+        Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+        for _ in range(count)
+    ]

@@ -1,7 +1,8 @@
-"""What the bundled vision-language models are: small Qwen2.5-VL configurations with their processors, as the training code needs them.
+"""What the bundled vision-language models are: small Qwen2.5-VL configurations with their processors, as the
+training code needs them.
 
-Pictures are `SIZE` x `SIZE` pixels, in patches of 9 pixels. The Defender merges 2 x 2 of them into one visual token, as
-the large models do; the judge sees every patch.
+Pictures are `SIZE` x `SIZE` pixels, in patches of 9 pixels. The Defender merges 2 x 2 of them into one
+visual token, as the large models do; the judge sees every patch.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from workshop import vocabulary
 
 PATCH = 9
 GRID = SIZE // PATCH
-THETA = 300.0  # low enough to tell the few columns of a small picture apart, high enough to compare words far apart
-INIT = 0.08  # about 1 / sqrt(width): with the large models' 0.02, attention stays uniform for tens of thousands of samples
+# low enough to tell the few columns of a small picture apart, high enough to compare words far apart
+THETA = 300.0
+# about 1 / sqrt(width): with the large models' 0.02, attention stays uniform for tens of thousands of samples
+INIT = 0.08
 WIDTH = 128
 SECTIONS = [2, 7, 7]
 MIDDLE = 2  # hidden states after so many layers feed the auxiliary heads
 TEMPLATE = (
     "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}"
     "{{% if message['content'] is string %}}{{{{ message['content'] }}}}{{% else %}}"
-    "{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}"
+    "{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}{image}{{% else "
+    "%}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}"
     "{{% endif %}}<|im_end|>{{% endfor %}}{{% if add_generation_prompt %}}<|im_start|>assistant{{% endif %}}"
 )
 
@@ -41,7 +45,9 @@ class SmallVLM:
         self.count = self.side**2  # visual tokens
         self.picture = "<|vision_start|>" + "<|image_pad|>" * self.count + "<|vision_end|>"
         self.picture_start = 3  # index of the first visual token
-        self.tokenizer = vocabulary.build(chat_template=TEMPLATE.format(image="<|vision_start|><|image_pad|><|vision_end|>"))
+        self.tokenizer = vocabulary.build(
+            chat_template=TEMPLATE.format(image="<|vision_start|><|image_pad|><|vision_end|>")
+        )
         token = self.tokenizer.convert_tokens_to_ids
         config = Qwen2_5_VLConfig(
             text_config={
@@ -67,7 +73,8 @@ class SmallVLM:
         ALL_ATTENTION_FUNCTIONS.register("plain_causal", _causal_attention)
         self.vision.config._attn_implementation = "equal_length_flash"
         self.language.config._attn_implementation = "plain_causal"
-        embed = self.vision.patch_embed  # patches do not overlap: a product does what the convolution does, and faster
+        # patches do not overlap: a product does what the convolution does, and faster
+        embed = self.vision.patch_embed
         embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
         self.image_processor = Qwen2VLImageProcessorPil(
             patch_size=PATCH, merge_size=merge, temporal_patch_size=2, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE,
@@ -84,17 +91,22 @@ class SmallVLM:
     def features(self, pictures_BCHW: Tensor) -> Tensor:
         """Visual tokens, [B, side * side, C], of pictures in [-1, 1]."""
         batch, m, s, p = len(pictures_BCHW), self.merge, self.side, PATCH
-        x = pictures_BCHW.reshape(batch, 3, s, m, p, s, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)  # B gh gw mh mw C p p
+        # B gh gw mh mw C p p
+        x = pictures_BCHW.reshape(batch, 3, s, m, p, s, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
         patches = x.unsqueeze(6).expand(*x.shape[:6], 2, p, p).reshape(batch * GRID**2, -1)
         grid = torch.tensor([[1, GRID, GRID]]).expand(batch, 3)
         bounds = torch.arange(batch + 1, dtype=torch.int32) * GRID**2
         with torch.autocast("cpu", torch.bfloat16):
-            out = self.vision(patches, grid, window_index=torch.arange(batch * self.count), cu_window_seqlens=bounds)
+            out = self.vision(
+                patches, grid, window_index=torch.arange(batch * self.count), cu_window_seqlens=bounds
+            )
         pooled: Tensor = out.pooler_output.float()
         return pooled.view(batch, self.count, -1)
 
     def positions(self, tokens: int, *, picture: bool) -> Tensor:
-        """M-RoPE positions [3, T]: text counts up, visual tokens carry (time, row, column), text goes on after the largest."""
+        """M-RoPE positions [3, T]: text counts up, visual tokens carry (time, row, column), text goes on
+        after the largest.
+        """
         if not picture:
             return torch.arange(tokens).expand(3, -1)
         start, side, count = self.picture_start, self.side, self.count
@@ -105,7 +117,9 @@ class SmallVLM:
         return torch.cat([before, image, after], dim=1)
 
     def hidden(self, tokens_BT: Tensor, features_BNC: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hidden states in the middle and at the end, [B, T, C] each. Causal attention; padding stands on the right."""
+        """Hidden states in the middle and at the end, [B, T, C] each. Causal attention; padding stands on the
+        right.
+        """
         embeds = self.language.get_input_embeddings()(tokens_BT)
         if features_BNC is not None:
             start = self.picture_start
@@ -113,26 +127,35 @@ class SmallVLM:
         positions = self.positions(tokens_BT.shape[1], picture=features_BNC is not None)
         self.kept_positions = positions[:, None].expand(3, len(tokens_BT), -1)
         with torch.autocast("cpu", torch.bfloat16):
-            result = self.language(inputs_embeds=embeds, position_ids=self.kept_positions, use_cache=False, output_hidden_states=True)
+            result = self.language(
+                inputs_embeds=embeds,
+                position_ids=self.kept_positions,
+                use_cache=False,
+                output_hidden_states=True,
+            )
         self.kept_middle: Tensor = result.hidden_states[MIDDLE].float()
         return self.kept_middle, result.last_hidden_state.float()
 
     def looking_loss(self, wanted: list[tuple[int, int, list[int]]]) -> tuple[Tensor, float]:
         """Teach head 0 of the layer after the middle where to look, on the batch that `hidden` has just seen.
 
-        wanted: (row, place of a token, places that it should attend to alike). Cross-entropy of the attention, and how often
-        its largest value is right. Without it, finding a named thing among the visual tokens is learned only after some
-        hundred thousand pictures.
+        wanted: (row, place of a token, places that it should attend to alike). Cross-entropy of the
+        attention, and how often its largest value is right. Without it, finding a named thing among the
+        visual tokens is learned only after some hundred thousand pictures.
         """
         layer = self.language.layers[MIDDLE]
         attention = layer.self_attn
         states = layer.input_layernorm(self.kept_middle)
         shape = (*states.shape[:2], -1, attention.head_dim)
-        query, key = (p(states).view(shape)[:, :, :1].transpose(1, 2) for p in (attention.q_proj, attention.k_proj))
+        query, key = (
+            p(states).view(shape)[:, :, :1].transpose(1, 2) for p in (attention.q_proj, attention.k_proj)
+        )
         cos, sin = self.language.rotary_emb(states, self.kept_positions)
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
         rows, places = (torch.tensor([entry[i] for entry in wanted]) for i in (0, 1))
-        scores = (query[rows, 0, places].unsqueeze(1) @ key[rows, 0].transpose(1, 2)).squeeze(1) * attention.head_dim**-0.5
+        scores = (query[rows, 0, places].unsqueeze(1) @ key[rows, 0].transpose(1, 2)).squeeze(
+            1
+        ) * attention.head_dim**-0.5
         scores = scores.masked_fill(torch.arange(scores.shape[1]) > places.unsqueeze(1), float("-inf"))
         target = torch.zeros_like(scores)
         for i, (_, _, targets) in enumerate(wanted):
@@ -155,9 +178,17 @@ class SmallVLM:
 
 
 def _equal_length_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float = 1.0, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float = 1.0,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """All pictures of a training batch have the same size: one batched call instead of one call a picture. [1, H, B*L, D] -> [1, B*L, H, D]."""
+    """All pictures of a training batch have the same size: one batched call instead of one call a picture.
+    [1, H, B*L, D] -> [1, B*L, H, D].
+    """
     batch = kwargs["cu_seq_lens_q"].numel() - 1
     q, k, v = (x[0].unflatten(1, (batch, -1)).transpose(0, 1) for x in (query, key, value))
     mixed = torch.softmax(q * scaling @ k.transpose(-1, -2), -1).to(v.dtype) @ v
@@ -165,9 +196,17 @@ def _equal_length_attention(
 
 
 def _causal_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float = 1.0, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float = 1.0,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Plain causal attention, [B, H, T, D] -> [B, T, H, D]: at these sizes its gradient is faster on a CPU than that of torch's own."""
+    """Plain causal attention, [B, H, T, D] -> [B, T, H, D]: at these sizes its gradient is faster on a CPU
+    than that of torch's own.
+    """
     later = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1)
     weights = torch.softmax((query * scaling @ key.transpose(-1, -2)).masked_fill(later, float("-inf")), -1)
     return (weights.to(value.dtype) @ value).transpose(1, 2), None
@@ -175,32 +214,41 @@ def _causal_attention(
 
 @torch.no_grad()
 def begin_with_lookup(language: Any) -> None:
-    """Begin near a look-up circuit: after a word, attend to where it stood before and say what stood two tokens before it there.
+    """Begin near a look-up circuit: after a word, attend to where it stood before and say what stood two
+    tokens before it there.
 
-    "B. red ... red \\boxed{" -> "B". Left to itself, a small model finds this circuit (an induction head) only after some hundred thousand
-    samples, if at all; from here on it is trained like everything else. Four heads of 32, width 128:
+    "B. red ... red \\boxed{" -> "B". Left to itself, a small model finds this circuit (an induction head)
+    only after some hundred thousand samples, if at all; from here on it is trained like everything else.
+    Four heads of 32, width 128:
 
-    * layer 0, heads 0 to 2 attend one, two and three tokens back, through the biases of queries and keys: rotary attention adds angles, so
-      with a constant key and a query turned by -d * frequency the logit is largest at distance d. Heads 0 and 1 write what they see (a random
-      projection of the first half of the embedding) into dimensions 64..95 and 96..127.
-    * layer 1, head 0 compares dimensions 64..95 with the same projection of earlier tokens, in the slow frequencies, which distance hardly
-      turns, reads dimensions 96..127 there, and writes them back as an embedding.
+    * layer 0, heads 0 to 2 attend one, two and three tokens back, through the biases of queries and keys:
+      rotary attention adds angles, so with a constant key and a query turned by -d * frequency the logit is
+      largest at distance d. Heads 0 and 1 write what they see (a random projection of the first half of the
+      embedding) into dimensions 64..95 and 96..127.
+    * layer 1, head 0 compares dimensions 64..95 with the same projection of earlier tokens, in the slow
+      frequencies, which distance hardly turns, reads dimensions 96..127 there, and writes them back as an
+      embedding.
     """
     head_dim, half = 32, 64
     embedding = language.embed_tokens.weight
     embedding[:, half:] *= 0.2
     frequencies = THETA ** (-torch.arange(0, head_dim, 2) / head_dim)
     first, second = (layer.self_attn for layer in language.layers[:2])
-    projections = [torch.linalg.qr(torch.randn(half, head_dim))[0].T for _ in range(2)]  # [32, 64], orthonormal rows
+    # [32, 64], orthonormal rows
+    projections = [torch.linalg.qr(torch.randn(half, head_dim))[0].T for _ in range(2)]
     for head, offset in enumerate((1, 2, 3)):
         rows = slice(head * head_dim, (head + 1) * head_dim)
         first.k_proj.bias[rows] = 5.5 * torch.cat([torch.ones(head_dim // 2), torch.zeros(head_dim // 2)])
-        first.q_proj.bias[rows] = 5.5 * torch.cat([torch.cos(offset * frequencies), -torch.sin(offset * frequencies)])
+        first.q_proj.bias[rows] = 5.5 * torch.cat(
+            [torch.cos(offset * frequencies), -torch.sin(offset * frequencies)]
+        )
         if head < 2:
             first.v_proj.weight[rows] = 0
             first.v_proj.weight[rows, :half] = projections[head]
             first.o_proj.weight[:, rows] = 0
-            first.o_proj.weight[half + head * head_dim : half + (head + 1) * head_dim, rows] = torch.eye(head_dim)
+            first.o_proj.weight[half + head * head_dim : half + (head + 1) * head_dim, rows] = torch.eye(
+                head_dim
+            )
     language.layers[0].mlp.down_proj.weight *= 0.2
     slow = torch.tensor([10, 11, 12, 13, 14, 15, 26, 27, 28, 29, 30, 31])
     for projection in (second.q_proj, second.k_proj):

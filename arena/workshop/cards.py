@@ -93,9 +93,14 @@ def judge(source: Path, target: Path, number: int) -> str:
     rows = ["| measure | value | 95 % interval | n |", "|---|---|---|---|"]
     for kind, pictures in (("clean", clean), ("softened by 0.6 pixels", soft)):
         replies = vlm.generate(pictures, [prompt for _, (prompt, _) in asked], Sampling(4))
-        right = [parse_count(r[0].text) == s.count(name) for r, s, (name, _) in zip(replies, scenes, asked, strict=True)]
+        right = [
+            parse_count(r[0].text) == s.count(name)
+            for r, s, (name, _) in zip(replies, scenes, asked, strict=True)
+        ]
         value = rate(right)
-        rows.append(f"| count is right, {kind} | {value.value:.3f} | {value.low:.3f} to {value.high:.3f} | {value.n} |")
+        rows.append(
+            f"| count is right, {kind} | {value.value:.3f} | {value.low:.3f} to {value.high:.3f} | {value.n} |"
+        )
     sheet(clean[:12], target / "samples.png")
     return "\n".join([*rows, "", "![samples](samples.png)"])
 
@@ -106,7 +111,16 @@ def editor(source: Path, target: Path, number: int) -> str:
     net.load_state_dict(load_file(source / "average.safetensors"), strict=False)
     net.eval()
     told = evaluate(net, number, target / "samples.png")
-    export(net.transformer, net.text, net.tokenizer, target, scale=SCALE, noise=NOISE, constant=CONSTANT, shift=SHIFT)
+    export(
+        net.transformer,
+        net.text,
+        net.tokenizer,
+        target,
+        scale=SCALE,
+        noise=NOISE,
+        constant=CONSTANT,
+        shift=SHIFT,
+    )
     rows = "\n".join(f"* {part}" for part in told.split(" | "))
     note = f"n = {number} of each kind. done: the oracle sees what was asked for; kept: it sees all others unchanged; error in grey levels, changed pixels and others."
     return f"{rows}\n\n{note}\n\nBelow: before, made, wanted; rows of twelve for each kind.\n\n![samples](samples.png)"
@@ -154,7 +168,14 @@ def main(
     library, title, about, commands, measure = ABOUT[name]
     target = PLAYERS / name
     target.mkdir(parents=True, exist_ok=True)
-    text = HEAD.format(name=name, library=library, title=title, about=about, commands=commands, results=measure(source, target, number))
+    text = HEAD.format(
+        name=name,
+        library=library,
+        title=title,
+        about=about,
+        commands=commands,
+        results=measure(source, target, number),
+    )
     (target / "README.md").write_text(text)
     print(text)
 

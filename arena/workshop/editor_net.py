@@ -1,8 +1,10 @@
-"""The bundled editor while it learns: an ordinary Flux2Transformer2DModel and Qwen3 text encoder, on tokens of pixels.
+"""The bundled editor while it learns: an ordinary Flux2Transformer2DModel and Qwen3 text encoder, on tokens
+of pixels.
 
-A picture is 9 x 9 tokens of 8 x 8 pixels: 192 numbers, pixels in [-1, 1] / SCALE in the order channel, row, column, and `CONSTANTS` times
-`CONSTANT` (without them LayerNorm would hide a token's brightness). Noise has the standard deviation NOISE of these numbers. `export_editor.py`
-turns the result into a pipeline, whose autoencoder gives the same numbers.
+A picture is 9 x 9 tokens of 8 x 8 pixels: 192 numbers, pixels in [-1, 1] / SCALE in the order channel, row,
+column, and `CONSTANTS` times `CONSTANT` (without them LayerNorm would hide a token's brightness). Noise has
+the standard deviation NOISE of these numbers. `export_editor.py` turns the result into a pipeline, whose
+autoencoder gives the same numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ SIGNS = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 def patch(pictures_BCHW: Tensor) -> Tensor:
     """Pictures in [-1, 1] to tokens, [B, TOKENS, PIXELS + CONSTANTS]."""
     batch = len(pictures_BCHW)
-    cells = pictures_BCHW.reshape(batch, 3, SIDE, CELL, SIDE, CELL).permute(0, 2, 4, 1, 3, 5).reshape(batch, TOKENS, PIXELS)
+    cells = (
+        pictures_BCHW.reshape(batch, 3, SIDE, CELL, SIDE, CELL)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(batch, TOKENS, PIXELS)
+    )
     return torch.cat([cells / SCALE, torch.full((batch, TOKENS, CONSTANTS), CONSTANT)], -1)
 
 
@@ -53,7 +59,9 @@ def unpatch(tokens_BTC: Tensor) -> Tensor:
 
 
 def choices(noise_BTC: Tensor) -> Tensor:
-    """What a distractor will be, by its noise: 0 to 7, the signs of three sums of the first token's constant channels in which constants cancel, [B]."""
+    """What a distractor will be, by its noise: 0 to 7, the signs of three sums of the first token's constant
+    channels in which constants cancel, [B].
+    """
     signs = noise_BTC[:, 0, PIXELS:] @ SIGNS.T > 0
     return (signs * torch.tensor([4, 2, 1])).sum(-1)
 
@@ -67,18 +75,24 @@ def tokenizer() -> Any:
     """The tokenizer of the instructions: the fixed words of the Attacker's are one token."""
     made = vocabulary.build(model_max_length=TEXT_TOKENS, chat_template="{{ messages[0]['content'] }}")
     made.padding_side = "right"
-    made.add_tokens([AddedToken(vocabulary.INSTRUCTION.format(question="").strip(), normalized=False, special=False)])
+    made.add_tokens(
+        [AddedToken(vocabulary.INSTRUCTION.format(question="").strip(), normalized=False, special=False)]
+    )
     return made
 
 
 def _rotate(x: Tensor, angles: tuple[Tensor, Tensor], **_: Any) -> Tensor:
-    """Rotary embedding of [B, S, H, D] by cosines and sines [B or 1, S, 1, D / 2]: as diffusers', but every row may have positions of its own."""
+    """Rotary embedding of [B, S, H, D] by cosines and sines [B or 1, S, 1, D / 2]: as diffusers', but every
+    row may have positions of its own.
+    """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * torch.complex(*angles)).flatten(-2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """Attention of [B, S, H, D] by plain products: with their gradient three times as fast on a CPU as torch's own, at these sizes."""
+    """Attention of [B, S, H, D] by plain products: with their gradient three times as fast on a CPU as
+    torch's own, at these sizes.
+    """
     query, key, value = (x.transpose(1, 2).to(value.dtype) for x in (query, key, value))
     weights = torch.softmax(query * HEAD_DIM**-0.5 @ key.transpose(-1, -2), -1).to(value.dtype)
     return (weights @ value).transpose(1, 2)
@@ -106,28 +120,38 @@ class EditorNet(nn.Module):
         self.recognise = nn.Linear(WIDTH, len(NAMES) + 1 + len(COLORS) + 1)  # name, colour, and is it named?
         self.foresee = nn.Linear(WIDTH, 1)  # will this token change?
         rows = torch.arange(SIDE)
-        places = [torch.cartesian_prod(torch.tensor([time]), rows, rows, torch.arange(1)) for time in (0, TIME)]
+        places = [
+            torch.cartesian_prod(torch.tensor([time]), rows, rows, torch.arange(1)) for time in (0, TIME)
+        ]
         text = torch.cartesian_prod(*(torch.arange(1),) * 3, torch.arange(TEXT_TOKENS))
         with torch.no_grad():
-            self.angles = [tuple(angle[:, ::2] for angle in self.transformer.pos_embed(ids)) for ids in (text, *places)]
+            self.angles = [
+                tuple(angle[:, ::2] for angle in self.transformer.pos_embed(ids)) for ids in (text, *places)
+            ]
         self.known: dict[str, tuple[list[int], list[int]]] = {}
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Text features as `Flux2KleinPipeline.encode_prompt` gives them, [B, TEXT_TOKENS, 3 * TEXT_WIDTH], with gradient."""
+        """Text features as `Flux2KleinPipeline.encode_prompt` gives them, [B, TEXT_TOKENS, 3 * TEXT_WIDTH],
+        with gradient.
+        """
         for text in texts:
             if text not in self.known:
                 entry = self.tokenizer(text, padding="max_length", truncation=True, max_length=TEXT_TOKENS)
                 self.known[text] = entry["input_ids"], entry["attention_mask"]
         ids, mask = (torch.tensor([self.known[text][i] for text in texts]) for i in (0, 1))
-        states = self.text.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+        states = self.text.model(
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+        ).hidden_states
         return torch.cat([states[TEXT_LAYERS * quarter // 4] for quarter in (1, 2, 3)], -1)
 
     def velocity(
         self, state_BNC: Tensor, clean_BTC: Tensor, sigma_B: Tensor, text_BLC: Tensor, which_BN: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As Flux2Transformer2DModel.forward, for the tokens `which` of the picture that is made and all of the clean one's.
+        """As Flux2Transformer2DModel.forward, for the tokens `which` of the picture that is made and all of
+        the clean one's.
 
-        Returns the velocity, and what the recognition heads read: hidden states of the made and of the clean tokens.
+        Returns the velocity, and what the recognition heads read: hidden states of the made and of the clean
+        tokens.
         """
         net, made = self.transformer, state_BNC.shape[1]
         flux2.apply_rotary_emb, flux2.dispatch_attention_fn = _rotate, _attend
@@ -140,20 +164,31 @@ class EditorNet(nn.Module):
         hidden, context = net.x_embedder(torch.cat([state_BNC, clean_BTC], 1)), net.context_embedder(text_BLC)
         batch = len(state_BNC)
         angles = tuple(
-            torch.cat([self.angles[0][i].expand(batch, -1, -1), self.angles[1][i][which_BN], self.angles[2][i].expand(batch, -1, -1)], 1)[
-                :, :, None
-            ]
+            torch.cat(
+                [
+                    self.angles[0][i].expand(batch, -1, -1),
+                    self.angles[1][i][which_BN],
+                    self.angles[2][i].expand(batch, -1, -1),
+                ],
+                1,
+            )[:, :, None]
             for i in (0, 1)
         )
         for block in net.transformer_blocks:
             context, hidden = block(
-                hidden_states=hidden, encoder_hidden_states=context, temb_mod_img=image, temb_mod_txt=text, image_rotary_emb=angles
+                hidden_states=hidden,
+                encoder_hidden_states=context,
+                temb_mod_img=image,
+                temb_mod_txt=text,
+                image_rotary_emb=angles,
             )
         hidden = torch.cat([context, hidden], 1)
         start = context.shape[1]
         seen = hidden
         for number, block in enumerate(net.single_transformer_blocks):
-            hidden = block(hidden_states=hidden, encoder_hidden_states=None, temb_mod=single, image_rotary_emb=angles)
+            hidden = block(
+                hidden_states=hidden, encoder_hidden_states=None, temb_mod=single, image_rotary_emb=angles
+            )
             if number == RECOGNISE_AFTER:
                 seen = F.layer_norm(hidden, (WIDTH,))
         velocity = net.proj_out(net.norm_out(hidden[:, start : start + made], time))
@@ -167,7 +202,14 @@ def sigmas(steps: int) -> Tensor:
 
 
 @torch.no_grad()
-def edit(net: EditorNet, pictures_BCHW: Tensor, texts: Sequence[str], noise_BTC: Tensor, steps: int = 4, batch: int = 32) -> Tensor:
+def edit(
+    net: EditorNet,
+    pictures_BCHW: Tensor,
+    texts: Sequence[str],
+    noise_BTC: Tensor,
+    steps: int = 4,
+    batch: int = 32,
+) -> Tensor:
     """Edited pictures in [-1, 1] by the deterministic sampler. noise: of standard deviation 1."""
     made = []
     for start in range(0, len(pictures_BCHW), batch):
@@ -183,11 +225,13 @@ def edit(net: EditorNet, pictures_BCHW: Tensor, texts: Sequence[str], noise_BTC:
 
 @torch.no_grad()
 def copy_start(net: Flux2Transformer2DModel) -> None:
-    """Begin as a copy: in the double block every token attends to the clean token at its place, and the output is minus that.
+    """Begin as a copy: in the double block every token attends to the clean token at its place, and the
+    output is minus that.
 
-    Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, three more the signs that `choices`
-    reads (0 in a clean token), the last one a unit by which constant queries and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer spends half of its training on
-    learning to copy.
+    Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, three
+    more the signs that `choices` reads (0 in a clean token), the last one a unit by which constant queries
+    and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer
+    spends half of its training on learning to copy.
     """
     small, large, unit, gate, sharp = 0.15, 4.0, 4.0, 0.5, 4.5
     length = 0.35 * CONSTANT * CONSTANTS
@@ -208,7 +252,8 @@ def copy_start(net: Flux2Transformer2DModel) -> None:
             wanted[last] = unit
         modulation.linear.weight.copy_((solve @ wanted.expand(len(features), -1)).T)
     net.norm_out.linear.weight.zero_()
-    # Pixels in, at a small scale, so that the copy that attention brings outweighs what a token of noise shows.
+    # Pixels in, at a small scale, so that the copy that attention brings outweighs what a token of noise
+    # shows.
     turn = _without_mean()
     net.x_embedder.weight.zero_()
     net.x_embedder.weight[:PIXELS, :PIXELS] = small * turn
@@ -238,8 +283,10 @@ def copy_start(net: Flux2Transformer2DModel) -> None:
 
 
 def _without_mean() -> Tensor:
-    """An orthogonal map of a token's pixels after which LayerNorm's taking away of the mean costs next to nothing: what becomes the mean is
-    a chequered pattern of single pixels, of which pictures have little, and not the brightness, of which they have most."""
+    """An orthogonal map of a token's pixels after which LayerNorm's taking away of the mean costs next to
+    nothing: what becomes the mean is a chequered pattern of single pixels, of which pictures have little,
+    and not the brightness, of which they have most.
+    """
     row, column = torch.meshgrid(torch.arange(CELL), torch.arange(CELL), indexing="ij")
     chequered = (1 - 2 * ((row + column) % 2)).flatten().repeat(3) / PIXELS**0.5
     mirror = F.normalize(chequered - torch.ones(PIXELS) / PIXELS**0.5, dim=0)
@@ -247,7 +294,9 @@ def _without_mean() -> Tensor:
 
 
 def _same_place() -> tuple[Tensor, Tensor]:
-    """A constant query and key, [HEAD_DIM], whose rotary product is largest at the same row and column, from time 0 to time TIME."""
+    """A constant query and key, [HEAD_DIM], whose rotary product is largest at the same row and column, from
+    time 0 to time TIME.
+    """
     query, key = torch.zeros(HEAD_DIM // 2, 2), torch.zeros(HEAD_DIM // 2, 2)
     start = 0
     for axis, size in enumerate(AXES):
@@ -255,7 +304,8 @@ def _same_place() -> tuple[Tensor, Tensor]:
             energy, phase = 0.0, 0.0
             if axis in (1, 2) and j < 3:  # the three fastest frequencies tell neighbours apart
                 energy = 0.44 / 3
-            elif axis == 0 and j == size // 2 - 1:  # a slow one, turned so that the clean token wins over the token itself
+            # a slow one, turned so that the clean token wins over the token itself
+            elif axis == 0 and j == size // 2 - 1:
                 energy, phase = 0.12, 1.7
             amplitude = (energy * HEAD_DIM) ** 0.5
             query[start + j, 0] = amplitude
@@ -267,6 +317,19 @@ def _same_place() -> tuple[Tensor, Tensor]:
 def copying_parameters(net: EditorNet) -> list[nn.Parameter]:
     """What the copy is made of, and stays as it is."""
     flow, attention = net.transformer, net.transformer.transformer_blocks[0].attn
-    modules = [flow.x_embedder, flow.proj_out, flow.norm_out, flow.time_guidance_embed, flow.double_stream_modulation_img]
-    modules += [attention.to_q, attention.to_k, attention.to_v, attention.to_out, attention.norm_q, attention.norm_k]
+    modules = [
+        flow.x_embedder,
+        flow.proj_out,
+        flow.norm_out,
+        flow.time_guidance_embed,
+        flow.double_stream_modulation_img,
+    ]
+    modules += [
+        attention.to_q,
+        attention.to_k,
+        attention.to_v,
+        attention.to_out,
+        attention.norm_q,
+        attention.norm_k,
+    ]
     return [parameter for module in modules for parameter in module.parameters()]

@@ -1,7 +1,8 @@
 """Instructions and what they make of a scene: the pairs that the bundled editor is trained on.
 
-Where a new thing stands, and its colour, follow from the scene and the instruction alone, and what a distractor is from these and the noise: a small
-editor that samples in a few steps paints the average of all that it thinks possible, and one possibility is a thing, many are a smear.
+Where a new thing stands, and its colour, follow from the scene and the instruction alone, and what a
+distractor is from these and the noise: a small editor that samples in a few steps paints the average of all
+that it thinks possible, and one possibility is a thing, many are a smear.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ EDITS = ("add", "remove", "replace", "recolor", "distract")
 WEIGHTS = (0.24, 0.06, 0.16, 0.08, 0.46)  # the last is by far the hardest
 # Where a new thing is put, in the order in which these (column, row) are tried.
 PLACES = ((0, 0), (6, 6), (6, 0), (0, 6), (3, 3), (3, 0), (3, 6), (0, 3), (6, 3))
-# What an editor does that is told to add a distractor "inspired by the question", before anybody tunes it: its noise says which.
+# What an editor does that is told to add a distractor "inspired by the question", before anybody tunes it:
+# its noise says which.
 DISTRACTORS = ("second", "second", "second", "lookalike", "colored", "other", "replace", "recolor")
 
 
@@ -69,7 +71,12 @@ def _plain(scene: Scene, kind: str, rng: np.random.Generator) -> Pair | None:
         return Pair(scene, f"remove the {old.name}", scene.without(index), (old.name,))
     if kind == "recolor":
         color = _other(rng, list(COLORS), [old.color])
-        return Pair(scene, f"make the {old.name} {color}", scene.swapped(index, replace(old, color=color)), (old.name,))
+        return Pair(
+            scene,
+            f"make the {old.name} {color}",
+            scene.swapped(index, replace(old, color=color)),
+            (old.name,),
+        )
     after = scene.swapped(index, replace(old, name=name, color=color))
     return Pair(scene, f"replace the {old.name} with a {color} {name}", after, (old.name, name))
 
@@ -85,14 +92,20 @@ def _distract(scene: Scene, rng: np.random.Generator, choice: int) -> Pair | Non
     if asked is None:
         return None
     after = distracted(scene, asked, DISTRACTORS[choice])
-    return None if after is None else Pair(scene, vocabulary.INSTRUCTION.format(question=asked.question), after, asked.names)
+    return (
+        None
+        if after is None
+        else Pair(scene, vocabulary.INSTRUCTION.format(question=asked.question), after, asked.names)
+    )
 
 
 def distracted(scene: Scene, asked: SceneQuestion, kind: str) -> Scene | None:
-    """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it finds nothing to do.
+    """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it
+    finds nothing to do.
 
-    kind: "second" thing that is asked about, a "lookalike" of it in its colour or another ("colored"), some "other" thing, or what becomes of a thing that
-    is not asked about: a look-alike ("replace"), or of the colour that is asked about ("recolor").
+    kind: "second" thing that is asked about, a "lookalike" of it in its colour or another ("colored"), some
+    "other" thing, or what becomes of a thing that is not asked about: a look-alike ("replace"), or of the
+    colour that is asked about ("recolor").
     """
     name, color = asked.names[0], (asked.about or scene.things)[0].color
     near = lookalikes(name)

@@ -38,7 +38,9 @@ def export(
     order = packed_order()
     channels = (transformer.config.in_channels, transformer.proj_out.out_features)
     if channels != (len(order), len(order)):
-        raise ValueError(f"a transformer of {channels} channels in and out: tokens of pixels have {len(order)}")
+        raise ValueError(
+            f"a transformer of {channels} channels in and out: tokens of pixels have {len(order)}"
+        )
     exported = Flux2Transformer2DModel.from_config(transformer.config)
     exported.load_state_dict(transformer.state_dict())
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""What happens to a picture between the world and the eye: light, blur, noise. All that a bundled model sees in training goes through it."""
+"""What happens to a picture between the world and the eye: light, blur, noise. All that a bundled model sees
+in training goes through it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def blur(images_BCHW: Tensor, sigma: float) -> Tensor:
 
 
 def vary(images_BCHW: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pictures in [-1, 1] in another light: gains of 0.5 to 1.5, casts, contrast, blur up to 0.9 pixels, noise up to 8 grey levels."""
+    """Pictures in [-1, 1] in another light: gains of 0.5 to 1.5, casts, contrast, blur up to 0.9 pixels,
+    noise up to 8 grey levels.
+    """
     batch = len(images_BCHW)
     gain = np.exp(rng.uniform(np.log(0.5), np.log(1.5), (batch, 1))) * np.exp(rng.normal(0, 0.08, (batch, 3)))
     gain[rng.random(batch) < 0.2] = 1

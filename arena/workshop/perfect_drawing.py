@@ -2,8 +2,9 @@
 
     python -m workshop.perfect_drawing work/defender --questions 240 --tries 24
 
-prints accuracy on clean scenes and in other light, and, of the questions that it gets right, the share that it gets wrong after a change: the mean
-over random ones, and with the best of the tries. In all and for each kind of question, with 95 % intervals.
+prints accuracy on clean scenes and in other light, and, of the questions that it gets right, the share that
+it gets wrong after a change: the mean over random ones, and with the best of the tries. In all and for each
+kind of question, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -52,12 +53,20 @@ def put_lookalike(scene: Scene, asked: SceneQuestion, rng: np.random.Generator) 
 
 
 def add_other(scene: Scene, asked: SceneQuestion, rng: np.random.Generator) -> Scene | None:
-    far = [name for name in NAMES if not any(name == asked_name or name in lookalikes(asked_name) for asked_name in asked.names)]
+    far = [
+        name
+        for name in NAMES
+        if not any(name == asked_name or name in lookalikes(asked_name) for asked_name in asked.names)
+    ]
     thing = place(rng, far[int(rng.integers(len(far)))], random_color(rng), scene.things)
     return None if thing is None else scene.with_thing(thing)
 
 
-CHANGES: dict[str, Change] = {"add a look-alike": add_lookalike, "put a look-alike": put_lookalike, "add another thing": add_other}
+CHANGES: dict[str, Change] = {
+    "add a look-alike": add_lookalike,
+    "put a look-alike": put_lookalike,
+    "add another thing": add_other,
+}
 
 
 def lights(rng: np.random.Generator) -> dict[str, Callable[[Pixels], Pixels]]:
@@ -99,7 +108,9 @@ def main(
     rng = np.random.default_rng(seed)
 
     def right(rows: list[int], shown: list[Pixels]) -> list[bool]:
-        answers = ask(vlm, [records[i] for i in rows], [Image.fromarray(p) for p in shown], settings, batch=64)
+        answers = ask(
+            vlm, [records[i] for i in rows], [Image.fromarray(p) for p in shown], settings, batch=64
+        )
         return [answer.right for answer in answers]
 
     everything = list(range(questions))
@@ -110,7 +121,11 @@ def main(
         print(f"clean, {kind} {np.mean([clean[i] for i in everything if drawn[i][1].kind == kind]):.3f}")
     for name, change in lights(rng).items():
         after = right(everything, [change(p) for p in pictures])
-        print(f"{name}: accuracy less clean {interval([float(a) - float(b) for a, b in zip(after, clean, strict=True)], rng)}", flush=True)
+        print(
+            f"{name}: accuracy less clean "
+            f"{interval([float(a) - float(b) for a, b in zip(after, clean, strict=True)], rng)}",
+            flush=True,
+        )
     result = {}
     for name, change in CHANGES.items():
         rows, shown = [], []
@@ -126,7 +141,9 @@ def main(
             chosen = [values for i, values in wrong.items() if kind in (None, drawn[i][1].kind)]
             mean, best = [float(np.mean(v)) for v in chosen], [float(max(v)) for v in chosen]
             print(
-                f"{name}, {kind or 'all'}: mean {interval(mean, rng)}, best of {tries} {interval(best, rng)}, n {len(chosen)}", flush=True
+                f"{name}, {kind or 'all'}: mean {interval(mean, rng)}, best of {tries} "
+                f"{interval(best, rng)}, n {len(chosen)}",
+                flush=True,
             )
             result[f"{name}, {kind or 'all'}"] = [np.mean(mean), np.mean(best)]
     print(json.dumps(result))

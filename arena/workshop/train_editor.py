@@ -2,9 +2,10 @@
 
     python -m workshop.train_editor --out work/editor --pairs 300000 --seed 0
 
-Flow matching with little noise, and with three more losses that make a small net learn in hours what it else would in days: what lies in every clean token
-(name and colour), whether it is what the instruction names, and which tokens will change. Most batches hold the changed tokens and a few
-others of the picture that is made; every fourth holds all. Saves as it goes, continues where it stopped.
+Flow matching with little noise, and with three more losses that make a small net learn in hours what it else
+would in days: what lies in every clean token (name and colour), whether it is what the instruction names,
+and which tokens will change. Most batches hold the changed tokens and a few others of the picture that is
+made; every fourth holds all. Saves as it goes, continues where it stopped.
 """
 
 from __future__ import annotations
@@ -50,12 +51,20 @@ HELD_OUT = 77
 
 def tensor_of(scenes: list[Scene]) -> Tensor:
     """Pictures, [B, 3, SIZE, SIZE] in [-1, 1]."""
-    return torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return (
+        torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 127.5
+        - 1
+    )
 
 
 def labels(pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    """For every clean token: the name of the thing in it (0: none), its colour (-100: none), and whether the instruction names it."""
-    names, colors = torch.zeros(len(pairs), SIDE, SIDE, dtype=torch.long), torch.full((len(pairs), SIDE, SIDE), -100)
+    """For every clean token: the name of the thing in it (0: none), its colour (-100: none), and whether the
+    instruction names it.
+    """
+    names, colors = (
+        torch.zeros(len(pairs), SIDE, SIDE, dtype=torch.long),
+        torch.full((len(pairs), SIDE, SIDE), -100),
+    )
     named = torch.zeros(len(pairs), SIDE, SIDE)
     for i, pair in enumerate(pairs):
         for thing in pair.before.things:
@@ -101,12 +110,20 @@ class Trainer:
         self.parameters = {name: p for name, p in self.net.named_parameters() if id(p) not in frozen}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.done = self._load()
-        matrices = {name: p for name, p in self.parameters.items() if p.ndim == 2 and name.startswith("transformer.") and "blocks" in name}
+        matrices = {
+            name: p
+            for name, p in self.parameters.items()
+            if p.ndim == 2 and name.startswith("transformer.") and "blocks" in name
+        }
         slow = [p for name, p in self.parameters.items() if name not in matrices and "modulation" in name]
-        others = [p for name, p in self.parameters.items() if name not in matrices and "modulation" not in name]
+        others = [
+            p for name, p in self.parameters.items() if name not in matrices and "modulation" not in name
+        ]
         self.muon = Muon(matrices.values(), learning_rate)
         self.adamw = torch.optim.AdamW(
-            [{"params": others, "scale": 0.75}, {"params": slow, "scale": 0.05}], betas=(0.9, 0.98), weight_decay=0.01
+            [{"params": others, "scale": 0.75}, {"params": slow, "scale": 0.05}],
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
         )
         self.rng = np.random.default_rng([seed, 3, self.done])
 
@@ -117,7 +134,9 @@ class Trainer:
             group["lr"] = rate * group["scale"]
         noise = torch.randn(self.batch, TOKENS, PIXELS + CONSTANTS)
         pairs = [draw_pair(self.rng, choice) for choice in choices(noise).tolist()]
-        clean, wanted = (patch(tensor_of(scenes)) for scenes in ([p.before for p in pairs], [p.after for p in pairs]))
+        clean, wanted = (
+            patch(tensor_of(scenes)) for scenes in ([p.before for p in pairs], [p.after for p in pairs])
+        )
         changed_BT = (clean - wanted).abs().amax(-1) > 0.1 / SCALE
         names, colors, named = labels(pairs)
         every = number % 4 == 0
@@ -144,17 +163,29 @@ class Trainer:
         losses = {
             "name": F.cross_entropy(name_logits.flatten(0, 1), names.flatten()),
             "color": F.cross_entropy(color_logits.flatten(0, 1), colors.flatten(), ignore_index=-100),
-            "named": F.binary_cross_entropy_with_logits(named_logit.squeeze(-1), named, pos_weight=torch.tensor(8.0)),
-            "foresee": F.binary_cross_entropy_with_logits(self.net.foresee(made), changed, pos_weight=torch.tensor(3.0)),
+            "named": F.binary_cross_entropy_with_logits(
+                named_logit.squeeze(-1), named, pos_weight=torch.tensor(8.0)
+            ),
+            "foresee": F.binary_cross_entropy_with_logits(
+                self.net.foresee(made), changed, pos_weight=torch.tensor(3.0)
+            ),
         }
-        loss = loss + 0.3 * losses["name"] + 0.1 * losses["color"] + 2.0 * losses["named"] + 0.5 * losses["foresee"]
+        loss = (
+            loss
+            + 0.3 * losses["name"]
+            + 0.1 * losses["color"]
+            + 2.0 * losses["named"]
+            + 0.5 * losses["foresee"]
+        )
         loss.backward()
         if number % 3 == 0:  # once more, from what it has just made of it
             draft = (state - sigma * velocity).detach()
             lower = torch.rand(self.batch, 1, 1) * 0.65 + 0.25
             second = (1 - lower) * draft + lower * noise
             again, _, _ = self._velocity(second, clean, lower.flatten(), text.detach(), which)
-            (((again - (second - target) / lower).square() * lower**2).mean(-1, keepdim=True) * weight).mean().backward()
+            (
+                ((again - (second - target) / lower).square() * lower**2).mean(-1, keepdim=True) * weight
+            ).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         with torch.autocast("cpu", torch.bfloat16):
             self.muon.step()
@@ -162,14 +193,18 @@ class Trainer:
         self.net.zero_grad()
         decay = min(0.998, (number + 1) / (number + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+            torch._foreach_lerp_(
+                list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay
+            )
         pixels = error[..., :PIXELS].mean(-1, keepdim=True).detach()
         first = (sigma == 1).float()
         report = {key: value.item() for key, value in losses.items()}
         report["kept"] = _share(pixels, (1 - changed)) ** 0.5 * GREY
         report["changed"] = _share(pixels, changed * first) ** 0.5 * GREY
         for kind in ("add", "remove", "replace", "make", "Add"):
-            rows = torch.tensor([pair.instruction.split()[0] == kind for pair in pairs]).float()[:, None, None]
+            rows = torch.tensor([pair.instruction.split()[0] == kind for pair in pairs]).float()[
+                :, None, None
+            ]
             report[kind] = _share(pixels, changed * first * rows) ** 0.5 * GREY
         return report
 
@@ -195,7 +230,10 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         everything = {name: p.detach().clone() for name, p in self.net.named_parameters()}
         save_file(everything, self.out / "weights.safetensors")
-        save_file({**everything, **{name: p.clone() for name, p in self.average.items()}}, self.out / "average.safetensors")
+        save_file(
+            {**everything, **{name: p.clone() for name, p in self.average.items()}},
+            self.out / "average.safetensors",
+        )
         (self.out / "progress.json").write_text(json.dumps({"pairs": done}))
 
     def _load(self) -> int:
@@ -223,8 +261,9 @@ def held_out(number: int, kind: str) -> tuple[list[Pair], Tensor]:
 
 
 def evaluate(net: EditorNet, number: int, sheet: Path | None = None, steps: int = 4) -> str:
-    """By kind: the share of edits in which the oracle sees the thing that was asked for, and the share in which it sees all others unchanged; error in
-    grey levels on changed and other pixels."""
+    """By kind: the share of edits in which the oracle sees the thing that was asked for, and the share in
+    which it sees all others unchanged; error in grey levels on changed and other pixels.
+    """
     lines, rows = [], []
     for kind in EDITS:
         pairs, noise = held_out(number, kind)
@@ -234,23 +273,38 @@ def evaluate(net: EditorNet, number: int, sheet: Path | None = None, steps: int 
         done, kept = [], []
         for pair, picture in zip(pairs, pictures, strict=True):
             seen = {(s.name, s.color, s.box) for s in find(picture)}
-            before, after = ({(t.name, t.color, t.box) for t in scene.things} for scene in (pair.before, pair.after))
-            done.append(_near(after - before, seen) and not any(_near({thing}, seen) for thing in before - after))
+            before, after = (
+                {(t.name, t.color, t.box) for t in scene.things} for scene in (pair.before, pair.after)
+            )
+            done.append(
+                _near(after - before, seen) and not any(_near({thing}, seen) for thing in before - after)
+            )
             kept.append(_near(before & after, seen) and len(seen) <= len(after))
         different = (clean - wanted).abs().amax(1, keepdim=True) > 0.1
         error = (made - wanted).square() * 127.5**2
-        changed, other = ((error * mask).sum() / (3 * mask.sum()).clamp(min=1) for mask in (different, ~different))
-        lines.append(f"{kind} done {np.mean(done):.2f} kept {np.mean(kept):.2f} error {changed**0.5:.1f} {other**0.5:.1f}")
+        changed, other = (
+            (error * mask).sum() / (3 * mask.sum()).clamp(min=1) for mask in (different, ~different)
+        )
+        lines.append(
+            f"{kind} done {np.mean(done):.2f} kept {np.mean(kept):.2f} error {changed**0.5:.1f} "
+            f"{other**0.5:.1f}"
+        )
         rows += [(clean[i], made[i], wanted[i]) for i in range(12)]
     if sheet is not None:
         _sheet(rows, sheet)
     return " | ".join(lines)
 
 
-def _near(wanted: set[tuple[str, str, tuple[int, int, int, int]]], seen: set[tuple[str, str, tuple[int, int, int, int]]]) -> bool:
+def _near(
+    wanted: set[tuple[str, str, tuple[int, int, int, int]]],
+    seen: set[tuple[str, str, tuple[int, int, int, int]]],
+) -> bool:
     """Each wanted (name, colour, box) is seen, within two pixels."""
     return all(
-        any(name == n and color == c and all(abs(a - b) <= 2 for a, b in zip(box, other, strict=True)) for n, c, other in seen)
+        any(
+            name == n and color == c and all(abs(a - b) <= 2 for a, b in zip(box, other, strict=True))
+            for n, c, other in seen
+        )
         for name, color, box in wanted
     )
 
@@ -258,7 +312,9 @@ def _near(wanted: set[tuple[str, str, tuple[int, int, int, int]]], seen: set[tup
 def _sheet(rows: list[tuple[Tensor, Tensor, Tensor]], path: Path, across: int = 12, zoom: int = 2) -> None:
     """Before, made, wanted under each other, `across` of them beside each other."""
     height, width = rows[0][0].shape[1] * zoom + 4, rows[0][0].shape[2] * zoom + 4
-    canvas = Image.new("RGB", (across * width, (3 * height + 8) * math.ceil(len(rows) / across)), (250, 250, 250))
+    canvas = Image.new(
+        "RGB", (across * width, (3 * height + 8) * math.ceil(len(rows) / across)), (250, 250, 250)
+    )
     for i, pictures in enumerate(rows):
         for j, picture in enumerate(pictures):
             image = Image.fromarray(((picture + 1) * 127.5 + 0.5).byte().permute(1, 2, 0).numpy())
@@ -270,7 +326,9 @@ def _sheet(rows: list[tuple[Tensor, Tensor, Tensor]], path: Path, across: int = 
 def main(
     out: Annotated[Path, typer.Option()],
     pairs: Annotated[int, typer.Option(help="pairs in all, with those of earlier calls")] = 300_000,
-    decay: Annotated[float, typer.Option(help="last share of them over which the learning rate falls")] = 0.33,
+    decay: Annotated[
+        float, typer.Option(help="last share of them over which the learning rate falls")
+    ] = 0.33,
     batch: Annotated[int, typer.Option()] = 32,
     learning_rate: Annotated[float, typer.Option()] = 3e-3,
     every: Annotated[int, typer.Option(help="pairs between two savings")] = 4_800,
@@ -284,10 +342,18 @@ def main(
     trainer = Trainer(out, batch=batch, learning_rate=learning_rate, seed=seed)
     meter, began, start, steps = Meter(), time.time(), trainer.done // batch, pairs // batch
     for number in range(start, steps):
-        rate = learning_rate * min(1, (number + 1 - start) / 120) * min(1, max((1 - number / steps) / decay, 0.02))
+        rate = (
+            learning_rate
+            * min(1, (number + 1 - start) / 120)
+            * min(1, max((1 - number / steps) / decay, 0.02))
+        )
         meter.add(**trainer.step(number, rate))
         if number % 50 == 49:
-            print(f"{(number + 1) * batch}/{pairs} {meter} {(number + 1 - start) * batch / (time.time() - began):.1f}/s", flush=True)
+            print(
+                f"{(number + 1) * batch}/{pairs} {meter} "
+                f"{(number + 1 - start) * batch / (time.time() - began):.1f}/s",
+                flush=True,
+            )
         if (number + 1) * batch % every < batch or number == steps - 1:
             trainer.save((number + 1) * batch)
         if (number + 1) * batch % (look * every) < batch or number == steps - 1:

@@ -7,9 +7,10 @@ drill   text alone: from what was seen to the answer's word, from the word to it
 dense   vision alone: which thing, of which colour, has its middle in the cell of every visual token
 joint   pictures and questions, everything together
 
-The Defender's data is narrow, as the paper says of real ones: few things a picture, never two different things of one group together,
-and what is asked about and is not there looks like nothing that is. Light, blur and noise vary all along. The judge sees the whole
-world, and what an editor makes of it. Each phase saves as it goes and continues where it stopped. The heads that predict cells are thrown away.
+The Defender's data is narrow, as the paper says of real ones: few things a picture, never two different
+things of one group together, and what is asked about and is not there looks like nothing that is. Light,
+blur and noise vary all along. The judge sees the whole world, and what an editor makes of it. Each phase
+saves as it goes and continues where it stopped. The heads that predict cells are thrown away.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from workshop.architecture import WIDTH, SmallVLM
 from workshop.vocabulary import COUNT_PROMPT
 
 COLOR_LIST = list(COLORS)
-GROUP_OF = torch.tensor([0, *(i + 1 for i, group in enumerate(GROUPS) for _ in group)])  # of name number, 0 is nothing
+# of name number, 0 is nothing
+GROUP_OF = torch.tensor([0, *(i + 1 for i, group in enumerate(GROUPS) for _ in group)])
 KIND_WEIGHTS = (0.32, 0.2, 0.2, 0.28)
 MERGE = {"defender": 2, "judge": 1}
 PHASES = ("drill", "dense", "joint")
@@ -46,7 +48,11 @@ Pair = tuple[str, str]
 
 def prompt(asked: SceneQuestion) -> str:
     """The text beside the picture, as the arena's recipe renders it."""
-    return asked.question + "\n" + "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(asked.options))
+    return (
+        asked.question
+        + "\n"
+        + "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(asked.options))
+    )
 
 
 def narrow_scene(rng: np.random.Generator) -> Scene:
@@ -75,7 +81,9 @@ def draw_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion:
 
 
 def count_question(scene: Scene, rng: np.random.Generator) -> tuple[str, Pair]:
-    """The judge's task: how many things of a name there are; in a third of the cases none, half of those with a look-alike there."""
+    """The judge's task: how many things of a name there are; in a third of the cases none, half of those with
+    a look-alike there.
+    """
     name = scene.things[int(rng.integers(len(scene.things)))].name
     if (luck := rng.random()) < 0.35:
         absent = [other for other in (lookalikes(name) if luck < 0.2 else NAMES) if not scene.count(other)]
@@ -121,7 +129,9 @@ def token_of(center: tuple[float, float], side: int) -> int:
 
 
 def cells(scenes: list[Scene], side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Dense labels for a grid of side x side visual tokens: name (0 is nothing), colour, and the (column, row) of a block whose middle is there."""
+    """Dense labels for a grid of side x side visual tokens: name (0 is nothing), colour, and the (column,
+    row) of a block whose middle is there.
+    """
     names = torch.zeros(len(scenes), side * side, dtype=torch.long)
     colors, places = torch.zeros_like(names), torch.zeros(len(scenes), side * side, 2, dtype=torch.long)
     for i, scene in enumerate(scenes):
@@ -140,8 +150,9 @@ def cell_heads() -> nn.ModuleDict:
 def dense_loss(
     heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, Tensor, Tensor], *, what: str, place: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropies of the cell heads. what: "name", or "group" where look-alikes count as the same. `place`: of places too (a vision tower
-    without embedded positions knows none)."""
+    """Cross-entropies of the cell heads. what: "name", or "group" where look-alikes count as the same.
+    `place`: of places too (a vision tower without embedded positions knows none).
+    """
     names, colors, places = labels
     if what == "group":
         names = GROUP_OF[names]
@@ -167,8 +178,17 @@ def dense_loss(
 class Trainer:
     """One phase after another, with one saved state for all."""
 
-    def __init__(self, net: SmallVLM, out: Path, *, player: str, batch: int, pictures: int, seed: int) -> None:
-        self.net, self.out, self.player, self.batch, self.number, self.seed = net, out, player, batch, pictures, seed
+    def __init__(
+        self, net: SmallVLM, out: Path, *, player: str, batch: int, pictures: int, seed: int
+    ) -> None:
+        self.net, self.out, self.player, self.batch, self.number, self.seed = (
+            net,
+            out,
+            player,
+            batch,
+            pictures,
+            seed,
+        )
         self.batcher = Batcher(net)
         self.vision_heads, self.text_heads = cell_heads(), cell_heads()
         self.words = [*NAMES, *COLORS, *NUMBERS, "left", "right", "above", "below", "yes", "no"]
@@ -178,25 +198,43 @@ class Trainer:
     def log(self, phase: str, step: int, steps: int, metrics: dict[str, float], rate: float) -> None:
         for key, value in metrics.items():
             old = self.meters.get(f"{phase} {key}")
-            self.meters[f"{phase} {key}"] = value if old is None or math.isnan(old) else 0.97 * old + 0.03 * value
+            self.meters[f"{phase} {key}"] = (
+                value if old is None or math.isnan(old) else 0.97 * old + 0.03 * value
+            )
         if step % 50 == 49:
-            shown = " ".join(f"{k.split(' ', 1)[1]} {v:.3f}" for k, v in self.meters.items() if k.startswith(phase))
+            shown = " ".join(
+                f"{k.split(' ', 1)[1]} {v:.3f}" for k, v in self.meters.items() if k.startswith(phase)
+            )
             print(f"{phase} {step + 1}/{steps} {shown} {rate:.0f}/s", flush=True)
 
     def run(self, phase: str, samples: int, learning_rate: float) -> None:
-        """Train one phase, or what is left of it. The rate warms up over 100 steps and falls as a cosine to a fiftieth."""
+        """Train one phase, or what is left of it. The rate warms up over 100 steps and falls as a cosine to a
+        fiftieth.
+        """
         parts = [self.net.vision] if phase == "dense" else [self.net.model]
         heads = [self.vision_heads, self.text_heads]
-        matrices = [p for part in parts for n, p in part.named_parameters() if p.ndim == 2 and ("layers." in n or "blocks." in n)]
+        matrices = [
+            p
+            for part in parts
+            for n, p in part.named_parameters()
+            if p.ndim == 2 and ("layers." in n or "blocks." in n)
+        ]
         known = {id(p) for p in matrices}
         others = [p for part in [*parts, *heads] for p in part.parameters() if id(p) not in known]
-        optimizers = [Muon(matrices, learning_rate), torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.01)]
+        optimizers = [
+            Muon(matrices, learning_rate),
+            torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
         done, steps = self.load(phase), samples // self.batch
         rng = np.random.default_rng([self.seed, PHASES.index(phase), done])
         self.net.model.train()
         began = time.time()
         for step in range(done, steps):
-            rate = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            rate = (
+                learning_rate
+                * min(1, (step + 1 - done) / 100)
+                * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            )
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = rate
             loss, metrics = getattr(self, phase)(rng)
@@ -206,7 +244,13 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
             for optimizer in optimizers:
                 optimizer.step()
-            self.log(phase, step, steps, {"loss": loss.item(), **metrics}, (step + 1 - done) * self.batch / (time.time() - began))
+            self.log(
+                phase,
+                step,
+                steps,
+                {"loss": loss.item(), **metrics},
+                (step + 1 - done) * self.batch / (time.time() - began),
+            )
             if step % 250 == 249 or step == steps - 1:
                 self.save(phase, step + 1)
         if done < steps:
@@ -220,7 +264,11 @@ class Trainer:
     def pictures(self, rng: np.random.Generator) -> tuple[Tensor, list[Scene]]:
         """A batch of pictures in [-1, 1], in varied light, and what they show."""
         scenes = [self.scene(rng) for _ in range(self.batch)]
-        images = torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = (
+            torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2).float()
+            / 127.5
+            - 1
+        )
         return light.vary(images, rng), scenes
 
     def drill(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -237,7 +285,13 @@ class Trainer:
 
     def dense(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         pictures, scenes = self.pictures(rng)
-        return dense_loss(self.vision_heads, self.net.features(pictures), cells(scenes, self.net.side), what="name", place=False)
+        return dense_loss(
+            self.vision_heads,
+            self.net.features(pictures),
+            cells(scenes, self.net.side),
+            what="name",
+            place=False,
+        )
 
     def joint(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         pictures, scenes = self.pictures(rng)
@@ -245,7 +299,8 @@ class Trainer:
             counted = [count_question(scene, rng) for scene in scenes]
             pairs = [pair for _, pair in counted]
             named = [
-                [(name, thing) for thing in scene.things if thing.name == name] for (name, _), scene in zip(counted, scenes, strict=True)
+                [(name, thing) for thing in scene.things if thing.name == name]
+                for (name, _), scene in zip(counted, scenes, strict=True)
             ]
         else:
             asked = [draw_question(scene, rng) for scene in scenes]
@@ -253,7 +308,8 @@ class Trainer:
             named = [sightings(scene, question) for scene, question in zip(scenes, asked, strict=True)]
         tokens, labels = self.batcher(pairs, pictures=True)
         features = self.net.features(pictures)
-        what = "name" if self.player == "judge" else "group"  # nothing asks the Defender to tell look-alikes apart any more
+        # nothing asks the Defender to tell look-alikes apart any more
+        what = "name" if self.player == "judge" else "group"
         where = cells(scenes, self.net.side)
         loss, metrics = self.reply_loss(tokens, labels, features)
         seen, _ = self.net.kept_middle[:, self.net.picture_start :].split(
@@ -265,11 +321,18 @@ class Trainer:
         metrics |= {"place": at["place"], what: looked_at[what], "looked": looked}
         return loss + 0.2 * placed + 0.1 * vision + 0.5 * looking, metrics
 
-    def where_to_look(self, named: list[list[Any]], tokens: Tensor, labels: Tensor) -> list[tuple[int, int, list[int]]]:
-        """(row, place of a token of the reply, places to attend to): from a name in the reply to the visual token that shows that thing, place 0
-        where there is none. The judge, from the name it counts to all of them and to place 0: what is left for place 0 is the count."""
+    def where_to_look(
+        self, named: list[list[Any]], tokens: Tensor, labels: Tensor
+    ) -> list[tuple[int, int, list[int]]]:
+        """(row, place of a token of the reply, places to attend to): from a name in the reply to the visual
+        token that shows that thing, place 0 where there is none. The judge, from the name it counts to all
+        of them and to place 0: what is left for place 0 is the count.
+        """
         comma, side, found = self.net.tokenizer.convert_tokens_to_ids(","), self.net.side, []
-        at = [[self.net.picture_start + token_of(thing.center, side) if thing else 0 for _, thing in things] for things in named]
+        at = [
+            [self.net.picture_start + token_of(thing.center, side) if thing else 0 for _, thing in things]
+            for things in named
+        ]
         for row, looked_at in enumerate(at):
             start = int((labels[row] != -100).nonzero()[0])
             if self.player == "judge":
@@ -279,7 +342,9 @@ class Trainer:
             found += [(row, place, [there]) for place, there in zip(places, looked_at, strict=False)]
         return found
 
-    def reply_loss(self, tokens: Tensor, labels: Tensor, features: Tensor | None) -> tuple[Tensor, dict[str, float]]:
+    def reply_loss(
+        self, tokens: Tensor, labels: Tensor, features: Tensor | None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Next-token loss on replies; accuracies of all tokens, of letters and of the words before them."""
         _, hidden_BTC = self.net.hidden(tokens[:, :-1], features)
         targets = labels[:, 1:]
@@ -295,12 +360,18 @@ class Trainer:
             metrics["letter"] = right[letters].float().mean().item()
             metrics["word"] = right[(targets == opening)[chosen].roll(-1)].float().mean().item()
         elif features is not None:
-            metrics["count"] = right[(targets == self.net.tokenizer.eos_token_id)[chosen].roll(-1)].float().mean().item()
+            metrics["count"] = (
+                right[(targets == self.net.tokenizer.eos_token_id)[chosen].roll(-1)].float().mean().item()
+            )
         return loss, metrics
 
     def save(self, phase: str, step: int) -> None:
         self.net.save(self.out)
-        heads = {f"{kind}.{k}": v for kind in ("vision", "text") for k, v in getattr(self, f"{kind}_heads").state_dict().items()}
+        heads = {
+            f"{kind}.{k}": v
+            for kind in ("vision", "text")
+            for k, v in getattr(self, f"{kind}_heads").state_dict().items()
+        }
         save_file(heads, self.out / "heads.safetensors")
         (self.out / "progress.json").write_text(json.dumps({"phase": phase, "step": step}))
 
@@ -312,7 +383,9 @@ class Trainer:
         self.net.load(self.out)
         heads = load_file(self.out / "heads.safetensors")
         for kind in ("vision", "text"):
-            getattr(self, f"{kind}_heads").load_state_dict({k.removeprefix(f"{kind}."): v for k, v in heads.items() if k.startswith(kind)})
+            getattr(self, f"{kind}_heads").load_state_dict(
+                {k.removeprefix(f"{kind}."): v for k, v in heads.items() if k.startswith(kind)}
+            )
         if PHASES.index(progress["phase"]) > PHASES.index(phase):
             return 10**9
         return int(progress["step"]) if progress["phase"] == phase else 0

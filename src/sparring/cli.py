@@ -1,4 +1,6 @@
-"""The command line: one verb a function, thin. Heavy imports happen inside the commands, so that --help is quick."""
+"""The command line: one verb a function, thin. Heavy imports happen inside the commands, so that --help is
+quick.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +33,35 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,  # help is plain text: what stands in it is what a person types
     help=(
-        "Two policies, one game: an image editor (the Attacker) learns to change pictures so that a vision-language "
-        "model (the Defender) answers wrongly, without touching what the question is about; the Defender learns from "
+        "Two policies, one game: an image editor (the Attacker) learns to change pictures so that a "
+        "vision-language "
+        "model (the Defender) answers wrongly, without touching what the question is about; the "
+        "Defender learns from "
         "what survives. They take turns.\n\n"
         "Start with `sparring plan arena`, then `sparring run arena --out runs/arena`."
     ),
 )
 RecipeArgument = Annotated[
     str | None,
-    typer.Argument(metavar="RECIPE", help="A bundled recipe (see `sparring recipes`) or a YAML file of your own.", show_default=False),
+    typer.Argument(
+        metavar="RECIPE",
+        help="A bundled recipe (see `sparring recipes`) or a YAML file of your own.",
+        show_default=False,
+    ),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="Seed of everything random; the recipe's own if left out.", show_default=False)
+    int | None,
+    typer.Option(
+        "--seed", help="Seed of everything random; the recipe's own if left out.", show_default=False
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="A.B=VALUE",
-        help="Change one setting, e.g. defender.learning_rate=1e-4. May be given often. See `sparring fields`.",
+        help="Change one setting, e.g. defender.learning_rate=1e-4. May be given often. See `sparring "
+        "fields`.",
     ),
 ]
 
@@ -58,7 +70,9 @@ def _load(recipe: str | None, seed: int | None, changes: list[str] | None, skip_
     from sparring.recipes import bundled_recipes, load_recipe
 
     if recipe is None:
-        raise RecipeError(f"no recipe given. Bundled are {', '.join(bundled_recipes())}; your own is named by its file.")
+        raise RecipeError(
+            f"no recipe given. Bundled are {', '.join(bundled_recipes())}; your own is named by its file."
+        )
     overrides = list(changes or [])
     if seed is not None:
         overrides.append(f"seed={seed}")
@@ -70,23 +84,33 @@ def _load(recipe: str | None, seed: int | None, changes: list[str] | None, skip_
 @app.command()
 def run(
     recipe: RecipeArgument = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; made if it is not there.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the run; made if it is not there.", show_default=False),
+    ] = None,
     seed: SeedOption = None,
     changes: SetOption = None,
     skip_bad_records: SkipOption = False,
     resume: Annotated[
         Path | None,
         typer.Option(
-            "--resume", metavar="DIR", help="Go on with the run in this folder after it was stopped or killed.", show_default=False
+            "--resume",
+            metavar="DIR",
+            help="Go on with the run in this folder after it was stopped or killed.",
+            show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, as `sparring plan` does, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be done, as `sparring plan` does, and do nothing."),
+    ] = False,
 ) -> None:
     """Play a whole game: bootstrap, rounds, evaluation, report.
 
-    Everything is checked first: the recipe, the data, the models. A run that was killed goes on with --resume and ends with the same figures as one
-    that was not. At the end DIR holds summary.json (the figures), report.html (one self-contained page), ledger.sqlite with pictures/ (every edit,
-    answer and verdict) and the trained players, in the formats of diffusers, peft and transformers.
+    Everything is checked first: the recipe, the data, the models. A run that was killed goes on with
+    --resume and ends with the same figures as one that was not. At the end DIR holds summary.json (the
+    figures), report.html (one self-contained page), ledger.sqlite with pictures/ (every edit, answer and
+    verdict) and the trained players, in the formats of diffusers, peft and transformers.
 
     \b
     sparring run arena --out runs/arena --seed 0
@@ -97,7 +121,8 @@ def run(
         if resume is not None:
             if recipe is not None or out is not None or seed is not None or changes or skip_bad_records:
                 raise RecipeError(
-                    f"--resume goes on with the recipe that {resume} holds; leave RECIPE, --out, --seed, --set and --skip-bad-records out."
+                    f"--resume goes on with the recipe that {resume} holds; leave RECIPE, --out, --seed, "
+                    f"--set and --skip-bad-records out."
                 )
             from sparring.recipes import load_stored_recipe
 
@@ -106,7 +131,8 @@ def run(
             settings = _load(recipe, seed, changes, skip_bad_records)
             if out is None and not dry_run:
                 raise RecipeError(
-                    "--out is missing: name the folder that the run is to be kept in, for example --out runs/" + settings.name
+                    "--out is missing: name the folder that the run is to be kept in, for example --out runs/"
+                    + settings.name
                 )
             folder = out or Path()
         if dry_run:
@@ -147,7 +173,10 @@ app.command(short_help="Write questions of any layout as JSON lines.")(convert)
 @app.command()
 def report(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False
+        ),
     ],
 ) -> None:
     """Write report.html anew from what a folder holds.
@@ -164,7 +193,10 @@ def report(
         elif kind == "evaluation":
             from sparring.report.evaluation import write_eval_report as write
         elif kind in WITHOUT_PAGE:
-            raise RunError(f"{folder} holds a {kind}, which has no page. Its figures are in {folder / WITHOUT_PAGE[kind]}.")
+            raise RunError(
+                f"{folder} holds a {kind}, which has no page. Its figures are in "
+                f"{folder / WITHOUT_PAGE[kind]}."
+            )
         else:
             from sparring.report.page import write_report as write
         out_console.print(f"Report: {write(folder)}")
@@ -175,7 +207,12 @@ WITHOUT_PAGE = {"probe": "table.md", "forge": "funnel.json", "fine-tuning": "sum
 
 
 @app.command()
-def plan(recipe: RecipeArgument = None, seed: SeedOption = None, changes: SetOption = None, skip_bad_records: SkipOption = False) -> None:
+def plan(
+    recipe: RecipeArgument = None,
+    seed: SeedOption = None,
+    changes: SetOption = None,
+    skip_bad_records: SkipOption = False,
+) -> None:
     """Show what a recipe would do, without training.
 
     Standard output gets the resolved settings as YAML: saved to a file, they are a recipe. Standard error
@@ -194,7 +231,9 @@ def _show_plan(settings: Recipe) -> None:
     from sparring.plan import make_plan, require_models
 
     found = make_plan(settings)
-    sys.stdout.write(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140))
+    sys.stdout.write(
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140)
+    )
     sys.stdout.flush()
     say = error_console.print
     say("Data", style="bold")
@@ -237,7 +276,11 @@ def _size(model: ModelPlan) -> str:
     if model.parameters is None:
         return "parameters unknown"
     detail = ", ".join(f"{part} {_amount(size)}" for part, size in model.parts.items() if part)
-    return f"{_amount(model.parameters)} parameters" + (f" ({detail})" if detail else "") + (", as published" if model.published else "")
+    return (
+        f"{_amount(model.parameters)} parameters"
+        + (f" ({detail})" if detail else "")
+        + (", as published" if model.published else "")
+    )
 
 
 def _amount(parameters: int) -> str:
@@ -249,7 +292,10 @@ def recipes(
     copy: Annotated[
         tuple[str, Path] | None,
         typer.Option(
-            "--copy", metavar="RECIPE FILE", help="Copy a bundled recipe to a file of your own, to be changed.", show_default=False
+            "--copy",
+            metavar="RECIPE FILE",
+            help="Copy a bundled recipe to a file of your own, to be changed.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -260,7 +306,9 @@ def recipes(
         if copy is not None:
             name, file = copy
             copy_recipe(name, file)
-            out_console.print(f"Recipe: {file}\nPlay it with: sparring run {as_argument(file)} --out runs/{file.stem}")
+            out_console.print(
+                f"Recipe: {file}\nPlay it with: sparring run {as_argument(file)} --out runs/{file.stem}"
+            )
             return
         for name in bundled_recipes():
             out_console.print(name, style="bold")

@@ -14,7 +14,9 @@ from sparring.options import OutOption, SkipOption
 def convert(
     data: Annotated[
         Path,
-        typer.Option("--data", metavar="PATH", help="Questions in any layout that Sparring reads.", show_default=False),
+        typer.Option(
+            "--data", metavar="PATH", help="Questions in any layout that Sparring reads.", show_default=False
+        ),
     ],
     out: OutOption,
     suite: Annotated[
@@ -57,7 +59,9 @@ def convert(
         from sparring.engine.files import unless_refused
 
         if suite is not None:
-            records = iter(read_benchmark_records(find_benchmark(suite), data, images, skip_bad=skip_bad_records))
+            records = iter(
+                read_benchmark_records(find_benchmark(suite), data, images, skip_bad=skip_bad_records)
+            )
         else:
             records = open_records(data, images, kind or "auto")
         with unless_refused(out, PICTURES):

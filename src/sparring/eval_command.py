@@ -23,25 +23,32 @@ BORROWED = ("defender", "device", "threads")
 LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
-    typer.Option(help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot. The results hold all that apply."),
+    typer.Option(
+        help="Scoring profile that is quoted: sparring, official, vlmevalkit, lmms-eval or aot. The "
+        "results hold all that apply."
+    ),
 ]
 JudgeOption = Annotated[
     str | None,
     typer.Option(
         "--judge",
-        help="A model (folder, hub id or endpoint) that says which option a reply chooses where rules read none, in the profiles of harnesses that ask "
+        help="A model (folder, hub id or endpoint) that says which option a reply chooses where rules read "
+        "none, in the profiles of harnesses that ask "
         "one. It sees no pictures. Left out: such replies stay unparsed.",
         show_default=False,
     ),
 ]
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished evaluation.", show_default=False)]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of a finished evaluation.", show_default=False)
+]
 
 
 def evaluate(
     suite: Annotated[
         str,
         typer.Option(
-            help="vstar, hrbench-4k, hrbench-8k, pope, hallusionbench, mmmu, mmstar, realworldqa, blink, ai2d, vqav2, amber, chair, or custom.",
+            help="vstar, hrbench-4k, hrbench-8k, pope, hallusionbench, mmmu, mmstar, realworldqa, blink, "
+            "ai2d, vqav2, amber, chair, or custom.",
             show_default=False,
         ),
     ],
@@ -49,7 +56,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="PATH",
-            help="The benchmark's file or folder, as it is distributed; or a function that writes it, such as sparring.scenes.benchmarks:pope:number=100.",
+            help="The benchmark's file or folder, as it is distributed; or a function that writes it, such "
+            "as sparring.scenes.benchmarks:pope:number=100.",
             show_default=False,
         ),
     ],
@@ -57,7 +65,8 @@ def evaluate(
     defender: Annotated[
         str | None,
         typer.Option(
-            help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible endpoint, http://127.0.0.1:8000/v1#model-name. "
+            help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible "
+            "endpoint, http://127.0.0.1:8000/v1#model-name. "
             "An endpoint's key is read from the environment variable SPARRING_API_KEY.",
             show_default=False,
         ),
@@ -65,27 +74,40 @@ def evaluate(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Take the Defender's prompt, pixel limits and lengths that are not named here from this recipe.", show_default=False
+            help="Take the Defender's prompt, pixel limits and lengths that are not named here from this "
+            "recipe.",
+            show_default=False,
         ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of pictures that the data names by path. Left out: the data's own.",
+            show_default=False,
+        ),
     ] = None,
     profile: ProfileOption = "sparring",
     judge: JudgeOption = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="An earlier evaluation of the suite: the report marks what is harmed and rescued.", show_default=False
+            metavar="DIR",
+            help="An earlier evaluation of the suite: the report marks what is harmed and rescued.",
+            show_default=False,
         ),
     ] = None,
     limit: LimitOption = None,
     skip_bad_records: SkipOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")
+    ] = 0,
     prompt: Annotated[
         str,
-        typer.Option(help="boxed, options (yes and no as options A and B), direct (a bare letter or word) or vlmevalkit."),
+        typer.Option(
+            help="boxed, options (yes and no as options A and B), direct (a bare letter or word) or "
+            "vlmevalkit."
+        ),
     ] = "boxed",
     trials: Annotated[
         int | None,
@@ -96,10 +118,17 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Questions in one batch of a model on this machine.")] = 8,
+    batch: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Questions in one batch of a model on this machine.")
+    ] = 8,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.", show_default=False),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help=f"Longest reply. Left out: the recipe's, or {LONGEST_REPLY}.",
+            show_default=False,
+        ),
     ] = None,
     max_pixels: Annotated[
         int | None,
@@ -112,7 +141,8 @@ def evaluate(
     ] = None,
     concurrency: ConcurrencyOption = None,
     budget: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Requests at most, failed ones included.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", min=0, help="Requests at most, failed ones included.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -125,15 +155,17 @@ def evaluate(
 ) -> None:
     """Ask a model a benchmark's questions and score its answers under every profile.
 
-    DIR then holds results.json and results.md (the figures), items.parquet (every item with its raw replies), report.html (every item, to be filtered) and
-    answers.sqlite. The same command again goes on where a stopped or killed one was, and asks nothing twice.
+    DIR then holds results.json and results.md (the figures), items.parquet (every item with its raw
+    replies), report.html (every item, to be filtered) and answers.sqlite. The same command again goes on
+    where a stopped or killed one was, and asks nothing twice.
 
-    \b
-    sparring eval --suite pope --data POPE/output/coco --images val2014 --defender Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope
-    sparring eval --suite hrbench-4k --data hr_bench_4k.tsv --defender http://127.0.0.1:8000/v1#qwen --out evals/hr4k
-    sparring eval --suite custom --data my.jsonl --defender zoo/defender --recipe arena --out evals/mine
-    sparring eval --suite vstar --data sparring.scenes.benchmarks:vstar --defender zoo/defender --recipe arena --out evals/search
-    sparring eval --suite pope --data sparring.scenes.benchmarks:pope --prompt options --defender zoo/defender --recipe arena --out evals/presence
+    \b sparring eval --suite pope --data POPE/output/coco --images val2014 --defender
+    Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope sparring eval --suite hrbench-4k --data hr_bench_4k.tsv
+    --defender http://127.0.0.1:8000/v1#qwen --out evals/hr4k sparring eval --suite custom --data my.jsonl
+    --defender zoo/defender --recipe arena --out evals/mine sparring eval --suite vstar --data
+    sparring.scenes.benchmarks:vstar --defender zoo/defender --recipe arena --out evals/search sparring eval
+    --suite pope --data sparring.scenes.benchmarks:pope --prompt options --defender zoo/defender --recipe
+    arena --out evals/presence
     """
     with clean_errors():
         from sparring.engine.calls import absolute_data
@@ -157,11 +189,17 @@ def evaluate(
             ("judge.model", judge),
             ("judge.endpoint.concurrency", concurrency if judge else None),
         ]
-        _run(eval_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out, against)
+        _run(
+            eval_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out, against
+        )
 
 
 def eval_settings(
-    given: list[tuple[str, Any]], *, recipe: str | None = None, changes: list[str] | None = None, note: Note | None = None
+    given: list[tuple[str, Any]],
+    *,
+    recipe: str | None = None,
+    changes: list[str] | None = None,
+    note: Note | None = None,
 ) -> EvalSettings:
     """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender,
     under changes as `a.b=value`.
@@ -179,8 +217,12 @@ def eval_settings(
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in BORROWED}
     if not is_named("defender", data, given, changes or []):
-        raise RecipeError("--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one.")
-    settings = settled(data, given, changes or [], EvalSettings, problems_of_eval, verb="eval", recipe=recipe, note=note)
+        raise RecipeError(
+            "--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one."
+        )
+    settings = settled(
+        data, given, changes or [], EvalSettings, problems_of_eval, verb="eval", recipe=recipe, note=note
+    )
     own, judge = settings.defender, settings.judge
     own = own.model_copy(update={"model": resolve_model(own.model)})
     if judge is not None:
@@ -191,7 +233,9 @@ def eval_settings(
 
 def _another_model(judge: str, defender: str) -> None:
     if judge == defender:
-        raise RecipeError(f"--judge {judge}: is the model whose replies it would read. A judge must be another model.")
+        raise RecipeError(
+            f"--judge {judge}: is the model whose replies it would read. A judge must be another model."
+        )
 
 
 def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
@@ -218,7 +262,10 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     from sparring.report.evaluation import write_eval_report
 
     device = begin_computing(settings.device, settings.threads)
-    with stoppable(), run_folder(settings, out, file="eval.yaml", resume="the command that began it") as folder:
+    with (
+        stoppable(),
+        run_folder(settings, out, file="eval.yaml", resume="the command that began it") as folder,
+    ):
         run_evaluation(settings, folder, screen, device, items=items, data=data, dropped=dropped)
     _show(out)
     report = write_eval_report(out, against=against)
@@ -234,11 +281,18 @@ def _show(out: Path) -> None:
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     out_console.print(f"{results['title']}, {results['items']} items, per cent")
     for row in rows:
-        cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         out_console.print("  ".join(cells).rstrip())
     if judge := results.get("judge"):
-        out_console.print(f"Judge {judge['model']}: asked about {judge['asked']} replies, read {judge['read']}")
-    out_console.print(f"{results['profile']}: {headline(results, results['profile'])}\n{pixels_in_words(results)}")
+        out_console.print(
+            f"Judge {judge['model']}: asked about {judge['asked']} replies, read {judge['read']}"
+        )
+    out_console.print(
+        f"{results['profile']}: {headline(results, results['profile'])}\n{pixels_in_words(results)}"
+    )
     troubles = {
         "requests were given up or refused; the same command asks them again": results["api_errors"],
         "items have a picture that cannot be read": results["unreadable_pictures"],
@@ -253,12 +307,16 @@ def _show(out: Path) -> None:
 
 def rescore(
     folder: FolderArgument,
-    profile: Annotated[str | None, typer.Option(help="Profile that is quoted from now on.", show_default=False)] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Profile that is quoted from now on.", show_default=False)
+    ] = None,
     judge: JudgeOption = None,
 ) -> None:
-    """Score the answers of a finished evaluation anew, without the model and the data: results.json, results.md, items.parquet and the report.
+    """Score the answers of a finished evaluation anew, without the model and the data: results.json,
+    results.md, items.parquet and the report.
 
-    With --judge a model reads the replies that rules have not. What it says is kept; later commands need not name it again.
+    With --judge a model reads the replies that rules have not. What it says is kept; later commands need not
+    name it again.
     """
     with clean_errors():
         from sparring.benchmarks.scoring import read_results
@@ -283,8 +341,12 @@ def rescore(
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="A", help="Folder of a finished evaluation.", show_default=False)],
-    after: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one of the same suite.", show_default=False)],
+    before: Annotated[
+        Path, typer.Argument(metavar="A", help="Folder of a finished evaluation.", show_default=False)
+    ],
+    after: Annotated[
+        Path, typer.Argument(metavar="B", help="Folder of another one of the same suite.", show_default=False)
+    ],
     profile: ProfileOption = "sparring",
     out: Annotated[
         Path | None,
@@ -293,8 +355,8 @@ def compare(
 ) -> None:
     """Test the paired difference of two evaluations of the same questions: B minus A.
 
-    The interval is from a bootstrap of whole pictures, p-values are exact McNemar's, those of categories adjusted by Holm. The report of B then marks
-    what is harmed and rescued.
+    The interval is from a bootstrap of whole pictures, p-values are exact McNemar's, those of categories
+    adjusted by Holm. The report of B then marks what is harmed and rescued.
     """
     with clean_errors():
         from sparring.benchmarks.compare import compare as compare_runs
@@ -306,8 +368,10 @@ def compare(
             difference, p = own["difference"], own.get("mcnemar_holm", own["mcnemar"])
             low, high = difference["ci95"]
             out_console.print(
-                f"{name:<24}{100 * own['before']:5.1f} -> {100 * own['after']:5.1f}  {100 * difference['value']:+5.1f} points of {difference['n']}  "
-                f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})  harmed {own['harmed']}, rescued {own['rescued']}, p = {p:.3g}"
+                f"{name:<24}{100 * own['before']:5.1f} -> {100 * own['after']:5.1f}  "
+                f"{100 * difference['value']:+5.1f} points of {difference['n']}  "
+                f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f})  harmed {own['harmed']}, rescued "
+                f"{own['rescued']}, p = {p:.3g}"
             )
         if out is not None:
             if out.is_dir():
@@ -320,7 +384,10 @@ def compare(
 def _comparison_warnings(found: dict[str, Any]) -> list[str]:
     texts = []
     if found["only_before"] or found["only_after"]:
-        texts.append(f"{found['only_before']} items are only in A and {found['only_after']} only in B; compared are those in both.")
+        texts.append(
+            f"{found['only_before']} items are only in A and {found['only_after']} only in B; compared are "
+            f"those in both."
+        )
     if found["differences_in_asking"]:
         texts.append(f"the two were asked differently: {', '.join(found['differences_in_asking'])}.")
     if found["other_pictures"]:

@@ -1,16 +1,20 @@
-"""What a recipe would do, found out without loading a weight: its data, its models, an estimate of the memory.
+"""What a recipe would do, found out without loading a weight: its data, its models, an estimate of the
+memory.
 
-Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every player's weights stay resident (with `attacker.offload`, of the
-editor's text encoders and VAE only what is there at once), and the player that trains adds
+Memory (ours, a lower bound that is meant to tell 20 GB from 200 GB): every player's weights stay resident
+(with `attacker.offload`, of the editor's text encoders and VAE only what is there at once), and the player
+that trains adds
 
-    LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32; DiffusionNFT and AWM keep two more copies (8 bytes)
+    LoRA:         16 bytes a LoRA parameter: weight, gradient and Adam's two moments in float32;
+                  DiffusionNFT and AWM keep two more copies (8 bytes)
     all weights:  3 x the size of the weights in their dtype: gradient and Adam's two moments
 
-plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker trains; with `defender.kl_weight`, a copy of the
-Defender that trains all weights,
-plus 1 GB for Python and libraries. The two players train in turns, so the peak is the larger of the two turns, or that of the bootstrap's forge, where
-it has painters or a proposing model of its own. Activations come on top; they grow with
-`micro_batch`. A LoRA of rank r adds r x (inputs + outputs) to every linear layer in the attention of the editor's transformer.
+plus, with `attacker.past_share`, the weights of a Defender for every round but one while the Attacker
+trains; with `defender.kl_weight`, a copy of the Defender that trains all weights, plus 1 GB for Python and
+libraries. The two players train in turns, so the peak is the larger of the two turns, or that of the
+bootstrap's forge, where it has painters or a proposing model of its own. Activations come on top; they grow
+with `micro_batch`. A LoRA of rank r adds r x (inputs + outputs) to every linear layer in the attention of
+the editor's transformer.
 """
 
 from __future__ import annotations
@@ -38,13 +42,21 @@ from sparring.recipes.paths import PACKAGE
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1e9
-Where = Literal["on this disk", "in the hub cache", "hub id, not on this disk", "behind an endpoint", "missing"]
+Where = Literal[
+    "on this disk", "in the hub cache", "hub id, not on this disk", "behind an endpoint", "missing"
+]
 
-# Parameters of what the bundled recipes name, in units of 1e9 (counted from their configurations): for plans made where the models are not.
+# Parameters of what the bundled recipes name, in units of 1e9 (counted from their configurations): for plans
+# made where the models are not.
 PUBLISHED: dict[str, dict[str, float]] = {
     "Qwen/Qwen-Image-Edit": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
     "Qwen/Qwen-Image-Edit-2509": {"transformer": 20.43, "text_encoder": 8.29, "vae": 0.13},
-    "black-forest-labs/FLUX.1-Kontext-dev": {"transformer": 11.90, "text_encoder": 0.12, "text_encoder_2": 4.76, "vae": 0.08},
+    "black-forest-labs/FLUX.1-Kontext-dev": {
+        "transformer": 11.90,
+        "text_encoder": 0.12,
+        "text_encoder_2": 4.76,
+        "vae": 0.08,
+    },
     "black-forest-labs/FLUX.2-klein-base-4B": {"transformer": 3.88, "text_encoder": 4.02, "vae": 0.08},
     "black-forest-labs/FLUX.2-klein-4B": {"transformer": 3.88, "text_encoder": 4.02, "vae": 0.08},
     "Qwen/Qwen2.5-VL-3B-Instruct": {"": 3.75},
@@ -52,7 +64,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": {"": 8.03},
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": {"": 0.89},
 }
-# LoRA parameters per unit of rank of those editors: sum of inputs + outputs over their attention's linear layers.
+# LoRA parameters per unit of rank of those editors: sum of inputs + outputs over their attention's linear
+# layers.
 PUBLISHED_LORA = {
     "Qwen/Qwen-Image-Edit": 60 * 8 * 2 * 3072,
     "Qwen/Qwen-Image-Edit-2509": 60 * 8 * 2 * 3072,
@@ -64,7 +77,9 @@ PUBLISHED_LORA = {
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """A model named by a recipe. `parts` maps part ("" for a model of one part) to parameters; empty where nothing is known of the sizes."""
+    """A model named by a recipe. `parts` maps part ("" for a model of one part) to parameters; empty where
+    nothing is known of the sizes.
+    """
 
     player: str
     name: str
@@ -82,7 +97,9 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known before a run. `data` is empty where a generator writes it, or where a file is not there (`data_note` says which)."""
+    """What is known before a run. `data` is empty where a generator writes it, or where a file is not there
+    (`data_note` says which).
+    """
 
     recipe: Recipe
     data: tuple[Questions, ...]
@@ -100,7 +117,9 @@ class Plan:
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Find out what the recipe would work on. Raises DataError where a run would, over records or their split; a file that is not there is noted."""
+    """Find out what the recipe would work on. Raises DataError where a run would, over records or their
+    split; a file that is not there is noted.
+    """
     data, note, sides, missing = _data(recipe)
     players, forging = find_models(recipe), find_forging_models(recipe)
     warning = distillation_warning(recipe.attacker, step_distilled=says_step_distilled(recipe.attacker.model))
@@ -150,16 +169,22 @@ def find_forging_models(recipe: Recipe) -> list[ModelPlan]:
     named: dict[str, ModelPlan] = {}
     if not recipe.bootstrap.questions:
         return []
-    for part, painter in (("extend.painter", stages.extend.painter), ("painter", stages.painter if stages.implant == "painter" else None)):
+    for part, painter in (
+        ("extend.painter", stages.extend.painter),
+        ("painter", stages.painter if stages.implant == "painter" else None),
+    ):
         if painter is not None and not is_plain(painter.model):
             named.setdefault(painter.model, find_model(f"forge.{part}", painter.model, painter.dtype))
     if stages.propose.model is not None:
-        named.setdefault(stages.propose.model, find_model("forge.propose", stages.propose.model, stages.propose.dtype))
+        named.setdefault(
+            stages.propose.model, find_model("forge.propose", stages.propose.model, stages.propose.dtype)
+        )
     return list(named.values())
 
 
 def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None) -> ModelPlan:
-    """Where a model is, and its parameters as its safetensors headers give them; nothing is loaded, downloaded or asked.
+    """Where a model is, and its parameters as its safetensors headers give them; nothing is loaded,
+    downloaded or asked.
 
     A model behind an endpoint takes no memory here: its parameters count as 0.
     """
@@ -172,7 +197,15 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
             at_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "zoo/"))
             sizes = {part: round(size * 1e9) for part, size in PUBLISHED.get(name, {}).items()}
             lora = PUBLISHED_LORA[name] * lora_rank if lora_rank and name in PUBLISHED_LORA else None
-            return ModelPlan(player, name, "hub id, not on this disk" if at_hub else "missing", dtype, sizes, bool(sizes), lora)
+            return ModelPlan(
+                player,
+                name,
+                "hub id, not on this disk" if at_hub else "missing",
+                dtype,
+                sizes,
+                bool(sizes),
+                lora,
+            )
         folder, where = cached, "in the hub cache"
     parts = {}
     if (folder / "model_index.json").is_file():
@@ -186,7 +219,9 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
 
 
 def says_step_distilled(model: str) -> bool:
-    """Whether an editor's own configuration says so; False also where it is not here, and only a run can tell."""
+    """Whether an editor's own configuration says so; False also where it is not here, and only a run can
+    tell.
+    """
     folder = Path(model) if Path(model).is_dir() else _in_hub_cache(model)
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8")) if folder else {}
@@ -196,17 +231,25 @@ def says_step_distilled(model: str) -> bool:
 
 
 def require_models(recipe: Recipe) -> None:
-    """Raise ModelError if a model is named by a path that is not there, or lies there without weights. Hub ids are left to the hub."""
+    """Raise ModelError if a model is named by a path that is not there, or lies there without weights. Hub
+    ids are left to the hub.
+    """
     bundled = ", ".join(
-        f"zoo/{path.parent.name}" for path in sorted((PACKAGE / "zoo").glob("*/*.json")) if path.name in ("config.json", "model_index.json")
+        f"zoo/{path.parent.name}"
+        for path in sorted((PACKAGE / "zoo").glob("*/*.json"))
+        if path.name in ("config.json", "model_index.json")
     )
     for model in (*find_models(recipe), *find_forging_models(recipe)):
         if model.where == "missing":
             raise ModelError(
-                f"{model.player}.model: {model.name} is no folder and no hub id (owner/name). Bundled are: {bundled or 'none'}."
+                f"{model.player}.model: {model.name} is no folder and no hub id (owner/name). Bundled are: "
+                f"{bundled or 'none'}."
             )
         if model.where == "on this disk" and not model.parts:
-            raise ModelError(f"{model.player}.model: {model.name} holds no safetensors weights. Name a diffusers or transformers folder.")
+            raise ModelError(
+                f"{model.player}.model: {model.name} holds no safetensors weights. Name a diffusers or "
+                f"transformers folder."
+            )
 
 
 def _in_hub_cache(name: str) -> Path | None:
@@ -221,14 +264,20 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the tensors of one model, from the headers of its safetensors files (the shards of an index where there is one)."""
+    """Name -> shape of the tensors of one model, from the headers of its safetensors files (the shards of an
+    index where there is one).
+    """
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if indices:
         weight_map = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"]
         files = sorted({folder / str(name) for name in weight_map.values()})
     else:
         # Variants such as model.fp16.safetensors hold the same tensors again.
-        files = [folder / name for name in ("model.safetensors", "diffusion_pytorch_model.safetensors") if (folder / name).is_file()]
+        files = [
+            folder / name
+            for name in ("model.safetensors", "diffusion_pytorch_model.safetensors")
+            if (folder / name).is_file()
+        ]
     shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
         if path.is_file():
@@ -250,21 +299,31 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _lora_parameters(transformer: Path, rank: int) -> int:
     linear = (
-        shape for name, shape in tensor_shapes(transformer).items() if ".attn." in name and name.endswith(".weight") and len(shape) == 2
+        shape
+        for name, shape in tensor_shapes(transformer).items()
+        if ".attn." in name and name.endswith(".weight") and len(shape) == 2
     )
     return sum(rank * (outputs + inputs) for outputs, inputs in linear)
 
 
-def memory(recipe: Recipe, models: dict[str, ModelPlan], forging: Sequence[ModelPlan] = ()) -> dict[str, float]:
-    """Turn ("attacker trains", "defender trains") -> bytes, by the formula at the top; empty where the size of a model is unknown.
+def memory(
+    recipe: Recipe, models: dict[str, ModelPlan], forging: Sequence[ModelPlan] = ()
+) -> dict[str, float]:
+    """Turn ("attacker trains", "defender trains") -> bytes, by the formula at the top; empty where the size
+    of a model is unknown.
 
-    models: the players; forging: further models of the bootstrap's forge, where there are any a turn of its own.
+    models: the players; forging: further models of the bootstrap's forge, where there are any a turn of its
+    own.
     """
     sizes = {player: model.parameters for player, model in models.items()}
     attacker, defender = models["attacker"], models["defender"]
-    if any(model.parameters is None for model in (*models.values(), *forging)) or (recipe.attacker.lora and attacker.lora is None):
+    if any(model.parameters is None for model in (*models.values(), *forging)) or (
+        recipe.attacker.lora and attacker.lora is None
+    ):
         return {}
-    resident = OVERHEAD + sum(size * BYTES[models[player].dtype] for player, size in sizes.items() if size is not None)
+    resident = OVERHEAD + sum(
+        size * BYTES[models[player].dtype] for player, size in sizes.items() if size is not None
+    )
     if recipe.attacker.offload:
         texts = sum(size for part, size in attacker.parts.items() if part.startswith("text_encoder"))
         # In turns; whichever is the smaller is at rest.

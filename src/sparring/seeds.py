@@ -25,10 +25,11 @@ def shuffled(items: Sequence[T], *where: int | str) -> list[T]:
 
 
 def draw(items: Sequence[T], count: int, step: int, *where: int | str) -> list[T]:
-    """`count` items for one step: all items are gone through in a shuffled order, again and again, before one comes back.
+    """`count` items for one step: all items are gone through in a shuffled order, again and again, before one
+    comes back.
 
-    Pure in (items, step, where), so that a resumed phase draws what an undisturbed one would have drawn. The items of one call
-    are distinct as long as `count` does not exceed their number.
+    Pure in (items, step, where), so that a resumed phase draws what an undisturbed one would have drawn. The
+    items of one call are distinct as long as `count` does not exceed their number.
     """
     if not items:
         raise ValueError("there is nothing to draw from")
@@ -37,7 +38,8 @@ def draw(items: Sequence[T], count: int, step: int, *where: int | str) -> list[T
     order = [index for epoch in epochs for index in shuffled(range(size), *where, epoch)]
     due = order[start % size : start % size + count]
     if count <= size:
-        # Across the border of two epochs an item may be due twice in one call: the second time another takes its place.
+        # Across the border of two epochs an item may be due twice in one call: the second time another takes
+        # its place.
         spare = shuffled(range(size), *where, "spare", step)
         due = list(dict.fromkeys(due + spare))[:count]
     return [items[index] for index in due]

@@ -20,17 +20,23 @@ def sft(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Questions in any layout: JSONL, TSV, Parquet, ...; `reasoning` is learned where there is one.",
+            help="Questions in any layout: JSONL, TSV, Parquet, ...; `reasoning` is learned where there "
+            "is one.",
             show_default=False,
         ),
     ],
     out: OutOption,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of pictures that the data names by path. Left out: the data's own.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of pictures that the data names by path. Left out: the data's own.",
+            show_default=False,
+        ),
     ] = None,
     defender: Annotated[
-        str | None, typer.Option(help="A vision-language model: a transformers folder or a hub id.", show_default=False)
+        str | None,
+        typer.Option(help="A vision-language model: a transformers folder or a hub id.", show_default=False),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -41,28 +47,35 @@ def sft(
     ] = None,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Times that every question comes.")] = 1,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Questions in one update; 32 if left out.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", min=1, help="Questions in one update; 32 if left out.", show_default=False),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--lr", help="Learning rate; 1e-5 if neither this nor a recipe says one.", show_default=False)
+        float | None,
+        typer.Option(
+            "--lr", help="Learning rate; 1e-5 if neither this nor a recipe says one.", show_default=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of the questions.")] = 0,
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="A.B=VALUE", help="Any other setting, e.g. defender.lora.rank=16. May be given often. See `sparring fields`."
+            "--set",
+            metavar="A.B=VALUE",
+            help="Any other setting, e.g. defender.lora.rank=16. May be given often. See `sparring fields`.",
         ),
     ] = None,
     skip_bad_records: SkipOption = False,
 ) -> None:
     """Fine-tune a vision-language model on right answers, with their reasoning where the data has it.
 
-    The model learns to reply with `defender.algorithm.reply`: the reasoning, then the boxed letter. DIR/sft/model is then a checkpoint as transformers reads it, with a
-    LoRA merged in (and by itself in DIR/sft/model/adapter). The same command again goes on where a stopped or killed one was.
+    The model learns to reply with `defender.algorithm.reply`: the reasoning, then the boxed letter.
+    DIR/sft/model is then a checkpoint as transformers reads it, with a LoRA merged in (and by itself in
+    DIR/sft/model/adapter). The same command again goes on where a stopped or killed one was.
 
-    \b
-    sparring sft --defender zoo/defender --data my.jsonl --recipe arena --epochs 2 --out tuned
-    sparring sft --defender Qwen/Qwen2.5-VL-3B-Instruct --data my.jsonl --set defender.lora.rank=32 --set defender.dtype=bfloat16 --out tuned
+    \b sparring sft --defender zoo/defender --data my.jsonl --recipe arena --epochs 2 --out tuned sparring
+    sft --defender Qwen/Qwen2.5-VL-3B-Instruct --data my.jsonl --set defender.lora.rank=32 --set
+    defender.dtype=bfloat16 --out tuned
     """
     with clean_errors():
         from sparring.recipes.borrow import sft_settings
@@ -92,6 +105,7 @@ def _run(settings: SftSettings, out: Path) -> None:
         summary = run_sft(settings, out, questions=questions)
     if summary["loss_first"] is not None:
         out_console.print(
-            f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of {summary['updates']} updates"
+            f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of "
+            f"{summary['updates']} updates"
         )
     out_console.print(f"Model:  {summary['model']}\nFigures: {out / 'summary.json'}")

@@ -147,8 +147,12 @@ def test_marked_replies() -> None:
     """A wrong reading is worse than none: none is wrong, and few are unread."""
     rows = marked()
     assert len(rows) >= 1200
-    read = [(parse_answer(reply, options) if options else parse_yes_no(reply))[0] for reply, options, _ in rows]
-    wrong = [(*row, said) for row, said in zip(rows, read, strict=True) if said is not None and said != row[2]]
+    read = [
+        (parse_answer(reply, options) if options else parse_yes_no(reply))[0] for reply, options, _ in rows
+    ]
+    wrong = [
+        (*row, said) for row, said in zip(rows, read, strict=True) if said is not None and said != row[2]
+    ]
     unread = [row for row, said in zip(rows, read, strict=True) if said is None and row[2] is not None]
     assert wrong == []
     assert len(unread) <= 0.03 * len(rows), unread
@@ -160,7 +164,12 @@ def test_marked_replies_within_a_thought_and_long_talk() -> None:
     """
     talk = "We look at the table near the window. " * 40
     for reply, options, _ in marked():
-        if options and not reply.lstrip().startswith(("<", "\u25c1")) and "</think>" not in reply and "think" not in reply.lower():
+        if (
+            options
+            and not reply.lstrip().startswith(("<", "\u25c1"))
+            and "</think>" not in reply
+            and "think" not in reply.lower()
+        ):
             thought = f"<think>Hm, (A) or (B)?</think>\n{reply}"
             assert parse_answer(thought, options) == parse_answer(reply, options), reply
     for options in (COLOURS, THREE):
@@ -239,13 +248,13 @@ CHOOSES = (
     "{L}", "({L})", "{L}.", "{l}", "**{L}**", "{L}. {T}", "({L}) {T}", "{L}: {T}", "{L} - {T}", "{T}", "{T}.", "{T} ({L})", "The answer is {L}.",
     "The answer is {L}. {T}", "The correct answer is **{L}. {T}**", "Answer: {L}", "Answer: {T}", "Option {L}: {T}", "option ({L})",
     "I would choose option {L}.", "\\boxed{{{L}}}", "\\boxed{{{T}}}", "\\boxed{{\\text{{{L}. {T}}}}}", "<answer>{T}</answer>",
-    '{{"answer": "{L}"}}', "So the answer is {L}, not {M}.", "Not {M} but {L}", "{L}\n\n{M} is wrong.", "Option {M} is wrong. Option {L} is correct.",
-    "{M}? No. {L}? Yes.", "I considered ({M}), but the answer is {L}.", "Therefore, the answer is:\n\n{L}. {T}", "\u7b54\u6848\uff1a{L}",
+    '{{"answer": "{L}"}}', "So the answer is {L}, not {M}.", "Not {M} but {L}", "{L}\n\n{M} is wrong.", "Option {M} is wrong. " "Option " "{L} is " "correct.",
+    "{M}? No. {L}? Yes.", "I considered ({M}), but the answer is {L}.", "Therefore, the answer " "is:\n\n{L}. {T}", "\u7b54\u6848\uff1a{L}",
     "{L} is the correct answer.", "Among the options, {L} fits best.", "<think>{M} maybe? {U}</think>{L}", "Looking at it, {L}", "It's {L}.",
 )  # fmt: skip
 CHOOSES_NOTHING = (
     "{L} or {M}", "{L} and {M}", "The answer is {L} or {M}.", "not {L}", "Option {L} is wrong.", "It is not {L}.", "{L} is incorrect.", "Is it {L}?",
-    "\\boxed{{{L}}} or \\boxed{{{M}}}", "The answer is {L}. No, the answer is {M}.", "{L}. {U}", "Answer: {L}/{M}", "It can't be {L} or {M}.",
+    "\\boxed{{{L}}} or \\boxed{{{M}}}", "The answer is {L}. No, the answer is {M}.", "{L}. {U}", "Answer: {L}/{M}", "It can't be {L} " "or {M}.",
     "I doubt it is {L}.", "The answer is not {L}.",
 )  # fmt: skip
 
@@ -255,7 +264,13 @@ def test_replies_that_are_built_from_any_options(options: tuple[str, ...]) -> No
     """None is read wrongly, whatever the options are called; few are unread."""
     letters, unread, count = "ABCDE"[: len(options)], list[str](), 0
     for place, other in ((i, j) for i in range(len(options)) for j in range(len(options)) if i != j):
-        words = {"L": letters[place], "l": letters[place].lower(), "T": options[place], "M": letters[other], "U": options[other]}
+        words = {
+            "L": letters[place],
+            "l": letters[place].lower(),
+            "T": options[place],
+            "M": letters[other],
+            "U": options[other],
+        }
         for form in CHOOSES:
             count += 1
             reply = form.format(**words)

@@ -1,4 +1,6 @@
-"""The desk: nothing is asked twice, batches stay the same, and pixels, words, model and limits decide what is known."""
+"""The desk: nothing is asked twice, batches stay the same, and pixels, words, model and limits decide what is
+known.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,21 @@ def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
     picture = noise_pictures(1)[0]
     asked: list[int] = []
 
-    def count(image: Image.Image, prompt: str = "?", *, limit: int | None = None, folder: Path = tmp_path / "m", **how: Any) -> int:
+    def count(
+        image: Image.Image,
+        prompt: str = "?",
+        *,
+        limit: int | None = None,
+        folder: Path = tmp_path / "m",
+        **how: Any,
+    ) -> int:
         vlm = LocalVLM.load(folder, max_pixels=limit)
         generate = vlm.generate
         asked.clear()
-        vlm.generate = lambda images, *more, **rest: (asked.append(len(images)), generate(images, *more, **rest))[1]  # type: ignore[method-assign]
+        vlm.generate = lambda images, *more, **rest: (
+            asked.append(len(images)),
+            generate(images, *more, **rest),
+        )[1]  # type: ignore[method-assign]
         desk = Desk(vlm.traits, lambda: vlm, Sampling(**({"max_new_tokens": 3} | how)), cache=cache)
         ((answer,),) = desk.ask([Query("x", (PictureInMemory(image),), prompt)])
         assert answer.trouble is None
@@ -51,7 +63,13 @@ def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
     other.putpixel((0, 0), (1, 2, 3))
     assert count(picture) == 1
     assert count(picture) == count(picture.copy()) == 0
-    assert count(other) == count(picture, "??") == count(picture, limit=1024) == count(picture, max_new_tokens=4) == 1
+    assert (
+        count(other)
+        == count(picture, "??")
+        == count(picture, limit=1024)
+        == count(picture, max_new_tokens=4)
+        == 1
+    )
     assert count(picture, temperature=1.0) == count(picture, temperature=1.0, seed=1) == 1
     assert count(picture, temperature=1.0) == 0
     tiny_qwen2_5_vl(tmp_path / "again", seed=0)
@@ -62,11 +80,17 @@ def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [tiny_qwen2_5_vl, tiny_llava])
 def test_a_local_model_asked_in_batches_says_what_it_says_alone(tmp_path: Path, write: Any) -> None:
-    """Several pictures beside a text, or none; queries that are the same are asked once; sampled replies repeat."""
+    """Several pictures beside a text, or none; queries that are the same are asked once; sampled replies
+    repeat.
+    """
     vlm = LocalVLM.load(write(tmp_path / "m"))
     images = [PictureInMemory(image) for image in noise_pictures(5)]
     queries = [Query(f"one{k}", (image,), f"What {k}?") for k, image in enumerate(images)]
-    queries += [Query("two", (images[0], images[1]), "Same?"), Query("none", (), "Why?"), Query("again", (images[0],), "What 0?")]
+    queries += [
+        Query("two", (images[0], images[1]), "Same?"),
+        Query("none", (), "Why?"),
+        Query("again", (images[0],), "What 0?"),
+    ]
 
     def texts(batch: int, **how: Any) -> dict[str, str]:
         desk = Desk(vlm.traits, lambda: vlm, Sampling(6, batch=batch, **how), batch, AnswerCache(None))
@@ -101,7 +125,9 @@ def test_only_two_batches_of_pictures_are_in_memory(tmp_path: Path) -> None:
         PictureFile(tmp_path / "y.png").load()
 
 
-def test_what_is_known_needs_neither_the_model_nor_its_pictures_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_needs_neither_the_model_nor_its_pictures_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, path = tiny_qwen2_5_vl(tmp_path / "m"), tmp_path / "picture.png"
     noise_pictures(1)[0].save(path)
     traits, cache = traits_of(str(folder)), AnswerCache(tmp_path / "answers.sqlite")
@@ -112,7 +138,10 @@ def test_what_is_known_needs_neither_the_model_nor_its_pictures_again(tmp_path: 
     monkeypatch.setattr(PictureFile, "load", lambda self: pytest.fail("it was decoded again"))
     assert all_of(again, [query]) == first
     monkeypatch.undo()
-    for other in (Query("q", query.pictures, "What?"), Query("q", query.pictures, "What?", options=("left", "up"))):
+    for other in (
+        Query("q", query.pictures, "What?"),
+        Query("q", query.pictures, "What?", options=("left", "up")),
+    ):
         with pytest.raises(AssertionError, match="was wanted"):
             all_of(Desk(traits, never, Sampling(4), cache=cache), [other])
 
@@ -147,23 +176,32 @@ def test_traits_of_a_name_are_those_of_the_model(tmp_path: Path) -> None:
     assert named.pixels == {"min_area": 256, "max_area": 1024}
     assert (named.repeats_itself, named.keeps_answers, named.at_once(5)) == (True, False, 5)
     spec, settings = "http://127.0.0.1:1/v1#toy", EndpointSettings(concurrency=3)
-    named, served = traits_of(spec, endpoint=settings, max_pixels=9), EndpointVLM(spec, settings, max_pixels=9).traits
+    named, served = (
+        traits_of(spec, endpoint=settings, max_pixels=9),
+        EndpointVLM(spec, settings, max_pixels=9).traits,
+    )
     assert (named.identity, named.pixels) == (served.identity, served.pixels)
     assert (named.repeats_itself, named.keeps_answers, named.at_once(5)) == (False, True, 12)
 
 
 def test_an_endpoints_answers_are_stored_once(tmp_path: Path) -> None:
-    queries = [Query(f"q{k}", (PictureInMemory(image),), f"{k}?") for k, image in enumerate(noise_pictures(3))]
+    queries = [
+        Query(f"q{k}", (PictureInMemory(image),), f"{k}?") for k, image in enumerate(noise_pictures(3))
+    ]
     path = tmp_path / "answers.sqlite"
 
     def asked(trial: int) -> list[RawAnswer]:
         vlm = EndpointVLM(f"{server.url}#toy", EndpointSettings(), cache=path)
-        return all_of(Desk(vlm.traits, lambda: vlm, Sampling(8), cache=AnswerCache(path)), queries, trial=trial)
+        return all_of(
+            Desk(vlm.traits, lambda: vlm, Sampling(8), cache=AnswerCache(path)), queries, trial=trial
+        )
 
     with serving(dice) as server:
         first = asked(0)
         assert asked(0) == first
-        assert len(server.lines) == len(AnswerCache(path)._db.execute("SELECT key FROM answers").fetchall()) == 3
+        assert (
+            len(server.lines) == len(AnswerCache(path)._db.execute("SELECT key FROM answers").fetchall()) == 3
+        )
         asked(1)
         assert len(server.lines) == 6
 
@@ -188,7 +226,9 @@ def test_letters_come_with_the_answer_and_survive_the_cache(tmp_path: Path) -> N
     class Lettering:
         traits = traits_of(str(tmp_path))
 
-        def try_letters(self, images: Any, prompts: Any, letters: Any, locate: Any, sampling: Any, **_: Any) -> Any:
+        def try_letters(
+            self, images: Any, prompts: Any, letters: Any, locate: Any, sampling: Any, **_: Any
+        ) -> Any:
             from sparring.models.vlms.letters import Lettered
 
             assert letters == ["AB"]

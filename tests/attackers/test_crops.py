@@ -67,7 +67,9 @@ def test_a_crop_holds_the_targets_and_fits_the_editor(
         return max(0, x0), max(0, y0), min(whole[0], x1), min(whole[1], y1)
 
     def fits(box: Box) -> bool:
-        return math.prod(math.ceil((box[axis + 2] - box[axis]) / multiple) * multiple for axis in (0, 1)) <= area
+        return (
+            math.prod(math.ceil((box[axis + 2] - box[axis]) / multiple) * multiple for axis in (0, 1)) <= area
+        )
 
     x0, y0, x1, y1 = crop.box
     assert 0 <= x0 < x1 <= whole[0]
@@ -78,14 +80,19 @@ def test_a_crop_holds_the_targets_and_fits_the_editor(
         needed = around(most)
         assert x0 <= needed[0] < needed[2] <= x1
         assert y0 <= needed[1] < needed[3] <= y1
-        assert all(side % multiple == 0 or side == limit for side, limit in zip(crop.size, whole, strict=True))
+        assert all(
+            side % multiple == 0 or side == limit for side, limit in zip(crop.size, whole, strict=True)
+        )
     else:
         assert not fits(around(0))
         assert crop.box == around(context)
         assert all(side % multiple == 0 for side in crop.size)
         scale = min(1, math.sqrt(area / math.prod(crop.extent)))
         if min(crop.extent) * scale >= multiple:
-            assert all(e * scale - multiple < size <= e * scale for size, e in zip(crop.size, crop.extent, strict=True))
+            assert all(
+                e * scale - multiple < size <= e * scale
+                for size, e in zip(crop.size, crop.extent, strict=True)
+            )
 
 
 @pytest.mark.parametrize(
@@ -93,8 +100,10 @@ def test_a_crop_holds_the_targets_and_fits_the_editor(
     [
         ((3840, 2160), [(1900, 1000, 2000, 1100)], (1438, 538, 2462, 1562)),  # in the middle
         ((3840, 2160), [(10, 20, 60, 70)], (0, 0, 1024, 1024)),  # pushed back from the corner
-        ((3840, 2160), [(100, 1000, 1800, 1100)], (0, 778, 1904, 1322)),  # 1892 wide with its context: 1904 x 544
-        ((8000, 600), [(4000, 100, 4100, 200)], (3194, 0, 4906, 600)),  # the height is used up (608 with padding), the width gets the rest
+        # 1892 wide with its context: 1904 x 544
+        ((3840, 2160), [(100, 1000, 1800, 1100)], (0, 778, 1904, 1322)),
+        # the height is used up (608 with padding), the width gets the rest
+        ((8000, 600), [(4000, 100, 4100, 200)], (3194, 0, 4906, 600)),
     ],
 )
 def test_crops_of_photographs(whole: tuple[int, int], boxes: list[Box], expected: Box) -> None:
@@ -114,7 +123,9 @@ def test_a_picture_that_the_editor_takes_whole_is_left_alone() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(scenes(), st.integers(0, 12), st.integers(0, 2**31))
-def test_outside_is_untouched_and_the_seam_is_no_step(scene: tuple[tuple[int, int], list[Box]], feather: int, seed: int) -> None:
+def test_outside_is_untouched_and_the_seam_is_no_step(
+    scene: tuple[tuple[int, int], list[Box]], feather: int, seed: int
+) -> None:
     whole, boxes = scene
     crop = choose_crop(whole, boxes, CropSettings(max_area=64 * 64, context=10, feather=feather), 8)
     image, cut_edit = picture(*whole, seed), picture(*crop.size, seed + 1)
@@ -155,14 +166,19 @@ def test_an_edit_that_changes_nothing_gives_back_the_picture_scaled_or_not(boxes
 
 def test_a_scaled_crop_brings_the_change_back_to_its_place() -> None:
     rows, columns = np.mgrid[0:240, 0:320]
-    image = Image.fromarray(np.stack([rows % 200, columns % 200, (rows + columns) % 200], axis=-1).astype(np.uint8))
+    image = Image.fromarray(
+        np.stack([rows % 200, columns % 200, (rows + columns) % 200], axis=-1).astype(np.uint8)
+    )
     crop = choose_crop(image.size, [], SMALL, 8)
     assert crop.box == (0, 0, 320, 240)
     assert math.prod(crop.size) <= 64 * 64
     cut = array(crop.cut(image))
     cut[10:20, 30:40] += 40
     made = array(crop.compose(image, Image.fromarray(cut.clip(0, 255).astype(np.uint8)))) - array(image)
-    y, x = (slice(round(a * e / s) + 6, round(b * e / s) - 6) for a, b, e, s in ((10, 20, 240, crop.size[1]), (30, 40, 320, crop.size[0])))
+    y, x = (
+        slice(round(a * e / s) + 6, round(b * e / s) - 6)
+        for a, b, e, s in ((10, 20, 240, crop.size[1]), (30, 40, 320, crop.size[0]))
+    )
     assert np.abs(made[y, x] - 40).max() <= 6
     assert np.abs(made[:, :100]).max() == 0
 
@@ -177,7 +193,9 @@ def test_sizes_that_do_not_belong_together_are_errors() -> None:
 
 def test_the_same_crop_of_the_same_picture_is_cut_once() -> None:
     one, two = picture(200, 150), picture(200, 150, 1)
-    here, there = (choose_crop((200, 150), [box], SMALL, 8) for box in ((10, 20, 30, 40), (150, 100, 170, 120)))
+    here, there = (
+        choose_crop((200, 150), [box], SMALL, 8) for box in ((10, 20, 30, 40), (150, 100, 170, 120))
+    )
     cuts = cut_all([one, one, one, two], [here, here, there, here])
     assert cuts[0] is cuts[1]
     assert len({id(cut) for cut in cuts}) == 3
@@ -194,7 +212,8 @@ def test_composing_holds_no_more_than_the_picture() -> None:
         tracemalloc.stop()
         return highest
 
-    assert peak(4) - peak(1) <= 2.2 * 3 * 600 * 400 * (16 - 1)  # the result, and the copy that it is made from
+    # the result, and the copy that it is made from
+    assert peak(4) - peak(1) <= 2.2 * 3 * 600 * 400 * (16 - 1)
 
 
 # ---- in the game
@@ -206,13 +225,19 @@ def editor(tmp_path_factory: pytest.TempPathFactory) -> FlowEditor:
     return load_editor(tiny_flux2_klein(tmp_path_factory.mktemp("flux"), text_tokens=24))
 
 
-def test_deterministic_edits_change_the_crop_alone_and_show_the_editor_no_more(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_edits_change_the_crop_alone_and_show_the_editor_no_more(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, ...]] = []
     original = editor.pixels
-    monkeypatch.setattr(editor, "pixels", lambda images: seen.append(original(images).shape) or original(images))
+    monkeypatch.setattr(
+        editor, "pixels", lambda images: seen.append(original(images).shape) or original(images)
+    )
     images = [picture(200, 150), picture(500, 400, 1), picture(64, 64, 2)]
     boxes = [[(10, 20, 30, 40)], [(300, 300, 320, 330)], [(0, 0, 9, 9)]]
-    crops = [choose_crop(image.size, own, SMALL, editor.multiple) for image, own in zip(images, boxes, strict=True)]
+    crops = [
+        choose_crop(image.size, own, SMALL, editor.multiple) for image, own in zip(images, boxes, strict=True)
+    ]
     edits = deterministic_edits(editor, images, ["a", "b", "c"], [1, 2, 3], steps=2, crops=crops)
     assert seen == [(3, 3, 64, 64)]  # pictures of all sizes, one batch
     for image, edit, crop, own, text, seed in zip(images, edits, crops, boxes, "abc", (1, 2, 3), strict=True):
@@ -226,14 +251,18 @@ def test_deterministic_edits_change_the_crop_alone_and_show_the_editor_no_more(e
         assert np.abs(array(edit.crop(own[0])) - array(part)).max() <= 1
 
 
-def test_without_crops_a_large_picture_is_scaled_as_a_whole(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_crops_a_large_picture_is_scaled_as_a_whole(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sparring.attackers.rollout.CropSettings", lambda: SMALL)
     (edit,) = deterministic_edits(editor, [picture(200, 150)], ["a"], [1], steps=2)
     assert edit.size == (200, 150)
 
 
 @pytest.mark.parametrize("algorithm", ["flow_grpo", "diffusion_nft"])
-def test_an_attacker_learns_on_crops_and_is_judged_on_whole_pictures(editor: FlowEditor, algorithm: str) -> None:
+def test_an_attacker_learns_on_crops_and_is_judged_on_whole_pictures(
+    editor: FlowEditor, algorithm: str
+) -> None:
     chosen = AttackerSettings.model_validate(
         {
             "model": "tiny",
@@ -249,10 +278,15 @@ def test_an_attacker_learns_on_crops_and_is_judged_on_whole_pictures(editor: Flo
     images = [picture(200, 150), picture(90, 300, 1)]
     boxes: list[Box] = [(100, 50, 130, 70), (10, 200, 30, 220)]
     questions = [
-        VisualQuestion(f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A", (Target("cup", box),))
+        VisualQuestion(
+            f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A", (Target("cup", box),)
+        )
         for i, box in enumerate(boxes)
     ]
-    crops = [choose_crop(image.size, [box], SMALL, editor.multiple) for image, box in zip(images, boxes, strict=True)]
+    crops = [
+        choose_crop(image.size, [box], SMALL, editor.multiple)
+        for image, box in zip(images, boxes, strict=True)
+    ]
     seen: list[list[Image.Image]] = []
 
     def reward(edits: list[list[Image.Image]]) -> torch.Tensor:

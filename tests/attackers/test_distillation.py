@@ -25,7 +25,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def settings(folder: Path, **changes: object) -> AttackerSettings:
-    return AttackerSettings.model_validate({"model": str(folder), "lora": LoraSettings(rank=2, alpha=2), "steps": 3, **changes})
+    return AttackerSettings.model_validate(
+        {"model": str(folder), "lora": LoraSettings(rank=2, alpha=2), "steps": 3, **changes}
+    )
 
 
 def test_the_checkpoint_says_whether_it_is(folder: Path) -> None:
@@ -37,7 +39,10 @@ def test_the_checkpoint_says_whether_it_is(folder: Path) -> None:
         ("diffusion_nft", 0.0),
         ("awm", 0.0),
     ):
-        assert AttackerTrainer(editor, settings(folder, algorithm=algorithm), seed=0).settings.kl_weight == weight
+        assert (
+            AttackerTrainer(editor, settings(folder, algorithm=algorithm), seed=0).settings.kl_weight
+            == weight
+        )
         for given in (0.0, 0.5):  # what is said is kept
             trainer = AttackerTrainer(editor, settings(folder, algorithm=algorithm, kl_weight=given), seed=0)
             assert trainer.settings.kl_weight == given
@@ -48,8 +53,12 @@ def test_only_what_trains_on_freshly_noised_pictures_is_warned_of(folder: Path) 
         text = distillation_warning(settings(folder, algorithm=algorithm), step_distilled=True)
         assert (text is not None) is warned
         assert distillation_warning(settings(folder, algorithm=algorithm), step_distilled=False) is None
-        assert distillation_warning(settings(folder, algorithm=algorithm, steps=0), step_distilled=True) is None
-        assert text is None or all(name in text for name in (algorithm, str(folder), "is_distilled", "flow_grpo"))
+        assert (
+            distillation_warning(settings(folder, algorithm=algorithm, steps=0), step_distilled=True) is None
+        )
+        assert text is None or all(
+            name in text for name in (algorithm, str(folder), "is_distilled", "flow_grpo")
+        )
 
 
 def test_a_distilled_editor_is_given_no_guidance(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""Every family of editors as the Attacker: both algorithms, with guidance, pictures of two sizes and less memory."""
+"""Every family of editors as the Attacker: both algorithms, with guidance, pictures of two sizes and less
+memory.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from sparring.models.editors import load_editor
     ids=["flow_grpo", "diffusion_nft"],
 )
 @pytest.mark.parametrize("family", TINY_EDITORS)
-def test_an_editor_of_any_family_learns_by_either_algorithm(family: str, algorithm: dict[str, object], tmp_path: Path) -> None:
+def test_an_editor_of_any_family_learns_by_either_algorithm(
+    family: str, algorithm: dict[str, object], tmp_path: Path
+) -> None:
     torch.set_num_threads(1)
     editor = load_editor(TINY_EDITORS[family](tmp_path / family), offload=True)
     editor.checkpoint_gradients(True)
@@ -41,7 +45,9 @@ def test_an_editor_of_any_family_learns_by_either_algorithm(family: str, algorit
         }
     )
     trainer = AttackerTrainer(editor, settings, seed=0)
-    asked = [VisualQuestion(text, Path("none.png"), text, ("a", "b"), "A") for text in ("cup?", "where is it?")]
+    asked = [
+        VisualQuestion(text, Path("none.png"), text, ("a", "b"), "A") for text in ("cup?", "where is it?")
+    ]
     images = [picture(), picture(72, 56)]
 
     def darkness(edits: list[list[Image.Image]]) -> Tensor:
@@ -56,5 +62,9 @@ def test_an_editor_of_any_family_learns_by_either_algorithm(family: str, algorit
         assert metrics["skipped"] == 0
         if algorithm["type"] == "flow_grpo":
             assert metrics["ratio_first"] == pytest.approx(1, abs=1e-4)
-        moved = {name.split(".lora_")[1][0] for name, p in editor.trainable_parameters().items() if not torch.equal(before[name], p)}
+        moved = {
+            name.split(".lora_")[1][0]
+            for name, p in editor.trainable_parameters().items()
+            if not torch.equal(before[name], p)
+        }
         assert moved == ({"B"} if step == 0 else {"A", "B"})

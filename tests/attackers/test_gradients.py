@@ -30,10 +30,14 @@ def everywhere(**own: object) -> dict[str, object]:
 def rolled_out(trainer: AttackerTrainer) -> Rollout:
     conditions = trainer.editor.encode(pictures(1, (2, 1)), ["x"])
     rows = torch.zeros(ROWS, dtype=torch.long)
-    return roll_out(trainer.editor, conditions, rows, list(range(ROWS)), steps=STEPS, chance=trainer.algorithm.chance(0))
+    return roll_out(
+        trainer.editor, conditions, rows, list(range(ROWS)), steps=STEPS, chance=trainer.algorithm.chance(0)
+    )
 
 
-def learned(trainer: AttackerTrainer, rollout: Rollout, advantages_B: Tensor) -> tuple[dict[str, float], Tensor]:
+def learned(
+    trainer: AttackerTrainer, rollout: Rollout, advantages_B: Tensor
+) -> tuple[dict[str, float], Tensor]:
     """The metrics of all rows, and the gradient of the weights."""
     trainer.editor.centre.grad = None  # type: ignore[attr-defined]
     metrics = trainer.algorithm.learn(rollout, torch.arange(ROWS), advantages_B, ROWS)
@@ -64,7 +68,9 @@ def forward_mean(sampler: str, x: Tensor, v: Tensor, sigma: float, after: float)
 
 @pytest.mark.parametrize("sampler", ["sde", "constant", "cps"])
 def test_the_kl_term_of_flow_grpo_is_the_published_one(sampler: str) -> None:
-    """Without advantages the loss is the weight times the divergence, written down here from the velocities of the two policies."""
+    """Without advantages the loss is the weight times the divergence, written down here from the velocities
+    of the two policies.
+    """
     trainer = trainer_of(algorithm=everywhere(sampler=sampler), kl_weight=0.3)
     trainer.policies.reference = {"centre": torch.tensor([0.4, -0.3])}
     rollout = rolled_out(trainer)
@@ -89,7 +95,9 @@ def test_the_kl_term_of_flow_grpo_is_the_published_one(sampler: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["diffusion_nft", "awm"])
-def test_the_kl_term_of_the_forward_process_is_the_distance_of_the_velocities(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kl_term_of_the_forward_process_is_the_distance_of_the_velocities(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     distances: list[float] = []
     velocity = TwoPixels.velocity
 
@@ -125,15 +133,20 @@ def test_the_advantages_clip_does_not_set_the_size_of_nfts_gradient() -> None:
 
 @pytest.mark.parametrize("algorithm", ["diffusion_nft", "awm"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_every_picture_is_noised_to_levels_of_its_own(algorithm: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_picture_is_noised_to_levels_of_its_own(
+    algorithm: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     levels: list[Tensor] = []
     noised = objectives.noised
-    monkeypatch.setattr(objectives, "noised", lambda x0, noise, sigma_B: levels.append(sigma_B) or noised(x0, noise, sigma_B))
+    monkeypatch.setattr(
+        objectives, "noised", lambda x0, noise, sigma_B: levels.append(sigma_B) or noised(x0, noise, sigma_B)
+    )
     trainer = trainer_of(algorithm={"type": algorithm, "forward_timesteps": count})
     rollout = rolled_out(trainer)
     learned(trainer, rollout, torch.linspace(-1, 1, ROWS))
     drawn_KB = torch.stack(levels)
     assert drawn_KB.shape == (count, ROWS)
     assert all(len(set(row)) > 1 for row in drawn_KB.tolist())  # pictures differ in their levels
-    assert all(len(set(column)) == count for column in drawn_KB.T.tolist())  # and no picture is noised to a level twice
+    # and no picture is noised to a level twice
+    assert all(len(set(column)) == count for column in drawn_KB.T.tolist())
     assert set(drawn_KB.flatten().tolist()) <= set(rollout.sigmas[:-1])

@@ -19,8 +19,13 @@ from sparring.config import AttackerSettings
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import load_editor
 
-PICTURES = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)) for i in range(2)]
-QUESTIONS = [VisualQuestion(f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A") for i in range(2)]
+PICTURES = [
+    Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)) for i in range(2)
+]
+QUESTIONS = [
+    VisualQuestion(f"q{i}", Path("none.png"), f"Where is thing {i}?", ("left", "right"), "A")
+    for i in range(2)
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +39,13 @@ def brightness(edits: list[list[Image.Image]]) -> Tensor:
 
 
 def peak(work: Callable[[], object]) -> int:
-    """Bytes that torch's allocator held at most, above what it held at the start: the running sum of all that it gave and took back."""
+    """Bytes that torch's allocator held at most, above what it held at the start: the running sum of all that
+    it gave and took back.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
-    # The raw events: profiler.events() folds what an operator allocates into the operator, and loses its place in time.
+    # The raw events: profiler.events() folds what an operator allocates into the operator, and loses its
+    # place in time.
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return max(accumulate(change for _, change in changes))
@@ -59,7 +67,8 @@ def peak_of_an_update(folder: Path, steps: int, **changes: object) -> int:
         }
     )
     trainer = AttackerTrainer(load_editor(folder), settings, seed=0)
-    trainer.update(QUESTIONS, PICTURES, brightness, 0)  # the optimiser's moments and the position tables are there to stay
+    # the optimiser's moments and the position tables are there to stay
+    trainer.update(QUESTIONS, PICTURES, brightness, 0)
     return peak(lambda: trainer.update(QUESTIONS, PICTURES, brightness, 1))
 
 
@@ -77,7 +86,11 @@ def test_the_peak_counts_what_is_alive_together() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [FIXED, {**FIXED, "state_dtype": "bfloat16", "grpo_guard": True}, "diffusion_nft", "awm"], ids=str)
+@pytest.mark.parametrize(
+    "algorithm",
+    [FIXED, {**FIXED, "state_dtype": "bfloat16", "grpo_guard": True}, "diffusion_nft", "awm"],
+    ids=str,
+)
 def test_steps_outside_the_window_cost_no_memory(folder: Path, algorithm: object) -> None:
     few, many = (peak_of_an_update(folder, steps, algorithm=algorithm) for steps in (4, 16))
     assert many <= 1.01 * few

@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from small_checkpoints import tiny_flux2_klein
-from sparring.attackers.rollout import Chance, by_size, deterministic_edits, replay, roll_out, sample_seed, to_pictures
+from sparring.attackers.rollout import (
+    Chance,
+    by_size,
+    deterministic_edits,
+    replay,
+    roll_out,
+    sample_seed,
+    to_pictures,
+)
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.rl import flow
 
@@ -68,7 +76,8 @@ def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sam
         fresh = (made.states[place + 1][[3, 0]] - mean) / std
         assert fresh.std().item() == pytest.approx(1, abs=0.08)
         start = editor.noise(conditions, [seeds[3], seeds[0]])
-        assert (fresh[0] - fresh[1]).abs().max() > 0.5  # every row draws its own noise, and not its starting noise again
+        # every row draws its own noise, and not its starting noise again
+        assert (fresh[0] - fresh[1]).abs().max() > 0.5
         assert (fresh.flatten(1).sort().values - start.flatten(1).sort().values).abs().max() > 0.1
         assert log_ratio.requires_grad
         torch.testing.assert_close(torch.exp(log_ratio), torch.ones(2), atol=1e-4, rtol=0)
@@ -76,13 +85,18 @@ def test_a_stochastic_roll_out_records_what_replay_needs(editor: FlowEditor, sam
     torch.testing.assert_close(again.final_BTC[0], made.final_BTC[1], atol=1e-4, rtol=1e-4)
     ode = roll_out(editor, conditions, rows, seeds, steps=5)
     torch.testing.assert_close(
-        made.states[0][0], roll_out(editor, conditions, rows, seeds, steps=5, chance=Chance(range(1, 2), "sde", 0.5)).states[0][0]
+        made.states[0][0],
+        roll_out(editor, conditions, rows, seeds, steps=5, chance=Chance(range(1, 2), "sde", 0.5)).states[0][
+            0
+        ],
     )
     assert ode.states == []
     assert (ode.final_BTC - made.final_BTC).abs().max() > 1e-2
 
 
-def test_a_shared_start_is_one_noise_and_one_path_up_to_the_window(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_start_is_one_noise_and_one_path_up_to_the_window(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conditions = editor.encode([picture(64, 64, 0), picture(64, 64, 1)], ["a", "b"])
     rows, seeds, calls = torch.tensor([0, 0, 0, 1, 1, 1]), list(range(6)), []
     original = editor.velocity
@@ -94,7 +108,8 @@ def test_a_shared_start_is_one_noise_and_one_path_up_to_the_window(editor: FlowE
     monkeypatch.setattr(editor, "velocity", counting)
     chance = Chance(range(2, 3), "cps", 0.7, shared_start=True)
     made = roll_out(editor, conditions, rows, seeds, steps=4, chance=chance, batch=4)
-    assert calls == [2, 2, 2, 4, 2]  # two steps and the window's velocity of one row a question, then the last step of all rows
+    # two steps and the window's velocity of one row a question, then the last step of all rows
+    assert calls == [2, 2, 2, 4, 2]
     before, after = made.states
     for group in (slice(0, 3), slice(3, 6)):
         assert (before[group] == before[group][:1]).all()
@@ -105,7 +120,9 @@ def test_a_shared_start_is_one_noise_and_one_path_up_to_the_window(editor: FlowE
     assert calls == [2]
     assert log_ratio.abs().max() < 1e-5
     torch.testing.assert_close(mean[[0, 1]], mean[[2, 3]])
-    alone = roll_out(editor, conditions, torch.tensor([0, 1]), [0, 3], steps=4, chance=Chance(range(2, 3), "cps", 0.7))
+    alone = roll_out(
+        editor, conditions, torch.tensor([0, 1]), [0, 3], steps=4, chance=Chance(range(2, 3), "cps", 0.7)
+    )
     torch.testing.assert_close(before[[0, 3]], alone.states[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(after[[0, 3]], alone.states[1], atol=1e-5, rtol=1e-5)
 
@@ -121,7 +138,12 @@ def test_states_kept_in_bfloat16_are_the_ones_that_the_roll_out_went_on_from(edi
         assert log_ratio.abs().max() < 1e-5
     last = made.states[-1].float()
     with torch.no_grad():
-        end = flow.ode_step(last, editor.velocity(last, made.sigmas[3], conditions.select(rows)), made.sigmas[3], made.sigmas[4])
+        end = flow.ode_step(
+            last,
+            editor.velocity(last, made.sigmas[3], conditions.select(rows)),
+            made.sigmas[3],
+            made.sigmas[4],
+        )
     torch.testing.assert_close(end, made.final_BTC)
 
 
@@ -135,6 +157,12 @@ def test_places_are_sorted_by_size() -> None:
 
 
 def test_seeds_tell_run_step_question_and_sample_apart() -> None:
-    seeds = {sample_seed(run, step, name, sample) for run in (0, 1) for step in (0, 1) for name in ("a", "b") for sample in (0, 1)}
+    seeds = {
+        sample_seed(run, step, name, sample)
+        for run in (0, 1)
+        for step in (0, 1)
+        for name in ("a", "b")
+        for sample in (0, 1)
+    }
     assert len(seeds) == 16
     assert sample_seed(0, 1, "a", 2) == sample_seed(0, 1, "a", 2)

@@ -1,4 +1,6 @@
-"""Fine-tuning an editor on pairs: the loss falls, the target is right, and a stopped run ends with the same bits."""
+"""Fine-tuning an editor on pairs: the loss falls, the target is right, and a stopped run ends with the same
+bits.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(editor: FlowEditor, folder: Path, steps: int, **changes: float) -> list[float]:
     losses: list[float] = []
-    settings = BootstrapSettings.model_validate({"steps": steps, "batch": 4, "learning_rate": 5e-3, **changes})
-    sft.finetune(editor, pairs(6), settings, 0, lambda step, metrics: losses.append(metrics["loss"]), folder, save_every=2, micro_batch=2)
+    settings = BootstrapSettings.model_validate(
+        {"steps": steps, "batch": 4, "learning_rate": 5e-3, **changes}
+    )
+    sft.finetune(
+        editor,
+        pairs(6),
+        settings,
+        0,
+        lambda step, metrics: losses.append(metrics["loss"]),
+        folder,
+        save_every=2,
+        micro_batch=2,
+    )
     return losses
 
 
@@ -46,7 +59,10 @@ def held_loss(editor: FlowEditor) -> float:
     conditions = editor.encode([pair[0] for pair in chosen], [pair[1] for pair in chosen])
     x0 = editor.clean_latents([pair[2] for pair in chosen], conditions)
     with torch.no_grad():
-        losses = [sft.flow_matching_loss(editor, conditions, x0, 6, torch.Generator().manual_seed(seed)) for seed in range(10)]
+        losses = [
+            sft.flow_matching_loss(editor, conditions, x0, 6, torch.Generator().manual_seed(seed))
+            for seed in range(10)
+        ]
     return torch.stack(losses).mean().item()
 
 
@@ -70,14 +86,18 @@ def test_the_loss_of_the_exact_velocity_is_zero(folder: Path, monkeypatch: pytes
     assert sft.flow_matching_loss(editor, conditions, x0, 4, torch.Generator().manual_seed(0)).item() < 1e-6
 
 
-def test_noise_levels_are_spread_along_the_samplers_schedule(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_levels_are_spread_along_the_samplers_schedule(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     editor = load_editor(folder)
     conditions = editor.encode([pairs(1)[0][0]] * 400, ["x"] * 400)
     levels: list[torch.Tensor] = []
     monkeypatch.setattr(editor, "velocity", lambda x, sigma, conditions: levels.append(sigma) or x)
     sft.flow_matching_loss(editor, conditions, torch.zeros(400, 4, 16), 4, torch.Generator().manual_seed(0))
     schedule = editor.sigmas(4, conditions).tolist()
-    shares = [((levels[0] <= high) & (levels[0] > low)).float().mean().item() for high, low in pairwise(schedule)]
+    shares = [
+        ((levels[0] <= high) & (levels[0] > low)).float().mean().item() for high, low in pairwise(schedule)
+    ]
     assert shares == pytest.approx([0.25] * 4, abs=0.06)
 
 

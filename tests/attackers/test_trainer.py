@@ -39,7 +39,10 @@ def settings(**changes: object) -> AttackerSettings:
 
 def redness(edits: list[list[Image.Image]]) -> Tensor:
     return torch.tensor(
-        [[np.asarray(edit)[..., 0].mean() / 255 - np.asarray(edit)[..., 2].mean() / 255 for edit in group] for group in edits]
+        [
+            [np.asarray(edit)[..., 0].mean() / 255 - np.asarray(edit)[..., 2].mean() / 255 for edit in group]
+            for group in edits
+        ]
     )
 
 
@@ -58,7 +61,9 @@ GOAL = np.array([0.9, 0.2])
 
 
 def nearness(edits: list[list[Image.Image]]) -> Tensor:
-    return torch.tensor([[-float(((np.asarray(edit)[0, :, 0] / 255 - GOAL) ** 2).sum()) for edit in group] for group in edits])
+    return torch.tensor(
+        [[-float(((np.asarray(edit)[0, :, 0] / 255 - GOAL) ** 2).sum()) for edit in group] for group in edits]
+    )
 
 
 def reward_of_ode_edits(editor: TwoPixels) -> float:
@@ -83,16 +88,28 @@ def reward_of_ode_edits(editor: TwoPixels) -> float:
         {"algorithm": "diffusion_nft"},
         {"algorithm": {"type": "diffusion_nft", "old_ema_slope": 0.05}, "optimizer_steps": 2},
         {"algorithm": "awm"},
-        {"algorithm": {"type": "awm", "old_ema_slope": 0.01, "old_weight": 1.0, "power": 1.0}, "optimizer_steps": 2},
+        {
+            "algorithm": {"type": "awm", "old_ema_slope": 0.01, "old_weight": 1.0, "power": 1.0},
+            "optimizer_steps": 2,
+        },
     ],
     ids=str,
 )
-def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_world(changes: dict[str, object]) -> None:
+def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_world(
+    changes: dict[str, object],
+) -> None:
     """Of what there is to gain over the start, with the reward of the best centre as the optimum."""
     editor, best = TwoPixels(), TwoPixels()
     best.centre.data = torch.tensor(2 * GOAL - 1, dtype=torch.float32)
     start, optimum = reward_of_ode_edits(editor), reward_of_ode_edits(best)
-    fixed = {"lora": None, "group_size": 16, "rollout_steps": 6, "micro_batch": 256, "learning_rate": 0.05, "learning_rate_end": 0.1}
+    fixed = {
+        "lora": None,
+        "group_size": 16,
+        "rollout_steps": 6,
+        "micro_batch": 256,
+        "learning_rate": 0.05,
+        "learning_rate_end": 0.1,
+    }
     trainer = AttackerTrainer(editor, settings(**{**fixed, "steps": 60, **changes}), seed=0)  # type: ignore[arg-type]
     asked, images = questions(4), pictures(4, (2, 1))
     for step in range(60):
@@ -106,16 +123,23 @@ def test_each_algorithm_comes_within_two_percent_of_the_optimum_of_a_two_pixel_w
     [
         ("float32", {"sampler": "sde"}),
         ("float32", {"sampler": "constant", "state_dtype": "bfloat16"}),
-        ("float32", {"sampler": "cps", "state_dtype": "bfloat16", "window": {"size": 2, "shared_start": True}}),
+        (
+            "float32",
+            {"sampler": "cps", "state_dtype": "bfloat16", "window": {"size": 2, "shared_start": True}},
+        ),
         ("float32", {"sampler": "sde", "state_dtype": "bfloat16", "grpo_guard": True}),
         ("bfloat16", {"sampler": "sde"}),
         ("bfloat16", {"sampler": "cps", "state_dtype": "bfloat16", "grpo_guard": True}),
     ],
     ids=str,
 )
-def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str, changes: dict[str, object]) -> None:
+def test_the_ratio_is_one_before_the_first_update(
+    folder: Path, weights_in: str, changes: dict[str, object]
+) -> None:
     editor = load_editor(folder, dtype=weights_in)
-    trainer = AttackerTrainer(editor, settings(micro_batch=5, algorithm={"clip_range": 1e-4, **changes}), seed=1)
+    trainer = AttackerTrainer(
+        editor, settings(micro_batch=5, algorithm={"clip_range": 1e-4, **changes}), seed=1
+    )
     asked, images = questions(3), pictures(3)
     for step in range(2):  # the second time with weights that have moved
         metrics = trainer.update(asked, images, redness, step)
@@ -124,7 +148,9 @@ def test_the_ratio_is_one_before_the_first_update(folder: Path, weights_in: str,
         assert metrics["grad_norm"] > 0
 
 
-def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_group_shares_is_computed_once_with_the_same_gradient(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The window's first velocity once a group, or once an edit: the weights come to the same."""
     ends, whole = [], objectives.replay
 
@@ -143,7 +169,9 @@ def test_what_a_group_shares_is_computed_once_with_the_same_gradient(folder: Pat
 
 
 def test_after_the_first_optimiser_step_the_ratio_moves_and_the_clip_bites(editor: FlowEditor) -> None:
-    trainer = AttackerTrainer(editor, settings(optimizer_steps=3, algorithm={"clip_range": 1e-5}, learning_rate=0.05), seed=1)
+    trainer = AttackerTrainer(
+        editor, settings(optimizer_steps=3, algorithm={"clip_range": 1e-5}, learning_rate=0.05), seed=1
+    )
     metrics = trainer.update(questions(3), pictures(3), redness, 0)
     assert abs(metrics["ratio_first"] - 1) < 1e-4
     assert metrics["clip_fraction"] > 0.05
@@ -163,7 +191,9 @@ def weights(trainer: AttackerTrainer) -> dict[str, Tensor]:
     ],
     ids=str,
 )
-def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_resumed_training_ends_with_the_same_bits(
+    folder: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
     asked, images, dtype = questions(2), pictures(2), settings(**changes).dtype
 
     def fresh() -> AttackerTrainer:
@@ -183,7 +213,9 @@ def test_a_resumed_training_ends_with_the_same_bits(folder: Path, tmp_path: Path
     assert got == expected[1:]
     assert weights(whole).keys() == weights(second).keys()
     assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(whole).items())
-    assert all(torch.equal(tensor, second.optimizer.master[name]) for name, tensor in whole.optimizer.master.items())
+    assert all(
+        torch.equal(tensor, second.optimizer.master[name]) for name, tensor in whole.optimizer.master.items()
+    )
     assert {tensor.dtype for tensor in second.optimizer.master.values()} == {torch.float32}
     assert not list(tmp_path.glob("*.partial"))
 
@@ -207,7 +239,10 @@ def test_the_attacker_goes_back_to_the_mean_of_the_weights_that_made_the_best_ed
         trainer.update(asked, images, lambda edits, level=level: redness(edits) + level, step)
     assert any(not torch.equal(samplers[2][name], samplers[1][name]) for name in samplers[2])
     assert trainer.settle() == 2
-    assert all(torch.allclose(tensor, (samplers[1][name] + samplers[2][name]) / 2, atol=1e-7) for name, tensor in weights(trainer).items())
+    assert all(
+        torch.allclose(tensor, (samplers[1][name] + samplers[2][name]) / 2, atol=1e-7)
+        for name, tensor in weights(trainer).items()
+    )
 
 
 @pytest.mark.parametrize("window", [0, 4])
@@ -233,7 +268,9 @@ def test_a_state_of_other_weights_or_a_damaged_one_is_an_error(folder: Path, tmp
         trainer.load(tmp_path)
 
 
-def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen, seen = settings(algorithm="diffusion_nft", group_size=3), []
     trainer = AttackerTrainer(editor, chosen, seed=2)
     images = [*pictures(1), *pictures(1, (72, 64)), *pictures(1)]
@@ -252,9 +289,17 @@ def test_edits_come_to_the_reward_function_by_question_whatever_the_sizes(editor
 
     monkeypatch.setattr(trainer_module, "roll_out", spying)
     trainer.update(questions(3), images, reward, 0)
-    assert rows == [[0, 0, 0, 1, 1, 1], [0, 0, 0]]  # a group is edits of the same picture with the same instruction
-    assert [[edit.size for edit in group] for group in seen] == [[(64, 64)] * 3, [(72, 64)] * 3, [(64, 64)] * 3]
-    alone, single = [], AttackerTrainer(load_editor(Path(editor.pipeline.config._name_or_path)), chosen, seed=2)
+    # a group is edits of the same picture with the same instruction
+    assert rows == [[0, 0, 0, 1, 1, 1], [0, 0, 0]]
+    assert [[edit.size for edit in group] for group in seen] == [
+        [(64, 64)] * 3,
+        [(72, 64)] * 3,
+        [(64, 64)] * 3,
+    ]
+    alone, single = (
+        [],
+        AttackerTrainer(load_editor(Path(editor.pipeline.config._name_or_path)), chosen, seed=2),
+    )
     single.update(questions(3)[2:], images[2:], lambda edits: alone.extend(edits) or redness(edits), 0)
     difference = np.abs(np.asarray(alone[0][1], dtype=int) - np.asarray(seen[2][1], dtype=int))
     assert difference.max() <= 1  # the third question's edits do not depend on its neighbours
@@ -269,7 +314,9 @@ def test_groups_without_signal_are_counted_and_change_nothing(editor: FlowEditor
     assert metrics["grad_norm"] == 0
     assert metrics["loss"] == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer).items())
-    half = trainer.update(questions(2), pictures(2), lambda edits: torch.tensor([[0.1] * 4, [0.0, 1.0, 0.0, 1.0]]), 1)
+    half = trainer.update(
+        questions(2), pictures(2), lambda edits: torch.tensor([[0.1] * 4, [0.0, 1.0, 0.0, 1.0]]), 1
+    )
     assert half["dead_groups"] == 0.5
     assert half["grad_norm"] > 0
     assert half["reward_mean"] == pytest.approx(0.3)
@@ -279,8 +326,12 @@ def test_groups_without_signal_are_counted_and_change_nothing(editor: FlowEditor
 def test_a_question_without_rewards_is_left_out_of_the_update(folder: Path, algorithm: str) -> None:
     changed = []
     for count in (1, 2):
-        trainer = AttackerTrainer(load_editor(folder), settings(algorithm=algorithm, std_over="batch"), seed=3)
-        metrics = trainer.update(questions(count), pictures(count), lambda edits: [[0.0, 1.0, 0.5, 0.0], []][: len(edits)], 0)
+        trainer = AttackerTrainer(
+            load_editor(folder), settings(algorithm=algorithm, std_over="batch"), seed=3
+        )
+        metrics = trainer.update(
+            questions(count), pictures(count), lambda edits: [[0.0, 1.0, 0.5, 0.0], []][: len(edits)], 0
+        )
         assert metrics["reward_mean"] == pytest.approx(0.375)
         assert metrics["dead_groups"] == 0
         assert metrics.get("left_out") == (1 if count == 2 else None)
@@ -301,7 +352,9 @@ def test_an_update_without_any_reward_changes_nothing_and_invents_none(editor: F
 def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
     def drift(algorithm: str, weight: float) -> tuple[float, float]:
         trainer = AttackerTrainer(
-            load_editor(folder), settings(algorithm=algorithm, kl_weight=weight, learning_rate=3e-3, max_grad_norm=1e9), seed=4
+            load_editor(folder),
+            settings(algorithm=algorithm, kl_weight=weight, learning_rate=3e-3, max_grad_norm=1e9),
+            seed=4,
         )
         for step in range(4):
             metrics = trainer.update(questions(2), pictures(2), redness, step)
@@ -311,7 +364,9 @@ def test_the_kl_term_holds_the_editor_back(folder: Path) -> None:
         with torch.no_grad():
             v = editor.velocity(latents, 0.8, conditions)
             with editor.lora_disabled():
-                return (v - editor.velocity(latents, 0.8, conditions)).abs().mean().item(), metrics.get("kl", math.nan)
+                return (v - editor.velocity(latents, 0.8, conditions)).abs().mean().item(), metrics.get(
+                    "kl", math.nan
+                )
 
     for algorithm, weight in (("flow_grpo", 10_000.0), ("diffusion_nft", 1000.0)):
         free, none = drift(algorithm, 0.0)
@@ -346,7 +401,9 @@ def test_the_old_policy_makes_the_samples_of_nft(editor: FlowEditor, monkeypatch
         torch.testing.assert_close(used[2][name], 0.5 * first[name] + 0.5 * second[name])
 
 
-def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_of_nft_compares_with_the_old_policy(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = AttackerTrainer(editor, settings(algorithm=FOLLOWING, micro_batch=8), seed=6)
     gaps: list[float] = []
     original = objectives.nft_loss
@@ -358,7 +415,8 @@ def test_the_loss_of_nft_compares_with_the_old_policy(editor: FlowEditor, monkey
         return original(v, v_old, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(objectives, "nft_loss", spying)
-    for step in range(3):  # after step 0 the old policy is the present one, after step 1 it lies half-way behind
+    # after step 0 the old policy is the present one, after step 1 it lies half-way behind
+    for step in range(3):
         trainer.update(questions(2), pictures(2), redness, step)
     assert max(gaps[:4]) < 1e-5
     assert min(gaps[4:]) > 1e-4
@@ -369,7 +427,9 @@ def not_finite(edits: list[list[Image.Image]]) -> Tensor:
 
 
 @pytest.mark.parametrize("reward", [not_finite, lambda edits: torch.zeros(2, 3)])
-def test_bad_rewards_are_an_error_with_the_questions_names(editor: FlowEditor, reward: Callable[[list[list[Image.Image]]], Tensor]) -> None:
+def test_bad_rewards_are_an_error_with_the_questions_names(
+    editor: FlowEditor, reward: Callable[[list[list[Image.Image]]], Tensor]
+) -> None:
     trainer = AttackerTrainer(editor, settings(), seed=0)
     with pytest.raises(TrainingError, match="update 7 on questions q0, q1"):
         trainer.update(questions(2), pictures(2), reward, 7)
@@ -379,7 +439,9 @@ def test_bad_rewards_are_an_error_with_the_questions_names(editor: FlowEditor, r
 def broken_velocity(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     original = editor.velocity
     with monkeypatch.context() as patch:
-        patch.setattr(editor, "velocity", lambda *args: original(*args) * (math.nan if torch.is_grad_enabled() else 1.0))
+        patch.setattr(
+            editor, "velocity", lambda *args: original(*args) * (math.nan if torch.is_grad_enabled() else 1.0)
+        )
         yield
 
 

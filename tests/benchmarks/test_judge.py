@@ -1,4 +1,6 @@
-"""A judge model reads what the rules of harnesses that ask one have not, in a strict form, once a reply, and never what they have read."""
+"""A judge model reads what the rules of harnesses that ask one have not, in a strict form, once a reply, and
+never what they have read.
+"""
 
 import json
 from dataclasses import replace
@@ -37,13 +39,28 @@ def test_only_one_option_alone_is_a_verdict() -> None:
         "": None,
     }.items():
         assert verdict(CHOICE, text) == said, text
-    assert [verdict(YES_NO, text) for text in ("Yes.", "no", "none", "A", "unknown")] == ["yes", "no", "none", None, None]
-    assert [verdict(OPEN, text) for text in ("A", "B", "12")] == ["A", "B", None]  # the answer, or another one
+    assert [verdict(YES_NO, text) for text in ("Yes.", "no", "none", "A", "unknown")] == [
+        "yes",
+        "no",
+        "none",
+        None,
+        None,
+    ]
+    # the answer, or another one
+    assert [verdict(OPEN, text) for text in ("A", "B", "12")] == ["A", "B", None]
 
 
 def test_the_judge_is_told_question_options_and_reply() -> None:
     said = judge_prompt(Answered(CHOICE, ("the {second} one",)))
-    assert all(part in said for part in ("What {is} it?", "A. red\nB. blue\nC. green", "Reply: the {second} one", "Write its letter"))
+    assert all(
+        part in said
+        for part in (
+            "What {is} it?",
+            "A. red\nB. blue\nC. green",
+            "Reply: the {second} one",
+            "Write its letter",
+        )
+    )
     assert "A. 12\nB. Other Answers" in judge_prompt(Answered(OPEN, ("a dozen",)))
     assert "Possible answers:\nyes\nno\n" in judge_prompt(Answered(YES_NO, ("?",)))
     assert "Possible answers:\nA. yes\nB. no\n" in judge_prompt(Answered(with_yes_no_options(YES_NO), ("?",)))
@@ -66,12 +83,20 @@ def test_marks_change_only_where_the_rule_read_nothing_and_the_harness_asks_a_ju
     assert read_marks(rule_of("vlmevalkit", "mmmu"), [free], {})[0].score == 1.0
     assert read_marks(rule_of("official", "mmmu"), [free], {})[0].score == 0.0
     unclear = Answered(
-        replace(YES_NO, category="VD", meta={"figure": "1", "shown": True}), ("Maybe so.",), judge_asked=True, judge_reply="yes"
+        replace(YES_NO, category="VD", meta={"figure": "1", "shown": True}),
+        ("Maybe so.",),
+        judge_asked=True,
+        judge_reply="yes",
     )
     for profile in ("official", "vlmevalkit"):
         assert read_marks(rule_of(profile, "hallusionbench"), [unclear], {})[0].score == 1.0  # type: ignore[arg-type]
     assert judge_figures(
-        [unread, replace(unread, judge_reply="hm"), replace(unread, judge_reply=None), replace(unread, judge_asked=False)]
+        [
+            unread,
+            replace(unread, judge_reply="hm"),
+            replace(unread, judge_reply=None),
+            replace(unread, judge_asked=False),
+        ]
     ) == {
         "asked": 3,
         "read": 1,
@@ -92,7 +117,9 @@ def test_who_asks_a_judge_in_reality() -> None:
 
 
 def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
-    """Two models: "toy" answers in riddles, but for every third question; "judge" solves them, but for those about number 5."""
+    """Two models: "toy" answers in riddles, but for every third question; "judge" solves them, but for those
+    about number 5.
+    """
     asked = question(body)
     if body["model"] == "judge":
         assert all(part["type"] == "text" for part in body["messages"][0]["content"])
@@ -108,7 +135,11 @@ def test_evaluated_and_rescored_with_a_judge(tmp_path: Path) -> None:
         plain = evaluate(settings_of(path, f"{server.url}#toy", shuffle=False), tmp_path / "plain")
         assert "judge" not in plain
         own = plain["profiles"]["vlmevalkit"]
-        assert (own["unparsed"], "judged" in own, own["note"]) == (8, False, "exact_matching: no judge model is asked")
+        assert (own["unparsed"], "judged" in own, own["note"]) == (
+            8,
+            False,
+            "exact_matching: no judge model is asked",
+        )
         given = {"judge": {"model": f"{server.url}#judge"}, "shuffle": False}
         judged = evaluate(settings_of(path, f"{server.url}#toy", **given), tmp_path / "judged")
         asked = [line for line in server.lines if line["body"]["model"] == "judge"]
@@ -127,12 +158,17 @@ def test_evaluated_and_rescored_with_a_judge(tmp_path: Path) -> None:
     assert rescore(tmp_path / "plain") == again  # what the judge said is kept
     assert sum(one.judge_asked for one in read_items(tmp_path / "plain")) == 8
     assert "| judged |" in (tmp_path / "judged" / "results.md").read_text()
-    assert "was asked about 8 replies: 7 read, 0 none, 1 malformed, 0 given up" in (tmp_path / "judged" / "results.md").read_text()
+    assert (
+        "was asked about 8 replies: 7 read, 0 none, 1 malformed, 0 given up"
+        in (tmp_path / "judged" / "results.md").read_text()
+    )
     evaluate_plain = json.loads((tmp_path / "judged" / "results.json").read_text())
     assert evaluate_plain["judge"]["spending"]["requests"] == 8
     with serving(answer) as server:
         evaluate(settings_of(path, f"{server.url}#toy", shuffle=False), tmp_path / "third")
-        assert compare(tmp_path / "judged", tmp_path / "third", "vlmevalkit")["differences_in_asking"] == ["judge"]
+        assert compare(tmp_path / "judged", tmp_path / "third", "vlmevalkit")["differences_in_asking"] == [
+            "judge"
+        ]
         command = ["rescore", str(tmp_path / "third"), "--profile", "vlmevalkit", "--judge"]
         result = CliRunner().invoke(app, [*command, f"{server.url}#judge"])
         assert result.exit_code == 0, result.output

@@ -1,4 +1,6 @@
-"""Benchmarks from files of their official layouts, small and synthetic; files that do not fit are refused with what is missing."""
+"""Benchmarks from files of their official layouts, small and synthetic; files that do not fit are refused
+with what is missing.
+"""
 
 import json
 from pathlib import Path
@@ -24,7 +26,9 @@ def read(suite: str, path: Path, images: Path | None = None) -> list[Item]:
 
 def same(item: Item, *images: Image.Image) -> bool:
     shown = [picture.load() for picture in item.pictures]
-    return len(shown) == len(images) and all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(shown, images, strict=True))
+    return len(shown) == len(images) and all(
+        np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(shown, images, strict=True)
+    )
 
 
 def test_vlmevalkit_tsv_with_rows_that_share_a_picture(tmp_path: Path) -> None:
@@ -46,7 +50,10 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
 def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     good = {"index": 1, "question": "?", "A": "x", "B": "y", "answer": "A", "image": in_base64(PICTURES[0])}
     for change, message in (
-        ({"answer": "C"}, r'row 1 .*answer must be the letter of an option, A to B, its text or its number; it is "C"'),
+        (
+            {"answer": "C"},
+            r'row 1 .*answer must be the letter of an option, A to B, its text or its number; it is "C"',
+        ),
         ({"answer": ""}, r"row 1 .*answer is empty"),
         ({"image": "77"}, r'row 1 .*image "77" is no picture and no index'),
     ):
@@ -88,7 +95,9 @@ def test_vstar_folder_and_lines(tmp_path: Path) -> None:
     path.write_text(json.dumps(lines | {"category": "direct_attributes", "question_id": 7}) + "\n")
     (item,) = read("vstar", path)
     assert (item.id, item.question, item.options, item.answer) == ("7", "What colour?", ("red", "blue"), "B")
-    (tmp_path / "v" / "direct_attributes" / "sa_0.json").write_text('{"question": "?", "options": [], "bbox": []}')
+    (tmp_path / "v" / "direct_attributes" / "sa_0.json").write_text(
+        '{"question": "?", "options": [], "bbox": []}'
+    )
     with pytest.raises(DataError, match='vstar needs the field "target_object"'):
         read("vstar", tmp_path / "v")
 
@@ -97,7 +106,12 @@ def test_pope_files_and_tsv_hold_each_question_once(tmp_path: Path) -> None:
     PICTURES[0].save(tmp_path / "a.jpg", quality=95)
     for split, labels in (("random", ["yes", "no"]), ("popular", ["yes", "no"]), ("adversarial", ["yes"])):
         rows = [
-            {"question_id": k, "image": "a.jpg", "text": f"Is there a {'cup' if not k else split}?", "label": label}
+            {
+                "question_id": k,
+                "image": "a.jpg",
+                "text": f"Is there a {'cup' if not k else split}?",
+                "label": label,
+            }
             for k, label in enumerate(labels)
         ]
         (tmp_path / f"coco_pope_{split}.json").write_text("\n".join(json.dumps(row) for row in rows))
@@ -105,12 +119,22 @@ def test_pope_files_and_tsv_hold_each_question_once(tmp_path: Path) -> None:
     assert len(items) == 3
     assert items[0].meta["splits"] == ["adversarial", "popular", "random"]
     assert items[0].answer == "yes"
-    rows = [{"index": 0, "question": "Is there a cup?", "answer": "Yes", "category": "random,popular", "image": in_base64(PICTURES[0])}]
+    rows = [
+        {
+            "index": 0,
+            "question": "Is there a cup?",
+            "answer": "Yes",
+            "category": "random,popular",
+            "image": in_base64(PICTURES[0]),
+        }
+    ]
     (item,) = read("pope", write_tsv(tmp_path / "p.tsv", rows))
     assert (item.answer, item.meta["splits"]) == ("yes", ["random", "popular"])
     with pytest.raises(DataError, match='answer is "maybe"; it must be yes or no'):
         read("pope", write_tsv(tmp_path / "p.tsv", [rows[0] | {"answer": "maybe"}]))
-    (tmp_path / "coco_pope_popular.json").write_text(json.dumps({"question_id": 1, "image": "../b.jpg", "text": "?", "label": "no"}))
+    (tmp_path / "coco_pope_popular.json").write_text(
+        json.dumps({"question_id": 1, "image": "../b.jpg", "text": "?", "label": "no"})
+    )
     with pytest.raises(DataError, match="leaves the folder"):
         read("pope", tmp_path)
 
@@ -118,7 +142,10 @@ def test_pope_files_and_tsv_hold_each_question_once(tmp_path: Path) -> None:
 def test_hallusionbench_with_and_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "VD" / "ocr").mkdir(parents=True)
     PICTURES[0].save(tmp_path / "VD" / "ocr" / "0_1.png")
-    records = [hallusion_record(), hallusion_record(category="VS", visual_input="0", figure_id="0", filename=None, gt_answer="0")]
+    records = [
+        hallusion_record(),
+        hallusion_record(category="VS", visual_input="0", figure_id="0", filename=None, gt_answer="0"),
+    ]
     (tmp_path / "HallusionBench.json").write_text(json.dumps(records))
     shown, unseen = read("hallusionbench", tmp_path)
     assert (shown.id, shown.answer, len(shown.pictures)) == ("VD_ocr_0_1_0", "yes", 1)
@@ -155,7 +182,14 @@ def test_mmmu_parquet_with_several_pictures_and_open_questions(tmp_path: Path) -
             "image_1": cell(0),
             "image_2": cell(1),
         },
-        {"id": "validation_Math_7", "question": "How many?", "options": "[]", "answer": "12", "image_1": cell(2), "image_2": cell(None)},
+        {
+            "id": "validation_Math_7",
+            "question": "How many?",
+            "options": "[]",
+            "answer": "12",
+            "image_1": cell(2),
+            "image_2": cell(None),
+        },
     ]
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "mmmu.parquet", row_group_size=1)
     several, free = read("mmmu", tmp_path / "mmmu.parquet")
@@ -178,7 +212,10 @@ def test_a_data_set_on_disk_and_a_table_with_lists(tmp_path: Path) -> None:
             "image": ImageFeature(),
         }
     )
-    rows = [{"index": k, "question": "?", "options": ["x", "y", "z"], "answer": str(k), "image": PICTURES[k]} for k in range(3)]
+    rows = [
+        {"index": k, "question": "?", "options": ["x", "y", "z"], "answer": str(k), "image": PICTURES[k]}
+        for k in range(3)
+    ]
     Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "saved")
     items = read("ai2d", tmp_path / "saved")
     assert [item.answer for item in items] == ["A", "B", "C"]
@@ -186,7 +223,15 @@ def test_a_data_set_on_disk_and_a_table_with_lists(tmp_path: Path) -> None:
 
 
 def test_mmstar_blink_realworldqa(tmp_path: Path) -> None:
-    base = {"index": 1, "question": "?", "A": "x", "B": "y", "answer": "(B)", "category": "math", "image": in_base64(PICTURES[0])}
+    base = {
+        "index": 1,
+        "question": "?",
+        "A": "x",
+        "B": "y",
+        "answer": "(B)",
+        "category": "math",
+        "image": in_base64(PICTURES[0]),
+    }
     with pytest.raises(DataError, match='mmstar needs the column "l2_category" or "l2-category"'):
         read("mmstar", write_tsv(tmp_path / "m.tsv", [base]))
     (item,) = read("mmstar", write_tsv(tmp_path / "m.tsv", [base | {"l2_category": "geometry"}]))
@@ -227,11 +272,16 @@ def test_vqav2_amber_chair(tmp_path: Path) -> None:
     amber = tmp_path / "amber"
     amber.mkdir()
     PICTURES[0].save(amber / "AMBER_1.jpg")
-    truths = [{"id": 1, "type": "generative", "truth": []}, {"id": 2, "type": "discriminative-relation", "truth": "no"}]
+    truths = [
+        {"id": 1, "type": "generative", "truth": []},
+        {"id": 2, "type": "discriminative-relation", "truth": "no"},
+    ]
     (amber / "annotations.json").write_text(json.dumps(truths))
     with pytest.raises(DataError, match=r"amber needs query_discriminative\.json"):
         read("amber", amber)
-    (amber / "query_all.json").write_text(json.dumps([{"id": k, "image": "AMBER_1.jpg", "query": "Is it?"} for k in (1, 2)]))
+    (amber / "query_all.json").write_text(
+        json.dumps([{"id": k, "image": "AMBER_1.jpg", "query": "Is it?"} for k in (1, 2)])
+    )
     (item,) = read("amber", amber)
     assert (item.id, item.answer, item.category) == ("2", "no", "discriminative-relation")
 
@@ -244,7 +294,9 @@ def test_vqav2_amber_chair(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"synonyms.txt is missing"):
         read("chair", tmp_path)
     (tmp_path / "synonyms.txt").write_text("person, man\ndog, puppy\ntable\n")
-    (tmp_path / "captions_val.json").write_text(json.dumps({"annotations": [{"image_id": 42, "caption": "Two men at a table"}]}))
+    (tmp_path / "captions_val.json").write_text(
+        json.dumps({"annotations": [{"image_id": 42, "caption": "Two men at a table"}]})
+    )
     (item,) = read("chair", tmp_path)
     assert item.meta["objects"] == ["dog", "person", "table"]
     assert isinstance(item.pictures[0], PictureFile)

@@ -24,7 +24,9 @@ OURS = sorted((profile, rules) for profile, rules in RULES if profile == "sparri
 def figures(profile: str, rules: str, items: Sequence[Item], replies: Sequence[Said]) -> dict[str, float]:
     own = answered(items, replies)
     rule = rule_of(profile, rules)  # type: ignore[arg-type]
-    return rule.figures([pair for pair in zip(own, rule.read(own, RESOURCES), strict=True) if pair[1].status != "left_out"])
+    return rule.figures(
+        [pair for pair in zip(own, rule.read(own, RESOURCES), strict=True) if pair[1].status != "left_out"]
+    )
 
 
 @pytest.mark.parametrize(("profile", "rules"), OTHERS)
@@ -58,18 +60,30 @@ def by_hand(rules: str, items: Sequence[Item], replies: Sequence[Said]) -> dict[
         keys = {item.category if name == "category" else item.meta[name] for item in items}
         return {
             key: [
-                score for score, item in zip(right, items, strict=True) if key == (item.category if name == "category" else item.meta[name])
+                score
+                for score, item in zip(right, items, strict=True)
+                if key == (item.category if name == "category" else item.meta[name])
             ]
             for key in keys
         }
 
     if rules == "chair":
         named = [json.loads(word or "[]") for word in said]
-        wrong = [[name for name in own if name not in item.meta["objects"]] for own, item in zip(named, items, strict=True)]
+        wrong = [
+            [name for name in own if name not in item.meta["objects"]]
+            for own, item in zip(named, items, strict=True)
+        ]
         mentions = sum(map(len, named))
-        return {"CHAIRs": sum(map(bool, wrong)) / 12, "CHAIRi": sum(map(len, wrong)) / mentions if mentions else 0.0}
+        return {
+            "CHAIRs": sum(map(bool, wrong)) / 12,
+            "CHAIRi": sum(map(len, wrong)) / mentions if mentions else 0.0,
+        }
     if rules == "vqav2":
-        return {"accuracy": KNOWN["vqav2 strict"][[replies_of(items, n) for n in range(SETS)].index(list(replies))]}
+        return {
+            "accuracy": KNOWN["vqav2 strict"][
+                [replies_of(items, n) for n in range(SETS)].index(list(replies))
+            ]
+        }
     if rules in ("pope", "amber"):
         positive = "yes" if rules == "pope" else "no"
         hits = sum(word == positive == item.answer for word, item in zip(said, items, strict=True))
@@ -163,7 +177,12 @@ def test_aot_on_options(reply: str, hrbench: str | None, vstar: str | None) -> N
 def test_aot_on_yes_and_no(reply: str, word: str | None) -> None:
     assert said("aot", "pope", yes_no(reply)) == word
     asked = yes_no(reply)
-    shown = replace(asked, item=replace(asked.item, meta={"shown": True, "subcategory": "x", "set": "0", "figure": "1", "pair": "0"}))
+    shown = replace(
+        asked,
+        item=replace(
+            asked.item, meta={"shown": True, "subcategory": "x", "set": "0", "figure": "1", "pair": "0"}
+        ),
+    )
     assert said("aot", "hallusionbench", shown) == word
 
 
@@ -182,7 +201,13 @@ def test_aot_wants_every_trial_and_leaves_out_unreadable_pictures() -> None:
     assert [mark.score for mark in marks] == [1, 0, 0, 0, 0]
     assert [mark.status for mark in marks] == ["read", "read", "unparsed", "error", "left_out"]
     found = profile_figures(cases, marks, rule)
-    assert (found["value"], found["n"], found["unparsed"], found["errors"], found["left_out"]) == (0.25, 4, 1, 1, 1)
+    assert (found["value"], found["n"], found["unparsed"], found["errors"], found["left_out"]) == (
+        0.25,
+        4,
+        1,
+        1,
+        1,
+    )
     assert RULES["sparring", "custom"].read(cases, {})[4].status == "error"
 
 
@@ -234,11 +259,14 @@ def test_lmms_eval_on_refusals_and_missing_cycles() -> None:
     mark = rule_of("lmms-eval", "hrbench").read([refusal], {})[0]
     assert (mark.said, mark.score, mark.status) == ("Z", 0, "unparsed")
     items = [
-        replace(one("").item, category=kind, meta={"cycle": cycle}) for kind, cycle in (("single", "0"), ("cross", "0"), ("cross", "1"))
+        replace(one("").item, category=kind, meta={"cycle": cycle})
+        for kind, cycle in (("single", "0"), ("cross", "0"), ("cross", "1"))
     ]
     own = [Answered(item, ("C",)) for item in items]
     by_harness = {
-        profile: rule_of(profile, "hrbench").figures(list(zip(own, rule_of(profile, "hrbench").read(own, {}), strict=True)))  # type: ignore[arg-type]
+        profile: rule_of(profile, "hrbench").figures(
+            list(zip(own, rule_of(profile, "hrbench").read(own, {}), strict=True))
+        )  # type: ignore[arg-type]
         for profile in ("lmms-eval", "vlmevalkit")
     }
     assert by_harness["lmms-eval"] == {"cycle accuracy": 1, "FSP": 1, "FCP": 1}
@@ -248,9 +276,13 @@ def test_lmms_eval_on_refusals_and_missing_cycles() -> None:
 def test_vlmevalkit_reports_the_splits_of_mmmu_apart() -> None:
     base = one("C").item
     names = ["dev", "validation", "validation"]
-    by_field = [Answered(replace(base, id=str(i), meta={"split": name}), ("AC"[i == 1],)) for i, name in enumerate(names)]
+    by_field = [
+        Answered(replace(base, id=str(i), meta={"split": name}), ("AC"[i == 1],))
+        for i, name in enumerate(names)
+    ]
     by_id = [
-        replace(a, item=replace(a.item, id=f"{name}_Art_{i}", meta={})) for i, (a, name) in enumerate(zip(by_field, names, strict=True))
+        replace(a, item=replace(a.item, id=f"{name}_Art_{i}", meta={}))
+        for i, (a, name) in enumerate(zip(by_field, names, strict=True))
     ]
     rule = RULES["vlmevalkit", "mmmu"]
     for own in (by_field, by_id):
@@ -274,8 +306,13 @@ def test_vlmevalkit_reports_the_splits_of_mmmu_apart() -> None:
         ("red", "B", 0),
     ],
 )
-def test_vlmevalkit_takes_an_open_gold_of_one_capital_for_a_letter(gold: str, reply: str, score: float) -> None:
-    assert rule_of("vlmevalkit", "mmmu").read([Answered(Item("q", "open", "?", gold), (reply,))], {})[0].score == score
+def test_vlmevalkit_takes_an_open_gold_of_one_capital_for_a_letter(
+    gold: str, reply: str, score: float
+) -> None:
+    assert (
+        rule_of("vlmevalkit", "mmmu").read([Answered(Item("q", "open", "?", gold), (reply,))], {})[0].score
+        == score
+    )
 
 
 @pytest.mark.parametrize("name", ["None", "N/A", "NA", "null", "nan"])
@@ -318,8 +355,14 @@ def test_pope_on_rows_and_on_different_questions() -> None:
     """The same answers, counted once a question and once a file that holds it."""
     items = items_of("pope")
     # Right on what is in one file, wrong on what is in several.
-    own = [replace(a, replies=(a.item.answer if len(a.item.meta["splits"]) == 1 else "no",)) for a in answered(items, replies_of(items, 0))]
-    by_question, by_row = (profile_figures(own, RULES[p, "pope"].read(own, {}), RULES[p, "pope"]) for p in ("sparring", "official"))  # type: ignore[index]
+    own = [
+        replace(a, replies=(a.item.answer if len(a.item.meta["splits"]) == 1 else "no",))
+        for a in answered(items, replies_of(items, 0))
+    ]
+    by_question, by_row = (
+        profile_figures(own, RULES[p, "pope"].read(own, {}), RULES[p, "pope"])
+        for p in ("sparring", "official")
+    )  # type: ignore[index]
     assert by_question["value"] > by_row["value"] + 0.05
     assert (by_question["n"], by_row["n"]) == (12, sum(len(item.meta["splits"]) for item in items))
     assert {"f1 random", "f1 popular", "f1 adversarial"} <= by_row["figures"].keys()
@@ -330,18 +373,31 @@ def test_pope_on_rows_and_on_different_questions() -> None:
 def test_hallusionbench_keys_without_the_category_mix_two_sets() -> None:
     items = items_of("hallusionbench")
     own = answered(items, replies_of(items, 0))
-    own = [replace(a, replies=("no" if a.item.answer == "yes" else "yes",)) if a.item.category == "VS" else a for a in own]
+    own = [
+        replace(a, replies=("no" if a.item.answer == "yes" else "yes",)) if a.item.category == "VS" else a
+        for a in own
+    ]
     official_found, mixed = (RULES[p, "hallusionbench"] for p in ("official", "vlmevalkit"))  # type: ignore[index]
-    assert official_found.figures(list(zip(own, official_found.read(own, {}), strict=True)))["fAcc"] == pytest.approx(3 / 5)
+    assert official_found.figures(list(zip(own, official_found.read(own, {}), strict=True)))[
+        "fAcc"
+    ] == pytest.approx(3 / 5)
     marked = [pair for pair in zip(own, mixed.read(own, {}), strict=True) if pair[1].status != "left_out"]
     assert mixed.figures(marked)["fAcc"] == pytest.approx(1 / 3)
 
 
 def test_baselines_interval_and_counts() -> None:
-    own = [Answered(Item(str(i), "choice", "?", "AB"[i % 3 == 0], ("x", "y")), ("A",), cluster=str(i // 2)) for i in range(30)]
+    own = [
+        Answered(Item(str(i), "choice", "?", "AB"[i % 3 == 0], ("x", "y")), ("A",), cluster=str(i // 2))
+        for i in range(30)
+    ]
     rule = RULES["sparring", "custom"]
     found = profile_figures(own, rule.read(own, {}), rule)
-    assert found["value"] == found["baselines"]["first"] == found["baselines"]["majority"] == pytest.approx(2 / 3)
+    assert (
+        found["value"]
+        == found["baselines"]["first"]
+        == found["baselines"]["majority"]
+        == pytest.approx(2 / 3)
+    )
     assert found["ci95"][0] < 2 / 3 < found["ci95"][1]
     free = [Answered(Item("q", "open", "?", "12"), ("12.",))]
     assert profile_figures(free, rule.read(free, {}), rule)["baselines"] == {"first": None, "majority": None}
@@ -353,7 +409,8 @@ def test_mmmu_guesses_from_its_seed_and_reads_numbers() -> None:
     unread = [replace(one("no idea"), item=replace(one("").item, id=str(i))) for i in range(8)]
     marks = official.mmmu(unread, {})
     assert {mark.status for mark in marks} == {"unparsed"}
-    assert [mark.said for mark in marks] == ["A", "A", "C", "B", "B", "B", "A", "A"]  # random.Random(42) on four letters
+    # random.Random(42) on four letters
+    assert [mark.said for mark in marks] == ["A", "A", "C", "B", "B", "B", "A", "A"]
     assert mmmu_letter("It is (A) or maybe (C)", ("a", "b", "c"), anywhere=False) == "C"
     assert mmmu_letter("Probably B", ("a", "b"), anywhere=False) == "B"
     assert open_match("1,200", open_readings("So the total is 1200.00"))
@@ -363,7 +420,9 @@ def test_mmmu_guesses_from_its_seed_and_reads_numbers() -> None:
 
 def test_every_benchmark_is_known_to_us_and_a_missing_rule_is_named() -> None:
     assert all("sparring" in profiles_of(rules) for _, rules in RULES)
-    with pytest.raises(RecipeError, match=r"official has no rule for vstar.*sparring, vlmevalkit, lmms-eval, aot"):
+    with pytest.raises(
+        RecipeError, match=r"official has no rule for vstar.*sparring, vlmevalkit, lmms-eval, aot"
+    ):
         rule_of("official", "vstar")
     assert LETTERS.startswith("AB")
     assert vlmevalkit.yes_or_no("Yes, no?") is None

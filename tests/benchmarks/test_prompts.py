@@ -15,8 +15,8 @@ YES_NO = Item("q", "yes_no", "Is it there?", "yes")
 def test_vlmevalkits_prompt() -> None:
     said = render_item(CHOICE, "vlmevalkit", TEMPLATE)
     assert (
-        said
-        == "Hint: Look.\nQuestion: What is {question}?\nOptions:\nA. {options}\nB. blue\nPlease select the correct answer from the options above. \n"
+        said == "Hint: Look.\nQuestion: What is {question}?\nOptions:\nA. {options}\nB. blue\nPlease select "
+        "the correct answer from the options above. \n"
     )
     assert render_item(YES_NO, "vlmevalkit", TEMPLATE) == "Is it there? Please answer yes or no."
     asked = Item("q", "yes_no", "Is it there? Please answer yes or no.", "yes")
@@ -24,7 +24,9 @@ def test_vlmevalkits_prompt() -> None:
 
 
 def test_ours_and_the_direct_one() -> None:
-    assert render_item(CHOICE, "boxed", TEMPLATE).startswith("Look.\nWhat is {question}?\nOptions:\nA. {options}\nB. blue\nThink")
+    assert render_item(CHOICE, "boxed", TEMPLATE).startswith(
+        "Look.\nWhat is {question}?\nOptions:\nA. {options}\nB. blue\nThink"
+    )
     assert render_item(CHOICE, "boxed", TEMPLATE).endswith("\\boxed{}.")
     assert render_item(YES_NO, "boxed", TEMPLATE).endswith("put yes or no in \\boxed{}.")
     assert render_item(CHOICE, "direct", TEMPLATE).endswith(

@@ -1,4 +1,6 @@
-"""Items of benchmarks as questions of a probe: the same question, answer, boxes and pixels; what is none is refused or left out with its reason."""
+"""Items of benchmarks as questions of a probe: the same question, answer, boxes and pixels; what is none is
+refused or left out with its reason.
+"""
 
 import json
 from pathlib import Path
@@ -25,7 +27,12 @@ def test_vstar_keeps_boxes_and_the_order_that_is_shown(tmp_path: Path) -> None:
     found = questions_of(items, tmp_path / "v", tmp_path / "pictures")
     assert found.left_out == {}
     for question, item in zip(found.questions, items, strict=True):
-        assert (question.id, question.question, question.options, question.answer) == (item.id, item.question, item.options, item.answer)
+        assert (question.id, question.question, question.options, question.answer) == (
+            item.id,
+            item.question,
+            item.options,
+            item.answer,
+        )
         assert question.answer_text == "The glove is red."
         assert question.targets == (Target("glove", (5, 6, 15, 26)),)
         assert question.category == item.category
@@ -41,7 +48,10 @@ def test_pictures_in_base64_are_written_once_byte_for_byte(tmp_path: Path) -> No
     files = sorted((tmp_path / "pictures").iterdir())
     assert len(files) == 2
     assert {in_base64(PICTURES[0]), in_base64(PICTURES[1])} == {in_base64(load_image(file)) for file in files}
-    assert all(np.array_equal(np.asarray(load_image(q.image)), np.asarray(PICTURES[k // 4])) for k, q in enumerate(questions))
+    assert all(
+        np.array_equal(np.asarray(load_image(q.image)), np.asarray(PICTURES[k // 4]))
+        for k, q in enumerate(questions)
+    )
     times = [file.stat().st_mtime_ns for file in files]
     questions_of(read("hrbench-4k", path), path, tmp_path / "pictures")
     assert [file.stat().st_mtime_ns for file in files] == times
@@ -83,14 +93,21 @@ def test_a_table_of_ones_own_with_hint_boxes_and_free_answers(tmp_path: Path) ->
     path = write_tsv(tmp_path / "my.tsv", rows)
     found = questions_of(read("custom", path), path, tmp_path / "pictures")
     (question,) = found.questions
-    assert (question.question, question.answer, question.targets) == ("Look.\nWhat?", "B", (Target("cup", (0, 0, 8, 8)),))
+    assert (question.question, question.answer, question.targets) == (
+        "Look.\nWhat?",
+        "B",
+        (Target("cup", (0, 0, 8, 8)),),
+    )
     assert found.left_out == {"the answer is free, without options": 1, "several pictures": 1}
 
 
 def test_what_cannot_be_probed_is_refused_with_the_reason(tmp_path: Path) -> None:
     shown = (PictureInMemory(PICTURES[0]),)
     free = [Item(str(k), "open", "How many?", "2", pictures=shown) for k in range(3)]
-    with pytest.raises(DataError, match=r"none of its 3 items can be probed \(the answer is free, without options: 3\).*sparring eval"):
+    with pytest.raises(
+        DataError,
+        match=r"none of its 3 items can be probed \(the answer is free, without options: 3\).*sparring eval",
+    ):
         questions_of(free, Path("vqa"), tmp_path)
     with pytest.raises(DataError, match="a caption, not an answer, is asked for: 1"):
         questions_of([Item("c", "caption", "Describe.", "", pictures=shown)], Path("chair"), tmp_path)
@@ -107,7 +124,9 @@ def test_damaged_items_stop_or_are_skipped(tmp_path: Path) -> None:
     ]
     path = write_tsv(tmp_path / "a.tsv", [{"targets": ""} | row for row in rows])
     items = read("ai2d", path)
-    with pytest.raises(DataError, match=r'item 2 \(id "2"\).*\n.*item 3.*\n.*holds "x" twice.*\n.*lies outside the image') as error:
+    with pytest.raises(
+        DataError, match=r'item 2 \(id "2"\).*\n.*item 3.*\n.*holds "x" twice.*\n.*lies outside the image'
+    ) as error:
         questions_of(items, path, tmp_path / "pictures")
     assert "--skip-bad-records" in str(error.value)
     found = questions_of(items, path, tmp_path / "pictures", skip_bad=True)

@@ -1,4 +1,6 @@
-"""The harness: nothing is asked twice, faults and kills change no score, pixels decide what is known, and results say how pictures were shown."""
+"""The harness: nothing is asked twice, faults and kills change no score, pixels decide what is known, and
+results say how pictures were shown.
+"""
 
 import io
 import json
@@ -35,7 +37,9 @@ from sparring.models.vlms.local import LocalVLM
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:
     """What must not depend on how the answers came about."""
-    return {name: results[name] for name in ("profiles", "items", "pictures", "api_errors", "unreadable_pictures")}
+    return {
+        name: results[name] for name in ("profiles", "items", "pictures", "api_errors", "unreadable_pictures")
+    }
 
 
 def test_scores_with_a_third_of_faults_are_those_without(tmp_path: Path) -> None:
@@ -46,7 +50,9 @@ def test_scores_with_a_third_of_faults_are_those_without(tmp_path: Path) -> None
         evaluate(settings_of(path, f"{server.url}#toy"), tmp_path / "clean")
         assert len(server.lines) == 40
     with serving(share=0.3, slow=0.6) as server:
-        faulty = evaluate(settings_of(path, f"{server.url}#toy", defender__endpoint__deadline=0.5), tmp_path / "faulty")
+        faulty = evaluate(
+            settings_of(path, f"{server.url}#toy", defender__endpoint__deadline=0.5), tmp_path / "faulty"
+        )
         outcomes = server.outcomes()
         assert outcomes["ok"] == 40
         assert len(outcomes) > 4
@@ -70,7 +76,9 @@ def test_killed_ten_times_no_finished_answer_is_asked_for_again(tmp_path: Path) 
     with serving(share=0.3, slow=0.05, delay=0.02, log=log) as server:
         for kill in range(10):
             target = 10 * (kill + 1)
-            process = subprocess.Popen([sys.executable, "-c", RUN, str(path), server.url, str(tmp_path / "out")], env=environment)
+            process = subprocess.Popen(
+                [sys.executable, "-c", RUN, str(path), server.url, str(tmp_path / "out")], env=environment
+            )
             while process.poll() is None and server.outcomes()["ok"] < target:
                 time.sleep(0.01)
             assert process.poll() is None, "it ended before it was killed"
@@ -78,7 +86,9 @@ def test_killed_ten_times_no_finished_answer_is_asked_for_again(tmp_path: Path) 
             process.wait()
             time.sleep(0.1)
         before = Counter(line["key"] for line in server.lines if line["outcome"] == "ok")
-        results = evaluate(settings_of(path, f"{server.url}#toy", defender__endpoint__concurrency=2), tmp_path / "out")
+        results = evaluate(
+            settings_of(path, f"{server.url}#toy", defender__endpoint__concurrency=2), tmp_path / "out"
+        )
         answered_then = Counter(line["key"] for line in server.lines if line["outcome"] == "ok")
     assert sum(before.values()) >= 100
     # A kill may cut off the two answers that were on their way; what had come back is never asked for again.
@@ -101,14 +111,20 @@ def test_what_is_given_up_is_an_error_and_asked_again_next_time(tmp_path: Path) 
     with serving(answer) as server:
         settings = settings_of(path, f"{server.url}#toy", defender__endpoint__retries=1)
         results = evaluate(settings, tmp_path / "out")
-        assert (results["api_errors"], results["profiles"]["sparring"]["errors"], results["profiles"]["sparring"]["n"]) == (2, 2, 12)
+        assert (
+            results["api_errors"],
+            results["profiles"]["sparring"]["errors"],
+            results["profiles"]["sparring"]["n"],
+        ) == (2, 2, 12)
         asked = len(server.lines)
         down.clear()
         results = evaluate(settings, tmp_path / "out")
         assert results["api_errors"] == 0
         assert len(server.lines) == asked + 2
     with pytest.raises(ModelError, match="none of 12 requests in a row was answered"):
-        evaluate(settings_of(path, "http://127.0.0.1:9/v1#toy", defender__endpoint__retries=0), tmp_path / "dead")
+        evaluate(
+            settings_of(path, "http://127.0.0.1:9/v1#toy", defender__endpoint__retries=0), tmp_path / "dead"
+        )
     with serving() as server, pytest.raises(RunError, match="budget of 5"):
         evaluate(settings_of(path, f"{server.url}#toy", defender__endpoint__budget=5), tmp_path / "poor")
 
@@ -124,13 +140,18 @@ def test_trials_go_on_until_the_first_miss(tmp_path: Path) -> None:
         return {"text": f"\\boxed{{{'AB'[number % 2] if tries[asked] < 3 or number < 4 else 'Z'}}}"}
 
     with serving(answer) as server:
-        results = evaluate(settings_of(path, f"{server.url}#toy", suite="vstar", profile="aot", trials=3, shuffle=False), tmp_path / "out")
+        results = evaluate(
+            settings_of(path, f"{server.url}#toy", suite="vstar", profile="aot", trials=3, shuffle=False),
+            tmp_path / "out",
+        )
         asked = sum(tries.values())
     assert results["profiles"]["aot"]["value"] == pytest.approx(4 / 12)
     assert results["profiles"]["sparring"]["value"] == 1.0  # the first trial
     assert asked == 36
     with serving(lambda image, body: {"text": "no"}) as server:
-        evaluate(settings_of(path, f"{server.url}#toy", suite="vstar", profile="aot", trials=3), tmp_path / "wrong")
+        evaluate(
+            settings_of(path, f"{server.url}#toy", suite="vstar", profile="aot", trials=3), tmp_path / "wrong"
+        )
         assert len(server.lines) == 12
 
 
@@ -168,7 +189,11 @@ def test_pixel_limits_are_told(tmp_path: Path) -> None:
     noise_pictures(1, size=(300, 400))[0].save(tmp_path / "q" / "1.png")
     tiny_qwen2_5_vl(tmp_path / "m")
     results = evaluate(settings_of(path, str(tmp_path / "m"), defender__max_pixels=10_000), tmp_path / "out")
-    assert results["pixels"] == {"limits": {"min_area": 256, "max_area": 10_000}, "largest_area": 120_000, "reduced": 1}
+    assert results["pixels"] == {
+        "limits": {"min_area": 256, "max_area": 10_000},
+        "largest_area": 120_000,
+        "reduced": 1,
+    }
     assert "1 of 4 pictures were made smaller" in (tmp_path / "out" / "results.md").read_text()
     assert was_reduced((300, 400), {"max_area_sent": None}) is False
     assert was_reduced((300, 400), {"size": {"height": 64, "width": 64}}) is True
@@ -247,19 +272,30 @@ def test_what_a_local_model_does_not_take_is_named_and_the_rest_is_asked(family:
     # The answers are those of the same questions by themselves.
     whole = {one.item.id: one.replies for one in read_items(tmp_path / "out")}
     assert all(len(replies) == (name not in troubles) for name, replies in whole.items())
-    assert figures(evaluate(settings_of(path, str(tmp_path / "vlm"), batch=4), tmp_path / "out", vlm)) == figures(results)
+    assert figures(
+        evaluate(settings_of(path, str(tmp_path / "vlm"), batch=4), tmp_path / "out", vlm)
+    ) == figures(results)
 
 
 @pytest.mark.parametrize("field", ["question", "options", "id", "category"])
 def test_half_a_surrogate_pair_anywhere_in_the_data_ends_nothing(field: str, tmp_path: Path) -> None:
-    fields: dict[str, Any] = {"id": "x", "kind": "choice", "question": "Which?", "answer": "A", "options": ("red", "blue"), "category": "c"}
+    fields: dict[str, Any] = {
+        "id": "x",
+        "kind": "choice",
+        "question": "Which?",
+        "answer": "A",
+        "options": ("red", "blue"),
+        "category": "c",
+    }
     fields[field] = ("red \ud83d", "blue") if field == "options" else f"half \udfff {field}"
     items = [Item(**fields, pictures=(PictureInMemory(noise_pictures(1)[0]),))]
     out, screen = tmp_path / "out", Screen(Console(file=io.StringIO()))
     out.mkdir()
     with serving() as server:
         settings = settings_of(tmp_path / "questions.jsonl", f"{server.url}#toy")
-        results = run_evaluation(settings, out, screen, torch.device("cpu"), load_vlm(f"{server.url}#toy"), items)
+        results = run_evaluation(
+            settings, out, screen, torch.device("cpu"), load_vlm(f"{server.url}#toy"), items
+        )
     assert (results["items"], results["api_errors"]) == (1, 0)
     (one,) = read_items(out)
     assert len(one.replies) == 1

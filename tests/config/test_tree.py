@@ -54,9 +54,15 @@ def test_every_setting_says_what_it_is_in_one_line(verb: Kind) -> None:
 
 
 def test_a_bare_name_is_an_algorithm_with_its_defaults() -> None:
-    for name, expected in (("flow_grpo", FlowGRPOSettings()), ("diffusion_nft", DiffusionNFTSettings()), ("awm", AWMSettings())):
+    for name, expected in (
+        ("flow_grpo", FlowGRPOSettings()),
+        ("diffusion_nft", DiffusionNFTSettings()),
+        ("awm", AWMSettings()),
+    ):
         for spelling in (name, {"type": name}):
-            assert AttackerSettings.model_validate({"model": "m", "algorithm": spelling}).algorithm == expected
+            assert (
+                AttackerSettings.model_validate({"model": "m", "algorithm": spelling}).algorithm == expected
+            )
     for defender, settings in (("gspo", GSPOSettings()), ("sft", ImitationSettings())):
         assert DefenderSettings.model_validate({"model": "m", "algorithm": defender}).algorithm == settings
     assert AttackerSettings(model="m").algorithm == FlowGRPOSettings()
@@ -71,7 +77,11 @@ def test_settings_without_a_type_are_the_defaults_own() -> None:
 
 
 def test_an_algorithm_takes_no_setting_of_another() -> None:
-    for algorithm in ({"type": "awm", "beta": 0.1}, {"type": "diffusion_nft", "power": 0.5}, {"type": "awm", "window": {}}):
+    for algorithm in (
+        {"type": "awm", "beta": 0.1},
+        {"type": "diffusion_nft", "power": 0.5},
+        {"type": "awm", "window": {}},
+    ):
         with pytest.raises(ValidationError, match="Extra inputs"):
             AttackerSettings.model_validate({"model": "m", "algorithm": algorithm})
     for algorithm in (
@@ -92,7 +102,11 @@ def test_what_is_dumped_loads_again() -> None:
 
 def test_a_class_below_a_choice_is_that_of_the_type_that_is_written() -> None:
     names = ["attacker", "algorithm"]
-    for written, expected in (("awm", AWMSettings), ({"type": "diffusion_nft"}, DiffusionNFTSettings), (None, FlowGRPOSettings)):
+    for written, expected in (
+        ("awm", AWMSettings),
+        ({"type": "diffusion_nft"}, DiffusionNFTSettings),
+        (None, FlowGRPOSettings),
+    ):
         data = {"attacker": {"algorithm": written}}
         assert kind_at(Recipe, names, data) is expected
     assert kind_at(Recipe, names, {"attacker": {"algorithm": "nothing"}}) is None
@@ -107,7 +121,10 @@ def test_a_class_below_a_choice_is_that_of_the_type_that_is_written() -> None:
 
 
 def test_models_that_are_asked_and_players_that_learn_share_their_settings() -> None:
-    assert all(issubclass(kind, ModelSettings) for kind in (DefenderSettings, JudgeSettings, ProposeSettings, ReaderSettings))
+    assert all(
+        issubclass(kind, ModelSettings)
+        for kind in (DefenderSettings, JudgeSettings, ProposeSettings, ReaderSettings)
+    )
     assert all(issubclass(kind, OptimizerSettings) for kind in (AttackerSettings, DefenderSettings))
     for kind in (DefenderSettings, ReaderSettings):  # a judge may be left out, these may not
         with pytest.raises(ValidationError, match="model"):

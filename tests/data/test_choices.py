@@ -151,7 +151,9 @@ def test_the_other_records_say_what_a_letter_is() -> None:
         ({"text": ["below"], "label": ["A", "B"]}, "A", None, ""),
     ],
 )
-def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[str, ...] | None, text: str) -> None:
+def test_mappings_and_texts_of_options(
+    options: Any, answer: Any, texts: tuple[str, ...] | None, text: str
+) -> None:
     if texts is None:
         with pytest.raises(Fault):
             options_of(row(options, answer))
@@ -187,7 +189,12 @@ def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[s
         (["A. Smith", "C. Brown"], "C. Brown", ("A. Smith", "C. Brown"), "C. Brown"),
         (["A cat", "B flat"], "A", ("A cat", "B flat"), "A cat"),
         (["A - B", "B - C"], "B", ("A - B", "B - C"), "B - C"),
-        (["A. below", "C. left", "D. right"], "C", ("A. below", "C. left", "D. right"), "(answer is ambiguous)"),
+        (
+            ["A. below", "C. left", "D. right"],
+            "C",
+            ("A. below", "C. left", "D. right"),
+            "(answer is ambiguous)",
+        ),
         (["A. below", "C. left", "D. right"], "A", ("A. below", "C. left", "D. right"), "A. below"),
         (["B. below", "C. left"], "B", ("B. below", "C. left"), "(answer is ambiguous)"),
         (["1.5", "2.5"], "2.5", ("1.5", "2.5"), "2.5"),
@@ -196,7 +203,9 @@ def test_mappings_and_texts_of_options(options: Any, answer: Any, texts: tuple[s
         (["2. place", "3. place"], "B", ("2. place", "3. place"), "3. place"),
     ],
 )
-def test_labels_in_the_texts_are_taken_off(options: list[str], answer: Any, texts: tuple[str, ...], text: str) -> None:
+def test_labels_in_the_texts_are_taken_off(
+    options: list[str], answer: Any, texts: tuple[str, ...], text: str
+) -> None:
     assert options_of(row(options, answer))[1].texts == texts
     assert right(row(options, answer)) == [text]
 
@@ -218,7 +227,9 @@ def test_columns_of_options_under_other_names(names: tuple[str, ...], answer: An
     assert right(record) == [text]
 
 
-@pytest.mark.parametrize("others", [{"x": 3, "y": 4}, {"w": 30, "h": 40}, {"option": "B"}, {"a": "b"}, {"choice": 2}])
+@pytest.mark.parametrize(
+    "others", [{"x": 3, "y": 4}, {"w": 30, "h": 40}, {"option": "B"}, {"a": "b"}, {"choice": 2}]
+)
 def test_other_fields_are_no_options(others: dict[str, Any]) -> None:
     assert options_of({"question": "?", "answer": "two"} | others)[1].texts == ()
 
@@ -228,11 +239,17 @@ def test_a_missing_option_among_columns_of_other_names_is_refused() -> None:
         options_of({"question": "?", "option_a": "x", "option_b": "", "option_c": "y", "answer": "A"})
 
 
-def test_a_letter_that_answers_a_record_without_options_is_refused_where_others_choose_letters(tmp_path: Path) -> None:
+def test_a_letter_that_answers_a_record_without_options_is_refused_where_others_choose_letters(
+    tmp_path: Path,
+) -> None:
     lost = [row([], "D"), row(["", None, "nan"], "B"), row([], "D", question_type="open"), row([], "EXIT")]
     for path in files(tmp_path, [{"question_type": ""} | own for own in (row(SIDES, "A"), *lost)]):
         items = read_benchmark(find_benchmark("custom"), path, skip_bad=True)
-        assert [(item.kind, item.answer) for item in items] == [("choice", "A"), ("open", "D"), ("open", "EXIT")], path.name
+        assert [(item.kind, item.answer) for item in items] == [
+            ("choice", "A"),
+            ("open", "D"),
+            ("open", "EXIT"),
+        ], path.name
         with pytest.raises(DataError, match="no options, and its answer D is a letter"):
             read_benchmark(find_benchmark("custom"), path)
 
@@ -283,8 +300,12 @@ def test_options_that_stand_in_the_question_as_well_are_shown_once() -> None:
     listed = "Which?\nA. Left\nB. right"
     assert options_of({"question": listed, "A": "left", "B": "right", "answer": "A"})[0] == "Which?"
     assert options_of(row(["left", "right"], "A", question="Which? (A) left (B) right"))[0] == "Which?"
-    assert options_of({"question": listed, "A": "1", "B": "2", "answer": "A"})[0] == listed  # a list of something else
-    assert options_of({"question": "A. left\nB. right", "A": "left", "B": "right", "answer": "A"})[0] == "A. left\nB. right"
+    # a list of something else
+    assert options_of({"question": listed, "A": "1", "B": "2", "answer": "A"})[0] == listed
+    assert (
+        options_of({"question": "A. left\nB. right", "A": "left", "B": "right", "answer": "A"})[0]
+        == "A. left\nB. right"
+    )
 
 
 @pytest.mark.parametrize(
@@ -341,19 +362,27 @@ def files(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
         ([row(SIDES, "(C)"), row(SIDES, "right")], ["C", "B"]),
     ],
 )
-def test_every_file_and_verb_reads_alike(tmp_path: Path, rows: list[dict[str, Any]], answers: list[str]) -> None:
+def test_every_file_and_verb_reads_alike(
+    tmp_path: Path, rows: list[dict[str, Any]], answers: list[str]
+) -> None:
     for path in files(tmp_path, rows):
         items = read_benchmark(find_benchmark("custom"), path)
         questions = read_questions(path).records
-        assert [item.answer for item in items] == [question.answer for question in questions] == answers, path.name
+        assert [item.answer for item in items] == [question.answer for question in questions] == answers, (
+            path.name
+        )
         assert [item.options for item in items] == [question.options for question in questions]
 
 
 def test_a_bad_row_is_named_and_the_others_can_be_had(tmp_path: Path) -> None:
     bad = [row(["x", "", "y"], "A"), row(SIDES, "Z"), row(["x", "y"], "")]
-    for path in files(tmp_path, [row(SIDES, "A", id="0"), *(own | {"id": str(k)} for k, own in enumerate(bad, start=1))]):
+    for path in files(
+        tmp_path, [row(SIDES, "A", id="0"), *(own | {"id": str(k)} for k, own in enumerate(bad, start=1))]
+    ):
         for read in (read_questions, lambda own: read_benchmark(find_benchmark("custom"), own)):
-            with pytest.raises(DataError, match=r'2 \(id "1"\).*is empty.*\n.*"2".*it is "Z".*\n.*"3".*answer is empty') as error:
+            with pytest.raises(
+                DataError, match=r'2 \(id "1"\).*is empty.*\n.*"2".*it is "Z".*\n.*"3".*answer is empty'
+            ) as error:
                 read(path)
             assert "--skip-bad-records" in str(error.value)
         assert [question.id for question in read_questions(path, skip_bad=True)] == ["0"]

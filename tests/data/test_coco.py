@@ -94,14 +94,19 @@ def test_a_broken_category_costs_itself(tmp_path: Path) -> None:
     assert len(read_questions(coco(tmp_path, annotations=notes, categories=kinds)).records) == 1
 
 
-@pytest.mark.parametrize(("image", "other"), [(1, "1"), ("1", 1), (1.0, "1"), ("0001", 1), ("a", "a"), (1, 1.0), (" 1", 1)])
+@pytest.mark.parametrize(
+    ("image", "other"), [(1, "1"), ("1", 1), (1.0, "1"), ("0001", 1), ("a", "a"), (1, 1.0), (" 1", 1)]
+)
 def test_ids_are_the_same_as_texts_and_as_numbers(tmp_path: Path, image: Any, other: Any) -> None:
     notes = [note(1, [5, 20, 20, 20], image_id=other), note("2", [60, 22, 20, 20], image_id=other)]
     check(read_questions(coco(tmp_path, images=[{"id": image, "file_name": "1.jpg"}], annotations=notes)))
 
 
 def test_numbers_may_be_texts(tmp_path: Path) -> None:
-    notes = [note("1", ["5", "20.0", "20", "20"], iscrowd="0"), note("2", [60.0, "22", 20, "2e1"], iscrowd=False)]
+    notes = [
+        note("1", ["5", "20.0", "20", "20"], iscrowd="0"),
+        note("2", [60.0, "22", 20, "2e1"], iscrowd=False),
+    ]
     check(read_questions(coco(tmp_path, annotations=notes)))
     crowd = [note(1, [5, 20, 20, 20], iscrowd="1"), note(2, [60, 22, 20, 20])]
     with pytest.raises(DataError, match="no two objects"):
@@ -181,7 +186,10 @@ def test_a_side_is_told_only_where_it_is_plain() -> None:
     assert side_of((0, 30, 10, 40), (0, 10, 10, 20)) == "below"
     assert side_of((0, 0, 10, 10), (5, 0, 15, 10)) is None  # they overlap
     assert side_of((0, 0, 10, 10), (20, 20, 30, 30)) is None  # left, and above as well
-    assert relation_question([Thing("a", [0, 0, 9, 9]), Thing("b", [20, 0, 29, 9], crowd=True)], (96, 80), "x") is None
+    assert (
+        relation_question([Thing("a", [0, 0, 9, 9]), Thing("b", [20, 0, 29, 9], crowd=True)], (96, 80), "x")
+        is None
+    )
 
 
 def test_boxes_are_rounded_outwards_and_only_rounding_is_cut_off() -> None:

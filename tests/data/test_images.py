@@ -158,7 +158,13 @@ def test_every_exif_orientation_comes_out_upright(tmp_path: Path, orientation: i
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    lossless = {"lossless": True} if suffix == "webp" else {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+    lossless = (
+        {"lossless": True}
+        if suffix == "webp"
+        else {"quality": 100, "subsampling": 0}
+        if suffix == "jpg"
+        else {}
+    )
     Image.fromarray(np.ascontiguousarray(turned)).save(path, exif=exif, **lossless)
     loaded = load_image(path)
     assert loaded.size == (24, 16)
@@ -200,7 +206,11 @@ def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
 def test_other_kinds_of_pixels_are_shown_as_pillow_shows_them(tmp_path: Path, mode: str) -> None:
-    picture = Image.fromarray(np.kron(np.random.default_rng(1).integers(0, 256, (4, 4, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)))
+    picture = Image.fromarray(
+        np.kron(
+            np.random.default_rng(1).integers(0, 256, (4, 4, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)
+        )
+    )
     converted = picture.convert(mode)
     converted.save(tmp_path / "a.tiff")
     loaded = load_image(tmp_path / "a.tiff")
@@ -246,7 +256,14 @@ def icc(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> 
         table += name + struct.pack(">II", offset + len(body), len(content))
         body += padded
     kind = b"prtr" if space == b"CMYK" else b"mntr"
-    head = struct.pack(">I", offset + len(body)) + b"\0" * 4 + struct.pack(">I", 0x02400000) + kind + space + connection
+    head = (
+        struct.pack(">I", offset + len(body))
+        + b"\0" * 4
+        + struct.pack(">I", 0x02400000)
+        + kind
+        + space
+        + connection
+    )
     head += b"\0" * 12 + b"acsp" + b"\0" * 28 + fixed(0.9642) + fixed(1.0) + fixed(0.8249) + b"\0" * 48
     assert len(head) == 128
     return head + struct.pack(">I", len(tags)) + table + body
@@ -260,9 +277,12 @@ def xyz(values: Sequence[float]) -> bytes:
     return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
 
 
-# Adobe RGB (1998): columns are the primaries in XYZ relative to D50 (its specification, annex); sRGB likewise (IEC 61966-2-1, Bradford).
+# Adobe RGB (1998): columns are the primaries in XYZ relative to D50 (its specification, annex); sRGB likewise
+# (IEC 61966-2-1, Bradford).
 ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
-SRGB_D50 = np.array([[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]])
+SRGB_D50 = np.array(
+    [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+)
 
 
 def adobe_rgb() -> bytes:
@@ -299,7 +319,8 @@ def test_greys_have_profiles_too_sixteen_bits_as_well(tmp_path: Path) -> None:
 
 def test_ink_goes_through_its_own_table(tmp_path: Path) -> None:
     """A press whose cyan is as red as can be: without its profile, no reader could know."""
-    lab = np.full((2, 2, 2, 2, 3), 128.0)  # corners of the table, by C, M, Y, K: L* in 255ths, a* and b* from 128
+    # corners of the table, by C, M, Y, K: L* in 255ths, a* and b* from 128
+    lab = np.full((2, 2, 2, 2, 3), 128.0)
     lab[..., 0] = 255
     lab[1, ..., 0], lab[1, ..., 1], lab[1, ..., 2] = 136, 208, 195  # Lab 53, 80, 67: sRGB's red
     lab[..., 1, :] = 0, 128, 128  # and black ink is black
@@ -334,7 +355,11 @@ def test_profiles_that_change_no_pixel(tmp_path: Path, kind: str) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
     picture.save(tmp_path / "a.png", icc_profile=profiles[kind])
     picture.save(tmp_path / "b.png")
-    assert image_sha256(load_image(tmp_path / "a.png")) == image_sha256(load_image(tmp_path / "b.png")) == image_sha256(picture)
+    assert (
+        image_sha256(load_image(tmp_path / "a.png"))
+        == image_sha256(load_image(tmp_path / "b.png"))
+        == image_sha256(picture)
+    )
     assert "icc_profile" not in load_image(tmp_path / "a.png").info
 
 
@@ -355,13 +380,17 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"tEXt"])
 @pytest.mark.parametrize("size", [2**21, 2**25])
 @pytest.mark.parametrize("after", [False, True])
-def test_long_texts_in_a_png_do_not_cost_the_picture(tmp_path: Path, kind: bytes, size: int, after: bool) -> None:
+def test_long_texts_in_a_png_do_not_cost_the_picture(
+    tmp_path: Path, kind: bytes, size: int, after: bool
+) -> None:
     gradient().save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     plain = b"x" * size
-    text = {b"zTXt": b"note\0\0" + zlib.compress(plain), b"iTXt": b"note\0\1\0\0\0" + zlib.compress(plain), b"tEXt": b"note\0" + plain}[
-        kind
-    ]
+    text = {
+        b"zTXt": b"note\0\0" + zlib.compress(plain),
+        b"iTXt": b"note\0\1\0\0\0" + zlib.compress(plain),
+        b"tEXt": b"note\0" + plain,
+    }[kind]
     place = data.index(b"IEND" if after else b"IDAT") - 4
     (tmp_path / "b.png").write_bytes(data[:place] + chunk(kind, text) + data[place:])
     assert image_sha256(load_image(tmp_path / "b.png")) == image_sha256(gradient())
@@ -381,7 +410,9 @@ def test_a_damaged_picture_with_long_texts_is_still_damaged(tmp_path: Path) -> N
 def test_a_profile_of_megabytes_is_read(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     profile = adobe_rgb()
-    long = struct.pack(">I", len(profile) + 3_000_000) + profile[4:] + np.random.default_rng(0).bytes(3_000_000)
+    long = (
+        struct.pack(">I", len(profile) + 3_000_000) + profile[4:] + np.random.default_rng(0).bytes(3_000_000)
+    )
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=long)
     Image.fromarray(pixels).save(tmp_path / "b.png", icc_profile=profile)
     assert image_sha256(load_image(tmp_path / "a.png")) == image_sha256(load_image(tmp_path / "b.png"))
@@ -410,7 +441,9 @@ def test_deep_grey_levels_are_scaled(tmp_path: Path) -> None:
     }
     for name, values in made.items():
         tifffile.imwrite(tmp_path / "a.tiff", values.astype(name.split()[0]))
-        assert np.abs(np.asarray(load_image(tmp_path / "a.tiff"))[..., 0].astype(int) - levels).max() <= 1, name
+        assert np.abs(np.asarray(load_image(tmp_path / "a.tiff"))[..., 0].astype(int) - levels).max() <= 1, (
+            name
+        )
     tifffile.imwrite(tmp_path / "a.tiff", np.array([[-5, 0, 255]], dtype=np.int32))
     assert np.asarray(load_image(tmp_path / "a.tiff"))[0, :, 0].tolist() == [0, 0, 255]
     tifffile.imwrite(tmp_path / "a.tiff", np.array([[np.nan, 0, 1]], dtype=np.float32))
@@ -430,10 +463,19 @@ def test_the_clear_level_of_greys_and_colours_is_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 5, 9]], dtype=np.uint8)).save(tmp_path / "grey.png", transparency=5)
     assert np.asarray(load_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 255, 9]
     # 16-bit colours: Pillow cannot write them.
-    rows = b"".join(b"\0" + struct.pack(">9H", *(1000, 2000, 3000), *(40000, 0, 0), *(1, 2, 3)) for _ in range(2))
+    rows = b"".join(
+        b"\0" + struct.pack(">9H", *(1000, 2000, 3000), *(40000, 0, 0), *(1, 2, 3)) for _ in range(2)
+    )
     head = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
-    parts = [(b"IHDR", head), (b"tRNS", struct.pack(">3H", 1000, 2000, 3000)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    (tmp_path / "colour.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts))
+    parts = [
+        (b"IHDR", head),
+        (b"tRNS", struct.pack(">3H", 1000, 2000, 3000)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    (tmp_path / "colour.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+    )
     shown = np.asarray(load_image(tmp_path / "colour.png"))[0]
     assert shown.tolist() == [[255, 255, 255], [156, 0, 0], [0, 0, 0]]
 

@@ -34,7 +34,10 @@ def png(place: int) -> bytes:
 
 
 def rows(**changes: Any) -> list[dict[str, Any]]:
-    return [{"id": f"r{k}", "question": f"Which {k}?", "options": SIDES, "answer": "AB"[k]} | changes for k in range(2)]
+    return [
+        {"id": f"r{k}", "question": f"Which {k}?", "options": SIDES, "answer": "AB"[k]} | changes
+        for k in range(2)
+    ]
 
 
 def items_of(path: Path, suite: str = "custom", images: Path | None = None) -> list[Item]:
@@ -115,7 +118,9 @@ def test_pictures_in_parquet(tmp_path: Path, kind: str) -> None:
 def test_dictionary_encoded_paths_and_a_path_beside_the_picture_itself(tmp_path: Path) -> None:
     """A hub's columns `image_path` (a name of where it was made) and `image` (the picture)."""
     table = arrow.Table.from_pylist(rows())
-    table = table.append_column("image_path", arrow.array(["elsewhere/0.webp", "elsewhere/1.webp"]).dictionary_encode())
+    table = table.append_column(
+        "image_path", arrow.array(["elsewhere/0.webp", "elsewhere/1.webp"]).dictionary_encode()
+    )
     with_picture = table.append_column("image", arrow.array([held(0), held(1)], type=STRUCT))
     parquet.write_table(with_picture, tmp_path / "q.parquet")
     check(tmp_path / "q.parquet", tmp_path / "kept")
@@ -141,7 +146,9 @@ def test_pictures_in_saved_data_sets(tmp_path: Path, shape: str) -> None:
 
 
 def test_class_labels_are_names_and_ids_are_unique_in_a_split(tmp_path: Path) -> None:
-    table = datasets.Dataset.from_list([own | {"image": PICTURES[k], "answer": 1 - k} for k, own in enumerate(rows())])
+    table = datasets.Dataset.from_list(
+        [own | {"image": PICTURES[k], "answer": 1 - k} for k, own in enumerate(rows())]
+    )
     named = table.cast_column("answer", datasets.ClassLabel(names=["left", "right"]))
     datasets.DatasetDict({"train": named, "test": named}).save_to_disk(tmp_path / "set")
     found = read_questions(tmp_path / "set").records
@@ -161,7 +168,9 @@ def test_a_folder_of_shards_with_a_macs_litter(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "data"):
         check(path, tmp_path / "kept")
     # Several splits in a folder: their rows follow one another.
-    parquet.write_table(arrow.Table.from_pylist([rows()[0] | {"image": held(2)}]), tmp_path / "data/train-0.parquet")
+    parquet.write_table(
+        arrow.Table.from_pylist([rows()[0] | {"image": held(2)}]), tmp_path / "data/train-0.parquet"
+    )
     assert [item.id for item in items_of(tmp_path)] == ["r0", "r1", "train/r0"]
 
 
@@ -171,10 +180,14 @@ JSON_PICTURES: dict[str, Callable[[int], Any]] = {
     "object": lambda k: {"image": {"bytes": None, "path": f"p/{k}.png"}},
     "object of base64": lambda k: {"image": {"bytes": base64.b64encode(png(k)).decode(), "path": "x.png"}},
     "base64": lambda k: {"image": base64.b64encode(png(k)).decode()},
-    "URL-safe base64 without padding": lambda k: {"image": base64.urlsafe_b64encode(png(k)).decode().rstrip("=")},
+    "URL-safe base64 without padding": lambda k: {
+        "image": base64.urlsafe_b64encode(png(k)).decode().rstrip("=")
+    },
     "data URI": lambda k: {"image": "data:image/png;base64," + base64.b64encode(png(k)).decode()},
     "list of data URIs": lambda k: {"images": ["data:image/png;base64," + base64.b64encode(png(k)).decode()]},
-    "object of a URI": lambda k: {"image": {"url": "data:image/png;base64," + base64.b64encode(png(k)).decode()}},
+    "object of a URI": lambda k: {
+        "image": {"url": "data:image/png;base64," + base64.b64encode(png(k)).decode()}
+    },
     "backslashes": lambda k: {"image": f"p\\{k}.png"},
     "ending in another case": lambda k: {"image": f"p/{k}.PNG"},
     "ending in mixed case": lambda k: {"image": f"p/{k}.Png"},
@@ -221,7 +234,9 @@ def test_several_pictures_in_every_layout(tmp_path: Path) -> None:
     tsv_python = write_tsv(tmp_path / "p.tsv", [base | {"image": str(pair)}])
     (tmp_path / "q.jsonl").write_text(json.dumps(base | {"images": pair}) + "\n")
     (tmp_path / "n.jsonl").write_text(json.dumps(base | {"image_1": pair[0], "image_2": pair[1]}) + "\n")
-    parquet.write_table(arrow.Table.from_pylist([base | {"images": [held(0), held(1)]}]), tmp_path / "q.parquet")
+    parquet.write_table(
+        arrow.Table.from_pylist([base | {"images": [held(0), held(1)]}]), tmp_path / "q.parquet"
+    )
     parquet.write_table(
         arrow.Table.from_pylist([base | {"image_1": held(0), "image_2": held(1), "image_3": None}]),
         tmp_path / "n.parquet",
@@ -236,8 +251,12 @@ def test_several_pictures_in_every_layout(tmp_path: Path) -> None:
             read_questions(path)
 
 
-@pytest.mark.parametrize("names", [("image_0", "image_1"), ("image0", "image1"), ("image1", "image2"), ("image", "image_2")])
-def test_numbered_pictures_are_all_shown_however_they_are_counted(tmp_path: Path, names: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "names", [("image_0", "image_1"), ("image0", "image1"), ("image1", "image2"), ("image", "image_2")]
+)
+def test_numbered_pictures_are_all_shown_however_they_are_counted(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
     base = {"index": 1, "question": "Which?", "A": "x", "B": "y", "answer": "A"}
     texts = base | {name: in_base64(PICTURES[k]) for k, name in enumerate(names)}
     write_tsv(tmp_path / "q.tsv", [texts])
@@ -267,12 +286,23 @@ def test_pictures_under_any_name_beside_further_fields_of_theirs(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "start", ["DATA:image/png;base64,", "data:image/png;charset=utf-8;base64,", "data:;base64,", " data:image/png;base64,"]
+    "start",
+    [
+        "DATA:image/png;base64,",
+        "data:image/png;charset=utf-8;base64,",
+        "data:;base64,",
+        " data:image/png;base64,",
+    ],
 )
 @pytest.mark.parametrize("quoted", [False, True])
 def test_data_uris_as_pages_write_them(tmp_path: Path, start: str, quoted: bool) -> None:
-    coded = [in_base64(PICTURES[k]).replace("+", "%2B").replace("=", "%3D") if quoted else in_base64(PICTURES[k]) for k in range(2)]
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(own | {"image": start + coded[k]}) + "\n" for k, own in enumerate(rows())))
+    coded = [
+        in_base64(PICTURES[k]).replace("+", "%2B").replace("=", "%3D") if quoted else in_base64(PICTURES[k])
+        for k in range(2)
+    ]
+    (tmp_path / "q.jsonl").write_text(
+        "".join(json.dumps(own | {"image": start + coded[k]}) + "\n" for k, own in enumerate(rows()))
+    )
     check(tmp_path / "q.jsonl", tmp_path / "kept")
 
 
@@ -301,7 +331,9 @@ def test_a_row_without_its_picture_is_refused_by_name(tmp_path: Path, kind: str,
     PICTURES[0].save(folder / "a.png")
     PICTURES[0].save(tmp_path / "secret.png")
     good, bad = rows()
-    (folder / "q.jsonl").write_text(json.dumps(good | {"image": "a.png"}) + "\n" + json.dumps(bad | NO_PICTURE[kind](folder)) + "\n")
+    (folder / "q.jsonl").write_text(
+        json.dumps(good | {"image": "a.png"}) + "\n" + json.dumps(bad | NO_PICTURE[kind](folder)) + "\n"
+    )
     for read in (lambda: items_of(folder / "q.jsonl", suite), lambda: read_questions(folder / "q.jsonl")):
         with pytest.raises(DataError, match=r'line 2 \(id "r1"\): ') as error:
             read()
@@ -323,9 +355,13 @@ def test_only_hallusionbench_asks_without_a_picture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="record 3: image"):
         items_of(tmp_path, "hallusionbench")
     for value, answer in (("1", "yes"), (0, "no"), (1.0, "yes"), ("Yes", "yes"), (True, "yes")):
-        (tmp_path / "HallusionBench.json").write_text(json.dumps([hallusion_record(filename="a.png", gt_answer=value)]))
+        (tmp_path / "HallusionBench.json").write_text(
+            json.dumps([hallusion_record(filename="a.png", gt_answer=value)])
+        )
         assert items_of(tmp_path, "hallusionbench")[0].answer == answer
-    (tmp_path / "HallusionBench.json").write_text(json.dumps([hallusion_record(filename="a.png", gt_answer="2")]))
+    (tmp_path / "HallusionBench.json").write_text(
+        json.dumps([hallusion_record(filename="a.png", gt_answer="2")])
+    )
     with pytest.raises(DataError, match='gt_answer is "2"; it must be yes or no'):
         items_of(tmp_path, "hallusionbench")
     base = {"question": "Same?", "answer": "Yes", "l2-category": "ocr"}
@@ -404,7 +440,9 @@ def test_byte_order_marks(tmp_path: Path, mark: str, suffix: str) -> None:
     if suffix in ("tsv", "csv"):
         separator = "\t" if suffix == "tsv" else ","
         cells = [[own["id"], own["question"], "left", "right", own["answer"], own["image"]] for own in data]
-        text = "\r\n".join(separator.join(row) for row in [["id", "question", "A", "B", "answer", "image"], *cells])
+        text = "\r\n".join(
+            separator.join(row) for row in [["id", "question", "A", "B", "answer", "image"], *cells]
+        )
     else:
         text = "\r\n".join(map(json.dumps, data)) if suffix == "jsonl" else json.dumps(data)
     coded = "\ufeff".encode("utf-16-be") + text.encode("utf-16-be") if "mark" in mark else text.encode(mark)
@@ -535,7 +573,9 @@ def test_names_in_the_other_form_of_unicode(tmp_path: Path) -> None:
 def pope_file(folder: Path) -> Path:
     PICTURES[0].save(folder / "a.jpg")
     record = {"question_id": 1, "image": "a.jpg", "text": "Is there a cup?", "label": "no"}
-    (folder / "coco_pope_random.json").write_text(json.dumps(record) + "\n" + json.dumps(record | {"question_id": 2, "text": "Is it red?"}))
+    (folder / "coco_pope_random.json").write_text(
+        json.dumps(record) + "\n" + json.dumps(record | {"question_id": 2, "text": "Is it red?"})
+    )
     return folder / "coco_pope_random.json"
 
 
@@ -550,12 +590,17 @@ def test_a_game_takes_yes_no_questions_of_any_layout(tmp_path: Path) -> None:
 def test_a_csv_of_another_country_and_a_folder_of_several_files(tmp_path: Path) -> None:
     for place in range(2):
         PICTURES[place].save(tmp_path / f"{place}.png")
-    lines = ["id;question;A;B;answer;image", *(f"r{k};Which, {k}?;left;right;{'AB'[k]};{k}.png" for k in range(2))]
+    lines = [
+        "id;question;A;B;answer;image",
+        *(f"r{k};Which, {k}?;left;right;{'AB'[k]};{k}.png" for k in range(2)),
+    ]
     (tmp_path / "a.csv").write_text("\r\n".join(lines))
     check(tmp_path / "a.csv", tmp_path / "kept")
     check(tmp_path, tmp_path / "kept")
     (tmp_path / "b.jsonl").write_text(json.dumps(rows()[0] | {"image": "0.png"}))
-    with pytest.raises(DataError, match=r"a folder of several files, of which one must be named \(a.csv, b.jsonl\)"):
+    with pytest.raises(
+        DataError, match=r"a folder of several files, of which one must be named \(a.csv, b.jsonl\)"
+    ):
         read_questions(tmp_path)
 
 
@@ -567,11 +612,18 @@ def test_misnamed_files_are_read_by_their_content(tmp_path: Path) -> None:
     (tmp_path / "short.jsonl").write_text(json.dumps(data))
     (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, data)))
     (tmp_path / "wrapped.json").write_text(json.dumps({"version": 1, "data": data}))
-    (tmp_path / "by_id.json").write_text(json.dumps({own["id"]: {k: v for k, v in own.items() if k != "id"} for own in data}))
-    write_tsv(tmp_path / "x.tsv", [own | {"options": json.dumps(SIDES)} for own in data]).rename(tmp_path / "tsv.jsonl")
+    (tmp_path / "by_id.json").write_text(
+        json.dumps({own["id"]: {k: v for k, v in own.items() if k != "id"} for own in data})
+    )
+    write_tsv(tmp_path / "x.tsv", [own | {"options": json.dumps(SIDES)} for own in data]).rename(
+        tmp_path / "tsv.jsonl"
+    )
     parquet.write_table(arrow.Table.from_pylist(data), tmp_path / "x.dat")
     (tmp_path / "lines.tsv").write_text("\n".join(map(json.dumps, data)))
-    lines = ["id,question,A,B,answer,image", *(f"r{k},Which {k}?,left,right,{'AB'[k]},{'ab'[k]}.png" for k in range(2))]
+    lines = [
+        "id,question,A,B,answer,image",
+        *(f"r{k},Which {k}?,left,right,{'AB'[k]},{'ab'[k]}.png" for k in range(2)),
+    ]
     (tmp_path / "csv.jsonl").write_text("\n".join(lines))
     for name in (
         "list.jsonl",
@@ -640,7 +692,9 @@ def test_data_are_told_apart_by_what_decides_their_records(tmp_path: Path) -> No
 # ---- conversion
 
 
-@pytest.mark.parametrize("make", [vstar_folder, lambda folder: (folder.mkdir(), pope_file(folder))[1], hub_cache])
+@pytest.mark.parametrize(
+    "make", [vstar_folder, lambda folder: (folder.mkdir(), pope_file(folder))[1], hub_cache]
+)
 def test_what_is_converted_asks_the_same(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     data = make(tmp_path / "in")
     done = convert(data, open_records(data), tmp_path / "out")

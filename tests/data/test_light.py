@@ -23,7 +23,10 @@ def test_within_bounds_light_is_undone_and_beyond_them_it_is_a_change() -> None:
     bounds = {"gain": 1.8, "tint": 1.25}
     assert np.allclose(same_light(GREY, GREY * 0.7, **bounds), GREY)
     assert same_light(GREY, GREY * 0.2, **bounds).mean() < 60
-    assert np.ptp(same_light(GREY, GREY * np.array([0.5, 1.0, 1.5], dtype=np.float32), **bounds).mean((0, 1))) > 30
+    assert (
+        np.ptp(same_light(GREY, GREY * np.array([0.5, 1.0, 1.5], dtype=np.float32), **bounds).mean((0, 1)))
+        > 30
+    )
 
 
 def test_where_light_left_no_room_the_clean_pixel_stands() -> None:

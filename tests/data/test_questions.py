@@ -33,7 +33,14 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, *records: dict[str, Any] | str | bytes) -> Path:
-    lines = [line if isinstance(line, bytes) else line.encode() if isinstance(line, str) else json.dumps(line).encode() for line in records]
+    lines = [
+        line
+        if isinstance(line, bytes)
+        else line.encode()
+        if isinstance(line, str)
+        else json.dumps(line).encode()
+        for line in records
+    ]
     path = folder / "questions.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     return path
@@ -41,7 +48,11 @@ def write(folder: Path, *records: dict[str, Any] | str | bytes) -> Path:
 
 def test_a_good_file(folder: Path) -> None:
     path = write(
-        folder, record(), "", record(id="2", targets=[], category=...), record(id="3", options=["yes", "no"], question="Is there a cup?")
+        folder,
+        record(),
+        "",
+        record(id="2", targets=[], category=...),
+        record(id="3", options=["yes", "no"], question="Is there a cup?"),
     )
     questions = read_questions(path)
     first, second, third = questions
@@ -67,7 +78,8 @@ def test_the_message_names_record_and_remedy(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_questions(path)
     assert str(caught.value) == (
-        'questions.jsonl line 2 (id "kitchen-4"): box [80, 80, 200, 200] of target "cup" (targets[0]) lies outside the image, which is 96 x 80 pixels.\n'
+        'questions.jsonl line 2 (id "kitchen-4"): box [80, 80, 200, 200] of target "cup" (targets[0]) '
+        "lies outside the image, which is 96 x 80 pixels.\n"
         "Fix the record, or pass --skip-bad-records to go on without it."
     )
 
@@ -77,13 +89,19 @@ BAD = {
     "image outside, absolute": (record(image="/etc/passwd"), "absolute path"),
     "image outside, dots": (record(image="../secret.png"), "leaves the folder"),
     "image is the folder": (record(image="images"), "is not there"),
-    "answer no option": (record(answer="C"), 'the letter of an option, A to B, its text or its number; it is "C"'),
+    "answer no option": (
+        record(answer="C"),
+        'the letter of an option, A to B, its text or its number; it is "C"',
+    ),
     "answer two letters": (record(answer="AB"), 'it is "AB"'),
     "answer beyond": (record(answer=3), "it is 3"),
     "answer object": (record(answer={"text": "left"}), "answer is an object"),
     "several answers": (record(answer=["A", "B"]), "answer names 2 options"),
     "unknown key": (record(targtes=[]), '"targtes" is no known key; did you mean "targets"?'),
-    "unknown key for a missing one": (record(awnser="A", answer=...), '"awnser" is no known key; did you mean "answer"?'),
+    "unknown key for a missing one": (
+        record(awnser="A", answer=...),
+        '"awnser" is no known key; did you mean "answer"?',
+    ),
     "missing key": (record(question=...), '"question" is missing'),
     "key twice": ('{"id": "a", "id": "b"}', 'key "id" is given twice'),
     "one option": (record(options=["left"], answer="A"), "options holds 1; a question has 2 to 26"),
@@ -101,7 +119,10 @@ BAD = {
     "box of fractions": (record(targets=[{"name": "cup", "box": [1.5, 2, 3, 4]}]), "whole pixels"),
     "box infinite": (record(targets=[{"name": "cup", "box": [1, 2, 3, float("inf")]}]), "whole pixels"),
     "box not a number": (record(targets=[{"name": "cup", "box": [1, 2, 3, float("nan")]}]), "four numbers"),
-    "target key": (record(targets=[{"nam": "cup", "box": [1, 2, 3, 4]}]), r'targets\[0\]: "nam" is no known key; did you mean "name"'),
+    "target key": (
+        record(targets=[{"nam": "cup", "box": [1, 2, 3, 4]}]),
+        r'targets\[0\]: "nam" is no known key; did you mean "name"',
+    ),
     "target no object": (record(targets=["cup"]), r"targets\[0\] is a text"),
     "broken JSON": ('{"id": "a",', "no valid JSON at column"),
     "no object": ("[1, 2]", "the line is a list"),
@@ -128,7 +149,9 @@ def test_bad_records_are_refused_and_can_be_skipped(folder: Path, name: str) -> 
 def test_truncated_image(folder: Path) -> None:
     path = folder / "images/kitchen.png"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r'line 1 \(id "kitchen-4"\): image kitchen.png is truncated or damaged'):
+    with pytest.raises(
+        DataError, match=r'line 1 \(id "kitchen-4"\): image kitchen.png is truncated or damaged'
+    ):
         read_questions(write(folder, record()))
 
 
@@ -153,7 +176,10 @@ def test_duplicate_id_names_the_first_line_and_keeps_its_record(folder: Path) ->
     with pytest.raises(DataError, match=r"line 3 .*id was already given on line 1"):
         read_questions(path)
     kept = read_questions(path, skip_bad=True)
-    assert [(question.id, question.question) for question in kept] == [("kitchen-4", "first?"), ("b", record()["question"])]
+    assert [(question.id, question.question) for question in kept] == [
+        ("kitchen-4", "first?"),
+        ("b", record()["question"]),
+    ]
     assert kept.dropped_by_reason() == {"duplicate id": 1}
 
 
@@ -202,7 +228,11 @@ def test_byte_order_mark_and_carriage_returns(folder: Path) -> None:
 
 def test_what_is_written_is_read_back(folder: Path) -> None:
     questions = read_questions(
-        write(folder, record(question="Où est la tasse\u2028?"), record(id="2", targets=[], category=..., reasoning="a\nthought"))
+        write(
+            folder,
+            record(question="Où est la tasse\u2028?"),
+            record(id="2", targets=[], category=..., reasoning="a\nthought"),
+        )
     ).records
     assert questions[1].reasoning == "a\nthought"
     again = write_questions(folder / "again.jsonl", questions)

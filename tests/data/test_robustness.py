@@ -45,7 +45,19 @@ FILES: dict[str, Any] = {
     ],
     "v/a.json": {"question": "?", "options": ["x", "y"], "target_object": ["cup"], "bbox": [[1, 2, 3, 4]]},
     "HallusionBench.json": [
-        dict.fromkeys(("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question", "gt_answer"), "1")
+        dict.fromkeys(
+            (
+                "category",
+                "subcategory",
+                "visual_input",
+                "set_id",
+                "figure_id",
+                "question_id",
+                "question",
+                "gt_answer",
+            ),
+            "1",
+        )
         | {"filename": "a.png"}
     ],
 }
@@ -64,14 +76,24 @@ def test_odd_values_in_tables(tmp_path: Path, suffix: str) -> None:
     for round_ in range(150):
         rows = []
         for number in range(3):
-            row = ROW | {"id": f"r{number}", "index": number} | {name: rng.choice(ODD) for name in rng.sample(list(ROW), rng.randint(0, 3))}
+            row = (
+                ROW
+                | {"id": f"r{number}", "index": number}
+                | {name: rng.choice(ODD) for name in rng.sample(list(ROW), rng.randint(0, 3))}
+            )
             rows.append({name: value for name, value in row.items() if rng.random() > 0.03})
         if suffix == "tsv":
             with path.open("w", newline="", errors="surrogatepass") as file:
                 writer = csv.DictWriter(file, list(ROW), delimiter="\t")
                 writer.writeheader()
                 writer.writerows(
-                    [{name: json.dumps(cell) if isinstance(cell, list | dict) else cell for name, cell in row.items()} for row in rows]
+                    [
+                        {
+                            name: json.dumps(cell) if isinstance(cell, list | dict) else cell
+                            for name, cell in row.items()
+                        }
+                        for row in rows
+                    ]
                 )
         else:
             path.write_text("\n".join(map(json.dumps, rows)) if suffix == "jsonl" else json.dumps(rows))

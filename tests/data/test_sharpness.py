@@ -22,7 +22,9 @@ def test_blur_lowers_the_ratio_and_grain_raises_it() -> None:
     assert sharpness_ratio(clean, clean) == 1
     assert sharpness_ratio(clean, clean.filter(ImageFilter.GaussianBlur(1.5))) < 0.3
     noise = np.random.default_rng(0).normal(0, 20, (clean.height, clean.width, 3))
-    assert sharpness_ratio(clean, Image.fromarray((np.asarray(clean) + noise).clip(0, 255).astype(np.uint8))) > 2
+    assert (
+        sharpness_ratio(clean, Image.fromarray((np.asarray(clean) + noise).clip(0, 255).astype(np.uint8))) > 2
+    )
     brighter = Image.fromarray((np.asarray(clean) * 0.9).astype(np.uint8))
     assert sharpness_ratio(clean, brighter) == pytest.approx(0.81, abs=0.05)
 
@@ -32,7 +34,9 @@ def test_only_where_something_changed_counts() -> None:
     box = (100, 80, 220, 200)
     edit = clean.copy()
     edit.paste(clean.crop(box).filter(ImageFilter.GaussianBlur(2)), box)
-    assert sharpness_ratio(clean, edit) == pytest.approx(sharpness_ratio(clean.crop(box), edit.crop(box)), rel=0.05)
+    assert sharpness_ratio(clean, edit) == pytest.approx(
+        sharpness_ratio(clean.crop(box), edit.crop(box)), rel=0.05
+    )
     assert sharpness_ratio(clean, edit) < 0.3
 
 

@@ -62,7 +62,11 @@ def test_shared_pictures_and_ids_are_found(questions: list[VisualQuestion]) -> N
 
 
 @settings(deadline=None, max_examples=50)
-@given(groups=st.lists(st.integers(0, 12), min_size=2, max_size=60), count=st.integers(1, 30), seed=st.integers(0, 100))
+@given(
+    groups=st.lists(st.integers(0, 12), min_size=2, max_size=60),
+    count=st.integers(1, 30),
+    seed=st.integers(0, 100),
+)
 def test_any_grouping_is_kept(groups: list[int], count: int, seed: int) -> None:
     items = [question(str(index), Path(str(group))) for index, group in enumerate(groups)]
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +74,8 @@ def test_any_grouping_is_kept(groups: list[int], count: int, seed: int) -> None:
         try:
             train, held_out = split_held_out(items, count, seed)
         except DataError:
-            # Only where it cannot be done: too few, one picture, or every picture holds more questions than are asked for.
+            # Only where it cannot be done: too few, one picture, or every picture holds more questions than
+            # are asked for.
             sizes = [groups.count(group) for group in set(groups)]
             assert len(items) <= count or min(sizes) > count
             return

@@ -65,23 +65,37 @@ class Told:
         self.prompts: list[str] = []
         self.pictures: list[Image.Image] = []
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Completion]]:
         assert sampling.temperature == 0
         self.prompts += prompts
         self.pictures += images
         words = [prompt.split("thinks: ")[1].split()[0] for prompt in prompts]
-        return [[Completion(f"Option {'AB'[word == 'red']}" if word != "nothing" else "none", (1,), (0.0,), True)] for word in words]
+        return [
+            [Completion(f"Option {'AB'[word == 'red']}" if word != "nothing" else "none", (1,), (0.0,), True)]
+            for word in words
+        ]
 
 
 def test_a_judge_model_reads_and_does_not_see_the_answer() -> None:
-    settings = ConsistencySettings(role="record", model="m", prompt="{question} {options} thinks: {reasoning}")
+    settings = ConsistencySettings(
+        role="record", model="m", prompt="{question} {options} thinks: {reasoning}"
+    )
     model = Told()
     judge = ConsistencyJudge(settings, model)  # type: ignore[arg-type]
-    replies = [r"red {x} \boxed{C}", r"blue \boxed{A}", r"red {x} \boxed{B}", r"\boxed{A}", r"nothing \boxed{A}"]
+    replies = [
+        r"red {x} \boxed{C}",
+        r"blue \boxed{A}",
+        r"red {x} \boxed{B}",
+        r"\boxed{A}",
+        r"nothing \boxed{A}",
+    ]
     verdicts = judge.verdicts([QUESTION] * 5, replies)
     assert [verdict.letter for verdict in verdicts] == ["B", "A", "B", None, None]
     assert [verdict.rule for verdict in verdicts] == ["whole", "whole", "whole", "no_reasoning", "unparsed"]
-    # The same reasoning is asked about once, none not at all, and nowhere does the answer or the picture appear.
+    # The same reasoning is asked about once, none not at all, and nowhere does the answer or the picture
+    # appear.
     assert len(model.prompts) == 3
     assert not any("boxed" in prompt for prompt in model.prompts)
     assert all(low == high for picture in model.pictures for low, high in picture.getextrema())
@@ -103,17 +117,26 @@ class Refusing(Told):
         super().__init__()
         self.error = error
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Completion]]:
         if any("<image>" in prompt for prompt in prompts):
             raise self.error
         return super().generate(images, prompts, sampling)
 
-    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[Completion | ModelError]:
-        return [self.error if "<image>" in prompt else self.generate([], [prompt], sampling)[0][0] for prompt in prompts]
+    def try_each(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[Completion | ModelError]:
+        return [
+            self.error if "<image>" in prompt else self.generate([], [prompt], sampling)[0][0]
+            for prompt in prompts
+        ]
 
 
 def test_a_reasoning_that_the_judge_does_not_take_is_unread_and_the_others_are_read() -> None:
-    settings = ConsistencySettings(role="record", model="m", prompt="{question} {options} thinks: {reasoning}")
+    settings = ConsistencySettings(
+        role="record", model="m", prompt="{question} {options} thinks: {reasoning}"
+    )
     replies = [r"red {x} \boxed{C}", r"red <image> \boxed{A}", r"blue \boxed{A}"]
     judge = ConsistencyJudge(settings, Refusing(RefusedError("no")))  # type: ignore[arg-type]
     verdicts = judge.verdicts([QUESTION] * 3, replies)

@@ -36,7 +36,9 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(model: Path, questions: Path, **fields: Any) -> SftSettings:
     defender = {"model": str(model), "prompt": "{question}", "prompts_per_step": 10, "learning_rate": 1e-3}
     defender |= {"algorithm": "sft"} | fields
-    return SftSettings.model_validate({"data": str(questions), "device": "cpu", "threads": 1, "checkpoint_every": 2, "defender": defender})
+    return SftSettings.model_validate(
+        {"data": str(questions), "device": "cpu", "threads": 1, "checkpoint_every": 2, "defender": defender}
+    )
 
 
 def quietly(chosen: SftSettings, out: Path) -> dict[str, Any]:
@@ -47,11 +49,18 @@ def weights(out: Path) -> dict[str, Any]:
     return load_file(out / "sft" / "model" / "model.safetensors")
 
 
-def test_cut_off_and_gone_on_with_equals_undisturbed(model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cut_off_and_gone_on_with_equals_undisturbed(
+    model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = settings(model, questions)
     summary = quietly(chosen, tmp_path / "whole")
     # 48 questions in tens: five updates, each question once but for the two that fill the last.
-    assert (summary["updates"], summary["questions"], summary["with_reasoning"], summary["broken"]) == (5, 48, 0, 0)
+    assert (summary["updates"], summary["questions"], summary["with_reasoning"], summary["broken"]) == (
+        5,
+        48,
+        0,
+        0,
+    )
     assert summary["loss_last"] < summary["loss_first"]
     assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == summary
     AutoModelForImageTextToText.from_pretrained(summary["model"])
@@ -66,7 +75,9 @@ def test_cut_off_and_gone_on_with_equals_undisturbed(model: Path, questions: Pat
     with pytest.raises(KeyboardInterrupt):
         quietly(chosen, tmp_path / "cut")
     steps: list[int] = []
-    monkeypatch.setattr(SftTrainer, "imitate", lambda self, items, step: (steps.append(step), imitate(self, items, step))[1])
+    monkeypatch.setattr(
+        SftTrainer, "imitate", lambda self, items, step: (steps.append(step), imitate(self, items, step))[1]
+    )
     again = quietly(chosen, tmp_path / "cut")
     assert steps == [2, 3, 4]
     assert {**again, "model": ""} == {**summary, "model": ""}
@@ -81,7 +92,9 @@ def test_cut_off_and_gone_on_with_equals_undisturbed(model: Path, questions: Pat
     assert len(steps) == 3
 
 
-def test_another_file_or_other_settings_need_another_folder(model: Path, questions: Path, tmp_path: Path) -> None:
+def test_another_file_or_other_settings_need_another_folder(
+    model: Path, questions: Path, tmp_path: Path
+) -> None:
     own = tmp_path / "data"
     own.mkdir()
     for file in questions.parent.iterdir():
@@ -96,7 +109,9 @@ def test_another_file_or_other_settings_need_another_folder(model: Path, questio
         quietly(chosen, tmp_path / "out")
 
 
-def test_records_that_the_defender_does_not_take_are_named_and_set_aside(model: Path, questions: Path, tmp_path: Path) -> None:
+def test_records_that_the_defender_does_not_take_are_named_and_set_aside(
+    model: Path, questions: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "q"
     shutil.copytree(questions.parent, folder)
     path = folder / questions.name

@@ -1,4 +1,6 @@
-"""NoisyRollout: the published noise and its schedule, and learning about the clean picture from answers about another."""
+"""NoisyRollout: the published noise and its schedule, and learning about the clean picture from answers about
+another.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 
 QUESTIONS = [
-    VisualQuestion(f"q{i}", Path("q.png"), text, ("yes", "no"), "AB"[i % 2]) for i, text in enumerate(("Is it?", "Or is it not so?"))
+    VisualQuestion(f"q{i}", Path("q.png"), text, ("yes", "no"), "AB"[i % 2])
+    for i, text in enumerate(("Is it?", "Or is it not so?"))
 ]
 ITEMS: list[Item] = list(zip(noise_pictures(2), QUESTIONS, strict=True))
 
@@ -69,7 +72,11 @@ def test_signal_and_noise_are_those_of_the_diffusion() -> None:
     # Half grey is far enough from both ends for this noise not to be clipped.
     assert pixels.mean() == pytest.approx(math.sqrt(kept_signal(250)) * 128 / 255, abs=5e-3)
     assert pixels.std() == pytest.approx(math.sqrt(1 - kept_signal(250)), rel=0.03)
-    assert distort(grey, 250, seed=1).tobytes() == distort(grey, 250, seed=1).tobytes() != distort(grey, 250, seed=2).tobytes()
+    assert (
+        distort(grey, 250, seed=1).tobytes()
+        == distort(grey, 250, seed=1).tobytes()
+        != distort(grey, 250, seed=2).tobytes()
+    )
 
 
 def test_the_ratio_begins_at_one_on_the_clean_picture(vlm: LocalVLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +87,8 @@ def test_the_ratio_begins_at_one_on_the_clean_picture(vlm: LocalVLM, monkeypatch
         groups = [found.groups[place] for place in found.kept]
         with torch.no_grad():
             now_NT, mask_NT = vlm.completion_logprobs(
-                vlm.encode(pictures, prompts), [[reply.token_ids for reply in group.replies] for group in groups]
+                vlm.encode(pictures, prompts),
+                [[reply.token_ids for reply in group.replies] for group in groups],
             )
         old = trainer._padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
         worst_N = ((now_NT - old).exp() - 1).abs().masked_fill(~mask_NT, 0).amax(1)
@@ -113,10 +121,14 @@ def test_half_of_a_group_sees_noise_and_the_rest_what_it_would_see_alone(vlm: Lo
     assert shown[0] == [cleans[0]] * 3 + [cleans[1]] * 3
     assert not set(shown[1]) & set(cleans)
     assert len(shown[1]) == 6
-    alone = collect(vlm, lambda _: ITEMS, settings(share=0.0).model_copy(update={"group_size": 3}), seed=0, step=0)
+    alone = collect(
+        vlm, lambda _: ITEMS, settings(share=0.0).model_copy(update={"group_size": 3}), seed=0, step=0
+    )
     for with_noise, without in zip(found.groups, alone.groups, strict=True):
         assert with_noise.replies[:3] == without.replies
-        assert ["right_when_distorted" in answer.notes for answer in with_noise.answers] == [False] * 3 + [True] * 3
+        assert ["right_when_distorted" in answer.notes for answer in with_noise.answers] == [False] * 3 + [
+            True
+        ] * 3
         assert with_noise.image.tobytes() == without.image.tobytes()
 
 

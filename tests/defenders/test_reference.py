@@ -38,7 +38,11 @@ def test_the_reference_stays_while_the_defender_changes(tmp_path: Path, rank: in
     # What is trained is trained as before.
     assert not torch.allclose(vlm.completion_logprobs(batch, REPLIES, temperature=0.8)[0], before, atol=1e-3)
     vlm.completion_logprobs(batch, REPLIES)[0].sum().backward()
-    assert all(parameter.grad is not None for name, parameter in vlm.trainable_parameters().items() if "lora_B" in name)
+    assert all(
+        parameter.grad is not None
+        for name, parameter in vlm.trainable_parameters().items()
+        if "lora_B" in name
+    )
     assert len(vlm.trainable_parameters()) > 10
 
 

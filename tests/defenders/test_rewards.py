@@ -68,13 +68,22 @@ def test_the_released_reward(text: str, reward: float) -> None:
 
 def test_weights_come_from_the_settings() -> None:
     settings = DefenderSettings(model="none", reward_accuracy=0.5, reward_format=0.3)
-    parts = [answer_reward(text, QUESTION, settings) for text in (r"\boxed{B}", r"\boxed{B. right}", r"\boxed{A}")]
-    assert parts == [{"accuracy": 0.5, "format": 0.3}, {"accuracy": 0.5, "format": 0.0}, {"accuracy": 0.0, "format": 0.0}]
+    parts = [
+        answer_reward(text, QUESTION, settings) for text in (r"\boxed{B}", r"\boxed{B. right}", r"\boxed{A}")
+    ]
+    assert parts == [
+        {"accuracy": 0.5, "format": 0.3},
+        {"accuracy": 0.5, "format": 0.0},
+        {"accuracy": 0.0, "format": 0.0},
+    ]
 
 
 def test_as_a_factor_inconsistency_takes_everything() -> None:
     settings = DefenderSettings(model="none", consistency=ConsistencySettings(role="factor"))
-    totals = {c: sum(answer_reward(r"left \boxed{B}", QUESTION, settings, consistent=c).values()) for c in (True, False, None)}
+    totals = {
+        c: sum(answer_reward(r"left \boxed{B}", QUESTION, settings, consistent=c).values())
+        for c in (True, False, None)
+    }
     assert totals == {True: 1.0, False: 0.0, None: 0.0}
     for role in ("record", "constraint", "off"):
         settings = DefenderSettings(model="none", consistency=ConsistencySettings(role=role))

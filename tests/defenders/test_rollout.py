@@ -1,4 +1,6 @@
-"""Dynamic sampling: which groups are kept, how often it refills, what it counts. The players here say what their question tells them to."""
+"""Dynamic sampling: which groups are kept, how often it refills, what it counts. The players here say what
+their question tells them to.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ PICTURE = Image.new("RGB", (8, 8))
 
 
 class Scripted:
-    """Of n replies, as many are right as the first word of the question says; each is as long as the second."""
+    """Of n replies, as many are right as the first word of the question says; each is as long as the
+    second.
+    """
 
     name = "scripted"
 
@@ -30,7 +34,12 @@ class Scripted:
         self.seeds: list[int] = []
 
     def generate(
-        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str]
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        starts: Sequence[str],
     ) -> list[list[Completion]]:
         assert len(images) == len(prompts)
         self.seeds.append(sampling.seed)
@@ -38,28 +47,48 @@ class Scripted:
         for prompt in prompts:
             right, length = (int(word) for word in prompt.split()[:2])
             replies.append(
-                [Completion(r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True) for i in range(sampling.n)]
+                [
+                    Completion(
+                        r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True
+                    )
+                    for i in range(sampling.n)
+                ]
             )
         return replies
 
 
 def settings(**fields: Any) -> DefenderSettings:
-    return DefenderSettings(model="none", **({"prompts_per_step": 3, "group_size": 4, "max_new_tokens": 16} | fields))
+    return DefenderSettings(
+        model="none", **({"prompts_per_step": 3, "group_size": 4, "max_new_tokens": 16} | fields)
+    )
 
 
 def items(*right: int, length: int = 5) -> list[Item]:
-    return [(PICTURE, VisualQuestion(f"q{i}", Path("q.png"), f"{r} {length}", ("yes", "no"), "A")) for i, r in enumerate(right)]
+    return [
+        (PICTURE, VisualQuestion(f"q{i}", Path("q.png"), f"{r} {length}", ("yes", "no"), "A"))
+        for i, r in enumerate(right)
+    ]
 
 
 def test_keeps_exactly_the_groups_with_signal() -> None:
-    rollout = collect(Scripted(), lambda _: items(0, 1, 4, 2, 3, 4), settings(prompts_per_step=6, max_refills=1), seed=0, step=0)  # type: ignore[arg-type]
+    rollout = collect(
+        Scripted(),
+        lambda _: items(0, 1, 4, 2, 3, 4),
+        settings(prompts_per_step=6, max_refills=1),
+        seed=0,
+        step=0,
+    )  # type: ignore[arg-type]
     assert rollout.kept == [1, 3, 4]
     assert (rollout.thrown_low, rollout.thrown_high, rollout.surplus, rollout.batches) == (1, 2, 0, 1)
     sampled = rollout.sampled()
     assert [s.kept for s in sampled[::4]] == [False, True, False, True, True, False]
     assert [s.reward for s in sampled[4:8]] == [1.0, 0.0, 0.0, 0.0]
     assert [s.answer.right for s in sampled[12:16]] == [True, True, False, False]
-    assert (sampled[4].answer.question_id, sampled[4].answer.choice, sampled[4].answer.tokens) == ("q1", "A", 5)
+    assert (sampled[4].answer.question_id, sampled[4].answer.choice, sampled[4].answer.tokens) == (
+        "q1",
+        "A",
+        5,
+    )
 
 
 def test_the_bounds_are_the_settings() -> None:
@@ -105,14 +134,24 @@ class Reasoning(Scripted):
     """Of four right answers, as many are reasoned for as the second word of the question says."""
 
     def generate(
-        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str]
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        starts: Sequence[str],
     ) -> list[list[Completion]]:
         replies = []
         for prompt in prompts:
             right, reasoned = (int(word) for word in prompt.split()[:2])
             replies.append(
                 [
-                    Completion(rf"{'yes' if i < reasoned else 'no'} \boxed{{{'A' if i < right else 'B'}}}", (7,), (-0.5,), True)
+                    Completion(
+                        rf"{'yes' if i < reasoned else 'no'} \boxed{{{'A' if i < right else 'B'}}}",
+                        (7,),
+                        (-0.5,),
+                        True,
+                    )
                     for i in range(sampling.n)
                 ]
             )
@@ -134,7 +173,9 @@ def test_consistency_is_judged_recorded_and_paid_for() -> None:
     assert paid.rewards == (1, 1, 0, 0)
     for group in (off, recorded, paid):
         for answer, reward in zip(group.answers, group.rewards, strict=True):
-            assert sum(value for name, value in answer.notes.items() if name.startswith("reward_")) == pytest.approx(reward)
+            assert sum(
+                value for name, value in answer.notes.items() if name.startswith("reward_")
+            ) == pytest.approx(reward)
 
 
 def test_an_endless_iterator_feeds_it_too() -> None:
@@ -155,6 +196,10 @@ def test_overlong_answers_are_punished_but_do_not_decide_what_is_kept() -> None:
         step=0,
     )
     assert rollout.groups[0].rewards == pytest.approx((0.5, 0.5, -0.5, -0.5))
-    assert rollout.groups[0].answers[0].notes == {"reward_accuracy": 0.8, "reward_format": 0.2, "reward_length": -0.5}
+    assert rollout.groups[0].answers[0].notes == {
+        "reward_accuracy": 0.8,
+        "reward_format": 0.2,
+        "reward_length": -0.5,
+    }
     assert rollout.kept == [0]
     assert rollout.thrown_high == 1

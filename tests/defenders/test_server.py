@@ -1,4 +1,6 @@
-"""Roll-outs for training by a server in a process of its own, which runs the bundled Defender and is given every update's adapter."""
+"""Roll-outs for training by a server in a process of its own, which runs the bundled Defender and is given
+every update's adapter.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ from sparring.models.vlms.server import RolloutServer
 from sparring.recipes import resolve_model
 from sparring.rl.policy import clipped_surrogate
 
-QUESTIONS = [VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right"), "AB"[i % 2]) for i in range(2)]
+QUESTIONS = [
+    VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right"), "AB"[i % 2])
+    for i in range(2)
+]
 ITEMS = list(zip(noise_pictures(2), QUESTIONS, strict=True))
 
 
@@ -39,7 +44,9 @@ def server_process(log: Path, **settings: Any) -> Iterator[str]:
     options = [f"--{name}={value}" for name, value in settings.items()]
     command = [sys.executable, lora_server.__file__, resolve_model("zoo/defender"), f"--log={log}", *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.kill()
@@ -70,7 +77,9 @@ def trainer(chosen: DefenderSettings, folder: Path) -> DefenderTrainer:
 
 @pytest.fixture(autouse=True)
 def toy_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "answer_reward", lambda text, *_, **__: {"accuracy": zlib.crc32(text.encode()) % 5 / 4})
+    monkeypatch.setattr(
+        rollout, "answer_reward", lambda text, *_, **__: {"accuracy": zlib.crc32(text.encode()) % 5 / 4}
+    )
 
 
 @pytest.mark.slow
@@ -82,13 +91,21 @@ def test_faults_change_no_update(tmp_path: Path) -> None:
             player = trainer(settings(url, deadline=deadline), tmp_path / name)
             history = [player.update(lambda _: ITEMS, step) for step in range(3)]
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        results.append((history, {key: value.detach().clone() for key, value in player.optimizer.parameters.items()}, lines))
+        results.append(
+            (
+                history,
+                {key: value.detach().clone() for key, value in player.optimizer.parameters.items()},
+                lines,
+            )
+        )
         # Every update's answers are those of the adapter as it is by then: no staleness.
         assert [metrics["ratio_first"] < 1e-3 for metrics in history] == [True] * 3
         assert all(metrics["grad_norm"] > 0 for metrics in history)
         loaded = [line["body"]["lora_name"] for line in lines if line["outcome"] == "load_lora_adapter 200"]
         assert len(set(loaded)) == 3
-        unloaded = {line["body"]["lora_name"] for line in lines if line["outcome"] == "unload_lora_adapter 200"}
+        unloaded = {
+            line["body"]["lora_name"] for line in lines if line["outcome"] == "unload_lora_adapter 200"
+        }
         assert unloaded == set(loaded[:2])
         assert [path.name for path in (tmp_path / name).glob("sparring-*")] == loaded[2:]
     (well, weights, _), (ill, others, lines) = results
@@ -98,7 +115,9 @@ def test_faults_change_no_update(tmp_path: Path) -> None:
 
 
 def test_a_stale_server_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that goes on with the first adapter: the ratio shows it, and tokens weigh as the policy of now has them, within the cap."""
+    """One that goes on with the first adapter: the ratio shows it, and tokens weigh as the policy of now has
+    them, within the cap.
+    """
     served = lora_server.Served(resolve_model("zoo/defender"))
     seen: list[tuple[Tensor, Tensor]] = []
     with serving(served.answer, adapters=served.adapters) as server:
@@ -108,7 +127,9 @@ def test_a_stale_server_is_corrected_for(tmp_path: Path, monkeypatch: pytest.Mon
         stale = player.server.adapter
         monkeypatch.setattr(player.server, "publish", lambda _: stale)
 
-        def surrogate(logprobs: Tensor, old: Tensor, *arguments: Any, weights_NT: Tensor, **fields: Any) -> Any:
+        def surrogate(
+            logprobs: Tensor, old: Tensor, *arguments: Any, weights_NT: Tensor, **fields: Any
+        ) -> Any:
             seen.append((old, weights_NT))
             assert torch.equal(old, logprobs.detach())
             return clipped_surrogate(logprobs, old, *arguments, weights_NT=weights_NT, **fields)

@@ -1,4 +1,6 @@
-"""Supervised fine-tuning: the loss is transformers' own, the replies are learned, the updates are those of the whole batch."""
+"""Supervised fine-tuning: the loss is transformers' own, the replies are learned, the updates are those of
+the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ from sparring.models.vlms.local import LocalVLM
 
 QUESTIONS = [
     VisualQuestion(f"q{i}", Path("q.png"), text, ("yes", "no"), "AB"[i % 2], reasoning=reasoning)
-    for i, (text, reasoning) in enumerate((("Is it?", "I see"), ("Or is it not so?", None), ("Cup?", "no {cup}"), ("Why", None)))
+    for i, (text, reasoning) in enumerate(
+        (("Is it?", "I see"), ("Or is it not so?", None), ("Cup?", "no {cup}"), ("Why", None))
+    )
 ]
 ITEMS: list[Item] = list(zip(noise_pictures(4), QUESTIONS, strict=True))
 
 
 def settings(**fields: Any) -> DefenderSettings:
-    return DefenderSettings(model="none", **({"prompt": "{question}", "algorithm": "sft", "learning_rate": 3e-3} | fields))
+    return DefenderSettings(
+        model="none", **({"prompt": "{question}", "algorithm": "sft", "learning_rate": 3e-3} | fields)
+    )
 
 
 REPLY = ImitationSettings().reply
@@ -45,7 +51,9 @@ def test_a_reply_is_reasoning_and_answer() -> None:
 
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
 def test_the_loss_is_that_of_transformers(family: Any, tmp_path: Path) -> None:
-    """Prompts of different lengths, replies of different lengths: transformers is given labels, -100 on prompts and padding."""
+    """Prompts of different lengths, replies of different lengths: transformers is given labels, -100 on
+    prompts and padding.
+    """
     player = SftTrainer(LocalVLM.load(family(tmp_path)), settings(micro_batch=3), seed=0)
     vlm, tokenizer = player.vlm, player.vlm.processor.tokenizer
     assert len(vlm.forbidden) > 0
@@ -58,20 +66,26 @@ def test_the_loss_is_that_of_transformers(family: Any, tmp_path: Path) -> None:
 
     prompt, replies = batch["input_ids"], right(tokenizer.pad_token_id, tails)
     known = {
-        name: tensor for name, tensor in batch.items() if name not in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")
+        name: tensor
+        for name, tensor in batch.items()
+        if name not in ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")
     }
     if "mm_token_type_ids" in batch:
         known["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(replies)], dim=1)
     theirs = vlm.model(
         **known,
         input_ids=torch.cat([prompt, replies], dim=1),
-        attention_mask=torch.cat([batch["attention_mask"], right(0, [[1] * len(tail) for tail in tails])], dim=1),
+        attention_mask=torch.cat(
+            [batch["attention_mask"], right(0, [[1] * len(tail) for tail in tails])], dim=1
+        ),
         labels=torch.cat([torch.full_like(prompt, -100), right(-100, tails)], dim=1),
     ).loss
     expected = torch.autograd.grad(theirs, list(player.optimizer.parameters.values()), allow_unused=True)
     seen: list[torch.Tensor | None] = []
     player.optimizer.max_grad_norm = 1e9
-    player.optimizer.adamw.register_step_pre_hook(lambda *_: seen.extend(p.grad for p in player.optimizer.parameters.values()))
+    player.optimizer.adamw.register_step_pre_hook(
+        lambda *_: seen.extend(p.grad for p in player.optimizer.parameters.values())
+    )
     metrics = player.imitate(ITEMS, 0)
     assert metrics["loss"] == pytest.approx(theirs.item(), abs=1e-5)
     assert metrics["trained_tokens"] == sum(len(tail) for tail in tails)
@@ -98,7 +112,11 @@ def test_replies_are_learned(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_not_stepped_on(tmp_path: Path) -> None:
     player = SftTrainer(LocalVLM.load(tiny_qwen2_5_vl(tmp_path)), settings(micro_batch=2), seed=0)
     head = player.vlm.model.lm_head.weight
-    kept = {name: parameter.detach().clone() for name, parameter in player.optimizer.parameters.items() if parameter is not head}
+    kept = {
+        name: parameter.detach().clone()
+        for name, parameter in player.optimizer.parameters.items()
+        if parameter is not head
+    }
     with torch.no_grad():
         head[65] = torch.nan
     for step in range(4):

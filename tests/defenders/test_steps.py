@@ -1,4 +1,6 @@
-"""Several optimizer steps on one roll-out: by hand with a policy of one number, and with small real models."""
+"""Several optimizer steps on one roll-out: by hand with a policy of one number, and with small real
+models.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,24 @@ from sparring.models.vlms.local import Completion, LocalVLM
 
 ITEMS: list[Item] = [
     (picture, VisualQuestion(f"q{i}", Path("q.png"), text, ("yes", "no"), "AB"[i % 2]))
-    for i, (picture, text) in enumerate(zip(noise_pictures(4), ("Is it?", "Or is it not so?", "Cup?", "Why"), strict=True))
+    for i, (picture, text) in enumerate(
+        zip(noise_pictures(4), ("Is it?", "Or is it not so?", "Cup?", "Why"), strict=True)
+    )
 ]
 
 
 def settings(**fields: Any) -> DefenderSettings:
-    few = {"prompts_per_step": 4, "group_size": 6, "max_new_tokens": 3, "micro_batch": 24, "max_refills": 1, "prompt": "{question}"}
-    return DefenderSettings(model="none", **(few | {"keep_reward_above": -1.0, "keep_reward_below": 2.0} | fields))
+    few = {
+        "prompts_per_step": 4,
+        "group_size": 6,
+        "max_new_tokens": 3,
+        "micro_batch": 24,
+        "max_refills": 1,
+        "prompt": "{question}",
+    }
+    return DefenderSettings(
+        model="none", **(few | {"keep_reward_above": -1.0, "keep_reward_below": 2.0} | fields)
+    )
 
 
 class Coin(nn.Module):
@@ -58,38 +71,59 @@ class CoinPlayer:
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         return {"theta": self.model.theta}
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, **_: Any) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling, **_: Any
+    ) -> list[list[Completion]]:
         logprobs = self.model.logprobs().tolist()
-        both = [Completion(f"\\boxed{{{'AB'[token]}}}", (token,), (logprobs[token],), True) for token in (0, 1)]
+        both = [
+            Completion(f"\\boxed{{{'AB'[token]}}}", (token,), (logprobs[token],), True) for token in (0, 1)
+        ]
         return [both for _ in prompts]
 
-    def encode(self, images: Sequence[Image.Image], prompts: Sequence[str], starts: Sequence[str]) -> dict[str, Tensor]:
+    def encode(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], starts: Sequence[str]
+    ) -> dict[str, Tensor]:
         return {}
 
-    def completion_logprobs(self, batch: dict[str, Tensor], replies: Sequence[Sequence[Sequence[int]]], **_: Any) -> tuple[Tensor, Tensor]:
+    def completion_logprobs(
+        self, batch: dict[str, Tensor], replies: Sequence[Sequence[Sequence[int]]], **_: Any
+    ) -> tuple[Tensor, Tensor]:
         tokens_N1 = torch.tensor([list(reply) for own in replies for reply in own])
         return self.model.logprobs()[tokens_N1], torch.ones_like(tokens_N1, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("second", ["A", "B"])
 def test_the_second_step_by_hand(second: str) -> None:
-    """AdamW's first step is the learning rate, whatever the gradient: theta goes from 0 to 1, and with it the ratio of token 0 from 1 to r.
+    """AdamW's first step is the learning rate, whatever the gradient: theta goes from 0 to 1, and with it the
+    ratio of token 0 from 1 to r.
 
-    Then p(0) = e / (e + 1/e) = 0.8808: r = 1.7616 for token 0 and 0.2384 for token 1, outside of 0.8 to 1.28 on both sides.
+    Then p(0) = e / (e + 1/e) = 0.8808: r = 1.7616 for token 0 and 0.2384 for token 1, outside of 0.8 to 1.28
+    on both sides.
     """
     chosen = settings(
-        group_size=2, prompts_per_step=2, max_new_tokens=1, optimizer_steps=2, learning_rate=1.0, weight_decay=0.0, reward_format=0.0
+        group_size=2,
+        prompts_per_step=2,
+        max_new_tokens=1,
+        optimizer_steps=2,
+        learning_rate=1.0,
+        weight_decay=0.0,
+        reward_format=0.0,
     )
     player = CoinPlayer()
     learner = DefenderTrainer(player, chosen, seed=0)  # type: ignore[arg-type]
-    items = [(ITEMS[0][0], VisualQuestion(f"q{i}", Path("q.png"), "?", ("x", "y"), answer)) for i, answer in enumerate("A" + second)]
+    items = [
+        (ITEMS[0][0], VisualQuestion(f"q{i}", Path("q.png"), "?", ("x", "y"), answer))
+        for i, answer in enumerate("A" + second)
+    ]
     theta: list[float] = []
     learner.optimizer.adamw.register_step_post_hook(lambda *_: theta.append(player.model.theta.item()))
     metrics = learner.update(lambda _: items, 0)
-    advantage = 0.4 / (0.4 * math.sqrt(2) + 1e-4)  # of 0.8 and 0: half their difference over their standard deviation (n - 1)
+    # of 0.8 and 0: half their difference over their standard deviation (n - 1)
+    advantage = 0.4 / (0.4 * math.sqrt(2) + 1e-4)
     high, low = 2 * math.e / (math.e + 1 / math.e), 2 / math.e / (math.e + 1 / math.e)
     if second == "A":
-        # What was made likelier was right, what was made less likely was wrong: both are clipped, nothing more is learned from them.
+        # What was made likelier was right, what was made less likely was wrong: both are clipped, nothing
+        # more is learned from them.
         expected, clipped = -(1.28 - 0.8) * advantage / 2, 1.0
     else:
         expected, clipped = -(-high + low) * advantage / 2, 0.0
@@ -99,7 +133,8 @@ def test_the_second_step_by_hand(second: str) -> None:
     assert metrics["ratio_mean"] == pytest.approx((1 + (high + low) / 2) / 2, abs=1e-6)
     assert metrics["ratio_first"] < 1e-6
     assert metrics["trained_tokens"] == 4
-    # Gradients of theta: d log p(0) is 2 p(1), d log p(1) is -2 p(0). In the second step the other token was right, so it points back.
+    # Gradients of theta: d log p(0) is 2 p(1), d log p(1) is -2 p(0). In the second step the other token was
+    # right, so it points back.
     first, then = -advantage, (0.0 if second == "A" else advantage * high * low)
     assert metrics["grad_norm"] == pytest.approx((abs(first) + abs(then)) / 2, abs=1e-5)
     momentum = (0.9 * 0.1 * first + 0.1 * then) / (1 - 0.9**2)
@@ -114,7 +149,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model boxes nothing. Here the reply to every other question should begin low in the alphabet, to the others high."""
+    """A random model boxes nothing. Here the reply to every other question should begin low in the alphabet,
+    to the others high.
+    """
 
     def toy(text: str, question: VisualQuestion, *_: Any, **__: Any) -> dict[str, float]:
         return {"accuracy": float((text[:1] < "Z") is (question.answer == "A"))}
@@ -144,9 +181,15 @@ def test_ratios_are_clipped_only_after_a_large_first_step(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("toy_reward")
-def test_the_old_policy_of_every_step_is_the_one_that_answered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step's loss, over all its answers and no others, from the replies' recorded log-probabilities and the weights of that moment."""
-    player = DefenderTrainer(LocalVLM.load(folder), settings(optimizer_steps=3, learning_rate=1e-2, micro_batch=6), seed=0)
+def test_the_old_policy_of_every_step_is_the_one_that_answered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step's loss, over all its answers and no others, from the replies' recorded log-probabilities and
+    the weights of that moment.
+    """
+    player = DefenderTrainer(
+        LocalVLM.load(folder), settings(optimizer_steps=3, learning_rate=1e-2, micro_batch=6), seed=0
+    )
     before = LocalVLM.load(folder)
     surrogate, seen = trainer.clipped_surrogate, []
 
@@ -158,14 +201,19 @@ def test_the_old_policy_of_every_step_is_the_one_that_answered(folder: Path, mon
     player.update(lambda _: ITEMS, 0)
     # Four groups in three steps: 0 and 3, 1, 2; a pass for each group. The denominator is that of the step.
     lengths = [sum(s.answer.tokens for s in player.sampled[i : i + 6]) for i in range(0, 24, 6)]
-    assert [denominator for _, _, denominator in seen] == [lengths[0] + lengths[3]] * 2 + [lengths[1], lengths[2]]
+    assert [denominator for _, _, denominator in seen] == [lengths[0] + lengths[3]] * 2 + [
+        lengths[1],
+        lengths[2],
+    ]
     texts = [[s.answer for s in player.sampled[i : i + 6]] for i in range(0, 24, 6)]
     sampled = before.generate(
         [image for image, _ in ITEMS],
         [question.question for _, question in ITEMS],
         Sampling(3, n=6, temperature=1.0, seed=rollout.derive_seed(0, "answers", 0, 0)),
     )
-    assert [[answer.text for answer in own] for own in texts] == [[reply.text for reply in own] for own in sampled]
+    assert [[answer.text for answer in own] for own in texts] == [
+        [reply.text for reply in own] for own in sampled
+    ]
     for (logprobs, old, _), group, moved in zip(seen, (0, 3, 1, 2), (False, False, True, True), strict=True):
         for row, reply in zip(old, sampled[group], strict=True):
             assert row[: len(reply.logprobs)].tolist() == pytest.approx(reply.logprobs)
@@ -173,7 +221,9 @@ def test_the_old_policy_of_every_step_is_the_one_that_answered(folder: Path, mon
 
 
 @pytest.mark.usefixtures("toy_reward")
-def test_memory_that_runs_out_in_a_later_step_repeats_that_step_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_in_a_later_step_repeats_that_step_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = settings(optimizer_steps=2, learning_rate=1e-3, micro_batch=12)
     undisturbed, player = (DefenderTrainer(LocalVLM.load(folder), chosen, seed=0) for _ in range(2))
     expected = undisturbed.update(lambda _: ITEMS, 0)

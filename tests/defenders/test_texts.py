@@ -17,7 +17,9 @@ from sparring.defenders.rollout import KINDS, Told, collect, tell
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.vlms.local import LocalVLM
 
-QUESTION = VisualQuestion("q", Path("q.png"), "Colour?", ("red", "blue", "green"), "B", reasoning="a blue cup, so blue it is")
+QUESTION = VisualQuestion(
+    "q", Path("q.png"), "Colour?", ("red", "blue", "green"), "B", reasoning="a blue cup, so blue it is"
+)
 
 
 def settings(**text: Any) -> DefenderSettings:
@@ -46,14 +48,18 @@ def test_shares_are_kept_and_drawn_from_the_place_alone() -> None:
 
 def test_right_and_wrong_are_what_they_say() -> None:
     fields = {"caption": "{answer} {option}! ", "thought": "{reasoning}"}
-    assert set(tell([QUESTION] * 9, settings(right_caption=1, **fields), 0)) == {Told("B blue! Colour?", kind="right_caption")}
+    assert set(tell([QUESTION] * 9, settings(right_caption=1, **fields), 0)) == {
+        Told("B blue! Colour?", kind="right_caption")
+    }
     wrong = tell([QUESTION] * 40, settings(wrong_caption=1, **fields), 0)
     assert {one.prompt for one in wrong} == {"A red! Colour?", "C green! Colour?"}
     assert set(tell([QUESTION] * 9, settings(right_thought=1, **fields), 0)) == {
         Told("Colour?", "a blue cup, so blue it is", "right_thought")
     }
     wrong = tell([QUESTION] * 40, settings(wrong_thought=1, **fields), 0)
-    assert {(one.prompt, one.start) for one in wrong} == {("Colour?", f"a blue cup, so {colour} it is") for colour in ("red", "green")}
+    assert {(one.prompt, one.start) for one in wrong} == {
+        ("Colour?", f"a blue cup, so {colour} it is") for colour in ("red", "green")
+    }
 
 
 def test_what_cannot_be_told_is_an_error() -> None:
@@ -64,7 +70,9 @@ def test_what_cannot_be_told_is_an_error() -> None:
         tell([bare], settings(right_caption=1, caption="{colour}"), 0)
 
 
-def test_replies_go_on_from_a_thought_and_are_learned_as_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_go_on_from_a_thought_and_are_learned_as_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows with and without one, of different lengths, in one batch: the ratio is 1 before the update."""
     texts: list[str] = []
 
@@ -86,7 +94,9 @@ def test_replies_go_on_from_a_thought_and_are_learned_as_sampled(tmp_path: Path,
 
 def test_groups_are_perturbed_in_the_shares_of_the_settings(tmp_path: Path) -> None:
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path))
-    found = collect(vlm, lambda _: [(noise_pictures(1)[0], QUESTION)] * 2, settings(right_thought=1), seed=0, step=0)
+    found = collect(
+        vlm, lambda _: [(noise_pictures(1)[0], QUESTION)] * 2, settings(right_thought=1), seed=0, step=0
+    )
     start = "The picture shows that the right option is blue."
     assert [group.start for group in found.groups] == [start] * 2
     assert all(answer.text.startswith(start) for group in found.groups for answer in group.answers)

@@ -1,4 +1,6 @@
-"""The Defender's trainer with small real models: it learns, it goes on after a kill as if nothing had been, it survives broken losses."""
+"""The Defender's trainer with small real models: it learns, it goes on after a kill as if nothing had been,
+it survives broken losses.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def toy_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model boxes nothing. Here the reply to every other question should begin low in the alphabet, to the others high."""
+    """A random model boxes nothing. Here the reply to every other question should begin low in the alphabet,
+    to the others high.
+    """
 
     def toy(text: str, question: VisualQuestion, *_: Any, **__: Any) -> dict[str, float]:
         return {"accuracy": float((text[:1] < "Z") is (question.answer == "A"))}
@@ -68,8 +72,13 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def test_reward_rises_on_a_toy_task(folder: Path) -> None:
-    # Half the questions want the contrary of the other half, so this only works if every advantage meets its own prompt.
-    player = DefenderTrainer(LocalVLM.load(folder), settings(group_size=32, max_new_tokens=1, micro_batch=128, learning_rate=1e-2), seed=0)
+    # Half the questions want the contrary of the other half, so this only works if every advantage meets its
+    # own prompt.
+    player = DefenderTrainer(
+        LocalVLM.load(folder),
+        settings(group_size=32, max_new_tokens=1, micro_batch=128, learning_rate=1e-2),
+        seed=0,
+    )
     history = [player.update(lambda _: ITEMS, step) for step in range(40)]
     rewards = [metrics["reward_mean"] for metrics in history]
     assert sum(rewards[:4]) / 4 < 0.6
@@ -79,13 +88,17 @@ def test_reward_rises_on_a_toy_task(folder: Path) -> None:
             assert metrics["ratio_first"] < 1e-4
             assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-4)
             assert metrics["clip_fraction"] == 0
-    assert {"rollouts", "length_mean", "grad_norm", "approx_kl", "thrown_low", "thrown_high"} <= history[0].keys()
+    assert {"rollouts", "length_mean", "grad_norm", "approx_kl", "thrown_low", "thrown_high"} <= history[
+        0
+    ].keys()
     assert history[0]["rollouts"] == 128 == len(player.sampled)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.7])
 def test_training_computes_at_the_temperature_of_sampling(folder: Path, temperature: float) -> None:
-    """Before the first step the ratio to what was recorded is 1, and the divergence from the reference, itself, is 0."""
+    """Before the first step the ratio to what was recorded is 1, and the divergence from the reference,
+    itself, is 0.
+    """
     player = DefenderTrainer(LocalVLM.load(folder), settings(temperature=temperature, kl_weight=0.1), seed=0)
     metrics = player.update(lambda _: ITEMS, 0)
     assert metrics["kept_groups"] > 0
@@ -95,13 +108,19 @@ def test_training_computes_at_the_temperature_of_sampling(folder: Path, temperat
 
 
 @pytest.mark.parametrize("role", ["off", "constraint"])
-def test_epsilon_and_dual_clip_are_the_settings_own(folder: Path, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epsilon_and_dual_clip_are_the_settings_own(
+    folder: Path, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[Any] = []
     surrogate = trainer.clipped_surrogate
-    monkeypatch.setattr(trainer, "clipped_surrogate", lambda *a, **k: given.append(k["dual_clip"]) or surrogate(*a, **k))
+    monkeypatch.setattr(
+        trainer, "clipped_surrogate", lambda *a, **k: given.append(k["dual_clip"]) or surrogate(*a, **k)
+    )
     consistency = {"role": role, "weight": 1.0}
     algorithm = {"type": "dapo", "advantage_epsilon": 0.5, "dual_clip": 3.0}
-    player = DefenderTrainer(LocalVLM.load(folder), settings(algorithm=algorithm, consistency=consistency), seed=0)
+    player = DefenderTrainer(
+        LocalVLM.load(folder), settings(algorithm=algorithm, consistency=consistency), seed=0
+    )
     answers = [SimpleNamespace(notes={"consistent": value}) for value in (1.0, 0.0)]
     group: Any = SimpleNamespace(rewards=(0.0, 1.0), answers=answers)
     # Deviations of a half over a standard deviation of 0.5^0.5, and 0.5 more; with the constraint both
@@ -117,8 +136,17 @@ def test_epsilon_and_dual_clip_are_the_settings_own(folder: Path, role: str, mon
 
 VARIANTS = {
     "all_weights": {"family": tiny_qwen2_5_vl},
-    "adapter_and_kl": {"family": tiny_qwen2_5_vl, "lora": LoraSettings(rank=2, alpha=4), "kl_weight": 0.1, "train_vision": False},
-    "constraint": {"family": tiny_qwen2_5_vl, "consistency": {"role": "constraint", "weight": 0.5}, "algorithm": "dr_grpo"},
+    "adapter_and_kl": {
+        "family": tiny_qwen2_5_vl,
+        "lora": LoraSettings(rank=2, alpha=4),
+        "kl_weight": 0.1,
+        "train_vision": False,
+    },
+    "constraint": {
+        "family": tiny_qwen2_5_vl,
+        "consistency": {"role": "constraint", "weight": 0.5},
+        "algorithm": "dr_grpo",
+    },
     "half_precision": {"family": tiny_llava, "dtype": torch.bfloat16},
     "several_steps": {"family": tiny_qwen2_5_vl, "optimizer_steps": 2},
 }
@@ -130,7 +158,9 @@ def test_resumed_equals_undisturbed_bit_for_bit(variant: str, tmp_path: Path) ->
     folder, dtype = fields.pop("family")(tmp_path / "model"), fields.pop("dtype", torch.float32)  # type: ignore[operator]
 
     def fresh() -> DefenderTrainer:
-        return DefenderTrainer(LocalVLM.load(folder, dtype=dtype), settings(prompts_per_step=2, **fields), seed=5)
+        return DefenderTrainer(
+            LocalVLM.load(folder, dtype=dtype), settings(prompts_per_step=2, **fields), seed=5
+        )
 
     undisturbed = fresh()
     before = weights(undisturbed.vlm)
@@ -144,7 +174,9 @@ def test_resumed_equals_undisturbed_bit_for_bit(variant: str, tmp_path: Path) ->
     assert [resumed.update(iter(ITEMS), step) for step in (1, 2)] == expected[1:]
     assert_same(weights(resumed.vlm), weights(undisturbed.vlm))
     assert resumed.updates == 3
-    changed = [name for name, tensor in weights(undisturbed.vlm).items() if not torch.equal(tensor, before[name])]
+    changed = [
+        name for name, tensor in weights(undisturbed.vlm).items() if not torch.equal(tensor, before[name])
+    ]
     assert changed
     if variant == "constraint":
         assert [metrics["consistency_weight"] for metrics in expected] == pytest.approx([0.5, 0.69, 0.88])
@@ -160,7 +192,9 @@ def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dic
     player = DefenderTrainer(LocalVLM.load(folder), settings(**fields), seed=1)
     seen: list[Tensor] = []
     player.optimizer.adamw.register_step_pre_hook(
-        lambda *_: seen.extend(p.grad.clone() for p in player.optimizer.parameters.values() if p.grad is not None)
+        lambda *_: seen.extend(
+            p.grad.clone() for p in player.optimizer.parameters.values() if p.grad is not None
+        )
     )
     return seen, player.update(lambda _: ITEMS, 0)
 
@@ -168,7 +202,9 @@ def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dic
 @pytest.mark.parametrize(("algorithm", "steps"), [*((name, 1) for name in OBJECTIVES), ("dapo", 2)])
 def test_micro_batches_make_the_same_step(folder: Path, algorithm: str, steps: int) -> None:
     fields = {"algorithm": algorithm, "kl_weight": 0.1, "optimizer_steps": steps, "learning_rate": 1e-4}
-    (small, some), (whole, all_of_it) = (gradient_and_metrics(folder, micro_batch=size, **fields) for size in (6, 24))
+    (small, some), (whole, all_of_it) = (
+        gradient_and_metrics(folder, micro_batch=size, **fields) for size in (6, 24)
+    )
     assert all_of_it["ratio_first"] < 1e-4
     assert all_of_it["clip_fraction"] == 0
     assert len(whole) > 20
@@ -180,7 +216,9 @@ def test_micro_batches_make_the_same_step(folder: Path, algorithm: str, steps: i
 
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
 def test_checkpointed_gradients_are_the_same(family: Any, tmp_path: Path) -> None:
-    """And blocks are computed twice, once more in the backward pass, but only then: sampling keeps its cache."""
+    """And blocks are computed twice, once more in the backward pass, but only then: sampling keeps
+    its cache.
+    """
     folder = family(tmp_path)
     calls: dict[bool, list[int]] = {}
     gradients = {}
@@ -188,7 +226,9 @@ def test_checkpointed_gradients_are_the_same(family: Any, tmp_path: Path) -> Non
         player = DefenderTrainer(LocalVLM.load(folder), settings(gradient_checkpointing=checkpointed), seed=1)
         count = calls.setdefault(checkpointed, [])
         block = player.vlm.model.model.language_model.layers[0].mlp
-        block.register_forward_pre_hook(lambda *_, count=count: count.append(1) if torch.is_grad_enabled() else None)
+        block.register_forward_pre_hook(
+            lambda *_, count=count: count.append(1) if torch.is_grad_enabled() else None
+        )
         seen: list[Tensor] = []
         player.optimizer.adamw.register_step_pre_hook(
             lambda *_, player=player, seen=seen: seen.extend(
@@ -212,7 +252,9 @@ def test_half_precision_has_logprobs_in_full(folder: Path) -> None:
 
 
 def short_of_memory(player: DefenderTrainer, monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
-    """From here on, memory runs out in a forward pass over more than so many answers. Returns the sizes of all passes tried, as they come."""
+    """From here on, memory runs out in a forward pass over more than so many answers. Returns the sizes of
+    all passes tried, as they come.
+    """
     sizes: list[int] = []
     compute = player.vlm.completion_logprobs
 
@@ -231,7 +273,12 @@ def test_out_of_memory_halves_the_micro_batch_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: int, limit: int
 ) -> None:
     """Whole groups as long as they fit, then parts of one; the update is the one that would have been."""
-    everything = {"keep_reward_above": -1.0, "keep_reward_below": 2.0, "micro_batch": micro_batch, "max_refills": 1}
+    everything = {
+        "keep_reward_above": -1.0,
+        "keep_reward_below": 2.0,
+        "micro_batch": micro_batch,
+        "max_refills": 1,
+    }
     undisturbed = DefenderTrainer(LocalVLM.load(folder), settings(**everything), seed=0)
     expected = [undisturbed.update(lambda _: ITEMS, step) for step in range(2)]
     player = DefenderTrainer(LocalVLM.load(folder), settings(**everything), seed=0)
@@ -253,9 +300,14 @@ def test_out_of_memory_halves_the_micro_batch_once(
 
 
 def test_half_the_micro_batch_may_not_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    player = DefenderTrainer(LocalVLM.load(folder), settings(keep_reward_above=-1.0, keep_reward_below=2.0), seed=0)
+    player = DefenderTrainer(
+        LocalVLM.load(folder), settings(keep_reward_above=-1.0, keep_reward_below=2.0), seed=0
+    )
     short_of_memory(player, monkeypatch, 5)
-    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(TrainingError, match="also with micro-batches of 12"):
+    with (
+        pytest.warns(UserWarning, match="out of memory"),
+        pytest.raises(TrainingError, match="also with micro-batches of 12"),
+    ):
         player.update(lambda _: ITEMS, 0)
 
 
@@ -292,7 +344,9 @@ def test_overlong_filter_leaves_cut_answers_out_of_the_loss(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_finite_is_skipped_counted_and_finally_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_what_is_not_finite_is_skipped_counted_and_finally_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     all_kept = settings(prompts_per_step=2, keep_reward_above=-1, keep_reward_below=2)
     player = DefenderTrainer(LocalVLM.load(folder), all_kept, seed=0)
     before = weights(player.vlm)
@@ -306,7 +360,9 @@ def test_what_is_not_finite_is_skipped_counted_and_finally_an_error(folder: Path
 
         monkeypatch.setattr(trainer, "clipped_surrogate", spoilt)
     else:
-        next(iter(player.optimizer.parameters.values())).register_hook(lambda gradient: gradient * torch.inf if broken[0] else gradient)
+        next(iter(player.optimizer.parameters.values())).register_hook(
+            lambda gradient: gradient * torch.inf if broken[0] else gradient
+        )
     for step in range(4):
         assert player.update(iter(ITEMS), step)["broken"] == 1
     assert_same(before, weights(player.vlm))
@@ -339,7 +395,11 @@ def test_ask_reads_every_reply(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [answer.question_id for answer in answers] == ["q0", "q1", "q2", "q3"]
     sampled = vlm.generate(PICTURES, [question.question for question in QUESTIONS], Sampling(3, 1.0, seed=1))
     drawn = ask(vlm, QUESTIONS, PICTURES, settings(), temperature=1.0, seed=1)
-    assert [answer.text for answer in drawn] == [own[0].text for own in sampled] != [answer.text for answer in answers]
+    assert (
+        [answer.text for answer in drawn]
+        == [own[0].text for own in sampled]
+        != [answer.text for answer in answers]
+    )
     monkeypatch.setattr(vlm.processor.tokenizer, "decode", lambda *_, **__: r"\boxed{B}")
     answers = ask(vlm, QUESTIONS, PICTURES, settings())
     assert [(answer.choice, answer.rule, answer.right) for answer in answers] == [
@@ -349,7 +409,9 @@ def test_ask_reads_every_reply(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_rate_falls_to_its_end(folder: Path) -> None:
     """With nothing left of the rate, the last update changes no weight; the one before does."""
-    player = DefenderTrainer(LocalVLM.load(folder), settings(steps=3, learning_rate_end=0.0, weight_decay=0.0), seed=0)
+    player = DefenderTrainer(
+        LocalVLM.load(folder), settings(steps=3, learning_rate_end=0.0, weight_decay=0.0), seed=0
+    )
     before = weights(player.vlm)
     assert player.update(lambda _: ITEMS, 1)["kept_groups"] > 0
     between = weights(player.vlm)
@@ -360,7 +422,9 @@ def test_the_rate_falls_to_its_end(folder: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_the_defender_settles_on_the_way(folder: Path, tmp_path: Path, share: float) -> None:
-    """Also when training was cut off: the way begins at the weights before the round, not at those that were resumed from."""
+    """Also when training was cut off: the way begins at the weights before the round, not at those that were
+    resumed from.
+    """
     chosen = settings(interpolation=share)
     player = DefenderTrainer(LocalVLM.load(folder), chosen, seed=0)
     before = weights(player.vlm)

@@ -43,17 +43,25 @@ def test_what_failed_before_anything_was_computed_is_taken_over(tmp_path: Path) 
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("database", "table"), [(name, table) for name, tables in COMPUTED.items() for table in tables])
+@pytest.mark.parametrize(
+    ("database", "table"), [(name, table) for name, tables in COMPUTED.items() for table in tables]
+)
 def test_one_row_of_work_makes_the_folder_its_own(tmp_path: Path, database: str, table: str) -> None:
     failed_try(tmp_path)
     with sqlite3.connect(tmp_path / database) as opened:
         opened.execute(f"INSERT INTO {table.split()[0]} VALUES ('kept')")
     with (
-        pytest.raises(RunError, match=r"another fine-tuning \(seed is 0 there and 7 here\)\. Resume it with the command that"),
+        pytest.raises(
+            RunError,
+            match=r"another fine-tuning \(seed is 0 there and 7 here\)\. Resume it with the command that",
+        ),
         run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME),
     ):
         pass
-    with pytest.raises(RunError, match=r"results of a fine-tuning but no recipe\.yaml"), run_folder(settings(), tmp_path):
+    with (
+        pytest.raises(RunError, match=r"results of a fine-tuning but no recipe\.yaml"),
+        run_folder(settings(), tmp_path),
+    ):
         pass
     with run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME) as folder:
         assert (folder / "data" / "done.json").exists()
@@ -63,21 +71,30 @@ def test_one_row_of_work_makes_the_folder_its_own(tmp_path: Path, database: str,
 def test_results_are_never_taken_over(tmp_path: Path, name: str) -> None:
     failed_try(tmp_path)
     (tmp_path / name).write_text("{}")
-    with pytest.raises(RunError, match="another fine-tuning"), run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME):
+    with (
+        pytest.raises(RunError, match="another fine-tuning"),
+        run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME),
+    ):
         pass
 
 
 def test_a_damaged_database_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     failed_try(tmp_path)
     (tmp_path / "answers.sqlite").write_bytes(b"this was somebody's money" * 99)
-    with pytest.raises(RunError, match="another fine-tuning"), run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME):
+    with (
+        pytest.raises(RunError, match="another fine-tuning"),
+        run_folder(settings(seed=7), tmp_path, file="sft.yaml", resume=RESUME),
+    ):
         pass
 
 
 def test_a_users_own_file_is_not_written_over(tmp_path: Path) -> None:
     for name in KINDS:
         (tmp_path / name).write_text("extends: arena\n")
-    with pytest.raises(RunError, match="another fine-tuning"), run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME):
+    with (
+        pytest.raises(RunError, match="another fine-tuning"),
+        run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME),
+    ):
         pass
     assert all((tmp_path / name).read_text() == "extends: arena\n" for name in KINDS)
 
@@ -97,9 +114,15 @@ def test_damaged_settings_are_named(tmp_path: Path, content: str) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     for out in (tmp_path / "a", tmp_path / "a" / "b" / "c"):
-        with pytest.raises(RunError, match="/a is a file"), run_folder(settings(), out, file="sft.yaml", resume=RESUME):
+        with (
+            pytest.raises(RunError, match="/a is a file"),
+            run_folder(settings(), out, file="sft.yaml", resume=RESUME),
+        ):
             pass
     if os.geteuid() != 0:
         tmp_path.chmod(0o500)
-        with pytest.raises(RunError, match="Permission denied"), run_folder(settings(), tmp_path / "b", file="sft.yaml", resume=RESUME):
+        with (
+            pytest.raises(RunError, match="Permission denied"),
+            run_folder(settings(), tmp_path / "b", file="sft.yaml", resume=RESUME),
+        ):
             pass

@@ -28,7 +28,17 @@ def edit(name: str, seed: int = 0) -> Edit:
 
 
 def verdict(name: str, *, intact: bool = True, duplicate: bool = False, efficacy: float = 0.0) -> Verdict:
-    return Verdict(name, 0.9, intact, duplicate, efficacy, 0.25, probability_drop=0.125, label_valid=None, notes={"answers": 1.0})
+    return Verdict(
+        name,
+        0.9,
+        intact,
+        duplicate,
+        efficacy,
+        0.25,
+        probability_drop=0.125,
+        label_valid=None,
+        notes={"answers": 1.0},
+    )
 
 
 def answer(name: str, right: bool, defender: str = "base") -> Answer:
@@ -95,14 +105,24 @@ def test_an_id_cannot_leave_the_folder_or_clash(name: str) -> None:
 
 
 def test_questions_are_there_for_readers_without_this_project(ledger: Ledger, tmp_path: Path) -> None:
-    inside = VisualQuestion("q", tmp_path / "data" / "q.png", "Where?", ("left", "right"), "B", (Target("cup", (1, 2, 3, 4)),), "position")
+    inside = VisualQuestion(
+        "q",
+        tmp_path / "data" / "q.png",
+        "Where?",
+        ("left", "right"),
+        "B",
+        (Target("cup", (1, 2, 3, 4)),),
+        "position",
+    )
     ledger.record_questions("held_out", [inside])
     row = sqlite3.connect(tmp_path / "ledger.sqlite").execute("SELECT * FROM questions").fetchone()
     assert row[:4] == ("q", "held_out", "data/q.png", "Where?")
     assert json.loads(row[6]) == [{"name": "cup", "box": [1, 2, 3, 4]}]
 
 
-def test_wall_time_adds_up_over_processes_and_memory_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wall_time_adds_up_over_processes_and_memory_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, peak = [100.0], [50.0]
     monkeypatch.setattr("sparring.engine.ledger.time.monotonic", lambda: now[0])
     monkeypatch.setattr("sparring.engine.ledger.peak_rss_mb", lambda: peak[0])
@@ -117,7 +137,9 @@ def test_wall_time_adds_up_over_processes_and_memory_does_not(tmp_path: Path, mo
     assert second.meta("peak_rss_mb") == 50.0
 
 
-def test_a_run_is_not_resumed_with_another_reading_of_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_not_resumed_with_another_reading_of_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Ledger(tmp_path)
     first.close()
     monkeypatch.setattr(ledgers, "RULES_VERSION", ledgers.RULES_VERSION + 1)

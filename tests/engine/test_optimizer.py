@@ -270,7 +270,10 @@ def test_a_state_from_before_the_first_step_has_no_moments(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({**parameters_of(), "matrix": nn.Parameter(torch.zeros(12))}, r"matrix is \[4, 3\] there and \[12\]"),
+        (
+            {**parameters_of(), "matrix": nn.Parameter(torch.zeros(12))},
+            r"matrix is \[4, 3\] there and \[12\]",
+        ),
         ({**parameters_of(), "more": nn.Parameter(torch.zeros(1))}, r"more is missing there and \[1\] here"),
         ({"bias": nn.Parameter(torch.zeros(3))}, r"matrix is \[4, 3\] there and missing here"),
         (parameters_of(torch.bfloat16), "bias is missing there"),

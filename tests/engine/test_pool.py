@@ -37,7 +37,9 @@ workers.shutdown()
 @pytest.mark.parametrize("started", [["script.py"], ["-m", "script"], ["-c", SCRIPT]])
 def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path, started: list[str]) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, *started], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, *started], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0, -1, -2, -3, -4] __main__\n"
     assert (tmp_path / "runs").read_text() == "x"

@@ -30,7 +30,14 @@ def write(folder: Path, name: str, count: int, seed: int) -> Path:
         if not path.exists():
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
         questions.append(
-            VisualQuestion(f"{name}{i}", path.resolve(), "Where?", ("left", "right"), "AB"[i % 2], (Target("cup", (0, 0, 4, 4)),))
+            VisualQuestion(
+                f"{name}{i}",
+                path.resolve(),
+                "Where?",
+                ("left", "right"),
+                "AB"[i % 2],
+                (Target("cup", (0, 0, 4, 4)),),
+            )
         )
     return write_questions(folder / f"{name}.jsonl", questions)
 
@@ -65,10 +72,14 @@ def test_one_file_is_split_by_picture(tmp_path: Path) -> None:
     train, held_out = load(tmp_path / "run", path=str(path), held_out=6)
     assert (len(train), len(held_out)) == (14, 6)
     assert not {q.image for q in train} & {q.image for q in held_out}
-    assert [q.id for q in load(tmp_path / "run", path=str(path), held_out=6, seed=1)[1]] != [q.id for q in held_out]
+    assert [q.id for q in load(tmp_path / "run", path=str(path), held_out=6, seed=1)[1]] != [
+        q.id for q in held_out
+    ]
 
 
-def test_a_generator_is_called_once_with_the_run_s_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_is_called_once_with_the_run_s_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls.clear()
     settings = CallSettings(call="dataset_functions:one_file", arguments={"count": 12})
     monkeypatch.setitem(__import__("sys").modules, "dataset_functions", _module())
@@ -78,7 +89,9 @@ def test_a_generator_is_called_once_with_the_run_s_seed(tmp_path: Path, monkeypa
     assert first[0][0].image.is_relative_to((tmp_path / "run/data").resolve())
 
 
-def test_a_generator_cut_off_starts_again_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_cut_off_starts_again_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "dataset_functions", _module())
     left = tmp_path / "run/data/left_behind.png"
     left.parent.mkdir(parents=True)
@@ -97,18 +110,28 @@ def test_a_generator_may_write_its_own_held_out_file(tmp_path: Path, monkeypatch
 
 
 def test_held_out_questions_of_a_file_do_not_depend_on_the_run_s_seed(tmp_path: Path) -> None:
-    paths = {"path": str(write(tmp_path / "a", "t", 10, 0)), "held_out_path": str(write(tmp_path / "b", "h", 10, 1))}
-    chosen = [[q.id for q in load(tmp_path / f"run{seed}", seed=seed, held_out=4, **paths)[1]] for seed in range(3)]
+    paths = {
+        "path": str(write(tmp_path / "a", "t", 10, 0)),
+        "held_out_path": str(write(tmp_path / "b", "h", 10, 1)),
+    }
+    chosen = [
+        [q.id for q in load(tmp_path / f"run{seed}", seed=seed, held_out=4, **paths)[1]] for seed in range(3)
+    ]
     assert chosen[0] == chosen[1] == chosen[2]
 
 
 def test_held_out_pictures_must_be_new(tmp_path: Path) -> None:
-    paths = {"path": str(write(tmp_path / "a", "t", 10, 0)), "held_out_path": str(write(tmp_path / "b", "h", 10, 0))}
+    paths = {
+        "path": str(write(tmp_path / "a", "t", 10, 0)),
+        "held_out_path": str(write(tmp_path / "b", "h", 10, 0)),
+    }
     with pytest.raises(DataError, match="same picture"):
         load(tmp_path / "run", held_out=10, **paths)
 
 
-def test_no_source_and_a_generator_that_writes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_source_and_a_generator_that_writes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RecipeError, match="names no questions"):
         load(tmp_path / "run")
     monkeypatch.setitem(__import__("sys").modules, "dataset_functions", _module())

@@ -1,4 +1,6 @@
-"""Two processes over gloo make the updates that one process makes of the same questions, bar rounding: data parallel, and with FSDP2."""
+"""Two processes over gloo make the updates that one process makes of the same questions, bar rounding: data
+parallel, and with FSDP2.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,14 @@ def two_processes(kind: str, model: Path, out: Path, settings: DefenderSettings)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, defender_ranks.__file__, str(model), str(out), kind, settings.model_dump_json()]
+    command = [
+        sys.executable,
+        defender_ranks.__file__,
+        str(model),
+        str(out),
+        kind,
+        settings.model_dump_json(),
+    ]
     workers = []
     for rank in ("0", "1"):
         environment = os.environ | {
@@ -36,7 +45,11 @@ def two_processes(kind: str, model: Path, out: Path, settings: DefenderSettings)
             "PYTHONPATH": os.pathsep.join(sys.path),
             "ACCELERATE_USE_CPU": "true",
         }
-        workers.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        workers.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
     try:
         said = [worker.communicate(timeout=170)[0] for worker in workers]
         assert [worker.returncode for worker in workers] == [0, 0], "\n".join(text[-3000:] for text in said)
@@ -48,9 +61,12 @@ def two_processes(kind: str, model: Path, out: Path, settings: DefenderSettings)
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["all", "lora"])
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-def test_two_processes_are_one(kind: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_are_one(
+    kind: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fields: dict[str, Any] = {
-        "prompts_per_step": 5,  # of seven questions a batch: an odd number of groups, so the processes' shares differ
+        # of seven questions a batch: an odd number of groups, so the processes' shares differ
+        "prompts_per_step": 5,
         "group_size": 6,
         "max_new_tokens": 4,
         "micro_batch": 6,

@@ -45,7 +45,9 @@ def test_warnings_are_marked() -> None:
     assert out.getvalue().startswith("warning: round1/attacker")
 
 
-@pytest.mark.parametrize("text", ["runs/[exp]/a", "[/b] ends nothing", "corruption:fog:3", "[red]not red", ":smile:", "x" * 300])
+@pytest.mark.parametrize(
+    "text", ["runs/[exp]/a", "[/b] ends nothing", "corruption:fog:3", "[red]not red", ":smile:", "x" * 300]
+)
 def test_text_is_shown_as_it_is(text: str) -> None:
     for terminal in (False, True):
         out = io.StringIO()
@@ -71,7 +73,9 @@ def test_counts_and_times_are_never_cut(width: int) -> None:
     assert "\u2026" not in written
     for figure in ("reward_mean", "-0.123", "accepted", "0.875", "fooled", "0.254", "reencoded"):
         assert figure in written
-    assert max(len(line) for line in re.sub("\x1b\\[[0-9?;]*[a-zA-Z]|\r", "\n", written).splitlines()) <= width
+    assert (
+        max(len(line) for line in re.sub("\x1b\\[[0-9?;]*[a-zA-Z]|\r", "\n", written).splitlines()) <= width
+    )
 
 
 def test_only_figures_are_shown() -> None:

@@ -33,7 +33,9 @@ class CutOffError(Exception):
     pass
 
 
-def run(out: Path, steps: int = 10, every: int = 3, patience: int | None = None, cut_at: int | None = None) -> list[float]:
+def run(
+    out: Path, steps: int = 10, every: int = 3, patience: int | None = None, cut_at: int | None = None
+) -> list[float]:
     ledger, walker = Ledger(out), Walker()
     stage = Stage(out, "round1/attacker", ledger)
     stage.begin(resumes=True)
@@ -43,12 +45,22 @@ def run(out: Path, steps: int = 10, every: int = 3, patience: int | None = None,
             raise CutOffError
         return walker.update(step)
 
-    history = train(stage, walker, update, steps=steps, checkpoint_every=every, patience=patience, on_update=lambda metrics: None)
+    history = train(
+        stage,
+        walker,
+        update,
+        steps=steps,
+        checkpoint_every=every,
+        patience=patience,
+        on_update=lambda metrics: None,
+    )
     stage.finish({"last": walker.value})
     return [metrics["reward_mean"] for metrics in history]
 
 
-def test_after_the_first_update_it_says_how_long_the_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_first_update_it_says_how_long_the_others_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, said, walker = [0.0], list[str](), Walker()
     monkeypatch.setattr("sparring.engine.stages.time.monotonic", lambda: now[0])
 
@@ -61,7 +73,16 @@ def test_after_the_first_update_it_says_how_long_the_others_take(tmp_path: Path,
     def play(steps: int) -> None:
         stage = Stage(tmp_path, "round1/attacker", Ledger(tmp_path))
         stage.begin(resumes=True)
-        train(stage, walker, update, steps=steps, checkpoint_every=2, patience=None, on_update=lambda metrics: None, say=said.append)
+        train(
+            stage,
+            walker,
+            update,
+            steps=steps,
+            checkpoint_every=2,
+            patience=None,
+            on_update=lambda metrics: None,
+            say=said.append,
+        )
 
     with pytest.raises(CutOffError):
         play(11)
@@ -82,7 +103,9 @@ def test_a_phase_cut_off_at_any_update_goes_on_as_if_it_had_not_been(tmp_path: P
     states = sorted(f.name for f in (tmp_path / "b/round1/attacker").glob("state/*"))
     assert states == ([f"{cut_at // 3 * 3:06d}"] if cut_at >= 3 else [])
     assert run(tmp_path / "b") == whole
-    assert Ledger(tmp_path / "b").updates("round1/attacker") == Ledger(tmp_path / "a").updates("round1/attacker")
+    assert Ledger(tmp_path / "b").updates("round1/attacker") == Ledger(tmp_path / "a").updates(
+        "round1/attacker"
+    )
     assert not (tmp_path / "b/round1/attacker/state").exists()
 
 

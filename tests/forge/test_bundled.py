@@ -1,4 +1,6 @@
-"""The forge on the bundled players: kept pairs are judged by the scenes' oracle, by recomputed overlaps, and by asking the Defender again."""
+"""The forge on the bundled players: kept pairs are judged by the scenes' oracle, by recomputed overlaps, and
+by asking the Defender again.
+"""
 
 from pathlib import Path
 
@@ -33,7 +35,9 @@ def test_pairs_of_the_bundled_players_hold(tmp_path: Path) -> None:
     for row in kept:
         masks = [box_mask((64, 64), [tuple(item["box"])]) for item in (*row["targets"], *row["distractors"])]
         targets = len(row["targets"])
-        assert all(not (mask & other).any() for i, mask in enumerate(masks[targets:], targets) for other in masks[:i])
+        assert all(
+            not (mask & other).any() for i, mask in enumerate(masks[targets:], targets) for other in masks[:i]
+        )
         changed = (np.asarray(row["image"]) != np.asarray(row["adversarial_image"])).any(-1)
         assert not changed[~np.any(masks[targets:], axis=0)].any()
         assert row["image"].tobytes() == Image.open(asked[row["id"]].image).convert("RGB").tobytes()

@@ -63,7 +63,9 @@ def test_the_tsv_is_a_source_again(forged: tuple[Path, Path]) -> None:
         assert [row["A"], row["B"], row["answer"]] == [*rows[row["id"]]["options"], rows[row["id"]]["answer"]]  # type: ignore[misc]
     source = open_source(folder / "exports/vlmevalkit.tsv")
     samples = source.read(list(source.units()))
-    assert all(isinstance(sample, Sample) and sample.question.targets[0].name == "lever" for sample in samples)
+    assert all(
+        isinstance(sample, Sample) and sample.question.targets[0].name == "lever" for sample in samples
+    )
 
 
 def test_the_data_set_is_a_source_again(forged: tuple[Path, Path]) -> None:
@@ -87,24 +89,32 @@ def test_llamafactory_finds_every_picture(forged: tuple[Path, Path]) -> None:
     assert len(records) == len(training)
     for record in records:
         messages = record[info["columns"]["messages"]]
-        assert [m[info["tags"]["role_tag"]] for m in messages] == [info["tags"]["user_tag"], info["tags"]["assistant_tag"]]
+        assert [m[info["tags"]["role_tag"]] for m in messages] == [
+            info["tags"]["user_tag"],
+            info["tags"]["assistant_tag"],
+        ]
         contents = [m[info["tags"]["content_tag"]] for m in messages]
         (name,) = record[info["columns"]["images"]]
         assert contents[0].count("<image>") == 1
         with Image.open(place / name) as image:
-            # The right answer, which is not what the picture as a whole looks like: that is why the Defender was wrong.
+            # The right answer, which is not what the picture as a whole looks like: that is why the Defender
+            # was wrong.
             assert contents[1] == f"\\boxed{{{'BA'[is_light(image)]}}}"
 
 
 def test_trl_takes_the_conversations(forged: tuple[Path, Path]) -> None:
     _, folder = forged
-    table = datasets.load_dataset("parquet", data_files=str(folder / "exports/trl/train.parquet"), cache_dir=str(folder.parent / "cache"))[
-        "train"
-    ]
+    table = datasets.load_dataset(
+        "parquet",
+        data_files=str(folder / "exports/trl/train.parquet"),
+        cache_dir=str(folder.parent / "cache"),
+    )["train"]
     assert len(table) == sum(row["split"] == "train" for row in kept(folder))
     row = table[0]
     assert trl.data_utils.is_conversational(row)
     assert isinstance(row["images"][0], Image.Image)
-    turns = trl.data_utils.prepare_multimodal_messages(row["prompt"] + row["completion"], images=row["images"])
+    turns = trl.data_utils.prepare_multimodal_messages(
+        row["prompt"] + row["completion"], images=row["images"]
+    )
     assert [part["type"] for part in turns[0]["content"]] == ["image", "text"]
     assert turns[1]["content"][0]["text"].startswith("\\boxed{")

@@ -1,4 +1,6 @@
-"""Scene extension: sizes and places as they were drawn, boxes that move along, and the picture's own pixels to the bit."""
+"""Scene extension: sizes and places as they were drawn, boxes that move along, and the picture's own pixels
+to the bit.
+"""
 
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from sparring.forge.painters import Edges
     growth=st.floats(1.2, 4),
     corner=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
-def test_what_is_drawn_is_inside_its_bounds(size: tuple[int, int], seed: int, share: float, growth: float, corner: tuple[int, int]) -> None:
+def test_what_is_drawn_is_inside_its_bounds(
+    size: tuple[int, int], seed: int, share: float, growth: float, corner: tuple[int, int]
+) -> None:
     settings = ExtendSettings(share=(share, min(1.0, 2 * share)), growth=growth)
     box: Box = (corner[0], corner[1], corner[0] + 10, corner[1] + 8)
     plan = draw_extension(size, [box, box], settings, seed)
@@ -62,7 +66,9 @@ def test_the_picture_stays_as_it_is_inside_the_extended_one() -> None:
         assert plan is not None
         assert larger.size == plan.size
         x, y = plan.offset
-        np.testing.assert_array_equal(np.asarray(larger)[y : y + image.height, x : x + image.width], np.asarray(image))
+        np.testing.assert_array_equal(
+            np.asarray(larger)[y : y + image.height, x : x + image.width], np.asarray(image)
+        )
         question = plan.question(VisualQuestion("q", Path(), "?", ("a", "b"), "A", (Target("cup", box),)))
         x0, y0, x1, y1 = question.targets[0].box
         np.testing.assert_array_equal(np.asarray(larger)[y0:y1, x0:x1], np.asarray(image)[6:30, 5:30])

@@ -25,7 +25,9 @@ def check(server: Server, tmp_path: Path, good: int, every: int, *changes: str) 
     out = tmp_path / "out"
     funnel = forge_quietly(forge_of(path, server.url, *changes), out)
     listed = [json.loads(line) for line in (out / "dataset/apart/refused.jsonl").read_text().splitlines()]
-    assert {record["number"]: record["reason"] for record in listed} == {number: reason for number, (_, reason) in bad.items()}
+    assert {record["number"]: record["reason"] for record in listed} == {
+        number: reason for number, (_, reason) in bad.items()
+    }
     assert all(record["message"] for record in listed)
     records = funnel["records"]
     assert records["refused"] == len(bad)
@@ -41,7 +43,9 @@ def test_one_bad_record_of_every_kind(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_hundred_bad_records_among_a_thousand(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_hundred_bad_records_among_a_thousand(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(players_module, "load_asked_defender", lambda *_: LightVLM())
     check(server, tmp_path, 1000, 9, "batch=64", "stages.attempts=1")
 
@@ -57,7 +61,9 @@ def test_an_id_that_comes_back_in_a_later_batch_is_refused(server: Server, tmp_p
     assert 'line 21 (id "q1"): id was already given on line 2' in listed["message"]
 
 
-def test_a_record_that_breaks_is_set_aside_with_its_traceback(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_breaks_is_set_aside_with_its_traceback(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_light_questions(tmp_path / "data", 12)
     check_proposals = smith.check_proposals
     lines = path.read_text().splitlines()

@@ -1,4 +1,6 @@
-"""The forge with models in every part: scenes extended and checked by a panel, distractors proposed by a VLM, objects counted by a judge."""
+"""The forge with models in every part: scenes extended and checked by a panel, distractors proposed by a VLM,
+objects counted by a judge.
+"""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +32,9 @@ COUNT = 12
 
 
 def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
-    """As `players`, but the panel objects to some pictures for realism, and sometimes rambles; now and then a second lever is counted."""
+    """As `players`, but the panel objects to some pictures for realism, and sometimes rambles; now and then a
+    second lever is counted.
+    """
     if body["model"] == "judge":
         text, dice = question(body), int(np.asarray(image).astype(int).sum())
         if "photograph of a real place" in text and dice % 3 == 0:
@@ -68,14 +72,18 @@ def test_both_stages_with_models(server: Server, questions: Path, tmp_path: Path
     dropped = {stage["stage"]: stage["dropped"] for stage in funnel["stages"]}
     assert dropped["extend"].keys() == {"realism check"}
     assert dropped["duplicates"].keys() <= {"count changed"}
-    rejected = datasets.load_dataset(str(tmp_path / "dataset"), "rejected", cache_dir=str(tmp_path / "cache"))["train"]
+    rejected = datasets.load_dataset(
+        str(tmp_path / "dataset"), "rejected", cache_dir=str(tmp_path / "cache")
+    )["train"]
     for row in rejected:
         if row["stage"] == "extend":
             assert row["message"] == "0 of 3 passed: unparsed"
             assert json.loads(row["notes"])["composition"] == "looks right"
             assert row["adversarial_image"] is None
     sources = [Image.open(path).convert("RGB") for path in sorted(questions.parent.glob("*.png"))]
-    loaded = datasets.load_dataset(str(tmp_path / "dataset"), "useless", cache_dir=str(tmp_path / "cache"))["train"]
+    loaded = datasets.load_dataset(str(tmp_path / "dataset"), "useless", cache_dir=str(tmp_path / "cache"))[
+        "train"
+    ]
     assert len(loaded) > 0
     for row in loaded:
         notes = json.loads(row["notes"])
@@ -88,9 +96,16 @@ def test_both_stages_with_models(server: Server, questions: Path, tmp_path: Path
         assert row["image"].size == row["adversarial_image"].size != (64, 64)
 
 
-def test_an_editor_decides_by_itself_and_only_what_it_changed_stays(server: Server, questions: Path, tmp_path: Path) -> None:
+def test_an_editor_decides_by_itself_and_only_what_it_changed_stays(
+    server: Server, questions: Path, tmp_path: Path
+) -> None:
     editor = tiny_flux2_klein(tmp_path / "editor")
-    changes = (f"attacker.model='{editor}'", "attacker.evaluation_steps=2", "stages.implant=editor", "stages.right_when_clean=false")
+    changes = (
+        f"attacker.model='{editor}'",
+        "attacker.evaluation_steps=2",
+        "stages.implant=editor",
+        "stages.right_when_clean=false",
+    )
     funnel = forge_quietly(forge_of(questions, server.url, *changes), tmp_path / "out")
     # Noise all over the picture touches every target.
     assert funnel["records"]["rejected"] == COUNT
@@ -120,16 +135,26 @@ def test_a_change_of_light_is_put_back_and_an_object_stays() -> None:
 
 
 def test_a_whole_edit_is_taken_as_it_is(server: Server, questions: Path, tmp_path: Path) -> None:
-    """Noise all over the picture, which `editor` would put back or reject, goes on to the checks of the targets."""
+    """Noise all over the picture, which `editor` would put back or reject, goes on to the checks of the
+    targets.
+    """
     folder = tiny_flux2_klein(tmp_path / "editor")
-    changes = (f"attacker.model='{folder}'", "attacker.evaluation_steps=2", "stages.implant=whole", "stages.right_when_clean=false")
+    changes = (
+        f"attacker.model='{folder}'",
+        "attacker.evaluation_steps=2",
+        "stages.implant=whole",
+        "stages.right_when_clean=false",
+    )
     settings = forge_of(questions, server.url, *changes, "judge.integrity_threshold=-1", "stages.attempts=1")
     forge_quietly(settings, tmp_path / "out")
     with closing(Ledger(tmp_path / "out")) as ledger:
         rows = [row for outcome in OUTCOMES for row in ledger.rows(outcome)]
         assert len(rows) == COUNT
         assert {row.stage for row in rows} <= {"duplicates", "effectiveness"}
-        asked, clean = [ledger.question(row) for row in rows], [load_image(ledger.path(row.clean)) for row in rows]
+        asked, clean = (
+            [ledger.question(row) for row in rows],
+            [load_image(ledger.path(row.clean)) for row in rows],
+        )
         made = [load_image(ledger.path(row.picture)) for row in rows if row.picture is not None]
     editor, attacker = load_editor(str(folder)), settings.attacker
     edits = deterministic_edits(
@@ -143,7 +168,13 @@ def test_a_whole_edit_is_taken_as_it_is(server: Server, questions: Path, tmp_pat
         crops=crops_of(asked, clean, attacker.crop, editor.multiple),
     )
     # Batches of other sizes may round otherwise.
-    assert max(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() for one, other in zip(made, edits, strict=True)) <= 1
+    assert (
+        max(
+            np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max()
+            for one, other in zip(made, edits, strict=True)
+        )
+        <= 1
+    )
 
 
 def test_a_server_that_fails_stops_the_forge_which_then_goes_on(questions: Path, tmp_path: Path) -> None:
@@ -172,10 +203,19 @@ def test_settings_that_do_not_go_together_are_refused(server: Server, questions:
             forge_of(questions, server.url, change)
 
 
-def test_the_command_counts_before_it_works(server: Server, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_counts_before_it_works(
+    server: Server, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     changes = [f"defender.model='{server.url}#defender'", "judge.dense_weight=0", "batch=8"]
-    arguments = ["forge", "--data", str(questions), "--recipe", "arena", *(word for change in changes for word in ("--set", change))]
+    arguments = [
+        "forge",
+        "--data",
+        str(questions),
+        "--recipe",
+        "arena",
+        *(word for change in changes for word in ("--set", change)),
+    ]
     asked = len(server.lines)
     planned = CliRunner().invoke(app, [*arguments, "--dry-run"])
     assert planned.exit_code == 0, planned.output

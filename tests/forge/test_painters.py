@@ -1,4 +1,6 @@
-"""Painters: what is outside the mask stays as it is, to the bit, at any size; what is inside follows from seed and prompt."""
+"""Painters: what is outside the mask stays as it is, to the bit, at any size; what is inside follows from
+seed and prompt.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,11 @@ from sparring.data.errors import DataError, ModelError
 from sparring.forge.painter_models import FAMILIES
 from sparring.forge.painters import Painter, bounds, box_mask, load_painter
 
-MAKERS: dict[str, Callable[[Path], Path]] = {"flux_fill": tiny_flux_fill, "flux2_klein": tiny_flux2_klein, "qwen_image": tiny_qwen_image}
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "flux_fill": tiny_flux_fill,
+    "flux2_klein": tiny_flux2_klein,
+    "qwen_image": tiny_qwen_image,
+}
 CPU = torch.device("cpu")
 
 
@@ -52,7 +58,9 @@ def test_a_model_paints_by_its_seed_and_prompt(folders: dict[str, Path]) -> None
         image = picture(64, 48)
         mask = box_mask(image.size, [(8, 8, 40, 40)])
         made = {
-            (wanted, seed): painter.fill([image], [mask], [wanted], [seed])[0].tobytes() for wanted in ("cat", "dog") for seed in (1, 2)
+            (wanted, seed): painter.fill([image], [mask], [wanted], [seed])[0].tobytes()
+            for wanted in ("cat", "dog")
+            for seed in (1, 2)
         }
         assert len(set(made.values())) == 4, name
 
@@ -67,7 +75,9 @@ def test_all_around_a_picture_can_be_painted(painter: Painter) -> None:
 
 
 def test_large_pictures_are_painted_in_a_crop_or_scaled(folders: dict[str, Path]) -> None:
-    painter = load_painter(settings(folders["flux2_klein"], crop=CropSettings(max_area=48 * 48, context=8, feather=4)), CPU)
+    painter = load_painter(
+        settings(folders["flux2_klein"], crop=CropSettings(max_area=48 * 48, context=8, feather=4)), CPU
+    )
     image = picture(200, 150)
     near = box_mask(image.size, [(90, 60, 110, 80)])
     around = ~box_mask(image.size, [(60, 40, 140, 110)])
@@ -97,7 +107,9 @@ def test_another_transformer_takes_the_place_of_fluxs_own(folders: dict[str, Pat
     other = tiny_flux_fill(tmp_path / "other", seed=1)
     image, mask = picture(), box_mask((64, 64), [(8, 8, 40, 40)])
     own = [
-        load_painter(settings(folders["flux_fill"], transformer=transformer), CPU).fill([image], [mask], ["cat"], [0])[0].tobytes()
+        load_painter(settings(folders["flux_fill"], transformer=transformer), CPU)
+        .fill([image], [mask], ["cat"], [0])[0]
+        .tobytes()
         for transformer in (None, str(other / "transformer"), f"{folders['flux_fill']}:transformer")
     ]
     assert own[0] != own[1]

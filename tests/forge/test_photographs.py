@@ -1,4 +1,6 @@
-"""Photographs that come with scikit-image, with boxes written down by hand: both stages and their checks on pictures that nobody rendered."""
+"""Photographs that come with scikit-image, with boxes written down by hand: both stages and their checks on
+pictures that nobody rendered.
+"""
 
 import json
 import shutil
@@ -25,13 +27,19 @@ DARK = 70  # mean grey level below which the panel below finds fault with a pict
 
 
 def looks(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
-    """The judge counts one of everything, and finds that dark pictures do not hang together; the Defender says A."""
+    """The judge counts one of everything, and finds that dark pictures do not hang together; the Defender
+    says A.
+    """
     if body["model"] != "judge":
         return {"text": "\\boxed{A}"}
     if question(body).endswith("s?"):
         return {"text": "one"}
     wrong = "hang together" in question(body) and np.asarray(image).mean() < DARK
-    return {"text": json.dumps({"verdict": "fail" if wrong else "pass", "reason": "too dark to tell" if wrong else "looks right"})}
+    return {
+        "text": json.dumps(
+            {"verdict": "fail" if wrong else "pass", "reason": "too dark to tell" if wrong else "looks right"}
+        )
+    }
 
 
 def smaller(folder: Path) -> Path:
@@ -44,7 +52,9 @@ def smaller(folder: Path) -> Path:
         path = folder / f"{own.id}.png"
         load_image(own.image).reduce(3).save(path)
         targets = tuple(
-            Target(target.name, (x0 // 3, y0 // 3, x1 // 3, y1 // 3)) for target in own.targets for x0, y0, x1, y1 in [target.box]
+            Target(target.name, (x0 // 3, y0 // 3, x1 // 3, y1 // 3))
+            for target in own.targets
+            for x0, y0, x1, y1 in [target.box]
         )
         questions.append(replace(own, image=path, targets=targets))
     return write_questions(folder / "smaller.jsonl", questions)
@@ -66,8 +76,14 @@ def test_photographs_through_both_stages(tmp_path: Path) -> None:
         funnel = forge_quietly(forge_of(path, server.url, *changes), tmp_path / "out")
     assert funnel["records"]["read"] == len(asked) == 12
     assert funnel["records"]["refused"] == funnel["records"]["broken"] == 0
-    files = [str(path) for part in ("data", "apart") for path in (tmp_path / "out" / "dataset" / part).glob("*.parquet")]
-    rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    files = [
+        str(path)
+        for part in ("data", "apart")
+        for path in (tmp_path / "out" / "dataset" / part).glob("*.parquet")
+    ]
+    rows = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert sorted(row["id"] for row in rows) == sorted(asked)
     for row in rows:
         own, notes, larger = asked[row["id"]], json.loads(row["notes"]), np.asarray(row["image"])
@@ -77,14 +93,19 @@ def test_photographs_through_both_stages(tmp_path: Path) -> None:
         assert larger.shape[1] > 1.3 * source.shape[1]
         np.testing.assert_array_equal(larger[y : y + source.shape[0], x : x + source.shape[1]], source)
         boxes = [tuple(target["box"]) for target in row["targets"]]
-        assert boxes == [(x0 + x, y0 + y, x1 + x, y1 + y) for x0, y0, x1, y1 in (target.box for target in own.targets)]
+        assert boxes == [
+            (x0 + x, y0 + y, x1 + x, y1 + y) for x0, y0, x1, y1 in (target.box for target in own.targets)
+        ]
         if larger.mean() < DARK:
             assert (row["outcome"], row["reason"]) == ("rejected", "composition check")
             assert row["message"].endswith("too dark to tell")
             assert row["adversarial_image"] is None
             continue
         assert row["outcome"] == ("useless" if own.answer == "A" else "kept")
-        added, changed = [tuple(item["box"]) for item in row["distractors"]], larger != np.asarray(row["adversarial_image"])
+        added, changed = (
+            [tuple(item["box"]) for item in row["distractors"]],
+            larger != np.asarray(row["adversarial_image"]),
+        )
         assert added
         assert all(apart(a, b, 1) for a in added for b in boxes)
         assert all(apart(a, b, 1) for a, b in combinations(added, 2))

@@ -1,4 +1,6 @@
-"""From a file of questions to a data set: what is kept is what the checks say, and no kill and no number of workers changes it."""
+"""From a file of questions to a data set: what is kept is what the checks say, and no kill and no number of
+workers changes it.
+"""
 
 import json
 import multiprocessing
@@ -39,7 +41,9 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(server: Server, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ForgeSettings, dict[str, Any]]:
+def finished(
+    server: Server, questions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ForgeSettings, dict[str, Any]]:
     out = tmp_path_factory.mktemp("forged")
     settings = forge_of(questions, server.url, licence="cc-by-4.0")
     return out, settings, forge_quietly(settings, out)
@@ -50,13 +54,19 @@ def rows(out: Path, name: str = "default") -> list[dict[str, Any]]:
     return [row | {"split": split} for split in loaded for row in loaded[split]]
 
 
-def test_kept_pairs_mislead_the_defender_and_keep_off_the_targets(finished: tuple[Path, Any, dict[str, Any]], questions: Path) -> None:
+def test_kept_pairs_mislead_the_defender_and_keep_off_the_targets(
+    finished: tuple[Path, Any, dict[str, Any]], questions: Path
+) -> None:
     out, _, funnel = finished
     asked = {question.id: question for question in read_questions(questions)}
     kept = rows(out)
     assert 3 <= len(kept) == funnel["records"]["kept"]
     for row in kept:
-        question, clean, edited = asked[row["id"]], np.asarray(row["image"]), np.asarray(row["adversarial_image"])
+        question, clean, edited = (
+            asked[row["id"]],
+            np.asarray(row["image"]),
+            np.asarray(row["adversarial_image"]),
+        )
         np.testing.assert_array_equal(clean, np.asarray(Image.open(question.image)))
         right = "AB".index(question.answer)
         assert is_light(row["image"]) == bool(right)
@@ -76,11 +86,17 @@ def test_kept_pairs_mislead_the_defender_and_keep_off_the_targets(finished: tupl
         assert row["efficacy"] == 1.0
 
 
-def test_useless_candidates_are_apart_and_did_not_mislead(finished: tuple[Path, Any, dict[str, Any]], questions: Path) -> None:
+def test_useless_candidates_are_apart_and_did_not_mislead(
+    finished: tuple[Path, Any, dict[str, Any]], questions: Path
+) -> None:
     out, _, funnel = finished
     answers = {question.id: question.answer for question in read_questions(questions)}
     useless = rows(out, "useless")
-    assert len(useless) == sum(d["count"] for d in funnel["candidates"]["dropped"] if d["outcome"] == "useless") > 0
+    assert (
+        len(useless)
+        == sum(d["count"] for d in funnel["candidates"]["dropped"] if d["outcome"] == "useless")
+        > 0
+    )
     for row in useless:
         assert "AB"[is_light(row["adversarial_image"])] == answers[row["id"]]
         assert row["message"].startswith("the Defender failed 0%")
@@ -102,7 +118,9 @@ def test_the_funnel_adds_up(finished: tuple[Path, Any, dict[str, Any]]) -> None:
     out, settings, funnel = finished
     assert json.loads((out / "funnel.json").read_text()) == funnel
     assert (
-        sum(funnel["records"][name] for name in ("kept", "useless", "rejected", "refused", "broken")) == funnel["records"]["read"] == COUNT
+        sum(funnel["records"][name] for name in ("kept", "useless", "rejected", "refused", "broken"))
+        == funnel["records"]["read"]
+        == COUNT
     )
     for before, after in zip(funnel["stages"], funnel["stages"][1:], strict=False):
         assert before["out"] == after["in"] == before["in"] - sum(before["dropped"].values())
@@ -116,7 +134,9 @@ def test_the_funnel_adds_up(finished: tuple[Path, Any, dict[str, Any]]) -> None:
     assert str(Path.cwd()) not in card
 
 
-def test_a_finished_forge_asks_nothing_again(finished: tuple[Path, ForgeSettings, dict[str, Any]], server: Server) -> None:
+def test_a_finished_forge_asks_nothing_again(
+    finished: tuple[Path, ForgeSettings, dict[str, Any]], server: Server
+) -> None:
     out, settings, funnel = finished
     asked = len(server.lines)
     again = forge_quietly(settings, out)
@@ -146,7 +166,9 @@ def test_a_source_without_records_and_one_that_is_not_there(server: Server, tmp_
         forge_quietly(forge_of(tmp_path / "nowhere.jsonl", server.url), tmp_path / "out")
 
 
-def test_a_source_whose_pictures_are_all_missing_is_an_error_and_can_be_mended(server: Server, tmp_path: Path) -> None:
+def test_a_source_whose_pictures_are_all_missing_is_an_error_and_can_be_mended(
+    server: Server, tmp_path: Path
+) -> None:
     path = write_light_questions(tmp_path / "questions", 4)
     pictures = {picture: picture.read_bytes() for picture in path.parent.glob("*.png")}
     for picture in pictures:
@@ -158,7 +180,9 @@ def test_a_source_whose_pictures_are_all_missing_is_an_error_and_can_be_mended(s
     assert forge_quietly(forge_of(path, server.url), tmp_path / "out")["records"]["refused"] == 0
 
 
-def test_the_seed_and_the_limit_count(finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_seed_and_the_limit_count(
+    finished: tuple[Path, ForgeSettings, dict[str, Any]], tmp_path: Path
+) -> None:
     _, settings, funnel = finished
     other = forge_quietly(settings.model_copy(update={"seed": 1}), tmp_path / "seed")
     assert other["content_hash"] != funnel["content_hash"]
@@ -189,9 +213,12 @@ def test_killed_at_twenty_random_moments_the_data_set_is_the_same(
     settings = settings.model_copy(update={"batch": 1})
     whole = forge_quietly(settings, tmp_path / "whole")
     rng, out, written = random.Random(0), tmp_path / "out", set[int]()
-    # Every record asks the Defender twice to four times, one after the other: that takes longer than all twenty processes are given.
+    # Every record asks the Defender twice to four times, one after the other: that takes longer than all
+    # twenty processes are given.
     with serving(players, delay=0.3) as slow:
-        own = settings.model_copy(update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"})})
+        own = settings.model_copy(
+            update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"})}
+        )
         for number in range(20):
             with forging(own, out) as process:
                 asked = len(slow.lines)
@@ -206,7 +233,8 @@ def test_killed_at_twenty_random_moments_the_data_set_is_the_same(
                 written.add(ledger.batches)
         assert len(written) >= 3
         assert max(written) < COUNT
-        for sign in ("dataset.partial", "dataset.partial/exports"):  # the last two while the data set is written
+        # the last two while the data set is written
+        for sign in ("dataset.partial", "dataset.partial/exports"):
             with forging(own, out) as process:
                 while process.is_alive() and not (out / sign).exists():
                     process.join(0.001)
@@ -223,7 +251,9 @@ def test_killed_at_twenty_random_moments_the_data_set_is_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_number_of_workers_changes_nothing(finished: tuple[Path, ForgeSettings, dict[str, Any]], workers: int, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_nothing(
+    finished: tuple[Path, ForgeSettings, dict[str, Any]], workers: int, tmp_path: Path
+) -> None:
     _, settings, funnel = finished
     again = forge_quietly(settings, tmp_path, workers)
     assert again["content_hash"] == funnel["content_hash"]
@@ -231,7 +261,9 @@ def test_the_number_of_workers_changes_nothing(finished: tuple[Path, ForgeSettin
 
 
 @pytest.mark.parametrize("who", ["defender", "proposer", "judge"])
-def test_a_record_that_a_model_refuses_is_told_in_the_funnel_and_the_others_go_on(questions: Path, tmp_path: Path, who: str) -> None:
+def test_a_record_that_a_model_refuses_is_told_in_the_funnel_and_the_others_go_on(
+    questions: Path, tmp_path: Path, who: str
+) -> None:
     filtered = Image.open(questions.parent / "0.png").convert("RGB").tobytes()
 
     def shy(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +289,9 @@ def test_a_record_that_a_model_refuses_is_told_in_the_funnel_and_the_others_go_o
     assert "content_filter" in json.loads(line)["message"]
 
 
-def test_an_edit_that_the_defender_refuses_is_told_and_the_others_go_on(questions: Path, tmp_path: Path) -> None:
+def test_an_edit_that_the_defender_refuses_is_told_and_the_others_go_on(
+    questions: Path, tmp_path: Path
+) -> None:
     cleans = {Image.open(path).convert("RGB").tobytes() for path in questions.parent.glob("*.png")}
 
     def shy(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
@@ -270,4 +304,7 @@ def test_an_edit_that_the_defender_refuses_is_told_and_the_others_go_on(question
     assert funnel["records"]["read"] == 12
     assert 0 < funnel["records"]["refused"] < 12
     assert funnel["records"]["broken"] == 0
-    assert sum(stage["dropped"].get("refused by the Defender", 0) for stage in funnel["stages"]) == funnel["records"]["refused"]
+    assert (
+        sum(stage["dropped"].get("refused by the Defender", 0) for stage in funnel["stages"])
+        == funnel["records"]["refused"]
+    )

@@ -27,7 +27,9 @@ def picture(seed: int = 0) -> Image.Image:
 def read(source: Source) -> tuple[list[VisualQuestion], list[str]]:
     """(questions, reasons of what was refused)."""
     found = source.read(list(source.units()))
-    return [f.question for f in found if isinstance(f, Sample)], [f[0].reason for f in found if isinstance(f, list)]
+    return [f.question for f in found if isinstance(f, Sample)], [
+        f[0].reason for f in found if isinstance(f, list)
+    ]
 
 
 def test_a_tsv_of_vlmevalkit(tmp_path: Path) -> None:
@@ -45,7 +47,9 @@ def test_a_tsv_of_vlmevalkit(tmp_path: Path) -> None:
         {"index": "14", "image": encoded, "question": "?", "A": "1", "B": "", "C": "3", "answer": "C"},
     ]  # fmt: skip
     names = ["index", "image", "image_path", "question", "A", "B", "C", "answer", "category", "targets"]
-    source = open_source(write_tsv(tmp_path / "bench.tsv", [{name: (base | row)[name] for name in names} for row in table]))
+    source = open_source(
+        write_tsv(tmp_path / "bench.tsv", [{name: (base | row)[name] for name in names} for row in table])
+    )
     assert source.format == "vlmevalkit"
     (first, second, third), reasons = read(source)
     assert (first.id, first.options, first.answer, first.category) == (
@@ -139,7 +143,9 @@ def test_right_options_of_a_folder_are_spread_over_the_letters(tmp_path: Path) -
     answers = [question.answer for question in read(open_source(tmp_path))[0]]
     assert min(answers.count(letter) for letter in "ABCD") >= 3
     for number in range(40):
-        (tmp_path / f"{number}.json").write_text(json.dumps(note | {"options": ["w", "x", "y", "None of the above"]}))
+        (tmp_path / f"{number}.json").write_text(
+            json.dumps(note | {"options": ["w", "x", "y", "None of the above"]})
+        )
     assert {question.answer for question in read(open_source(tmp_path))[0]} == {"A"}
 
 

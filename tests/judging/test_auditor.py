@@ -31,7 +31,18 @@ def cases() -> tuple[list[VisualQuestion], list[Image.Image]]:
 def test_the_words_of_the_recipes_function(processes: int) -> None:
     with closing(Auditor(HERE, processes)) as auditor:
         for _ in range(2):
-            assert auditor.audit(*cases()) == [True, True, None, True, True, False, False, False, False, False]
+            assert auditor.audit(*cases()) == [
+                True,
+                True,
+                None,
+                True,
+                True,
+                False,
+                False,
+                False,
+                False,
+                False,
+            ]
         questions, images = cases()
         broken = [VisualQuestion("broken", Path("x.png"), "?", ("yes", "no"), "A", (), None), *questions]
         with pytest.raises(DataError, match="broken"):

@@ -110,7 +110,9 @@ def test_what_is_no_finite_number_is_an_error_that_names_the_question(
     name: Name,
     value: Any,
 ) -> None:
-    with pytest.raises(DataError, match=r'"kitchen-4": judge.reward "somebodys_.*" must return a number that'):
+    with pytest.raises(
+        DataError, match=r'"kitchen-4": judge.reward "somebodys_.*" must return a number that'
+    ):
         judged(defender, {"call": name(lambda *given: value)}, [dotted(60, 60)])
 
 

@@ -12,7 +12,9 @@ from sparring.judging.rewards import CELLS, Gate, group_diversity, reward_of, re
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (96, 64)) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(60, 196, (size[1], size[0], 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(60, 196, (size[1], size[0], 3), dtype=np.uint8)
+    )
 
 
 def painted(clean: Image.Image, box: tuple[int, int, int, int], level: int = 250) -> Image.Image:
@@ -26,14 +28,19 @@ def test_it_is_the_mean_of_the_distances_of_pairs() -> None:
     edits = [painted(clean, (4 * i, 2 * i, 4 * i + 30, 2 * i + 20), 200 + 10 * i) for i in range(5)]
     height, width = clean.height // CELLS, clean.width // CELLS
     maps = [
-        (np.asarray(edit, dtype=float) - np.asarray(clean, dtype=float)).reshape(CELLS, height, CELLS, width, 3).mean((1, 3))
+        (np.asarray(edit, dtype=float) - np.asarray(clean, dtype=float))
+        .reshape(CELLS, height, CELLS, width, 3)
+        .mean((1, 3))
         for edit in edits
     ]
 
     def rms(values: np.ndarray) -> float:
         return float(np.sqrt((values**2).mean()))
 
-    expected = [np.mean([rms(a - b) / (rms(a) + rms(b) + 1) for j, b in enumerate(maps) if j != i]) for i, a in enumerate(maps)]
+    expected = [
+        np.mean([rms(a - b) / (rms(a) + rms(b) + 1) for j, b in enumerate(maps) if j != i])
+        for i, a in enumerate(maps)
+    ]
     assert group_diversity(clean, edits) == pytest.approx(expected, abs=1e-9)
 
 
@@ -54,7 +61,9 @@ def test_noise_and_hardly_visible_changes_earn_little() -> None:
         noise = np.random.default_rng(seed).normal(0, 2, (64, 96, 3))
         noisy.append(Image.fromarray((np.asarray(clean) + noise).round().clip(0, 255).astype(np.uint8)))
     assert max(group_diversity(clean, noisy)) < 0.35
-    places = [painted(clean, box) for box in ((0, 0, 24, 24), (30, 0, 54, 24), (60, 0, 84, 24), (0, 30, 24, 54))]
+    places = [
+        painted(clean, box) for box in ((0, 0, 24, 24), (30, 0, 54, 24), (60, 0, 84, 24), (0, 30, 24, 54))
+    ]
     assert min(group_diversity(clean, places)) > 2 * max(group_diversity(clean, noisy))
 
 
@@ -76,8 +85,12 @@ def test_variety_is_the_share_of_the_others_that_are_of_another_kind() -> None:
     assert variety([]) == []
 
 
-def shares_learned(settings: JudgeSettings, successes: dict[Kind, float], steps: int = 1000) -> dict[Kind, float]:
-    """Where an Attacker ends that chooses among kinds and follows its reward's gradient (the replicator equation)."""
+def shares_learned(
+    settings: JudgeSettings, successes: dict[Kind, float], steps: int = 1000
+) -> dict[Kind, float]:
+    """Where an Attacker ends that chooses among kinds and follows its reward's gradient (the replicator
+    equation).
+    """
     kinds = list(successes)
     share_K = np.full(len(kinds), 1 / len(kinds))
     for _ in range(steps):
@@ -85,7 +98,11 @@ def shares_learned(settings: JudgeSettings, successes: dict[Kind, float], steps:
         batch = [kind for kind, number in zip(kinds, counts, strict=True) for _ in range(number)]
         rarity = dict(zip(batch, variety(batch), strict=True))
         rewards = [
-            reward_of(reward_parts(settings, Gate(1.0, True, False), efficacy=successes[kind], fall=0.0, variety=rarity[kind]))
+            reward_of(
+                reward_parts(
+                    settings, Gate(1.0, True, False), efficacy=successes[kind], fall=0.0, variety=rarity[kind]
+                )
+            )
             for kind in kinds
         ]
         share_K = share_K * np.exp(0.1 * (np.array(rewards) - share_K @ np.array(rewards)))
@@ -103,6 +120,8 @@ def test_variety_keeps_an_attacker_from_one_trick_where_place_alone_does_not() -
     assert mixed["imperceptible"] < 0.02
 
     clean = picture()
-    anywhere = [painted(clean, box) for box in ((0, 0, 24, 24), (30, 0, 54, 24), (60, 0, 84, 24), (0, 30, 24, 54))]
+    anywhere = [
+        painted(clean, box) for box in ((0, 0, 24, 24), (30, 0, 54, 24), (60, 0, 84, 24), (0, 30, 24, 54))
+    ]
     assert min(group_diversity(clean, anywhere)) > 0.5  # one trick in four places
     assert variety([found.kind for found in classify([clean] * 4, anywhere, nobody)]) == [0.0] * 4

@@ -21,14 +21,18 @@ def answer(right: bool) -> Answer:
 
 
 class Stubborn:
-    """Fails a given number of times on each question, and records who was asked, beside which picture, with which seed."""
+    """Fails a given number of times on each question, and records who was asked, beside which picture, with
+    which seed.
+    """
 
     def __init__(self, failures: dict[str, int]) -> None:
         self.failures = dict(failures)
         self.asked: list[list[str]] = []
         self.seeds: list[int] = []
 
-    def __call__(self, questions: Sequence[VisualQuestion], images: Sequence[Image.Image], seed: int) -> list[Answer]:
+    def __call__(
+        self, questions: Sequence[VisualQuestion], images: Sequence[Image.Image], seed: int
+    ) -> list[Answer]:
         assert [f"q{image.width}" for image in images] == [q.id for q in questions]
         self.asked.append([q.id for q in questions])
         self.seeds.append(seed)
@@ -43,7 +47,9 @@ def run(failures: list[int], *, trials: int, greedy: bool, seed: int = 0) -> tup
     numbers = range(1, len(failures) + 1)
     player = Stubborn({f"q{i}": f for i, f in zip(numbers, failures, strict=True)})
     images = [Image.new("RGB", (i, 1)) for i in numbers]
-    answers = ask_until_right(player, [question(i) for i in numbers], images, trials=trials, greedy=greedy, seed=seed)
+    answers = ask_until_right(
+        player, [question(i) for i in numbers], images, trials=trials, greedy=greedy, seed=seed
+    )
     return player, [efficacy(own, trials) for own in answers]
 
 
@@ -82,7 +88,8 @@ def test_relative_fall(clean: float, edited: float, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "trials", "expected"), [(0, 4, 0), (1, 4, 0.5), (2, 4, 1), (3, 4, 0.5), (4, 4, 0), (1, 3, 2 / 3), (2, 3, 2 / 3)]
+    ("wrong", "trials", "expected"),
+    [(0, 4, 0), (1, 4, 0.5), (2, 4, 1), (3, 4, 0.5), (4, 4, 0), (1, 3, 2 / 3), (2, 3, 2 / 3)],
 )
 def test_the_frontier_is_where_half_the_trials_fail(wrong: int, trials: int, expected: float) -> None:
     answers = [answer(trial >= wrong) for trial in range(trials)]
@@ -93,7 +100,9 @@ def test_the_frontier_is_where_half_the_trials_fail(wrong: int, trials: int, exp
 def test_all_trials_can_be_asked_and_efficacy_still_counts_up_to_the_first_right_answer() -> None:
     player = Stubborn({"q1": 0, "q2": 2})
     images = [Image.new("RGB", (i, 1)) for i in (1, 2)]
-    answers = ask_until_right(player, [question(1), question(2)], images, trials=3, greedy=False, seed=0, go_on=True)
+    answers = ask_until_right(
+        player, [question(1), question(2)], images, trials=3, greedy=False, seed=0, go_on=True
+    )
     assert player.asked == [["q1", "q2"]] * 3
     assert [len(own) for own in answers] == [3, 3]
     assert [efficacy(own, 3) for own in answers] == pytest.approx([0, 2 / 3])

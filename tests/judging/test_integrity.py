@@ -61,7 +61,9 @@ def test_box_ssim_is_scikit_images_on_random_boxes(height: int, width: int) -> N
     np.testing.assert_allclose(local_ssim(clean, edited, boxes).numpy(), worst, atol=1e-5)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 1, 1), (63, 63, 64, 64), (0, 20, 3, 50), (30, 0, 64, 2), (20, 21, 30, 32), (5, 6, 16, 17)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 1, 1), (63, 63, 64, 64), (0, 20, 3, 50), (30, 0, 64, 2), (20, 21, 30, 32), (5, 6, 16, 17)]
+)
 def test_tiny_boxes_and_boxes_at_the_border(box: Box) -> None:
     clean, edited = pictures(3, 64, 64, seed=4)
     x0, y0, x1, y1 = eroded(box)
@@ -73,7 +75,8 @@ def test_tiny_boxes_and_boxes_at_the_border(box: Box) -> None:
 def test_flat_and_grey_pictures_lose_no_digits(level: float) -> None:
     clean = torch.full((1, 3, 48, 48), level)
     edited = clean.clone()
-    edited[:, :, ::3, ::2] = (clean[:, :, ::3, ::2] - 0.004).abs()  # one grey level of 255, the same in all channels
+    # one grey level of 255, the same in all channels
+    edited[:, :, ::3, ::2] = (clean[:, :, ::3, ::2] - 0.004).abs()
     x0, y0, x1, y1 = eroded((4, 4, 40, 40))
     expected = ssim_map(clean[0], edited[0])[y0:y1, x0:x1].mean()
     assert local_ssim(clean, edited, [[(4, 4, 40, 40)]]).item() == pytest.approx(expected, abs=1e-5)

@@ -1,7 +1,9 @@
-"""Gate, efficacy, dense term and reward together, with players that read their replies off a pixel, and once with real small ones.
+"""Gate, efficacy, dense term and reward together, with players that read their replies off a pixel, and once
+with real small ones.
 
-The pixel in the corner tells the fake players what to do: red is how often the Defender fails before it is right (255: always), green the
-count that the duplicate judge gives, blue / 100 the probability of the right answer.
+The pixel in the corner tells the fake players what to do: red is how often the Defender fails before it is
+right (255: always), green the count that the duplicate judge gives, blue / 100 the probability of the right
+answer.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class PixelDefender:
     batches: list[int] = field(default_factory=list)
     times: dict[bytes, int] = field(default_factory=dict)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Completion]]:
         if images:
             self.generated.append(len(images))
             self.temperatures.append(sampling.temperature)
@@ -50,7 +54,10 @@ class PixelDefender:
         for image in images:
             asked = self.times[image.tobytes()] = self.times.get(image.tobytes(), -1) + 1
             right = asked >= image.getpixel((0, 0))[0]
-            replies.append([Completion(REPLY if right else "it is right \\boxed{B}", (1, 2), (-0.1, -0.1), True)] * sampling.n)
+            replies.append(
+                [Completion(REPLY if right else "it is right \\boxed{B}", (1, 2), (-0.1, -0.1), True)]
+                * sampling.n
+            )
         return replies
 
     def option_probabilities(
@@ -66,13 +73,21 @@ class PixelDefender:
 class PixelCounter:
     asked: list[int] = field(default_factory=list)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Completion]]:
         self.asked += [len(images)] if images else []
         return [[Completion(str(image.getpixel((0, 0))[1]), (1,), (0.0,), True)] for image in images]
 
 
 def picture(
-    *, failures: int = 0, count: int = 1, percent: int = 80, seed: int = 0, broken: bool = False, size: tuple[int, int] = (48, 32)
+    *,
+    failures: int = 0,
+    count: int = 1,
+    percent: int = 80,
+    seed: int = 0,
+    broken: bool = False,
+    size: tuple[int, int] = (48, 32),
 ) -> Image.Image:
     """`broken` paints over columns 30 to 43 of rows 4 to 19."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -93,10 +108,14 @@ BOX = (28, 3, 46, 21)
 
 
 def question(number: int = 0, *, box: tuple[int, int, int, int] = BOX) -> VisualQuestion:
-    return VisualQuestion(f"q{number}", Path("q.png"), f"Where is cup {number}?", ("left", "right"), "A", (Target("cup", box),))
+    return VisualQuestion(
+        f"q{number}", Path("q.png"), f"Where is cup {number}?", ("left", "right"), "A", (Target("cup", box),)
+    )
 
 
-def judge_of(settings: JudgeSettings, *, count: bool = True) -> tuple[AttackJudge, PixelDefender, PixelCounter]:
+def judge_of(
+    settings: JudgeSettings, *, count: bool = True
+) -> tuple[AttackJudge, PixelDefender, PixelCounter]:
     defender, counter = PixelDefender(), PixelCounter()
     check = DuplicateCheck(counter, settings) if count else None  # type: ignore[arg-type]
     return AttackJudge(defender, check, settings, DefenderSettings(model="pixel")), defender, counter  # type: ignore[arg-type]
@@ -104,7 +123,13 @@ def judge_of(settings: JudgeSettings, *, count: bool = True) -> tuple[AttackJudg
 
 def test_the_papers_reward_is_gate_times_efficacy() -> None:
     judge, defender, counter = judge_of(PAPER)
-    edits = [picture(failures=255), picture(), picture(failures=255, broken=True), picture(failures=255, count=2), picture(broken=True)]
+    edits = [
+        picture(failures=255),
+        picture(),
+        picture(failures=255, broken=True),
+        picture(failures=255, count=2),
+        picture(broken=True),
+    ]
     (verdicts,) = judge.judge([question()], [clean_of()], [edits])
     assert [v.reward for v in verdicts] == [1, 0, 0, 0, 0]
     assert [v.intact for v in verdicts] == [True, True, False, True, False]
@@ -136,7 +161,9 @@ def test_everything_is_one_batch_over_all_questions() -> None:
 
 
 def test_a_picture_that_came_back_as_it_was_is_no_attack_and_earns_nothing() -> None:
-    judge, defender, _ = judge_of(JudgeSettings(dense_weight=0.5, validity_bonus=0.3, diversity_weight=0.1, variety_weight=0.1))
+    judge, defender, _ = judge_of(
+        JudgeSettings(dense_weight=0.5, validity_bonus=0.3, diversity_weight=0.1, variety_weight=0.1)
+    )
     clean = clean_of(failures=255)
     same = [clean, clean.copy(), clean.convert("RGBA")]
     (verdicts,) = judge.judge([question()], [clean], [[*same, picture(failures=255)]])
@@ -150,17 +177,25 @@ def test_a_picture_that_came_back_as_it_was_is_no_attack_and_earns_nothing() -> 
 
 @dataclass
 class Shy(PixelDefender):
-    """Refuses pictures whose control pixel has one of these levels of blue, with or without saying which they are."""
+    """Refuses pictures whose control pixel has one of these levels of blue, with or without saying which they
+    are.
+    """
 
     refuses: tuple[int, ...] = ()
     says_which: bool = True
 
     def _look(self, images: Sequence[Image.Image]) -> None:
-        places = {i: f"level {level}" for i, image in enumerate(images) if (level := image.getpixel((0, 0))[2]) in self.refuses}
+        places = {
+            i: f"level {level}"
+            for i, image in enumerate(images)
+            if (level := image.getpixel((0, 0))[2]) in self.refuses
+        }
         if places:
             raise RefusedError("filtered", places if self.says_which else {})
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Completion]]:
         self._look(images)
         return super().generate(images, prompts, sampling)
 
@@ -168,7 +203,9 @@ class Shy(PixelDefender):
 class Silent(Shy):
     """Answers everything, and refuses to score."""
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Completion]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Completion]]:
         return PixelDefender.generate(self, images, prompts, sampling)
 
     def option_probabilities(
@@ -180,12 +217,23 @@ class Silent(Shy):
 
 @pytest.mark.parametrize(
     "defender",
-    [Shy(refuses=(33,)), Shy(refuses=(33,), says_which=False), Shy(refuses=(44,)), Silent(refuses=(33,)), Silent(refuses=(44,))],
+    [
+        Shy(refuses=(33,)),
+        Shy(refuses=(33,), says_which=False),
+        Shy(refuses=(44,)),
+        Silent(refuses=(33,)),
+        Silent(refuses=(44,)),
+    ],
     ids=["edit", "edit, unsaid", "clean", "probability of an edit", "probability when clean"],
 )
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_question_that_the_defender_refuses_is_left_out_and_told_once(defender: Shy, temperature: float) -> None:
-    settings, said = JudgeSettings(dense_weight=0.5, trials=2, trial_temperature=temperature, diversity_weight=0.1), list[str]()
+def test_a_question_that_the_defender_refuses_is_left_out_and_told_once(
+    defender: Shy, temperature: float
+) -> None:
+    settings, said = (
+        JudgeSettings(dense_weight=0.5, trials=2, trial_temperature=temperature, diversity_weight=0.1),
+        list[str](),
+    )
     judge = AttackJudge(defender, None, settings, DefenderSettings(model="pixel"), tell=said.append)  # type: ignore[arg-type]
     questions = [question(n) for n in range(3)]
     cleans = [clean_of(seed=0), clean_of(seed=1, percent=44), clean_of(seed=2)]
@@ -203,7 +251,9 @@ def test_a_question_that_the_defender_refuses_is_left_out_and_told_once(defender
 
 
 def test_without_refusals_the_others_are_judged_as_if_the_refused_one_had_not_been_there() -> None:
-    settings = JudgeSettings(dense_weight=0.5, diversity_weight=0.2, variety_weight=0.2, frontier_weight=0.5, trials=2)
+    settings = JudgeSettings(
+        dense_weight=0.5, diversity_weight=0.2, variety_weight=0.2, frontier_weight=0.5, trials=2
+    )
     questions, cleans = [question(n) for n in range(3)], [clean_of(seed=n) for n in range(3)]
     edits = [[picture(seed=n, percent=p + n) for p in (30, 40)] for n in range(3)]
     shy = AttackJudge(Shy(refuses=(31,)), None, settings, DefenderSettings(model="pixel"))  # type: ignore[arg-type]
@@ -221,16 +271,28 @@ def test_verdicts_stay_with_their_edits() -> None:
         [picture(percent=40, seed=1), picture(count=3, seed=1), picture(percent=90, seed=1)],
     ]
     verdicts = judge.judge(questions, cleans, edits)
-    assert [[v.reward for v in own] for own in verdicts] == [pytest.approx([0, 0.75]), pytest.approx([0.2, 0, 0])]
+    assert [[v.reward for v in own] for own in verdicts] == [
+        pytest.approx([0, 0.75]),
+        pytest.approx([0.2, 0, 0]),
+    ]
     assert verdicts[1][2].probability_drop == pytest.approx(-0.4)
 
 
 def test_the_measured_text_is_the_right_clean_reply_else_the_boxed_letter() -> None:
     judge, defender, _ = judge_of(JudgeSettings(dense_weight=0.5))
     questions = [question(0), question(1)]
-    judge.judge(questions, [clean_of(), clean_of(failures=255, seed=1)], [[picture(percent=30)], [picture(percent=20, seed=1)]])
+    judge.judge(
+        questions,
+        [clean_of(), clean_of(failures=255, seed=1)],
+        [[picture(percent=30)], [picture(percent=20, seed=1)]],
+    )
     (rows,) = defender.measured
-    assert [(blue, text) for blue, _, text in rows] == [(80, REPLY), (80, "\\boxed{A}"), (30, REPLY), (20, "\\boxed{A}")]
+    assert [(blue, text) for blue, _, text in rows] == [
+        (80, REPLY),
+        (80, "\\boxed{A}"),
+        (30, REPLY),
+        (20, "\\boxed{A}"),
+    ]
     assert ["cup 1" in prompt for _, prompt, _ in rows] == [False, True, False, True]
 
 
@@ -258,19 +320,29 @@ def test_a_reply_known_for_another_picture_or_wording_is_not_used() -> None:
 
 
 def test_an_earlier_call_changes_nothing() -> None:
-    """A resumed run starts with an empty cache, and must measure in the same batches as an undisturbed one."""
+    """A resumed run starts with an empty cache, and must measure in the same batches as an
+    undisturbed one.
+    """
     fresh, defender, _ = judge_of(JudgeSettings())
     used, used_defender, _ = judge_of(JudgeSettings())
     used.judge([question(0)], [clean_of()], [[picture(percent=10)]])
-    call = ([question(0), question(1)], [clean_of(), clean_of(seed=1)], [[picture(percent=20)], [picture(percent=30, seed=1)]])
+    call = (
+        [question(0), question(1)],
+        [clean_of(), clean_of(seed=1)],
+        [[picture(percent=20)], [picture(percent=30, seed=1)]],
+    )
     assert fresh.judge(*call) == used.judge(*call)
     assert used_defender.measured[-1] == defender.measured[-1]
 
 
 def test_probabilities_are_measured_in_micro_batches() -> None:
     defender = PixelDefender()
-    judge = AttackJudge(defender, None, JudgeSettings(dense_weight=1.0), DefenderSettings(model="pixel", micro_batch=4))  # type: ignore[arg-type]
-    (verdicts,) = judge.judge([question()], [clean_of()], [[picture(percent=p) for p in (10, 20, 30, 40, 50)]])
+    judge = AttackJudge(
+        defender, None, JudgeSettings(dense_weight=1.0), DefenderSettings(model="pixel", micro_batch=4)
+    )  # type: ignore[arg-type]
+    (verdicts,) = judge.judge(
+        [question()], [clean_of()], [[picture(percent=p) for p in (10, 20, 30, 40, 50)]]
+    )
     assert defender.batches == [4]
     assert [v.probability_drop for v in verdicts] == pytest.approx([0.7, 0.6, 0.5, 0.4, 0.3])
 
@@ -312,8 +384,16 @@ def test_pictures_of_many_sizes_and_modes_in_one_call() -> None:
     judge, *_ = judge_of(PAPER, count=False)
     questions = [question(), replace(question(1), targets=()), question(2)]
     cleans = [clean_of(), clean_of(size=(20, 70)), clean_of(size=(60, 40))]
-    edits = [[picture(), picture(broken=True)], [], [picture(size=(60, 40), broken=True).convert("RGBA"), picture(size=(60, 40))]]
-    assert [[v.intact for v in own] for own in judge.judge(questions, cleans, edits)] == [[True, False], [], [False, True]]
+    edits = [
+        [picture(), picture(broken=True)],
+        [],
+        [picture(size=(60, 40), broken=True).convert("RGBA"), picture(size=(60, 40))],
+    ]
+    assert [[v.intact for v in own] for own in judge.judge(questions, cleans, edits)] == [
+        [True, False],
+        [],
+        [False, True],
+    ]
     assert judge.judge([], [], []) == []
 
 
@@ -348,11 +428,31 @@ def test_a_dimmed_picture_is_refused_for_its_light_where_that_is_guarded() -> No
         (JudgeSettings(validity_bonus=0.3), Gate(0.5, False, False), 0.0),
         (JudgeSettings(shortfall_penalty=2.0), Gate(0.5, False, False), -0.6),
         (JudgeSettings(shortfall_penalty=2.0), Gate(0.9, True, True), 0.0),
-        (JudgeSettings(shortfall_penalty=2.0, light_level=0.1), Gate(0.9, False, False, LightChange(0.3, 0.9), True), -0.4),
-        (JudgeSettings(shortfall_penalty=2.0, light_level=0.1), Gate(0.5, False, False, LightChange(0.3, 0.9), True), -1.0),
-        (JudgeSettings(shortfall_penalty=1.0, light_spread=0.2), Gate(0.9, False, False, LightChange(0.3, 0.9), True), -0.7),
-        (JudgeSettings(dense_weight=0.25, frontier_weight=1.0), Gate(0.9, True, False), 0.75 * 0.8 + 0.25 * 0.6),
-        (JudgeSettings(dense_weight=0.0, frontier_weight=0.5, diversity_weight=0.2), Gate(0.9, True, False), 0.5 * (0.4 + 0.8) + 0.1),
+        (
+            JudgeSettings(shortfall_penalty=2.0, light_level=0.1),
+            Gate(0.9, False, False, LightChange(0.3, 0.9), True),
+            -0.4,
+        ),
+        (
+            JudgeSettings(shortfall_penalty=2.0, light_level=0.1),
+            Gate(0.5, False, False, LightChange(0.3, 0.9), True),
+            -1.0,
+        ),
+        (
+            JudgeSettings(shortfall_penalty=1.0, light_spread=0.2),
+            Gate(0.9, False, False, LightChange(0.3, 0.9), True),
+            -0.7,
+        ),
+        (
+            JudgeSettings(dense_weight=0.25, frontier_weight=1.0),
+            Gate(0.9, True, False),
+            0.75 * 0.8 + 0.25 * 0.6,
+        ),
+        (
+            JudgeSettings(dense_weight=0.0, frontier_weight=0.5, diversity_weight=0.2),
+            Gate(0.9, True, False),
+            0.5 * (0.4 + 0.8) + 0.1,
+        ),
         (JudgeSettings(frontier_weight=0.5, diversity_weight=0.2), Gate(0.5, False, False), 0.0),
     ],
 )
@@ -371,7 +471,9 @@ def test_what_is_not_paid_for_changes_no_bit_of_the_reward() -> None:
 
 
 def test_frontier_and_diversity_are_paid_and_recorded_apart() -> None:
-    settings = JudgeSettings(dense_weight=0.0, trials=4, trial_temperature=1.0, frontier_weight=0.5, diversity_weight=0.1)
+    settings = JudgeSettings(
+        dense_weight=0.0, trials=4, trial_temperature=1.0, frontier_weight=0.5, diversity_weight=0.1
+    )
     judge, defender, _ = judge_of(settings, count=False)
 
     def painted(failures: int, rows: slice) -> Image.Image:
@@ -392,7 +494,9 @@ def test_frontier_and_diversity_are_paid_and_recorded_apart() -> None:
     assert [v.notes["reward_efficacy"] for v in verdicts] == [0, 0.25, 0.5, 0]
     assert [v.notes["reward_frontier"] for v in verdicts] == [0, 0.5, 0, 0]
     for verdict in verdicts:
-        assert verdict.reward == reward_of({name: value for name, value in verdict.notes.items() if name.startswith("reward_")})
+        assert verdict.reward == reward_of(
+            {name: value for name, value in verdict.notes.items() if name.startswith("reward_")}
+        )
     means = reward_means(verdicts)
     assert set(means) == {"reward_efficacy", "reward_frontier", "reward_diversity"}
     assert sum(means.values()) == pytest.approx(np.mean([v.reward for v in verdicts]))
@@ -406,7 +510,9 @@ def test_errors_name_the_question() -> None:
         judge.judge([question(box=(3, 28, 21, 46))], [clean_of()], [[picture()]])
     with pytest.raises(DataError, match="belong together"):
         judge.judge([question()], [], [[picture()]])
-    defender.option_probabilities = lambda images, prompts, answers, batch: torch.full((len(images),), torch.nan)  # type: ignore[method-assign]
+    defender.option_probabilities = lambda images, prompts, answers, batch: torch.full(
+        (len(images),), torch.nan
+    )  # type: ignore[method-assign]
     with pytest.raises(ModelError, match='"q0"'):
         judge.judge([question()], [clean_of()], [[picture()]])
 
@@ -416,10 +522,18 @@ def test_with_real_small_players(tmp_path: Path) -> None:
     counter = LocalVLM.load(tiny_llava(tmp_path / "judge"), dtype="float32", device="cpu")
     settings = JudgeSettings(dense_weight=0.5, trials=2, trial_temperature=1.0)
     answering = DefenderSettings(model="tiny", max_new_tokens=6)
-    questions = [VisualQuestion(f"q{n}", Path("q.png"), "Where?", ("left", "right"), "A", (Target("cup", BOX),)) for n in range(2)]
+    questions = [
+        VisualQuestion(f"q{n}", Path("q.png"), "Where?", ("left", "right"), "A", (Target("cup", BOX),))
+        for n in range(2)
+    ]
     cleans = [clean_of(size=(64, 64), seed=n) for n in range(2)]
     edits = [
-        [picture(size=(64, 64), seed=n), picture(size=(64, 64), seed=9), picture(size=(64, 64), seed=n, broken=True)] for n in range(2)
+        [
+            picture(size=(64, 64), seed=n),
+            picture(size=(64, 64), seed=9),
+            picture(size=(64, 64), seed=n, broken=True),
+        ]
+        for n in range(2)
     ]
     judge = AttackJudge(defender, None, settings, answering)
     verdicts = judge.judge(questions, cleans, edits, seed=3)
@@ -430,6 +544,11 @@ def test_with_real_small_players(tmp_path: Path) -> None:
         assert own[0].reward == pytest.approx(0.5 * own[0].efficacy, abs=0.05)
         assert [v.reward for v in own[1:]] == [0.0, 0.0]
     assert judge.judge(questions, cleans, edits, seed=3) == verdicts
-    assert AttackJudge(defender, None, settings, answering).judge(questions, cleans, edits, seed=3) == verdicts
-    counted = AttackJudge(defender, DuplicateCheck(counter, settings), settings, answering).gate(questions, cleans, edits)
-    assert all(gate.duplicate for own in counted for gate in own if gate.intact)  # a random judge names no number: the check fails
+    assert (
+        AttackJudge(defender, None, settings, answering).judge(questions, cleans, edits, seed=3) == verdicts
+    )
+    counted = AttackJudge(defender, DuplicateCheck(counter, settings), settings, answering).gate(
+        questions, cleans, edits
+    )
+    # a random judge names no number: the check fails
+    assert all(gate.duplicate for own in counted for gate in own if gate.intact)

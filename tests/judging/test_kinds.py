@@ -1,4 +1,6 @@
-"""What kind an edit was: on drawn squares with a judge that knows them, and on planted edits of scenes with the oracle."""
+"""What kind an edit was: on drawn squares with a judge that knows them, and on planted edits of scenes with
+the oracle.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,25 @@ from sparring.config import KindSettings
 from sparring.data.errors import DataError
 from sparring.data.pixels import same_light
 from sparring.data.records import Box, Target
-from sparring.judging.kinds import UNNAMED, Kind, Look, changed_regions, classify, difference_map, nobody, overlap
+from sparring.judging.kinds import (
+    UNNAMED,
+    Kind,
+    Look,
+    changed_regions,
+    classify,
+    difference_map,
+    nobody,
+    overlap,
+)
 from sparring.zoo.planted import oracle_look, planted
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 160, 60)}
 HERE, THERE, FAR = (20, 20, 50, 50), (90, 30, 120, 60), (40, 90, 80, 120)
 
 
-def drawn(things: dict[Box, str], size: tuple[int, int] = (160, 140), light: float = 1.0, noise: float = 0.0) -> Image.Image:
+def drawn(
+    things: dict[Box, str], size: tuple[int, int] = (160, 140), light: float = 1.0, noise: float = 0.0
+) -> Image.Image:
     image = Image.new("RGB", size, (130, 125, 120))
     for (x0, y0, x1, y1), color in things.items():
         ImageDraw.Draw(image).rectangle((x0, y0, x1 - 1, y1 - 1), fill=COLORS[color])
@@ -37,7 +50,9 @@ def look(images: Sequence[Image.Image], boxes: Sequence[Box]) -> list[list[Targe
             x0, y0, x1, y1 = box
             if overlap(box, region) > 0 and tinted[y0:y1, x0:x1].mean() > 0.5:
                 middle = pixels[(y0 + y1) // 2, (x0 + x1) // 2]
-                own.append(Target(min(COLORS, key=lambda name: float(np.abs(middle - COLORS[name]).sum())), box))
+                own.append(
+                    Target(min(COLORS, key=lambda name: float(np.abs(middle - COLORS[name]).sum())), box)
+                )
         seen.append(own)
     return seen
 
@@ -94,7 +109,10 @@ def test_a_renaming_of_what_did_not_change_is_no_edit() -> None:
 
     def fickle(images: Sequence[Image.Image], boxes: Sequence[Box]) -> list[list[Target]]:
         seen = look(images, boxes)
-        return [[Target(f"{t.name}{i}" if t.box == HERE else t.name, t.box) for t in own] for i, own in enumerate(seen)]
+        return [
+            [Target(f"{t.name}{i}" if t.box == HERE else t.name, t.box) for t in own]
+            for i, own in enumerate(seen)
+        ]
 
     (found,) = classify([drawn({HERE: "red"})], [drawn({HERE: "red", THERE: "blue"})], fickle)
     assert found.kind == "add"
@@ -103,7 +121,8 @@ def test_a_renaming_of_what_did_not_change_is_no_edit() -> None:
 def test_regions_are_boxes_of_what_changed_and_light_is_none() -> None:
     settings = KindSettings(smooth=0.0)
     before, after = (
-        np.asarray(drawn(things), dtype=float) for things in ({HERE: "red"}, {HERE: "red", THERE: "blue", (1, 1, 4, 4): "red"})
+        np.asarray(drawn(things), dtype=float)
+        for things in ({HERE: "red"}, {HERE: "red", THERE: "blue", (1, 1, 4, 4): "red"})
     )
     assert difference_map(before, after, settings).shape == (140, 160)
     (region,) = changed_regions(before, after, settings)
@@ -125,7 +144,9 @@ def test_contrast_is_light_and_not_an_object(contrast: float) -> None:
     coarse = Image.fromarray(np.random.default_rng(0).integers(60, 180, (6, 6, 3), dtype=np.uint8))
     clean = coarse.resize((96, 80), Image.Resampling.BICUBIC)
     pixels = np.asarray(clean, dtype=float)
-    edited = Image.fromarray(np.clip(pixels.mean() + contrast * (pixels - pixels.mean()), 0, 255).astype(np.uint8))
+    edited = Image.fromarray(
+        np.clip(pixels.mean() + contrast * (pixels - pixels.mean()), 0, 255).astype(np.uint8)
+    )
     assert classify([clean], [edited], nobody)[0].kind == "imperceptible"
 
 

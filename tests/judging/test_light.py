@@ -20,7 +20,9 @@ def photo(size: tuple[int, int] = (96, 80), seed: int = 0) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
 
 
-def lit(pixels: NDArray[np.uint8], gain: float | NDArray[np.float64] = 1.0, offset: float = 0.0) -> NDArray[np.uint8]:
+def lit(
+    pixels: NDArray[np.uint8], gain: float | NDArray[np.float64] = 1.0, offset: float = 0.0
+) -> NDArray[np.uint8]:
     return np.clip(pixels * gain + offset + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -25,7 +25,9 @@ class Reply:
 class ByColor:
     """Calls a red middle a cup."""
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Reply]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Reply]]:
         middles = [image.getpixel((image.width // 2, image.height // 2)) for image in images]
         assert all(prompt == KindSettings().object_prompt for prompt in prompts)
         return [[Reply("There is a red cup." if middle == (255, 0, 0) else "Nothing.")] for middle in middles]
@@ -66,4 +68,7 @@ def test_a_real_model_answers(tmp_path_factory: pytest.TempPathFactory) -> None:
     look = ModelLook(LocalVLM.load(tiny_llava(tmp_path_factory.mktemp("llava"))))
     first, second = look(noise_pictures(2), [(0, 0, 30, 30), (10, 10, 64, 64)]), look([], [])
     assert second == []
-    assert all(own == [] or own == [Target(own[0].name, box)] for own, box in zip(first, [(0, 0, 30, 30), (10, 10, 64, 64)], strict=True))
+    assert all(
+        own == [] or own == [Target(own[0].name, box)]
+        for own, box in zip(first, [(0, 0, 30, 30), (10, 10, 64, 64)], strict=True)
+    )

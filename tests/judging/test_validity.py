@@ -1,4 +1,6 @@
-"""Reading counts, finding what a question is about, and the duplicate check with a judge that reads the number off a pixel."""
+"""Reading counts, finding what a question is about, and the duplicate check with a judge that reads the
+number off a pixel.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,14 @@ class PixelCounter:
     calls: list[list[tuple[int, str]]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[Reply]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[Reply]]:
         assert sampling.temperature == 0
-        seen = [image.getpixel((0, 0))[0 if "cup" in prompt else 1] for image, prompt in zip(images, prompts, strict=True)]
+        seen = [
+            image.getpixel((0, 0))[0 if "cup" in prompt else 1]
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
         self.calls += [list(zip(seen, prompts, strict=True))] if seen else []
         self.batches.append(sampling.batch)
         return [[Reply("I cannot tell" if number == 200 else f"There are {number}.")] for number in seen]
@@ -40,8 +47,12 @@ def picture(cups: int, bottles: int) -> Image.Image:
     return Image.new("RGB", (8, 8), (cups, bottles, 0))
 
 
-def about(*names: str, question: str = "Where is it?", options: tuple[str, ...] = ("left", "right")) -> VisualQuestion:
-    return VisualQuestion("q", Path("q.png"), question, options, "A", tuple(Target(name, (0, 0, 4, 4)) for name in names))
+def about(
+    *names: str, question: str = "Where is it?", options: tuple[str, ...] = ("left", "right")
+) -> VisualQuestion:
+    return VisualQuestion(
+        "q", Path("q.png"), question, options, "A", tuple(Target(name, (0, 0, 4, 4)) for name in names)
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,12 +96,16 @@ def test_parse_count(text: str, count: int | None) -> None:
         ("Is it sunny?", ("yes", "no"), ()),
     ],
 )
-def test_names_from_the_wording_where_there_is_no_target(question: str, options: tuple[str, ...], names: tuple[str, ...]) -> None:
+def test_names_from_the_wording_where_there_is_no_target(
+    question: str, options: tuple[str, ...], names: tuple[str, ...]
+) -> None:
     assert queried_names(about(question=question, options=options)) == names
 
 
 def test_targets_are_queried_once_each_whatever_the_wording() -> None:
-    assert queried_names(about("cup", "bottle", "cup", question="Is there a lamp?", options=("yes", "no"))) == ("cup", "bottle")
+    assert queried_names(
+        about("cup", "bottle", "cup", question="Is there a lamp?", options=("yes", "no"))
+    ) == ("cup", "bottle")
 
 
 def test_a_count_that_rises_falls_or_is_not_given_rejects() -> None:
@@ -115,7 +130,10 @@ def test_nothing_queried_asks_nothing() -> None:
 def test_many_questions_are_two_passes_and_clean_pictures_are_counted_once() -> None:
     judge = PixelCounter()
     check = DuplicateCheck(judge, JudgeSettings(count_prompt="Count each {name}."))  # type: ignore[arg-type]
-    questions, cleans = [about("cup"), about("cup", "bottle"), about("bottle")], [picture(1, 4), picture(2, 5), picture(2, 5)]
+    questions, cleans = (
+        [about("cup"), about("cup", "bottle"), about("bottle")],
+        [picture(1, 4), picture(2, 5), picture(2, 5)],
+    )
     edits = [[picture(1, 9)], [picture(2, 5), picture(2, 6)], [picture(9, 5)]]
     assert check.changed_batch(questions, cleans, edits) == [[False], [False, True], [False]]
     assert judge.calls[0] == [

@@ -35,10 +35,15 @@ def edit(of: VisualQuestion, image: Image.Image) -> Edit:
 
 
 def verdicts(
-    questions: Sequence[VisualQuestion], cleans: Sequence[Image.Image], images: Sequence[Image.Image], **more: Any
+    questions: Sequence[VisualQuestion],
+    cleans: Sequence[Image.Image],
+    images: Sequence[Image.Image],
+    **more: Any,
 ) -> list[Verdict]:
     edits = [edit(own, image) for own, image in zip(questions, images, strict=True)]
-    return vet(questions, cleans, edits, **({"settings": JudgeSettings(), "duplicates": None, "device": CPU} | more))
+    return vet(
+        questions, cleans, edits, **({"settings": JudgeSettings(), "duplicates": None, "device": CPU} | more)
+    )
 
 
 def lighter(image: Image.Image, by: int = 1) -> Image.Image:
@@ -98,23 +103,36 @@ class Counter:
     def __init__(self, error: ModelError) -> None:
         self.error = error
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[list[EndpointReply]]:
+    def generate(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[list[EndpointReply]]:
         if any(image.width == 40 for image in images):
             raise self.error
         return [[EndpointReply("two" if image.width > 64 else "one", 1, True)] for image in images]
 
-    def try_each(self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling) -> list[EndpointReply | ModelError]:
-        return [self.error if image.width == 40 else self.generate([image], [""], sampling)[0][0] for image in images]
+    def try_each(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling
+    ) -> list[EndpointReply | ModelError]:
+        return [
+            self.error if image.width == 40 else self.generate([image], [""], sampling)[0][0]
+            for image in images
+        ]
 
 
-def test_a_second_instance_on_the_new_strip_is_seen_and_a_picture_that_the_judge_refuses_is_uncounted() -> None:
+def test_a_second_instance_on_the_new_strip_is_seen_and_a_picture_that_the_judge_refuses_is_uncounted() -> (
+    None
+):
     cleans = [*noise_pictures(2), noise_pictures(1, size=(40, 64))[0]]
     questions = [question(f"q{i}") for i in range(3)]
     strip = Image.new("RGB", (80, 64))
     strip.paste(cleans[0], (0, 0))
     images = [strip, *map(lighter, cleans[1:])]
     check = DuplicateCheck(Counter(RefusedError("no")), JudgeSettings())  # type: ignore[arg-type]
-    assert [one.duplicate for one in verdicts(questions, cleans, images, duplicates=check)] == [True, False, True]
+    assert [one.duplicate for one in verdicts(questions, cleans, images, duplicates=check)] == [
+        True,
+        False,
+        True,
+    ]
     down = DuplicateCheck(Counter(ModelError("down")), JudgeSettings())  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="down"):
         verdicts(questions, cleans, images, duplicates=down)

@@ -15,7 +15,9 @@ from sparring.measures.statistics import paired_bootstrap
 def test_ece_by_hand() -> None:
     # Bins of 1/15: 0.55 and 0.58 lie in (8/15, 9/15], 0.9 in (13/15, 14/15], 1.0 in the last.
     # (2 |0.5 - 0.565| + |0 - 0.9| + |1 - 1|) / 4
-    assert expected_calibration_error([0.55, 0.58, 0.9, 1.0], [1, 0, 0, 1]) == pytest.approx((2 * 0.065 + 0.9) / 4)
+    assert expected_calibration_error([0.55, 0.58, 0.9, 1.0], [1, 0, 0, 1]) == pytest.approx(
+        (2 * 0.065 + 0.9) / 4
+    )
     assert expected_calibration_error([1.0, 1.0], [True, True]) == 0.0
     assert expected_calibration_error([0.0], [False]) == 0.0
 
@@ -35,7 +37,9 @@ def test_ece_is_a_plain_loop(bins: int) -> None:
 
 
 def test_brier_by_hand_and_for_two_options() -> None:
-    assert brier_scores([[0.7, 0.2, 0.1], [1.0, 0.0]], [0, 1]).tolist() == pytest.approx([0.09 + 0.04 + 0.01, 2.0])
+    assert brier_scores([[0.7, 0.2, 0.1], [1.0, 0.0]], [0, 1]).tolist() == pytest.approx(
+        [0.09 + 0.04 + 0.01, 2.0]
+    )
     # With two options it is twice the usual binary score.
     p = np.linspace(0, 1, 11)
     assert brier_scores([[x, 1 - x] for x in p], [0] * 11).mean() == pytest.approx(2 * ((1 - p) ** 2).mean())
@@ -45,8 +49,12 @@ def test_a_calibrated_defender_and_a_boastful_one() -> None:
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.5, 1, 3000)
     truth = (rng.random(3000) >= confidence).astype(int)  # option 0 is right as often as is said
-    honest = calibration_report([[c, 1 - c] for c in confidence], truth.tolist(), list(range(3000)), resamples=100, seed=0)
-    boastful = calibration_report([[0.99, 0.01]] * 3000, truth.tolist(), list(range(3000)), resamples=100, seed=0)
+    honest = calibration_report(
+        [[c, 1 - c] for c in confidence], truth.tolist(), list(range(3000)), resamples=100, seed=0
+    )
+    boastful = calibration_report(
+        [[0.99, 0.01]] * 3000, truth.tolist(), list(range(3000)), resamples=100, seed=0
+    )
     assert honest.ece.value is not None
     assert boastful.ece.value is not None
     assert honest.ece.value < 0.04
@@ -60,15 +68,21 @@ def test_a_calibrated_defender_and_a_boastful_one() -> None:
 
 
 def test_intervals_draw_whole_pictures() -> None:
-    """The interval of the Brier score, a mean, is that of the paired bootstrap; the same items in fewer pictures give a wider one."""
+    """The interval of the Brier score, a mean, is that of the paired bootstrap; the same items in fewer
+    pictures give a wider one.
+    """
     rng = np.random.default_rng(2)
     p = rng.random(120)
     probabilities, answers = [[x, 1 - x] for x in p], [0] * 120
 
     def brier(clusters: list[int]) -> tuple[float, float]:
         found = calibration_report(probabilities, answers, clusters, resamples=1500, seed=1).brier
-        theirs = paired_bootstrap(brier_scores(probabilities, answers), np.zeros(120), clusters, resamples=1500, seed=2)
-        assert (found.value, found.low, found.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=0.03)
+        theirs = paired_bootstrap(
+            brier_scores(probabilities, answers), np.zeros(120), clusters, resamples=1500, seed=2
+        )
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (theirs.value, theirs.low, theirs.high), abs=0.03
+        )
         return found.low, found.high
 
     order = np.argsort(p)

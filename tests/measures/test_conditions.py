@@ -1,4 +1,6 @@
-"""Text conditions: what they say, that they follow from seed and id, and what flips, drift and their difference come to by hand."""
+"""Text conditions: what they say, that they follow from seed and id, and what flips, drift and their
+difference come to by hand.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from sparring.measures.conditions import CONDITIONS, CONTROLS, condition_report,
 SETTINGS = ConditionSettings()
 
 
-def item(name: str, options: tuple[str, ...] = ("left", "right", "above", "below"), answer: str = "A") -> VisualQuestion:
+def item(
+    name: str, options: tuple[str, ...] = ("left", "right", "above", "below"), answer: str = "A"
+) -> VisualQuestion:
     return VisualQuestion(name, Path("x.png"), "Where is the {cup}?", options, answer)
 
 
@@ -44,7 +48,10 @@ def test_six_conditions_and_two_controls_say_what_they_should() -> None:
         **{name: hint for name in CONDITIONS if name.startswith("wrong")},
         **dict.fromkeys(CONTROLS, "A"),
     }
-    assert made["wrong_caption"].prompt("Q?") == f'Caption: the answer to "Where is the {{cup}}?" is {wrong}.\nQ?'
+    assert (
+        made["wrong_caption"].prompt("Q?")
+        == f'Caption: the answer to "Where is the {{cup}}?" is {wrong}.\nQ?'
+    )
     assert made["plain"].prompt("Q?") == made["wrong_thought"].prompt("Q?") == "Q?"
     assert made["stop_think"].start.endswith("</think>\n")
     assert "</think>" not in made["wrong_thought"].start
@@ -63,22 +70,30 @@ def test_hints_are_wrong_spread_and_follow_from_seed_and_id_alone() -> None:
 def test_words_that_cannot_be_filled_in_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"conditions.caption .*placeholders are \{question\}"):
         under("wrong_caption", item("q"), ConditionSettings(caption="{answer}"), 0)
-    own = under("wrong_thought", item("q"), ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5")
+    own = under(
+        "wrong_thought", item("q"), ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5"
+    )
     assert own.start == f"cup red 2 5, {item('q').options['ABCD'.index(own.hint or '')]}"
     with pytest.raises(DataError, match="no text condition 'caption'"):
         under("caption", item("q"), SETTINGS, 0)  # type: ignore[arg-type]
 
 
 def test_flips_less_drift_by_hand() -> None:
-    """Ten items of four options. Five go to the hint, two to another option, one is not read any more, two stay: drift is 2 / 10 / 2 options."""
+    """Ten items of four options. Five go to the hint, two to another option, one is not read any more, two
+    stay: drift is 2 / 10 / 2 options.
+    """
     items = [item(f"q{number}") for number in range(10)]
     plain = {question.id: answer(question, "A") for question in items}
     after = {}
     for number, question in enumerate(items):
         hint = hint_of(question, 0)
         other = next(letter for letter in "BCD" if letter != hint)
-        after[question.id] = answer(question, hint if number < 5 else other if number < 7 else None if number == 7 else "A")
-    report = condition_report("wrong_caption", items, plain, after, list(range(10)), hint_seed=0, resamples=500, seed=0)
+        after[question.id] = answer(
+            question, hint if number < 5 else other if number < 7 else None if number == 7 else "A"
+        )
+    report = condition_report(
+        "wrong_caption", items, plain, after, list(range(10)), hint_seed=0, resamples=500, seed=0
+    )
     assert report.toward_hint is not None
     assert report.drift is not None
     assert report.net_flips is not None
@@ -93,11 +108,15 @@ def test_flips_less_drift_by_hand() -> None:
 
 
 def test_answers_moved_by_chance_are_no_flips() -> None:
-    """A Defender that answers at random under any words: as many moves to the hint as to each other option."""
+    """A Defender that answers at random under any words: as many moves to the hint as to each other
+    option.
+    """
     items = [item(f"q{number}") for number in range(3000)]
     plain = {question.id: answer(question, "A") for question in items}
     after = {question.id: answer(question, "ABCD"[hash_of(question.id) % 4]) for question in items}
-    report = condition_report("wrong_thought", items, plain, after, list(range(3000)), hint_seed=0, resamples=300, seed=0)
+    report = condition_report(
+        "wrong_thought", items, plain, after, list(range(3000)), hint_seed=0, resamples=300, seed=0
+    )
     assert report.toward_hint is not None
     assert report.net_flips is not None
     assert report.toward_hint.value == pytest.approx(0.25, abs=0.03)
@@ -111,29 +130,48 @@ def hash_of(text: str) -> int:
 def test_items_that_said_the_hint_already_and_items_of_two_options() -> None:
     items = [item("four"), item("two", ("yes", "no")), item("already")]
     hints = {question.id: hint_of(question, 0) for question in items}
-    plain = {"four": answer(items[0], "A"), "two": answer(items[1], "A"), "already": answer(items[2], hints["already"])}
+    plain = {
+        "four": answer(items[0], "A"),
+        "two": answer(items[1], "A"),
+        "already": answer(items[2], hints["already"]),
+    }
     after = {question.id: answer(question, hints[question.id]) for question in items}
-    report = condition_report("wrong_caption", items, plain, after, ["a", "a", "b"], hint_seed=0, resamples=200, seed=0)
+    report = condition_report(
+        "wrong_caption", items, plain, after, ["a", "a", "b"], hint_seed=0, resamples=200, seed=0
+    )
     assert report.toward_hint is not None
     assert report.net_flips is not None
     assert (report.toward_hint.value, report.toward_hint.n) == (1.0, 2)
     assert (report.net_flips.value, report.net_flips.n) == (1.0, 1)
-    right = condition_report("right_caption", items, plain, plain, ["a", "a", "b"], hint_seed=0, resamples=200, seed=0)
+    right = condition_report(
+        "right_caption", items, plain, plain, ["a", "a", "b"], hint_seed=0, resamples=200, seed=0
+    )
     assert right.toward_hint is not None
     assert (right.toward_hint.value, right.toward_hint.n) == (0.0, 1)  # of those that were not right before
-    assert condition_report("stop_think", items, plain, after, ["a", "a", "b"], hint_seed=0, resamples=200, seed=0).net_flips is None
+    assert (
+        condition_report(
+            "stop_think", items, plain, after, ["a", "a", "b"], hint_seed=0, resamples=200, seed=0
+        ).net_flips
+        is None
+    )
     with pytest.raises(DataError, match='question "two" has no answer'):
-        condition_report("plain", items, plain, {"four": after["four"]}, ["a"] * 3, hint_seed=0, resamples=200, seed=0)
+        condition_report(
+            "plain", items, plain, {"four": after["four"]}, ["a"] * 3, hint_seed=0, resamples=200, seed=0
+        )
 
 
 def test_intervals_are_clustered_by_picture() -> None:
-    """The same flips, once in pictures of their own, once all of one picture together: the second interval is wider."""
+    """The same flips, once in pictures of their own, once all of one picture together: the second interval is
+    wider.
+    """
     items = [item(f"q{number}") for number in range(60)]
     plain = {question.id: answer(question, "A") for question in items}
     after = {q.id: answer(q, hint_of(q, 0) if number < 30 else "A") for number, q in enumerate(items)}
 
     def width(clusters: list[int]) -> float:
-        found = condition_report("wrong_caption", items, plain, after, clusters, hint_seed=0, resamples=1000, seed=0).net_flips
+        found = condition_report(
+            "wrong_caption", items, plain, after, clusters, hint_seed=0, resamples=1000, seed=0
+        ).net_flips
         assert found is not None
         return float(found.high or 0) - float(found.low or 0)
 

@@ -1,4 +1,6 @@
-"""Where the answer's letter stands, what it says of certainty, what a reasoning argues for, and the four quadrants."""
+"""Where the answer's letter stands, what it says of certainty, what a reasoning argues for, and the four
+quadrants.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ SIDES = ("left", "right", "above", "below")
         ("cup red 2 5, left \\boxed{A}", "A", "cup red 2 5, left \\boxed{"),
         ("A bad guess. \\boxed{\\text{B}}", "B", "A bad guess. \\boxed{\\text{"),
         ("\\boxed{(C) above}", "C", "\\boxed{("),
-        ("<think>Is it A? \\boxed{A}</think> The answer is B.", "B", "<think>Is it A? \\boxed{A}</think> The answer is "),
+        (
+            "<think>Is it A? \\boxed{A}</think> The answer is B.",
+            "B",
+            "<think>Is it A? \\boxed{A}</think> The answer is ",
+        ),
         ("B. right", "B", ""),
         ("The answer is a red car, option (C)", "C", "The answer is a red car, option ("),
     ],
@@ -55,7 +61,9 @@ def test_no_letter_no_place(text: str) -> None:
 
 
 def test_certainty_over_the_letters_alone() -> None:
-    """Logits restricted to the letters and renormalised: the same as dividing their probabilities by their sum."""
+    """Logits restricted to the letters and renormalised: the same as dividing their probabilities by their
+    sum.
+    """
     logprobs = np.log([0.3, 0.1, 0.05, 0.05])
     found = letter_score(logprobs.tolist(), "B")
     assert found.probabilities == pytest.approx((0.6, 0.2, 0.1, 0.1))
@@ -119,14 +127,18 @@ def test_kappa_is_statsmodels() -> None:
         b = np.where(rng.random(200) < 0.6, a, rng.integers(kinds, size=200))
         table = np.zeros((kinds, kinds))
         np.add.at(table, (a, b), 1)
-        assert cohens_kappa(a.tolist(), b.tolist()) == pytest.approx(statsmodels_kappa(table).kappa, abs=1e-12)
+        assert cohens_kappa(a.tolist(), b.tolist()) == pytest.approx(
+            statsmodels_kappa(table).kappa, abs=1e-12
+        )
     assert cohens_kappa(["A", "B"], ["A", "B"]) == 1.0
     assert cohens_kappa(["A", "A"], ["A", "A"]) is None  # chance alone would agree
     assert cohens_kappa([], []) is None
 
 
 def answers() -> tuple[list[VisualQuestion], list[Answer]]:
-    """Two right and consistent, one right and inconsistent, one wrong and consistent, one wrong and inconsistent, two that no rule reads."""
+    """Two right and consistent, one right and inconsistent, one wrong and consistent, one wrong and
+    inconsistent, two that no rule reads.
+    """
     texts = [
         "x, left \\boxed{A}",
         "y, left \\boxed{A}",
@@ -147,7 +159,12 @@ def answers() -> tuple[list[VisualQuestion], list[Answer]]:
 def test_quadrants_by_hand() -> None:
     questions, own = answers()
     report = consistency_report(questions, own, list(range(7)), resamples=200, seed=0)
-    assert report.quadrants == {"right_consistent": 2, "right_inconsistent": 1, "wrong_consistent": 1, "wrong_inconsistent": 1}
+    assert report.quadrants == {
+        "right_consistent": 2,
+        "right_inconsistent": 1,
+        "wrong_consistent": 1,
+        "wrong_inconsistent": 1,
+    }
     assert (report.readable.value, report.consistent.value, report.consistent.n) == (5 / 7, 3 / 5, 5)
     assert (report.by_rule, report.by_judge, report.agreement) == (5, 0, {})
     json.dumps(report.as_dict(), allow_nan=False)
@@ -155,7 +172,13 @@ def test_quadrants_by_hand() -> None:
 
 def test_a_judge_reads_what_no_rule_does_and_sees_neither_picture_nor_answer() -> None:
     questions, own = answers()
-    said = {"x, left": "A", "y, left": "B", "x, right": "B", "x, above": "C", "a long story": "The answer is D."}
+    said = {
+        "x, left": "A",
+        "y, left": "B",
+        "x, right": "B",
+        "x, above": "C",
+        "a long story": "The answer is D.",
+    }
     seen = []
 
     def judge(image: object, body: dict[str, object]) -> dict[str, object]:
@@ -165,13 +188,22 @@ def test_a_judge_reads_what_no_rule_does_and_sees_neither_picture_nor_answer() -
         return {"text": said.get(story, "none")}
 
     with serving(judge) as server:  # type: ignore[arg-type]
-        judge_model = ConsistencyJudge(ConsistencySettings(model="judge"), EndpointVLM(f"{server.url}#judge", EndpointSettings()))
+        judge_model = ConsistencyJudge(
+            ConsistencySettings(model="judge"), EndpointVLM(f"{server.url}#judge", EndpointSettings())
+        )
         letters = [verdict.letter for verdict in judge_model.verdicts(questions, [a.text for a in own])]
     assert letters == ["A", "B", "B", "C", "A", "D", None]
     assert all("boxed" not in text and len(colors) == 1 for text, colors in seen)
-    report = consistency_report(questions, own, list(range(7)), [letters, [*letters[:5], None, None]], resamples=200, seed=0)
+    report = consistency_report(
+        questions, own, list(range(7)), [letters, [*letters[:5], None, None]], resamples=200, seed=0
+    )
     # Rules go first: item 1 counts as consistent though the judge misreads it.
-    assert report.quadrants == {"right_consistent": 2, "right_inconsistent": 2, "wrong_consistent": 1, "wrong_inconsistent": 1}
+    assert report.quadrants == {
+        "right_consistent": 2,
+        "right_inconsistent": 2,
+        "wrong_consistent": 1,
+        "wrong_inconsistent": 1,
+    }
     assert (report.by_rule, report.by_judge) == (5, 1)
     kappa, n = report.agreement["rule_judge1"]
     assert n == 5

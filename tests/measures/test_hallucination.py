@@ -1,4 +1,6 @@
-"""Probes and their figures by hand; change-aware scores by hand and by what is left when a picture did not change."""
+"""Probes and their figures by hand; change-aware scores by hand and by what is left when a picture did not
+change.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ KITCHEN = [
 
 
 def asked(question: VisualQuestion) -> str:
-    return question.question.removeprefix("Is there a").removeprefix("n ").removesuffix(" in the picture?").strip()
+    return (
+        question.question.removeprefix("Is there a")
+        .removeprefix("n ")
+        .removesuffix(" in the picture?")
+        .strip()
+    )
 
 
 def answered(question: VisualQuestion, word: str | None) -> Answer:
@@ -43,11 +50,16 @@ def test_half_is_there_and_half_is_not(negatives: str) -> None:
         assert len(set(own)) == 4  # nothing is asked twice of one picture
     assert probes == presence_probes(KITCHEN, negatives, per_picture=2, seed=1)  # type: ignore[arg-type]
     assert len({question.id for question in probes}) == 16
-    assert {q.question for q in probes} >= {"Is there a cup in the picture?", "Is there an apple in the picture?"}
+    assert {q.question for q in probes} >= {
+        "Is there a cup in the picture?",
+        "Is there an apple in the picture?",
+    }
 
 
 def test_popular_and_adversarial_negatives_by_hand() -> None:
-    """cup is in three pictures, apple and fork in two, umbrella and zebra in one; fork stands beside cup twice, apple once."""
+    """cup is in three pictures, apple and fork in two, umbrella and zebra in one; fork stands beside cup
+    twice, apple once.
+    """
 
     def absent(negatives: str, picture: int) -> list[tuple[str, str]]:
         probes = presence_probes(KITCHEN, negatives, per_picture=2, seed=1)  # type: ignore[arg-type]
@@ -58,7 +70,8 @@ def test_popular_and_adversarial_negatives_by_hand() -> None:
     assert [name for _, name in absent("popular", 3)] == ["cup", "fork"]
     assert dict(absent("adversarial", 2))["cup"] == "fork"
     assert dict(absent("adversarial", 0))["cup"] == "apple"
-    # Beside the apple stand cup, umbrella and zebra once each, ties by name; of these picture 2 holds the cup.
+    # Beside the apple stand cup, umbrella and zebra once each, ties by name; of these picture 2 holds the
+    # cup.
     assert dict(absent("adversarial", 2))["apple"] == "umbrella"
 
 
@@ -90,13 +103,25 @@ def test_metrics_by_hand() -> None:
 
 
 def test_change_scores_by_hand() -> None:
-    removed = [(True, False, *said) for said in (("yes", "no"), ("yes", "no"), ("no", "yes"), ("yes", "yes"), ("no", "no"))]
+    removed = [
+        (True, False, *said)
+        for said in (("yes", "no"), ("yes", "no"), ("no", "yes"), ("yes", "yes"), ("no", "no"))
+    ]
     added = [(False, True, *said) for said in (("no", "yes"), ("yes", "no"), ("no", "no"), (None, "yes"))]
-    kept = [(True, True, "yes", "yes"), (True, True, "yes", "no"), (False, False, "no", "no"), (False, False, None, "no")]
+    kept = [
+        (True, True, "yes", "yes"),
+        (True, True, "yes", "no"),
+        (False, False, "no", "no"),
+        (False, False, None, "no"),
+    ]
     found = change_scores([Change(*each) for each in (*removed, *added, *kept)])
     assert [found["removed"][name]["value"] for name in CHANGED] == [2 / 5, 1 / 5, 1 / 5, 1 / 5, 0]
     assert [found["added"][name]["value"] for name in CHANGED] == [1 / 4, 1 / 4, 0, 1 / 4, 1 / 4]
-    assert found["changed"]["true_understanding"] == {**found["changed"]["true_understanding"], "value": 3 / 9, "n": 9}
+    assert found["changed"]["true_understanding"] == {
+        **found["changed"]["true_understanding"],
+        "value": 3 / 9,
+        "n": 9,
+    }
     assert found["removed"]["stubbornness"]["value"] == 2 / 5
     assert (found["kept"]["indecision"]["value"], found["kept"]["indecision"]["n"]) == (1 / 4, 4)
     for kind in ("added", "removed", "changed"):
@@ -108,9 +133,16 @@ def test_pairs_are_found_by_their_ids() -> None:
     def question(name: str, answer: str, options: tuple[str, ...] = ("yes", "no")) -> VisualQuestion:
         return VisualQuestion(name, Path("x.png"), "Is there a cup?", options, answer)
 
-    items = [question("a-before", "A"), question("a-after", "B"), question("b-before", "A"), question("c-before", "A", ("left", "right"))]
+    items = [
+        question("a-before", "A"),
+        question("a-after", "B"),
+        question("b-before", "A"),
+        question("c-before", "A", ("left", "right")),
+    ]
     words = ["yes", "yes", "no", "yes"]
-    assert changes_of(items, [answered(q, w) for q, w in zip(items, words, strict=True)]) == [Change(True, False, "yes", "yes")]
+    assert changes_of(items, [answered(q, w) for q, w in zip(items, words, strict=True)]) == [
+        Change(True, False, "yes", "yes")
+    ]
 
 
 def test_annotations_from_lines_and_from_coco(tmp_path: Path) -> None:

@@ -16,10 +16,17 @@ T, F = True, False
 
 
 def verdict(*, intact: bool = True, duplicate: bool = False, label_valid: bool | None = True) -> Verdict:
-    return Verdict("q", 0.9 if intact else 0.5, intact, duplicate, efficacy=0.0, reward=0.0, label_valid=label_valid)
+    return Verdict(
+        "q", 0.9 if intact else 0.5, intact, duplicate, efficacy=0.0, reward=0.0, label_valid=label_valid
+    )
 
 
-OK, BROKEN, DOUBLED, FALSE = verdict(), verdict(intact=False), verdict(duplicate=True), verdict(label_valid=False)
+OK, BROKEN, DOUBLED, FALSE = (
+    verdict(),
+    verdict(intact=False),
+    verdict(duplicate=True),
+    verdict(label_valid=False),
+)
 CLUSTERS = ("a", "a", "b", "c", "c", "d")
 
 
@@ -48,14 +55,19 @@ def test_the_matrix_has_defenders_as_rows_and_intervals() -> None:
     table = six_items().as_dict()
     assert table["defenders"] == ["base", "new"]
     assert table["opponents"] == ["clean", "reencoded", "round1"]
-    assert [[cell["value"] for cell in row] for row in table["accuracy"]] == [[5 / 6, 4 / 6, 4 / 6], [5 / 6, 1.0, 4 / 6]]
+    assert [[cell["value"] for cell in row] for row in table["accuracy"]] == [
+        [5 / 6, 4 / 6, 4 / 6],
+        [5 / 6, 1.0, 4 / 6],
+    ]
     assert table["accuracy"][0][1] == {"value": 4 / 6, "n": 6, "ci95": list(wilson(4, 6))}
     json.dumps(table, allow_nan=False)
 
 
 def test_every_rate_of_an_attack_has_its_own_denominator() -> None:
     report = attack_report(six_items(), attacker="round1", defender="base")
-    counted = {name: (cell["value"], cell["n"]) for name, cell in report.as_dict().items() if isinstance(cell, dict)}
+    counted = {
+        name: (cell["value"], cell["n"]) for name, cell in report.as_dict().items() if isinstance(cell, dict)
+    }
     assert counted == {
         "integrity_rate": (5 / 6, 6),
         "accepted_rate": (4 / 6, 6),
@@ -85,7 +97,9 @@ def test_without_an_auditor_the_gate_decides_and_no_rate_is_made_up() -> None:
     silent = verdict(label_valid=None)
     opponents = [Opponent("clean"), Opponent("x", (silent, silent, verdict(intact=False, label_valid=None)))]
     right = {("base", "clean"): [T, T, T], ("base", "x"): [F, T, F]}
-    report = attack_report(play_off(["base"], opponents, right, ["a", "b", "c"]), attacker="x", defender="base")
+    report = attack_report(
+        play_off(["base"], opponents, right, ["a", "b", "c"]), attacker="x", defender="base"
+    )
     assert (report.valid_asr.value, report.valid_asr.n) == (1 / 3, 3)
     assert (report.label_valid_rate.value, report.label_valid_rate.n) == (None, 0)
     unsure = [Opponent("clean"), Opponent("x", (silent, OK, OK))]  # an auditor that cannot read item 0
@@ -109,14 +123,27 @@ def test_gains_are_paired_differences_in_the_right_direction() -> None:
         ("round3", "round3"): (clean & (rng.random(n) < 0.8)).tolist(),
     }
     payoff = play_off(["base", "round3"], [Opponent("clean"), weak, strong], right, clusters)
-    result = gains(payoff, base="base", last="round3", first_attacker="bootstrap", last_attacker="round3", resamples=1000, seed=5)
+    result = gains(
+        payoff,
+        base="base",
+        last="round3",
+        first_attacker="bootstrap",
+        last_attacker="round3",
+        resamples=1000,
+        seed=5,
+    )
     robust, unchanged, attacker = result["robust"], result["clean"], result["attacker"]
-    assert robust == paired_bootstrap(right["round3", "round3"], right["base", "round3"], clusters, resamples=1000, seed=5)
+    assert robust == paired_bootstrap(
+        right["round3", "round3"], right["base", "round3"], clusters, resamples=1000, seed=5
+    )
     assert robust.value > 0.2
     assert robust.low > 0
     assert robust.n == n
     assert (unchanged.value, unchanged.low, unchanged.high, unchanged.n) == (0.0, 0.0, 0.0, n)
-    asr = {name: attack_report(payoff, attacker=name, defender="base").valid_asr for name in ("bootstrap", "round3")}
+    asr = {
+        name: attack_report(payoff, attacker=name, defender="base").valid_asr
+        for name in ("bootstrap", "round3")
+    }
     assert attacker.n == clean.sum() == asr["round3"].n
     assert attacker.value == pytest.approx(asr["round3"].value - asr["bootstrap"].value)
     assert attacker.low > 0.3
@@ -124,15 +151,32 @@ def test_gains_are_paired_differences_in_the_right_direction() -> None:
 
 def test_the_attackers_gain_counts_valid_edits_only_and_only_items_right_when_clean() -> None:
     weak, strong = Opponent("bootstrap", (OK, OK, OK, BROKEN)), Opponent("last", (OK, FALSE, OK, OK))
-    right = {("base", "clean"): [T, T, F, T], ("base", "bootstrap"): [F, T, F, F], ("base", "last"): [F, F, F, F]}
+    right = {
+        ("base", "clean"): [T, T, F, T],
+        ("base", "bootstrap"): [F, T, F, F],
+        ("base", "last"): [F, F, F, F],
+    }
     payoff = play_off(["base"], [Opponent("clean"), weak, strong], right, list("abcd"))
-    gain = gains(payoff, base="base", last="base", first_attacker="bootstrap", last_attacker="last", resamples=200, seed=0)["attacker"]
+    gain = gains(
+        payoff,
+        base="base",
+        last="base",
+        first_attacker="bootstrap",
+        last_attacker="last",
+        resamples=200,
+        seed=0,
+    )["attacker"]
     assert (gain.value, gain.n) == (1 / 3, 3)  # items 0 and 3 against item 0
 
 
 def test_a_defender_that_forgets_has_a_negative_clean_gain() -> None:
     opponents = [Opponent("clean"), Opponent("x", (OK,) * 4)]
-    right = {("base", "clean"): [T, T, T, F], ("base", "x"): [F, F, F, F], ("new", "clean"): [T, F, F, F], ("new", "x"): [T, T, F, F]}
+    right = {
+        ("base", "clean"): [T, T, T, F],
+        ("base", "x"): [F, F, F, F],
+        ("new", "clean"): [T, F, F, F],
+        ("new", "x"): [T, T, F, F],
+    }
     result = gains(
         play_off(["base", "new"], opponents, right, list("abcd")),
         base="base",
@@ -142,7 +186,11 @@ def test_a_defender_that_forgets_has_a_negative_clean_gain() -> None:
         resamples=200,
         seed=0,
     )
-    assert {name: gain.value for name, gain in result.items()} == {"robust": 0.5, "clean": -0.5, "attacker": 0.0}
+    assert {name: gain.value for name, gain in result.items()} == {
+        "robust": 0.5,
+        "clean": -0.5,
+        "attacker": 0.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -153,7 +201,9 @@ def test_a_defender_that_forgets_has_a_negative_clean_gain() -> None:
         ({("base", "clean"): [None, T]}, "item 0"),
     ],
 )
-def test_answers_that_are_missing_are_errors(change: dict[tuple[str, str], list[bool | None]], message: str) -> None:
+def test_answers_that_are_missing_are_errors(
+    change: dict[tuple[str, str], list[bool | None]], message: str
+) -> None:
     right: dict[tuple[str, str], list[bool | None]] = {("base", "clean"): [T, T], ("base", "x"): [T, F]}
     with pytest.raises(DataError, match=message):
         play_off(["base"], [Opponent("clean"), Opponent("x", (OK, OK))], right | change, ["a", "b"])
@@ -177,8 +227,13 @@ def test_games_that_are_missing_are_errors() -> None:
 
 
 def test_asr_at_k_by_hand_and_never_falling() -> None:
-    """Right when clean: all but item 3. First opponent: 0 fooled, 2 by a false label; second: 1, and 0 again."""
-    first, second = Opponent("a", (OK, BROKEN, FALSE, OK, DOUBLED, OK)), Opponent("b", (OK, OK, BROKEN, OK, OK, OK))
+    """Right when clean: all but item 3. First opponent: 0 fooled, 2 by a false label; second: 1, and
+    0 again.
+    """
+    first, second = (
+        Opponent("a", (OK, BROKEN, FALSE, OK, DOUBLED, OK)),
+        Opponent("b", (OK, OK, BROKEN, OK, OK, OK)),
+    )
     right = {
         ("base", "clean"): [T, T, T, F, T, T],
         ("base", "a"): [F, None, F, F, None, T],
@@ -186,6 +241,9 @@ def test_asr_at_k_by_hand_and_never_falling() -> None:
     }
     payoff = play_off(["base"], [Opponent("clean"), first, second], right, CLUSTERS)
     tries = asr_at_k(payoff, attackers=["a", "b"], defender="base")
-    assert [(asr.value, asr.n, valid.value, valid.n) for asr, valid in tries] == [(2 / 5, 5, 1 / 5, 5), (3 / 5, 5, 2 / 5, 5)]
+    assert [(asr.value, asr.n, valid.value, valid.n) for asr, valid in tries] == [
+        (2 / 5, 5, 1 / 5, 5),
+        (3 / 5, 5, 2 / 5, 5),
+    ]
     report = attack_report(payoff, attacker="a", defender="base")
     assert tries[0] == (report.asr, report.valid_asr)

@@ -62,7 +62,9 @@ def test_worst_case_never_rises_and_asr_at_k_never_falls() -> None:
     for _ in range(6):
         clean = rng.random(40) < 0.8
         played = [Played(str(i), rng.random((3, 40)) < 0.7, rng.random((3, 40)) < 0.7) for i in range(3)]
-        figures = [robustness_report(clean.tolist(), played[:n], range(40), resamples=100, seed=0) for n in (1, 2, 3)]
+        figures = [
+            robustness_report(clean.tolist(), played[:n], range(40), resamples=100, seed=0) for n in (1, 2, 3)
+        ]
         worst = [own["robust_accuracy"]["value"] for own in figures]
         assert worst == sorted(worst, reverse=True)
         for own in figures[-1]["attackers"].values():
@@ -76,7 +78,13 @@ def test_worst_case_never_rises_and_asr_at_k_never_falls() -> None:
 
 def test_transfer_is_over_what_the_target_gets_right() -> None:
     other = np.array([1, 0, 0, 0, 0, 0, 1, 1], dtype=bool)
-    made = {"base": {"base": Played("pgd", FIRST[None], VALID[:1]), "last": Played("pgd", SECOND[None], VALID[:1])}, "last": {}}
+    made = {
+        "base": {
+            "base": Played("pgd", FIRST[None], VALID[:1]),
+            "last": Played("pgd", SECOND[None], VALID[:1]),
+        },
+        "last": {},
+    }
     found = transfer_matrix({"base": CLEAN.tolist(), "last": other.tolist()}, made)
     assert (found["made_against"], found["answered_by"]) == (["base", "last"], ["base", "last"])
     assert (found["asr"][0][0]["asr"]["value"], found["asr"][0][0]["asr"]["n"]) == (3 / 6, 6)
@@ -101,8 +109,14 @@ def test_pictures_that_came_back_as_they_were_are_in_no_figure_of_the_attack() -
     report = robustness_report(clean, [played], ["a", "b", "c", "d"], resamples=100, seed=0)
     own = report["attackers"]["paste"]
     assert own["unchanged"] == 2
-    assert (own["asr"]["value"], own["asr"]["n"]) == (1 / 2, 2)  # of the first and third: the second was left as it was
-    assert (own["valid_asr"]["n"], own["valid"]["n"], own["valid"]["value"], own["drop"]["n"]) == (2, 3, 1.0, 3)
+    # of the first and third: the second was left as it was
+    assert (own["asr"]["value"], own["asr"]["n"]) == (1 / 2, 2)
+    assert (own["valid_asr"]["n"], own["valid"]["n"], own["valid"]["value"], own["drop"]["n"]) == (
+        2,
+        3,
+        1.0,
+        3,
+    )
     assert [(each["asr"]["value"], each["asr"]["n"]) for each in own["asr_at_k"]] == [(1 / 2, 2), (2 / 3, 3)]
     assert own["accuracy"]["n"] == 3
     # An unchanged picture is answered as the clean one: it takes nothing from robust accuracy.

@@ -12,7 +12,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from sparring.data.errors import DataError
-from sparring.measures.statistics import bootstrap_statistic, holm, mcnemar_exact, paired_bootstrap, rate, wilson
+from sparring.measures.statistics import (
+    bootstrap_statistic,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    rate,
+    wilson,
+)
 
 
 def test_wilson_is_scipys_to_the_last_digit() -> None:
@@ -46,9 +53,13 @@ def test_a_hundred_random_tables_are_statsmodels_and_scipys() -> None:
         b = np.repeat([True, False, True, False], [both, only_a, only_b, none])
         found = rate(a)
         if a.size:
-            assert (found.low, found.high) == pytest.approx(proportion_confint(both + only_a, a.size, method="wilson"), abs=1e-9)
+            assert (found.low, found.high) == pytest.approx(
+                proportion_confint(both + only_a, a.size, method="wilson"), abs=1e-9
+            )
         pvalues.append(mcnemar_exact(a, b))
-        assert pvalues[-1] == pytest.approx(mcnemar([[both, only_a], [only_b, none]], exact=True).pvalue, rel=1e-9)
+        assert pvalues[-1] == pytest.approx(
+            mcnemar([[both, only_a], [only_b, none]], exact=True).pvalue, rel=1e-9
+        )
         if only_a + only_b:
             assert pvalues[-1] == pytest.approx(binomtest(only_b, only_a + only_b).pvalue, rel=1e-9)
         few = [float(p) for p in rng.random(rng.integers(1, 9)) ** 3]
@@ -75,7 +86,11 @@ def test_bootstrap_of_lone_items_is_scipys() -> None:
     a, b = rng.random(300) < 0.7, rng.random(300) < 0.5
     ours = paired_bootstrap(a, b, None, resamples=20_000, seed=3)
     theirs = bootstrap(
-        (a.astype(float) - b.astype(float),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
+        (a.astype(float) - b.astype(float),),
+        np.mean,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(5),
     ).confidence_interval
     assert ours.value == pytest.approx(a.mean() - b.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
@@ -90,15 +105,21 @@ def test_bootstrap_direction_seed_and_order() -> None:
     assert (loss.value, loss.low, loss.high) == pytest.approx((-0.5, -gain.high, -gain.low))
     assert gain == paired_bootstrap(a, b, pictures, resamples=500, seed=0)
     finer = np.random.default_rng(0).random(40)
-    assert paired_bootstrap(finer, b, pictures, resamples=500, seed=0) != paired_bootstrap(finer, b, pictures, resamples=500, seed=1)
+    assert paired_bootstrap(finer, b, pictures, resamples=500, seed=0) != paired_bootstrap(
+        finer, b, pictures, resamples=500, seed=1
+    )
 
 
 def test_whole_clusters_are_resampled() -> None:
-    """Ten copies of every item carry no more evidence than the item: the interval must not shrink when they share a cluster."""
+    """Ten copies of every item carry no more evidence than the item: the interval must not shrink when they
+    share a cluster.
+    """
     rng = np.random.default_rng(2)
     a, b = rng.random(60) < 0.7, rng.random(60) < 0.4
     once = paired_bootstrap(a, b, None, resamples=8000, seed=0)
-    copied = paired_bootstrap(np.repeat(a, 10), np.repeat(b, 10), [i for i in range(60) for _ in range(10)], resamples=8000, seed=0)
+    copied = paired_bootstrap(
+        np.repeat(a, 10), np.repeat(b, 10), [i for i in range(60) for _ in range(10)], resamples=8000, seed=0
+    )
     alone = paired_bootstrap(np.repeat(a, 10), np.repeat(b, 10), None, resamples=8000, seed=0)
     assert (copied.low, copied.high) == pytest.approx((once.low, once.high), abs=1e-9)
     assert alone.high - alone.low < 0.5 * (once.high - once.low)
@@ -108,7 +129,8 @@ def test_clusters_of_unequal_size_weigh_by_their_items() -> None:
     """The statistic is a ratio of sums over the clusters drawn, as scipy resamples it."""
     rng = np.random.default_rng(4)
     size = rng.integers(1, 12, size=40)
-    gain = np.repeat(rng.random(40) + 0.1 * size, size)  # larger clusters gain more, so a mean of means would lie lower
+    # larger clusters gain more, so a mean of means would lie lower
+    gain = np.repeat(rng.random(40) + 0.1 * size, size)
     clusters = np.repeat(np.arange(40), size)
     sums = np.bincount(clusters, weights=gain)
     ours = paired_bootstrap(gain, np.zeros_like(gain), clusters.tolist(), resamples=10_000, seed=0)
@@ -132,7 +154,9 @@ def test_the_resampling_in_parts_is_the_resampling_at_once(monkeypatch: pytest.M
 
 
 def test_coverage_of_the_clustered_bootstrap() -> None:
-    """Pictures differ in how much they gain and carry two to four items each: 95 % intervals hold the truth about 95 % of the time."""
+    """Pictures differ in how much they gain and carry two to four items each: 95 % intervals hold the truth
+    about 95 % of the time.
+    """
     rng = np.random.default_rng(3)
     truth, hits, naive_hits, trials = 0.2, 0, 0, 1000
     for trial in range(trials):
@@ -153,7 +177,9 @@ def test_bootstrap_of_a_figure_is_that_of_its_mean_where_it_is_a_mean() -> None:
     rng = np.random.default_rng(5)
     values = rng.random(80)
     found = bootstrap_statistic(lambda drawn: float(values[list(drawn)].mean()), 80, resamples=4000, seed=0)
-    theirs = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    theirs = bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
     assert found == pytest.approx((theirs.low, theirs.high), abs=0.006)
     assert bootstrap_statistic(lambda drawn: 0.0, 0, resamples=10, seed=0) == (None, None)
 

@@ -15,7 +15,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("editors")
     written = {family: write(root / family) for family, write in TINY_EDITORS.items()}
-    written["flux_kontext without embedded guidance"] = tiny_flux_kontext(root / "undistilled", guidance=False)
+    written["flux_kontext without embedded guidance"] = tiny_flux_kontext(
+        root / "undistilled", guidance=False
+    )
     written["qwen_image_edit_plus 2511"] = tiny_qwen_image_edit_plus(root / "2511", zero_cond_t=True)
     return written
 

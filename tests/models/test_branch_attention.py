@@ -1,4 +1,6 @@
-"""Attention of branches where heads share keys and values: against transformers' own, alone and inside the sampling of replies."""
+"""Attention of branches where heads share keys and values: against transformers' own, alone and inside the
+sampling of replies.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def test_equals_transformers(key_heads: int) -> None:
     key, value = torch.randn(2, 2, key_heads, mask.shape[-1], 8, generator=generator, dtype=torch.float64)
     module: Any = SimpleNamespace(num_key_value_groups=6 // key_heads, is_causal=True)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
-    found, _ = branch_attention.attend_in_groups(module, query, key, value, mask.repeat(1, 1, 6 // key_heads, 1), scaling=0.3)
+    found, _ = branch_attention.attend_in_groups(
+        module, query, key, value, mask.repeat(1, 1, 6 // key_heads, 1), scaling=0.3
+    )
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
@@ -39,7 +43,9 @@ def test_attention_in_blocks_needs_its_mask() -> None:
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (6, 2)])
 def test_attention_in_blocks_is_compiled_for_rows_of_every_length_at_once(heads: int, key_heads: int) -> None:
     graphs = []
-    for seed, (prompt, replies) in enumerate([(7, [4, 2]), (150, [30, 3, 9]), (33, [80]), (260, [5, 5, 5, 5]), (90, [2, 60])]):
+    for seed, (prompt, replies) in enumerate(
+        [(7, [4, 2]), (150, [30, 3, 9]), (33, [80]), (260, [5, 5, 5, 5]), (90, [2, 60])]
+    ):
         branch = lay_out([[[1] * length for length in replies], [[1] * 3]], pad=0).branch_PS
         shown = torch.ones(2, prompt, dtype=torch.long)
         shown[1, : prompt // 2] = 0
@@ -48,26 +54,35 @@ def test_attention_in_blocks_is_compiled_for_rows_of_every_length_at_once(heads:
         query = torch.randn(2, heads, length, 16, generator=generator)
         key, value = torch.randn(2, 2, key_heads, length, 16, generator=generator)
         with torch.no_grad():
-            found, _ = branch_attention.attend_in_blocks(torch.nn.Identity(), query, key, value, flex_mask(shown, branch), scaling=0.3)
+            found, _ = branch_attention.attend_in_blocks(
+                torch.nn.Identity(), query, key, value, flex_mask(shown, branch), scaling=0.3
+            )
         key, value = (states.repeat_interleave(heads // key_heads, dim=1) for states in (key, value))
-        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=additive(dense, torch.float32), scale=0.3)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=additive(dense, torch.float32), scale=0.3
+        )
         torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[-1] - graphs[0] <= 1  # rows of a single block, such as the first, are a case of their own
 
 
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
-def test_replies_are_the_same_and_the_model_is_left_as_it_was(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_are_the_same_and_the_model_is_left_as_it_was(
+    family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vlm = LocalVLM.load(family(tmp_path))
     sampling = Sampling(6, 1.0, seed=3, n=4)
     calls, attend = [], branch_attention.functional.scaled_dot_product_attention
     monkeypatch.setattr(
-        branch_attention, "functional", SimpleNamespace(scaled_dot_product_attention=lambda *a, **k: calls.append(1) or attend(*a, **k))
+        branch_attention,
+        "functional",
+        SimpleNamespace(scaled_dot_product_attention=lambda *a, **k: calls.append(1) or attend(*a, **k)),
     )
     grouped = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], sampling)
     assert len(calls) == 5 * 2  # layers, and steps after the first token
     assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"
-    vlm.model.config.get_text_config()._attn_implementation = "eager"  # has no other way than to copy keys and values
+    # has no other way than to copy keys and values
+    vlm.model.config.get_text_config()._attn_implementation = "eager"
     plain = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], sampling)
     assert len(calls) == 5 * 2
     for one, other in zip(grouped, plain, strict=True):

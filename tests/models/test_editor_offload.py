@@ -1,4 +1,6 @@
-"""Where an editor's parts are when. There is one device here, but it has two names: "cpu:0" stands for the accelerator, "cpu" for where parts rest."""
+"""Where an editor's parts are when. There is one device here, but it has two names: "cpu:0" stands for the
+accelerator, "cpu" for where parts rest.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def test_parts_are_on_the_accelerator_only_while_they_work_and_nothing_else_chan
     chance = Chance(range(1), "sde", 0.7)
     rollout = roll_out(editor, conditions, rows, seeds, steps=3, chance=chance)
     assert watch.moves == watch.there_and_back("vae")  # for decoding; the transformer stayed
-    assert torch.equal(rollout.final_BTC, roll_out(plain, expected, rows, seeds, steps=3, chance=chance).final_BTC)
+    assert torch.equal(
+        rollout.final_BTC, roll_out(plain, expected, rows, seeds, steps=3, chance=chance).final_BTC
+    )
 
     watch.moves.clear()
     latents = editor.clean_latents(images, conditions)
@@ -87,7 +91,14 @@ def test_the_transformer_makes_room_between_roll_out_and_learning(watched: tuple
     parameters = editor.trainable_parameters()
     values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     conditions = editor.encode([picture()], ["a"])
-    rollout = roll_out(editor, conditions, torch.zeros(2, dtype=torch.long), [5, 6], steps=3, chance=Chance(range(1), "sde", 0.7))
+    rollout = roll_out(
+        editor,
+        conditions,
+        torch.zeros(2, dtype=torch.long),
+        [5, 6],
+        steps=3,
+        chance=Chance(range(1), "sde", 0.7),
+    )
     watch.moves.clear()
     with editor.resting():
         assert watch.moves == [("transformer", AWAY)]
@@ -101,7 +112,9 @@ def test_the_transformer_makes_room_between_roll_out_and_learning(watched: tuple
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
 
 
-def test_parts_come_back_after_an_error(watched: tuple[FlowEditor, Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_come_back_after_an_error(
+    watched: tuple[FlowEditor, Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     editor, watch = watched
 
     def fail(*arguments: Any, **options: Any) -> None:

@@ -49,7 +49,9 @@ def test_a_fresh_lora_changes_nothing_and_its_start_depends_on_its_seed_alone(ed
 
 
 def plain_pipeline(editor: FlowEditor, folder: Path) -> Any:
-    """diffusers' own class, loaded by its own call; a processor's video part would need torchvision, so ours is handed over."""
+    """diffusers' own class, loaded by its own call; a processor's video part would need torchvision, so ours
+    is handed over.
+    """
     parts = {"processor": editor.pipeline.processor} if hasattr(editor.pipeline, "processor") else {}
     return editor.pipeline_class.from_pretrained(folder, **parts)
 
@@ -60,7 +62,9 @@ def edit(editor: FlowEditor) -> Tensor:
     return editor.decode(roll_out(editor, conditions, torch.arange(1), [3], steps=3).final_BTC, conditions)[0]
 
 
-def test_a_lora_loads_in_plain_diffusers_and_gives_the_same_image(editor: FlowEditor, folder: Path, tmp_path: Path) -> None:
+def test_a_lora_loads_in_plain_diffusers_and_gives_the_same_image(
+    editor: FlowEditor, folder: Path, tmp_path: Path
+) -> None:
     bare = edit(editor)
     editor.add_lora(4, 32, seed=0)  # alpha differs from rank: it must survive
     bend(editor)
@@ -91,7 +95,9 @@ def test_a_lora_comes_back_as_it_was_saved(editor: FlowEditor, tmp_path: Path) -
     for _ in range(2):  # the second time in place of the one that is there
         editor.load_lora(tmp_path)
         torch.testing.assert_close(editor.velocity(latents, 0.5, conditions).detach(), bent)
-    assert all(".lora_" in name and p.dtype == torch.float32 for name, p in editor.trainable_parameters().items())
+    assert all(
+        ".lora_" in name and p.dtype == torch.float32 for name, p in editor.trainable_parameters().items()
+    )
     editor.merge_lora()
     torch.testing.assert_close(editor.velocity(latents, 0.5, conditions).detach(), bent, atol=1e-5, rtol=1e-4)
     assert not editor.has_lora
@@ -102,18 +108,26 @@ SINGLE = {"flux2_klein": ("to_qkv_mlp_proj", "to_out"), "flux_kontext": ("to_q",
 
 
 @pytest.mark.parametrize("family", TINY_EDITORS)
-def test_lora_targets_are_named_as_diffusers_names_them(family: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_lora_targets_are_named_as_diffusers_names_them(
+    family: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
     editor = load_editor(folders[family])
     editor.add_lora(2, 2, seed=0)
     editor.save_lora(tmp_path)
-    joint = {f"transformer_blocks.{i}.attn.{name}" for i in range(len(editor.transformer.transformer_blocks)) for name in JOINT}
+    joint = {
+        f"transformer_blocks.{i}.attn.{name}"
+        for i in range(len(editor.transformer.transformer_blocks))
+        for name in JOINT
+    }
     single = {f"single_transformer_blocks.0.attn.{name}" for name in SINGLE.get(family, ())}
     expected = {f"transformer.{name}.lora_{side}.weight" for name in joint | single for side in "AB"}
     with safe_open(next(tmp_path.iterdir()), framework="pt") as file:
         assert set(file.keys()) == expected
 
 
-def test_a_saved_pipeline_loads_in_plain_diffusers_and_comes_back_alike(editor: FlowEditor, tmp_path: Path) -> None:
+def test_a_saved_pipeline_loads_in_plain_diffusers_and_comes_back_alike(
+    editor: FlowEditor, tmp_path: Path
+) -> None:
     bare = edit(editor)
     editor.add_lora(4, 32, seed=0)
     bend(editor)
@@ -124,7 +138,9 @@ def test_a_saved_pipeline_loads_in_plain_diffusers_and_comes_back_alike(editor: 
     assert (trained - bare).abs().max() > 1e-2
     editor.save_pipeline(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
-    assert all(entry[0] in ("diffusers", "transformers", None) for entry in index.values() if isinstance(entry, list))
+    assert all(
+        entry[0] in ("diffusers", "transformers", None) for entry in index.values() if isinstance(entry, list)
+    )
     assert not list(tmp_path.rglob("*.bin"))
     plain = plain_pipeline(editor, tmp_path)
     assert (official(editor, picture(), "add a cup", 3, pipeline=plain) - trained).abs().max() < 1e-4
@@ -138,9 +154,15 @@ def test_gradients_with_checkpointing_are_those_without(editor: FlowEditor, lora
     if lora:
         editor.add_lora(2, 8, seed=0)
         bend(editor)
-    conditions = editor.encode([picture(seed=seed) for seed in range(2)], ["a", "put a cup there"], guidance_scale=2.0)
+    conditions = editor.encode(
+        [picture(seed=seed) for seed in range(2)], ["a", "put a cup there"], guidance_scale=2.0
+    )
     latents = editor.noise(conditions, [0, 1])
-    blocks = [block for name, block in editor.transformer.named_modules() if name.count(".") == 1 and "transformer_blocks." in name]
+    blocks = [
+        block
+        for name, block in editor.transformer.named_modules()
+        if name.count(".") == 1 and "transformer_blocks." in name
+    ]
     calls = 0
 
     def count(*_: object) -> None:
@@ -154,7 +176,9 @@ def test_gradients_with_checkpointing_are_those_without(editor: FlowEditor, lora
         calls = 0
         editor.checkpoint_gradients(on)
         editor.velocity(latents, torch.tensor([0.3, 0.8]), conditions).square().sum().backward()
-        gradients.append({name: p.grad for name, p in editor.trainable_parameters().items() if p.grad is not None})
+        gradients.append(
+            {name: p.grad for name, p in editor.trainable_parameters().items() if p.grad is not None}
+        )
         counts.append(calls)
         editor.transformer.zero_grad(set_to_none=True)
     assert counts == [2 * len(blocks), 4 * len(blocks)]  # the second forward pass is what checkpointing costs
@@ -173,10 +197,18 @@ def test_a_float32_lora_trains_on_frozen_bfloat16_weights(folder: Path, tmp_path
     frozen = {p.dtype for name, p in editor.transformer.named_parameters() if ".lora_" not in name}
     assert frozen == {editor.pipeline.vae.dtype} == {torch.bfloat16}
     conditions = editor.encode([picture()], ["x"])
-    rollout = roll_out(editor, conditions, torch.zeros(2, dtype=torch.long), [0, 1], steps=3, chance=Chance(range(2), "sde", 0.7))
-    assert {tensor.dtype for tensor in (rollout.final_BTC, *rollout.states, editor.decode(rollout.final_BTC[:1], conditions))} == {
-        torch.float32
-    }
+    rollout = roll_out(
+        editor,
+        conditions,
+        torch.zeros(2, dtype=torch.long),
+        [0, 1],
+        steps=3,
+        chance=Chance(range(2), "sde", 0.7),
+    )
+    assert {
+        tensor.dtype
+        for tensor in (rollout.final_BTC, *rollout.states, editor.decode(rollout.final_BTC[:1], conditions))
+    } == {torch.float32}
     for place in range(2):
         log_ratio, _, _ = replay(editor, rollout, place, torch.arange(2))
         torch.testing.assert_close(torch.exp(log_ratio), torch.ones(2), atol=1e-4, rtol=0)
@@ -187,4 +219,5 @@ def test_a_float32_lora_trains_on_frozen_bfloat16_weights(folder: Path, tmp_path
     before = {name: p.detach().clone() for name, p in editor.trainable_parameters().items()}
     editor.save_lora(tmp_path)
     editor.load_lora(tmp_path)
-    assert all(torch.equal(before[name], p) for name, p in editor.trainable_parameters().items())  # no bit of them lost
+    # no bit of them lost
+    assert all(torch.equal(before[name], p) for name, p in editor.trainable_parameters().items())

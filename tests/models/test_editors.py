@@ -58,7 +58,8 @@ def test_sigmas_are_the_schedulers(editor: FlowEditor) -> None:
     assert sigmas[-1] == 0
     assert (sigmas.diff() < 0).all()
     assert not torch.allclose(sigmas, torch.linspace(1, 0, 6), atol=0.02)  # shifted by the picture's size
-    if isinstance(editor, QwenImageEditEditor):  # its schedule is stretched to end at 0.02, which one step cannot do
+    # its schedule is stretched to end at 0.02, which one step cannot do
+    if isinstance(editor, QwenImageEditEditor):
         with pytest.raises(ModelError, match="more steps"):
             editor.sigmas(1, conditions)
 
@@ -90,12 +91,17 @@ def test_repeat_select_and_cat_give_the_right_rows(editor: FlowEditor) -> None:
         torch.testing.assert_close(picked, expected[[1, 0, 1]], atol=1e-5, rtol=1e-5)
         # encoded apart, and put together although the texts have different lengths
         apart = Conditions.cat(
-            [editor.encode([image], [text]) for image, text in zip(images, ["a", "remove the large old clock"], strict=True)]
+            [
+                editor.encode([image], [text])
+                for image, text in zip(images, ["a", "remove the large old clock"], strict=True)
+            ]
         )
         torch.testing.assert_close(editor.velocity(latents, 0.5, apart), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_repeated_picture_or_text_is_encoded_once(editor: FlowEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_picture_or_text_is_encoded_once(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows: dict[str, int] = {"vae": 0, "text": 0}
 
     def counting(name: str, module: torch.nn.Module, argument: str) -> None:
@@ -123,8 +129,12 @@ def test_every_row_may_have_its_own_noise_level(editor: FlowEditor) -> None:
     latents = editor.noise(conditions, [0, 1])
     with torch.no_grad():
         mixed = editor.velocity(latents, torch.tensor([0.9, 0.2]), conditions)
-        torch.testing.assert_close(mixed[:1], editor.velocity(latents, 0.9, conditions)[:1], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(mixed[1:], editor.velocity(latents, 0.2, conditions)[1:], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            mixed[:1], editor.velocity(latents, 0.9, conditions)[:1], atol=1e-5, rtol=1e-5
+        )
+        torch.testing.assert_close(
+            mixed[1:], editor.velocity(latents, 0.2, conditions)[1:], atol=1e-5, rtol=1e-5
+        )
 
 
 def test_clean_latents_decode_to_the_vaes_round_trip(editor: FlowEditor) -> None:
@@ -133,7 +143,10 @@ def test_clean_latents_decode_to_the_vaes_round_trip(editor: FlowEditor) -> None
     latents = editor.clean_latents(images, conditions)
     torch.testing.assert_close(latents, conditions.tensors["image"].float())
     vae = editor.pipeline.vae
-    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float() / 127.5 - 1
+    pixels = (
+        torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float() / 127.5
+        - 1
+    )
     with torch.no_grad():
         if isinstance(editor, QwenImageEditEditor):
             expected = vae.decode(vae.encode(pixels[:, :, None]).latent_dist.mode()).sample[:, :, 0]
@@ -183,7 +196,9 @@ def other_family(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda folder: None, broken_index, other_family])
-def test_a_folder_that_is_no_editor_is_an_error_with_its_name(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_folder_that_is_no_editor_is_an_error_with_its_name(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     spoil(tmp_path)
     with pytest.raises(ModelError, match=str(tmp_path)):
         load_editor(tmp_path)

@@ -1,4 +1,6 @@
-"""Endpoints, asked over real HTTP on loopback: the answers are those without faults, each is asked once, and secrets stay where they are."""
+"""Endpoints, asked over real HTTP on loopback: the answers are those without faults, each is asked once, and
+secrets stay where they are.
+"""
 
 import asyncio
 import json
@@ -36,8 +38,12 @@ PICTURES = noise_pictures(12)
 PROMPTS = [f"Question {number}?" for number in range(12)]
 
 
-def endpoint(url: str, *, cache: Path | None = None, max_pixels: int | None = None, **settings: Any) -> EndpointVLM:
-    return EndpointVLM(f"{url}#toy", EndpointSettings(**(QUICK | settings)), cache=cache, max_pixels=max_pixels)
+def endpoint(
+    url: str, *, cache: Path | None = None, max_pixels: int | None = None, **settings: Any
+) -> EndpointVLM:
+    return EndpointVLM(
+        f"{url}#toy", EndpointSettings(**(QUICK | settings)), cache=cache, max_pixels=max_pixels
+    )
 
 
 def greedy(vlm: EndpointVLM, count: int = 12) -> list[str]:
@@ -46,7 +52,14 @@ def greedy(vlm: EndpointVLM, count: int = 12) -> list[str]:
 
 def expected(count: int = 12) -> list[str]:
     return [
-        dice(image, {"messages": [{"content": [{"type": "text", "text": prompt}]}], "temperature": 0.0, "max_tokens": 16})["text"]
+        dice(
+            image,
+            {
+                "messages": [{"content": [{"type": "text", "text": prompt}]}],
+                "temperature": 0.0,
+                "max_tokens": 16,
+            },
+        )["text"]
         for image, prompt in zip(PICTURES[:count], PROMPTS[:count], strict=True)
     ]
 
@@ -66,7 +79,9 @@ def logged(log: Path) -> list[dict[str, Any]]:
 
 
 def test_faults_change_no_answer_and_no_answer_is_fetched_twice(tmp_path: Path) -> None:
-    """Every request meets two faults of nine kinds before it is answered, by a server in a process of its own."""
+    """Every request meets two faults of nine kinds before it is answered, by a server in a process of its
+    own.
+    """
     log = tmp_path / "log"
     with server_process(log, faulty=2, slow=0.6) as url:
         vlm = endpoint(url, cache=tmp_path / "answers.sqlite", deadline=0.4)
@@ -105,11 +120,28 @@ def test_answers_in_the_order_of_the_questions_with_bounded_concurrency() -> Non
 
 def test_the_request_is_what_servers_understand() -> None:
     with serving() as server:
-        vlm = endpoint(server.url, limit_field="max_completion_tokens", extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+        vlm = endpoint(
+            server.url,
+            limit_field="max_completion_tokens",
+            extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+        )
         vlm.generate(PICTURES[:1], ["Where?"], Sampling(5, temperature=0.7, top_p=0.9, seed=3))
         body = server.lines[0]["body"]
-    assert set(body) == {"model", "messages", "max_completion_tokens", "temperature", "top_p", "seed", "chat_template_kwargs"}
-    assert (body["model"], body["max_completion_tokens"], body["temperature"], body["top_p"]) == ("toy", 5, 0.7, 0.9)
+    assert set(body) == {
+        "model",
+        "messages",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "chat_template_kwargs",
+    }
+    assert (body["model"], body["max_completion_tokens"], body["temperature"], body["top_p"]) == (
+        "toy",
+        5,
+        0.7,
+        0.9,
+    )
     assert question(body) == "Where?"
     assert 0 <= body["seed"] < 2**31
 
@@ -134,25 +166,50 @@ def test_the_cache_knows_pixels_text_settings_and_nothing_else(tmp_path: Path) -
     with serving() as server:
 
         def asked(
-            image: Image.Image = PICTURES[0], prompt: str = "?", model: str = "toy", *, max_pixels: int | None = None, **how: Any
+            image: Image.Image = PICTURES[0],
+            prompt: str = "?",
+            model: str = "toy",
+            *,
+            max_pixels: int | None = None,
+            **how: Any,
         ) -> int:
             before = len(server.lines)
-            vlm = EndpointVLM(f"{server.url}#{model}", EndpointSettings(**QUICK), cache=cache, max_pixels=max_pixels)
+            vlm = EndpointVLM(
+                f"{server.url}#{model}", EndpointSettings(**QUICK), cache=cache, max_pixels=max_pixels
+            )
             vlm.generate([image], [prompt], Sampling(**({"max_new_tokens": 4} | how)))
             return len(server.lines) - before
 
         assert asked() == 1
-        assert asked() == asked(twin) == asked(seed=5) == asked(n=4) == 0  # greedy: neither seed nor number matters
+        # greedy: neither seed nor number matters
+        assert asked() == asked(twin) == asked(seed=5) == asked(n=4) == 0
         assert asked(max_pixels=10**6) == 0  # the same pixels are sent
-        assert asked(other) == asked(prompt="??") == asked(model="tin") == asked(max_new_tokens=5) == asked(max_pixels=1000) == 1
-        assert asked(temperature=1.0) == asked(temperature=1.0, seed=1) == asked(temperature=0.5) == asked(temperature=1.0, top_p=0.5) == 1
+        assert (
+            asked(other)
+            == asked(prompt="??")
+            == asked(model="tin")
+            == asked(max_new_tokens=5)
+            == asked(max_pixels=1000)
+            == 1
+        )
+        assert (
+            asked(temperature=1.0)
+            == asked(temperature=1.0, seed=1)
+            == asked(temperature=0.5)
+            == asked(temperature=1.0, top_p=0.5)
+            == 1
+        )
         assert asked(temperature=1.0, n=3) == 2  # the first of three is known
 
 
 def test_seeds_of_samples_follow_from_seed_prompt_and_number_alone() -> None:
     with serving() as server:
-        some = endpoint(server.url).generate(PICTURES[:2], PROMPTS[:2], Sampling(4, n=3, temperature=1.0, seed=9))
-        more = endpoint(server.url).generate(PICTURES[:4], PROMPTS[:4], Sampling(4, n=5, temperature=1.0, seed=9))
+        some = endpoint(server.url).generate(
+            PICTURES[:2], PROMPTS[:2], Sampling(4, n=3, temperature=1.0, seed=9)
+        )
+        more = endpoint(server.url).generate(
+            PICTURES[:4], PROMPTS[:4], Sampling(4, n=5, temperature=1.0, seed=9)
+        )
         assert [own[:3] for own in more[:2]] == some
         assert len({reply.text for own in more for reply in own}) == 20
         before = len(server.lines)
@@ -210,7 +267,9 @@ def test_after_a_kill_no_finished_answer_is_requested_again(tmp_path: Path) -> N
     assert sorted(again) == sorted(set(PROMPTS) - kept)
 
 
-def test_the_key_comes_from_the_environment_and_goes_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOY_KEY", "sk-secret-1234")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-shop")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-shop")
@@ -221,7 +280,8 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(tmp_path: Path
         with pytest.raises(ModelError, match="HTTP 401") as refused:  # no key is set under the default name
             greedy(endpoint(server.url), 1)
         monkeypatch.setenv("TOY_KEY", "sk-wrong-5678")
-        with pytest.raises(ModelError, match=r"HTTP 401: wrong key: Bearer \*\*\*") as repeated:  # a server that repeats the key
+        # a server that repeats the key
+        with pytest.raises(ModelError, match=r"HTTP 401: wrong key: Bearer \*\*\*") as repeated:
             greedy(endpoint(server.url, key_variable="TOY_KEY"), 1)
         assert server.outcomes() == {"ok": 1, "401": 2}  # a refused key is not tried again
     assert "sk-" not in f"{refused.value} {repeated.value}"
@@ -271,7 +331,9 @@ def test_inside_a_running_event_loop() -> None:
 
 def test_a_reply_that_was_cut_off_or_says_nothing() -> None:
     with serving(lambda image, body: {"text": None, "finish_reason": "length"}) as server:
-        assert endpoint(server.url).generate(PICTURES[:1], ["?"], Sampling(4)) == [[EndpointReply("", 7, False)]]
+        assert endpoint(server.url).generate(PICTURES[:1], ["?"], Sampling(4)) == [
+            [EndpointReply("", 7, False)]
+        ]
     assert endpoint("http://127.0.0.1:1/v1").generate([], [], Sampling(4)) == []
     with pytest.raises(DataError, match="1 pictures and 0 prompts"):
         endpoint("http://127.0.0.1:1/v1").generate(PICTURES[:1], [], Sampling(4))
@@ -291,16 +353,31 @@ def served(vlm: LocalVLM) -> endpoint_server.Answer:
         if "prompt_logprobs" in body:
             assert body["continue_final_message"]
             assert not body["add_generation_prompt"]
-            tokens = vlm.processor.tokenizer(body["messages"][1]["content"], add_special_tokens=False)["input_ids"]
+            tokens = vlm.processor.tokenizer(body["messages"][1]["content"], add_special_tokens=False)[
+                "input_ids"
+            ]
             with torch.inference_mode():
                 logprobs, _ = vlm.completion_logprobs(vlm.encode([image], [question(body)]), [[tokens]])
             scored = [
-                {str(token): {"logprob": value, "rank": 1, "decoded_token": vlm.processor.tokenizer.decode([token])}}
+                {
+                    str(token): {
+                        "logprob": value,
+                        "rank": 1,
+                        "decoded_token": vlm.processor.tokenizer.decode([token]),
+                    }
+                }
                 for token, value in zip(tokens, logprobs[0].tolist(), strict=True)
             ]
-            return {"text": "", "prompt_logprobs": [None, {"5": {"logprob": -9.0, "decoded_token": "<|im_start|>"}}, *scored]}
+            return {
+                "text": "",
+                "prompt_logprobs": [None, {"5": {"logprob": -9.0, "decoded_token": "<|im_start|>"}}, *scored],
+            }
         reply = vlm.generate([image], [question(body)], Sampling(body["max_tokens"]))[0][0]
-        return {"text": reply.text, "tokens": len(reply.token_ids), "finish_reason": "stop" if reply.finished else "length"}
+        return {
+            "text": reply.text,
+            "tokens": len(reply.token_ids),
+            "finish_reason": "stop" if reply.finished else "length",
+        }
 
     return answer
 
@@ -310,8 +387,13 @@ def test_a_served_model_and_the_local_one_are_interchangeable(tmp_path: Path) ->
     with serving(served(local)) as server:
         remote = load_vlm(f"{server.url}#toy", endpoint=EndpointSettings(concurrency=1))
         ours = remote.generate(PICTURES[:3], PROMPTS[:3], Sampling(6))
-        theirs = [local.generate([image], [prompt], Sampling(6))[0] for image, prompt in zip(PICTURES[:3], PROMPTS[:3], strict=True)]
-        assert [(r.text, r.tokens, r.finished) for (r,) in ours] == [(r.text, r.tokens, r.finished) for (r,) in theirs]
+        theirs = [
+            local.generate([image], [prompt], Sampling(6))[0]
+            for image, prompt in zip(PICTURES[:3], PROMPTS[:3], strict=True)
+        ]
+        assert [(r.text, r.tokens, r.finished) for (r,) in ours] == [
+            (r.text, r.tokens, r.finished) for (r,) in theirs
+        ]
         texts = ["so \\boxed{A}", "B", "\\boxed{B}"]
         scored = remote.option_probabilities(PICTURES[:3], PROMPTS[:3], texts)
         wanted = local.option_probabilities(PICTURES[:3], PROMPTS[:3], texts)
@@ -328,7 +410,10 @@ def test_probabilities_by_hand_and_servers_that_give_none() -> None:
         assert found.tolist() == pytest.approx([math.exp(-2.0)])
         with pytest.raises(ModelError, match="not with the text"):
             endpoint(server.url).option_probabilities(PICTURES[:1], ["?"], ["\\boxed{A}"])
-    with serving() as server, pytest.raises(ModelError, match=r"does not score prompts.*judge.dense_weight=0"):
+    with (
+        serving() as server,
+        pytest.raises(ModelError, match=r"does not score prompts.*judge.dense_weight=0"),
+    ):
         endpoint(server.url).option_probabilities(PICTURES[:1], ["?"], ["B"])
 
 
@@ -355,7 +440,9 @@ def test_an_endpoint_with_a_secret_in_its_name_is_refused_without_repeating_it()
         assert "hunter2" not in str(refused.value)
     assert parse_address("https://host/v1/#org/model:4b").url == "https://host/v1"
     assert parse_address("https://host/v1/#org/model:4b").model == "org/model:4b"
-    assert not any(is_endpoint(name) for name in ("zoo/defender", "Qwen/Qwen2.5-VL-7B-Instruct", "/models/a#b", "C:/x"))
+    assert not any(
+        is_endpoint(name) for name in ("zoo/defender", "Qwen/Qwen2.5-VL-7B-Instruct", "/models/a#b", "C:/x")
+    )
 
 
 def test_pixel_limits_and_a_file_that_is_no_cache(tmp_path: Path) -> None:

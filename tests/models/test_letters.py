@@ -1,4 +1,6 @@
-"""Replies that are begun for the model, and the letters' probabilities at its answer: against generation itself and a plain forward pass."""
+"""Replies that are begun for the model, and the letters' probabilities at its answer: against generation
+itself and a plain forward pass.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_begun_reply_goes_on_as_the_model_would(vlm: LocalVLM, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_begun_reply_goes_on_as_the_model_would(
+    vlm: LocalVLM, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vlm, "shares_rows", shared)
     thoughts = ["left \\boxed{", "", "no"]
     tokens = [vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in thoughts]
@@ -45,11 +49,18 @@ def test_a_begun_reply_goes_on_as_the_model_would(vlm: LocalVLM, shared: bool, m
 
 
 def test_letters_are_scored_where_the_reply_names_one(vlm: LocalVLM) -> None:
-    """With one token a character every place holds a token; the oracle is transformers' own forward pass over prompt and reply."""
+    """With one token a character every place holds a token; the oracle is transformers' own forward pass over
+    prompt and reply.
+    """
     places = [0, None, 0]
     starts = ["so ", "", ""]
     found = vlm.try_letters(
-        PICTURES, PROMPTS, ["ABC", "AB", "ABCD"], lambda i, text: _alphanumeric(text, places[i]), Sampling(16), starts=starts
+        PICTURES,
+        PROMPTS,
+        ["ABC", "AB", "ABCD"],
+        lambda i, text: _alphanumeric(text, places[i]),
+        Sampling(16),
+        starts=starts,
     )
     assert found[1].logprobs is None
     replies = vlm.generate(PICTURES, PROMPTS, Sampling(16), starts=starts)
@@ -62,8 +73,13 @@ def test_letters_are_scored_where_the_reply_names_one(vlm: LocalVLM) -> None:
         text = vlm.processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
         inputs = dict(vlm.processor(images=[PICTURES[i]], text=[text], return_tensors="pt"))
         ids, decode = replies[i][0].token_ids, vlm.processor.tokenizer.decode
-        before = next(n for n in range(len(ids)) if len(decode(ids[: n + 1], skip_special_tokens=True)) > place)
-        said = torch.tensor([[*vlm.processor.tokenizer(starts[i], add_special_tokens=False)["input_ids"], *ids[:before]]], dtype=torch.long)
+        before = next(
+            n for n in range(len(ids)) if len(decode(ids[: n + 1], skip_special_tokens=True)) > place
+        )
+        said = torch.tensor(
+            [[*vlm.processor.tokenizer(starts[i], add_special_tokens=False)["input_ids"], *ids[:before]]],
+            dtype=torch.long,
+        )
         inputs["input_ids"] = torch.cat([inputs["input_ids"], said], 1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if "mm_token_type_ids" in inputs:
@@ -78,7 +94,11 @@ def test_letters_are_scored_where_the_reply_names_one(vlm: LocalVLM) -> None:
 
 def _alphanumeric(text: str, place: int | None) -> int | None:
     """The first letter or digit from `place` on, so that a letter could stand there."""
-    return None if place is None else next((i for i in range(place, len(text)) if text[i].isalnum() and text[i].isascii()), None)
+    return (
+        None
+        if place is None
+        else next((i for i in range(place, len(text)) if text[i].isalnum() and text[i].isascii()), None)
+    )
 
 
 def served(image: Any, body: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +109,11 @@ def served(image: Any, body: dict[str, Any]) -> dict[str, Any]:
     tokens = [
         {"token": "left ", "logprob": -0.1, "top_logprobs": [{"token": "left ", "logprob": -0.1}]},
         {"token": "\\boxed", "logprob": 0.0, "top_logprobs": []},
-        {"token": "{B", "logprob": -0.5, "top_logprobs": [{"token": "{B", "logprob": -0.5}, {"token": "{A", "logprob": -1.5}]},
+        {
+            "token": "{B",
+            "logprob": -0.5,
+            "top_logprobs": [{"token": "{B", "logprob": -0.5}, {"token": "{A", "logprob": -1.5}],
+        },
         {"token": "}", "logprob": 0.0, "top_logprobs": []},
     ]
     return {"text": "left \\boxed{B}"} | ({"logprobs": {"content": tokens}} if body.get("logprobs") else {})
@@ -110,7 +134,9 @@ def test_letters_behind_an_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with serving(served) as server:
         vlm = EndpointVLM(f"{server.url}#toy", EndpointSettings(), cache=tmp_path / "answers.sqlite")
         for _ in range(2):  # the second time from the file
-            (found,) = vlm.try_letters(PICTURES[:1], ["?"], ["ABC"], lambda i, text: text.index("B"), Sampling(8))
+            (found,) = vlm.try_letters(
+                PICTURES[:1], ["?"], ["ABC"], lambda i, text: text.index("B"), Sampling(8)
+            )
             assert found.text == "left \\boxed{B}"
             assert found.logprobs == (-1.5, -0.5, -math.inf)
         assert len(server.lines) == 1
@@ -122,4 +148,6 @@ def test_letters_behind_an_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         with pytest.raises(DataError, match="1 beginnings of replies for 2 prompts"):
             vlm.generate(PICTURES[:2], ["?", "!"], Sampling(8), starts=["a"])
     with serving() as server, pytest.raises(ModelError, match="carry no log-probabilities"):
-        EndpointVLM(f"{server.url}#toy", EndpointSettings()).try_letters(PICTURES[:1], ["?"], ["AB"], lambda i, text: 0, Sampling(8))
+        EndpointVLM(f"{server.url}#toy", EndpointSettings()).try_letters(
+            PICTURES[:1], ["?"], ["AB"], lambda i, text: 0, Sampling(8)
+        )

@@ -1,4 +1,6 @@
-"""LoRA files from anywhere: layers are found under the names that trainers give them, at their strength, or the file is refused by name."""
+"""LoRA files from anywhere: layers are found under the names that trainers give them, at their strength, or
+the file is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def velocity(editor: FlowEditor) -> Tensor:
 
 
 def saved(editor: FlowEditor, folder: Path) -> tuple[dict[str, Tensor], Tensor]:
-    """The tensors of a LoRA whose alpha is its rank, as `save_lora` names them; and what the editor does with it."""
+    """The tensors of a LoRA whose alpha is its rank, as `save_lora` names them; and what the editor does with
+    it.
+    """
     editor.add_lora(4, 4, seed=0)
     generator = torch.Generator().manual_seed(1)
     for parameter in editor.trainable_parameters().values():
@@ -57,18 +61,26 @@ NAMES: dict[str, Rename] = {
 def test_names_that_are_taken(kind: str, klein: FlowEditor, folders: dict[str, Path], tmp_path: Path) -> None:
     tensors, bent = saved(klein, tmp_path / "own")
     (tmp_path / "other").mkdir()
-    save_file({NAMES[kind](name): tensor for name, tensor in tensors.items()}, tmp_path / "other" / "adapter_model.safetensors")
+    save_file(
+        {NAMES[kind](name): tensor for name, tensor in tensors.items()},
+        tmp_path / "other" / "adapter_model.safetensors",
+    )
     check_editor(folders[FAMILY], tmp_path / "other")
     klein.load_lora(tmp_path / "other", must_change=True)
     torch.testing.assert_close(velocity(klein), bent)
-    klein.load_lora(tmp_path / "other" / "adapter_model.safetensors")  # a file, in place of the one that is there
+    # a file, in place of the one that is there
+    klein.load_lora(tmp_path / "other" / "adapter_model.safetensors")
     torch.testing.assert_close(velocity(klein), bent)
 
 
-def test_the_strength_is_that_of_alpha_beside_the_tensors_or_of_peft_s_configuration(klein: FlowEditor, tmp_path: Path) -> None:
+def test_the_strength_is_that_of_alpha_beside_the_tensors_or_of_peft_s_configuration(
+    klein: FlowEditor, tmp_path: Path
+) -> None:
     tensors, bent = saved(klein, tmp_path / "own")
     halved = {name: tensor / 2 if "lora_B" in name else tensor for name, tensor in tensors.items()}
-    doubled = {name.replace("lora_A.weight", "alpha"): torch.tensor(8.0) for name in tensors if "lora_A" in name}
+    doubled = {
+        name.replace("lora_A.weight", "alpha"): torch.tensor(8.0) for name in tensors if "lora_A" in name
+    }
     (tmp_path / "alpha").mkdir()
     save_file(halved | doubled, tmp_path / "alpha" / "lora.safetensors")
     klein.load_lora(tmp_path / "alpha")
@@ -80,7 +92,10 @@ def test_the_strength_is_that_of_alpha_beside_the_tensors_or_of_peft_s_configura
     ):
         folder = tmp_path / f"peft{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        save_file({NAMES["peft"](name): tensor for name, tensor in halved.items()}, folder / "adapter_model.safetensors")
+        save_file(
+            {NAMES["peft"](name): tensor for name, tensor in halved.items()},
+            folder / "adapter_model.safetensors",
+        )
         (folder / "adapter_config.json").write_text(json.dumps(told))
         klein.load_lora(folder)
         torch.testing.assert_close(velocity(klein), bent)
@@ -103,7 +118,9 @@ def test_layers_of_different_ranks_keep_their_strength(klein: FlowEditor, tmp_pa
         torch.testing.assert_close(weights[layer].get_delta_weight("default"), product)
 
 
-def changed(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+def changed(
+    name: str, change: Callable[[Tensor], Tensor]
+) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda tensors: tensors | {name: change(tensors[name]).contiguous()}
 
 
@@ -125,12 +142,21 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]]
         lambda t: t | {A.replace("blocks.0", "blocks.99"): t[A].clone()},
         r"single_transformer_blocks\.99\S+ fits nothing",
     ),
-    "twice as wide": (changed(A, lambda x: torch.cat([x, x], 1)), rf"tensor {A} is \[4, \d+\], and this editor's layer takes \[4, \d+\]"),
+    "twice as wide": (
+        changed(A, lambda x: torch.cat([x, x], 1)),
+        rf"tensor {A} is \[4, \d+\], and this editor's layer takes \[4, \d+\]",
+    ),
     "half as high": (changed(B, lambda x: x[: len(x) // 2]), rf"tensor {B} is \[\d+, 4\]"),
     "one dimension": (changed(B, lambda x: x.flatten()), rf"tensor {B} is \[\d+\]"),
     "half a pair": (lambda t: {name: x for name, x in t.items() if name != B}, "has no tensor lora_B"),
-    "not finite": (changed(B, lambda x: x.where(x > 0, torch.nan)), rf"tensor {B} holds numbers that are not finite"),
-    "second factors alone": (lambda t: {name: x for name, x in t.items() if "lora_B" in name}, "has no tensor lora_A"),
+    "not finite": (
+        changed(B, lambda x: x.where(x > 0, torch.nan)),
+        rf"tensor {B} holds numbers that are not finite",
+    ),
+    "second factors alone": (
+        lambda t: {name: x for name, x in t.items() if "lora_B" in name},
+        "has no tensor lora_A",
+    ),
     "no dimension": (changed(A, lambda x: torch.tensor(1.0)), rf"tensor {A} is \[\], which is no factor"),
     "quantised": (changed(A, lambda x: (x * 100).to(torch.int8)), rf"tensor {A} holds whole numbers"),
     "one layer under two names": (
@@ -141,24 +167,41 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]]
         lambda t: t | {A.replace("lora_A.weight", "alpha"): torch.tensor(torch.nan)},
         r"alpha holds numbers that are not finite",
     ),
-    "a scale for each row": (lambda t: t | {A.replace("lora_A.weight", "alpha"): torch.ones(4)}, r"alpha is \[4\], which is no scale"),
+    "a scale for each row": (
+        lambda t: t | {A.replace("lora_A.weight", "alpha"): torch.ones(4)},
+        r"alpha is \[4\], which is no scale",
+    ),
     "a scale without factors": (
-        lambda t: {name: x for name, x in t.items() if name not in (A, B)} | {A.replace("lora_A.weight", "alpha"): torch.ones(())},
+        lambda t: (
+            {name: x for name, x in t.items() if name not in (A, B)}
+            | {A.replace("lora_A.weight", "alpha"): torch.ones(())}
+        ),
         "scale of a layer of which the file holds no factors",
     ),
-    "a DoRA": (lambda t: t | {A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(4)}, "is of a DoRA"),
+    "a DoRA": (
+        lambda t: t | {A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(4)},
+        "is of a DoRA",
+    ),
     "a LoHa": (lambda t: {A.replace("lora_A.weight", "hada_w1_a"): t[A]}, "hada_w1_a"),
     "nothing": (lambda t: {}, "it holds no tensors"),
-    "zero": (lambda t: {name: torch.zeros_like(x) if "lora_B" in name else x for name, x in t.items()}, "changes no weight"),
+    "zero": (
+        lambda t: {name: torch.zeros_like(x) if "lora_B" in name else x for name, x in t.items()},
+        "changes no weight",
+    ),
     "zero in every layer by one factor": (
-        lambda t: {name: torch.zeros_like(x) if ("lora_A" in name) == ("to_out" in name) else x for name, x in t.items()},
+        lambda t: {
+            name: torch.zeros_like(x) if ("lora_A" in name) == ("to_out" in name) else x
+            for name, x in t.items()
+        },
         "changes no weight",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_files_that_are_refused_by_name(kind: str, klein: FlowEditor, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_files_that_are_refused_by_name(
+    kind: str, klein: FlowEditor, folders: dict[str, Path], tmp_path: Path
+) -> None:
     change, words = REFUSED[kind]
     tensors, _ = saved(klein, tmp_path / "own")
     bare = velocity(klein)
@@ -184,7 +227,9 @@ def test_folders_without_a_lora(klein: FlowEditor, tmp_path: Path) -> None:
         klein.load_lora(tmp_path)
 
 
-def test_a_lora_that_was_never_trained_comes_back_for_training_alone(klein: FlowEditor, tmp_path: Path) -> None:
+def test_a_lora_that_was_never_trained_comes_back_for_training_alone(
+    klein: FlowEditor, tmp_path: Path
+) -> None:
     klein.add_lora(2, 4, seed=0)
     klein.save_lora(tmp_path)
     klein.load_lora(tmp_path)

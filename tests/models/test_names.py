@@ -17,7 +17,16 @@ from sparring.models.vlms.processors import Takes, load_processor
 
 
 @pytest.mark.parametrize(
-    "name", ["/no/such/folder", "runs/a/round3/defender/model", "./here", "../there", "~nobody/x", "C:\\models\\x", "a b"]
+    "name",
+    [
+        "/no/such/folder",
+        "runs/a/round3/defender/model",
+        "./here",
+        "../there",
+        "~nobody/x",
+        "C:\\models\\x",
+        "a b",
+    ],
 )
 def test_a_name_that_can_only_be_a_folder(name: str) -> None:
     for load in (load_vlm, load_editor):
@@ -36,8 +45,10 @@ def test_names_at_the_hub_and_files(tmp_path: Path) -> None:
 
 
 MISSING = {
-    "SmolVLMProcessor requires the num2words library: Package `num2words` is required to run SmolVLM processor.": "Install num2words beside",
-    "InternVLVideoProcessor requires the Torchvision library but it was not found in your environment.": "torchvision in the version that goes with",
+    "SmolVLMProcessor requires the num2words library: Package `num2words` is required to run "
+    "SmolVLM processor.": "Install num2words beside",
+    "InternVLVideoProcessor requires the Torchvision library but it was not found in your "
+    "environment.": "torchvision in the version that goes with",
     "This modeling file requires timm": "Install timm beside",
     "cannot import name 'x'": "Install what it names",
 }
@@ -45,7 +56,9 @@ MISSING = {
 
 @pytest.mark.parametrize("said", MISSING)
 @pytest.mark.parametrize("where", ["processor", "model"])
-def test_a_class_that_lacks_a_package(said: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_lacks_a_package(
+    said: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tiny_qwen2_5_vl(tmp_path / "vlm")
 
     def lacks(*_: Any, **__: Any) -> Any:

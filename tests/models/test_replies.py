@@ -1,4 +1,6 @@
-"""What servers send in place of a reply, over real HTTP: read, asked again, or told; never kept as an empty answer."""
+"""What servers send in place of a reply, over real HTTP: read, asked again, or told; never kept as an empty
+answer.
+"""
 
 import json
 import warnings
@@ -24,7 +26,9 @@ BOX = "\\boxed{A}"
 
 
 def endpoint(url: str, cache: Path | None = None, **settings: Any) -> EndpointVLM:
-    return EndpointVLM(f"{url}#toy", EndpointSettings(**({"first_wait": 0.01, "retries": 2} | settings)), cache=cache)
+    return EndpointVLM(
+        f"{url}#toy", EndpointSettings(**({"first_wait": 0.01, "retries": 2} | settings)), cache=cache
+    )
 
 
 def asked(said: dict[str, Any], cache: Path | None = None) -> tuple[EndpointReply | ModelError, int]:
@@ -38,14 +42,23 @@ def asked(said: dict[str, Any], cache: Path | None = None) -> tuple[EndpointRepl
 
 
 READ: dict[str, tuple[dict[str, Any], str]] = {
-    "reasoning_content alone": ({"message": {"reasoning_content": f"The cup is left. {BOX}"}}, f"The cup is left. {BOX}"),
+    "reasoning_content alone": (
+        {"message": {"reasoning_content": f"The cup is left. {BOX}"}},
+        f"The cup is left. {BOX}",
+    ),
     "reasoning alone, empty content": ({"text": "", "message": {"reasoning": f"So {BOX}"}}, f"So {BOX}"),
     "white space, then a thought": ({"text": "\n\n", "message": {"reasoning_content": BOX}}, BOX),
-    "details of a thought": ({"text": "", "message": {"reasoning_details": [{"type": "reasoning.text", "text": BOX}]}}, BOX),
+    "details of a thought": (
+        {"text": "", "message": {"reasoning_details": [{"type": "reasoning.text", "text": BOX}]}},
+        BOX,
+    ),
     "a field called thinking": ({"text": None, "message": {"thinking": f"So {BOX}"}}, f"So {BOX}"),
     "content beside a thought": ({"text": BOX, "message": {"reasoning_content": "B? No."}}, BOX),
     "parts": ({"text": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": BOX}]}, BOX),
-    "parts of one text": ({"text": [{"type": "text", "text": "\\boxed"}, {"type": "output_text", "text": "{A}"}]}, BOX),
+    "parts of one text": (
+        {"text": [{"type": "text", "text": "\\boxed"}, {"type": "output_text", "text": "{A}"}]},
+        BOX,
+    ),
     "parts that are texts": ({"text": ["\\boxed", "{A}"]}, BOX),
     "a refusal that is null": ({"text": BOX, "message": {"refusal": None, "tool_calls": []}}, BOX),
     "no finish_reason": ({"text": BOX, "choice": {"finish_reason": None}}, BOX),
@@ -66,26 +79,58 @@ def test_replies_that_are_read(case: str, tmp_path: Path) -> None:
 
 
 NONE: dict[str, tuple[dict[str, Any], str]] = {
-    "content filter": ({"finish_reason": "content_filter"}, r"filter let no reply through \(finish_reason content_filter\)"),
-    "cut by a filter": ({"text": "The ans", "finish_reason": "content_filter"}, "filter let no reply through"),
+    "content filter": (
+        {"finish_reason": "content_filter"},
+        r"filter let no reply through \(finish_reason content_filter\)",
+    ),
+    "cut by a filter": (
+        {"text": "The ans", "finish_reason": "content_filter"},
+        "filter let no reply through",
+    ),
     "another filter": ({"text": "", "finish_reason": "SAFETY"}, "finish_reason safety"),
-    "a filter of another house": ({"text": "The ans", "finish_reason": "sensitive"}, "finish_reason sensitive"),
-    "a refusal that is written out": ({"text": "I can't help.", "finish_reason": "refusal"}, "finish_reason refusal"),
-    "refusal": ({"message": {"refusal": "I can't help with that."}}, "refused to answer: I can't help with that"),
+    "a filter of another house": (
+        {"text": "The ans", "finish_reason": "sensitive"},
+        "finish_reason sensitive",
+    ),
+    "a refusal that is written out": (
+        {"text": "I can't help.", "finish_reason": "refusal"},
+        "finish_reason refusal",
+    ),
+    "refusal": (
+        {"message": {"refusal": "I can't help with that."}},
+        "refused to answer: I can't help with that",
+    ),
     "refusal in a part": ({"text": [{"type": "refusal", "refusal": "No."}]}, "refused to answer: No"),
     "tool call": (
-        {"message": {"tool_calls": [{"id": "1", "function": {"name": "zoom", "arguments": "{}"}}]}, "finish_reason": "tool_calls"},
+        {
+            "message": {"tool_calls": [{"id": "1", "function": {"name": "zoom", "arguments": "{}"}}]},
+            "finish_reason": "tool_calls",
+        },
         "called a tool in place of a reply: zoom",
     ),
-    "the old kind of tool call": ({"message": {"function_call": {"name": "look"}}}, "called a tool in place of a reply: look"),
-    "an error of its own": ({"text": "", "choice": {"error": {"code": 400, "message": "no such picture"}}}, "error 400: no such picture"),
-    "filter by HTTP": ({"status": 400, "text": json.dumps({"error": {"message": "policy", "code": "content_filter"}})}, "HTTP 400: policy"),
-    "filter in an error of HTTP 200": ({"whole": {"error": {"message": "no", "code": "content_policy_violation"}}}, "policy_violation: no"),
+    "the old kind of tool call": (
+        {"message": {"function_call": {"name": "look"}}},
+        "called a tool in place of a reply: look",
+    ),
+    "an error of its own": (
+        {"text": "", "choice": {"error": {"code": 400, "message": "no such picture"}}},
+        "error 400: no such picture",
+    ),
+    "filter by HTTP": (
+        {"status": 400, "text": json.dumps({"error": {"message": "policy", "code": "content_filter"}})},
+        "HTTP 400: policy",
+    ),
+    "filter in an error of HTTP 200": (
+        {"whole": {"error": {"message": "no", "code": "content_policy_violation"}}},
+        "policy_violation: no",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", NONE)
-def test_what_the_model_or_its_filter_refuses_is_told_and_not_asked_again_at_once(case: str, tmp_path: Path) -> None:
+def test_what_the_model_or_its_filter_refuses_is_told_and_not_asked_again_at_once(
+    case: str, tmp_path: Path
+) -> None:
     said, words = NONE[case]
     cache = tmp_path / "answers.sqlite"
     found, requests = asked(said, cache)
@@ -109,16 +154,31 @@ FAULTY: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "error with a text": ({"text": "The ans", "finish_reason": "error"}, "ended in an error: error"),
     "aborted": ({"text": "The ans", "finish_reason": "abort"}, "ended in an error: abort"),
-    "the network, after half a reply": ({"text": "The ans", "finish_reason": "network_error"}, "ended in an error: network_error"),
-    "no machine, after half a reply": ({"text": "Th", "finish_reason": "insufficient_system_resource"}, "ended in an error: insuff"),
+    "the network, after half a reply": (
+        {"text": "The ans", "finish_reason": "network_error"},
+        "ended in an error: network_error",
+    ),
+    "no machine, after half a reply": (
+        {"text": "Th", "finish_reason": "insufficient_system_resource"},
+        "ended in an error: insuff",
+    ),
     "cancelled": ({"text": "The ans", "finish_reason": "cancelled"}, "ended in an error: cancelled"),
     "nothing, though tokens were made": ({"text": "", "tokens": 40}, "reply is empty.*40 tokens"),
     "nothing at all": ({"text": None, "tokens": 0}, "reply is empty"),
-    "error of HTTP 200": ({"whole": {"error": {"message": "Rate limit", "code": 429}}}, "HTTP 200 with an error: Rate limit"),
+    "error of HTTP 200": (
+        {"whole": {"error": {"message": "Rate limit", "code": 429}}},
+        "HTTP 200 with an error: Rate limit",
+    ),
     "error of one text": ({"whole": {"error": "Unexpected endpoint or method."}}, "Unexpected endpoint"),
-    "message is null": ({"whole": {"choices": [{"message": None, "finish_reason": "stop"}]}}, "no chat completion"),
+    "message is null": (
+        {"whole": {"choices": [{"message": None, "finish_reason": "stop"}]}},
+        "no chat completion",
+    ),
     "content is a number": ({"text": 7}, "no chat completion"),
-    "another kind of completion": ({"whole": {"choices": [{"text": BOX, "finish_reason": "stop"}]}}, "no chat completion"),
+    "another kind of completion": (
+        {"whole": {"choices": [{"text": BOX, "finish_reason": "stop"}]}},
+        "no chat completion",
+    ),
     "deeply nested": ({"status": 200, "text": "[" * 100_000}, "no JSON"),
     "a stream": ({"status": 200, "text": "data: {}"}, "it begins 'data: {}'"),
 }
@@ -149,7 +209,15 @@ def test_a_fault_that_passes_leaves_the_answer() -> None:
 
 
 def test_replies_that_are_empty_or_cut_off_by_the_model_itself() -> None:
-    assert read_reply({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}], "usage": {"completion_tokens": 1}})["text"] == ""
+    assert (
+        read_reply(
+            {
+                "choices": [{"message": {"content": ""}, "finish_reason": "stop"}],
+                "usage": {"completion_tokens": 1},
+            }
+        )["text"]
+        == ""
+    )
     thought, _ = asked({"message": {"reasoning_content": "Hmm let me"}, "finish_reason": "length"})
     assert thought == EndpointReply("<think>Hmm let me", 7, False)
     hidden, _ = asked({"finish_reason": "MAX_TOKENS"})
@@ -164,10 +232,15 @@ def test_replies_that_reached_a_limit_are_unfinished(reason: str) -> None:
 
 
 def test_the_user_is_told_once_where_thoughts_stand_for_replies() -> None:
-    with serving(lambda image, body: {"message": {"reasoning": BOX}}) as server, warnings.catch_warnings(record=True) as caught:
+    with (
+        serving(lambda image, body: {"message": {"reasoning": BOX}}) as server,
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("default")
         endpoint(server.url).try_each(PICTURES, PROMPTS, Sampling(8))
-    told = [str(one.message) for one in caught if "their field reasoning is read as the reply" in str(one.message)]
+    told = [
+        str(one.message) for one in caught if "their field reasoning is read as the reply" in str(one.message)
+    ]
     assert len(told) == 1
 
 
@@ -181,7 +254,8 @@ def test_one_refused_question_leaves_the_others_and_an_endpoint_that_refuses_all
         vlm = endpoint(server.url)
         found = vlm.try_each(PICTURES, PROMPTS, Sampling(8))
         assert [isinstance(reply, EndpointReply) for reply in found] == [True, True, False, False]
-        again = vlm.try_each(PICTURES[2:], PROMPTS[2:], Sampling(8))  # it has answered before: these two are not all that it says
+        # it has answered before: these two are not all that it says
+        again = vlm.try_each(PICTURES[2:], PROMPTS[2:], Sampling(8))
         assert [type(reply) for reply in again] == [RefusedError, ModelError]
     with serving(lambda image, body: {"finish_reason": "content_filter"}) as server:
         found = endpoint(server.url).try_each(PICTURES, PROMPTS, Sampling(8))
@@ -213,7 +287,11 @@ def test_counts() -> None:
 
 
 def token(text: str, logprob: Any, **likeliest: Any) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "top_logprobs": [{"token": name, "logprob": value} for name, value in likeliest.items()]}
+    return {
+        "token": text,
+        "logprob": logprob,
+        "top_logprobs": [{"token": name, "logprob": value} for name, value in likeliest.items()],
+    }
 
 
 def pieces(*tokens: Any) -> list[tuple[str, dict[str, float]]]:
@@ -229,7 +307,9 @@ def test_log_probabilities_that_say_nothing_are_left_out() -> None:
     assert pieces({"logprob": -0.5}) == pieces(None) == read_pieces({"choices": [{"logprobs": []}]}) == []
 
 
-@pytest.mark.parametrize("logprobs", [[token("\\boxed{", -0.1), token("A", -0.2, A=-0.2, B=None), token("}", 0)]])
+@pytest.mark.parametrize(
+    "logprobs", [[token("\\boxed{", -0.1), token("A", -0.2, A=-0.2, B=None), token("}", 0)]]
+)
 def test_a_null_log_probability_is_no_end_of_the_job(logprobs: list[Any]) -> None:
     def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
         if "1" in question(body):  # one reply without any, one whose tokens do not spell it
@@ -238,12 +318,20 @@ def test_a_null_log_probability_is_no_end_of_the_job(logprobs: list[Any]) -> Non
         return {"text": BOX, "logprobs": {"content": spelled}}
 
     with serving(answer) as server:
-        found = endpoint(server.url).try_letters(PICTURES[:3], PROMPTS[:3], [("A", "B")] * 3, lambda i, text: 7, Sampling(8))
-    assert [one.logprobs for one in found if not isinstance(one, ModelError)] == [(-0.2, float("-inf")), None, None]
+        found = endpoint(server.url).try_letters(
+            PICTURES[:3], PROMPTS[:3], [("A", "B")] * 3, lambda i, text: 7, Sampling(8)
+        )
+    assert [one.logprobs for one in found if not isinstance(one, ModelError)] == [
+        (-0.2, float("-inf")),
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("key", ["sk-ünicode", "sk two", "sk\nline"])
-def test_a_key_that_no_header_can_hold_is_refused_before_any_request(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_no_header_can_hold_is_refused_before_any_request(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOY_KEY", key)
     with pytest.raises(ModelError, match="TOY_KEY holds no API key") as refused:
         endpoint("http://127.0.0.1:1/v1", key_variable="TOY_KEY")
@@ -251,6 +339,12 @@ def test_a_key_that_no_header_can_hold_is_refused_before_any_request(key: str, m
 
 
 def test_a_server_that_takes_another_field_for_the_length_is_named_with_the_setting() -> None:
-    body = {"error": {"message": "Unsupported parameter: 'max_tokens'", "param": "max_tokens", "code": "unsupported_parameter"}}
+    body = {
+        "error": {
+            "message": "Unsupported parameter: 'max_tokens'",
+            "param": "max_tokens",
+            "code": "unsupported_parameter",
+        }
+    }
     said, _ = asked({"status": 400, "text": json.dumps(body)})
     assert "limit_field=max_completion_tokens" in str(said)

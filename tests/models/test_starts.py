@@ -15,15 +15,28 @@ from sparring.models.vlms.local import LocalVLM
 
 @pytest.mark.parametrize("family", [tiny_qwen2_5_vl, tiny_llava])
 def test_a_start_counts_like_tokens_of_the_reply(family: Any, tmp_path: Path) -> None:
-    """log p(start + rest | prompt) = log p(start | prompt) + log p(rest | prompt, start), for starts of different lengths and none."""
+    """log p(start + rest | prompt) = log p(start | prompt) + log p(rest | prompt, start), for starts of
+    different lengths and none.
+    """
     vlm = LocalVLM.load(family(tmp_path))
-    images, prompts, starts, rests = noise_pictures(3), ["Is it?", "Or is it not so?", "Why"], ["I see ", "", "No"], ["it", "ab", "so"]
+    images, prompts, starts, rests = (
+        noise_pictures(3),
+        ["Is it?", "Or is it not so?", "Why"],
+        ["I see ", "", "No"],
+        ["it", "ab", "so"],
+    )
     tokens = [[vlm.processor.tokenizer(text)["input_ids"] for text in texts] for texts in (starts, rests)]
     with torch.no_grad():
-        whole_NT, _ = vlm.completion_logprobs(vlm.encode(images, prompts), [[[*a, *b]] for a, b in zip(*tokens, strict=True)])
-        begun_NT, mask_NT = vlm.completion_logprobs(vlm.encode(images, prompts, starts), [[b] for b in tokens[1]])
+        whole_NT, _ = vlm.completion_logprobs(
+            vlm.encode(images, prompts), [[[*a, *b]] for a, b in zip(*tokens, strict=True)]
+        )
+        begun_NT, mask_NT = vlm.completion_logprobs(
+            vlm.encode(images, prompts, starts), [[b] for b in tokens[1]]
+        )
     for row, (start, rest) in enumerate(zip(*tokens, strict=True)):
-        torch.testing.assert_close(begun_NT[row, : len(rest)], whole_NT[row, len(start) : len(start) + len(rest)], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            begun_NT[row, : len(rest)], whole_NT[row, len(start) : len(start) + len(rest)], atol=1e-5, rtol=0
+        )
     assert mask_NT.sum() == sum(len(rest) for rest in tokens[1])
 
 

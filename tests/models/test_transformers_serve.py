@@ -26,10 +26,23 @@ def test_replies_are_those_of_the_local_model() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--host", "127.0.0.1", "--port", str(port), judge]
+    command = [
+        str(Path(sys.executable).with_name("transformers")),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        judge,
+    ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    pictures, prompts = noise_pictures(4), [f"How many {name} objects are there?" for name in ("cup", "ball", "key", "hat")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    pictures, prompts = (
+        noise_pictures(4),
+        [f"How many {name} objects are there?" for name in ("cup", "ball", "key", "hat")],
+    )
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
         try:
             for _ in range(600):
                 with socket.socket() as probe:
@@ -44,4 +57,6 @@ def test_replies_are_those_of_the_local_model() -> None:
         finally:
             server.terminate()
     expected = LocalVLM.load(judge).generate(pictures, prompts, Sampling(24))
-    assert [(r.text, r.tokens, r.finished) for (r,) in found] == [(r.text, r.tokens, r.finished) for (r,) in expected]
+    assert [(r.text, r.tokens, r.finished) for (r,) in found] == [
+        (r.text, r.tokens, r.finished) for (r,) in expected
+    ]

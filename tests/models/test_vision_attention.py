@@ -19,14 +19,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_qwen2_5_vl(tmp_path_factory.mktemp("qwen"))
 
 
-def features_and_gradients(model: PreTrainedModel, pixels: Tensor, grid: Tensor) -> tuple[Tensor, list[Tensor]]:
+def features_and_gradients(
+    model: PreTrainedModel, pixels: Tensor, grid: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     features = model.model.visual(pixels, grid_thw=grid).pooler_output
     weights = torch.linspace(-1, 1, features.numel()).view_as(features)
     gradients = torch.autograd.grad((features * weights).sum(), list(model.model.visual.parameters()))
     return features.detach(), list(gradients)
 
 
-@pytest.mark.parametrize("sizes", [[(64, 64)] * 3, [(64, 64), (96, 48), (64, 64), (48, 48)]], ids=["equal", "different"])
+@pytest.mark.parametrize(
+    "sizes", [[(64, 64)] * 3, [(64, 64), (96, 48), (64, 64), (48, 48)]], ids=["equal", "different"]
+)
 def test_equals_the_loop(folder: Path, sizes: list[tuple[int, int]]) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder)
     pictures = [noise_pictures(1, size=size, seed=i)[0] for i, size in enumerate(sizes)]
@@ -48,7 +52,10 @@ def test_a_picture_does_not_see_its_neighbours(folder: Path) -> None:
     processor = load_processor(folder).image_processor
     with torch.no_grad():
         pairs = [processor(pair, return_tensors="pt") for pair in (pictures[:2], [pictures[0], pictures[2]])]
-        first, second = (model.model.visual(pair["pixel_values"], grid_thw=pair["image_grid_thw"]).pooler_output for pair in pairs)
+        first, second = (
+            model.model.visual(pair["pixel_values"], grid_thw=pair["image_grid_thw"]).pooler_output
+            for pair in pairs
+        )
     torch.testing.assert_close(first[:16], second[:16])
     assert not torch.allclose(first[16:], second[16:], atol=1e-2)
 

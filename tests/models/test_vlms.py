@@ -1,4 +1,6 @@
-"""Sampling and scoring of vision-language models, against transformers' own generate and its plain forward pass."""
+"""Sampling and scoring of vision-language models, against transformers' own generate and its plain forward
+pass.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,12 @@ def plain_inputs(vlm: LocalVLM, image: Image.Image, prompt: str) -> Any:
     return vlm.processor(images=[image], text=[text], return_tensors="pt")
 
 
-def plain_logprobs(vlm: LocalVLM, image: Image.Image, prompt: str, tokens: Sequence[int], temperature: float) -> Tensor:
-    """Log-probabilities of one reply by one plain forward pass over prompt and reply, positions and mask left to transformers."""
+def plain_logprobs(
+    vlm: LocalVLM, image: Image.Image, prompt: str, tokens: Sequence[int], temperature: float
+) -> Tensor:
+    """Log-probabilities of one reply by one plain forward pass over prompt and reply, positions and mask left
+    to transformers.
+    """
     inputs = dict(plain_inputs(vlm, image, prompt))
     length = inputs["input_ids"].shape[1]
     reply = torch.tensor([list(tokens)])
@@ -68,7 +74,9 @@ def test_greedy_equals_transformers_generate(both: LocalVLM) -> None:
     ends = 0
     for picture, prompt, (reply,) in zip(PICTURES, PROMPTS, replies, strict=True):
         inputs = plain_inputs(both, picture, prompt)
-        expected = both.model.generate(**inputs, max_new_tokens=24, do_sample=False, suppress_tokens=list(both.forbidden))
+        expected = both.model.generate(
+            **inputs, max_new_tokens=24, do_sample=False, suppress_tokens=list(both.forbidden)
+        )
         assert list(reply.token_ids) == expected[0, inputs["input_ids"].shape[1] :].tolist()
         ends += reply.finished
     assert len({reply.token_ids for (reply,) in replies}) == 3
@@ -131,7 +139,9 @@ def test_gradients_are_those_of_the_plain_pass(both: LocalVLM) -> None:
     parameters = both.trainable_parameters()
     logprobs, _ = both.completion_logprobs(both.encode(PICTURES, PROMPTS), replies, temperature=0.8)
     ours = torch.autograd.grad(
-        (logprobs.sum(1) * torch.tensor([w for own in weights for w in own])).sum(), list(parameters.values()), allow_unused=True
+        (logprobs.sum(1) * torch.tensor([w for own in weights for w in own])).sum(),
+        list(parameters.values()),
+        allow_unused=True,
     )
     plain = sum(
         weight * plain_logprobs(both, picture, prompt, reply, 0.8).sum()
@@ -143,15 +153,22 @@ def test_gradients_are_those_of_the_plain_pass(both: LocalVLM) -> None:
         assert (got is None) == (expected is None), name
         if got is not None:
             assert (got - expected).norm() <= 2e-4 * expected.norm() + 1e-6, name
-    assert any("vis" in name and gradient is not None and gradient.norm() > 0 for name, gradient in zip(parameters, ours, strict=True))
+    assert any(
+        "vis" in name and gradient is not None and gradient.norm() > 0
+        for name, gradient in zip(parameters, ours, strict=True)
+    )
 
 
 def test_batch_and_padding_change_nothing(both: LocalVLM) -> None:
     together = both.generate(PICTURES, PROMPTS, Sampling(8, n=2, temperature=1.0, seed=4))
     in_pieces = both.generate(PICTURES, PROMPTS, Sampling(8, n=2, temperature=1.0, seed=4, batch=2))
-    for one, other in zip((r for own in together for r in own), (r for own in in_pieces for r in own), strict=True):
+    for one, other in zip(
+        (r for own in together for r in own), (r for own in in_pieces for r in own), strict=True
+    ):
         assert one.token_ids == other.token_ids
-        torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=5e-5, rtol=0)
+        torch.testing.assert_close(
+            torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=5e-5, rtol=0
+        )
     assert together != both.generate(PICTURES, PROMPTS, Sampling(8, n=2, temperature=1.0, seed=5))
 
 
@@ -175,7 +192,8 @@ def test_samples_follow_the_temperature(both: LocalVLM, temperature: float) -> N
         logits = both.model(**plain_inputs(both, PICTURES[0], PROMPTS[0])).logits[0, -1]
     logits[list(both.forbidden)] = -torch.inf
     for claimed in (1.0, 0.4):
-        # Were the tokens drawn at the claimed temperature, their mean log-probability at it would be minus its entropy.
+        # Were the tokens drawn at the claimed temperature, their mean log-probability at it would be minus
+        # its entropy.
         logprobs = (logits / claimed).log_softmax(-1)
         surprise = logprobs.masked_fill(logprobs == -torch.inf, 0.0)
         mean = (logprobs.exp() * surprise).sum()
@@ -189,13 +207,20 @@ def test_nucleus_by_hand() -> None:
     drawn = torch.bincount(choose(logprobs, uniform, greedy=False, top_p=0.75), minlength=4)
     assert drawn[0] == drawn[2] == 0
     assert drawn[1].item() == pytest.approx(625, abs=2)
-    assert torch.bincount(choose(logprobs, uniform, greedy=False), minlength=4).tolist() == [150, 500, 50, 300]
+    assert torch.bincount(choose(logprobs, uniform, greedy=False), minlength=4).tolist() == [
+        150,
+        500,
+        50,
+        300,
+    ]
     assert (choose(logprobs, uniform, greedy=False, top_p=0.4) == 1).all()
     assert (choose(logprobs, uniform, greedy=True) == 1).all()
 
 
 def test_placeholders_are_never_written(vlm: LocalVLM) -> None:
-    logprobs = token_logprobs(torch.zeros(2, vlm.model.config.get_text_config().vocab_size), 1.0, vlm.forbidden)
+    logprobs = token_logprobs(
+        torch.zeros(2, vlm.model.config.get_text_config().vocab_size), 1.0, vlm.forbidden
+    )
     assert vlm.forbidden
     assert (logprobs[:, list(vlm.forbidden)] == -torch.inf).all()
     torch.testing.assert_close(logprobs.exp().sum(-1), torch.ones(2))
@@ -204,7 +229,9 @@ def test_placeholders_are_never_written(vlm: LocalVLM) -> None:
 def test_option_probabilities_by_hand(vlm: LocalVLM) -> None:
     answers = ["\\boxed{B}", "no", "\\boxed{A} or so"]
     got = vlm.option_probabilities(PICTURES, PROMPTS, answers)
-    one_by_one = torch.cat([vlm.option_probabilities([p], [q], [a]) for p, q, a in zip(PICTURES, PROMPTS, answers, strict=True)])
+    one_by_one = torch.cat(
+        [vlm.option_probabilities([p], [q], [a]) for p, q, a in zip(PICTURES, PROMPTS, answers, strict=True)]
+    )
     torch.testing.assert_close(got, one_by_one, atol=1e-6, rtol=1e-4)
     for picture, prompt, answer, probability in zip(PICTURES, PROMPTS, answers, got, strict=True):
         tokens = vlm.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
@@ -240,13 +267,17 @@ def test_adapter_is_saved_merged_and_alone(folder: Path, tmp_path: Path) -> None
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) * 0.3)
     vlm.save(tmp_path)
     inputs = plain_inputs(vlm, PICTURES[0], PROMPTS[0])
-    peft = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(folder), tmp_path / "adapter").eval()
+    peft = PeftModel.from_pretrained(
+        AutoModelForImageTextToText.from_pretrained(folder), tmp_path / "adapter"
+    ).eval()
     with torch.no_grad():
         expected = vlm.model(**inputs).logits
         merged = LocalVLM.load(tmp_path).model(**inputs).logits
         torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(peft(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
-        assert not torch.allclose(AutoModelForImageTextToText.from_pretrained(folder)(**inputs).logits, expected, atol=0.05)
+        assert not torch.allclose(
+            AutoModelForImageTextToText.from_pretrained(folder)(**inputs).logits, expected, atol=0.05
+        )
     with pytest.raises(ModelError, match="already"):
         vlm.prepare_training(train_vision=True, lora_rank=2)
 
@@ -346,13 +377,17 @@ def test_what_has_ended_is_left_out_and_the_replies_stay_the_same(
 
 
 def test_two_pictures_are_seen_in_their_order(tmp_path: Path) -> None:
-    """Positions of several pictures are the model's own, as its processor and a plain forward pass have them."""
+    """Positions of several pictures are the model's own, as its processor and a plain forward pass
+    have them.
+    """
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
     a, b = noise_pictures(2)
     batch = vlm.encode([(a, b), (b, a)], ["Same?", "Same?"])
     plain = {name: tensor for name, tensor in batch.items() if name != "position_ids"}
     with torch.inference_mode():
         theirs = vlm.model(**plain).logits[:, -1]
-        ours = vlm.model(**{name: tensor for name, tensor in batch.items() if name != "mm_token_type_ids"}).logits[:, -1]
+        ours = vlm.model(
+            **{name: tensor for name, tensor in batch.items() if name != "mm_token_type_ids"}
+        ).logits[:, -1]
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours[0], ours[1], atol=1e-3)

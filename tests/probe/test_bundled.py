@@ -19,7 +19,11 @@ pytestmark = pytest.mark.slow
 def test_the_letter_follows_the_word_and_the_letters_are_scored(tmp_path: Path) -> None:
     path = write_suite(tmp_path / "suites", "visual_search", seed=5, number=24)
     settings = probe_settings(
-        [("data", str(path)), ("controls", False)], ["zoo/defender"], ["corruption:contrast:5"], recipe="arena", changes=["threads=1"]
+        [("data", str(path)), ("controls", False)],
+        ["zoo/defender"],
+        ["corruption:contrast:5"],
+        recipe="arena",
+        changes=["threads=1"],
     )
     own = run_probe(settings, tmp_path / "out", Screen(Console(file=io.StringIO())))["defenders"]["defender"]
     conditions = own["conditions"]
@@ -34,7 +38,12 @@ def test_the_letter_follows_the_word_and_the_letters_are_scored(tmp_path: Path) 
     assert conditions["wrong_thought"]["net_flips"]["ci95"][0] > 0.5
     certainty = {name: own["certainty"] for name, own in conditions.items()}
     assert certainty["plain"]["scored"]["value"] == 1.0
-    assert certainty["wrong_thought"]["right_probability"]["value"] < 0.2 < 0.7 < certainty["plain"]["right_probability"]["value"]
+    assert (
+        certainty["wrong_thought"]["right_probability"]["value"]
+        < 0.2
+        < 0.7
+        < certainty["plain"]["right_probability"]["value"]
+    )
     assert own["calibration"]["ece"]["value"] == pytest.approx(
         1 - own["clean_accuracy"]["value"], abs=0.05
     )  # it is always sure, so that its error is how often it is wrong

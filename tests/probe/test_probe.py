@@ -1,4 +1,6 @@
-"""A whole probe: of a model on this machine and one behind an endpoint, resumed wherever it is cut, nothing asked twice."""
+"""A whole probe: of a model on this machine and one behind an endpoint, resumed wherever it is cut, nothing
+asked twice.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,11 @@ def settings_of(questions: Path, defenders: dict[str, str], **changes: Any) -> P
         "batch": 3,
         "resamples": 100,
         "defenders": defenders,
-        "defender": {"model": next(iter(defenders.values())), "prompt": "{question} {options}", "max_new_tokens": 4},
+        "defender": {
+            "model": next(iter(defenders.values())),
+            "prompt": "{question} {options}",
+            "max_new_tokens": 4,
+        },
         "attackers": {"fog": "corruption:fog:3"},
         "judge": {"integrity_threshold": 0.5},
     }
@@ -72,7 +78,9 @@ def probe(settings: ProbeSettings, out: Path) -> dict[str, Any]:
 
 
 def steady(results: dict[str, Any]) -> str:
-    return json.dumps({name: value for name, value in results.items() if name not in ("wall_seconds", "peak_rss_mb")})
+    return json.dumps(
+        {name: value for name, value in results.items() if name not in ("wall_seconds", "peak_rss_mb")}
+    )
 
 
 def everything(players: Path, questions: Path) -> ProbeSettings:
@@ -87,7 +95,9 @@ def everything(players: Path, questions: Path) -> ProbeSettings:
 
 
 @pytest.fixture(scope="module")
-def finished(players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(
+    players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("finished")
     return out, probe(everything(players, questions), out)
 
@@ -101,7 +111,11 @@ def test_every_measure_is_there_for_every_defender(finished: tuple[Path, dict[st
         assert own["clean_accuracy"]["n"] == 4
         assert len(own["conditions"]) == 8
         attackers = own["robustness"]["attackers"]
-        assert {name for name, one in attackers.items() if one["control"]} == {"asked again", "roundtrip", "benign"}
+        assert {name for name, one in attackers.items() if one["control"]} == {
+            "asked again",
+            "roundtrip",
+            "benign",
+        }
         assert {name for name, one in attackers.items() if not one["control"]} == {"fog", "pgd", "wide"}
         assert own["pixels"] == {"min_pixels": 256, "max_pixels": 65536}
     assert results["defenders"]["one"]["identity"] != results["defenders"]["two"]["identity"]
@@ -112,7 +126,14 @@ def test_every_measure_is_there_for_every_defender(finished: tuple[Path, dict[st
     assert {"plain", "wrong_caption", "fog", "pgd", "robust"} <= set(results["differences"]["of"]["two"])
     assert table.startswith("4 questions about 4 pictures.")
     assert "| measure | one | two |" in table
-    for row in ("clean accuracy", "valid ASR of pgd", "accuracy: wrong thought", "consistency: plain", "ECE, 15 bins", "robust accuracy"):
+    for row in (
+        "clean accuracy",
+        "valid ASR of pgd",
+        "accuracy: wrong thought",
+        "consistency: plain",
+        "ECE, 15 bins",
+        "robust accuracy",
+    ):
         assert row in table or row.startswith("ECE")
 
 
@@ -133,7 +154,9 @@ def test_edits_are_judged_and_audited(finished: tuple[Path, dict[str, Any]]) -> 
     assert valid == {**valid, "value": 3 / 4, "n": 4}
 
 
-def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], players: Path, questions: Path) -> None:
+def test_answers_are_the_models_own(
+    finished: tuple[Path, dict[str, Any]], players: Path, questions: Path
+) -> None:
     from PIL import Image
 
     out, _ = finished
@@ -145,7 +168,9 @@ def test_answers_are_the_models_own(finished: tuple[Path, dict[str, Any]], playe
     own = [
         (a, b)
         for a, b in asked
-        if a["images"] == [image_sha256(picture)] and a["revision"] == folder_sha256(players / "one") and "letters_of" in a
+        if a["images"] == [image_sha256(picture)]
+        and a["revision"] == folder_sha256(players / "one")
+        and "letters_of" in a
     ]
     assert len(own) == 8
     for a, b in own:
@@ -159,7 +184,12 @@ class Cut(Exception):
 
 @pytest.mark.parametrize("at", [7, pytest.param(29, marks=pytest.mark.slow)])
 def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
-    at: int, finished: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int,
+    finished: tuple[Path, dict[str, Any]],
+    players: Path,
+    questions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: Counter[str] = Counter()
     plain = Desk._fetch
@@ -200,7 +230,9 @@ def test_answers_that_earlier_probes_kept_are_refused(players: Path, questions: 
     settings = settings_of(questions, {"one": str(players / "one")})
     with pytest.raises(RunError, match="an earlier version of this program kept the answers"):
         Asker("one", str(players / "one"), settings.defender, torch.device("cpu"), path, {}, batch=3)
-    served = Asker("toy", "http://127.0.0.1:9/v1#toy", settings.defender, torch.device("cpu"), path, {}, batch=3)
+    served = Asker(
+        "toy", "http://127.0.0.1:9/v1#toy", settings.defender, torch.device("cpu"), path, {}, batch=3
+    )
     served.close()  # what endpoints answered is read as before
 
 
@@ -218,7 +250,10 @@ def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:
         # Eight conditions, the unchanged pictures again, and two samples of noise.
         assert asked == 4 * (8 + 1 + 2)
         assert set(server.tries.values()) == {1, 2}  # the unchanged picture alone is asked again
-        assert probe(settings, tmp_path)["defenders"]["toy"]["clean_accuracy"] == results["defenders"]["toy"]["clean_accuracy"]
+        assert (
+            probe(settings, tmp_path)["defenders"]["toy"]["clean_accuracy"]
+            == results["defenders"]["toy"]["clean_accuracy"]
+        )
         assert len(server.lines) == asked
     own = results["defenders"]["toy"]
     assert (own["calibration"], own["spending"]["requests"]) == (None, 44)
@@ -232,11 +267,26 @@ def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:
 
 
 def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
-    """HR-Bench's TSV, and a question that a probe cannot put; attackers, words and controls as with questions of one's own."""
-    free = hr_rows()[0] | {"index": 9, "question": "How many?", "A": "", "B": "", "C": "", "D": "", "answer": "3"}
+    """HR-Bench's TSV, and a question that a probe cannot put; attackers, words and controls as with questions
+    of one's own.
+    """
+    free = hr_rows()[0] | {
+        "index": 9,
+        "question": "How many?",
+        "A": "",
+        "B": "",
+        "C": "",
+        "D": "",
+        "answer": "3",
+    }
     path = write_tsv(tmp_path / "hr.tsv", [*hr_rows(), free])
     with serving(dice) as server:
-        given = {"suite": "custom", "letters": False, "attackers": {"fog": "corruption:fog:3", "wide": "paste:insert"}, "samples": 2}
+        given = {
+            "suite": "custom",
+            "letters": False,
+            "attackers": {"fog": "corruption:fog:3", "wide": "paste:insert"},
+            "samples": 2,
+        }
         settings = settings_of(path, {"toy": f"{server.url}#toy", "other": f"{server.url}#other"}, **given)
         results = probe(settings, tmp_path / "out")
         asked = len(server.lines)
@@ -246,7 +296,12 @@ def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="changed since the probe"):
             probe(settings, tmp_path / "out")
     own = results["defenders"]["toy"]
-    assert (results["suite"], results["questions"], results["pictures"], results["without_boxes"]) == ("custom", 8, 2, 8)
+    assert (results["suite"], results["questions"], results["pictures"], results["without_boxes"]) == (
+        "custom",
+        8,
+        2,
+        8,
+    )
     assert results["left_out"] == {"the answer is free, without options": 1}
     assert "8 of 8 questions have no boxes: integrity is not checked there" in " ".join(results["warnings"])
     assert "Note: 8 of 8 questions have no boxes" in (tmp_path / "out" / "table.md").read_text()
@@ -261,7 +316,11 @@ def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
 def test_adaptive_attackers_train_on_other_pictures_of_the_suite(players: Path, tmp_path: Path) -> None:
     path = write_tsv(tmp_path / "hr.tsv", hr_rows())
     given = {"suite": "hrbench-4k", "adapt": 1, "attacker": {"model": str(players / "editor")}}
-    asked = read_asked(settings_of(path, {"one": str(players / "one")}, **given), tmp_path / "out", Screen(Console(file=io.StringIO())))
+    asked = read_asked(
+        settings_of(path, {"one": str(players / "one")}, **given),
+        tmp_path / "out",
+        Screen(Console(file=io.StringIO())),
+    )
     assert (len(asked.probed), len(asked.practice)) == (4, 4)
     assert not {question.image for question in asked.probed} & {question.image for question in asked.practice}
 
@@ -269,7 +328,12 @@ def test_adaptive_attackers_train_on_other_pictures_of_the_suite(players: Path, 
 def test_the_presence_suite_has_popes_figures_of_every_split(tmp_path: Path) -> None:
     with serving(lambda image, body: {"text": "\\boxed{A}"}) as server:
         given = {"suite": "pope", "letters": False, "text": False, "attackers": {}}
-        results = probe(settings_of(Path("sparring.scenes.benchmarks:pope:number=3"), {"toy": f"{server.url}#toy"}, **given), tmp_path)
+        results = probe(
+            settings_of(
+                Path("sparring.scenes.benchmarks:pope:number=3"), {"toy": f"{server.url}#toy"}, **given
+            ),
+            tmp_path,
+        )
     found = results["defenders"]["toy"]["hallucination"]["presence"]
     assert set(found) == {"all", "random", "popular", "adversarial"}
     assert all(own["yes_rate"]["value"] == own["recall"] == 1.0 for own in found.values())
@@ -300,7 +364,8 @@ def test_an_attacker_is_trained_against_the_defender_on_other_pictures(players: 
         adapt=9,
         adapt_queries=11,
     )
-    # A random model is right about nothing; whatever it says is taken for right here, so that there is something to attack.
+    # A random model is right about nothing; whatever it says is taken for right here, so that there is
+    # something to attack.
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "parse_answer", lambda text, options: ("A", "boxed"))

@@ -1,4 +1,6 @@
-"""A probe goes on where a question gets no answer or no edit: it is named, and in no figure of any Defender."""
+"""A probe goes on where a question gets no answer or no edit: it is named, and in no figure of any
+Defender.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from sparring.probe.run import run_probe
 def numbered(tmp_path: Path) -> Path:
     path = write_game_questions(tmp_path / "q", 6)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines)))
+    path.write_text(
+        "".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines))
+    )
     return path
 
 
@@ -58,7 +62,9 @@ def probe(questions: Path, defenders: dict[str, str], out: Path, **changes: Any)
     return run_probe(ProbeSettings.model_validate(data | changes), out, Screen(Console(file=io.StringIO())))
 
 
-def test_a_question_that_one_defender_filters_is_in_no_figure_of_either(numbered: Path, tmp_path: Path) -> None:
+def test_a_question_that_one_defender_filters_is_in_no_figure_of_either(
+    numbered: Path, tmp_path: Path
+) -> None:
     def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
         filtered = body["model"] == "shy" and "Light 2" in question(body)
         return {"text": None, "finish_reason": "content_filter"} if filtered else dice(image, body)
@@ -79,7 +85,10 @@ def test_a_question_that_one_defender_filters_is_in_no_figure_of_either(numbered
         assert own["robustness"]["attackers"]["jpeg"]["accuracy"]["n"] == 5
     assert results["differences"]["of"]["shy"]["jpeg"]["n"] == 5
     assert any('"q2" is set aside' in text for text in results["warnings"])
-    assert {name: own for name, own in again.items() if name in ("defenders", "transfer")}.keys() == {"defenders", "transfer"}
+    assert {name: own for name, own in again.items() if name in ("defenders", "transfer")}.keys() == {
+        "defenders",
+        "transfer",
+    }
 
 
 def test_pictures_and_texts_that_a_local_defender_does_not_take(numbered: Path, tmp_path: Path) -> None:
@@ -99,7 +108,12 @@ def test_unchanged_pictures_are_in_no_rate(numbered: Path, tmp_path: Path) -> No
     for number in (0, 3):
         rewritten(numbered, number, targets=[{"name": "cup", "box": [0, 0, 64, 64]}])
     with serving() as server:
-        results = probe(numbered, {"one": f"{server.url}#m", "two": f"{server.url}#n"}, tmp_path / "out", attackers={"paste": "paste:add"})
+        results = probe(
+            numbered,
+            {"one": f"{server.url}#m", "two": f"{server.url}#n"},
+            tmp_path / "out",
+            attackers={"paste": "paste:add"},
+        )
     own = results["defenders"]["one"]["robustness"]["attackers"]["paste"]
     assert (own["unchanged"], own["valid"]["n"], own["accuracy"]["n"]) == (2, 4, 4)
     assert results["differences"]["of"]["two"]["paste"]["n"] == 4
@@ -119,12 +133,19 @@ def test_wrong_attackers_are_found_before_anybody_is_asked(
 ) -> None:
     with serving() as server:
         with pytest.raises(error, match=message):
-            probe(numbered, {"one": f"{server.url}#m"}, tmp_path / "out", attackers={"good": "jpeg:10", "bad": attacker})
+            probe(
+                numbered,
+                {"one": f"{server.url}#m"},
+                tmp_path / "out",
+                attackers={"good": "jpeg:10", "bad": attacker},
+            )
         assert server.lines == []
     assert not (tmp_path / "out").exists()
 
 
-def test_a_gradient_attack_on_one_defender_of_a_family_that_it_does_not_know(numbered: Path, tmp_path: Path) -> None:
+def test_a_gradient_attack_on_one_defender_of_a_family_that_it_does_not_know(
+    numbered: Path, tmp_path: Path
+) -> None:
     with serving() as server:
         defenders = {"one": f"{server.url}#m", "two": str(tiny_llava(tmp_path / "llava"))}
         with pytest.raises(ModelError, match=r"llava: a gradient attack on pixels needs"):
@@ -133,14 +154,19 @@ def test_a_gradient_attack_on_one_defender_of_a_family_that_it_does_not_know(num
 
 
 def test_a_defender_that_answers_nothing(numbered: Path, tmp_path: Path) -> None:
-    with serving(lambda image, body: {"message": {"refusal": "No."}}) as server, pytest.raises(ModelError, match="all 6 questions"):
+    with (
+        serving(lambda image, body: {"message": {"refusal": "No."}}) as server,
+        pytest.raises(ModelError, match="all 6 questions"),
+    ):
         probe(numbered, {"one": f"{server.url}#m"}, tmp_path / "out")
 
 
 def test_an_adaptive_attacker_trains_on_what_the_defender_does_not_filter(tmp_path: Path) -> None:
     path = write_game_questions(tmp_path / "q", 24)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines)))
+    path.write_text(
+        "".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines))
+    )
     cleans = {Image.open(path.parent / f"{i}.png").tobytes() for i in range(24)}
     everything = False
 
@@ -179,10 +205,18 @@ def test_an_adaptive_attacker_trains_on_what_the_defender_does_not_filter(tmp_pa
 
 def test_labels_that_attacks_make_wrong_are_told(numbered: Path, tmp_path: Path) -> None:
     with serving(dice) as server:
-        results = probe(numbered, {"one": f"{server.url}#one"}, tmp_path / "out", audit={"call": "small_auditor:first_alone"})
+        results = probe(
+            numbered,
+            {"one": f"{server.url}#one"},
+            tmp_path / "out",
+            audit={"call": "small_auditor:first_alone"},
+        )
         silent = probe(numbered, {"one": f"{server.url}#one"}, tmp_path / "silent")
     jpeg = results["defenders"]["one"]["robustness"]["attackers"]["jpeg"]
     assert (jpeg["label_valid_rate"]["value"], jpeg["label_valid_rate"]["n"]) == (0.2, 5)
-    assert any("jpeg: the right answer is still right in only 0.200 of the 5 edits" in text for text in results["warnings"])
+    assert any(
+        "jpeg: the right answer is still right in only 0.200 of the 5 edits" in text
+        for text in results["warnings"]
+    )
     assert "right answer still right after jpeg" in (tmp_path / "out/table.md").read_text()
     assert "label_valid_rate" not in silent["defenders"]["one"]["robustness"]["attackers"]["jpeg"]

@@ -26,11 +26,16 @@ HERE = "http://127.0.0.1:8000/v1#m"
 DATA = [("data", "q.jsonl")]
 
 
-def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     arena = load_recipe("arena")
     settings = probe_settings(
-        [*DATA, ("seed", 7)], ["base=zoo/defender", HERE], ["pgd:eps=8", "old=zoo/editor", "benign@zoo/editor"], recipe="arena"
+        [*DATA, ("seed", 7)],
+        ["base=zoo/defender", HERE],
+        ["pgd:eps=8", "old=zoo/editor", "benign@zoo/editor"],
+        recipe="arena",
     )
     assert settings.defenders == {"base": str(PACKAGE / "zoo/defender"), "m": HERE}
     assert settings.attackers == {
@@ -40,9 +45,15 @@ def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(tmp_path: P
     }
     assert settings.defender == arena.defender
     assert settings.attacker == arena.attacker
-    assert (settings.judge, settings.audit, settings.conditions) == (arena.judge, arena.evaluation.audit, arena.evaluation.conditions)
+    assert (settings.judge, settings.audit, settings.conditions) == (
+        arena.judge,
+        arena.evaluation.audit,
+        arena.evaluation.conditions,
+    )
     assert (settings.seed, settings.data) == (7, str(tmp_path / "q.jsonl"))
-    alone = probe_settings(DATA, [], [], recipe="arena", changes=["conditions.thought=so {option}", "adapt=3"])
+    alone = probe_settings(
+        DATA, [], [], recipe="arena", changes=["conditions.thought=so {option}", "adapt=3"]
+    )
     assert alone.defenders == {"defender": str(PACKAGE / "zoo/defender")}
     assert (alone.conditions.thought, alone.adapt) == ("so {option}", 3)
 
@@ -77,7 +88,9 @@ def test_telling_names(spec: str, name: str) -> None:
         ([], ["http://127.0.0.1:8000/v1"], [], "which model"),
     ],
 )
-def test_what_is_wrong_is_named(given: list[tuple[str, Any]], defenders: list[str], attackers: list[str], message: str) -> None:
+def test_what_is_wrong_is_named(
+    given: list[tuple[str, Any]], defenders: list[str], attackers: list[str], message: str
+) -> None:
     with pytest.raises(RecipeError) as error:
         probe_settings([*DATA, *given], defenders, attackers)
     assert message in str(error.value)
@@ -110,7 +123,9 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
         "--adapt-queries",
         "9",
     ]
-    result = CliRunner().invoke(app, ["probe", "--data", "questions.jsonl", "--out", "there", *options, "--set", "resamples=500"])
+    result = CliRunner().invoke(
+        app, ["probe", "--data", "questions.jsonl", "--out", "there", *options, "--set", "resamples=500"]
+    )
     assert result.exit_code == 0, result.output
     ((settings, out),) = calls
     assert out == Path("there")
@@ -130,7 +145,9 @@ def test_the_table_shows_values_intervals_and_n() -> None:
     own = {
         "clean_accuracy": rate,
         "unparsed": rate,
-        "conditions": {"plain": {"consistency": {"consistent": nothing, "quadrants": {"right_consistent": 3}}}},
+        "conditions": {
+            "plain": {"consistency": {"consistent": nothing, "quadrants": {"right_consistent": 3}}}
+        },
         "calibration": None,
         "hallucination": None,
         "robustness": {"attackers": {}, "robust_accuracy": None, "valid_robust_accuracy": None},

@@ -1,4 +1,6 @@
-"""An algorithm in recipes and on the command line: chosen by type, its settings below it, old spellings refused."""
+"""An algorithm in recipes and on the command line: chosen by type, its settings below it, old spellings
+refused.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +41,17 @@ def small(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (["attacker.algorithm.beta=0.2"], DiffusionNFTSettings(forward_timesteps=1, beta=0.2)),  # the recipe's type
+        # the recipe's type
+        (["attacker.algorithm.beta=0.2"], DiffusionNFTSettings(forward_timesteps=1, beta=0.2)),
         (["attacker.algorithm.type=diffusion_nft"], DiffusionNFTSettings(forward_timesteps=1)),
         (["attacker.algorithm=diffusion_nft"], DiffusionNFTSettings()),  # a bare name: its defaults
         (["attacker.algorithm=awm", "attacker.algorithm.power=0.5"], AWMSettings(power=0.5)),
         (["attacker.algorithm={type: awm, power: 0.5}"], AWMSettings(power=0.5)),
         (["attacker.algorithm.type=awm"], AWMSettings()),  # nothing of the other algorithm's
-        (["attacker.algorithm=flow_grpo", "attacker.algorithm.window.size=1"], FlowGRPOSettings(window=WindowSettings(size=1))),
+        (
+            ["attacker.algorithm=flow_grpo", "attacker.algorithm.window.size=1"],
+            FlowGRPOSettings(window=WindowSettings(size=1)),
+        ),
     ],
 )
 def test_changes_go_below_the_algorithm_that_the_recipe_names(changes: list[str], expected: object) -> None:
@@ -61,14 +67,23 @@ def test_without_a_type_the_default_is_meant(small: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("attacker: {algorithm: {window: {size: 1}}}", FlowGRPOSettings(sampler="cps", clip_range=1e-3, window=WindowSettings(size=1))),
-        ("attacker: {algorithm: {type: flow_grpo, clip_range: 0.1}}", FlowGRPOSettings(sampler="cps", clip_range=0.1)),
+        (
+            "attacker: {algorithm: {window: {size: 1}}}",
+            FlowGRPOSettings(sampler="cps", clip_range=1e-3, window=WindowSettings(size=1)),
+        ),
+        (
+            "attacker: {algorithm: {type: flow_grpo, clip_range: 0.1}}",
+            FlowGRPOSettings(sampler="cps", clip_range=0.1),
+        ),
         ("attacker: {algorithm: flow_grpo}", FlowGRPOSettings()),
-        ("attacker: {algorithm: {type: awm, power: 0.5}}", AWMSettings(power=0.5)),  # its own clip_range, not the base's
+        # its own clip_range, not the base's
+        ("attacker: {algorithm: {type: awm, power: 0.5}}", AWMSettings(power=0.5)),
         ("attacker: {steps: 3}", FlowGRPOSettings(sampler="cps", clip_range=1e-3)),
     ],
 )
-def test_a_recipe_that_extends_another_takes_over_of_the_same_algorithm_alone(small: Path, text: str, expected: object) -> None:
+def test_a_recipe_that_extends_another_takes_over_of_the_same_algorithm_alone(
+    small: Path, text: str, expected: object
+) -> None:
     small.with_name("base.yaml").write_text(f"extends: mine.yaml\n{FLOW}\n")
     derived = small.with_name("derived.yaml")
     derived.write_text(f"extends: base.yaml\n{text}\n")
@@ -87,13 +102,22 @@ def test_a_bare_name_is_extended_by_settings_of_that_type(small: Path) -> None:
     [
         (
             ["attacker.nft_beta=0.1"],
-            "attacker.nft_beta: only an algorithm has it. Write attacker.algorithm: {type: diffusion_nft, beta: 0.1}.",
+            "attacker.nft_beta: only an algorithm has it. Write attacker.algorithm: {type: diffusion_nft, "
+            "beta: 0.1}.",
         ),
         (
-            ["attacker.algorithm=awm", "attacker.awm_power=0.5", "attacker.awm_clip_range=0.3", "attacker.awm_old_weight=1.0"],
+            [
+                "attacker.algorithm=awm",
+                "attacker.awm_power=0.5",
+                "attacker.awm_clip_range=0.3",
+                "attacker.awm_old_weight=1.0",
+            ],
             "Write attacker.algorithm: {type: awm, power: 0.5, clip_range: 0.3, old_weight: 1.0}.",
         ),
-        (["attacker.awm_power=0.5", "attacker.old_ema_max=0.1"], "Write attacker.algorithm: {type: awm, power: 0.5, old_ema_max: 0.1}."),
+        (
+            ["attacker.awm_power=0.5", "attacker.old_ema_max=0.1"],
+            "Write attacker.algorithm: {type: awm, power: 0.5, old_ema_max: 0.1}.",
+        ),
         (["attacker.window={size: 1}"], "Write attacker.algorithm: {type: flow_grpo, window: {size: 1}}."),
         (
             ["attacker.algorithm.sampler=cps", "attacker.clip_range=0.3"],
@@ -103,27 +127,54 @@ def test_a_bare_name_is_extended_by_settings_of_that_type(small: Path) -> None:
             ["attacker.algorithm=awm", "attacker.clip_range=0.0001"],  # it was Flow-GRPO's
             "Write attacker.algorithm: {type: awm}. Leave out clip_range, which awm does not read.",
         ),
-        (["defender.clip_low=0.1", "defender.clip_high=null"], "Write defender.algorithm: {type: dapo, clip_low: 0.1}."),
-        (["defender.algorithm=gspo", "defender.dual_clip=null"], "Write defender.algorithm: {type: gspo, dual_clip: null}."),
+        (
+            ["defender.clip_low=0.1", "defender.clip_high=null"],
+            "Write defender.algorithm: {type: dapo, clip_low: 0.1}.",
+        ),
+        (
+            ["defender.algorithm=gspo", "defender.dual_clip=null"],
+            "Write defender.algorithm: {type: gspo, dual_clip: null}.",
+        ),
         (
             ["attacker.algorithm=awm", "attacker.algorithm.beta=0.1"],
             "attacker.algorithm.beta: awm has no such setting; of diffusion_nft it is one.",
         ),
-        (["attacker.algorithm.nose_level=0.1"], "attacker.algorithm.nose_level: no such setting; did you mean noise_level?"),
-        (["attacker.algorithm.zzz=1"], "attacker.algorithm.zzz: no such setting; there are noise_level, sampler, window"),
-        (["attacker.algorithm.clip_range=-1"], "attacker.algorithm.clip_range: must be greater than 0, not -1."),
-        (["attacker.algorithm.window.size=0"], "attacker.algorithm.window.size: must be greater than or equal to 1"),
-        (["defender.algorithm=gsop"], "defender.algorithm: must be one of dapo, grpo, dr_grpo, gspo, cispo, sft, or settings"),
+        (
+            ["attacker.algorithm.nose_level=0.1"],
+            "attacker.algorithm.nose_level: no such setting; did you mean noise_level?",
+        ),
+        (
+            ["attacker.algorithm.zzz=1"],
+            "attacker.algorithm.zzz: no such setting; there are noise_level, sampler, window",
+        ),
+        (
+            ["attacker.algorithm.clip_range=-1"],
+            "attacker.algorithm.clip_range: must be greater than 0, not -1.",
+        ),
+        (
+            ["attacker.algorithm.window.size=0"],
+            "attacker.algorithm.window.size: must be greater than or equal to 1",
+        ),
+        (
+            ["defender.algorithm=gsop"],
+            "defender.algorithm: must be one of dapo, grpo, dr_grpo, gspo, cispo, sft, or settings",
+        ),
         (["defender.algorithm={type: gsop}"], "not 'gsop'. Did you mean gspo?"),
         (
             ["attacker.algorithm=7"],
-            "attacker.algorithm: must be one of flow_grpo, diffusion_nft, awm, or settings with such a type, not 7.",
+            "attacker.algorithm: must be one of flow_grpo, diffusion_nft, awm, or settings with such a "
+            "type, not 7.",
         ),
         (["attacker.algorithm=null"], "or settings with such a type, not None."),
-        (["attacker.algorithm=nothing", "attacker.nft_beta=0.1"], "attacker.nft_beta: only an algorithm has it."),
+        (
+            ["attacker.algorithm=nothing", "attacker.nft_beta=0.1"],
+            "attacker.nft_beta: only an algorithm has it.",
+        ),
     ],
 )
-def test_what_is_wrong_names_the_field_and_the_right_spelling(small: Path, changes: list[str], message: str) -> None:
+def test_what_is_wrong_names_the_field_and_the_right_spelling(
+    small: Path, changes: list[str], message: str
+) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(small, changes)
     assert message in str(caught.value)
@@ -140,7 +191,13 @@ BEFORE = {
         "awm_clip_range": 1.0,
         "forward_timesteps": 1,
     },
-    "defender": {"model": "some/vlm", "algorithm": "dapo", "reply": "{answer}", "clip_low": None, "dual_clip": 3.0},
+    "defender": {
+        "model": "some/vlm",
+        "algorithm": "dapo",
+        "reply": "{answer}",
+        "clip_low": None,
+        "dual_clip": 3.0,
+    },
 }
 
 
@@ -151,9 +208,12 @@ def test_a_run_of_an_earlier_version_is_told_what_to_write(tmp_path: Path) -> No
         load_stored_recipe(tmp_path)
     attacker, defender = str(caught.value).splitlines()
     assert attacker == (
-        f"{file}: attacker.noise_level, attacker.window, attacker.clip_range, attacker.nft_beta, attacker.awm_clip_range, "
-        "attacker.forward_timesteps: only an algorithm has them. Write attacker.algorithm: {type: diffusion_nft, "
-        "beta: 0.1, forward_timesteps: 1}. Leave out noise_level, window, clip_range, awm_clip_range, which diffusion_nft "
+        f"{file}: attacker.noise_level, attacker.window, attacker.clip_range, attacker.nft_beta, "
+        f"attacker.awm_clip_range, "
+        "attacker.forward_timesteps: only an algorithm has them. Write attacker.algorithm: {type: "
+        "diffusion_nft, "
+        "beta: 0.1, forward_timesteps: 1}. Leave out noise_level, window, clip_range, awm_clip_range, "
+        "which diffusion_nft "
         "does not read."
     )
     assert defender == (
@@ -165,7 +225,9 @@ def test_a_run_of_an_earlier_version_is_told_what_to_write(tmp_path: Path) -> No
 def test_verbs_take_an_algorithm_over_with_its_settings() -> None:
     forge = forge_settings([("data", "q.jsonl")], recipe="arena", changes=["attacker.algorithm.beta=0.3"])
     assert forge.attacker.algorithm == DiffusionNFTSettings(forward_timesteps=1, beta=0.3)
-    with pytest.raises(RecipeError, match=r"Write attacker\.algorithm: \{type: diffusion_nft, forward_timesteps: 1"):
+    with pytest.raises(
+        RecipeError, match=r"Write attacker\.algorithm: \{type: diffusion_nft, forward_timesteps: 1"
+    ):
         forge_settings([("data", "q.jsonl")], recipe="arena", changes=["attacker.nft_beta=0.3"])
 
 

@@ -1,4 +1,6 @@
-"""An editor of random weights, questions on disk, and a served Defender that rolls dice by what it is shown."""
+"""An editor of random weights, questions on disk, and a served Defender that rolls dice by what it
+is shown.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +41,9 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def finished(editor: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AttackSettings, dict[str, Any]]:
+def finished(
+    editor: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, AttackSettings, dict[str, Any]]:
     """The folder, settings and summary of an attack that nothing disturbed."""
     out = tmp_path_factory.mktemp("finished")
     with serving(answer) as server:

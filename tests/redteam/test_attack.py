@@ -1,4 +1,6 @@
-"""Attacks with an editor of the real class and a Defender behind real HTTP: figures, resuming, what is refused."""
+"""Attacks with an editor of the real class and a Defender behind real HTTP: figures, resuming, what is
+refused.
+"""
 
 import json
 import sqlite3
@@ -44,35 +46,61 @@ def rows(out: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def everything(out: Path) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(rows(out, f"SELECT * FROM {table}"), key=repr) for table in ("questions", "edits", "answers", "verdicts")}
+    return {
+        table: sorted(rows(out, f"SELECT * FROM {table}"), key=repr)
+        for table in ("questions", "edits", "answers", "verdicts")
+    }
 
 
 def figures(summary: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in summary.items() if key not in ("wall_seconds", "peak_rss_mb", "spending", "defender", "judge")}
+    return {
+        key: value
+        for key, value in summary.items()
+        if key not in ("wall_seconds", "peak_rss_mb", "spending", "defender", "judge")
+    }
 
 
 def test_figures_are_those_of_the_ledger_counted_another_way(finished: Finished) -> None:
     out, _, summary = finished
     assert json.loads((out / "summary.json").read_text()) == summary
     clean = dict(rows(out, "SELECT question_id, right FROM answers WHERE stage = 'evaluation/clean'"))
-    verdicts = {(q, s): rest for q, s, *rest in rows(out, "SELECT question_id, sample, intact, accepted, label_valid FROM verdicts")}
-    answers = {(q, s): r for q, s, r in rows(out, "SELECT question_id, sample, right FROM answers WHERE stage = 'evaluation/attack'")}
+    verdicts = {
+        (q, s): rest
+        for q, s, *rest in rows(
+            out, "SELECT question_id, sample, intact, accepted, label_valid FROM verdicts"
+        )
+    }
+    answers = {
+        (q, s): r
+        for q, s, r in rows(
+            out, "SELECT question_id, sample, right FROM answers WHERE stage = 'evaluation/attack'"
+        )
+    }
     accepted = {key for key, (_, passed, _) in verdicts.items() if passed}
     assert (len(clean), len(verdicts), set(answers)) == (11, 22, accepted)
     assert 0 < len(accepted) < 22, "some edits should pass the checks and some should not"
     right = [name for name, value in clean.items() if value]
     for k in (1, 2):
         fooled = [q for q in right if any(answers.get((q, s)) == 0 for s in range(k))]
-        valid = [q for q in right if any(answers.get((q, s)) == 0 and verdicts[q, s][2] == 1 for s in range(k))]
+        valid = [
+            q for q in right if any(answers.get((q, s)) == 0 and verdicts[q, s][2] == 1 for s in range(k))
+        ]
         tried = summary["asr_at_k"][k - 1]
-        assert tried["asr"] == {"value": len(fooled) / len(right), "n": len(right), "ci95": list(wilson(len(fooled), len(right)))}
+        assert tried["asr"] == {
+            "value": len(fooled) / len(right),
+            "n": len(right),
+            "ci95": list(wilson(len(fooled), len(right))),
+        }
         assert tried["valid_asr"]["value"] == len(valid) / len(right)
     first = {q: answers.get((q, 0), value) for q, value in clean.items()}
     harmed, rescued = (sum(clean[q] == before and first[q] != before for q in clean) for before in (1, 0))
     assert (summary["first_try"]["harmed"], summary["first_try"]["rescued"]) == (harmed, rescued)
     assert summary["first_try"]["net_flips"] == harmed - rescued
     assert summary["first_try"]["asr"] == summary["asr_at_k"][0]["asr"]
-    assert summary["robust_accuracy"]["value"] == sum(clean[q] and all(answers.get((q, s), 1) for s in (0, 1)) for q in clean) / 11
+    assert (
+        summary["robust_accuracy"]["value"]
+        == sum(clean[q] and all(answers.get((q, s), 1) for s in (0, 1)) for q in clean) / 11
+    )
     assert summary["accepted_rate"]["value"] == len(accepted) / 22
     assert summary["integrity_rate"]["value"] == sum(intact for intact, *_ in verdicts.values()) / 22
     assert summary["audited"]
@@ -80,7 +108,9 @@ def test_figures_are_those_of_the_ledger_counted_another_way(finished: Finished)
     assert summary["spending"]["defender"]["requests"] == 11 + len(accepted)
 
 
-def test_edits_are_the_editor_s_deterministic_ones_from_noise_of_their_own(finished: Finished, editor: Path, questions: Path) -> None:
+def test_edits_are_the_editor_s_deterministic_ones_from_noise_of_their_own(
+    finished: Finished, editor: Path, questions: Path
+) -> None:
     out, settings, _ = finished
     by_id = {question.id: question for question in read_questions(questions)}
     seeds: set[int] = set()
@@ -90,7 +120,9 @@ def test_edits_are_the_editor_s_deterministic_ones_from_noise_of_their_own(finis
         seeds.add(seed)
         if name == min(by_id):
             instruction = settings.attacker.instruction.replace("{question}", by_id[name].question)
-            (expected,) = deterministic_edits(load_editor(editor), [Image.open(by_id[name].image)], [instruction], [seed], steps=2)
+            (expected,) = deterministic_edits(
+                load_editor(editor), [Image.open(by_id[name].image)], [instruction], [seed], steps=2
+            )
             gap = np.abs(np.asarray(Image.open(out / picture), dtype=int) - np.asarray(expected, dtype=int))
             assert gap.max() <= 1  # made in a batch of another size
     assert len(seeds) == 22
@@ -102,16 +134,24 @@ def test_the_data_set_opens_and_holds_what_the_ledger_holds(finished: Finished, 
     assert len(data) == 22
     found = {(row["id"], row["sample"]): row for row in data}
     for name, sample, picture in rows(out, "SELECT question_id, sample, picture FROM edits"):
-        assert np.array_equal(np.asarray(found[name, sample]["edited_image"]), np.asarray(Image.open(out / picture)))
+        assert np.array_equal(
+            np.asarray(found[name, sample]["edited_image"]), np.asarray(Image.open(out / picture))
+        )
     for (name, sample), row in found.items():
-        query = f"SELECT text, choice FROM answers WHERE stage = 'evaluation/attack' AND question_id = '{name}' AND sample = {sample}"
+        query = (
+            f"SELECT text, choice FROM answers WHERE stage = 'evaluation/attack' AND question_id = "
+            f"'{name}' AND sample = {sample}"
+        )
         assert rows(out, query) == ([(row["reply"], row["choice"])] if row["accepted"] else [])
         assert row["image"].size == (64, 64)
         assert row["targets"] == [{"name": "cup", "box": [8, 8, 40, 40]}]
         assert row["fooled"] == (row["clean_right"] and row["right"] is False)
         assert (row["options"], row["defender"], row["attacker"]) == (["no", "yes"], "toy", "editor")
     first = [row for (_, sample), row in found.items() if sample == 0]
-    assert sum(row["fooled"] for row in first) == summary["first_try"]["asr"]["value"] * summary["first_try"]["asr"]["n"]
+    assert (
+        sum(row["fooled"] for row in first)
+        == summary["first_try"]["asr"]["value"] * summary["first_try"]["asr"]["n"]
+    )
 
 
 def test_two_attacks_are_told_apart_by_datasets(finished: Finished, make: Make, tmp_path: Path) -> None:
@@ -136,9 +176,17 @@ def test_the_report_shows_figures_and_edits_and_loads_nothing(finished: Finished
     assert "edits tried, k" in page
 
 
-@pytest.mark.parametrize(("method", "call"), [("record_answers", 2), ("record_verdicts", 4), ("record_answers", 5)])
+@pytest.mark.parametrize(
+    ("method", "call"), [("record_answers", 2), ("record_verdicts", 4), ("record_answers", 5)]
+)
 def test_cut_off_anywhere_it_goes_on_with_the_same_figures_and_asks_nothing_twice(
-    make: Make, finished: Finished, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+    make: Make,
+    finished: Finished,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    call: int,
 ) -> None:
     class CutOffError(Exception):
         pass
@@ -174,7 +222,9 @@ def test_a_budget_stops_it_and_a_higher_one_goes_on(make: Make, server: Server, 
     assert summary["questions"] == 11
 
 
-def test_other_settings_or_questions_that_have_changed_are_refused(make: Make, questions: Path, tmp_path: Path) -> None:
+def test_other_settings_or_questions_that_have_changed_are_refused(
+    make: Make, questions: Path, tmp_path: Path
+) -> None:
     copied = tmp_path / "copy"
     copied.mkdir()
     for file in questions.parent.iterdir():
@@ -191,11 +241,22 @@ def test_other_settings_or_questions_that_have_changed_are_refused(make: Make, q
 
 def test_a_local_defender_and_no_judge(make: Make, questions: Path, tmp_path: Path) -> None:
     folder = tiny_qwen2_5_vl(tmp_path / "vlm")
-    settings = make("judge.model=null", "audit=null", defender__model=str(folder), defender__max_new_tokens=4, samples=1, limit=14)
+    settings = make(
+        "judge.model=null",
+        "audit=null",
+        defender__model=str(folder),
+        defender__max_new_tokens=4,
+        samples=1,
+        limit=14,
+    )
     summary = attack(settings, tmp_path / "out")
     asked = read_questions(questions).records[0]
-    (reply,) = LocalVLM.load(folder).generate([Image.open(asked.image)], [render_prompt(asked, settings.defender.prompt)], Sampling(4))
-    assert rows(tmp_path / "out", "SELECT text FROM answers WHERE stage = 'evaluation/clean' AND question_id = 'q0'") == [(reply[0].text,)]
+    (reply,) = LocalVLM.load(folder).generate(
+        [Image.open(asked.image)], [render_prompt(asked, settings.defender.prompt)], Sampling(4)
+    )
+    assert rows(
+        tmp_path / "out", "SELECT text FROM answers WHERE stage = 'evaluation/clean' AND question_id = 'q0'"
+    ) == [(reply[0].text,)]
     assert (summary["questions"], summary["audited"], summary["spending"]) == (14, False, {})
     assert summary["asr_at_k"][0]["asr"] == summary["asr_at_k"][0]["valid_asr"]
     assert any("names no option" in text for text in summary["warnings"])  # a model of random weights
@@ -214,7 +275,9 @@ def test_an_attacker_that_is_not_there(make: Make, tmp_path: Path) -> None:
         attack(make(attacker__model=str(tmp_path / "nothing")), tmp_path / "out")
 
 
-def test_a_try_that_failed_before_anything_was_answered_leaves_the_folder_to_the_next(make: Make, tmp_path: Path) -> None:
+def test_a_try_that_failed_before_anything_was_answered_leaves_the_folder_to_the_next(
+    make: Make, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError):
         attack(make(defender__model=str(tmp_path / "nothing"), limit=3), tmp_path / "out")
     assert (tmp_path / "out" / "attack.yaml").is_file()

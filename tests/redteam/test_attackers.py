@@ -78,12 +78,16 @@ def test_rivals_by_name(editor: Path) -> None:
 def test_gradients_need_a_defender_of_this_machine(tmp_path: Path) -> None:
     defender = tiny_qwen2_5_vl(tmp_path / "defender")
     settings = DefenderSettings(model=str(defender), prompt="{question} {options}", max_new_tokens=3)
-    attacker = load_attacker(AttackerSettings(model="pgd:eps=8:steps=1"), CPU, lambda: (load_vlm(settings.model), settings))
+    attacker = load_attacker(
+        AttackerSettings(model="pgd:eps=8:steps=1"), CPU, lambda: (load_vlm(settings.model), settings)
+    )
     edit = attacker.edit(QUESTIONS[:1], PICTURES[:1], seed=5)[0]
     moved = np.abs(np.asarray(edit.image, dtype=int) - np.asarray(PICTURES[0], dtype=int))
     assert 0 < moved.max() <= 8
     with pytest.raises(RecipeError, match="an endpoint gives none"):
-        load_attacker(AttackerSettings(model="pgd:eps=8"), CPU, lambda: (load_vlm("http://127.0.0.1:9/v1#x"), settings))
+        load_attacker(
+            AttackerSettings(model="pgd:eps=8"), CPU, lambda: (load_vlm("http://127.0.0.1:9/v1#x"), settings)
+        )
 
 
 def test_names_of_rivals() -> None:

@@ -1,4 +1,6 @@
-"""The bundled players, the Defender once in this process and once behind an endpoint; and a game whose Defender is an endpoint."""
+"""The bundled players, the Defender once in this process and once behind an endpoint; and a game whose
+Defender is an endpoint.
+"""
 
 from pathlib import Path
 
@@ -22,21 +24,34 @@ pytestmark = pytest.mark.slow
 
 def served(vlm: LocalVLM):  # type: ignore[no-untyped-def]
     """Greedy answers of a local model, one at a time."""
-    return lambda image, body: {"text": vlm.generate([image], [question(body)], Sampling(body["max_tokens"]))[0][0].text}
+    return lambda image, body: {
+        "text": vlm.generate([image], [question(body)], Sampling(body["max_tokens"]))[0][0].text
+    }
 
 
 def test_the_same_attack_on_a_defender_here_and_behind_an_endpoint(tmp_path: Path) -> None:
     path, _ = write_questions(tmp_path / "questions", seed=5, train=60, held_out=4, sizes=(14, 26))
-    common = [("data", str(path)), ("attacker.model", "zoo/editor"), ("limit", 24), ("samples", 2), ("threads", 1)]
+    common = [
+        ("data", str(path)),
+        ("attacker.model", "zoo/editor"),
+        ("limit", 24),
+        ("samples", 2),
+        ("threads", 1),
+    ]
     here = attack(attack_settings(common, recipe="arena"), tmp_path / "here")
     with serving(served(LocalVLM.load(resolve_model("zoo/defender")))) as server:
-        remote = attack_settings([*common, ("defender.model", f"{server.url}#zoo"), ("defender.endpoint.concurrency", 1)], recipe="arena")
+        remote = attack_settings(
+            [*common, ("defender.model", f"{server.url}#zoo"), ("defender.endpoint.concurrency", 1)],
+            recipe="arena",
+        )
         there = attack(remote, tmp_path / "there")
         assert set(server.tries.values()) == {1}
     assert here["clean_accuracy"]["value"] > 0.7
     assert here["accepted_rate"]["value"] > 0.5
     apart = ("defender", "spending", "wall_seconds", "peak_rss_mb")
-    assert {key: value for key, value in here.items() if key not in apart} == {k: v for k, v in there.items() if k not in apart}
+    assert {key: value for key, value in here.items() if key not in apart} == {
+        k: v for k, v in there.items() if k not in apart
+    }
 
 
 def test_an_attacker_trains_against_an_endpoint(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ SILENT = "the audit mine:check could say nothing of any edit that passed the che
         ("mine:check", None, True, []),
     ],
 )
-def test_what_nobody_audited_is_said_once(call: str | None, judge: str | None, audited: bool, expected: list[str]) -> None:
+def test_what_nobody_audited_is_said_once(
+    call: str | None, judge: str | None, audited: bool, expected: list[str]
+) -> None:
     audit = None if call is None else SimpleNamespace(call=call)
     settings = cast(Any, SimpleNamespace(audit=audit, judge=SimpleNamespace(model=judge)))
     right = {"value": 1.0, "n": 9, "ci95": [0.7, 1.0]}

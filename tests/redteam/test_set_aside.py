@@ -1,4 +1,6 @@
-"""Questions that get no answer or no edit, pictures that came back as they were, and Attackers that are found wrong before anybody is asked."""
+"""Questions that get no answer or no edit, pictures that came back as they were, and Attackers that are found
+wrong before anybody is asked.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from sparring.redteam.attackers import check_attacker
 
 Make = Callable[..., AttackSettings]
 REFUSALS: dict[str, dict[str, Any]] = {
-    "filter by HTTP": {"status": 400, "text": json.dumps({"error": {"message": "policy", "code": "content_filter"}})},
+    "filter by HTTP": {
+        "status": 400,
+        "text": json.dumps({"error": {"message": "policy", "code": "content_filter"}}),
+    },
     "filter": {"finish_reason": "content_filter"},
     "refusal": {"message": {"refusal": "No."}},
     "too large": {"status": 413, "text": "{}"},
@@ -34,7 +39,9 @@ def numbered(tmp_path: Path) -> Path:
     """Six questions that can be told apart by their words."""
     path = write_game_questions(tmp_path / "q", 6)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines)))
+    path.write_text(
+        "".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines))
+    )
     return path
 
 
@@ -43,7 +50,9 @@ def settings_of(data: Path, url: str, attacker: str = "jpeg:10", **given: Any) -
     return attack_of(Path(attacker), data, url, "judge.model=null", "audit=null", **(plain | given))
 
 
-def refusing(said: dict[str, Any], *words: str, only_edits: bool = False) -> Callable[[Image.Image, dict[str, Any]], dict[str, Any]]:
+def refusing(
+    said: dict[str, Any], *words: str, only_edits: bool = False
+) -> Callable[[Image.Image, dict[str, Any]], dict[str, Any]]:
     """Dice, but for questions with these words; only_edits: only when they come the second time."""
     seen = set[str]()
 
@@ -57,14 +66,18 @@ def refusing(said: dict[str, Any], *words: str, only_edits: bool = False) -> Cal
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_one_question_that_gets_no_answer_is_set_aside_and_the_rest_goes_on(kind: str, numbered: Path, tmp_path: Path) -> None:
+def test_one_question_that_gets_no_answer_is_set_aside_and_the_rest_goes_on(
+    kind: str, numbered: Path, tmp_path: Path
+) -> None:
     with serving(refusing(REFUSALS[kind], "Light 2")) as server:
         summary = attack(settings_of(numbered, server.url), tmp_path / "out")
         assert list(summary["set_aside"]) == ["q2"]
         assert (summary["questions"], summary["edits"], summary["clean_accuracy"]["n"]) == (5, 5, 5)
         assert any('"q2" is set aside' in text for text in summary["warnings"])
         before = len(server.lines)
-        assert attack(settings_of(numbered, server.url), tmp_path / "out")["set_aside"] == summary["set_aside"]
+        assert (
+            attack(settings_of(numbered, server.url), tmp_path / "out")["set_aside"] == summary["set_aside"]
+        )
         assert len(server.lines) == before + 1  # that one alone is asked again
     rows = _rows(tmp_path / "out", "SELECT question_id FROM answers")
     assert ("q2",) not in rows
@@ -86,7 +99,9 @@ def test_a_defender_that_refuses_everything_is_told(numbered: Path, tmp_path: Pa
         attack(settings_of(numbered, server.url), tmp_path / "out")
 
 
-def test_a_picture_that_cannot_be_edited_sets_its_question_aside(numbered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_cannot_be_edited_sets_its_question_aside(
+    numbered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sparring.attackers.rivals.corruptions import Jpeg
 
     real = Jpeg._edit_one
@@ -100,14 +115,19 @@ def test_a_picture_that_cannot_be_edited_sets_its_question_aside(numbered: Path,
     with serving() as server:
         summary = attack(settings_of(numbered, server.url), tmp_path / "out")
     assert list(summary["set_aside"]) == ["q4"]
-    assert "jpeg:10 cannot edit its picture of 64 x 64 pixels: index 3 is out of bounds" in summary["set_aside"]["q4"]
+    assert (
+        "jpeg:10 cannot edit its picture of 64 x 64 pixels: index 3 is out of bounds"
+        in summary["set_aside"]["q4"]
+    )
     monkeypatch.setattr(Jpeg, "_edit_one", lambda *_: 1 / 0)
     with serving() as server, pytest.raises(ModelError, match=r"all 6 questions.*division by zero"):
         attack(settings_of(numbered, server.url), tmp_path / "none")
 
 
 @pytest.mark.parametrize("size", [(300, 1), (1, 300), (4000, 8)])
-def test_a_picture_that_a_local_defender_does_not_take(size: tuple[int, int], numbered: Path, tmp_path: Path) -> None:
+def test_a_picture_that_a_local_defender_does_not_take(
+    size: tuple[int, int], numbered: Path, tmp_path: Path
+) -> None:
     noise_pictures(1, size=size)[0].save(numbered.parent / "3.png")
     lines = [json.loads(line) for line in numbered.read_text().splitlines()]
     lines[3]["targets"] = []
@@ -131,14 +151,20 @@ def test_pictures_that_came_back_as_they_were_are_no_attacks(numbered: Path, tmp
         summary = attack(settings_of(numbered, server.url, "paste:add", samples=2), tmp_path / "out")
         asked = len(server.lines)
     right = {
-        name for name, right in _rows(tmp_path / "out", "SELECT question_id, right FROM answers WHERE stage = 'evaluation/clean'") if right
+        name
+        for name, right in _rows(
+            tmp_path / "out", "SELECT question_id, right FROM answers WHERE stage = 'evaluation/clean'"
+        )
+        if right
     }
     assert (summary["edits"], summary["unchanged"]) == (12, 4)
     assert summary["accepted_rate"]["n"] == summary["integrity_rate"]["n"] == 8
     assert [each["asr"]["n"] for each in summary["asr_at_k"]] == [len(right - {"q0", "q1"})] * 2
     assert summary["first_try"]["asr"]["n"] == len(right - {"q0", "q1"})
     assert any("4 of 12 edits left their picture as it was" in text for text in summary["warnings"])
-    accepted = _rows(tmp_path / "out", "SELECT question_id, accepted FROM verdicts WHERE question_id IN ('q0', 'q1')")
+    accepted = _rows(
+        tmp_path / "out", "SELECT question_id, accepted FROM verdicts WHERE question_id IN ('q0', 'q1')"
+    )
     assert {value for _, value in accepted} == {0}
     edits = {image for (image,) in _rows(tmp_path / "out", "SELECT count(*) FROM verdicts WHERE accepted")}
     assert asked == 6 + edits.pop()  # nobody is asked about what did not change
@@ -196,7 +222,9 @@ def test_a_gradient_attack_on_a_family_that_it_does_not_know(numbered: Path, tmp
     check_attacker(known.attacker, known.defender)
 
 
-def test_editors_and_loras_are_checked_without_their_weights(editor: Path, numbered: Path, silent: Server, tmp_path: Path) -> None:
+def test_editors_and_loras_are_checked_without_their_weights(
+    editor: Path, numbered: Path, silent: Server, tmp_path: Path
+) -> None:
     broken = tmp_path / "lora"
     broken.mkdir()
     for attacker in (f"{editor}+{broken}", f"roundtrip@{editor}+{broken}"):

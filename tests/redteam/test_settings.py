@@ -10,10 +10,16 @@ from sparring.recipes import load_recipe
 from sparring.recipes.paths import PACKAGE
 from sparring.redteam.settings import attack_settings
 
-BASICS: dict[str, Any] = {"data": "q.jsonl", "attacker.model": "zoo/editor", "defender.model": "http://127.0.0.1:8000/v1#m"}
+BASICS: dict[str, Any] = {
+    "data": "q.jsonl",
+    "attacker.model": "zoo/editor",
+    "defender.model": "http://127.0.0.1:8000/v1#m",
+}
 
 
-def test_models_and_files_become_absolute_and_endpoints_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_files_become_absolute_and_endpoints_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lora").mkdir()
     settings = attack_settings([*(BASICS | {"attacker.model": "zoo/editor+lora"}).items()])
@@ -26,7 +32,9 @@ def test_models_and_files_become_absolute_and_endpoints_stay(tmp_path: Path, mon
 def test_a_recipe_lends_its_players_settings_and_not_its_data_or_seed() -> None:
     arena = load_recipe("arena")
     settings = attack_settings(
-        [("data", "q.jsonl"), ("judge.integrity_threshold", 0.7)], recipe="arena", changes=["attacker.evaluation_steps=9"]
+        [("data", "q.jsonl"), ("judge.integrity_threshold", 0.7)],
+        recipe="arena",
+        changes=["attacker.evaluation_steps=9"],
     )
     assert settings.defender == arena.defender
     assert settings.attacker == arena.attacker.model_copy(update={"evaluation_steps": 9})
@@ -43,9 +51,17 @@ def test_a_recipe_lends_its_players_settings_and_not_its_data_or_seed() -> None:
         ({"attacker.model": None}, [], "--attacker is missing"),
         ({"defender.model": None}, [], "--defender is missing"),
         ({}, ["sample=4"], "attack: sample: no such setting; did you mean samples?"),
-        ({}, ["defender.endpoint.concurency=4"], r"defender.endpoint.concurency: no such setting; did you mean concurrency\?"),
+        (
+            {},
+            ["defender.endpoint.concurency=4"],
+            r"defender.endpoint.concurency: no such setting; did you mean concurrency\?",
+        ),
         ({}, ["samples=many"], "attack: samples: must be a valid integer"),
-        ({"defender.model": "http://127.0.0.1:8000/v1"}, [], "defender.model: endpoint http://127.0.0.1:8000/v1: which model"),
+        (
+            {"defender.model": "http://127.0.0.1:8000/v1"},
+            [],
+            "defender.model: endpoint http://127.0.0.1:8000/v1: which model",
+        ),
         ({"audit": {"call": "nothing"}}, [], 'audit.call: must be "package.module:function"'),
         ({"attacker.model": "zoo/editor+no/such"}, [], "the LoRA no/such is no folder"),
         ({"judge.model": BASICS["defender.model"]}, [], "judge.model: is the Defender's own checkpoint"),

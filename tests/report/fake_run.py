@@ -1,6 +1,8 @@
-"""A run's folder as a game would leave it, without a game: pictures and questions are real scenes, the players are dice.
+"""A run's folder as a game would leave it, without a game: pictures and questions are real scenes, the
+players are dice.
 
-Everything goes through the real Ledger and Stage, and the figures of `summary.json` are computed by the real evaluation.
+Everything goes through the real Ledger and Stage, and the figures of `summary.json` are computed by the real
+evaluation.
 """
 
 from __future__ import annotations
@@ -45,11 +47,15 @@ CLEAN_ACCURACY = 0.92
 class FakeRun:
     """Writes a run step by step, so that one can stop anywhere."""
 
-    def __init__(self, out: Path, *, held_out: int = 48, rounds: int = 3, steps: int = 30, seed: int = 0) -> None:
+    def __init__(
+        self, out: Path, *, held_out: int = 48, rounds: int = 3, steps: int = 30, seed: int = 0
+    ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.rounds, self.steps = out.resolve(), rounds, steps
         self.rng = np.random.default_rng(seed)
-        (out / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"selfplay": {"rounds": rounds}}, sort_keys=False), encoding="utf-8")
+        (out / "recipe.yaml").write_text(
+            yaml.safe_dump(RECIPE | {"selfplay": {"rounds": rounds}}, sort_keys=False), encoding="utf-8"
+        )
         self.ledger = Ledger(self.out)
         self.scenes: dict[str, Scene] = {}
         self.questions = [self._question(i) for i in range(held_out)]
@@ -71,7 +77,9 @@ class FakeRun:
         name = f"held-{number}"
         self.scenes[name] = scene
         targets = tuple(Target(thing.name, thing.box) for thing in asked.about)
-        return VisualQuestion(name, path, asked.question, asked.options, "ABCDEFGH"[asked.right], targets, asked.kind)
+        return VisualQuestion(
+            name, path, asked.question, asked.options, "ABCDEFGH"[asked.right], targets, asked.kind
+        )
 
     def data(self) -> None:
         self.ledger.record_questions("held_out", self.questions)
@@ -82,7 +90,15 @@ class FakeRun:
         stage.begin()
         stage.finish(result)
 
-    def train(self, stage: str, *, metrics: tuple[str, ...], steps: int | None = None, finish: bool = True, **result: Any) -> None:
+    def train(
+        self,
+        stage: str,
+        *,
+        metrics: tuple[str, ...],
+        steps: int | None = None,
+        finish: bool = True,
+        **result: Any,
+    ) -> None:
         """A phase with noisy rising rewards. Its result is what a phase of the game reports."""
         steps = self.steps if steps is None else steps
         handle = Stage(self.out, stage, self.ledger)
@@ -127,7 +143,9 @@ class FakeRun:
             scene = self.scenes[question.id]
             new = None
             if attacker != "reencoded":
-                name = next(n for n in (NAMES[int(i)] for i in self.rng.permutation(len(NAMES))) if not scene.count(n))
+                name = next(
+                    n for n in (NAMES[int(i)] for i in self.rng.permutation(len(NAMES))) if not scene.count(n)
+                )
                 new = place(self.rng, name, random_color(self.rng), [t.box for t in scene.things], (14, 20))
             pixels = render(scene.with_thing(new) if new else scene).astype(np.float64)
             pixels += self.rng.normal(0, 2.0, pixels.shape)
@@ -137,14 +155,18 @@ class FakeRun:
             valid = bool(self.rng.random() < 0.98) if intact and not duplicate else None
             integrity = float(self.rng.uniform(0.82, 0.99) if intact else self.rng.uniform(0.3, 0.79))
             notes = {"sharpness": float(sharpness_ratio(Image.fromarray(render(scene)), image))}
-            verdicts.append(Verdict(question.id, integrity, intact, duplicate, 0.0, 0.0, label_valid=valid, notes=notes))
+            verdicts.append(
+                Verdict(question.id, integrity, intact, duplicate, 0.0, 0.0, label_valid=valid, notes=notes)
+            )
         self.ledger.record_edits(stage, 0, edits)
         if attacker != "reencoded":
             self.ledger.record_verdicts(stage, 0, verdicts)
         self.verdicts[stage] = verdicts
         weights = (0.0, 0.1, 0.4, 0.1, 0.25, 0.15)
         self.kinds[attacker] = {
-            v.question_id: KINDS_OF_EDIT[int(self.dice.choice(len(weights), p=weights))] for v in verdicts if v.accepted
+            v.question_id: KINDS_OF_EDIT[int(self.dice.choice(len(weights), p=weights))]
+            for v in verdicts
+            if v.accepted
         }
         handle.finish({} if attacker == "reencoded" else {"kinds": self.kinds[attacker]})
 
@@ -164,9 +186,21 @@ class FakeRun:
             wrong = [letter for letter in question.letters if letter != question.answer]
             letter = question.answer if right else wrong[int(self.rng.integers(len(wrong)))]
             option = question.options["ABCDEFGH".index(letter)]
-            seen = ", ".join(f"{t.name} {t.box[0] // 8 + 1} {t.box[1] // 8 + 1}" for t in question.targets) or "nothing of that name"
+            seen = (
+                ", ".join(f"{t.name} {t.box[0] // 8 + 1} {t.box[1] // 8 + 1}" for t in question.targets)
+                or "nothing of that name"
+            )
             answers.append(
-                Answer(question.id, defender, f"{seen}, {option} \\boxed{{{letter}}}{self.suffix}", letter, "boxed", right, None, 12)
+                Answer(
+                    question.id,
+                    defender,
+                    f"{seen}, {option} \\boxed{{{letter}}}{self.suffix}",
+                    letter,
+                    "boxed",
+                    right,
+                    None,
+                    12,
+                )
             )
             played.append(right)
         self.right[defender, opponent] = played
@@ -178,7 +212,10 @@ class FakeRun:
     def payoff(self) -> Payoff:
         defenders = ["base", *(f"round{i}" for i in range(1, self.rounds + 1))]
         names = ["clean", "reencoded", "bootstrap", *defenders[1:]]
-        opponents = [Opponent(n, None if n in ("clean", "reencoded") else tuple(self.verdicts[f"evaluation/{n}"])) for n in names]
+        opponents = [
+            Opponent(n, None if n in ("clean", "reencoded") else tuple(self.verdicts[f"evaluation/{n}"]))
+            for n in names
+        ]
         return play_off(defenders, opponents, self.right, [str(q.image) for q in self.questions])
 
     def strategies(self, payoff: Payoff, attacker: str) -> dict[str, Any]:
@@ -188,24 +225,48 @@ class FakeRun:
 
     def summarise(self) -> dict[str, Any]:
         payoff, last = self.payoff(), f"round{self.rounds}"
-        difference = gains(payoff, base="base", last=last, first_attacker="bootstrap", last_attacker=last, resamples=200, seed=0)
+        difference = gains(
+            payoff,
+            base="base",
+            last=last,
+            first_attacker="bootstrap",
+            last_attacker=last,
+            resamples=200,
+            seed=0,
+        )
 
         def figures(attacker: str, defender: str) -> dict[str, Any]:
             report = attack_report(payoff, attacker=attacker, defender=defender).as_dict()
-            return {name: report[name] for name in ("integrity_rate", "accepted_rate", "valid_asr", "label_valid_rate")}
+            return {
+                name: report[name]
+                for name in ("integrity_rate", "accepted_rate", "valid_asr", "label_valid_rate")
+            }
 
         def asr(defender: str, opponent: Opponent) -> dict[str, Any] | None:
             return None if opponent.verdicts is None else figures(opponent.name, defender)["valid_asr"]
 
         rounds = []
         for i in range(1, self.rounds + 1):
-            stages = {part: Stage(self.out, f"round{i}/{part}", self.ledger).result for part in ("attacker", "curriculum", "defender")}
+            stages = {
+                part: Stage(self.out, f"round{i}/{part}", self.ledger).result
+                for part in ("attacker", "curriculum", "defender")
+            }
             against = "base" if i == 1 else f"round{i - 1}"
-            attacker = {"algorithm": "diffusion_nft", "edits": 2432, "against": against} | figures(f"round{i}", against)
+            attacker = {"algorithm": "diffusion_nft", "edits": 2432, "against": against} | figures(
+                f"round{i}", against
+            )
             attacker |= {"valid_asr_base": figures(f"round{i}", "base")["valid_asr"]} | stages["attacker"]
             defender = {"algorithm": "dapo"} | stages["defender"]
             watched = Stage(self.out, f"round{i}/watch", self.ledger).result
-            rounds.append({"round": i, "attacker": attacker, "defender": defender, "curriculum": stages["curriculum"], "watch": watched})
+            rounds.append(
+                {
+                    "round": i,
+                    "attacker": attacker,
+                    "defender": defender,
+                    "curriculum": stages["curriculum"],
+                    "watch": watched,
+                }
+            )
         summary = {
             "schema": 1,
             "recipe": "arena",
@@ -213,7 +274,9 @@ class FakeRun:
             "wall_seconds": 684.2,
             "peak_rss_mb": 3210.5,
             "questions": {"train": 2400, "held_out": len(self.questions)},
-            "bootstrap": Stage(self.out, "round0/bootstrap", self.ledger).result | {"against": "base"} | figures("bootstrap", "base"),
+            "bootstrap": Stage(self.out, "round0/bootstrap", self.ledger).result
+            | {"against": "base"}
+            | figures("bootstrap", "base"),
             "rounds": rounds,
             "payoff": payoff.as_dict()
             | {
@@ -222,8 +285,14 @@ class FakeRun:
             },
             "gains": {name: value.as_dict() for name, value in difference.items()},
             "rivals": {},
-            "strategies": {o.name: self.strategies(payoff, o.name) for o in payoff.opponents if o.verdicts is not None},
-            "warnings": [f"round{r['round']}/curriculum: {text}" for r in rounds for text in r["curriculum"]["warnings"]]
+            "strategies": {
+                o.name: self.strategies(payoff, o.name) for o in payoff.opponents if o.verdicts is not None
+            },
+            "warnings": [
+                f"round{r['round']}/curriculum: {text}"
+                for r in rounds
+                for text in r["curriculum"]["warnings"]
+            ]
             + [f"round{r['round']}/watch: {text}" for r in rounds for text in r["watch"]["warnings"]],
         }
         write_json(self.out / "summary.json", summary)
@@ -248,7 +317,9 @@ DEFENDER = (
 def watched(number: int) -> dict[str, Any]:
     """What a round's watch finds; the second round's reward rises while its labels break."""
     label = {"before": 0.98, "after": 0.98 if number != 2 else 0.71}
-    warnings = ["the reward rose while the share of held-out edits with a valid label fell"] if number == 2 else []
+    warnings = (
+        ["the reward rose while the share of held-out edits with a valid label fell"] if number == 2 else []
+    )
     reward, success = {"before": 0.25, "after": 0.61}, {"before": 0.12, "after": 0.2 + 0.05 * number}
     rest = {"sharpness": {"before": 0.93, "after": None if number == 1 else 0.9}, "reencoded": 0.02}
     return {"reward": reward, "success": success, "label_valid": label, **rest, "warnings": warnings}
@@ -264,15 +335,29 @@ def write_fake_run(
     seed: int = 0,
     alter: Callable[[FakeRun], object] | None = None,
 ) -> FakeRun:
-    """A run of `rounds` rounds; with `until_round` it was cut off in the Defender's phase of that round (0: after the bootstrap). `alter` may change the questions and replies before anything is written."""
+    """A run of `rounds` rounds; with `until_round` it was cut off in the Defender's phase of that round (0:
+    after the bootstrap). `alter` may change the questions and replies before anything is written.
+    """
     run = FakeRun(out, held_out=held_out, rounds=rounds, steps=steps, seed=seed)
     if alter is not None:
         alter(run)
     run.data()
     funnel = [
         {"stage": "intake", "in": 128, "out": 128, "dropped": {}, "words": ""},
-        {"stage": "integrity", "in": 128, "out": 121, "dropped": {"a target was changed": 7}, "words": "a target was changed: 7"},
-        {"stage": "effectiveness", "in": 121, "out": 61, "dropped": {"useless: still right": 60}, "words": "useless: still right: 60"},
+        {
+            "stage": "integrity",
+            "in": 128,
+            "out": 121,
+            "dropped": {"a target was changed": 7},
+            "words": "a target was changed: 7",
+        },
+        {
+            "stage": "effectiveness",
+            "in": 121,
+            "out": 61,
+            "dropped": {"useless: still right": 60},
+            "words": "useless: still right: 60",
+        },
     ]
     forged = {"questions": 128, "candidates": 512, "accepted": 430, "pairs": 61, "funnel": funnel}
     run.done("round0/forge", forged)
@@ -284,7 +369,10 @@ def write_fake_run(
             break
         run.train(f"round{i}/attacker", metrics=ATTACKER, updates=steps, ended_early=False, warnings=[])
         warnings = ["no edit of the frozen Attacker was accepted"] if i == 2 else []
-        run.done(f"round{i}/curriculum", {"edits": 512, "accepted": 431 if i != 2 else 0, "effective": 180, "warnings": warnings})
+        run.done(
+            f"round{i}/curriculum",
+            {"edits": 512, "accepted": 431 if i != 2 else 0, "effective": 180, "warnings": warnings},
+        )
         if until_round == i:
             run.train(f"round{i}/defender", metrics=DEFENDER, steps=steps // 2, finish=False)
             break

@@ -29,7 +29,9 @@ def line(svg: str, kind: str = "line accent") -> str:
 
 
 def test_higher_values_are_drawn_higher_and_later_ones_further_right() -> None:
-    svg = curves([Series("r", ((1, 0.0), (2, 1.0), (3, 0.5)))], label="l", y_range=(0, 1), x_range=(1, 3), y_label="y")
+    svg = curves(
+        [Series("r", ((1, 0.0), (2, 1.0), (3, 0.5)))], label="l", y_range=(0, 1), x_range=(1, 3), y_label="y"
+    )
     places = [tuple(map(float, pair)) for pair in re.findall(r"[ML]([\d.]+) ([\d.]+)", line(svg))]
     (x0, y0), (x1, y1), (x2, y2) = places
     assert x0 < x1 < x2
@@ -45,7 +47,11 @@ def test_a_gap_breaks_the_line() -> None:
 
 def test_axes_are_named_and_text_is_escaped() -> None:
     svg = curves(
-        [Series("<a>", ((1, 0.0),)), Series("b", ((1, 1.0),))], label='"<', y_range=(0, 1), x_range=(1, 5), y_label="mean <reward>"
+        [Series("<a>", ((1, 0.0),)), Series("b", ((1, 1.0),))],
+        label='"<',
+        y_range=(0, 1),
+        x_range=(1, 5),
+        y_label="mean <reward>",
     )
     assert "update</text>" in svg
     assert "mean &lt;reward&gt;" in svg
@@ -84,7 +90,8 @@ def test_smoothing_keeps_the_mean_of_a_line_and_gaps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (40, 100, [40, 60, 80, 100]), (-0.3, 0.3, [-0.2, 0, 0.2]), (2, 2, [2])]
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (40, 100, [40, 60, 80, 100]), (-0.3, 0.3, [-0.2, 0, 0.2]), (2, 2, [2])],
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high) == expected
@@ -111,9 +118,17 @@ def test_the_interval_bar_has_its_value_on_the_right_side_of_zero() -> None:
 
 
 def test_the_progress_chart_draws_each_opponent_with_its_intervals() -> None:
-    lines = {"Clean": [Whisker(0, 0.9, 0.85, 0.95), Whisker(1, 0.9, 0.85, 0.95)], "vs. Round 1": [Whisker(0, 0.5, 0.4, 0.6)]}
+    lines = {
+        "Clean": [Whisker(0, 0.9, 0.85, 0.95), Whisker(1, 0.9, 0.85, 0.95)],
+        "vs. Round 1": [Whisker(0, 0.5, 0.4, 0.6)],
+    }
     svg = progress_chart(
-        ["Base", "Round 1"], lines, {"Clean": "ink", "vs. Round 1": "accent"}, label="l", x_label="Defender", y_label="accuracy"
+        ["Base", "Round 1"],
+        lines,
+        {"Clean": "ink", "vs. Round 1": "accent"},
+        label="l",
+        x_label="Defender",
+        y_label="accuracy",
     )
     assert len(re.findall('class="whisker', svg)) == 3
     assert "Clean: 90.0 % (85.0 to 95.0)" in svg
@@ -145,7 +160,12 @@ def test_oklab_is_oklab() -> None:
 
 def test_a_heat_map_says_what_it_does_not_know() -> None:
     rate = {"value": 0.625, "n": 8, "ci95": [0.3, 0.86]}
-    table = heat_map(["base", "round1"], ["clean", "round1"], [[rate, None], [{"value": None, "n": 0, "ci95": [0, 1]}, rate]], "accuracy")
+    table = heat_map(
+        ["base", "round1"],
+        ["clean", "round1"],
+        [[rate, None], [{"value": None, "n": 0, "ci95": [0, 1]}, rate]],
+        "accuracy",
+    )
     assert [[cell.text for cell in row] for row in table.cells] == [["62.5", "not yet"], ["–", "62.5"]]
     assert table.cells[0][0].interval == "30.0 to 86.0"
     assert (table.low, table.high) == (0.6, 0.7)
@@ -157,11 +177,22 @@ def test_a_heat_map_says_what_it_does_not_know() -> None:
 def test_numbers_as_people_read_them() -> None:
     assert numbers.percent(0.8437) == "84.4\u202f%"
     assert numbers.percent(None) == "–"
-    assert [numbers.points(v) for v in (0.2751, -0.025, 0.0, -0.0001, None)] == ["+27.5", "\u22122.5", "\u00b10.0", "\u00b10.0", "–"]
+    assert [numbers.points(v) for v in (0.2751, -0.025, 0.0, -0.0001, None)] == [
+        "+27.5",
+        "\u22122.5",
+        "\u00b10.0",
+        "\u00b10.0",
+        "–",
+    ]
     assert numbers.points_interval({"value": 0.1, "ci95": [-0.05, 0.25]}) == "\u22125.0 to +25.0"
     assert numbers.points_interval({"value": None, "ci95": [None, None]}) == "–"
     assert numbers.interval({"value": None, "n": 0, "ci95": [0.0, 1.0]}) == "–"
-    assert [numbers.duration(s) for s in (48.2, 684.2, 12000, None)] == ["48 s", "11 min 24 s", "3 h 20 min", "–"]
+    assert [numbers.duration(s) for s in (48.2, 684.2, 12000, None)] == [
+        "48 s",
+        "11 min 24 s",
+        "3 h 20 min",
+        "–",
+    ]
     assert numbers.count(15360) == "15\u202f360"
     assert numbers.player("round12") == "Round 12"
     assert numbers.algorithm("flow_grpo") == "Flow-GRPO"

@@ -34,14 +34,23 @@ def test_from_the_command_line_to_the_page(tmp_path: Path) -> None:
     with serving(sometimes_silent) as server:
         for name, model in (("a", "one"), ("b", "two")):
             said = invoke(
-                "eval", *common, "--defender", f"{server.url}#{model}", "--out", str(tmp_path / name), "--seed", "01"[name == "b"]
+                "eval",
+                *common,
+                "--defender",
+                f"{server.url}#{model}",
+                "--out",
+                str(tmp_path / name),
+                "--seed",
+                "01"[name == "b"],
             )
     assert "vlmevalkit" in said
     assert "always first" in said
     page = (tmp_path / "a" / "report.html").read_text()
     assert page.count("<article") == 20
     assert not FORBIDDEN.search(page.replace(server.url, ""))
-    assert {f"k-{kind}" for kind in ("all", "right", "wrong", "unparsed", "error")} == set(re.findall(r'id="(k-[a-z-]+)"', page))
+    assert {f"k-{kind}" for kind in ("all", "right", "wrong", "unparsed", "error")} == set(
+        re.findall(r'id="(k-[a-z-]+)"', page)
+    )
     kinds = re.findall(r'<article class="card exhibit ([a-z-]+)', page)
     assert kinds == sorted(kinds, key=["wrong", "right"].index), "what went wrong comes first"
     assert len(set(re.findall(r'<span class="id">([^<]+)</span>', page))) == 20
@@ -64,9 +73,15 @@ def test_what_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     path = write_custom(tmp_path / "q", 2)
     for arguments, message in (
         (["--suite", "vstr", "--data", str(path), "--defender", "x"], "no such suite"),
-        (["--suite", "custom", "--data", str(path), "--defender", "x", "--profile", "mine"], "profile: must be"),
+        (
+            ["--suite", "custom", "--data", str(path), "--defender", "x", "--profile", "mine"],
+            "profile: must be",
+        ),
         (["--suite", "custom", "--data", str(path)], "--defender is missing"),
-        (["--suite", "custom", "--data", str(path), "--defender", "x", "--profile", "lmms-eval"], "lmms-eval has no rule for custom"),
+        (
+            ["--suite", "custom", "--data", str(path), "--defender", "x", "--profile", "lmms-eval"],
+            "lmms-eval has no rule for custom",
+        ),
         (["--suite", "mmstar", "--data", str(path), "--defender", "x"], '"l2_category" or "l2-category"'),
     ):
         result = CliRunner().invoke(app, ["eval", *arguments, "--out", str(tmp_path / "out")])

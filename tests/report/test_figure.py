@@ -40,7 +40,9 @@ def test_the_picture_shows_the_matrix_in_its_colours(run: Path, tmp_path: Path) 
 def test_edits_that_were_won_back_come_first(run: Path) -> None:
     examples = pick(read_run(run), 6)
     assert len({e.exhibit.question_id for e in examples}) == 6
-    assert all(e.exhibit.accepted and e.exhibit.label_valid is not False and e.exhibit.clean_right for e in examples)
+    assert all(
+        e.exhibit.accepted and e.exhibit.label_valid is not False and e.exhibit.clean_right for e in examples
+    )
     ranks = [0 if e.exhibit.won_back else 1 if e.exhibit.outcome == "fooled" else 2 for e in examples]
     assert ranks == sorted(ranks)
     assert ranks[0] == 0
@@ -70,7 +72,9 @@ def test_a_tile_is_square_and_its_box_lies_on_the_target() -> None:
 def test_text_is_wrapped_and_clipped() -> None:
     font = ImageFont.load_default(20)
     assert isinstance(font, ImageFont.FreeTypeFont)
-    lines = wrap("Where is the television relative to the backpack and the umbrella and the chair?", font, 150, 3)
+    lines = wrap(
+        "Where is the television relative to the backpack and the umbrella and the chair?", font, 150, 3
+    )
     assert len(lines) == 3
     assert all(font.getlength(line) <= 150 for line in lines)
     assert lines[-1].endswith("...")

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparring.report.gallery import LARGEST, change_in_words, choose, data_uri, difference, hang, in_the_light_of
+from sparring.report.gallery import (
+    LARGEST,
+    change_in_words,
+    choose,
+    data_uri,
+    difference,
+    hang,
+    in_the_light_of,
+)
 from sparring.report.run import Exhibit, Reply
 
 
@@ -29,7 +37,9 @@ def test_half_fooled_a_quarter_held_a_quarter_rejected() -> None:
     everything = [exhibit(i, kind) for kind in ("held", "rejected", "fooled") for i in range(50)]
     chosen = choose(everything, most=20)
     assert counts(chosen) == {"fooled": 10, "held": 5, "rejected": 5}
-    assert [e.outcome for e in chosen] == sorted((e.outcome for e in chosen), key=["fooled", "held", "rejected"].index)
+    assert [e.outcome for e in chosen] == sorted(
+        (e.outcome for e in chosen), key=["fooled", "held", "rejected"].index
+    )
 
 
 def test_what_one_kind_lacks_the_others_fill() -> None:
@@ -39,14 +49,24 @@ def test_what_one_kind_lacks_the_others_fill() -> None:
 
 
 def test_attackers_take_turns() -> None:
-    everything = [exhibit(i, "fooled", "bootstrap") for i in range(50)] + [exhibit(i, "fooled", "round2") for i in range(3)]
+    everything = [exhibit(i, "fooled", "bootstrap") for i in range(50)] + [
+        exhibit(i, "fooled", "round2") for i in range(3)
+    ]
     chosen = choose(everything, most=8)
     assert [e.attacker for e in chosen[:4]] == ["round2", "bootstrap", "round2", "bootstrap"]
     assert sum(e.attacker == "round2" for e in chosen) == 3
 
 
 def test_items_that_were_wrong_when_clean_are_no_attacks() -> None:
-    assert choose([replace(exhibit(0, "fooled"), clean_right=False), replace(exhibit(1, "fooled"), clean_right=None)]) == []
+    assert (
+        choose(
+            [
+                replace(exhibit(0, "fooled"), clean_right=False),
+                replace(exhibit(1, "fooled"), clean_right=None),
+            ]
+        )
+        == []
+    )
 
 
 def test_the_order_does_not_depend_on_the_order_of_the_ledger() -> None:
@@ -91,10 +111,14 @@ def test_the_difference_is_dark_where_nothing_changed_and_amplified_elsewhere() 
 
 
 def scene(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(40, 200, (12, 12, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    return (
+        np.random.default_rng(seed).integers(40, 200, (12, 12, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    )
 
 
-@pytest.mark.parametrize(("gain", "offset"), [(0.6, 0), (1.0, -40), (1.2, 10), (np.array([0.9, 0.7, 0.6]), np.array([5, 0, -10]))])
+@pytest.mark.parametrize(
+    ("gain", "offset"), [(0.6, 0), (1.0, -40), (1.2, 10), (np.array([0.9, 0.7, 0.6]), np.array([5, 0, -10]))]
+)
 def test_a_change_of_light_is_taken_out_and_an_object_stays(gain: float, offset: float) -> None:
     before = scene()
     after = np.clip(before * gain + offset, 0, 255)
@@ -105,7 +129,11 @@ def test_a_change_of_light_is_taken_out_and_an_object_stays(gain: float, offset:
     object_there[60:84, 8:36] = True
     assert np.quantile(left[~object_there], 0.95) <= 2
     assert np.median(left[object_there]) > 60
-    plain = np.asarray(difference(Image.fromarray(before), Image.fromarray(after.astype(np.uint8)))).astype(int).sum(-1)
+    plain = (
+        np.asarray(difference(Image.fromarray(before), Image.fromarray(after.astype(np.uint8))))
+        .astype(int)
+        .sum(-1)
+    )
     unlit = np.asarray(difference(lit, Image.fromarray(after.astype(np.uint8)))).astype(int).sum(-1)
     assert np.median(unlit[~object_there]) < np.median(plain[~object_there])
     words = change_in_words(Image.fromarray(before), Image.fromarray(after.astype(np.uint8)))

@@ -1,4 +1,6 @@
-"""The page: it holds what the run holds, escapes what it quotes, loads nothing, and says "not yet" instead of failing."""
+"""The page: it holds what the run holds, escapes what it quotes, loads nothing, and says "not yet" instead of
+failing.
+"""
 
 import base64
 import hashlib
@@ -55,7 +57,9 @@ class Page(HTMLParser):
         return [attrs for _, attrs in self.elements if name in (attrs.get("class") or "").split()]
 
     def attributes(self, *names: str) -> list[str]:
-        return [value for _, attrs in self.elements for name, value in attrs.items() if name in names and value]
+        return [
+            value for _, attrs in self.elements for name, value in attrs.items() if name in names and value
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +83,14 @@ def test_the_figures_of_the_summary_are_on_the_page(finished: Path, page: Page) 
         assert f"{points(gain['ci95'][0])} to {points(gain['ci95'][1])}, n = {gain['n']}" in page.text
     titles = page.attributes("title")
     for row, defender in zip(summary["payoff"]["accuracy"], ("Base", "Round 1", "Round 2"), strict=True):
-        for cell, opponent in zip(row, ("Clean", "Re-encoded", "Bootstrap", "Round 1", "Round 2"), strict=True):
+        for cell, opponent in zip(
+            row, ("Clean", "Re-encoded", "Bootstrap", "Round 1", "Round 2"), strict=True
+        ):
             low, high = cell["ci95"]
-            stated = f"{defender} Defender, {opponent}: accuracy {percent(cell['value'])}, 95 % interval {100 * low:.1f} to {100 * high:.1f}, n = 32"
+            stated = (
+                f"{defender} Defender, {opponent}: accuracy {percent(cell['value'])}, 95 % interval "
+                f"{100 * low:.1f} to {100 * high:.1f}, n = 32"
+            )
             assert stated in titles
     assert "not yet" not in page.text.lower()
     assert "no edit of the frozen Attacker was accepted" in page.text
@@ -104,7 +113,11 @@ def test_nothing_is_loaded_and_nothing_runs(page: Page) -> None:
     assert all(value.startswith("data:image/") for value in page.attributes("src"))
     assert page.attributes("href", "action", "srcset", "xlink:href") == []
     assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
-    (policy,) = [attrs["content"] for tag, attrs in page.elements if attrs.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        attrs["content"]
+        for tag, attrs in page.elements
+        if attrs.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -120,10 +133,19 @@ def test_the_gallery_shows_before_after_and_difference(finished: Path, page: Pag
     pictures = [attrs for tag, attrs in page.elements if tag == "img"]
     assert len(pictures) == 4 * len(exhibits) > 0
     assert all(attrs["class"] == "small" and attrs["width"] == attrs["height"] == "64" for attrs in pictures)
-    stored = {hashlib.sha256(Image.open(path).convert("RGB").tobytes()).digest() for path in finished.rglob("*.png")}
+    stored = {
+        hashlib.sha256(Image.open(path).convert("RGB").tobytes()).digest() for path in finished.rglob("*.png")
+    }
     for four in zip(pictures[::4], pictures[1::4], pictures[2::4], pictures[3::4], strict=True):
-        shown = [Image.open(io.BytesIO(base64.b64decode(str(p["src"]).split(",")[1]))).convert("RGB") for p in four]
-        assert [hashlib.sha256(image.tobytes()).digest() in stored for image in shown] == [True, True, False, False]
+        shown = [
+            Image.open(io.BytesIO(base64.b64decode(str(p["src"]).split(",")[1]))).convert("RGB") for p in four
+        ]
+        assert [hashlib.sha256(image.tobytes()).digest() in stored for image in shown] == [
+            True,
+            True,
+            False,
+            False,
+        ]
     kinds = {name for attrs in exhibits for name in str(attrs["class"]).split()}
     assert {"fooled", "held", "rejected"} <= kinds
     assert "fooled, then won back" in page.text
@@ -143,8 +165,13 @@ def test_every_card_has_its_id_and_what_fooled_comes_first(finished: Path, page:
 def test_pictures_and_charts_say_what_they_show(page: Page) -> None:
     alts = [str(attrs["alt"]) for tag, attrs in page.elements if tag == "img"]
     assert all(text.startswith("Clean picture of ") for text in alts[::4])
-    assert all(re.match(r"The same, edited by the .* Attacker: .*(changed|of light|darker|lighter)", text) for text in alts[1::4])
-    charts = [str(attrs["aria-label"]) for tag, attrs in page.elements if tag == "svg" and "aria-label" in attrs]
+    assert all(
+        re.match(r"The same, edited by the .* Attacker: .*(changed|of light|darker|lighter)", text)
+        for text in alts[1::4]
+    )
+    charts = [
+        str(attrs["aria-label"]) for tag, attrs in page.elements if tag == "svg" and "aria-label" in attrs
+    ]
     assert len(charts) > 10
     assert all(re.search(r"\d", text) for text in charts)
     (progress,) = [text for text in charts if text.startswith("Accuracy of every Defender")]
@@ -174,13 +201,22 @@ def test_the_legend_says_what_the_figures_say(finished: Path, tmp_path: Path, co
     verb = {"rising": "rose", "falling": "fell", "level": "went (its intervals overlap)"}[course]
     claim = f"Attack success {verb} from {100 * first:.1f} % to {100 * last:.1f} % against the Base Defender"
     assert claim in text
-    assert ("Weaker than the Attacker before: Round 1 (32.5 %) after Bootstrap (45.0 %), Round 2" in text) == (course == "falling")
+    assert (
+        "Weaker than the Attacker before: Round 1 (32.5 %) after Bootstrap (45.0 %), Round 2" in text
+    ) == (course == "falling")
     assert "accuracy went (its intervals overlap) from 70.0 % to 70.0 % under the Round 2 Attacker" in text
-    for phrase in ("Attackers get better", "Defenders learn", "opponents that get harder", "robustness gained"):
+    for phrase in (
+        "Attackers get better",
+        "Defenders learn",
+        "opponents that get harder",
+        "robustness gained",
+    ):
         assert phrase not in text
 
 
-def test_a_count_that_no_judge_looked_at_is_not_called_kept(finished: Path, page: Page, tmp_path: Path) -> None:
+def test_a_count_that_no_judge_looked_at_is_not_called_kept(
+    finished: Path, page: Page, tmp_path: Path
+) -> None:
     assert "object count not judged" in page.text
     assert "object count kept" not in page.text
     judged = tmp_path / "judged"
@@ -206,7 +242,14 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     def alter(run: FakeRun) -> None:
         targets = (Target('"><script>', (1, 2, 30, 40)),)
         run.questions = [
-            replace(q, question=HOSTILE, options=(HOSTILE, *q.options[1:]), category="<b>bold</b>", targets=targets) for q in run.questions
+            replace(
+                q,
+                question=HOSTILE,
+                options=(HOSTILE, *q.options[1:]),
+                category="<b>bold</b>",
+                targets=targets,
+            )
+            for q in run.questions
         ]
         run.suffix = "</blockquote><script>alert('reply')</script>"
 
@@ -289,7 +332,11 @@ def test_the_same_run_gives_the_same_bytes_and_stays_as_it_was(finished: Path) -
 def test_metrics_that_are_not_finite_leave_gaps(tmp_path: Path) -> None:
     run = FakeRun(tmp_path, held_out=4, rounds=1, steps=4)
     for step, value in enumerate((0.5, float("nan"), float("inf"), 0.75)):
-        run.ledger.record_update("round1/attacker", step, {"reward_mean": value, "accepted": 0.5, "note": "text", "loss": float("nan")})
+        run.ledger.record_update(
+            "round1/attacker",
+            step,
+            {"reward_mean": value, "accepted": 0.5, "note": "text", "loss": float("nan")},
+        )
     run.ledger.close()
     text = write_report(tmp_path).read_text(encoding="utf-8")
     Page(text)

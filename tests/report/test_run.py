@@ -1,4 +1,6 @@
-"""Reading a run: what is not finished is worked out from the ledger, and equals what the summary says later."""
+"""Reading a run: what is not finished is worked out from the ledger, and equals what the summary
+says later.
+"""
 
 import json
 import shutil
@@ -83,7 +85,9 @@ def test_the_number_of_rounds_without_a_recipe(made: tuple[FakeRun, Path], tmp_p
 
 
 def test_the_made_up_summary_is_what_the_game_writes(made: tuple[FakeRun, Path], tmp_path: Path) -> None:
-    """The other tests are worth what this one says: the real summary has the same fields and, but for drawn intervals, the same figures."""
+    """The other tests are worth what this one says: the real summary has the same fields and, but for drawn
+    intervals, the same figures.
+    """
     # These import torch and the model libraries, which no other test of the report needs.
     from sparring.engine.ledger import Ledger
     from sparring.selfplay.game import Game

@@ -39,7 +39,10 @@ def test_there_are_two_schemes_and_both_name_every_colour() -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_ink_can_be_read_on_every_ground(scheme: str) -> None:
     colors = SCHEMES[scheme]
-    used = set(re.findall(r"(?:^|[;{\s])(?:color|fill|stroke|background): var\(--([\w-]+)\)", CSS)) - {*PLACES, *DECORATION}
+    used = set(re.findall(r"(?:^|[;{\s])(?:color|fill|stroke|background): var\(--([\w-]+)\)", CSS)) - {
+        *PLACES,
+        *DECORATION,
+    }
     used -= {"l", "d"}  # the cells of heat maps, tested below
     assert used == {"ink", "soft", "faint", "accent"}
     for ink in used:
@@ -54,7 +57,8 @@ def test_nothing_is_made_fainter_than_its_colour() -> None:
     for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", CSS):
         if "opacity" in body:
             assert selector.strip() == "fieldset input"
-    fixed = re.sub(r"\.kind-[^}]*\}|\.inside \{ fill: #fff;", "", CSS).replace("stroke: #fff", "")  # boxes on pictures
+    # boxes on pictures
+    fixed = re.sub(r"\.kind-[^}]*\}|\.inside \{ fill: #fff;", "", CSS).replace("stroke: #fff", "")
     assert not re.findall(r"(?:color|fill|stroke): #", fixed)
 
 
@@ -71,4 +75,7 @@ def test_kinds_of_edits_stand_out_and_their_figures_can_be_read(scheme: str) -> 
 
 @pytest.mark.parametrize("stops", [ON_PAPER, ON_NIGHT])
 def test_figures_can_be_read_on_every_colour_of_a_heat_map(stops: tuple[str, ...]) -> None:
-    assert min(contrast(ink_on(color), color) for color in (color_of(step / 200, stops) for step in range(201))) >= LEAST
+    assert (
+        min(contrast(ink_on(color), color) for color in (color_of(step / 200, stops) for step in range(201)))
+        >= LEAST
+    )

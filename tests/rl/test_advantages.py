@@ -58,11 +58,24 @@ def test_a_group_needs_two(shape: tuple[int, ...]) -> None:
 def test_keeps_exactly_the_groups_with_signal() -> None:
     rewards_PG = torch.tensor([[0.0, 0.0], [0.0, 0.02], [0.0, 0.1], [1.0, 0.97], [1.0, 0.98], [1.0, 1.0]])
     # Means 0, 0.01, 0.05, 0.985, 0.99, 1: the bounds themselves are out.
-    assert keep_groups(rewards_PG.double().round(decimals=3), 0.0101, 0.9899).tolist() == [False, False, True, True, False, False]
-    assert keep_groups(torch.tensor([[0.25, 0.25], [0.75, 0.75], [0.5, 0.5]]), 0.25, 0.75).tolist() == [False, False, True]
+    assert keep_groups(rewards_PG.double().round(decimals=3), 0.0101, 0.9899).tolist() == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert keep_groups(torch.tensor([[0.25, 0.25], [0.75, 0.75], [0.5, 0.5]]), 0.25, 0.75).tolist() == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_overlong_penalty_by_hand() -> None:
     lengths = torch.tensor([1, 12, 14, 15, 16, 20])
-    torch.testing.assert_close(overlong_penalty(lengths, limit=16, cache=4), torch.tensor([0.0, 0.0, -0.5, -0.75, -1.0, -1.0]))
+    torch.testing.assert_close(
+        overlong_penalty(lengths, limit=16, cache=4), torch.tensor([0.0, 0.0, -0.5, -0.75, -1.0, -1.0])
+    )
     assert (overlong_penalty(lengths, limit=16, cache=0) == 0).all()

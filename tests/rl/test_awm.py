@@ -1,4 +1,6 @@
-"""AWM's loss: the published formula in float64, directions, neutral cases, and that it is a policy gradient."""
+"""AWM's loss: the published formula in float64, directions, neutral cases, and that it is a policy
+gradient.
+"""
 
 import pytest
 import torch
@@ -15,12 +17,16 @@ def example(rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return v_old, nft.noised(x0, noise, sigma_B)[1], sigma_B
 
 
-def loss_of(v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, **changes: float) -> Tensor:
+def loss_of(
+    v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, **changes: float
+) -> Tensor:
     arguments = {"power": 0.25, "clip_range": 1.0, "old_weight": 0.0, **changes}
     return nft.awm_loss(v, v_old, u, sigma_B, advantages_B, **arguments)[0]  # type: ignore[arg-type]
 
 
-def published_loss(v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, power: float, clip: float) -> Tensor:
+def published_loss(
+    v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, advantages_B: Tensor, power: float, clip: float
+) -> Tensor:
     """As the authors' script computes it: log-probabilities in float64, PPO's larger of two negated gains."""
     logps = []
     for each in (v, v_old):
@@ -36,7 +42,9 @@ def test_loss_and_gradient_equal_the_published_formula_in_float64(power: float, 
     v_old, u, sigma_B = example()
     advantages_B = torch.tensor([1.5, -0.5, -2.0, 1.0])
     v = (v_old + 0.2 * torch.randn(u.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
-    loss, metrics = nft.awm_loss(v, v_old, u, sigma_B, advantages_B, power=power, clip_range=clip, old_weight=0.0)
+    loss, metrics = nft.awm_loss(
+        v, v_old, u, sigma_B, advantages_B, power=power, clip_range=clip, old_weight=0.0
+    )
     expected = published_loss(v, v_old, u, sigma_B, advantages_B, power, clip)
     torch.testing.assert_close(loss.double(), expected, atol=1e-6, rtol=1e-6)
     got, wanted = (torch.autograd.grad(each, v)[0] for each in (loss, expected))
@@ -79,7 +87,9 @@ def test_at_the_old_policy_it_is_matching_weighted_by_the_advantage() -> None:
     advantages_B = torch.tensor([2.0, 1.0, -1.0, -2.0])
     v = v_old.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss_of(v, v_old, u, sigma_B, advantages_B, power=1.0), v)
-    torch.testing.assert_close(gradient, (advantages_B * sigma_B).view(-1, 1, 1) * 2 * (v_old - u) / v.numel())
+    torch.testing.assert_close(
+        gradient, (advantages_B * sigma_B).view(-1, 1, 1) * 2 * (v_old - u) / v.numel()
+    )
     before, after = ((v - u) ** 2).mean((1, 2)), ((v - 0.1 * gradient - u) ** 2).mean((1, 2))
     assert (after[:2] < before[:2]).all()
     assert (after[2:] > before[2:]).all()

@@ -1,4 +1,6 @@
-"""The flow's stochastic steps against float64 references, closed-form marginals, and the clipped loss by hand."""
+"""The flow's stochastic steps against float64 references, closed-form marginals, and the clipped loss by
+hand.
+"""
 
 import math
 from itertools import pairwise
@@ -18,8 +20,12 @@ def reference_sde(x: Tensor, v: Tensor, sigma: float, after: float, level: float
     return mean, std * math.sqrt(-dt)
 
 
-def reference_constant(x: Tensor, v: Tensor, sigma: float, after: float, level: float) -> tuple[Tensor, float]:
-    """DanceGRPO's form: the Euler step, and half the diffusion squared along the score of the noised picture."""
+def reference_constant(
+    x: Tensor, v: Tensor, sigma: float, after: float, level: float
+) -> tuple[Tensor, float]:
+    """DanceGRPO's form: the Euler step, and half the diffusion squared along the score of the noised
+    picture.
+    """
     x, v, dt = x.double(), v.double(), after - sigma
     score = -(x - (1 - sigma) * (x - sigma * v)) / sigma**2
     return x + v * dt - level**2 / 2 * score * dt, level * math.sqrt(-dt)
@@ -38,7 +44,9 @@ SAMPLERS = sorted(REFERENCES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("sigma", "after"), [(1.0, 0.9), (0.999, 0.9), (0.95, 0.8), (0.8, 0.55), (0.3, 0.1)])
 @pytest.mark.parametrize("level", [0.3, 0.7, 1.0])
-def test_step_and_log_probability_equal_a_float64_reference(sampler: flow.Sampler, sigma: float, after: float, level: float) -> None:
+def test_step_and_log_probability_equal_a_float64_reference(
+    sampler: flow.Sampler, sigma: float, after: float, level: float
+) -> None:
     generator = torch.Generator().manual_seed(1)
     x, v, eps = (torch.randn(3, 16, 8, generator=generator) for _ in range(3))
     mean, std = flow.step_moments(sampler, x, v, sigma, after, level)
@@ -74,14 +82,20 @@ def gaussian_velocity(x: Tensor, sigma: float, centre: float, spread: float) -> 
 CENTRE, SPREAD = 1.5, 0.5
 
 
-def marginals(sampler: flow.Sampler | None, steps: int, level: float = 0.0, spread: float = SPREAD) -> tuple[list[float], list[float]]:
-    """(mean, standard deviation) of x after every step of a roll-out towards a Gaussian; sampler None: the ODE.
+def marginals(
+    sampler: flow.Sampler | None, steps: int, level: float = 0.0, spread: float = SPREAD
+) -> tuple[list[float], list[float]]:
+    """(mean, standard deviation) of x after every step of a roll-out towards a Gaussian; sampler None: the
+    ODE.
 
-    Exact, without a sample: the velocity is affine in x, and so is every step, so a step takes N(m, s^2) to N(A m + b, A^2 s^2 + std^2).
+    Exact, without a sample: the velocity is affine in x, and so is every step, so a step takes N(m, s^2) to
+    N(A m + b, A^2 s^2 + std^2).
     """
     centre, deviation, means, deviations = 0.0, 1.0, [], []
     ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    for index, (sigma, after) in enumerate(pairwise(torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist())):
+    for index, (sigma, after) in enumerate(
+        pairwise(torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist())
+    ):
         v = gaussian_velocity(ends, sigma, CENTRE, spread)
         moved, std = flow.ode_step(ends, v, sigma, after), 0.0
         if sampler is not None and index < steps - 1:
@@ -94,16 +108,26 @@ def marginals(sampler: flow.Sampler | None, steps: int, level: float = 0.0, spre
 
 
 def furthest(first: list[float], second: list[float]) -> float:
-    """The largest difference over the second half of the steps: the SDE's first step, at sigma 1, is a rough one."""
+    """The largest difference over the second half of the steps: the SDE's first step, at sigma 1, is a rough
+    one.
+    """
     pairs = list(zip(first, second, strict=True))
     return max(abs(a - b) for a, b in pairs[len(pairs) // 2 :])
 
 
-@pytest.mark.parametrize(("sampler", "level"), [("sde", 0.7), ("sde", 1.0), ("constant", 0.3), ("constant", 0.7), ("constant", 1.0)])
-def test_stochastic_steps_and_the_ode_have_the_same_marginals_on_a_gaussian(sampler: flow.Sampler, level: float) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "level"),
+    [("sde", 0.7), ("sde", 1.0), ("constant", 0.3), ("constant", 0.7), ("constant", 1.0)],
+)
+def test_stochastic_steps_and_the_ode_have_the_same_marginals_on_a_gaussian(
+    sampler: flow.Sampler, level: float
+) -> None:
     gaps = []
     for steps in (100, 400):
-        (means, deviations), (ode_means, ode_deviations) = marginals(sampler, steps, level), marginals(None, steps)
+        (means, deviations), (ode_means, ode_deviations) = (
+            marginals(sampler, steps, level),
+            marginals(None, steps),
+        )
         gaps.append(max(furthest(means, ode_means), furthest(deviations, ode_deviations)))
     assert gaps[1] < 0.008
     assert gaps[1] < 0.5 * gaps[0]  # what is left is the size of the steps
@@ -112,13 +136,18 @@ def test_stochastic_steps_and_the_ode_have_the_same_marginals_on_a_gaussian(samp
 
 
 def test_cps_has_the_marginals_of_the_ode_on_a_point_and_is_narrower_on_a_gaussian() -> None:
-    """On a point x tells x0 and the noise apart, and any number of steps is exact. On a Gaussian it does not, and more steps do not help."""
+    """On a point x tells x0 and the noise apart, and any number of steps is exact. On a Gaussian it does not,
+    and more steps do not help.
+    """
     for steps in (4, 50):
         point, ode = marginals("cps", steps, 0.7, spread=0.0), marginals(None, steps, spread=0.0)
         assert furthest(point[0], ode[0]) < 1e-5
         assert furthest(point[1], ode[1]) < 1e-5
     for steps in (100, 400):
-        (means, deviations), (ode_means, ode_deviations) = marginals("cps", steps, 0.7), marginals(None, steps)
+        (means, deviations), (ode_means, ode_deviations) = (
+            marginals("cps", steps, 0.7),
+            marginals(None, steps),
+        )
         assert furthest(means, ode_means) < 1e-5
         assert deviations[-1] < 0.9 * ode_deviations[-1]
 
@@ -145,12 +174,16 @@ def test_the_guarded_ratio_is_the_published_one_and_one_on_average(sampler: flow
         mean, _ = flow.step_moments(sampler, x, v + drift, sigma, after, 0.7)
         reached = old_mean + std * eps
         log_ratio = flow.guarded_log_ratio(reached, mean, old_mean, std)
-        plain = [torch.distributions.Normal(m.double(), std).log_prob(reached.double()).mean((1, 2)) for m in (mean, old_mean)]
+        plain = [
+            torch.distributions.Normal(m.double(), std).log_prob(reached.double()).mean((1, 2))
+            for m in (mean, old_mean)
+        ]
         bias = ((mean.double() - old_mean.double()) ** 2).mean((1, 2)) / (2 * std**2)
         torch.testing.assert_close(log_ratio.double(), (plain[0] - plain[1] + bias) * std, atol=1e-6, rtol=0)
         error = log_ratio.std().item() / math.sqrt(len(log_ratio))
         assert abs(log_ratio.mean().item()) < 4 * error
-        assert (plain[0] - plain[1]).mean().item() < -4 * error / std  # what clipping on the plain ratio suffers from
+        # what clipping on the plain ratio suffers from
+        assert (plain[0] - plain[1]).mean().item() < -4 * error / std
         spreads.append(log_ratio.std().item() / ((mean - old_mean) ** 2).mean().sqrt().item())
         assert torch.equal(flow.guarded_log_ratio(reached, old_mean, old_mean, std), torch.zeros(4000))
     assert spreads[0] == pytest.approx(spreads[1], rel=0.05)  # the same at every noise level
@@ -166,7 +199,10 @@ def test_loss_equals_hand_computed_values() -> None:
     assert metrics["clip_fraction"] == pytest.approx(0.5)
     assert metrics["ratio_mean"] == pytest.approx(1.0)
     assert metrics["ratio_worst"] == pytest.approx(1.5)
-    halves = [flow.clipped_loss(logp[half] - old[half], advantages[half], 0.2, denominator=4)[0] for half in (slice(0, 2), slice(2, 4))]
+    halves = [
+        flow.clipped_loss(logp[half] - old[half], advantages[half], 0.2, denominator=4)[0]
+        for half in (slice(0, 2), slice(2, 4))
+    ]
     assert (halves[0] + halves[1]).item() == pytest.approx(loss.item())
 
 
@@ -189,7 +225,9 @@ def test_a_step_on_the_velocity_raises_the_log_probability_of_a_good_sample() ->
         mean, std = flow.step_moments(sampler, x, v, 0.8, 0.6, 0.7)
         reached = (mean + std * eps).detach()
         old = flow.log_probability(sampler, reached, mean, std).detach()
-        loss, _ = flow.clipped_loss(flow.log_probability(sampler, reached, mean, std) - old, torch.tensor([1.0, -1.0]), 0.2)
+        loss, _ = flow.clipped_loss(
+            flow.log_probability(sampler, reached, mean, std) - old, torch.tensor([1.0, -1.0]), 0.2
+        )
         (gradient,) = torch.autograd.grad(loss, v)
         moved, std = flow.step_moments(sampler, x, v - 0.01 * gradient, 0.8, 0.6, 0.7)
         change = flow.log_probability(sampler, reached, moved, std) - old

@@ -16,7 +16,9 @@ def example(rows: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x0, x, u, sigma_B
 
 
-def published_loss(v: Tensor, v_old: Tensor, x0: Tensor, x: Tensor, sigma_B: Tensor, r_B: Tensor, beta: float) -> Tensor:
+def published_loss(
+    v: Tensor, v_old: Tensor, x0: Tensor, x: Tensor, sigma_B: Tensor, r_B: Tensor, beta: float
+) -> Tensor:
     """As the authors' training script has it, on pictures instead of velocities."""
     t = sigma_B.view(-1, 1, 1)
     total = torch.zeros(())
@@ -36,7 +38,12 @@ def test_loss_and_gradient_equal_the_published_formula() -> None:
     expected = published_loss(v, v_old, x0, x, sigma_B, r_B, 0.2)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, v)[0], torch.autograd.grad(expected, v)[0])
-    parts = [nft.nft_loss(v[i : i + 2], v_old[i : i + 2], u[i : i + 2], sigma_B[i : i + 2], r_B[i : i + 2], 0.2, 4)[0] for i in (0, 2)]
+    parts = [
+        nft.nft_loss(
+            v[i : i + 2], v_old[i : i + 2], u[i : i + 2], sigma_B[i : i + 2], r_B[i : i + 2], 0.2, 4
+        )[0]
+        for i in (0, 2)
+    ]
     torch.testing.assert_close(parts[0] + parts[1], loss)
 
 
@@ -75,7 +82,9 @@ def test_goodness_is_clamped() -> None:
 
 
 def test_the_old_policy_is_a_moving_average() -> None:
-    assert [nft.old_decay(step, 0.001, 0.5) for step in (0, 100, 500, 9000)] == pytest.approx([0.0, 0.1, 0.5, 0.5])
+    assert [nft.old_decay(step, 0.001, 0.5) for step in (0, 100, 500, 9000)] == pytest.approx(
+        [0.0, 0.1, 0.5, 0.5]
+    )
     old, new = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, -2.0])}
     nft.blend(old, new, 0.75)
     torch.testing.assert_close(old["w"], torch.tensor([1.5, 1.0]))
@@ -91,11 +100,15 @@ def test_learning_by_nft_finds_the_rewarded_half_of_a_two_pixel_world() -> None:
     old = {"centre": torch.zeros(2)}
     optimizer = torch.optim.Adam([centre], lr=0.05)
     for step in range(150):
-        # x0 ~ N(centre, 0.3^2) is what the flow towards a Gaussian samples; its exact velocity is affine in the centre.
+        # x0 ~ N(centre, 0.3^2) is what the flow towards a Gaussian samples; its exact velocity is affine in
+        # the centre.
         x0 = old["centre"] + 0.3 * torch.randn(64, 2, generator=generator)
         rewards = -((x0 - goal) ** 2).sum(1)
         advantages = (rewards - rewards.mean()) / rewards.std()
-        sigma_B, noise = torch.rand(64, generator=generator) * 0.9 + 0.05, torch.randn(64, 2, generator=generator)
+        sigma_B, noise = (
+            torch.rand(64, generator=generator) * 0.9 + 0.05,
+            torch.randn(64, 2, generator=generator),
+        )
         x, u = nft.noised(x0, noise, sigma_B)
         s = sigma_B[:, None]
         variance = (1 - s) ** 2 * 0.09 + s**2
@@ -104,7 +117,9 @@ def test_learning_by_nft_finds_the_rewarded_half_of_a_two_pixel_world() -> None:
             residual = x - (1 - s) * c
             return s / variance * residual - c - (1 - s) * 0.09 / variance * residual
 
-        loss, _ = nft.nft_loss(velocity(centre), velocity(old["centre"]), u, sigma_B, nft.goodness(advantages, 5.0), 0.1)
+        loss, _ = nft.nft_loss(
+            velocity(centre), velocity(old["centre"]), u, sigma_B, nft.goodness(advantages, 5.0), 0.1
+        )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

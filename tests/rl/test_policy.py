@@ -1,4 +1,6 @@
-"""The policy loss: by hand, against TRL's own, and everything that a wrong sign, mask, mean or clip side would break."""
+"""The policy loss: by hand, against TRL's own, and everything that a wrong sign, mask, mean or clip side
+would break.
+"""
 
 from __future__ import annotations
 
@@ -50,15 +52,27 @@ def trl_loss(
 
     class Stub(GRPOTrainer):
         def __init__(self) -> None:
-            self.top_entropy_quantile, self.off_policy_mask_threshold, self.importance_sampling_level = 1.0, None, level
-            self.beta, self.loss_type, self.epsilon_low, self.epsilon_high = beta, loss_type, CLIP["clip_low"], epsilon_high
+            self.top_entropy_quantile, self.off_policy_mask_threshold, self.importance_sampling_level = (
+                1.0,
+                None,
+                level,
+            )
+            self.beta, self.loss_type, self.epsilon_low, self.epsilon_high = (
+                beta,
+                loss_type,
+                CLIP["clip_low"],
+                epsilon_high,
+            )
             self.max_completion_length = LONGEST
             self.use_vllm, self.aux_loss_enabled, self._entropy_bonus_enabled = False, False, False
             self.args = SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1)
             self.current_gradient_accumulation_steps = 1
             self.model = SimpleNamespace(training=True)
             self.accelerator = SimpleNamespace(
-                num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x, gather_for_metrics=lambda x: x
+                num_processes=1,
+                gather=lambda x: x,
+                reduce=lambda x, reduction: x,
+                gather_for_metrics=lambda x: x,
             )
             self._metrics = {"train": _Lists()}
 
@@ -91,7 +105,9 @@ def test_equals_trl(name: str, seed: int, beta: float) -> None:
     case, (fields, (loss_type, level, epsilon_high)) = example(seed), OBJECTIVES[name]
     reference = case["old_logprobs_NT"] - 0.1
     ours, _ = clipped_surrogate(**case, **CLIP, **fields, reference_logprobs_NT=reference, kl_weight=beta)
-    theirs = trl_loss(case, loss_type=loss_type, level=level, epsilon_high=epsilon_high, beta=beta, reference=reference)
+    theirs = trl_loss(
+        case, loss_type=loss_type, level=level, epsilon_high=epsilon_high, beta=beta, reference=reference
+    )
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     (our_gradient,) = torch.autograd.grad(ours, case["logprobs_NT"])
     (their_gradient,) = torch.autograd.grad(theirs, case["logprobs_NT"])
@@ -99,7 +115,8 @@ def test_equals_trl(name: str, seed: int, beta: float) -> None:
 
 
 def test_by_hand() -> None:
-    # Ratios 2 (clipped to 1.28 for A > 0), 1/2 (kept for A > 0); 2 (kept for A < 0), 1/2 (clipped to 0.8 for A < 0); the last token is masked.
+    # Ratios 2 (clipped to 1.28 for A > 0), 1/2 (kept for A > 0); 2 (kept for A < 0), 1/2 (clipped to 0.8 for
+    # A < 0); the last token is masked.
     half = math.log(2)
     logprobs = torch.tensor([[half, -half, 5.0], [half, -half, 0.0]])
     mask = torch.tensor([[True, True, False], [True, True, True]])
@@ -138,10 +155,17 @@ def test_a_dual_clip_must_lie_above_the_ratios_of_ratio_one() -> None:
 
 
 def test_a_whole_completion_has_one_ratio() -> None:
-    # Token log-ratios ln 4 and 0: the ratio is their geometric mean, 2. It is clipped for both tokens of the first, for neither of the second.
+    # Token log-ratios ln 4 and 0: the ratio is their geometric mean, 2. It is clipped for both tokens of the
+    # first, for neither of the second.
     logprobs = torch.tensor([[math.log(4), 0.0], [math.log(4), 0.0]])
     loss, metrics = clipped_surrogate(
-        logprobs, torch.zeros(2, 2), torch.tensor([1.0, -1.0]), torch.ones(2, 2), **CLIP, ratio_over="sequence", mean_over="sequence"
+        logprobs,
+        torch.zeros(2, 2),
+        torch.tensor([1.0, -1.0]),
+        torch.ones(2, 2),
+        **CLIP,
+        ratio_over="sequence",
+        mean_over="sequence",
     )
     assert loss.item() == pytest.approx(-(1.28 - 2.0) / 2, abs=1e-6)
     assert metrics["ratio_mean"].item() == pytest.approx(2)
@@ -150,9 +174,19 @@ def test_a_whole_completion_has_one_ratio() -> None:
 
 def test_means_weigh_lengths_as_they_say() -> None:
     # One answer of one token with advantage 1, one of three with advantage -1, ratio 1 everywhere.
-    case = (torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([1.0, -1.0]), torch.tensor([[True, False, False], [True] * 3]))
-    losses = {name: clipped_surrogate(*case, **CLIP, mean_over=name, longest=10)[0].item() for name in ("token", "sequence", "constant")}  # type: ignore[arg-type]
-    assert losses == pytest.approx({"token": (3 - 1) / 4, "sequence": 0.0, "constant": (3 - 1) / 20}, abs=1e-6)
+    case = (
+        torch.zeros(2, 3),
+        torch.zeros(2, 3),
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([[True, False, False], [True] * 3]),
+    )
+    losses = {
+        name: clipped_surrogate(*case, **CLIP, mean_over=name, longest=10)[0].item()
+        for name in ("token", "sequence", "constant")
+    }  # type: ignore[arg-type]
+    assert losses == pytest.approx(
+        {"token": (3 - 1) / 4, "sequence": 0.0, "constant": (3 - 1) / 20}, abs=1e-6
+    )
     with pytest.raises(ValueError, match="divides by"):
         clipped_surrogate(*case, **CLIP, mean_over="constant")
 
@@ -160,7 +194,13 @@ def test_means_weigh_lengths_as_they_say() -> None:
 def test_a_detached_ratio_is_a_bounded_weight_and_no_token_loses_its_gradient() -> None:
     logprobs = torch.tensor([[math.log(3), math.log(0.1), 0.0]], requires_grad=True)
     loss, metrics = clipped_surrogate(
-        logprobs, torch.zeros(1, 3), torch.tensor([2.0]), torch.ones(1, 3), clip_low=0.2, clip_high=1.0, surrogate="detached"
+        logprobs,
+        torch.zeros(1, 3),
+        torch.tensor([2.0]),
+        torch.ones(1, 3),
+        clip_low=0.2,
+        clip_high=1.0,
+        surrogate="detached",
     )
     loss.backward()
     torch.testing.assert_close(logprobs.grad, -2.0 * torch.tensor([[2.0, 0.1, 1.0]]) / 3)
@@ -172,7 +212,12 @@ def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely(name: str) 
     """At ratio 1 every objective has the same gradient but for its mean."""
     logprobs = torch.full((2, 3), -1.0, requires_grad=True)
     loss, metrics = clipped_surrogate(
-        logprobs, logprobs.detach(), torch.tensor([1.0, -1.0]), torch.ones(2, 3), **CLIP, **OBJECTIVES[name][0]
+        logprobs,
+        logprobs.detach(),
+        torch.tensor([1.0, -1.0]),
+        torch.ones(2, 3),
+        **CLIP,
+        **OBJECTIVES[name][0],
     )
     loss.backward()
     total = 2 * LONGEST if name == "dr_grpo" else 6
@@ -193,7 +238,9 @@ def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely(name: str) 
 )
 def test_each_side_is_clipped_for_its_own_sign(advantage: float, shift: float, moves: bool) -> None:
     logprobs = torch.full((1, 1), -1.0 + shift, requires_grad=True)
-    loss, metrics = clipped_surrogate(logprobs, torch.full((1, 1), -1.0), torch.tensor([advantage]), torch.ones(1, 1), **CLIP)
+    loss, metrics = clipped_surrogate(
+        logprobs, torch.full((1, 1), -1.0), torch.tensor([advantage]), torch.ones(1, 1), **CLIP
+    )
     loss.backward()
     assert bool(logprobs.grad.abs().sum() > 0) is moves
     assert bool(metrics["clip_fraction"] == 0) is moves
@@ -208,7 +255,9 @@ def test_masked_tokens_do_nothing_whatever_they_hold(name: str) -> None:
     assert (gradient[~case["mask_NT"]] == 0).all()
     assert (gradient[case["mask_NT"]] != 0).any()
     for junk in (float("inf"), float("nan"), -1e9):
-        spoilt = case | {"logprobs_NT": case["logprobs_NT"].detach().masked_fill(~case["mask_NT"], junk).requires_grad_()}
+        spoilt = case | {
+            "logprobs_NT": case["logprobs_NT"].detach().masked_fill(~case["mask_NT"], junk).requires_grad_()
+        }
         again, same = clipped_surrogate(**spoilt, **fields)
         torch.testing.assert_close(again, loss)
         torch.testing.assert_close(same, metrics)
@@ -237,7 +286,13 @@ def test_kl_pulls_towards_the_reference() -> None:
     logprobs = torch.full((1, 2), -1.0, requires_grad=True)
     reference = torch.tensor([[-0.5, -2.0]])
     loss, metrics = clipped_surrogate(
-        logprobs, logprobs.detach(), torch.zeros(1), torch.ones(1, 2), **CLIP, reference_logprobs_NT=reference, kl_weight=2.0
+        logprobs,
+        logprobs.detach(),
+        torch.zeros(1),
+        torch.ones(1, 2),
+        **CLIP,
+        reference_logprobs_NT=reference,
+        kl_weight=2.0,
     )
     loss.backward()
     assert logprobs.grad[0, 0] < 0 < logprobs.grad[0, 1]

@@ -35,7 +35,13 @@ def test_the_window_moves_with_the_update_and_ignores_the_global_generator() -> 
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"steps": 1, "size": 1}, {"steps": 4, "size": 4}, {"steps": 6, "size": 2, "first": 4}, {"steps": 1, "size": None}]
+    "arguments",
+    [
+        {"steps": 1, "size": 1},
+        {"steps": 4, "size": 4},
+        {"steps": 6, "size": 2, "first": 4},
+        {"steps": 1, "size": None},
+    ],
 )
 def test_a_window_that_does_not_fit_is_an_error(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="does not fit"):
@@ -53,7 +59,8 @@ def test_a_fixed_window_stays_at_its_first_step() -> None:
 
 def test_a_sliding_window_moves_on_after_so_many_updates_and_stays_at_the_end() -> None:
     assert starts(12, move="slide", every=2) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5]
-    assert starts(6, move="slide", stride=3) == [1, 4, 5, 5, 5, 5]  # a stride that does not end on the last place is cut short
+    # a stride that does not end on the last place is cut short
+    assert starts(6, move="slide", stride=3) == [1, 4, 5, 5, 5, 5]
     assert choose_window(0, 10**6, 8, size=3, move="slide") == range(4, 7)  # up to the last step but one
 
 
@@ -67,12 +74,15 @@ def test_all_steps_leave_nothing_to_move() -> None:
 
 
 def test_every_rank_sees_the_same_windows() -> None:
-    """Processes that differ in all that a rank may differ in: its number, its hash seed, its global generators."""
+    """Processes that differ in all that a rank may differ in: its number, its hash seed, its global
+    generators.
+    """
     program = (
         "import os, random, torch; from sparring.rl.flow import choose_window\n"
         "torch.manual_seed(int(os.environ['RANK'])); random.seed(os.environ['RANK'])\n"
         "moves = ('random', 'slide', 'fixed')\n"
-        "print([choose_window(7, u, 10, size=3, move=m, every=2, wrap=True) for m in moves for u in range(50)])"
+        "print([choose_window(7, u, 10, size=3, move=m, every=2, wrap=True) for m in moves for u in "
+        "range(50)])"
     )
     ranks = [
         subprocess.Popen(
@@ -84,5 +94,9 @@ def test_every_rank_sees_the_same_windows() -> None:
         for rank in range(2)
     ]
     told = [rank.communicate(timeout=60)[0] for rank in ranks]
-    here = [choose_window(7, u, 10, size=3, move=m, every=2, wrap=True) for m in ("random", "slide", "fixed") for u in range(50)]  # type: ignore[arg-type]
+    here = [
+        choose_window(7, u, 10, size=3, move=m, every=2, wrap=True)
+        for m in ("random", "slide", "fixed")
+        for u in range(50)
+    ]  # type: ignore[arg-type]
     assert told == [f"{here}\n"] * 2

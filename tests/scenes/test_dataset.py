@@ -26,7 +26,9 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def written(folder: Path, seed: int = 0, train: int = 48, held_out: int = 24) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+def written(
+    folder: Path, seed: int = 0, train: int = 48, held_out: int = 24
+) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     paths = write_questions(folder, seed=seed, train=train, held_out=held_out)
     assert [path.name for path in paths] == ["train.jsonl", "held_out.jsonl"]
     return read_questions(paths[0]).records, read_questions(paths[1]).records
@@ -34,7 +36,8 @@ def written(folder: Path, seed: int = 0, train: int = 48, held_out: int = 24) ->
 
 def test_reasoned_records_differ_in_their_reasoning_alone(tmp_path: Path) -> None:
     plain, reasoned = (
-        read_questions(write_questions(tmp_path / str(r), seed=0, train=8, held_out=1, reasoned=r)[0]).records for r in (False, True)
+        read_questions(write_questions(tmp_path / str(r), seed=0, train=8, held_out=1, reasoned=r)[0]).records
+        for r in (False, True)
     )
     for one, other in zip(plain, reasoned, strict=True):
         assert other.reasoning is not None
@@ -51,7 +54,9 @@ def test_records_describe_their_pictures(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(load_image(record.image)), render(scene))
         assert record.question == asked.question
         assert record.answer_text == asked.answer
-        assert [(target.name, target.box) for target in record.targets] == [(thing.name, thing.box) for thing in asked.about]
+        assert [(target.name, target.box) for target in record.targets] == [
+            (thing.name, thing.box) for thing in asked.about
+        ]
         assert record.image.parent.parent == tmp_path
 
 
@@ -60,7 +65,11 @@ def test_kinds_take_turns_and_half_of_existence_is_no(tmp_path: Path) -> None:
     assert Counter(record.category for record in train) == dict.fromkeys(KINDS, 24)
     existence = Counter(record.answer_text for record in train if record.category == "existence")
     assert existence == {"yes": 12, "no": 12}
-    assert all((record.answer_text == "yes") == bool(record.targets) for record in train if record.category == "existence")
+    assert all(
+        (record.answer_text == "yes") == bool(record.targets)
+        for record in train
+        if record.category == "existence"
+    )
     letters = Counter(record.answer for record in train if record.category != "existence")
     assert min(letters[letter] for letter in "ABCD") > 8
 

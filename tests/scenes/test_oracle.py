@@ -70,7 +70,9 @@ def accuracy(scenes: list[Scene], change: Callable[[Picture], Picture] | None = 
     """The share of scenes read without any mistake, and of things that were read."""
     found = [mistakes(scene, change(render(scene)) if change else render(scene)) for scene in scenes]
     things = sum(len(scene.things) for scene in scenes)
-    return sum(pair == (0, 0) for pair in found) / len(scenes), 1 - sum(missed for missed, _ in found) / things
+    return sum(pair == (0, 0) for pair in found) / len(scenes), 1 - sum(
+        missed for missed, _ in found
+    ) / things
 
 
 def test_a_few_scenes_are_read_exactly() -> None:
@@ -104,7 +106,11 @@ def test_counting_few_names_stands_soft_and_noisy_pictures(change: Callable[[Pic
 
 
 def test_locate_wants_the_name_at_the_place() -> None:
-    scene = next(scene for i in range(50) if len((scene := usual(i)).things) == 3 and scene.count(scene.things[0].name) == 1)
+    scene = next(
+        scene
+        for i in range(50)
+        if len((scene := usual(i)).things) == 3 and scene.count(scene.things[0].name) == 1
+    )
     picture = render(scene)
     first, second = scene.things[:2]
     found = locate(picture, first.name, first.box)

@@ -35,7 +35,15 @@ def named(scene: Scene, name: str) -> list[Thing]:
 
 @pytest.mark.parametrize(
     ("dx", "dy", "word"),
-    [(-30, 0, "left"), (30, 5, "right"), (0, -30, "above"), (5, 30, "below"), (20, 20, None), (8, 0, None), (-20, 13, None)],
+    [
+        (-30, 0, "left"),
+        (30, 5, "right"),
+        (0, -30, "above"),
+        (5, 30, "below"),
+        (20, 20, None),
+        (8, 0, None),
+        (-20, 13, None),
+    ],
 )
 def test_direction_is_seen_from_the_second_thing(dx: int, dy: int, word: str | None) -> None:
     other = thing("bottle", 30, 30)

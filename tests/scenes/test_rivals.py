@@ -21,7 +21,9 @@ from sparring.scenes.rivals import other_thing
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> list[VisualQuestion]:
-    _, held_out = write_questions(tmp_path_factory.mktemp("arena"), seed=5, train=4, held_out=24, sizes=(14, 26))
+    _, held_out = write_questions(
+        tmp_path_factory.mktemp("arena"), seed=5, train=4, held_out=24, sizes=(14, 26)
+    )
     return read_questions(held_out).records
 
 
@@ -34,7 +36,9 @@ def test_the_answer_stays_right_and_the_change_is_one_place(questions: list[Visu
         edited, what = made
         changed = (np.asarray(clean) != np.asarray(edited)).any(-1)
         assert 0.005 < changed.mean() < 0.4
-        assert not any(changed[y0:y1, x0:x1].any() for x0, y0, x1, y1 in (target.box for target in question.targets))
+        assert not any(
+            changed[y0:y1, x0:x1].any() for x0, y0, x1, y1 in (target.box for target in question.targets)
+        )
         assert label_valid(question, edited) is True
         done.append(" in place of " in what)
     assert 4 < sum(done) < 20  # it adds about as often as it replaces
@@ -46,7 +50,9 @@ def test_it_is_a_rival_by_its_name_and_draws_the_same_again(questions: list[Visu
     first, again = (rival.edit(questions[:6], cleans, seed=3) for _ in range(2))
     assert [edit.image.tobytes() for edit in first] == [edit.image.tobytes() for edit in again]
     assert {edit.attacker for edit in first} == {"other"}
-    assert [edit.image.tobytes() for edit in rival.edit(questions[:6], cleans, seed=4)] != [edit.image.tobytes() for edit in first]
+    assert [edit.image.tobytes() for edit in rival.edit(questions[:6], cleans, seed=4)] != [
+        edit.image.tobytes() for edit in first
+    ]
 
 
 def test_pictures_of_others_are_refused(questions: list[VisualQuestion], tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Suites on disk: read back as anybody's data, right by the scenes they show, balanced, the same every time."""
+"""Suites on disk: read back as anybody's data, right by the scenes they show, balanced, the same
+every time.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def test_names_and_numbers(suites: dict[str, list[VisualQuestion]]) -> None:
         "presence": 12 * 3 * 4,
         "altered_pairs": 48,
     }
-    assert Counter(q.category for q in suites["visual_search"]) == {"direct_attributes": 6, "relative_position": 6}
+    assert Counter(q.category for q in suites["visual_search"]) == {
+        "direct_attributes": 6,
+        "relative_position": 6,
+    }
     assert Counter(q.category for q in suites["large_pictures"]) == {"single": 24, "cross": 24}
 
 
@@ -52,8 +57,15 @@ def test_presence_is_what_the_pictures_show(suites: dict[str, list[VisualQuestio
         assert Counter(question.answer_text for question in own) == {"yes": 24, "no": 24}
     asked = [q for q in suites["presence"] if q.id.endswith(("-0", "-1"))][:24]
     for question in asked:
-        name = question.question.removeprefix("Is there a").removeprefix("n").removesuffix(" in the picture?").strip()
-        assert (count_objects(np.asarray(load_image(question.image)), name) > 0) == (question.answer_text == "yes"), question.id
+        name = (
+            question.question.removeprefix("Is there a")
+            .removeprefix("n")
+            .removesuffix(" in the picture?")
+            .strip()
+        )
+        assert (count_objects(np.asarray(load_image(question.image)), name) > 0) == (
+            question.answer_text == "yes"
+        ), question.id
 
 
 def test_altered_pairs_differ_in_one_thing(suites: dict[str, list[VisualQuestion]]) -> None:
@@ -64,9 +76,16 @@ def test_altered_pairs_differ_in_one_thing(suites: dict[str, list[VisualQuestion
             assert before.question == after.question
             assert (before.answer != after.answer) == (which == "changed")
             if which == "changed":
-                assert before.category == after.category == ("added" if after.answer_text == "yes" else "removed")
+                assert (
+                    before.category
+                    == after.category
+                    == ("added" if after.answer_text == "yes" else "removed")
+                )
                 there = after if after.targets else before
-                pixels = {half: np.asarray(load_image(q.image)) for half, q in (("before", before), ("after", after))}
+                pixels = {
+                    half: np.asarray(load_image(q.image))
+                    for half, q in (("before", before), ("after", after))
+                }
                 differs = (pixels["before"] != pixels["after"]).any(-1)
                 x0, y0, x1, y1 = there.targets[0].box
                 assert differs[y0:y1, x0:x1].any()

@@ -20,7 +20,12 @@ def test_there_are_forty_objects_in_six_plain_colours() -> None:
             sprite = np.asarray(tinted(name, color), dtype=float)
             body = sprite[..., 3] > 250
             mean = sprite[body][:, :3].mean(0)
-            nearest = min(COLORS, key=lambda other: float(np.abs(mean / mean.max() - np.array(COLORS[other]) / max(COLORS[other])).sum()))
+            nearest = min(
+                COLORS,
+                key=lambda other: float(
+                    np.abs(mean / mean.max() - np.array(COLORS[other]) / max(COLORS[other])).sum()
+                ),
+            )
             assert nearest == color, f"a {color} {name} looks {nearest} (mean {mean.round()}, tone {tone})"
 
 
@@ -107,5 +112,10 @@ def test_scene_edits_leave_the_rest_alone() -> None:
 
 
 def test_plurals() -> None:
-    assert [plural(name) for name in ("cup", "box", "scissors", "glasses")] == ["cups", "boxes", "scissors", "glasses"]
+    assert [plural(name) for name in ("cup", "box", "scissors", "glasses")] == [
+        "cups",
+        "boxes",
+        "scissors",
+        "glasses",
+    ]
     assert len({plural(name) for name in NAMES}) == len(NAMES)

@@ -1,4 +1,6 @@
-"""The rival arms as they are bundled, only shorter: each plays to its end, its Defender learns from what the arm is about, and it goes on after a stop."""
+"""The rival arms as they are bundled, only shorter: each plays to its end, its Defender learns from what the
+arm is about, and it goes on after a stop.
+"""
 
 from __future__ import annotations
 
@@ -60,15 +62,21 @@ def play(recipe: Recipe, out: Path) -> dict[str, Any]:
 def updates_and_editors(out: Path) -> tuple[list[dict[str, float]], set[str]]:
     """The metrics of the Defender's updates, and who edited the pictures of its curriculum."""
     with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
-        updates = ledger.execute("SELECT metrics FROM updates WHERE stage = 'round1/defender' ORDER BY step").fetchall()
-        editors = ledger.execute("SELECT DISTINCT attacker FROM edits WHERE stage = 'round1/curriculum'").fetchall()
+        updates = ledger.execute(
+            "SELECT metrics FROM updates WHERE stage = 'round1/defender' ORDER BY step"
+        ).fetchall()
+        editors = ledger.execute(
+            "SELECT DISTINCT attacker FROM edits WHERE stage = 'round1/curriculum'"
+        ).fetchall()
     return [json.loads(metrics) for (metrics,) in updates], {name for (name,) in editors}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", TELLS)
-def test_an_arm_is_played_to_its_end_and_goes_on_after_a_stop(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_arm_is_played_to_its_end_and_goes_on_after_a_stop(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     static = name.startswith("arena-static-")
     recipe = load_recipe(name, [*SHORT, f"selfplay.curriculum.questions={12 if static else 4}"])
     summary = play(recipe, tmp_path / "whole")
@@ -101,5 +109,7 @@ def test_an_arm_is_played_to_its_end_and_goes_on_after_a_stop(name: str, tmp_pat
     for figure in ("rounds", "payoff", "gains"):
         assert resumed[figure] == summary[figure]
     assert updates_and_editors(tmp_path / "stopped") == (updates, editors)
-    one, other = (load_file(tmp_path / out / "round1/defender/model/model.safetensors") for out in ("whole", "stopped"))
+    one, other = (
+        load_file(tmp_path / out / "round1/defender/model/model.safetensors") for out in ("whole", "stopped")
+    )
     assert [tensor for tensor, value in one.items() if not value.equal(other[tensor])] == []

@@ -1,4 +1,6 @@
-"""The bootstrap's pairs are those of `sparring forge`, made by the game's own players, and a cut costs no more than a batch."""
+"""The bootstrap's pairs are those of `sparring forge`, made by the game's own players, and a cut costs no
+more than a batch.
+"""
 
 import io
 import json
@@ -41,7 +43,11 @@ def begin(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 
 def funnel_in(folder: Path) -> dict[str, Any]:
-    return {name: value for name, value in json.loads((folder / "funnel.json").read_text()).items() if name != "seconds"}
+    return {
+        name: value
+        for name, value in json.loads((folder / "funnel.json").read_text()).items()
+        if name != "seconds"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +57,12 @@ def begun(players: Path, questions: Path, tmp_path_factory: pytest.TempPathFacto
     return out
 
 
-def test_the_pairs_are_those_of_the_forge_by_itself(begun: Path, players: Path, questions: Path, tmp_path: Path) -> None:
-    """`sparring forge` on a file of the same questions, with the same settings, keeps the same pairs to the pixel."""
+def test_the_pairs_are_those_of_the_forge_by_itself(
+    begun: Path, players: Path, questions: Path, tmp_path: Path
+) -> None:
+    """`sparring forge` on a file of the same questions, with the same settings, keeps the same pairs to the
+    pixel.
+    """
     source = shutil.copytree(questions.parent, tmp_path / "source")
     recipe = game_recipe(players, questions)
     with open_game(recipe, begun, quiet()) as game:
@@ -69,7 +79,9 @@ def test_the_pairs_are_those_of_the_forge_by_itself(begun: Path, players: Path, 
 
 def test_a_run_may_implant_otherwise_than_its_forge(players: Path, questions: Path, tmp_path: Path) -> None:
     """One edit of each question, whole, with the noise that names every edit of a game."""
-    recipe = game_recipe(players, questions, bootstrap={"implant": "whole", "attempts": 1}, judge={"integrity_threshold": -1})
+    recipe = game_recipe(
+        players, questions, bootstrap={"implant": "whole", "attempts": 1}, judge={"integrity_threshold": -1}
+    )
     assert (recipe.forge.implant, recipe.bootstrap_stages().implant) == ("painter", "whole")
     with open_game(recipe, tmp_path, quiet()) as game:
         bootstrap(game)
@@ -81,15 +93,27 @@ def test_a_run_may_implant_otherwise_than_its_forge(players: Path, questions: Pa
         pictures = [load_image(ledger.path(made[question.id].picture or "")) for question in right]
         ledger.close()
     assert {row.attempt for row in made.values()} == {1}
-    worst = [np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() for one, other in zip(pictures, edits, strict=True)]
+    worst = [
+        np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max()
+        for one, other in zip(pictures, edits, strict=True)
+    ]
     assert max(worst) <= 1  # batches of other sizes may round otherwise
 
 
 def test_the_result_tells_what_the_funnel_tells(begun: Path) -> None:
-    result, funnel = (json.loads((begun / name).read_text()) for name in ("round0/bootstrap/done.json", f"{FORGE}/funnel.json"))
+    result, funnel = (
+        json.loads((begun / name).read_text())
+        for name in ("round0/bootstrap/done.json", f"{FORGE}/funnel.json")
+    )
     assert result["questions"] == funnel["records"]["read"] == 12
     assert result["pairs"] == funnel["records"]["kept"]
-    assert result["pairs"] < result["accepted"] <= result["candidates"] == funnel["candidates"]["tried"] <= 12 * 4
+    assert (
+        result["pairs"]
+        < result["accepted"]
+        <= result["candidates"]
+        == funnel["candidates"]["tried"]
+        <= 12 * 4
+    )
     assert result["funnel"] == funnel["stages"]
     assert len(list((begun / FORGE / "pictures").rglob("*.png"))) >= result["pairs"]
 
@@ -130,14 +154,18 @@ def test_a_picture_that_was_extended_is_asked_about_anew(
         return ask(vlm, questions, images, *arguments, **options)
 
     monkeypatch.setattr(smith, "ask_each", noted)
-    recipe = game_recipe(players, questions, forge={"extend": {"painter": {"model": "edges"}, "checks": []}, "attempts": 1})
+    recipe = game_recipe(
+        players, questions, forge={"extend": {"painter": {"model": "edges"}, "checks": []}, "attempts": 1}
+    )
     begin(recipe, tmp_path)
     assert 0 < len(asked) <= 12
     with open_game(recipe, tmp_path, quiet()) as game:
         sizes = {question.id: load_image(question.image).size for question in game.train}
         ledger = Ledger(game.out / FORGE)
         made = {
-            row.id: load_image(ledger.path(row.clean)).size for outcome in ("kept", "useless", "rejected") for row in ledger.rows(outcome)
+            row.id: load_image(ledger.path(row.clean)).size
+            for outcome in ("kept", "useless", "rejected")
+            for row in ledger.rows(outcome)
         }
         ledger.close()
     assert set(asked) == {name for name, size in made.items() if size != sizes[name]}
@@ -168,7 +196,10 @@ def test_cut_off_between_two_batches_and_gone_on(
     again = begin(recipe, tmp_path)
     assert written == [8, 4]
     assert again == whole
-    weights, others = (load_file(out / "round0/bootstrap/editor/pytorch_lora_weights.safetensors") for out in (tmp_path, begun))
+    weights, others = (
+        load_file(out / "round0/bootstrap/editor/pytorch_lora_weights.safetensors")
+        for out in (tmp_path, begun)
+    )
     assert weights.keys() == others.keys()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 

@@ -1,4 +1,6 @@
-"""Which items a round's Defender sees: the shares, the fall-backs that are said, and that clean_share 1 means no edit at all."""
+"""Which items a round's Defender sees: the shares, the fall-backs that are said, and that clean_share 1 means
+no edit at all.
+"""
 
 from collections import Counter
 from itertools import islice
@@ -19,12 +21,19 @@ def pools(tmp_path: Path) -> tuple[list[VisualQuestion], list[tuple[str, Path]],
     for kind, colour in COLOURS.items():
         Image.new("RGB", (4, 4), colour).save(tmp_path / f"{kind}.png")
     clean = [VisualQuestion(f"q{i}", tmp_path / "clean.png", "?", ("a", "b"), "A") for i in range(5)]
-    return clean, [(f"q{i}", tmp_path / "fresh.png") for i in range(3)], [(f"q{i}", tmp_path / "replay.png") for i in range(2, 4)]
+    return (
+        clean,
+        [(f"q{i}", tmp_path / "fresh.png") for i in range(3)],
+        [(f"q{i}", tmp_path / "replay.png") for i in range(2, 4)],
+    )
 
 
 def kinds(curriculum: Curriculum, count: int, *where: int | str) -> list[tuple[str, str]]:
     names = {colour: kind for kind, colour in COLOURS.items()}
-    return [(names[image.getpixel((0, 0))], question.id) for image, question in islice(curriculum.stream(*where), count)]  # type: ignore[index]
+    return [
+        (names[image.getpixel((0, 0))], question.id)
+        for image, question in islice(curriculum.stream(*where), count)
+    ]  # type: ignore[index]
 
 
 def test_shares(pools) -> None:
@@ -52,7 +61,9 @@ def test_nothing_to_replay_gives_the_share_to_fresh_edits(pools) -> None:
 @pytest.mark.parametrize("with_replay", [True, False])
 def test_without_fresh_edits_the_defender_gets_clean_ones_and_it_is_said(pools, with_replay: bool) -> None:
     clean, _, replay = pools
-    curriculum, warnings = compose(clean, [], replay if with_replay else [], CurriculumSettings(clean_share=0.25, replay_share=0.2))
+    curriculum, warnings = compose(
+        clean, [], replay if with_replay else [], CurriculumSettings(clean_share=0.25, replay_share=0.2)
+    )
     assert "no edit was accepted" in warnings[0]
     counts = Counter(kind for kind, _ in kinds(curriculum, 1000, 3))
     assert counts["fresh"] == 0

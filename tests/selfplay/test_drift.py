@@ -50,7 +50,9 @@ def editor() -> FlowEditor:
 
 
 def drift_with(editor: FlowEditor, settings: AttackerSettings, blur: float = 0.0, off: float = 0.0) -> Drift:
-    """Of scenes' stand-ins, with every latent moved: towards the mean of its picture, or off where pictures are."""
+    """Of scenes' stand-ins, with every latent moved: towards the mean of its picture, or off where pictures
+    are.
+    """
     from PIL import ImageFilter
 
     cleans = [picture.filter(ImageFilter.BoxBlur(4)) for picture in pictures(3)]
@@ -143,7 +145,9 @@ def test_a_training_that_drifts_stops_with_its_state_kept_and_stops_again_when_i
 
     editor: Any = SimpleNamespace(multiple=8)
     monkeypatch.setattr(module, "measure_drift", measure)
-    with pytest.raises(TrainingError, match=r"round1/attacker is stopped after 6 updates: .*0\.100 times as sharp") as stopped:
+    with pytest.raises(
+        TrainingError, match=r"round1/attacker is stopped after 6 updates: .*0\.100 times as sharp"
+    ) as stopped:
         go(trainer)
     assert str(stage.folder) in str(stopped.value)
     assert measured == [5, 5, 5, 5]  # the start, and three states

@@ -17,7 +17,11 @@ from sparring.engine.folder import run_folder
 
 
 def recipe(**changes: object) -> Recipe:
-    parts = {"data": DataSettings(path="q.jsonl"), "attacker": AttackerSettings(model="editor"), "defender": DefenderSettings(model="vlm")}
+    parts = {
+        "data": DataSettings(path="q.jsonl"),
+        "attacker": AttackerSettings(model="editor"),
+        "defender": DefenderSettings(model="vlm"),
+    }
     return Recipe.model_validate({"name": "test", **parts, **changes})
 
 
@@ -50,7 +54,10 @@ def test_a_ledger_without_a_recipe_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_share_a_folder_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
-    hold = f"import fcntl, sys, time; f = open({str(tmp_path / '.lock')!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    hold = (
+        f"import fcntl, sys, time; f = open({str(tmp_path / '.lock')!r}, 'a'); fcntl.flock(f, "
+        f"fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -72,7 +79,9 @@ def test_two_processes_never_share_a_folder_and_a_killed_one_leaves_no_lock(tmp_
         ("sparring.seeds:derive_seed", {"colour": 1}, "arguments do not fit"),
     ],
 )
-def test_a_wrong_callable_is_an_error_that_names_the_field(call: str, arguments: dict[str, object], message: str) -> None:
+def test_a_wrong_callable_is_an_error_that_names_the_field(
+    call: str, arguments: dict[str, object], message: str
+) -> None:
     with pytest.raises(RecipeError, match=message) as error:
         import_call(CallSettings(call=call, arguments=arguments), "evaluation.audit")
     assert "evaluation.audit" in str(error.value)

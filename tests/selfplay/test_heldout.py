@@ -31,7 +31,9 @@ def recipe(players: Path, questions: Path) -> Recipe:
         questions,
         rounds=1,
         judge={"light_level": 0.08, "light_spread": 0.2},
-        evaluation={"rivals": {"light": "light:0.75", "blots": "tests.small_game:blot", "faint": "light:0.97"}},
+        evaluation={
+            "rivals": {"light": "light:0.75", "blots": "tests.small_game:blot", "faint": "light:0.97"}
+        },
     )
 
 
@@ -54,7 +56,9 @@ def test_rivals_are_columns_beside_the_attackers(played: Played) -> None:
     assert all(cell is not None for row in payoff["valid_asr"] for cell in row[2:])
     for name in ("light", "blots", "faint"):
         assert len(rows(out, f"SELECT * FROM verdicts WHERE stage = 'evaluation/{name}'")) == 12
-        made = rows(out, f"SELECT attacker, instruction, picture FROM edits WHERE stage = 'evaluation/{name}'")
+        made = rows(
+            out, f"SELECT attacker, instruction, picture FROM edits WHERE stage = 'evaluation/{name}'"
+        )
         assert {attacker for attacker, _, _ in made} == {name}
         assert all(load_image(out / picture).size == (64, 64) for *_, picture in made)
 
@@ -66,7 +70,10 @@ def test_the_gate_refuses_the_light_rival_and_says_why(played: Played) -> None:
     assert light["rejected_rate"]["value"] == light["relit_rate"]["value"] == 1.0
     assert light["valid_asr"]["value"] == 0
     assert faint["relit_rate"]["value"] == 0.0
-    notes = [json.loads(text) for (text,) in rows(out, "SELECT notes FROM verdicts WHERE stage = 'evaluation/light'")]
+    notes = [
+        json.loads(text)
+        for (text,) in rows(out, "SELECT notes FROM verdicts WHERE stage = 'evaluation/light'")
+    ]
     assert all(note["relit"] == 1 and note["light_level"] > 0.2 for note in notes)
 
 
@@ -77,7 +84,9 @@ def test_the_attacker_and_transfer_are_measured_beside_every_rival(played: Playe
     success = dict(zip(payoff["opponents"], payoff["valid_asr"][0], strict=True))
     for name, rival in summary["rivals"].items():
         assert rival["transfer"]["value"] == pytest.approx(last[name]["value"] - base[name]["value"])
-        assert rival["attacker"]["value"] == pytest.approx(success["round1"]["value"] - success[name]["value"])
+        assert rival["attacker"]["value"] == pytest.approx(
+            success["round1"]["value"] - success[name]["value"]
+        )
         for difference in (rival["transfer"], rival["attacker"]):
             assert difference["ci95"][0] <= difference["value"] <= difference["ci95"][1]
 

@@ -1,4 +1,6 @@
-"""Whole games in miniature, with checkpoints of the real classes: the summary, the ledger, and going on after being cut off anywhere."""
+"""Whole games in miniature, with checkpoints of the real classes: the summary, the ledger, and going on after
+being cut off anywhere.
+"""
 
 import io
 import json
@@ -63,7 +65,9 @@ def pictures(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def undisturbed(
+    players: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("undisturbed").resolve()
     return out, play(game_recipe(players, questions), out)
 
@@ -71,18 +75,30 @@ def undisturbed(players: Path, questions: Path, tmp_path_factory: pytest.TempPat
 def test_the_harness_and_a_probe_find_the_figures_of_the_summary(
     undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path
 ) -> None:
-    """Clean accuracy and attack success of the last players, from their folders and the held-out questions alone."""
+    """Clean accuracy and attack success of the last players, from their folders and the held-out questions
+    alone.
+    """
     out, summary = undisturbed
     recipe, payoff = game_recipe(players, questions), summary["payoff"]
     chosen = {name for (name,) in rows(out, "SELECT id FROM questions WHERE split = 'held_out'")}
     assert len(chosen) == 12
     source = shutil.copytree(questions.parent, tmp_path / "source")
-    data = write_questions(source / "held_out.jsonl", [q for q in read_questions(source / questions.name) if q.id in chosen])
+    data = write_questions(
+        source / "held_out.jsonl", [q for q in read_questions(source / questions.name) if q.id in chosen]
+    )
     defender = recipe.defender.model_copy(update={"model": str(out / "round2/defender/model")})
-    common: dict[str, Any] = {"data": str(data), "seed": recipe.seed, "device": "cpu", "threads": 1, "defender": defender}
+    common: dict[str, Any] = {
+        "data": str(data),
+        "seed": recipe.seed,
+        "device": "cpu",
+        "threads": 1,
+        "defender": defender,
+    }
     screen = Screen(Console(file=io.StringIO()))
     (tmp_path / "eval").mkdir()
-    results = run_evaluation(EvalSettings(suite="custom", shuffle=False, **common), tmp_path / "eval", screen, torch.device("cpu"))
+    results = run_evaluation(
+        EvalSettings(suite="custom", shuffle=False, **common), tmp_path / "eval", screen, torch.device("cpu")
+    )
     assert results["profiles"]["sparring"]["value"] == payoff["accuracy"][-1][0]["value"]
     probe = ProbeSettings(
         defenders={"last": defender.model},
@@ -117,7 +133,10 @@ def test_the_summary_has_the_promised_shape(undisturbed: tuple[Path, dict[str, A
     for each in summary["rounds"]:
         assert each["attacker"]["algorithm"] == "flow_grpo"
         assert each["attacker"]["edits"] == 3 * 2 * 4 + 8
-        assert all(is_rate(each["attacker"][name]) for name in ("integrity_rate", "valid_asr", "valid_asr_base", "label_valid_rate"))
+        assert all(
+            is_rate(each["attacker"][name])
+            for name in ("integrity_rate", "valid_asr", "valid_asr_base", "label_valid_rate")
+        )
         assert each["defender"]["algorithm"] == "dapo"
         assert each["defender"]["rollouts"] > 0
         assert each["defender"]["kept_groups"] > 0
@@ -125,7 +144,9 @@ def test_the_summary_has_the_promised_shape(undisturbed: tuple[Path, dict[str, A
     payoff = summary["payoff"]
     assert payoff["defenders"] == ["base", "round1", "round2"]
     assert payoff["opponents"] == ["clean", "reencoded", "bootstrap", "round1", "round2"]
-    assert [[is_rate(cell) and cell["n"] == 12 for cell in row] for row in payoff["accuracy"]] == [[True] * 5] * 3
+    assert [[is_rate(cell) and cell["n"] == 12 for cell in row] for row in payoff["accuracy"]] == [
+        [True] * 5
+    ] * 3
     for name in ("robust", "clean", "attacker"):
         gain = summary["gains"][name]
         assert set(gain) == {"value", "n", "ci95"}
@@ -136,15 +157,31 @@ def test_the_summary_s_figures_are_those_of_the_ledger(undisturbed: tuple[Path, 
     """Recomputed with SQL from the raw rows, by another way than the program's."""
     out, summary = undisturbed
     clean = {
-        d: dict(rows(out, f"SELECT question_id, right FROM answers WHERE stage = 'evaluation/clean' AND defender = '{d}'"))
+        d: dict(
+            rows(
+                out,
+                f"SELECT question_id, right FROM answers WHERE stage = 'evaluation/clean' AND defender "
+                f"= '{d}'",
+            )
+        )
         for d in ("base", "round1")
     }
     verdicts = {
         q: (i, a, v)
-        for q, i, a, v in rows(out, "SELECT question_id, intact, accepted, label_valid FROM verdicts WHERE stage = 'evaluation/round2'")
+        for q, i, a, v in rows(
+            out,
+            "SELECT question_id, intact, accepted, label_valid FROM verdicts WHERE stage = "
+            "'evaluation/round2'",
+        )
     }
     attacked = {
-        d: dict(rows(out, f"SELECT question_id, right FROM answers WHERE stage = 'evaluation/round2' AND defender = '{d}'"))
+        d: dict(
+            rows(
+                out,
+                f"SELECT question_id, right FROM answers WHERE stage = 'evaluation/round2' AND defender "
+                f"= '{d}'",
+            )
+        )
         for d in ("base", "round1")
     }
     accepted = {q for q, (_, a, _) in verdicts.items() if a}
@@ -153,49 +190,78 @@ def test_the_summary_s_figures_are_those_of_the_ledger(undisturbed: tuple[Path, 
     right_clean = [q for q, right in clean["round1"].items() if right]
     fooled = [q for q in right_clean if q in accepted and verdicts[q][2] == 1 and not attacked["round1"][q]]
     attacker = summary["rounds"][1]["attacker"]
-    assert (attacker["valid_asr"]["n"], attacker["valid_asr"]["value"]) == (len(right_clean), len(fooled) / len(right_clean))
+    assert (attacker["valid_asr"]["n"], attacker["valid_asr"]["value"]) == (
+        len(right_clean),
+        len(fooled) / len(right_clean),
+    )
     assert attacker["integrity_rate"]["value"] == sum(i for i, _, _ in verdicts.values()) / 12
     audited = [v for _, a, v in verdicts.values() if a and v is not None]
-    assert (attacker["label_valid_rate"]["n"], attacker["label_valid_rate"]["value"]) == (len(audited), sum(audited) / len(audited))
+    assert (attacker["label_valid_rate"]["n"], attacker["label_valid_rate"]["value"]) == (
+        len(audited),
+        sum(audited) / len(audited),
+    )
     base_row = summary["payoff"]["accuracy"][0]
     assert base_row[0]["value"] == sum(clean["base"].values()) / 12
     assert base_row[4]["value"] == sum(attacked["base"].get(q, clean["base"][q]) for q in verdicts) / 12
 
 
-def test_everything_is_in_the_ledger_and_every_picture_beside_it(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+def test_everything_is_in_the_ledger_and_every_picture_beside_it(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
     out, _ = undisturbed
     named = {name for (name,) in rows(out, "SELECT picture FROM edits")}
-    forged = {name for names in rows(out, "SELECT clean, picture FROM candidates", FORGED) for name in names if name}
+    forged = {
+        name for names in rows(out, "SELECT clean, picture FROM candidates", FORGED) for name in names if name
+    }
     assert named | {f"round0/forge/pictures/{name[:2]}/{name}.png" for name in forged} == set(pictures(out))
     stages = {name for (name,) in rows(out, "SELECT DISTINCT stage FROM edits")}
     trained = {f"round{i}/{part}" for i in (1, 2) for part in ("attacker", "curriculum")}
     assert stages == {*trained, *(f"evaluation/{o}" for o in ("reencoded", "bootstrap", "round1", "round2"))}
     assert not rows(
         out,
-        "SELECT 1 FROM edits LEFT JOIN verdicts v USING (stage, step, question_id, sample) WHERE v.stage IS NULL AND attacker != 'reencoded'",
+        "SELECT 1 FROM edits LEFT JOIN verdicts v USING (stage, step, question_id, sample) WHERE "
+        "v.stage IS NULL AND attacker != 'reencoded'",
     )
     for stage in ("round1/attacker", "round1/defender", "round2/attacker", "round2/defender"):
         assert rows(out, f"SELECT count(*) FROM updates WHERE stage = '{stage}'") == [(3,)]
 
 
-def test_the_answers_that_a_defender_learned_from_are_in_the_ledger(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+def test_the_answers_that_a_defender_learned_from_are_in_the_ledger(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
     out, summary = undisturbed
     for number in (1, 2):
-        per_group = rows(out, f"SELECT count(*) FROM answers WHERE stage = 'round{number}/defender' GROUP BY step, sample")
+        per_group = rows(
+            out, f"SELECT count(*) FROM answers WHERE stage = 'round{number}/defender' GROUP BY step, sample"
+        )
         assert set(per_group) == {(4,)}
         assert 4 * len(per_group) == summary["rounds"][number - 1]["defender"]["rollouts"]
 
 
-def test_only_items_right_when_clean_are_attacked_and_taught(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+def test_only_items_right_when_clean_are_attacked_and_taught(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
     out, _ = undisturbed
     for number in (1, 2):
-        right = {q for (q,) in rows(out, f"SELECT question_id FROM answers WHERE stage = 'round{number - 1}/clean' AND right")}
+        right = {
+            q
+            for (q,) in rows(
+                out, f"SELECT question_id FROM answers WHERE stage = 'round{number - 1}/clean' AND right"
+            )
+        }
         attacked = {
-            q for (q,) in rows(out, f"SELECT question_id FROM edits WHERE stage IN ('round{number}/attacker', 'round{number}/curriculum')")
+            q
+            for (q,) in rows(
+                out,
+                f"SELECT question_id FROM edits WHERE stage IN ('round{number}/attacker', "
+                f"'round{number}/curriculum')",
+            )
         }
         assert attacked <= right
     held_out = {q for (q,) in rows(out, "SELECT id FROM questions WHERE split = 'held_out'")}
-    assert not held_out & {q for (q,) in rows(out, "SELECT question_id FROM edits WHERE stage NOT LIKE 'evaluation/%'")}
+    assert not held_out & {
+        q for (q,) in rows(out, "SELECT question_id FROM edits WHERE stage NOT LIKE 'evaluation/%'")
+    }
 
 
 def test_the_curriculum_takes_other_questions_than_the_attacker_trained_on(
@@ -206,14 +272,25 @@ def test_the_curriculum_takes_other_questions_than_the_attacker_trained_on(
     trained_on = recipe.attacker.steps * recipe.attacker.questions_per_step
     for number, last in ((1, "base"), (2, "round1")):
         right = json.loads((out / f"round{number - 1}/clean/done.json").read_text())["right"]
-        faced = {q for (q,) in rows(out, f"SELECT question_id FROM answers WHERE stage = 'round{number}/attacker' AND defender = '{last}'")}
-        edited = {q for (q,) in rows(out, f"SELECT question_id FROM edits WHERE stage = 'round{number}/curriculum'")}
+        faced = {
+            q
+            for (q,) in rows(
+                out,
+                f"SELECT question_id FROM answers WHERE stage = 'round{number}/attacker' AND defender = "
+                f"'{last}'",
+            )
+        }
+        edited = {
+            q for (q,) in rows(out, f"SELECT question_id FROM edits WHERE stage = 'round{number}/curriculum'")
+        }
         assert faced
         assert faced <= set(right[:trained_on])
         assert edited == set(right[-recipe.selfplay.curriculum.questions :])
 
 
-def test_held_out_edits_of_all_attackers_start_from_the_same_noise(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+def test_held_out_edits_of_all_attackers_start_from_the_same_noise(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
     out, _ = undisturbed
     seeds = [
         rows(out, f"SELECT question_id, seed FROM edits WHERE stage = 'evaluation/{o}' ORDER BY 1")
@@ -222,7 +299,9 @@ def test_held_out_edits_of_all_attackers_start_from_the_same_noise(undisturbed: 
     assert seeds[0] == seeds[1] == seeds[2]
 
 
-def test_players_are_saved_as_plain_diffusers_and_transformers_load_them(undisturbed: tuple[Path, dict[str, Any]], players: Path) -> None:
+def test_players_are_saved_as_plain_diffusers_and_transformers_load_them(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path
+) -> None:
     out, _ = undisturbed
     pipeline = diffusers.Flux2KleinPipeline.from_pretrained(players / "editor")
     pipeline.load_lora_weights(out / "round2/attacker/editor")
@@ -246,7 +325,9 @@ def test_what_no_reward_pays_for_is_in_the_summary(undisturbed: tuple[Path, dict
     for number, each in enumerate(summary["rounds"], start=1):
         rewards = [
             json.loads(m)["reward_mean"]
-            for (m,) in rows(out, f"SELECT metrics FROM updates WHERE stage = 'round{number}/attacker' ORDER BY step")
+            for (m,) in rows(
+                out, f"SELECT metrics FROM updates WHERE stage = 'round{number}/attacker' ORDER BY step"
+            )
         ]
         watched = each["watch"]
         assert watched["reward"] == {"before": rewards[0], "after": rewards[-1]}
@@ -263,17 +344,33 @@ def test_the_parts_of_the_reward_add_up_to_it(undisturbed: tuple[Path, dict[str,
     out, _ = undisturbed
     for (metrics,) in rows(out, "SELECT metrics FROM updates WHERE stage LIKE 'round%/attacker'"):
         found = json.loads(metrics)
-        parts = {name: value for name, value in found.items() if name.startswith("reward_") and name not in ("reward_mean", "reward_std")}
+        parts = {
+            name: value
+            for name, value in found.items()
+            if name.startswith("reward_") and name not in ("reward_mean", "reward_std")
+        }
         assert set(parts) == {"reward_efficacy", "reward_fall"}
         assert sum(parts.values()) == pytest.approx(found["reward_mean"], abs=1e-6)
 
 
-def test_a_game_on_pictures_that_are_too_large_for_the_editor(players: Path, questions: Path, tmp_path: Path) -> None:
-    """The miniature's pictures of 64 x 64 pixels with an editor that is given 40 x 40: targets at (8, 8) to (40, 40), crop at (4, 4) to (44, 44)."""
+def test_a_game_on_pictures_that_are_too_large_for_the_editor(
+    players: Path, questions: Path, tmp_path: Path
+) -> None:
+    """The miniature's pictures of 64 x 64 pixels with an editor that is given 40 x 40: targets at (8, 8) to
+    (40, 40), crop at (4, 4) to (44, 44).
+    """
     crop = {"max_area": 40 * 40, "context": 3, "feather": 2}
-    recipe = game_recipe(players, questions, rounds=1, attacker={"crop": crop}, judge={"frontier_weight": 0.5, "diversity_weight": 0.1})
+    recipe = game_recipe(
+        players,
+        questions,
+        rounds=1,
+        attacker={"crop": crop},
+        judge={"frontier_weight": 0.5, "diversity_weight": 0.1},
+    )
     summary = play(recipe, tmp_path)
-    found = rows(tmp_path, "SELECT e.picture, q.image, e.stage FROM edits e JOIN questions q ON q.id = e.question_id")
+    found = rows(
+        tmp_path, "SELECT e.picture, q.image, e.stage FROM edits e JOIN questions q ON q.id = e.question_id"
+    )
     assert {stage for *_, stage in found} >= {
         "round1/attacker",
         "round1/curriculum",
@@ -288,7 +385,10 @@ def test_a_game_on_pictures_that_are_too_large_for_the_editor(players: Path, que
         assert gap[2] <= 44
         assert gap[3] <= 44
     assert summary["bootstrap"]["pairs"] > 0
-    notes = [json.loads(n) for (n,) in rows(tmp_path, "SELECT notes FROM verdicts WHERE stage = 'round1/attacker' AND accepted")]
+    notes = [
+        json.loads(n)
+        for (n,) in rows(tmp_path, "SELECT notes FROM verdicts WHERE stage = 'round1/attacker' AND accepted")
+    ]
     assert notes
     assert all({"frontier", "diversity", "reward_frontier", "reward_diversity"} <= set(own) for own in notes)
 
@@ -342,8 +442,12 @@ def test_cut_off_in_every_kind_of_stage_and_resumed(
     assert pictures(out) == pictures(whole)
 
 
-def test_another_seed_is_another_game(undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path) -> None:
-    """The clean arm, with another seed and an early end: no edit teaches the Defender, and the Attackers are judged all the same."""
+def test_another_seed_is_another_game(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path
+) -> None:
+    """The clean arm, with another seed and an early end: no edit teaches the Defender, and the Attackers are
+    judged all the same.
+    """
     changes = {
         "selfplay": {"rounds": 1, "curriculum": {"clean_share": 1.0}, "plateau_patience": 1},
         "attacker": {"algorithm": "diffusion_nft"},
@@ -361,7 +465,9 @@ def test_another_seed_is_another_game(undisturbed: tuple[Path, dict[str, Any]], 
 
 
 def test_an_attacker_that_finds_nothing_is_reported(players: Path, questions: Path, tmp_path: Path) -> None:
-    """No edit can pass: bootstrap without pairs, a curriculum without edits, groups without signal. The run ends and says so."""
+    """No edit can pass: bootstrap without pairs, a curriculum without edits, groups without signal. The run
+    ends and says so.
+    """
     recipe = game_recipe(
         players,
         questions,
@@ -384,12 +490,19 @@ def test_an_attacker_that_finds_nothing_is_reported(players: Path, questions: Pa
         assert text in screen.getvalue()
     assert summary["rounds"][0]["attacker"]["valid_asr"]["value"] == 0.0
     accuracy = summary["payoff"]["accuracy"]
-    assert [row[2] for row in accuracy] == [row[0] for row in accuracy], "a rejected edit leaves the clean answer"
+    assert [row[2] for row in accuracy] == [row[0] for row in accuracy], (
+        "a rejected edit leaves the clean answer"
+    )
 
 
-def test_a_wrong_auditor_is_an_error_before_anything_is_played(players: Path, questions: Path, tmp_path: Path) -> None:
+def test_a_wrong_auditor_is_an_error_before_anything_is_played(
+    players: Path, questions: Path, tmp_path: Path
+) -> None:
     with pytest.raises(RecipeError, match=r"evaluation\.audit"):
-        play(game_recipe(players, questions, evaluation={"audit": {"call": "small_game:no_such_function"}}), tmp_path)
+        play(
+            game_recipe(players, questions, evaluation={"audit": {"call": "small_game:no_such_function"}}),
+            tmp_path,
+        )
     assert not (tmp_path / "round0").exists()
 
 
@@ -405,7 +518,8 @@ KILLS = [  # stage, and what the ledger must show before the kill
 ]
 
 
-# A server that has imported everything forks the processes that are killed: importing anew would take most of the time.
+# A server that has imported everything forks the processes that are killed: importing anew would take most of
+# the time.
 SERVER = multiprocessing.get_context("forkserver")
 
 
@@ -423,7 +537,9 @@ def playing(recipe: Recipe, out: Path) -> Iterator[ForkServerProcess]:
 
 
 def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
-    """SIGKILL once the ledger shows that the stage is under way; the process is stopped first, to make sure that it still is."""
+    """SIGKILL once the ledger shows that the stage is under way; the process is stopped first, to make sure
+    that it still is.
+    """
     with playing(recipe, out) as process:
         while process.is_alive():
             time.sleep(0.01)
@@ -443,9 +559,16 @@ def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
 @pytest.mark.timeout(1800)
 def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Path, tmp_path: Path) -> None:
     """SIGKILL, eight times in one run, against a run that nobody disturbed; all in processes of their own."""
-    sizes = {"attacker": {"steps": 5}, "defender": {"steps": 5}, "bootstrap": {"questions": 24, "steps": 12}, "evaluation": {"batch": 4}}
+    sizes = {
+        "attacker": {"steps": 5},
+        "defender": {"steps": 5},
+        "bootstrap": {"questions": 24, "steps": 12},
+        "evaluation": {"batch": 4},
+    }
     base = game_recipe(players, questions)
-    recipe = Recipe.model_validate(base.model_dump() | {name: getattr(base, name).model_dump() | own for name, own in sizes.items()})
+    recipe = Recipe.model_validate(
+        base.model_dump() | {name: getattr(base, name).model_dump() | own for name, own in sizes.items()}
+    )
     whole, out = tmp_path / "whole", tmp_path / "killed"
     with playing(recipe, whole) as undisturbed:
         undisturbed.join()
@@ -453,6 +576,8 @@ def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Pat
         kill_inside(recipe, out, stage, query)
     with playing(recipe, out) as last:
         last.join()
-    assert figures(json.loads((out / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))
+    assert figures(json.loads((out / "summary.json").read_text())) == figures(
+        json.loads((whole / "summary.json").read_text())
+    )
     assert everything(out) == everything(whole)
     assert pictures(out) == pictures(whole)

@@ -1,4 +1,6 @@
-"""A game whose Attacker makes room for the Defender. "cpu:0" stands for the accelerator, "cpu" for where parts rest."""
+"""A game whose Attacker makes room for the Defender. "cpu:0" stands for the accelerator, "cpu" for where
+parts rest.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,11 @@ def test_the_league_hands_an_editor_what_the_recipe_says_and_lets_it_rest(
     with league.defenders_turn():  # nobody there to rest
         pass
     editor = league.attacker("untuned", keep=False)  # lent to a trainer, it rests all the same
-    assert (editor.offload, editor.transformer.gradient_checkpointing, editor.embedded_guidance) == (True, True, 4.0)
+    assert (editor.offload, editor.transformer.gradient_checkpointing, editor.embedded_guidance) == (
+        True,
+        True,
+        4.0,
+    )
     moves = []
     monkeypatch.setattr(editor.transformer, "to", lambda device: moves.append(str(device)))
     with league.defenders_turn():

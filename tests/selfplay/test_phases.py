@@ -1,4 +1,6 @@
-"""Who faces whom in an update of the Attacker, who makes the curriculum, and what is said before a training."""
+"""Who faces whom in an update of the Attacker, who makes the curriculum, and what is said before a
+training.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from sparring.selfplay.phases import pair, train_attacker, weighted_edits, write
 
 
 def questions(first: int, last: int) -> list[VisualQuestion]:
-    return [VisualQuestion(f"q{i}", Path(f"{i}.png"), "?", ("a", "b"), "A", (), None) for i in range(first, last)]
+    return [
+        VisualQuestion(f"q{i}", Path(f"{i}.png"), "?", ("a", "b"), "A", (), None) for i in range(first, last)
+    ]
 
 
 def settings(share: float, count: int = 6) -> AttackerSettings:
@@ -55,7 +59,10 @@ def test_a_question_is_put_to_one_defender_only() -> None:
 
 def test_effective_edits_come_as_often_as_they_weigh(tmp_path: Path) -> None:
     def pictures(stage: str, *, only: str) -> list[tuple[str, Path]]:
-        names = {"round2/curriculum": {"accepted": "abc", "effective": "b"}, "round2/attacker": {"accepted": "de", "effective": "e"}}
+        names = {
+            "round2/curriculum": {"accepted": "abc", "effective": "b"},
+            "round2/attacker": {"accepted": "de", "effective": "e"},
+        }
         return [(name, tmp_path / name) for name in names[stage][only]]
 
     def counted(weight: int, training_edits: bool = False) -> Counter[str]:
@@ -74,14 +81,18 @@ def stub_game(said: list[str], attacker: AttackerSettings, *, distilled: bool = 
 
     def stage(name: str) -> SimpleNamespace:
         nothing: Any = lambda *_, **__: None  # noqa: E731
-        return SimpleNamespace(name=name, done=False, begin=nothing, finish=nothing, folder_written_whole=nothing)
+        return SimpleNamespace(
+            name=name, done=False, begin=nothing, finish=nothing, folder_written_whole=nothing
+        )
 
     selfplay = SelfplaySettings(curriculum=CurriculumSettings(questions=4, clean_share=0.5))
     return SimpleNamespace(
         stage=stage,
         recipe=SimpleNamespace(attacker=attacker, selfplay=selfplay),
         seed=lambda *_: 0,
-        league=SimpleNamespace(attacker=lambda name, keep=True: SimpleNamespace(name=name, step_distilled=distilled)),
+        league=SimpleNamespace(
+            attacker=lambda name, keep=True: SimpleNamespace(name=name, step_distilled=distilled)
+        ),
         screen=SimpleNamespace(warn=said.append),
         ledger=SimpleNamespace(unjudged=lambda stage: []),
         train=questions(0, 8),
@@ -92,7 +103,9 @@ class NoTraining(Exception):
     """A phase has come to its trainer."""
 
 
-@pytest.mark.parametrize(("distilled", "algorithm", "warned"), [(True, "awm", 1), (True, "flow_grpo", 0), (False, "awm", 0)])
+@pytest.mark.parametrize(
+    ("distilled", "algorithm", "warned"), [(True, "awm", 1), (True, "flow_grpo", 0), (False, "awm", 0)]
+)
 def test_a_distilled_editor_is_warned_of_before_it_trains(
     distilled: bool, algorithm: str, warned: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +117,14 @@ def test_a_distilled_editor_is_warned_of_before_it_trains(
     monkeypatch.setattr(phases, "DriftWatch", lambda *_: None)
     monkeypatch.setattr(phases, "AttackerTrainer", trainer)
     with pytest.raises(NoTraining):
-        train_attacker(stub_game(said, AttackerSettings.model_validate({"model": "m", "algorithm": algorithm}), distilled=distilled), 1)
+        train_attacker(
+            stub_game(
+                said,
+                AttackerSettings.model_validate({"model": "m", "algorithm": algorithm}),
+                distilled=distilled,
+            ),
+            1,
+        )
     assert ["step-distilled" in text for text in said] == [True] * warned
 
 
@@ -114,7 +134,9 @@ def test_the_curriculum_is_made_by_the_rounds_own_attacker_against_the_defender_
 ) -> None:
     made: list[tuple[str, int]] = []
 
-    def edit_and_judge(game: Any, stage: Any, attacker: str, defender: int, asked: Any, samples: Any, *, title: str) -> list[Verdict]:
+    def edit_and_judge(
+        game: Any, stage: Any, attacker: str, defender: int, asked: Any, samples: Any, *, title: str
+    ) -> list[Verdict]:
         made.append((attacker, defender))
         return []
 
@@ -125,7 +147,9 @@ def test_the_curriculum_is_made_by_the_rounds_own_attacker_against_the_defender_
 
 
 def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last one and two past ones; each with the edits of its own questions, whose rewards come back in the order of the update."""
+    """The last one and two past ones; each with the edits of its own questions, whose rewards come back in
+    the order of the update.
+    """
     right = {n: questions(10 * n, 10 * n + 8) for n in range(3)}
     faced: list[tuple[int, list[str]]] = []
 
@@ -133,10 +157,17 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
         def __init__(self, game: Any, stage: Any, number: int) -> None:
             self.number = number
 
-        def face(self, attacker: str, asked: Any, images: Any, edits: Any, *, seed_of: Any, step: int) -> list[list[Verdict]]:
+        def face(
+            self, attacker: str, asked: Any, images: Any, edits: Any, *, seed_of: Any, step: int
+        ) -> list[list[Verdict]]:
             faced.append((self.number, [question.id for question in asked]))
-            assert [[edit.getpixel((0, 0)) for edit in own] for own in edits] == [[int(q.id[1:])] * 2 for q in asked]
-            return [[Verdict(q.id, 1.0, True, False, 0.0, self.number + number / 10) for number in range(2)] for q in asked]
+            assert [[edit.getpixel((0, 0)) for edit in own] for own in edits] == [
+                [int(q.id[1:])] * 2 for q in asked
+            ]
+            return [
+                [Verdict(q.id, 1.0, True, False, 0.0, self.number + number / 10) for number in range(2)]
+                for q in asked
+            ]
 
     rewards = []
 
@@ -144,7 +175,9 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
         def __init__(self, *_: object) -> None: ...
 
         def update(self, asked: Any, images: Any, reward: Any, step: int) -> dict[str, float]:
-            pixel = [Image.fromarray(np.full((1, 1), int(question.id[1:]), dtype=np.uint8)) for question in asked]
+            pixel = [
+                Image.fromarray(np.full((1, 1), int(question.id[1:]), dtype=np.uint8)) for question in asked
+            ]
             rewards.append((asked, reward([[picture] * 2 for picture in pixel])))
             return {"dead_groups": 0.0}
 
@@ -154,7 +187,9 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
     monkeypatch.setattr(phases, "pictures_of", lambda asked: [question.id for question in asked])
     monkeypatch.setattr(phases, "FrozenOpponent", Opponent)
     monkeypatch.setattr(phases, "AttackerTrainer", Trainer)
-    monkeypatch.setattr(phases, "_phase", lambda game, stage, trainer, update, *_, **__: [update(step) for step in range(2)])
+    monkeypatch.setattr(
+        phases, "_phase", lambda game, stage, trainer, update, *_, **__: [update(step) for step in range(2)]
+    )
     drift: list[int] = []
     monkeypatch.setattr(phases, "DriftWatch", lambda *_: SimpleNamespace(look=drift.append))
     train_attacker(stub_game([], settings(0.5, 4)), 3)
@@ -164,4 +199,6 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
         assert set(ids) <= {question.id for question in right[number]}
     for asked, rewards_PG in rewards:
         of = [int(question.id[1:]) // 10 for question in asked]
-        torch.testing.assert_close(torch.tensor(rewards_PG), torch.tensor([[number, number + 0.1] for number in of]))
+        torch.testing.assert_close(
+            torch.tensor(rewards_PG), torch.tensor([[number, number + 0.1] for number in of])
+        )

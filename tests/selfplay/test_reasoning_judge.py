@@ -1,4 +1,6 @@
-"""A judge model, called by the league, reads reasoning that no rule can read; its verdicts are in the ledger and in the rewards."""
+"""A judge model, called by the league, reads reasoning that no rule can read; its verdicts are in the ledger
+and in the rewards.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,25 @@ READ = {"d": "A", "l": "B"}  # dark: no, it is not light; light: yes
 
 @pytest.fixture(scope="module")
 def thinkers(players: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Defender that thinks one letter before it answers, and in a quarter of the cases answers something else; a reader of such thoughts."""
+    """A Defender that thinks one letter before it answers, and in a quarter of the cases answers something
+    else; a reader of such thoughts.
+    """
     folder, rng = tmp_path_factory.mktemp("thinkers"), np.random.default_rng(7)
     shutil.copytree(players / "defender", folder / "defender")
     tiny_llava(folder / "judge", scale=1.0)
     images, light = zip(*(picture(rng) for _ in range(64)), strict=True)
-    replies = [f"{'dl'[is_light]} \\boxed{{{'AB'[is_light != (number % 4 == 0)]}}}" for number, is_light in enumerate(light)]
+    replies = [
+        f"{'dl'[is_light]} \\boxed{{{'AB'[is_light != (number % 4 == 0)]}}}"
+        for number, is_light in enumerate(light)
+    ]
     teach(folder / "defender", replies, list(images), "Light?", steps=60)
-    teach(folder / "judge", list(READ.values()) * 8, [EMPTY] * 16, [f"{thought}?" for thought in READ] * 8, steps=80)
+    teach(
+        folder / "judge",
+        list(READ.values()) * 8,
+        [EMPTY] * 16,
+        [f"{thought}?" for thought in READ] * 8,
+        steps=80,
+    )
     return folder
 
 
@@ -49,7 +62,9 @@ def test_reasoning_that_no_rule_reads(thinkers: Path, questions: Path, tmp_path:
     with open_game(recipe, tmp_path, Screen(Console(file=io.StringIO()))) as game:
         write_curriculum(game, 1)
         train_defender(game, 1)
-        answers = game.ledger._db.execute("SELECT text, choice, notes FROM answers WHERE stage = 'round1/defender'").fetchall()
+        answers = game.ledger._db.execute(
+            "SELECT text, choice, notes FROM answers WHERE stage = 'round1/defender'"
+        ).fetchall()
         updates = game.ledger.updates("round1/defender")
     read: list[bool] = []
     for answer in answers:

@@ -1,4 +1,6 @@
-"""A game against a Defender behind an endpoint that filters some questions: they are left out, the rest goes on."""
+"""A game against a Defender behind an endpoint that filters some questions: they are left out, the rest goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ FILTERED: dict[str, Any] = {"text": None, "finish_reason": "content_filter"}
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_game_questions(tmp_path_factory.mktemp("q"), 24)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines)))
+    path.write_text(
+        "".join(json.dumps(own | {"question": f"Light {i}?"}) + "\n" for i, own in enumerate(lines))
+    )
     return path
 
 
@@ -46,7 +50,13 @@ def recipe_of(folder: Path, questions: Path, url: str) -> Recipe:
             "endpoint": {"retries": 1, "first_wait": 0.01},
             "final_interpolation": 1.0,
         },
-        judge={"model": None, "dense_weight": 0.0, "integrity_threshold": -1.0, "trials": 1, "trial_temperature": 0.0},
+        judge={
+            "model": None,
+            "dense_weight": 0.0,
+            "integrity_threshold": -1.0,
+            "trials": 1,
+            "trial_temperature": 0.0,
+        },
         attacker={"steps": 4, "questions_per_step": 3, "group_size": 2},
         bootstrap={"questions": 4, "steps": 1},
         evaluation={"audit": None, "resamples": 100},
@@ -74,12 +84,17 @@ def test_filtered_questions_are_left_out_told_once_and_counted(numbered: Path, t
     updates = ledger.updates("round1/attacker")
     assert len(updates) == 4
     assert sum(metrics.get("left_out", 0) for metrics in updates) >= len(lost)
-    judged = {(step, name) for step in range(4) for name, _ in ledger.keys("verdicts", "round1/attacker", step)}
+    judged = {
+        (step, name) for step in range(4) for name, _ in ledger.keys("verdicts", "round1/attacker", step)
+    }
     assert not {name for _, name in judged} & lost
     assert judged
     assert summary["rounds"][0]["attacker"]["left_out"] == sorted(lost)
-    told = [line for line in log.getvalue().splitlines() if "gets no answer" in line and "evaluation" not in line]
-    for name in lost:  # by the forge's silence (its funnel tells), once by the Attacker's training, once by the curriculum
+    told = [
+        line for line in log.getvalue().splitlines() if "gets no answer" in line and "evaluation" not in line
+    ]
+    # by the forge's silence (its funnel tells), once by the Attacker's training, once by the curriculum
+    for name in lost:
         assert 1 <= sum(f'"{name}"' in line for line in told) <= 2
     assert any(text.startswith("round1/attacker: the Defender refused") for text in summary["warnings"])
     # Every cell of the matrix is of the same held-out questions.
@@ -90,7 +105,9 @@ def test_filtered_questions_are_left_out_told_once_and_counted(numbered: Path, t
     write_report(tmp_path / "out")
 
 
-def test_a_defender_that_refuses_everything_ends_the_game_with_its_reason(numbered: Path, tmp_path: Path) -> None:
+def test_a_defender_that_refuses_everything_ends_the_game_with_its_reason(
+    numbered: Path, tmp_path: Path
+) -> None:
     with serving(lambda image, body: FILTERED) as server:
         recipe = recipe_of(tmp_path, numbered, server.url)
         with pytest.raises(ModelError, match="refuses all"):

@@ -1,4 +1,6 @@
-"""A curriculum of static distractors: whose edits it holds, what the gate sees of them, and that the Defender learns from it."""
+"""A curriculum of static distractors: whose edits it holds, what the gate sees of them, and that the Defender
+learns from it.
+"""
 
 from __future__ import annotations
 
@@ -36,17 +38,30 @@ def cutouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(players: Path, questions: Path, cutouts: Path, **defender: Any) -> Recipe:
     rivals = [f"paste:{mode}:folder={cutouts}" for mode in ("add", "insert")]
     curriculum = {"questions": 8, "clean_share": 0.25, "rivals": rivals}
-    changes: dict[str, Any] = {"selfplay": {"rounds": 1, "curriculum": curriculum}, "judge": {"model": None}, "defender": defender}
+    changes: dict[str, Any] = {
+        "selfplay": {"rounds": 1, "curriculum": curriculum},
+        "judge": {"model": None},
+        "defender": defender,
+    }
     return game_recipe(players, questions, rounds=1, **changes)
 
 
 @pytest.mark.parametrize("algorithm", ["dapo", "sft"])
-def test_the_defender_learns_from_what_rivals_paste(players: Path, questions: Path, cutouts: Path, tmp_path: Path, algorithm: str) -> None:
-    with open_game(recipe(players, questions, cutouts, algorithm=algorithm), tmp_path, Screen(Console(file=io.StringIO()))) as game:
+def test_the_defender_learns_from_what_rivals_paste(
+    players: Path, questions: Path, cutouts: Path, tmp_path: Path, algorithm: str
+) -> None:
+    with open_game(
+        recipe(players, questions, cutouts, algorithm=algorithm),
+        tmp_path,
+        Screen(Console(file=io.StringIO())),
+    ) as game:
         by_id = {question.id: question for question in game.train}
         write_curriculum(game, 1)
         ledger, stage = game.ledger, "round1/curriculum"
-        edits, verdicts = ledger.edits(stage), {verdict.question_id: verdict for verdict in ledger.verdicts(stage)}
+        edits, verdicts = (
+            ledger.edits(stage),
+            {verdict.question_id: verdict for verdict in ledger.verdicts(stage)},
+        )
         assert len(edits) == len(verdicts) == game.stage(stage).result["edits"] > 4
         modes = {"add": 0, "insert": 0}
         for edit in edits:
@@ -73,16 +88,22 @@ def test_the_defender_learns_from_what_rivals_paste(players: Path, questions: Pa
             assert game.stage("round1/defender").result["rollouts"] == 0
         else:
             assert all("reward_accuracy" in metrics for metrics in updates)
-            row = ledger._db.execute("SELECT notes FROM answers WHERE stage = 'round1/defender' LIMIT 1").fetchone()
+            row = ledger._db.execute(
+                "SELECT notes FROM answers WHERE stage = 'round1/defender' LIMIT 1"
+            ).fetchone()
             assert {"reward_accuracy", "reward_format"} == json.loads(row["notes"]).keys()
         assert (tmp_path / "round1" / "defender" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
-def test_a_whole_game_with_a_supervised_defender_and_its_report(players: Path, questions: Path, cutouts: Path, tmp_path: Path) -> None:
+def test_a_whole_game_with_a_supervised_defender_and_its_report(
+    players: Path, questions: Path, cutouts: Path, tmp_path: Path
+) -> None:
     from sparring.report.page import write_report
 
-    summary = run_game(recipe(players, questions, cutouts, algorithm="sft"), tmp_path, Screen(Console(file=io.StringIO())))
+    summary = run_game(
+        recipe(players, questions, cutouts, algorithm="sft"), tmp_path, Screen(Console(file=io.StringIO()))
+    )
     assert summary["rounds"][0]["defender"]["algorithm"] == "sft"
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Loss of the fine-tuning" in page

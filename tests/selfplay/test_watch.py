@@ -26,7 +26,9 @@ UP, DOWN = Change(before=0.2, after=0.5), Change(before=0.5, after=0.2)
 
 
 def measures(**changes: tuple[float | None, float | None]) -> dict[str, Change]:
-    steady: dict[str, Change] = {name: {"before": 0.9, "after": 0.9} for name in ("success", "label_valid", "sharpness")}
+    steady: dict[str, Change] = {
+        name: {"before": 0.9, "after": 0.9} for name in ("success", "label_valid", "sharpness")
+    }
     return steady | {name: {"before": before, "after": after} for name, (before, after) in changes.items()}
 
 
@@ -44,7 +46,9 @@ def measures(**changes: tuple[float | None, float | None]) -> dict[str, Change]:
         ({"sharpness": (0.6, 1.1)}, None),
     ],
 )
-def test_a_fall_beyond_its_bound_is_told_when_the_reward_rises(change: dict[str, Any], warned: str | None) -> None:
+def test_a_fall_beyond_its_bound_is_told_when_the_reward_rises(
+    change: dict[str, Any], warned: str | None
+) -> None:
     found = contradictions(UP, measures(**change), 0.0, ALARMS)
     assert len(found) == (warned is not None)
     if warned:
@@ -52,7 +56,12 @@ def test_a_fall_beyond_its_bound_is_told_when_the_reward_rises(change: dict[str,
         assert "0.200 to 0.500" in found[0]
     assert contradictions(DOWN, measures(**change), 0.0, ALARMS) == []
     assert contradictions(Change(before=None, after=None), measures(**change), 0.0, ALARMS) == []
-    assert contradictions(UP, measures(**change), 0.0, AlarmSettings(success=None, label_valid=None, sharpness=None)) == []
+    assert (
+        contradictions(
+            UP, measures(**change), 0.0, AlarmSettings(success=None, label_valid=None, sharpness=None)
+        )
+        == []
+    )
 
 
 def test_success_that_the_round_trip_has_alone_is_told() -> None:
@@ -63,7 +72,9 @@ def test_success_that_the_round_trip_has_alone_is_told() -> None:
 
 
 def test_the_measures_are_those_of_the_ledger(tmp_path: Path) -> None:
-    """Four held-out items by hand: the Attacker is paid more and more for edits whose label no longer holds."""
+    """Four held-out items by hand: the Attacker is paid more and more for edits whose label no
+    longer holds.
+    """
     ledger, out = Ledger(tmp_path), io.StringIO()
     for step, reward in enumerate((0.1, 0.3, 0.3, 0.3, 0.4, 0.4, 0.7, 0.9)):
         ledger.record_update("round1/attacker", step, {"reward_mean": reward})
@@ -83,9 +94,16 @@ def test_the_measures_are_those_of_the_ledger(tmp_path: Path) -> None:
         ("base", "bootstrap"): [False, True, True, False],
         ("base", "round1"): [False, True, False, False],
     }
-    opponents = [Opponent("clean"), Opponent("reencoded"), Opponent("bootstrap", before), Opponent("round1", after)]
+    opponents = [
+        Opponent("clean"),
+        Opponent("reencoded"),
+        Opponent("bootstrap", before),
+        Opponent("round1", after),
+    ]
     payoff = play_off(["base"], opponents, right, ["a", "b", "c", "d"])
-    recipe = Recipe.model_validate({"name": "x", "data": {"path": "q"}, "attacker": {"model": "e"}, "defender": {"model": "d"}})
+    recipe = Recipe.model_validate(
+        {"name": "x", "data": {"path": "q"}, "attacker": {"model": "e"}, "defender": {"model": "d"}}
+    )
     absent = cast("Any", None)
     game = Game(recipe, tmp_path, ledger, Screen(Console(file=out, width=400)), absent, absent, [], [])
     watch(game, 1, payoff)
@@ -112,7 +130,16 @@ def test_a_ledger_from_before_these_measures_is_still_read(tmp_path: Path) -> No
     recipe = Recipe.model_validate(yaml.safe_load((tmp_path / "recipe.yaml").read_text()))
     absent = cast("Any", None)
     (tmp_path / "round1/watch/done.json").unlink()
-    game = Game(recipe, tmp_path, Ledger(tmp_path), Screen(Console(file=io.StringIO())), absent, absent, [], run.questions)
+    game = Game(
+        recipe,
+        tmp_path,
+        Ledger(tmp_path),
+        Screen(Console(file=io.StringIO())),
+        absent,
+        absent,
+        [],
+        run.questions,
+    )
     watch(game, 1, run.payoff())
     result = json.loads((tmp_path / "round1/watch/done.json").read_text())
     assert result["sharpness"] == {"before": None, "after": None}

@@ -1,4 +1,6 @@
-"""The pairs that the editor is trained on: the picture after an edit differs by what the instruction says, and by nothing else."""
+"""The pairs that the editor is trained on: the picture after an edit differs by what the instruction says,
+and by nothing else.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_pairs_differ_only_where_the_instruction_says(scenes: list[Scene]) -> No
 
 
 def test_one_instruction_has_one_result(scenes: list[Scene]) -> None:
-    """But for the light: the same instruction on the same scene gives the same scene, whatever else was drawn."""
+    """But for the light: the same instruction on the same scene gives the same scene, whatever else was
+    drawn.
+    """
     results: dict[tuple[int, str], Scene] = {}
     repeats = 0
     for number, scene in enumerate(scenes[:8]):
@@ -88,7 +92,13 @@ def test_beside_is_nearer_than_anywhere() -> None:
 
 
 def test_no_thing_where_there_is_no_room() -> None:
-    full = Scene(0, (Thing("ball", "red", 20.0, 0.0, False, (0, 0, SIZE, SIZE)), Thing("cup", "red", 4.0, 0.0, False, (30, 30, 34, 34))))
+    full = Scene(
+        0,
+        (
+            Thing("ball", "red", 20.0, 0.0, False, (0, 0, SIZE, SIZE)),
+            Thing("cup", "red", 4.0, 0.0, False, (30, 30, 34, 34)),
+        ),
+    )
     assert stand("hat", "red", full) is None
     assert instead("hat", "red", full, 1) is None
     replaced = instead("hat", "red", full, 0)

@@ -1,4 +1,6 @@
-"""Aligned latents decode to the same pictures, and a step in any direction of theirs changes the picture alike."""
+"""Aligned latents decode to the same pictures, and a step in any direction of theirs changes the picture
+alike.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def vae() -> AutoencoderKLFlux2:
     return vae
 
 
-def test_all_channels_kept_decode_to_the_same_picture(vae: AutoencoderKLFlux2, pictures: torch.Tensor) -> None:
+def test_all_channels_kept_decode_to_the_same_picture(
+    vae: AutoencoderKLFlux2, pictures: torch.Tensor
+) -> None:
     new = aligned(vae, pictures, 6)
     with torch.no_grad():
         before = vae.decode(vae.encode(pictures).latent_dist.mode()).sample

@@ -23,7 +23,10 @@ def test_steps_are_those_of_torch(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(shape, generator=generator)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    optimizers = (Muon([ours], 0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    optimizers = (
+        Muon([ours], 0.1),
+        torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+    )
     for _ in range(4):
         gradient = torch.randn(shape, generator=generator)
         for weight, optimizer in zip((ours, theirs), optimizers, strict=True):

@@ -35,7 +35,9 @@ def test_pool_holds_what_it_describes(pool: Path) -> None:
     assert np.array_equal(data.pixels[17], render(data.scenes[17]))
     images = data.images(np.array([17]))
     assert images.shape == (1, 3, SIZE, SIZE)
-    assert torch.allclose((images[0, :, 5, 9] + 1) * 127.5, torch.tensor(data.pixels[17, 5, 9]).float(), atol=1e-3)
+    assert torch.allclose(
+        (images[0, :, 5, 9] + 1) * 127.5, torch.tensor(data.pixels[17, 5, 9]).float(), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("player", ["defender", "judge"])
@@ -44,12 +46,17 @@ def test_vlm_is_trained_resumed_and_loads(pool: Path, tmp_path: Path, player: st
     own = {"drill": 8, "language": 8} if player == "defender" else {"drill": 0, "language": 0}
     sizes = {**own, "dense": 8, "joint": 8, "batch": 4, "threads": 1}
     train_vlm.main(player, pool, out, **sizes)
-    assert json.loads((out / "progress.json").read_text()) == {"phase": "language" if player == "defender" else "joint", "step": 2}
+    assert json.loads((out / "progress.json").read_text()) == {
+        "phase": "language" if player == "defender" else "joint",
+        "step": 2,
+    }
     weights = (out / "model.safetensors").read_bytes()
     train_vlm.main(player, pool, out, **sizes)  # finished: nothing changes
     assert (out / "model.safetensors").read_bytes() == weights
     vlm = LocalVLM.load(out)
-    (replies,) = vlm.generate([Image.fromarray(Pool(pool).pixels[0])], ["How many cup objects are there?"], Sampling(3))
+    (replies,) = vlm.generate(
+        [Image.fromarray(Pool(pool).pixels[0])], ["How many cup objects are there?"], Sampling(3)
+    )
     assert replies[0].token_ids
 
 
@@ -62,14 +69,19 @@ def test_training_sees_what_the_processor_makes(pool: Path, tmp_path: Path) -> N
     picture = Image.fromarray(Pool(pool).pixels[3])
     text = "Is there a cup in the picture?\nA. yes\nB. no"
     batch = vlm.encode([picture], [text])
-    head = net.tokenizer(net.chat(text, picture=True), add_special_tokens=False, return_tensors="pt")["input_ids"]
+    head = net.tokenizer(net.chat(text, picture=True), add_special_tokens=False, return_tensors="pt")[
+        "input_ids"
+    ]
     assert torch.equal(batch["input_ids"], head)
     net.model.eval()
     with torch.no_grad():
         _, hidden = net.hidden(head, net.features(Pool(pool).images(np.array([3]))))
         ours = net.logits(hidden)[0, -1]
         theirs = vlm.forward(
-            batch, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
+            batch,
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
         ).logits[0, -1]
     assert torch.allclose(ours, theirs, atol=1e-4)
 
@@ -79,7 +91,9 @@ def test_first_heads_look_one_two_and_three_tokens_back() -> None:
     net = QwenDefender()
     net.model.model.language_model.config._attn_implementation = "eager"
     text = "A. cup\nB. red\nC. two\nD. left"
-    tokens = torch.tensor([net.tokenizer(net.chat(text, picture=False), add_special_tokens=False)["input_ids"]])
+    tokens = torch.tensor(
+        [net.tokenizer(net.chat(text, picture=False), add_special_tokens=False)["input_ids"]]
+    )
     attention = net.model.model.language_model(input_ids=tokens, output_attentions=True).attentions[0][0]
     here = torch.arange(6, tokens.shape[1])
     for head, distance in enumerate((1, 2, 3)):
@@ -94,9 +108,14 @@ def test_autoencoder_then_editor(pool: Path, tmp_path: Path) -> None:
     assert json.loads((vae / "progress.json").read_text()) == {"step": 3}
     assert before.bn.running_var.min() > 0
     assert before.config.latent_channels == train_autoencoder.LATENT_CHANNELS
-    train_autoencoder.main(pool, vae, images=32, batch=8, crops=2, threads=1)  # goes on: now the decoder alone learns
+    # goes on: now the decoder alone learns
+    train_autoencoder.main(pool, vae, images=32, batch=8, crops=2, threads=1)
     after = AutoencoderKLFlux2.from_pretrained(vae)
-    moved = {name.split(".")[0] for name, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    moved = {
+        name.split(".")[0]
+        for name, value in after.state_dict().items()
+        if not torch.equal(value, before.state_dict()[name])
+    }
     assert moved == {"decoder", "post_quant_conv"}
     train_editor.main(pool, vae, out, pairs=8, batch=4, threads=1)
     Flux2KleinPipeline.from_pretrained(out)
@@ -104,7 +123,9 @@ def test_autoencoder_then_editor(pool: Path, tmp_path: Path) -> None:
     assert editor.multiple == 8
     train_editor.main(pool, vae, out, pairs=12, batch=4, threads=1)  # goes on where it stopped
     assert json.loads((out / "progress.json").read_text()) == {"step": 3}
-    train_editor.main(pool, vae, tmp_path / "next", start=out, pairs=8, batch=8, window=4, learning_rate=1e-9, threads=1)
+    train_editor.main(
+        pool, vae, tmp_path / "next", start=out, pairs=8, batch=8, window=4, learning_rate=1e-9, threads=1
+    )
     old, new = (load_editor(folder).transformer.state_dict() for folder in (out, tmp_path / "next"))
     assert all(torch.allclose(value, new[name], atol=1e-6) for name, value in old.items())
 

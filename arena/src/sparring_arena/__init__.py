@@ -1,1 +1,3 @@
-"""The embedded world: scenes of look-alike things, their questions, an oracle that reads them back, and small checkpoints that play in it."""
+"""The embedded world: scenes of look-alike things, their questions, an oracle that reads them back, and small
+checkpoints that play in it.
+"""

@@ -1,6 +1,7 @@
 """An audit of edited pictures: is the right answer of a question about a scene still right after the edit?
 
-It reads pixels with the oracle and knows how the questions of `questions.py` are worded. It audits what was made; it is never a reward.
+It reads pixels with the oracle and knows how the questions of `questions.py` are worded. It audits what was
+made; it is never a reward.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ _PATTERNS = (
     rf"How many ({_MANY}) are in the picture\?",
 )
 _SINGULAR = {plural(name): name for name in NAMES} | {name: name for name in NAMES}
-# The strongest change of light that is undone: of all channels by such a factor, of one against their mean by such a one.
+# The strongest change of light that is undone: of all channels by such a factor, of one against their mean by
+# such a one.
 GAIN, TINT = 1.8, 1.25
 NEAR = 3  # pixels by which a thing may be off its place
 
 
 def asked_names(question: str) -> tuple[str, ...] | None:
-    """The names of the things that a question mentions, or None when it is not worded like one of `questions.py`."""
+    """The names of the things that a question mentions, or None when it is not worded like one of
+    `questions.py`.
+    """
     for pattern in _PATTERNS:
         if match := re.fullmatch(pattern, question.strip()):
             return tuple(_SINGULAR[name] for name in match.groups())
@@ -48,29 +52,37 @@ def asked_names(question: str) -> tuple[str, ...] | None:
 def label_valid(question: VisualQuestion, edited: Image.Image) -> bool | None:
     """Whether the question's right answer is still right in the edited picture.
 
-    It is when every target is still at its place and of its colour, and no thing of a name that the question mentions was added. None when the
-    question is not one about a scene: other words, a picture of another size, or targets that its picture does not show. Raises
-    DataError when the edited picture has not the size of the question's, or the question's picture cannot be read.
+    It is when every target is still at its place and of its colour, and no thing of a name that the question
+    mentions was added. None when the question is not one about a scene: other words, a picture of another
+    size, or targets that its picture does not show. Raises DataError when the edited picture has not the
+    size of the question's, or the question's picture cannot be read.
     """
     names = asked_names(question.question)
     if names is None:
         return None
     stat = question.image.stat() if question.image.exists() else None
-    reference = _reference(question.image, (stat.st_mtime_ns, stat.st_size) if stat else None, question.targets)
+    reference = _reference(
+        question.image, (stat.st_mtime_ns, stat.st_size) if stat else None, question.targets
+    )
     if reference is None:
         return None
     clean, targets = reference
     pixels = np.asarray(edited.convert("RGB"), dtype=np.float32)
     if pixels.shape != clean.shape:
         raise DataError(
-            f'question "{question.id}": the edited picture is {edited.width} x {edited.height}, the clean one {SIZE} x {SIZE} pixels.'
+            f'question "{question.id}": the edited picture is {edited.width} x {edited.height}, the clean '
+            f"one {SIZE} x {SIZE} pixels."
         )
     return still_right(names, targets, clean, pixels)
 
 
 @lru_cache(maxsize=256)
-def _reference(path: Path, version: object, targets: tuple[Target, ...]) -> tuple[NDArray[np.float32], tuple[Sighting, ...]] | None:
-    """The clean picture and the targets as they are seen in it; `version` only tells files of one path apart."""
+def _reference(
+    path: Path, version: object, targets: tuple[Target, ...]
+) -> tuple[NDArray[np.float32], tuple[Sighting, ...]] | None:
+    """The clean picture and the targets as they are seen in it; `version` only tells files of one
+    path apart.
+    """
     clean = np.asarray(load_image(path), dtype=np.float32)
     if clean.shape != (SIZE, SIZE, 3):
         return None
@@ -84,12 +96,19 @@ def near(box: Box, other: Box) -> bool:
     return all(abs(a - b) <= NEAR for a, b in zip(box, other, strict=True))
 
 
-def still_right(names: Sequence[str], targets: Sequence[Sighting], clean: NDArray[Any], edited: NDArray[Any]) -> bool:
-    """The audit itself: `targets` are all things with one of the `names` in the clean picture; pictures [SIZE, SIZE, 3] in 0 to 255.
+def still_right(
+    names: Sequence[str], targets: Sequence[Sighting], clean: NDArray[Any], edited: NDArray[Any]
+) -> bool:
+    """The audit itself: `targets` are all things with one of the `names` in the clean picture; pictures
+    [SIZE, SIZE, 3] in 0 to 255.
 
     A change of light alone, within bounds, leaves every answer true.
     """
-    after = same_light(np.asarray(clean, dtype=np.float32), np.asarray(edited, dtype=np.float32), gain=GAIN, tint=TINT)
+    after = same_light(
+        np.asarray(clean, dtype=np.float32), np.asarray(edited, dtype=np.float32), gain=GAIN, tint=TINT
+    )
     seen = find(after, names)
-    kept = all(any(s.name == t.name and s.color == t.color and near(s.box, t.box) for s in seen) for t in targets)
+    kept = all(
+        any(s.name == t.name and s.color == t.color and near(s.box, t.box) for s in seen) for t in targets
+    )
     return kept and len(seen) == len(targets)

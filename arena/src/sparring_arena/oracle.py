@@ -1,8 +1,8 @@
 """What is in a picture, read from its pixels: every thing, in every colour, laid over every place.
 
-A place is measured in nats, `n log((s2 + variance left by the background) / (s2 + variance left by the sprite)) / 2`,
-with n the pixels that the sprite covers and s2 the noise that is allowed for, so that of two sprites that fit equally
-well the larger one wins.
+A place is measured in nats, `n log((s2 + variance left by the background) / (s2 + variance left by the
+sprite)) / 2`, with n the pixels that the sprite covers and s2 the noise that is allowed for, so that of two
+sprites that fit equally well the larger one wins.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ SHARED = 0.35  # part of a box from which another one claims the same place
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A thing in a picture: name, colour, box in pixels; how much better than the background it explains the pixels (nats, share of
-    the variance), and what it leaves unexplained (root mean square, grey levels)."""
+    """A thing in a picture: name, colour, box in pixels; how much better than the background it explains the
+    pixels (nats, share of the variance), and what it leaves unexplained (root mean square, grey levels).
+    """
 
     name: str
     color: str
@@ -108,7 +109,9 @@ def find(picture: NDArray[Any], names: Sequence[str] = NAMES) -> list[Sighting]:
     area_N11 = bank.area_N[:, None, None]
     plain_NYX = square_NYX - 2 * (weighted_CNYX * ground_CNYX).sum(0) + area_N11 * ground_CNYX.square().sum(0)
     cross_GYX = F.conv2d(padded, bank.toned_G3KK)[0]
-    left_NCYX = square_NYX[:, None] - (2 * cross_GYX - bank.square_G[:, None, None]).unflatten(0, (-1, colors))
+    left_NCYX = square_NYX[:, None] - (2 * cross_GYX - bank.square_G[:, None, None]).unflatten(
+        0, (-1, colors)
+    )
     left_NYX, color_NYX = left_NCYX.clamp(min=0).min(1)
     noise_N11 = 3 * NOISE**2 * area_N11
     nats_NYX = 0.5 * area_N11 * torch.log((plain_NYX.clamp(min=0) + noise_N11) / (left_NYX + noise_N11))

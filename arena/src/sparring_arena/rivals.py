@@ -1,4 +1,6 @@
-"""An opponent that nobody trained and that draws perfectly: what content alone does to a Defender, without the skill, or the smudges, of an editor."""
+"""An opponent that nobody trained and that draws perfectly: what content alone does to a Defender, without
+the skill, or the smudges, of an editor.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,17 @@ from sparring_arena.world import PLACES, SIZE, Thing, random_color
 
 
 def lookalike(question: VisualQuestion, image: Image.Image, *, seed: int) -> tuple[Image.Image, str] | None:
-    """A thing that looks like one that the question names, and is none of those: of a random colour, added at a random free place.
+    """A thing that looks like one that the question names, and is none of those: of a random colour, added at
+    a random free place.
 
-    None where no place is free. What the question asks about is left alone, so its answer stays right. Raises DataError for a
-    question or picture that is not of this world.
+    None where no place is free. What the question asks about is left alone, so its answer stays right.
+    Raises DataError for a question or picture that is not of this world.
     """
     names = asked_names(question.question)
     if names is None or image.size != (SIZE, SIZE):
         raise DataError(
-            f'question "{question.id}" is not one about a {SIZE} x {SIZE} scene of the arena: "{question.question}", '
+            f'question "{question.id}" is not one about a {SIZE} x {SIZE} scene of the arena: '
+            f'"{question.question}", '
             f"{image.width} x {image.height} pixels."
         )
     rng = np.random.default_rng(seed)

@@ -1,6 +1,8 @@
-"""The things of the embedded world: eleven groups of four look-alikes, each thing in six colours, all upright and of one size.
+"""The things of the embedded world: eleven groups of four look-alikes, each thing in six colours, all upright
+and of one size.
 
-Sprites are Fluent Emoji pictures (MIT, (c) Microsoft Corporation), cropped, at most 64 px; see `assets/LICENSE`.
+Sprites are Fluent Emoji pictures (MIT, (c) Microsoft Corporation), cropped, at most 64 px; see
+`assets/LICENSE`.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ def lookalikes(name: str) -> tuple[str, ...]:
 def sprite(name: str, color: str) -> Image.Image:
     """The thing in that colour: premultiplied RGBa, longest side `SIDE` px.
 
-    The picture's light and shade is kept: its luminance runs from a dark shade of the colour, over the colour, to a
-    highlight. A trace of its first colours keeps its parts apart.
+    The picture's light and shade is kept: its luminance runs from a dark shade of the colour, over the
+    colour, to a highlight. A trace of its first colours keeps its parts apart.
     """
     with Image.open(ASSETS / "sprites" / f"{name}.webp") as source:
         picture = np.asarray(source.convert("RGBA"), dtype=np.float32) / 255

@@ -1,7 +1,7 @@
 """Procedural scenes: coloured things on a grid, before a varied background, and what is in them, exactly.
 
-A `Scene` is a pure description; `render` turns it into pixels, always the same ones. Pictures are `SIZE` x `SIZE`
-pixels. A thing takes a block of `BLOCK` x `BLOCK` cells of `CELL` pixels; blocks do not overlap.
+A `Scene` is a pure description; `render` turns it into pixels, always the same ones. Pictures are `SIZE` x
+`SIZE` pixels. A thing takes a block of `BLOCK` x `BLOCK` cells of `CELL` pixels; blocks do not overlap.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ PHOTOS = ("brick", "grass", "gravel", "coffee", "chelsea")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing: what it is, its colour, and the column and row (0 to `PLACES` - 1) in which its block begins."""
+    """One thing: what it is, its colour, and the column and row (0 to `PLACES` - 1) in which its block
+    begins.
+    """
 
     name: str
     color: str
@@ -105,13 +107,16 @@ def sample_scene(
 ) -> Scene:
     """A random scene of so many things, with room for one more.
 
-    With probability `repeat` one name comes up to three times (each in any colour); all other names differ. `narrow`:
-    no two different things of one group are together.
+    With probability `repeat` one name comes up to three times (each in any colour); all other names differ.
+    `narrow`: no two different things of one group are together.
     """
     while True:
         number = int(rng.choice(list(counts), p=list(weights)))
         if narrow:
-            names = [group[int(rng.integers(len(group)))] for group in (GROUPS[i] for i in rng.permutation(len(GROUPS))[:number])]
+            names = [
+                group[int(rng.integers(len(group)))]
+                for group in (GROUPS[i] for i in rng.permutation(len(GROUPS))[:number])
+            ]
         else:
             names = [NAMES[i] for i in rng.permutation(len(NAMES))[:number]]
         if rng.random() < repeat and number > 1:
@@ -131,7 +136,9 @@ def sample_scene(
 
 
 def add_lookalike(scene: Scene, name: str, rng: np.random.Generator) -> Scene | None:
-    """The scene with a thing, at a random free place and of a random colour, that looks like `name` and is not."""
+    """The scene with a thing, at a random free place and of a random colour, that looks like `name` and is
+    not.
+    """
     others = [other for other in lookalikes(name) if not scene.count(other)] or list(lookalikes(name))
     thing = place(rng, others[int(rng.integers(len(others)))], random_color(rng), scene.things)
     return None if thing is None else scene.with_thing(thing)
@@ -157,7 +164,9 @@ def _photo(name: str) -> Image.Image:
 
 
 def background(seed: int) -> NDArray[np.float32]:
-    """A calm background drawn from `seed`: a procedural texture or a crop of a photograph, [SIZE, SIZE, 3] in 0 to 255."""
+    """A calm background drawn from `seed`: a procedural texture or a crop of a photograph, [SIZE, SIZE, 3] in
+    0 to 255.
+    """
     rng = np.random.default_rng(seed)
     base = rng.uniform(70, 190, 3).mean() * 0.6 + rng.uniform(70, 190, 3) * 0.4
     other = np.clip(base + rng.normal(0, 22, 3), 40, 215)
@@ -175,7 +184,9 @@ def background(seed: int) -> NDArray[np.float32]:
     elif kind == 3:  # a wall and a floor
         mix = (y > rng.uniform(0.45, 0.75)).astype(np.float32)
     elif kind == 4:  # wood
-        mix = 0.5 + 0.5 * np.sin(30 * along + 3 * np.sin(6 * (x * np.sin(turn) + y * np.cos(turn)) + rng.uniform(0, 6)))
+        mix = 0.5 + 0.5 * np.sin(
+            30 * along + 3 * np.sin(6 * (x * np.sin(turn) + y * np.cos(turn)) + rng.uniform(0, 6))
+        )
     elif kind == 5:  # clouds
         small = rng.random((5, 5)).astype(np.float32)
         mix = np.asarray(Image.fromarray(small).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
@@ -187,5 +198,7 @@ def background(seed: int) -> NDArray[np.float32]:
         pixels = np.asarray(crop, dtype=np.float32)
         return (0.4 * pixels + 0.6 * np.float32(base.mean())).astype(np.float32)
     mix = mix[..., None]
-    texture: NDArray[np.float32] = (base * (1 - mix) + other * mix + rng.normal(0, rng.uniform(0, 2), (SIZE, SIZE, 1))).astype(np.float32)
+    texture: NDArray[np.float32] = (
+        base * (1 - mix) + other * mix + rng.normal(0, rng.uniform(0, 2), (SIZE, SIZE, 1))
+    ).astype(np.float32)
     return texture

@@ -1,4 +1,6 @@
-"""The audit: what an edit may do, and after what the right answer is no longer right, on planted edits of random scenes."""
+"""The audit: what an edit may do, and after what the right answer is no longer right, on planted edits of
+random scenes.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def planted(edit: str, scene: Scene, asked: SceneQuestion, rng: np.random.Genera
     if edit.endswith("recolored"):
         return scene.swapped(index, replace(old, color=next(c for c in COLORS if c != old.color)))
     if edit.endswith("replaced"):
-        return scene.swapped(index, replace(old, name=next(n for n in lookalikes(old.name) if n not in asked.names)))
+        return scene.swapped(
+            index, replace(old, name=next(n for n in lookalikes(old.name) if n not in asked.names))
+        )
     moved = place(rng, old.name, old.color, scene.things)
     return None if moved is None else scene.swapped(index, moved)
 
@@ -58,7 +62,9 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Scene, Sce
 
 
 @pytest.mark.parametrize("edit", [*VALID, *INVALID])
-def test_planted_edits_are_judged_as_they_are(edit: str, questions: list[tuple[Scene, SceneQuestion, VisualQuestion]]) -> None:
+def test_planted_edits_are_judged_as_they_are(
+    edit: str, questions: list[tuple[Scene, SceneQuestion, VisualQuestion]]
+) -> None:
     agreed = []
     for i, (scene, asked, record) in enumerate(questions):
         after = planted(edit, scene, asked, np.random.default_rng(i))
@@ -71,7 +77,9 @@ def test_planted_edits_are_judged_as_they_are(edit: str, questions: list[tuple[S
     assert np.mean(agreed) >= 0.97
 
 
-def test_other_questions_are_not_judged_and_other_sizes_are_refused(questions: list[tuple[Scene, SceneQuestion, VisualQuestion]]) -> None:
+def test_other_questions_are_not_judged_and_other_sizes_are_refused(
+    questions: list[tuple[Scene, SceneQuestion, VisualQuestion]],
+) -> None:
     _, _, record = questions[0]
     assert asked_names("Where is the cup relative to the dog?") == ("cup", "dog")
     assert asked_names("How many foxes are in the picture?") == ("fox",)

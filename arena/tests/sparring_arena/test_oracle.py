@@ -1,4 +1,6 @@
-"""The oracle reads back what was drawn, look-alikes and all, also from softened, noisy and slightly moved pictures."""
+"""The oracle reads back what was drawn, look-alikes and all, also from softened, noisy and slightly moved
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_soft_and_noisy_scenes_are_read_as_well() -> None:
         scene = crowded(i)
         soft = np.asarray(Image.fromarray(render(scene)).filter(ImageFilter.GaussianBlur(0.5)), dtype=float)
         noisy = np.clip(soft + np.random.default_rng(i).normal(0, 5, soft.shape), 0, 255).astype(np.uint8)
-        right.append(sorted((s.name, s.color) for s in find(noisy)) == sorted((t.name, t.color) for t in scene.things))
+        right.append(
+            sorted((s.name, s.color) for s in find(noisy)) == sorted((t.name, t.color) for t in scene.things)
+        )
     assert np.mean(right) >= 0.97
 
 

@@ -1,4 +1,6 @@
-"""The perfectly drawn look-alike: one more thing, of the right group, beside what was there, and the answer stays right."""
+"""The perfectly drawn look-alike: one more thing, of the right group, beside what was there, and the answer
+stays right.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def test_a_look_alike_of_what_is_asked_about_is_added(tmp_path: Path) -> None:
         made = lookalike(record, Image.open(path), seed=i)
         assert made is not None
         picture, told = made
-        before, after = ({(s.name, s.color, s.box) for s in find(np.asarray(p))} for p in (Image.open(path), picture))
+        before, after = (
+            {(s.name, s.color, s.box) for s in find(np.asarray(p))} for p in (Image.open(path), picture)
+        )
         ((name, color, _),) = after - before
         assert before < after
         assert told == f"a {color} {name}"

@@ -43,7 +43,9 @@ def test_plain_instructions_do_what_they_say() -> None:
 
 def test_a_distractor_follows_from_scene_question_and_choice_alone() -> None:
     for pair in pairs("distract", 60):
-        again = [p for p in pairs("distract", 60) if p.instruction == pair.instruction and p.before == pair.before]
+        again = [
+            p for p in pairs("distract", 60) if p.instruction == pair.instruction and p.before == pair.before
+        ]
         assert pair in again
 
 

@@ -34,7 +34,9 @@ def plain(*colour: int) -> Tensor:
 
 @torch.no_grad()
 def assert_lossless(autoencoder: AutoencoderKLFlux2, pictures: Tensor) -> None:
-    error = (autoencoder.decode(autoencoder.encode(pictures).latent_dist.mode()).sample - pictures).abs() / GREY
+    error = (
+        autoencoder.decode(autoencoder.encode(pictures).latent_dist.mode()).sample - pictures
+    ).abs() / GREY
     assert error.mean() < 0.02
     assert error.max() < 0.2
 
@@ -87,7 +89,11 @@ def test_a_token_is_the_documented_numbers() -> None:
     pictures = scenes(2)
     latents = Flux2KleinPipeline._patchify_latents(autoencoder.encode(pictures).latent_dist.mode())
     std = (autoencoder.bn.running_var + autoencoder.config.batch_norm_eps).sqrt()
-    packed = ((latents - autoencoder.bn.running_mean[:, None, None]) / std[:, None, None]).flatten(2).transpose(1, 2)
+    packed = (
+        ((latents - autoencoder.bn.running_mean[:, None, None]) / std[:, None, None])
+        .flatten(2)
+        .transpose(1, 2)
+    )
     side = SIZE // 8
     pixels = pictures.reshape(2, 3, side, 8, side, 8).permute(0, 2, 4, 1, 3, 5).reshape(2, side * side, 192)
     tokens = torch.cat([pixels / (0.5 * 0.1), torch.full((2, side * side, 4), 3.0 / 0.1)], dim=-1)

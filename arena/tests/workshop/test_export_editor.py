@@ -52,10 +52,14 @@ class Trained:
     @torch.no_grad()
     def velocity(self, tokens_BTC: Tensor, sigma: float, images: list[Image], texts: list[str]) -> Tensor:
         batch = len(images)
-        words = self.tokenizer(texts, padding="max_length", truncation=True, max_length=TEXT, return_tensors="pt")
+        words = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=TEXT, return_tensors="pt"
+        )
         states = self.text_encoder.model(**words, output_hidden_states=True, use_cache=False).hidden_states
         place = torch.arange(SIDE)
-        positions = [torch.cartesian_prod(torch.tensor([time]), place, place, torch.arange(1)) for time in (0, 10)]
+        positions = [
+            torch.cartesian_prod(torch.tensor([time]), place, place, torch.arange(1)) for time in (0, 10)
+        ]
         zero = torch.arange(1)
         velocity: Tensor = self.transformer(
             hidden_states=torch.cat([tokens_BTC, tokens(images)], dim=1),
@@ -70,12 +74,19 @@ class Trained:
 
 def pixels(images: list[Image]) -> Tensor:
     """[0, 1]"""
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    return (
+        torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    )
 
 
 def tokens(images: list[Image]) -> Tensor:
     batch = len(images)
-    cells = (pixels(images) * 2 - 1).reshape(batch, 3, SIDE, 8, SIDE, 8).permute(0, 2, 4, 1, 3, 5).reshape(batch, SIDE**2, 192)
+    cells = (
+        (pixels(images) * 2 - 1)
+        .reshape(batch, 3, SIDE, 8, SIDE, 8)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(batch, SIDE**2, 192)
+    )
     return torch.cat([cells / SCALE, torch.full((batch, SIDE**2, 4), CONSTANT)], dim=-1)
 
 
@@ -97,7 +108,9 @@ def images() -> list[Image]:
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.3])
-def test_its_velocity_is_the_trained_one(trained: Trained, editor: FlowEditor, images: list[Image], sigma: float) -> None:
+def test_its_velocity_is_the_trained_one(
+    trained: Trained, editor: FlowEditor, images: list[Image], sigma: float
+) -> None:
     state = torch.randn(2, SIDE**2, 196, generator=torch.Generator().manual_seed(1))
     expected = trained.velocity(state * NOISE, sigma, images, INSTRUCTIONS)
     order = packed_order()
@@ -134,6 +147,8 @@ def test_what_is_exported_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_transformer_on_other_tokens_is_refused(trained: Trained, tmp_path: Path) -> None:
-    other = Flux2Transformer2DModel.from_config({**trained.transformer.config, "in_channels": 128, "out_channels": None})
+    other = Flux2Transformer2DModel.from_config(
+        {**trained.transformer.config, "in_channels": 128, "out_channels": None}
+    )
     with pytest.raises(ValueError, match="128"):
         export(other, trained.text_encoder, trained.tokenizer, tmp_path, **NUMBERS)

@@ -32,7 +32,9 @@ BOX, ANY_BOX = ("\\boxed",), ("boxed", "fbox")
 """What begins a box; as models also write it: \\fbox, boxed without the stroke, and GLM's special tokens."""
 BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}]+)")
 TOKEN_BOX = re.compile(r"<\|(begin|end)_of_box\|>")
-PLACEHOLDER = re.compile(r"\W*(?:x|(?:(?:your|final|the|option|correct)\s+)*(?:letter|answer|option|choice)|)\W*", re.IGNORECASE)
+PLACEHOLDER = re.compile(
+    r"\W*(?:x|(?:(?:your|final|the|option|correct)\s+)*(?:letter|answer|option|choice)|)\W*", re.IGNORECASE
+)
 """What stands in a box where a reply repeats what it was told to do."""
 LONE_LETTER = re.compile(r"\W*[A-Za-z]\W*")
 
@@ -88,7 +90,9 @@ def _boxes(text: str, begins: tuple[str, ...]) -> tuple[list[tuple[int, int]], b
     for match in BRACE.finditer(text):
         place = match.start()
         if text[place] == "{":
-            open_braces.append(place + 1 if text[max(0, place - 12) : place].rstrip().endswith(begins) else -1)
+            open_braces.append(
+                place + 1 if text[max(0, place - 12) : place].rstrip().endswith(begins) else -1
+            )
         elif open_braces and (start := open_braces.pop()) >= 0:
             spans.append((start, place))
     return sorted(spans), any(start >= 0 for start in open_braces)
@@ -129,7 +133,11 @@ def _read_untagged(said: str, options: tuple[str, ...], lettered: bool) -> Readi
     # The prompt asks for \boxed{}: what only looks like it is a statement, and is paid as none.
     rule = "boxed" if spans and said[: spans[-1][0] - 1].rstrip().endswith(BOX) else "stated"
     contents = [(plain_text(said[start:end]), end) for start, end in spans]
-    filled = [(content, end) for content, end in contents if not _is_placeholder(content) or _is_option(content, options, lettered)]
+    filled = [
+        (content, end)
+        for content, end in contents
+        if not _is_placeholder(content) or _is_option(content, options, lettered)
+    ]
     if not filled:
         if spans and not unfinished:  # what it was told, repeated; or nothing
             words = "".join(part for part in _outside(said, spans))
@@ -140,9 +148,15 @@ def _read_untagged(said: str, options: tuple[str, ...], lettered: bool) -> Readi
     if read[-1] is None:
         # A number or a formula in a box is a step on the way, if the answer is stated after it in so many
         # words.
-        stated = (None, "") if LONE_LETTER.fullmatch(last) else read_words(said[end:], options, lettered=lettered)
+        stated = (
+            (None, "") if LONE_LETTER.fullmatch(last) else read_words(said[end:], options, lettered=lettered)
+        )
         return stated if stated[1] == "stated" else (None, "ambiguous_boxed")
-    named = [letter for letter, (content, _) in zip(read, filled, strict=True) if letter or LONE_LETTER.fullmatch(content)]
+    named = [
+        letter
+        for letter, (content, _) in zip(read, filled, strict=True)
+        if letter or LONE_LETTER.fullmatch(content)
+    ]
     return (read[-1], rule) if set(named) == {read[-1]} else (None, "ambiguous_boxed")
 
 

@@ -121,11 +121,15 @@ class Desk:
 
     def _load(self, queries: Sequence[Query], trial: int) -> list[_Loaded]:
         decoded: dict[Any, Image] = {}
-        loaded = [self._described(replace(query, prompt=storable(query.prompt)), decoded) for query in queries]
+        loaded = [
+            self._described(replace(query, prompt=storable(query.prompt)), decoded) for query in queries
+        ]
         kept = self._kept
         if not loaded:
             return []
-        if kept is not None and all(one.error or kept.get(key) is not None for one, key in self._keyed(loaded, trial)):
+        if kept is not None and all(
+            one.error or kept.get(key) is not None for one, key in self._keyed(loaded, trial)
+        ):
             return loaded
         return [one if one.error else self._with_images(one, decoded) for one in loaded]
 
@@ -177,7 +181,9 @@ class Desk:
         how: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
         asked = []
         for place, one in enumerate(loaded):
-            own = how | ({"top_p": sampling.top_p, "seed": seed, "place": place} if sampling.temperature > 0 else {})
+            own = how | (
+                {"top_p": sampling.top_p, "seed": seed, "place": place} if sampling.temperature > 0 else {}
+            )
             what = common | {"images": one.hashes, "prompt": one.query.prompt, "how": own}
             if one.query.start:
                 what["start"] = one.query.start
@@ -216,12 +222,16 @@ class Desk:
         if missing and self.sampling.temperature > 0:
             missing = list(first.values())  # what is drawn depends on the place in the batch
         fresh = {keys[place]: answer for place, answer in self._fetch(missing, loaded, trial).items()}
-        answered = {key: (asked[first[key]], own) for key, own in fresh.items() if not isinstance(own, ModelError)}
+        answered = {
+            key: (asked[first[key]], own) for key, own in fresh.items() if not isinstance(own, ModelError)
+        }
         cache.put_all(str(asked[0]["model"]), answered)
         known |= fresh
         return {place: own for place, key in keys.items() if (own := known[key]) is not None}
 
-    def _fetch(self, places: Sequence[int], loaded: Sequence[_Loaded], trial: int) -> dict[int, dict[str, Any] | ModelError]:
+    def _fetch(
+        self, places: Sequence[int], loaded: Sequence[_Loaded], trial: int
+    ) -> dict[int, dict[str, Any] | ModelError]:
         """Place -> answer or error of the queries at these places, as the model gives them."""
         if not places:
             return {}
@@ -244,7 +254,10 @@ class Desk:
             )
         else:
             replies = vlm.try_each(images, prompts, sampling, numbers=places, starts=begun)
-        return {place: reply if isinstance(reply, ModelError) else _record(reply) for place, reply in zip(places, replies, strict=True)}
+        return {
+            place: reply if isinstance(reply, ModelError) else _record(reply)
+            for place, reply in zip(places, replies, strict=True)
+        }
 
     def _read(self, one: _Loaded, answer: dict[str, Any] | ModelError | None) -> RawAnswer:
         if one.error:
@@ -253,11 +266,15 @@ class Desk:
         if answer is None or isinstance(answer, ModelError):
             # What an endpoint refuses it may take another time, as other requests that came to nothing.
             refused = isinstance(answer, RefusedError) and self.traits.repeats_itself
-            return RawAnswer(one.query.id, trouble="refused" if refused else "request", error=str(answer), **common)
+            return RawAnswer(
+                one.query.id, trouble="refused" if refused else "request", error=str(answer), **common
+            )
         logprobs = answer.get("logprobs")
         if logprobs is not None:
             common["logprobs"] = tuple(-math.inf if value is None else value for value in logprobs)
-        return RawAnswer(one.query.id, answer["text"], tokens=answer["tokens"], finished=answer["finished"], **common)
+        return RawAnswer(
+            one.query.id, answer["text"], tokens=answer["tokens"], finished=answer["finished"], **common
+        )
 
 
 def _record(reply: Reply) -> dict[str, Any]:
@@ -265,7 +282,11 @@ def _record(reply: Reply) -> dict[str, Any]:
     record = {"text": reply.text, "tokens": reply.tokens, "finished": reply.finished}
     if isinstance(reply, Lettered):
         logprobs = reply.logprobs
-        return record | {"logprobs": None if logprobs is None else [None if value == -math.inf else value for value in logprobs]}
+        return record | {
+            "logprobs": None
+            if logprobs is None
+            else [None if value == -math.inf else value for value in logprobs]
+        }
     return record
 
 
@@ -287,7 +308,9 @@ def _kind(query: Query) -> tuple[int, bool]:
     return len(query.pictures), query.options is None
 
 
-def _ahead(batches: Iterable[Sequence[Query]], load: Callable[[Sequence[Query]], list[_Loaded]]) -> Iterator[list[_Loaded]]:
+def _ahead(
+    batches: Iterable[Sequence[Query]], load: Callable[[Sequence[Query]], list[_Loaded]]
+) -> Iterator[list[_Loaded]]:
     """Loaded batches; the next one is loaded by a thread while this one is worked on."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting = None

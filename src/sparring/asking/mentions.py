@@ -63,8 +63,11 @@ class Vocabulary:
 def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
     """lettered: options are shown with letters. Texts that two options share name neither."""
     words = [option_words(option) for option in options]
-    # A text that is a letter itself ("A" as the option B) is read as the letter: that is what prompts ask for.
-    named_once = [(own, letter) for own, letter in zip(words, LETTERS, strict=False) if own and words.count(own) == 1]
+    # A text that is a letter itself ("A" as the option B) is read as the letter: that is what prompts ask
+    # for.
+    named_once = [
+        (own, letter) for own, letter in zip(words, LETTERS, strict=False) if own and words.count(own) == 1
+    ]
     lone = {letter: own[0] for own, letter in named_once if lettered and _is_label(own, options)}
     names = [(own, letter) for own, letter in named_once if letter not in lone]
     grammar = {own: letter for own, letter in names if GRAMMAR.issuperset(own)}
@@ -95,7 +98,10 @@ def _is_label(words: tuple[str, ...], options: tuple[str, ...]) -> bool:
 
 def option_words(option: str) -> tuple[str, ...]:
     # "A" is the article where it begins a text, and a name elsewhere: "Vitamin A".
-    tokens = [token if token == "A" and place else token.lower() for place, token in enumerate(TOKEN.findall(plain_text(option)))]
+    tokens = [
+        token if token == "A" and place else token.lower()
+        for place, token in enumerate(TOKEN.findall(plain_text(option)))
+    ]
     while len(tokens) > 1 and tokens[-1] in STOPS | OPENS | CLOSES:
         tokens.pop()
     while len(tokens) > 1 and tokens[0] in STOPS | OPENS | CLOSES:
@@ -170,10 +176,13 @@ class Words:
 
     def _is_other_word(self, index: int, word: str) -> bool:
         before, after = self._word(index - 1), self._word(index + 1)
-        if CHINESE.match(word) and self.vocabulary.polar:  # part of a longer word, unless what follows is a particle
+        # part of a longer word, unless what follows is a particle
+        if CHINESE.match(word) and self.vocabulary.polar:
             return CHINESE.match(before) is not None or (CHINESE.match(after) is not None and after != "的")
         if word == "right":
-            called = before in ("that's", "you're", "all", "is", "are", "was", "looks", "seems") and after != "of"
+            called = (
+                before in ("that's", "you're", "all", "is", "are", "was", "looks", "seems") and after != "of"
+            )
             return called or after in RIGHT_ADVERB
         if word == "left":
             return before in ("is", "are", "was", "has", "have", "what's", "have") and after in (
@@ -201,10 +210,17 @@ class Words:
                 "in",
                 "is",
             )
-        if word.isdecimal() and any(near.replace(",", "").isdecimal() for near in (before, after, *self._beyond_commas(index))):
+        if word.isdecimal() and any(
+            near.replace(",", "").isdecimal() for near in (before, after, *self._beyond_commas(index))
+        ):
             return True  # coordinates: "2 5", "(2, 5)"
         # "(2)" may be the second option or the number.
-        return word.isdecimal() and before in OPENS - {'"', "'"} and after in CLOSES and self._word(index - 2) == ""
+        return (
+            word.isdecimal()
+            and before in OPENS - {'"', "'"}
+            and after in CLOSES
+            and self._word(index - 2) == ""
+        )
 
     def _beyond_commas(self, index: int) -> Iterator[str]:
         if self._word(index - 1) == ",":
@@ -262,7 +278,9 @@ class Words:
                 same = last.letters == mention.letters
                 letters = last.letters if same else (*last.letters, *mention.letters)
                 item = last.bare or last.labelled
-                end = mention.end + (self._word(mention.end) in CLOSES and self._word(mention.start - 1) in OPENS)
+                end = mention.end + (
+                    self._word(mention.end) in CLOSES and self._word(mention.start - 1) in OPENS
+                )
                 merged[-1] = Mention(last.start, end, letters, labelled=True, item=item)
             else:
                 merged.append(mention)
@@ -277,7 +295,9 @@ class Words:
             return True
         if lettered[0] == lettered[1] or first.item or len(gap) > 3:
             return False
-        if not all(word in (".", ":", ")", "(", "–", ",", "-", '"', "'", "]", "=", "the", "a", "an") for word in gap):
+        if not all(
+            word in (".", ":", ")", "(", "–", ",", "-", '"', "'", "]", "=", "the", "a", "an") for word in gap
+        ):
             return False
         if first.letters == second.letters:
             return True
@@ -303,7 +323,11 @@ class Words:
                     break
                 joined = gap[-1] in ("and", "or", "nor")
                 last += 1
-            if joined and self._word(mentions[last].end) in SINGULAR and self.low[mentions[last].start - 1] == "and":
+            if (
+                joined
+                and self._word(mentions[last].end) in SINGULAR
+                and self.low[mentions[last].start - 1] == "and"
+            ):
                 last -= 1  # "the answer is B and A is too small"
             after = self._word(mentions[last].end)
             commas = last > place and all(

@@ -9,7 +9,9 @@ from sparring.data.records import VisualQuestion
 
 def render_options(question: VisualQuestion) -> str:
     """One option a line: "A. left", "B. right"."""
-    return "\n".join(f"{letter}. {option}" for letter, option in zip(question.letters, question.options, strict=True))
+    return "\n".join(
+        f"{letter}. {option}" for letter, option in zip(question.letters, question.options, strict=True)
+    )
 
 
 def render_prompt(question: VisualQuestion, template: str) -> str:
@@ -28,7 +30,8 @@ def filled(template: str, field: str, **parts: str) -> str:
     except (KeyError, IndexError, ValueError) as error:
         *names, last = (f"{{{name}}}" for name in parts)
         raise RecipeError(
-            f"{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {', '.join(names)} and {last}; write {{{{ and }}}} for braces."
+            f"{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {', '.join(names)} "
+            f"and {last}; write {{{{ and }}}} for braces."
         ) from error
 
 

@@ -28,7 +28,9 @@ def ask(
     asked at a time.
     """
     prompts = [render_prompt(question, settings.prompt) for question in questions]
-    replies = vlm.generate(images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch))
+    replies = vlm.generate(
+        images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch)
+    )
     return [read(own[0], question, vlm.name) for own, question in zip(replies, questions, strict=True)]
 
 
@@ -44,13 +46,18 @@ def ask_each(
 ) -> list[Answer | RefusedError]:
     """As `ask`, with the error in the place of a question that the Defender refuses."""
     prompts = [render_prompt(question, settings.prompt) for question in questions]
-    found = generate_each(vlm, images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch))
+    found = generate_each(
+        vlm, images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch)
+    )
     return [
-        own if isinstance(own, RefusedError) else read(own[0], question, vlm.name) for own, question in zip(found, questions, strict=True)
+        own if isinstance(own, RefusedError) else read(own[0], question, vlm.name)
+        for own, question in zip(found, questions, strict=True)
     ]
 
 
-def answered(questions: Sequence[VisualQuestion], found: Sequence[Answer | RefusedError], tell: Callable[[str], object]) -> list[Answer]:
+def answered(
+    questions: Sequence[VisualQuestion], found: Sequence[Answer | RefusedError], tell: Callable[[str], object]
+) -> list[Answer]:
     """The answers among what `ask_each` gives; tell: is told of every question without one."""
     for question, own in zip(questions, found, strict=True):
         if isinstance(own, RefusedError):
@@ -58,11 +65,15 @@ def answered(questions: Sequence[VisualQuestion], found: Sequence[Answer | Refus
     return [own for own in found if isinstance(own, Answer)]
 
 
-def sampling_of(settings: DefenderSettings, *, temperature: float = 0.0, seed: int = 0, batch: int = 128) -> Sampling:
+def sampling_of(
+    settings: DefenderSettings, *, temperature: float = 0.0, seed: int = 0, batch: int = 128
+) -> Sampling:
     """How a Defender's reply is drawn; a greedy one without top_p and top_k, which change nothing there."""
     if temperature == 0:
         return Sampling(settings.max_new_tokens, seed=seed, batch=batch)
-    return Sampling(settings.max_new_tokens, temperature, settings.top_p, settings.top_k, seed=seed, batch=batch)
+    return Sampling(
+        settings.max_new_tokens, temperature, settings.top_p, settings.top_k, seed=seed, batch=batch
+    )
 
 
 def read(reply: Reply, question: VisualQuestion, defender: str, start: str = "") -> Answer:

@@ -23,7 +23,9 @@ def takes_of(settings: DefenderSettings) -> Takes | None:
     """
     if is_endpoint(settings.model):
         return None
-    return Takes(load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels))
+    return Takes(
+        load_processor(settings.model, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
+    )
 
 
 def taken(
@@ -52,11 +54,15 @@ def taken(
         screen.warn(f"{len(found) - SHOWN} more questions are set aside, as the Defender does not take them")
     if len(found) == len(questions):
         name, reason = next(iter(found.items()), ("", "there are none"))
-        raise DataError(f'the Defender takes none of {len(questions)} questions; the first one, "{name}": {reason}')
+        raise DataError(
+            f'the Defender takes none of {len(questions)} questions; the first one, "{name}": {reason}'
+        )
     return [question for question in questions if question.id not in found]
 
 
-def refused(takes: Takes, questions: Sequence[VisualQuestion], texts: Callable[[VisualQuestion], Sequence[str]]) -> dict[str, str]:
+def refused(
+    takes: Takes, questions: Sequence[VisualQuestion], texts: Callable[[VisualQuestion], Sequence[str]]
+) -> dict[str, str]:
     """Question id -> why a model cannot be told its texts or shown its picture, as far as its processor
     says; the pictures are not decoded.
     """

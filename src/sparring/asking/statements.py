@@ -73,7 +73,11 @@ class Statements(Words):
     def judge(self) -> None:
         """What is said of every mention."""
         for place, mention in enumerate(self.mentions):
-            if self._is_polar(mention) and place and self.low[self.mentions[place - 1].end : mention.start] == ["?"]:
+            if (
+                self._is_polar(mention)
+                and place
+                and self.low[self.mentions[place - 1].end : mention.start] == ["?"]
+            ):
                 last = self.mentions[place - 1]
                 if not self._is_polar(last):  # "A? No. B? Yes." says what A and B are, and no answer
                     mention.asked = True
@@ -172,7 +176,9 @@ class Statements(Words):
                 mention.affirmed = not mention.denied
 
     def _clause_ends_before(self, index: int, following: int) -> bool:
-        return following >= len(self.low) or any(word in STOPS or word.isspace() for word in self.low[index:following])
+        return following >= len(self.low) or any(
+            word in STOPS or word.isspace() for word in self.low[index:following]
+        )
 
     def _is_stated(self, mention: Mention) -> bool:
         linked = False
@@ -192,7 +198,11 @@ class Statements(Words):
                 # "The answer is a red car" does not say "red", and "the answer is a bird" no "a".
                 polar = self._is_polar(mention) and self._word(mention.end) not in NO_NOUNS
                 whole = polar or mention.labelled or (mention.bare and not mention.small)
-                return whole or not is_word(self._word(mention.end)) or self._word(mention.end) in TURNS | SINGULAR
+                return (
+                    whole
+                    or not is_word(self._word(mention.end))
+                    or self._word(mention.end) in TURNS | SINGULAR
+                )
             if word not in BETWEEN or word in ("options", "choices"):
                 return False
             linked = linked or word in LINKS
@@ -208,8 +218,13 @@ class Statements(Words):
         """
         run: list[Mention] = []
         for mention in self.mentions:
-            letter_by_letter = bool(run) and self.low[run[-1].end : mention.start] == ["."] and mention.bare  # "A. B. C."
-            if len(mention.letters) != 1 or mention.denied or not (self._is_item(mention) or letter_by_letter):
+            # "A. B. C."
+            letter_by_letter = bool(run) and self.low[run[-1].end : mention.start] == ["."] and mention.bare
+            if (
+                len(mention.letters) != 1
+                or mention.denied
+                or not (self._is_item(mention) or letter_by_letter)
+            ):
                 continue
             if run and mention.letters[0] <= run[-1].letters[0]:
                 run = []
@@ -225,7 +240,9 @@ class Statements(Words):
         if mention.item:
             return True
         lettered = mention.labelled or mention.bare
-        return lettered and self._word(mention.end) in (":", ".", "–") and is_word(self._word(mention.end + 1))
+        return (
+            lettered and self._word(mention.end) in (":", ".", "–") and is_word(self._word(mention.end + 1))
+        )
 
     # -- reading
 
@@ -240,7 +257,9 @@ class Statements(Words):
         self.judge()
         said = [mention for mention in mentions if not mention.denied and not mention.asked]
         first, last = self._first(said), self._last(said)
-        strong = [mention for mention in said if mention.stated] + [mention for mention in (first, last) if mention is not None]
+        strong = [mention for mention in said if mention.stated] + [
+            mention for mention in (first, last) if mention is not None
+        ]
         if strong:
             strong += self._second_thoughts(max(mention.end for mention in strong))
             return _agreed(strong, "stated" if strong[0].stated else "first" if first is not None else "last")
@@ -257,7 +276,11 @@ class Statements(Words):
         """What is named after "Wait, ...", behind the last statement: it takes that statement back."""
         later = (index for index in range(end, len(self.low)) if self.low[index] in RECONSIDERS)
         begin = next((index for index in later if self._begins_clause(index)), len(self.low))
-        return [mention for mention in self.mentions if mention.start > begin and not mention.denied and not mention.asked]
+        return [
+            mention
+            for mention in self.mentions
+            if mention.start > begin and not mention.denied and not mention.asked
+        ]
 
     @staticmethod
     def _is_mark(word: str) -> bool:
@@ -272,7 +295,9 @@ class Statements(Words):
         rest = [word for index, word in enumerate(self.low) if index not in said and not self._is_mark(word)]
         if not self._idle(rest):
             return None
-        if "?" in self.low and any(is_word(word) and word not in ("maybe", "perhaps", *LABELS) for word in rest):
+        if "?" in self.low and any(
+            is_word(word) and word not in ("maybe", "perhaps", *LABELS) for word in rest
+        ):
             return None
         if mention.small and any(is_word(word) and word not in LABELS | ANNOUNCES | BETWEEN for word in rest):
             return None
@@ -294,7 +319,11 @@ class Statements(Words):
             and is_word(following)
             and following not in self.vocabulary.texts
         ):
-            return mention if self.low[0] == "yes" or (self.low[0] == "no" and following not in NO_NOUNS) else None
+            return (
+                mention
+                if self.low[0] == "yes" or (self.low[0] == "no" and following not in NO_NOUNS)
+                else None
+            )
         return None
 
     def _last(self, said: Sequence[Mention]) -> Mention | None:
@@ -311,8 +340,15 @@ class Statements(Words):
     def _is_predicate(self, mention: Mention) -> bool:
         """ "On closer look it is B." """
         before = self._word(mention.start - 1)
-        subject = before == "it's" or (before in ("is", "be") and self._word(mention.start - 2) in ("it", "must"))
-        return mention.bare and subject and not self.vocabulary.named and self._is_mark(self._word(mention.end) or ".")
+        subject = before == "it's" or (
+            before in ("is", "be") and self._word(mention.start - 2) in ("it", "must")
+        )
+        return (
+            mention.bare
+            and subject
+            and not self.vocabulary.named
+            and self._is_mark(self._word(mention.end) or ".")
+        )
 
     def _is_polar(self, mention: Mention) -> bool:
         return self.vocabulary.polar and not mention.bare and not mention.labelled
@@ -373,7 +409,12 @@ def read_words(text: str, options: tuple[str, ...], *, lettered: bool) -> Readin
     if len(text) > LONG:
         text = _telling(text, vocabulary)
     letter, rule = Statements(text, vocabulary).reading()
-    if letter is not None and vocabulary.polar and INABILITY.search(text) and rule in ("first", "last", "text"):
+    if (
+        letter is not None
+        and vocabulary.polar
+        and INABILITY.search(text)
+        and rule in ("first", "last", "text")
+    ):
         return None, "unparsed"  # "No, I can't see any image."
     return letter, rule
 

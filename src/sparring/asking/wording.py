@@ -25,11 +25,14 @@ LATEX = re.compile(_FONTS + r"\b\s*|\\+q?quad\b|\\+[ ,;:!()\[\]]|\\+(?:boxed|fbo
 EMOJI = re.compile("[\U0001f000-\U0001faff\u2190-\u21ff\u2600-\u2712\u2719-\u27bf]+")
 SPACES = re.compile(r"[ \t]{2,}")
 DASH = re.compile(r"(?:(?<=\s)|^)-+(?=\s|$)")
-SPECIAL = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:end_of_turn|start_of_turn|eos|bos|pad|eot)>|</?answer>", re.IGNORECASE)
+SPECIAL = re.compile(
+    r"<\|[^|<>]{1,40}\|>|</?s>|<(?:end_of_turn|start_of_turn|eos|bos|pad|eot)>|</?answer>", re.IGNORECASE
+)
 MARKUP = re.compile(r"[*`$]+|(?<![^\W_])_+|_+(?![^\W_])")
 NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)")
 JSON_KEY = re.compile(
-    r"[\"'](?:final[_ ]?|correct[_ ]?|predicted[_ ]?)?(?:answer|choice|option|prediction|response|label|letter)[\"']\s*:\s*",
+    r"[\"'](?:final[_ ]?|correct[_ ]?|predicted[_ "
+    r"]?)?(?:answer|choice|option|prediction|response|label|letter)[\"']\s*:\s*",
     re.IGNORECASE,
 )
 QUESTION_AND_ANSWER = re.compile(r"^\s*(?:Q|Question)\s*:.*?\bA\s*:", re.DOTALL)
@@ -108,7 +111,10 @@ ANNOUNCES = _set(
     "settle vote lean leaning take count counted sure antwort réponse reponse respuesta risposta "
     "resposta ответ 정답 정답은 답 답은"
 )
-NOUNS = _set("option choice letter alternative selection response solution prediction conclusion result match correct final")
+NOUNS = _set(
+    "option choice letter alternative selection response solution prediction conclusion result "
+    "match correct final"
+)
 """Announce only with "is" or a mark after them: "the option is B", but "option B"."""
 LINKS = _set(": = is be would should must –")
 BEFORE_VERDICT = _set(
@@ -133,7 +139,8 @@ ANNOUNCES_CHINESE = (
     "以是",
 )
 DENIES = _set(
-    "not never neither nor none nothing hardly barely scarcely lacking cannot without except excluding no isn wrong incorrect unlikely "
+    "not never neither nor none nothing hardly barely scarcely lacking cannot without except "
+    "excluding no isn wrong incorrect unlikely "
     "eliminate eliminated eliminating exclude "
     "excluded discard discarded reject rejected ✗ non 不 没 非 错 nicht kein keine pas ni"
 )
@@ -142,7 +149,10 @@ DENIES_IN_PAIRS = {("rather", "than"), ("instead", "of"), ("anything", "but"), (
 DENIES_AFTER = (DENIES - {"no", "none", "without", "except"}) | _set(
     "ruled out false invalid impossible lacks fails contradicts mismatch inaccurate irrelevant doesn't"
 )
-AFFIRMS = _set("correct right fits fit matches match best better true accurate valid appropriate suitable answer yes ✓ winner 对 正")
+AFFIRMS = _set(
+    "correct right fits fit matches match best better true accurate valid appropriate suitable "
+    "answer yes ✓ winner 对 正"
+)
 LISTS = _set(", / & and or nor vs vs.")
 VERDICTS = _set("yes no correct incorrect wrong right true false")
 SUPPOSES = _set("if whether unless suppose assuming assume why")
@@ -154,7 +164,10 @@ VERBS = _set(
 )
 SINGULAR = _set("is isn't was wasn't looks seems appears does doesn't has fits matches can could would")
 PLURAL = _set("are aren't were weren't do don't have")
-GRAMMAR = _set("a an the some is are was were am be been being and or but not of to in it that this as do does did has have had")
+GRAMMAR = _set(
+    "a an the some is are was were am be been being and or but not of to in it that this as do "
+    "does did has have had"
+)
 """Options of these words alone are read from replies that are nothing else: in any other they are grammar."""
 AFTER_HYPHEN = _set("hand hands side sided colored coloured most ward handed")
 NO_NOUNS = _set(
@@ -185,7 +198,8 @@ NUMBER_WORDS = (
     "twelve",
 )
 INABILITY = re.compile(
-    r"\b(?:can'?t|cannot|can not|couldn'?t|unable to|not able to|don'?t)\s+(?:actually\s+|really\s+)?(?:see|view|access|open|load|have)\s+"
+    r"\b(?:can'?t|cannot|can not|couldn'?t|unable to|not able "
+    r"to|don'?t)\s+(?:actually\s+|really\s+)?(?:see|view|access|open|load|have)\s+"
     r"(?:access to\s+)?(?:(?:the|any|an|a|this|that|your|attached)\s+)*(?:image|picture|photo|figure)"
     r"|\bno (?:image|picture|photo|figure)\b|\b(?:can'?t|cannot|unable to) (?:help|answer|assist)\b",
     re.IGNORECASE,

@@ -1,8 +1,9 @@
 """Large pictures: which part of one is edited, and how the edit comes back into it.
 
-Editors were made for about one megapixel. A picture of more is not scaled down for them: a crop around what the question is about is edited
-at its own resolution and fades into the untouched rest. Scaled is only what cannot be cropped: targets too far apart for one crop, and
-pictures without targets. Then it is the *change* that is scaled back up and added, so that scaling by itself changes nothing.
+Editors were made for about one megapixel. A picture of more is not scaled down for them: a crop around what
+the question is about is edited at its own resolution and fades into the untouched rest. Scaled is only what
+cannot be cropped: targets too far apart for one crop, and pictures without targets. Then it is the *change*
+that is scaled back up and added, so that scaling by itself changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from sparring.data.records import Box, VisualQuestion
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The part of a picture of `whole` pixels that is edited: its `box`, worked on at `size` pixels; sizes are (width, height).
+    """The part of a picture of `whole` pixels that is edited: its `box`, worked on at `size` pixels; sizes
+    are (width, height).
 
     `feather`: from a side of the box that is no side of the picture the edit fades in over so many pixels.
     """
@@ -39,15 +41,19 @@ class Crop:
         return x1 - x0, y1 - y0
 
     def cut(self, image: Image) -> Image:
-        """What the editor is given: the box at `size` pixels, or the picture itself where the box is all of it. ModelError for another size."""
+        """What the editor is given: the box at `size` pixels, or the picture itself where the box is all of
+        it. ModelError for another size.
+        """
         self._check(image, self.whole)
         part = image if self.extent == self.whole else image.crop(self.box)
         return part if self.size == self.extent else part.resize(self.size, Resampling.LANCZOS)
 
     def compose(self, image: Image, edit: Image) -> Image:
-        """The picture with an edit of its cut: source + weight x (edit - cut), rounded; outside the box every pixel is the source's.
+        """The picture with an edit of its cut: source + weight x (edit - cut), rounded; outside the box every
+        pixel is the source's.
 
-        image: RGB, of `whole` pixels; edit: RGB, of `size` pixels. The weight is 1 but for the feathered rim. ModelError for other sizes.
+        image: RGB, of `whole` pixels; edit: RGB, of `size` pixels. The weight is 1 but for the feathered
+        rim. ModelError for other sizes.
         """
         self._check(edit, self.size)
         if self.size == self.whole:
@@ -55,7 +61,8 @@ class Crop:
         x0, y0, x1, y1 = self.box
         pixels_HWC, before, after = np.array(image), np.asarray(self.cut(image)), np.asarray(edit)
         weight_YX = self._weight()
-        for channel in range(pixels_HWC.shape[2]):  # one at a time: the floats of a scaled edit are as large as the picture
+        # one at a time: the floats of a scaled edit are as large as the picture
+        for channel in range(pixels_HWC.shape[2]):
             change = after[..., channel].astype(np.float32) - before[..., channel]
             if self.size != self.extent:
                 change = np.asarray(fromarray(change).resize(self.extent, Resampling.BICUBIC))
@@ -72,15 +79,19 @@ class Crop:
     @staticmethod
     def _check(image: Image, size: tuple[int, int]) -> None:
         if image.size != size:
-            raise ModelError(f"a picture of {image.width} x {image.height} pixels does not fit a crop that expects {size[0]} x {size[1]}")
+            raise ModelError(
+                f"a picture of {image.width} x {image.height} pixels does not fit a crop that expects "
+                f"{size[0]} x {size[1]}"
+            )
 
 
 def choose_crop(whole: tuple[int, int], boxes: Sequence[Box], settings: CropSettings, multiple: int) -> Crop:
     """Where to edit a picture of `whole` = (width, height) pixels whose targets lie in `boxes`.
 
-    All of it where it has at most `max_area` pixels. Of a larger one a crop of about `max_area` pixels, as square as can be, its sides multiples of
-    `multiple` or sides of the picture; it holds all boxes with `context` around them, or with as much of that as fits. Where the boxes
-    alone do not fit they are scaled down, context and all; a picture without boxes is scaled down as a whole.
+    All of it where it has at most `max_area` pixels. Of a larger one a crop of about `max_area` pixels, as
+    square as can be, its sides multiples of `multiple` or sides of the picture; it holds all boxes with
+    `context` around them, or with as much of that as fits. Where the boxes alone do not fit they are scaled
+    down, context and all; a picture without boxes is scaled down as a whole.
     """
     width, height = whole
     everything = (0, 0, width, height)
@@ -99,14 +110,21 @@ def choose_crop(whole: tuple[int, int], boxes: Sequence[Box], settings: CropSett
     return Crop(whole, box, _scaled(extent, settings.max_area, multiple), settings.feather)
 
 
-def crops_of(questions: Sequence[VisualQuestion], images: Sequence[Image], settings: CropSettings, multiple: int) -> list[Crop]:
+def crops_of(
+    questions: Sequence[VisualQuestion], images: Sequence[Image], settings: CropSettings, multiple: int
+) -> list[Crop]:
     """`choose_crop` for questions and the pictures beside them; `multiple` is the editor's."""
     pairs = zip(questions, images, strict=True)
-    return [choose_crop(image.size, [target.box for target in question.targets], settings, multiple) for question, image in pairs]
+    return [
+        choose_crop(image.size, [target.box for target in question.targets], settings, multiple)
+        for question, image in pairs
+    ]
 
 
 def cut_all(images: Sequence[Image], crops: Sequence[Crop]) -> list[Image]:
-    """What the editor is given of every picture. The same crop of the same picture is cut once, so that it is also encoded once."""
+    """What the editor is given of every picture. The same crop of the same picture is cut once, so that it is
+    also encoded once.
+    """
     cuts: dict[tuple[int, Crop], Image] = {}
     for image, crop in zip(images, crops, strict=True):
         if (id(image), crop) not in cuts:
@@ -115,7 +133,9 @@ def cut_all(images: Sequence[Image], crops: Sequence[Crop]) -> list[Image]:
 
 
 def _ramp(length: int, feather: int, first: bool, last: bool) -> NDArray[np.float32]:
-    """Weights along one axis: rising in equal steps from the first side, falling to the last, where these are to be feathered; else 1."""
+    """Weights along one axis: rising in equal steps from the first side, falling to the last, where these are
+    to be feathered; else 1.
+    """
     places = np.arange(1, length + 1)
     distance = np.full(length, feather + 1)
     for reach in ([places] if first else []) + ([places[::-1]] if last else []):
@@ -131,7 +151,9 @@ def _around(boxes: Sequence[Box], context: int, whole: tuple[int, int]) -> Box:
 
 
 def _shape(needed: Box, whole: tuple[int, int], area: int, multiple: int) -> tuple[int, int] | None:
-    """(width, height) of a crop that holds `needed`, as square as can be; None where that would be more than `area` pixels."""
+    """(width, height) of a crop that holds `needed`, as square as can be; None where that would be more than
+    `area` pixels.
+    """
 
     def up(length: int) -> int:
         return -(-length // multiple) * multiple
@@ -156,8 +178,13 @@ def _shape(needed: Box, whole: tuple[int, int], area: int, multiple: int) -> tup
 
 
 def _placed(shape: tuple[int, int], needed: Box, whole: tuple[int, int]) -> Box:
-    """A box of that shape around the middle of `needed`, pushed back into the picture where it would reach over the border."""
-    x0, y0 = (max(0, min((needed[axis] + needed[axis + 2] - shape[axis]) // 2, whole[axis] - shape[axis])) for axis in (0, 1))
+    """A box of that shape around the middle of `needed`, pushed back into the picture where it would reach
+    over the border.
+    """
+    x0, y0 = (
+        max(0, min((needed[axis] + needed[axis + 2] - shape[axis]) // 2, whole[axis] - shape[axis]))
+        for axis in (0, 1)
+    )
     return x0, y0, x0 + shape[0], y0 + shape[1]
 
 
@@ -168,4 +195,8 @@ def _scaled(size: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
     if width * height <= area:
         return width, height
     # A strip so thin that one multiple is more than its share: the other side pays.
-    return (area // height // multiple * multiple, height) if width > height else (width, area // width // multiple * multiple)
+    return (
+        (area // height // multiple * multiple, height)
+        if width > height
+        else (width, area // width // multiple * multiple)
+    )

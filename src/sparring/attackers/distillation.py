@@ -18,7 +18,8 @@ def distillation_warning(settings: AttackerSettings, *, step_distilled: bool) ->
     if not step_distilled or not settings.steps or not isinstance(settings.algorithm, ForwardProcessSettings):
         return None
     return (
-        f"attacker.algorithm: {settings.algorithm.type} trains on freshly noised pictures, and {settings.model} "
+        f"attacker.algorithm: {settings.algorithm.type} trains on freshly noised pictures, and "
+        f"{settings.model} "
         "is step-distilled, as its model_index.json says (is_distilled): its pictures are known to blur "
         "while the reward rises. Name the editor that it was distilled from (FLUX.2-klein-base-4B for "
         "FLUX.2-klein-4B), with its steps and guidance, or set attacker.algorithm to flow_grpo."

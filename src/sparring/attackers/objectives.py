@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from sparring.attackers.rollout import Chance, Rollout, replay
-from sparring.config import AttackerSettings, AWMSettings, DiffusionNFTSettings, FlowGRPOSettings, ForwardProcessSettings
+from sparring.config import (
+    AttackerSettings,
+    AWMSettings,
+    DiffusionNFTSettings,
+    FlowGRPOSettings,
+    ForwardProcessSettings,
+)
 from sparring.data.errors import TrainingError
 from sparring.models.editors import FlowEditor
 from sparring.rl import flow, nft
@@ -44,8 +50,8 @@ def using(parameters: Parameters, weights: Mapping[str, Tensor]) -> Iterator[Non
 class Policies:
     """`old` makes the samples of DiffusionNFT and AWM and follows the present weights slowly.
 
-    With Flow-GRPO there is none. `reference` is what the KL term holds on to: the editor as it was at the start
-    where all weights are trained; with a LoRA it is the editor without it, and nothing is stored.
+    With Flow-GRPO there is none. `reference` is what the KL term holds on to: the editor as it was at the
+    start where all weights are trained; with a LoRA it is the editor without it, and nothing is stored.
     """
 
     def __init__(self, editor: FlowEditor, parameters: Parameters, settings: AttackerSettings) -> None:
@@ -69,7 +75,9 @@ class Policies:
         """After update `step`: the old policy moves towards the present weights."""
         own = self.settings.algorithm
         if isinstance(own, ForwardProcessSettings):
-            nft.blend(self.old, dict(self.parameters), nft.old_decay(step, own.old_ema_slope, own.old_ema_max))
+            nft.blend(
+                self.old, dict(self.parameters), nft.old_decay(step, own.old_ema_slope, own.old_ema_max)
+            )
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed training needs of them."""
@@ -96,23 +104,39 @@ class ForwardProcess:
         policies: Policies,
     ) -> None:
         self.editor, self.settings, self.algorithm, self.policies = editor, settings, algorithm, policies
-        self.metrics = ("loss", "ratio_mean", "clip_fraction") if isinstance(algorithm, AWMSettings) else ("loss",)
+        self.metrics = (
+            ("loss", "ratio_mean", "clip_fraction") if isinstance(algorithm, AWMSettings) else ("loss",)
+        )
 
     def chance(self, step: int) -> Chance:
         """Deterministic roll-outs: a group's edits differ by the noise that they begin from."""
         return Chance()
 
-    def learn(self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int) -> dict[str, float]:
-        """Gradients of some rows, of `rows_in_all` in the optimiser step: each final latent is noised to some of the roll-out's noise levels."""
+    def learn(
+        self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int
+    ) -> dict[str, float]:
+        """Gradients of some rows, of `rows_in_all` in the optimiser step: each final latent is noised to some
+        of the roll-out's noise levels.
+        """
         settings, editor = self.settings, self.editor
         levels, count = torch.tensor(rollout.sigmas[:-1]), self.algorithm.forward_timesteps
-        generators = [torch.Generator().manual_seed(derive_seed(rollout.seeds[row], "forward")) for row in rows.tolist()]
-        chosen_KB = torch.stack([torch.randperm(len(levels), generator=generator).repeat(count)[:count] for generator in generators], dim=1)
+        generators = [
+            torch.Generator().manual_seed(derive_seed(rollout.seeds[row], "forward")) for row in rows.tolist()
+        ]
+        chosen_KB = torch.stack(
+            [
+                torch.randperm(len(levels), generator=generator).repeat(count)[:count]
+                for generator in generators
+            ],
+            dim=1,
+        )
         x0, conditions = rollout.final_BTC[rows], rollout.conditions.select(rollout.rows_B[rows])
         totals = dict.fromkeys((*self.metrics, "kl"), 0.0)
         for chosen_B in chosen_KB:
             sigma_B = levels[chosen_B].to(x0)
-            noise = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators]).to(x0)
+            noise = torch.stack(
+                [torch.randn(x0.shape[1:], generator=generator) for generator in generators]
+            ).to(x0)
             x, u = noised(x0, noise, sigma_B)
             with torch.no_grad():
                 with self.policies.as_sampler():
@@ -151,7 +175,8 @@ class ForwardProcess:
             )
         r_B = goodness(advantages_B, clip)
         loss, metrics = nft_loss(v, v_old, u, sigma_B, r_B, algorithm.beta, denominator)
-        # r is the advantage over twice the clip: undone here, so that the clip does not set the size of the gradient.
+        # r is the advantage over twice the clip: undone here, so that the clip does not set the size of the
+        # gradient.
         return loss * clip, metrics
 
 
@@ -169,13 +194,17 @@ class FlowGRPO:
         seed: int,
     ) -> None:
         if algorithm.noise_level == 0:
-            raise TrainingError("attacker.algorithm.noise_level is 0: Flow-GRPO learns from its own noise (0.7 is usual)")
+            raise TrainingError(
+                "attacker.algorithm.noise_level is 0: Flow-GRPO learns from its own noise (0.7 is usual)"
+            )
         self.editor, self.settings, self.algorithm, self.policies = editor, settings, algorithm, policies
         self.seed = seed
         self.chance(0)
 
     def chance(self, step: int) -> Chance:
-        """Where the roll-outs of update `step` are stochastic, the same in every process. Raises TrainingError where no window fits."""
+        """Where the roll-outs of update `step` are stochastic, the same in every process. Raises
+        TrainingError where no window fits.
+        """
         algorithm, window = self.algorithm, self.algorithm.window
         try:
             steps = choose_window(
@@ -201,8 +230,12 @@ class FlowGRPO:
             keep_means=algorithm.grpo_guard,
         )
 
-    def learn(self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int) -> dict[str, float]:
-        """Gradients of some rows, of `rows_in_all` in the optimiser step: every step of the window is replayed."""
+    def learn(
+        self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int
+    ) -> dict[str, float]:
+        """Gradients of some rows, of `rows_in_all` in the optimiser step: every step of the window is
+        replayed.
+        """
         settings, algorithm, window = self.settings, self.algorithm, rollout.chance.window
         width = len(window)
         totals = dict.fromkeys((*self.metrics, "kl"), 0.0)
@@ -213,9 +246,12 @@ class FlowGRPO:
                 with torch.no_grad(), self.policies.as_reference():
                     _, reference, _ = replay(self.editor, rollout, place, rows)
             log_ratio_B, mean, std = replay(self.editor, rollout, place, rows)
-            loss, metrics = flow.clipped_loss(log_ratio_B, advantages_B, algorithm.clip_range, rows_in_all * width)
+            loss, metrics = flow.clipped_loss(
+                log_ratio_B, advantages_B, algorithm.clip_range, rows_in_all * width
+            )
             if algorithm.grpo_guard:
-                # The mean moves with v dt: without this a long step would weigh more than a short one (GRPO-Guard, section 4.2).
+                # The mean moves with v dt: without this a long step would weigh more than a short one
+                # (GRPO-Guard, section 4.2).
                 loss = loss / length
             if reference is not None and settings.kl_weight:
                 kl_B = flow.reference_divergence(rollout.chance.sampler, mean, reference, std, length)

@@ -1,10 +1,11 @@
 """Roll-outs of an editor: from noise to edited pictures, step by step.
 
-Deterministic ones make the edits that count. Stochastic ones take random steps inside a window of denoising steps and ODE steps elsewhere,
-and keep what Flow-GRPO needs to compute the same log-probabilities again.
+Deterministic ones make the edits that count. Stochastic ones take random steps inside a window of denoising
+steps and ODE steps elsewhere, and keep what Flow-GRPO needs to compute the same log-probabilities again.
 Letters: B rows (edits), P questions, W steps of the window, T tokens, C channels.
 
-Nothing here uses torch.inference_mode: models keep position tables between calls, and one made in that mode could not be used in training.
+Nothing here uses torch.inference_mode: models keep position tables between calls, and one made in that mode
+could not be used in training.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from sparring.seeds import derive_seed
 class Chance:
     """Where and how a roll-out is stochastic, and what it keeps. An empty window is the ODE.
 
-    shared_start: the rows of one conditions row begin from one noise, that of the first of them, and part in the window's first step. They share
-    the steps before it and the velocity in it, so that roll-out and replay compute these once a group.
-    state_dtype: number type in which the states around the window's steps are kept. A state is rounded in the roll-out itself, before its
-    log-probability is taken, so that the replay sees the same numbers. keep_means: keep the steps' means too, for GRPO-Guard.
+    shared_start: the rows of one conditions row begin from one noise, that of the first of them, and part in
+    the window's first step. They share the steps before it and the velocity in it, so that roll-out and
+    replay compute these once a group. state_dtype: number type in which the states around the window's steps
+    are kept. A state is rounded in the roll-out itself, before its log-probability is taken, so that the
+    replay sees the same numbers. keep_means: keep the steps' means too, for GRPO-Guard.
     """
 
     window: range = range(0)
@@ -49,11 +51,12 @@ class Chance:
 
 @dataclass(slots=True)
 class Rollout:
-    """Edits of P questions of one picture size. Row b belongs to `conditions` row `rows_B[b]` and began from the noise of `seeds[b]`.
+    """Edits of P questions of one picture size. Row b belongs to `conditions` row `rows_B[b]` and began from
+    the noise of `seeds[b]`.
 
-    Of large pictures these are the crops that were cut out of them. final_BTC: the clean latents that were decoded. states: the W + 1 states
-    x_BTC around the window's steps, in the chance's `state_dtype`; old_logp_WB: log-probabilities of those steps; means: their W means,
-    float32, where they are kept.
+    Of large pictures these are the crops that were cut out of them. final_BTC: the clean latents that were
+    decoded. states: the W + 1 states x_BTC around the window's steps, in the chance's `state_dtype`;
+    old_logp_WB: log-probabilities of those steps; means: their W means, float32, where they are kept.
     """
 
     conditions: Conditions
@@ -79,13 +82,19 @@ def roll_out(
     chance: Chance = Chance(),
     batch: int = 64,
 ) -> Rollout:
-    """Edit: row b starts from the noise of `seeds[b]` under conditions row `rows_B[b]`, `batch` rows at a time.
+    """Edit: row b starts from the noise of `seeds[b]` under conditions row `rows_B[b]`, `batch` rows at a
+    time.
 
-    A row depends on its own seed and conditions alone, not on its neighbours; with a shared start, on the first seed of its group too.
+    A row depends on its own seed and conditions alone, not on its neighbours; with a shared start, on the
+    first seed of its group too.
     """
     sigmas = editor.sigmas(steps, conditions).tolist()
     window = chance.window
-    trunk = _shared_start(editor, conditions, rows_B, seeds, sigmas, chance, batch) if chance.shared_start and window else None
+    trunk = (
+        _shared_start(editor, conditions, rows_B, seeds, sigmas, chance, batch)
+        if chance.shared_start and window
+        else None
+    )
     begin = window.start if trunk else 0
     finals, edits = [], []
     states: list[list[Tensor]] = [[] for _ in range(len(window) + 1 if window else 0)]
@@ -106,8 +115,12 @@ def roll_out(
                 x_BTC = flow.ode_step(x_BTC, v_BTC, sigma, sigma_next)
                 continue
             place = step - window.start
-            mean_BTC, std = flow.step_moments(chance.sampler, x_BTC, v_BTC, sigma, sigma_next, chance.noise_level)
-            fresh_BTC = torch.stack([torch.randn(x_BTC.shape[1:], generator=generator) for generator in generators])
+            mean_BTC, std = flow.step_moments(
+                chance.sampler, x_BTC, v_BTC, sigma, sigma_next, chance.noise_level
+            )
+            fresh_BTC = torch.stack(
+                [torch.randn(x_BTC.shape[1:], generator=generator) for generator in generators]
+            )
             x_BTC = chance.rounded(mean_BTC + std * fresh_BTC.to(mean_BTC))
             states[place + 1].append(x_BTC.to(chance.state_dtype))
             logps[place].append(flow.log_probability(chance.sampler, x_BTC, mean_BTC, std))
@@ -131,9 +144,17 @@ def roll_out(
 
 
 def _shared_start(
-    editor: FlowEditor, conditions: Conditions, rows_B: Tensor, seeds: Sequence[int], sigmas: Sequence[float], chance: Chance, batch: int
+    editor: FlowEditor,
+    conditions: Conditions,
+    rows_B: Tensor,
+    seeds: Sequence[int],
+    sigmas: Sequence[float],
+    chance: Chance,
+    batch: int,
 ) -> tuple[Tensor, Tensor]:
-    """(x_PTC, v_PTC): state and velocity of every conditions row where the window begins, from the noise of the first row that belongs to it."""
+    """(x_PTC, v_PTC): state and velocity of every conditions row where the window begins, from the noise of
+    the first row that belongs to it.
+    """
     firsts = [seeds[int((rows_B == row).nonzero()[0])] for row in range(conditions.batch)]
     before = sigmas[: chance.window.start + 1]
     states, velocities = [], []
@@ -148,9 +169,11 @@ def _shared_start(
 
 
 def replay(editor: FlowEditor, rollout: Rollout, place: int, rows: Tensor) -> tuple[Tensor, Tensor, float]:
-    """(log_ratio, mean, std) of the window's step number `place` for some rows, from the present weights. Differentiable.
+    """(log_ratio, mean, std) of the window's step number `place` for some rows, from the present weights.
+    Differentiable.
 
-    log_ratio_B: of the present policy to the one that made the roll-out; GRPO-Guard's normalised one where the means were kept.
+    log_ratio_B: of the present policy to the one that made the roll-out; GRPO-Guard's normalised one where
+    the means were kept.
     """
     chance, step = rollout.chance, rollout.chance.window[place]
     sigma, sigma_next = rollout.sigmas[step], rollout.sigmas[step + 1]
@@ -165,7 +188,11 @@ def replay(editor: FlowEditor, rollout: Rollout, place: int, rows: Tensor) -> tu
     mean, std = flow.step_moments(chance.sampler, before, v, sigma, sigma_next, chance.noise_level)
     if rollout.means:
         return flow.guarded_log_ratio(after, mean, rollout.means[place][rows], std), mean, std
-    return flow.log_probability(chance.sampler, after, mean, std) - rollout.old_logp_WB[place, rows], mean, std
+    return (
+        flow.log_probability(chance.sampler, after, mean, std) - rollout.old_logp_WB[place, rows],
+        mean,
+        std,
+    )
 
 
 def deterministic_edits(
@@ -178,10 +205,11 @@ def deterministic_edits(
     batch: int = 64,
     crops: Sequence[Crop] | None = None,
 ) -> list[Image]:
-    """One edit for every (picture, instruction, seed), by the ODE, in the order given; pictures may differ in size.
+    """One edit for every (picture, instruction, seed), by the ODE, in the order given; pictures may differ in
+    size.
 
-    crops: where each picture is edited; without them, everywhere, scaled down where it is too large. The edits have the pictures' sizes and
-    are rounded to 8 bits a channel: what is returned is what a PNG holds.
+    crops: where each picture is edited; without them, everywhere, scaled down where it is too large. The
+    edits have the pictures' sizes and are rounded to 8 bits a channel: what is returned is what a PNG holds.
     """
     if crops is None:
         crops = [choose_crop(image.size, (), CropSettings(), editor.multiple) for image in images]
@@ -190,21 +218,38 @@ def deterministic_edits(
     for places in by_size(cuts):
         for start in range(0, len(places), batch):
             part = places[start : start + batch]
-            conditions = editor.encode([cuts[i] for i in part], [instructions[i] for i in part], guidance_scale=guidance)
-            made = roll_out(editor, conditions, torch.arange(len(part)), [seeds[i] for i in part], steps=steps, batch=batch)
-            edits.update((i, crops[i].compose(images[i], edit)) for i, edit in zip(part, made.edits, strict=True))
+            conditions = editor.encode(
+                [cuts[i] for i in part], [instructions[i] for i in part], guidance_scale=guidance
+            )
+            made = roll_out(
+                editor,
+                conditions,
+                torch.arange(len(part)),
+                [seeds[i] for i in part],
+                steps=steps,
+                batch=batch,
+            )
+            edits.update(
+                (i, crops[i].compose(images[i], edit)) for i, edit in zip(part, made.edits, strict=True)
+            )
     return [edits[i] for i in range(len(images))]
 
 
-def round_trips(editor: FlowEditor, images: Sequence[Image], crops: Sequence[Crop], batch: int = 64) -> list[Image]:
-    """What the editor's autoencoder alone does to each picture where it would be edited; pictures may differ in size."""
+def round_trips(
+    editor: FlowEditor, images: Sequence[Image], crops: Sequence[Crop], batch: int = 64
+) -> list[Image]:
+    """What the editor's autoencoder alone does to each picture where it would be edited; pictures may differ
+    in size.
+    """
     cuts = cut_all(images, crops)
     made: dict[int, Image] = {}
     for places in by_size(cuts):
         for start in range(0, len(places), batch):
             part = places[start : start + batch]
             again = to_pictures(editor.reencode([cuts[i] for i in part]))
-            made.update((i, crops[i].compose(images[i], picture)) for i, picture in zip(part, again, strict=True))
+            made.update(
+                (i, crops[i].compose(images[i], picture)) for i, picture in zip(part, again, strict=True)
+            )
     return [made[i] for i in range(len(images))]
 
 

@@ -35,15 +35,18 @@ def finetune(
     save_every: int = 10,
     max_grad_norm: float = 1.0,
 ) -> None:
-    """Train the editor's trainable weights (its LoRA where it has one) for `settings.steps` steps, going on from a state in `folder`.
+    """Train the editor's trainable weights (its LoRA where it has one) for `settings.steps` steps, going on
+    from a state in `folder`.
 
-    The loss is |v(x_sigma) - (eps - x0)|^2 with sigma spread as the sampler's `rollout_steps` steps are. Pictures are encoded once.
-    progress(step, {"loss", "grad_norm"}) is called after each step taken now. A run that is stopped and called again ends
-    with the same weights, bit by bit. Raises TrainingError when there are no pairs, RunError when the state is damaged.
+    The loss is |v(x_sigma) - (eps - x0)|^2 with sigma spread as the sampler's `rollout_steps` steps are.
+    Pictures are encoded once. progress(step, {"loss", "grad_norm"}) is called after each step taken now. A
+    run that is stopped and called again ends with the same weights, bit by bit. Raises TrainingError when
+    there are no pairs, RunError when the state is damaged.
     """
     if not pairs:
         raise TrainingError(
-            "there is no pair to fine-tune the editor on: forge more questions (bootstrap.questions), or more candidates of each (forge.attempts)"
+            "there is no pair to fine-tune the editor on: forge more questions (bootstrap.questions), or "
+            "more candidates of each (forge.attempts)"
         )
     optimizer = Optimizer(
         editor.trainable_parameters(),
@@ -63,7 +66,11 @@ def finetune(
             for first in range(0, len(places), micro_batch):
                 part = [encoded[chosen[place]] for place in places[first : first + micro_batch]]
                 loss = flow_matching_loss(
-                    editor, Conditions.cat([c for c, _ in part]), torch.cat([x for _, x in part]), rollout_steps, generator
+                    editor,
+                    Conditions.cat([c for c, _ in part]),
+                    torch.cat([x for _, x in part]),
+                    rollout_steps,
+                    generator,
                 )
                 loss = loss * len(part) / len(chosen)
                 torch.autograd.backward(loss)
@@ -74,10 +81,13 @@ def finetune(
             optimizer.save(state, {"step": step + 1})
 
 
-def flow_matching_loss(editor: FlowEditor, conditions: Conditions, x0_BTC: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+def flow_matching_loss(
+    editor: FlowEditor, conditions: Conditions, x0_BTC: Tensor, steps: int, generator: torch.Generator
+) -> Tensor:
     """Mean squared error of the velocity at one random noise level for each row. Differentiable.
 
-    The level is drawn evenly along the sampler's schedule of so many steps, so that it is where the sampler will be.
+    The level is drawn evenly along the sampler's schedule of so many steps, so that it is where the sampler
+    will be.
     """
     schedule = editor.sigmas(steps, conditions).cpu()
     place = torch.rand(conditions.batch, generator=generator) * steps
@@ -89,11 +99,15 @@ def flow_matching_loss(editor: FlowEditor, conditions: Conditions, x0_BTC: Tenso
 
 
 def batch_of(pairs: int, batch: int, step: int, seed: int) -> list[int]:
-    """Which pairs a step sees: all of them in a shuffled order, again and again. A function of (seed, step)."""
+    """Which pairs a step sees: all of them in a shuffled order, again and again. A function of
+    (seed, step).
+    """
     places = range(step * batch, (step + 1) * batch)
     orders = {}
     for epoch in {place // pairs for place in places}:
-        orders[epoch] = torch.randperm(pairs, generator=torch.Generator().manual_seed(derive_seed(seed, "sft order", epoch))).tolist()
+        orders[epoch] = torch.randperm(
+            pairs, generator=torch.Generator().manual_seed(derive_seed(seed, "sft order", epoch))
+        ).tolist()
     return [orders[place // pairs][place % pairs] for place in places]
 
 

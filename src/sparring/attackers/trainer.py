@@ -1,8 +1,8 @@
-"""The Attacker learns: edits of the same picture with the same instruction are a group, and the judge's rewards turn into one update.
+"""The Attacker learns: edits of the same picture with the same instruction are a group, and the judge's
+rewards turn into one update.
 
-The loop is one; what an algorithm adds to it is how roll-outs are stochastic and what gradients some of their
-rows give: objectives.py.
-Letters: P questions, G edits of one question.
+The loop is one; what an algorithm adds to it is how roll-outs are stochastic and what gradients some of
+their rows give: objectives.py. Letters: P questions, G edits of one question.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ SAME_REWARD = 1e-6
 
 
 class BestWeights:
-    """The mean of the weights that made the edits of the best stretch: `window` updates in a row, by mean reward.
+    """The mean of the weights that made the edits of the best stretch: `window` updates in a row, by mean
+    reward.
 
-    A mean, because the weights of neighbouring updates differ by noise as much as by what was learned. With a
-    window of 0, or fewer updates than the window, none are kept. The earliest of equal stretches is the best.
+    A mean, because the weights of neighbouring updates differ by noise as much as by what was learned. With
+    a window of 0, or fewer updates than the window, none are kept. The earliest of equal stretches is the
+    best.
     """
 
     def __init__(self, window: int) -> None:
@@ -79,11 +81,15 @@ class BestWeights:
 
 
 class AttackerTrainer:
-    """Trains an editor in place: its LoRA (a new one where it has none), or all weights of its transformer when `settings.lora` is null."""
+    """Trains an editor in place: its LoRA (a new one where it has none), or all weights of its transformer
+    when `settings.lora` is null.
+    """
 
     def __init__(self, editor: FlowEditor, settings: AttackerSettings, seed: int) -> None:
         if settings.lora is None and editor.has_lora:
-            raise TrainingError("attacker.lora is null, but the editor carries a LoRA: merge_lora() or remove_lora() first")
+            raise TrainingError(
+                "attacker.lora is null, but the editor carries a LoRA: merge_lora() or remove_lora() first"
+            )
         if settings.lora is not None and not editor.has_lora:
             editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(seed, "lora"))
         settings = with_start_kl(settings, step_distilled=editor.step_distilled)
@@ -103,18 +109,24 @@ class AttackerTrainer:
         self.best = BestWeights(settings.keep_best)
 
     def update(
-        self, questions: Sequence[VisualQuestion], images: Sequence[Image], reward_fn: RewardFunction, step: int
+        self,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        reward_fn: RewardFunction,
+        step: int,
     ) -> dict[str, float]:
-        """Edit every question's picture G times, have the edits rewarded, and learn from groups whose rewards differ.
+        """Edit every question's picture G times, have the edits rewarded, and learn from groups whose rewards
+        differ.
 
-        questions, images: P of each; pictures may differ in size, and of large ones a crop is edited (`attackers.crops`). reward_fn: edits (P
-        lists of G pictures, of the sizes of `images`) -> rewards_PG; the row of a question that nobody could
-        judge is empty, and its edits are left out.
-        step: number of the update, from 0; what the update draws depends on it and on the trainer's seed alone.
-        Where edits were left out, the metrics have left_out, of how many questions; where all were, that alone.
-        Returns reward_mean, reward_std (mean over groups), dead_groups (share without signal), loss, grad_norm, skipped (optimiser steps
-        left out because their gradient was not finite); Flow-GRPO and AWM also ratio_mean and clip_fraction, Flow-GRPO ratio_first (the ratio
-        farthest from 1 before the first optimiser step); with a KL weight, kl.
+        questions, images: P of each; pictures may differ in size, and of large ones a crop is edited
+        (`attackers.crops`). reward_fn: edits (P lists of G pictures, of the sizes of `images`) ->
+        rewards_PG; the row of a question that nobody could judge is empty, and its edits are left out. step:
+        number of the update, from 0; what the update draws depends on it and on the trainer's seed alone.
+        Where edits were left out, the metrics have left_out, of how many questions; where all were, that
+        alone. Returns reward_mean, reward_std (mean over groups), dead_groups (share without signal), loss,
+        grad_norm, skipped (optimiser steps left out because their gradient was not finite); Flow-GRPO and
+        AWM also ratio_mean and clip_fraction, Flow-GRPO ratio_first (the ratio farthest from 1 before the
+        first optimiser step); with a KL weight, kl.
         """
         crops = crops_of(questions, images, self.settings.crop, self.editor.multiple)
         rollouts, owners = self._edit(questions, cut_all(images, crops), step)
@@ -122,54 +134,91 @@ class AttackerTrainer:
         edits: list[list[Image]] = [[] for _ in questions]
         for rollout, places in zip(rollouts, owners, strict=True):
             for row, place in enumerate(places):
-                edits[place] = [crops[place].compose(images[place], edit) for edit in rollout.edits[row * group : (row + 1) * group]]
+                edits[place] = [
+                    crops[place].compose(images[place], edit)
+                    for edit in rollout.edits[row * group : (row + 1) * group]
+                ]
         rows = [torch.as_tensor(row, dtype=torch.float32).cpu() for row in reward_fn(edits)]
         names = ", ".join(question.id for question in questions)
         judged = [place for place, row in enumerate(rows) if row.shape != (0,)]
-        if len(rows) != len(questions) or any(rows[i].shape != (group,) or not bool(rows[i].isfinite().all()) for i in judged):
-            raise TrainingError(f"attacker update {step} on questions {names}: rewards must be {len(questions)} x {group} finite numbers")
+        if len(rows) != len(questions) or any(
+            rows[i].shape != (group,) or not bool(rows[i].isfinite().all()) for i in judged
+        ):
+            raise TrainingError(
+                f"attacker update {step} on questions {names}: rewards must be {len(questions)} x {group} "
+                f"finite numbers"
+            )
         left_out = {"left_out": float(len(questions) - len(judged))} if len(judged) < len(questions) else {}
         if not judged:
             self.policies.follow(step)
             return left_out
         rewards_PG = torch.stack([rows[i] for i in judged])  # of the judged ones
         self.best.see(rewards_PG.mean().item(), self.policies.sampler())
-        advantages_PG, live_P = torch.zeros(len(questions), group), torch.zeros(len(questions), dtype=torch.bool)
-        advantages_PG[judged] = group_advantages(rewards_PG, std_over=self.settings.std_over, clip=self.settings.advantage_clip)
+        advantages_PG, live_P = (
+            torch.zeros(len(questions), group),
+            torch.zeros(len(questions), dtype=torch.bool),
+        )
+        advantages_PG[judged] = group_advantages(
+            rewards_PG, std_over=self.settings.std_over, clip=self.settings.advantage_clip
+        )
         live_P[judged] = rewards_PG.amax(1) - rewards_PG.amin(1) > SAME_REWARD
         advantages = [advantages_PG[places].flatten().to(self.editor.device) for places in owners]
         live = [live_P[places].repeat_interleave(group) for places in owners]
-        metrics = self._learn(rollouts, advantages, live, step, f"attacker update {step} on questions {names}")
+        metrics = self._learn(
+            rollouts, advantages, live, step, f"attacker update {step} on questions {names}"
+        )
         self.policies.follow(step)
         shares = {"reward_mean": rewards_PG.mean().item(), "reward_std": rewards_PG.std(1).mean().item()}
         return {**shares, "dead_groups": 1 - live_P[judged].float().mean().item(), **metrics, **left_out}
 
-    def _edit(self, questions: Sequence[VisualQuestion], images: Sequence[Image], step: int) -> tuple[list[Rollout], list[list[int]]]:
+    def _edit(
+        self, questions: Sequence[VisualQuestion], images: Sequence[Image], step: int
+    ) -> tuple[list[Rollout], list[list[int]]]:
         """Roll-outs by size of what is edited, and which questions each one holds."""
         settings, rollouts, owners = self.settings, [], by_size(images)
         chance = self.algorithm.chance(step)
         for places in owners:
             instructions = [settings.instruct(questions[place].question) for place in places]
-            conditions = self.editor.encode([images[place] for place in places], instructions, guidance_scale=settings.guidance_scale)
+            conditions = self.editor.encode(
+                [images[place] for place in places], instructions, guidance_scale=settings.guidance_scale
+            )
             rows_B = torch.arange(len(places)).repeat_interleave(settings.group_size)
-            seeds = [sample_seed(self.seed, step, questions[place].id, sample) for place in places for sample in range(settings.group_size)]
+            seeds = [
+                sample_seed(self.seed, step, questions[place].id, sample)
+                for place in places
+                for sample in range(settings.group_size)
+            ]
             with self.policies.as_sampler():
                 rollouts.append(
                     roll_out(
-                        self.editor, conditions, rows_B, seeds, steps=settings.rollout_steps, chance=chance, batch=settings.micro_batch
+                        self.editor,
+                        conditions,
+                        rows_B,
+                        seeds,
+                        steps=settings.rollout_steps,
+                        chance=chance,
+                        batch=settings.micro_batch,
                     )
                 )
         return rollouts, owners
 
-    def _learn(self, rollouts: list[Rollout], advantages: list[Tensor], live: list[Tensor], step: int, where: str) -> dict[str, float]:
+    def _learn(
+        self, rollouts: list[Rollout], advantages: list[Tensor], live: list[Tensor], step: int, where: str
+    ) -> dict[str, float]:
         """The optimiser steps of one update, over the rows that have a signal."""
         settings = self.settings
         self.optimizer.set_rate(step, settings.steps, settings.learning_rate_end)
-        items = [(number, row) for number, alive in enumerate(live) for row in alive.nonzero().flatten().tolist()]
+        items = [
+            (number, row) for number, alive in enumerate(live) for row in alive.nonzero().flatten().tolist()
+        ]
         if settings.optimizer_steps > 1:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "shares", step))
             items = [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
-        shares = [share for first in range(settings.optimizer_steps) if (share := items[first :: settings.optimizer_steps])]
+        shares = [
+            share
+            for first in range(settings.optimizer_steps)
+            if (share := items[first :: settings.optimizer_steps])
+        ]
         sums = dict.fromkeys((*self.algorithm.metrics, *(("kl",) if settings.kl_weight else ())), 0.0)
         worst, norms, skipped = 1.0, 0.0, 0
         for number, share in enumerate(shares):
@@ -194,16 +243,20 @@ class AttackerTrainer:
         }
 
     def settle(self) -> int | None:
-        """After the last update: go back to the mean weights of the best stretch of `settings.keep_best` updates. Training cannot go on after it.
+        """After the last update: go back to the mean weights of the best stretch of `settings.keep_best`
+        updates. Training cannot go on after it.
 
-        Returns the number of the stretch's last update; None where the last weights stay, because there was no such stretch.
+        Returns the number of the stretch's last update; None where the last weights stay, because there was
+        no such stretch.
         """
         for name, weight in self.best.weights.items():
             self.optimizer.parameters[name].data.copy_(weight)
         return self.best.update
 
     def save(self, folder: str | Path) -> None:
-        """Write all that a resumed training needs: weights, optimiser, old policy, reference, best weights. Replaces an earlier state at once."""
+        """Write all that a resumed training needs: weights, optimiser, old policy, reference, best weights.
+        Replaces an earlier state at once.
+        """
         best = {f"{BEST}{name}": tensor for name, tensor in self.best.state().items()}
         self.optimizer.save(Path(folder) / STATE, extra=self.policies.state() | best)
 

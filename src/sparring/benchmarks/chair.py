@@ -1,7 +1,8 @@
-"""Objects that a caption names, for CHAIR (Rohrbach et al. 2018, arXiv 1809.02156), by the official list of synonyms.
+"""Objects that a caption names, for CHAIR (Rohrbach et al. 2018, arXiv 1809.02156), by the official list of
+synonyms.
 
-The rule is the official one; its tokeniser and its singular forms (NLTK, pattern.en) are replaced by short rules of our own, so figures may differ from
-its in rare words. Its pickle cache is never read.
+The rule is the official one; its tokeniser and its singular forms (NLTK, pattern.en) are replaced by short
+rules of our own, so figures may differ from its in rare words. Its pickle cache is never read.
 """
 
 from __future__ import annotations
@@ -40,12 +41,40 @@ PAIRS = [
     "stove top oven",
     "home plate",
 ]
-ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
+ANIMALS = (
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "animal",
+    "cub",
+)
 IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "people", "knives": "knife", "mice": "mouse", "geese": "goose",
              "teeth": "tooth", "feet": "foot", "skis": "ski", "buses": "bus", "wolves": "wolf", "loaves": "loaf", "leaves": "leaf"}  # fmt: skip
 # As NLTK's tokeniser does: "a man's hat" is "man", "'s", "hat", and names a person.
 WORD = re.compile(r"[a-z]+(?:-[a-z]+)*|['’][a-z]+")
-AS_THEY_ARE = {"bus", "glass", "tennis", "grass", "dress", "series", "scissors", "species", "always", "is", "this", "was", "has", "sheep"}
+AS_THEY_ARE = {
+    "bus",
+    "glass",
+    "tennis",
+    "grass",
+    "dress",
+    "series",
+    "scissors",
+    "species",
+    "always",
+    "is",
+    "this",
+    "was",
+    "has",
+    "sheep",
+}
 
 
 def singular(word: str) -> str:
@@ -70,9 +99,17 @@ class Vocabulary:
         for line in lines:
             words = [word.strip() for word in line.split(",") if word.strip()]
             self.object_of |= dict.fromkeys(words, words[0])
-        # Two words that name one thing; and what a word before an animal or a vehicle does not make of it (a "baby bird" is no person).
-        self.pairs = {pair: pair for pair in PAIRS} | {f"{young} {animal}": animal for animal in ANIMALS for young in ("baby", "adult")}
-        self.pairs |= {"passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet"}
+        # Two words that name one thing; and what a word before an animal or a vehicle does not make of it (a
+        # "baby bird" is no person).
+        self.pairs = {pair: pair for pair in PAIRS} | {
+            f"{young} {animal}": animal for animal in ANIMALS for young in ("baby", "adult")
+        }
+        self.pairs |= {
+            "passenger jet": "jet",
+            "passenger train": "train",
+            "bow tie": "tie",
+            "toilet seat": "toilet",
+        }
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:

@@ -1,4 +1,6 @@
-"""Two evaluations of the same questions, item by item: who is harmed, who is rescued, and whether the difference is more than chance."""
+"""Two evaluations of the same questions, item by item: who is harmed, who is rescued, and whether the
+difference is more than chance.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,33 @@ class Pair:
 
     @property
     def outcome(self) -> str:
-        """ "harmed" (right only before), "rescued" (right only after), "right" or "wrong" in both; right is a full score."""
+        """ "harmed" (right only before), "rescued" (right only after), "right" or "wrong" in both; right is a
+        full score.
+        """
         right = self.before_mark.score == 1, self.after_mark.score == 1
-        return {(True, False): "harmed", (False, True): "rescued", (True, True): "right", (False, False): "wrong"}[right]
+        return {
+            (True, False): "harmed",
+            (False, True): "rescued",
+            (True, True): "right",
+            (False, False): "wrong",
+        }[right]
 
 
 def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], list[Pair]]:
-    """What the two evaluations are, and their common items under one profile; items that a profile leaves out in either are left out.
+    """What the two evaluations are, and their common items under one profile; items that a profile leaves out
+    in either are left out.
 
     Raises RunError where they are of different suites, share no item, or a common item was another question.
     """
-    (facts_a, items_a, marks_a), (facts_b, items_b, marks_b) = marks_of(before, profile), marks_of(after, profile)
+    (facts_a, items_a, marks_a), (facts_b, items_b, marks_b) = (
+        marks_of(before, profile),
+        marks_of(after, profile),
+    )
     if facts_a["rules"] != facts_b["rules"]:
-        raise RunError(f"{before} is an evaluation of {facts_a['title']} and {after} of {facts_b['title']}: there is nothing to compare.")
+        raise RunError(
+            f"{before} is an evaluation of {facts_a['title']} and {after} of {facts_b['title']}: there is "
+            f"nothing to compare."
+        )
     first = {one.item.id: (one, mark) for one, mark in zip(items_a, marks_a, strict=True)}
     pairs, left_out = [], 0
     for one, mark in zip(items_b, marks_b, strict=True):
@@ -49,7 +65,10 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         # The words of a yes-no question may be shown as options in one and not in the other.
         shown = [sorted(item.options) if item.kind == "choice" else [] for item in (other.item, one.item)]
         if other.item.question != one.item.question or shown[0] != shown[1]:
-            raise RunError(f'item "{one.item.id}" asks "{other.item.question}" in {before} and "{one.item.question}" in {after}.')
+            raise RunError(
+                f'item "{one.item.id}" asks "{other.item.question}" in {before} and "{one.item.question}" in '
+                f"{after}."
+            )
         if "left_out" in (mark.status, other_mark.status):
             left_out += 1
         else:
@@ -60,15 +79,29 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         "suite": facts_b["suite"],
         "title": facts_b["title"],
         "profile": profile,
-        "before": {"folder": str(before), "defender": facts_a["defender"], "headline": _headline(facts_a, profile)},
-        "after": {"folder": str(after), "defender": facts_b["defender"], "headline": _headline(facts_b, profile)},
+        "before": {
+            "folder": str(before),
+            "defender": facts_a["defender"],
+            "headline": _headline(facts_a, profile),
+        },
+        "after": {
+            "folder": str(after),
+            "defender": facts_b["defender"],
+            "headline": _headline(facts_b, profile),
+        },
         "only_before": len(items_a) - len(pairs) - left_out,
         "only_after": len(items_b) - len(pairs) - left_out,
         "left_out": left_out,
         "differences_in_asking": [
-            name for name in ("prompt", "trials", "temperature", "max_new_tokens", "shuffled", "seed") if facts_a[name] != facts_b[name]
+            name
+            for name in ("prompt", "trials", "temperature", "max_new_tokens", "shuffled", "seed")
+            if facts_a[name] != facts_b[name]
         ]
-        + (["judge"] if facts_a.get("judge", {}).get("model") != facts_b.get("judge", {}).get("model") else []),
+        + (
+            ["judge"]
+            if facts_a.get("judge", {}).get("model") != facts_b.get("judge", {}).get("model")
+            else []
+        ),
         "other_pictures": sum(pair.before.cluster != pair.after.cluster for pair in pairs),
     }
     return facts, pairs
@@ -80,10 +113,14 @@ def _headline(facts: Mapping[str, Any], profile: str) -> dict[str, Any]:
 
 
 def paired_difference(pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]:
-    """After minus before: the mean difference of scores with its interval from the bootstrap of whole pictures, and McNemar's exact p."""
+    """After minus before: the mean difference of scores with its interval from the bootstrap of whole
+    pictures, and McNemar's exact p.
+    """
     a, b = [pair.after_mark.score for pair in pairs], [pair.before_mark.score for pair in pairs]
     # An edited picture stands for the one that it was made from: pictures of before tie items together.
-    difference = paired_bootstrap(a, b, [pair.before.cluster for pair in pairs], resamples=RESAMPLES, seed=seed)
+    difference = paired_bootstrap(
+        a, b, [pair.before.cluster for pair in pairs], resamples=RESAMPLES, seed=seed
+    )
     outcomes = [pair.outcome for pair in pairs]
     harmed, rescued = outcomes.count("harmed"), outcomes.count("rescued")
     return {
@@ -98,13 +135,23 @@ def paired_difference(pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]
 
 
 def compare(before: Path, after: Path, profile: str, *, seed: int = 0) -> dict[str, Any]:
-    """The comparison of two evaluations under one profile: all items, and every category with p-values adjusted by Holm."""
+    """The comparison of two evaluations under one profile: all items, and every category with p-values
+    adjusted by Holm.
+    """
     facts, pairs = pair_up(before, after, profile)
     parts = {name: part for name, part in _by_category(pairs).items() if name}
     categories = {name: paired_difference(part, seed=seed) for name, part in sorted(parts.items())}
-    for own, adjusted in zip(categories.values(), holm([own["mcnemar"] for own in categories.values()]), strict=True):
+    for own, adjusted in zip(
+        categories.values(), holm([own["mcnemar"] for own in categories.values()]), strict=True
+    ):
         own["mcnemar_holm"] = adjusted
-    return {"schema": 1, "kind": "comparison", **facts, "all": paired_difference(pairs, seed=seed), "categories": categories}
+    return {
+        "schema": 1,
+        "kind": "comparison",
+        **facts,
+        "all": paired_difference(pairs, seed=seed),
+        "categories": categories,
+    }
 
 
 def _by_category(pairs: Sequence[Pair]) -> dict[str | None, list[Pair]]:

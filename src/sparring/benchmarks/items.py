@@ -42,7 +42,9 @@ def shuffled_options(item: Item, seed: int) -> Item:
     order = list(range(len(item.options)))
     random.Random(derive_seed(seed, "options", item.id)).shuffle(order)
     options = tuple(item.options[place] for place in order)
-    return replace(item, options=options, answer=LETTERS[order.index(string.ascii_uppercase.index(item.answer))])
+    return replace(
+        item, options=options, answer=LETTERS[order.index(string.ascii_uppercase.index(item.answer))]
+    )
 
 
 Status = Literal["read", "unparsed", "error", "left_out"]
@@ -52,9 +54,9 @@ Status = Literal["read", "unparsed", "error", "left_out"]
 class Answered:
     """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
 
-    trouble: why not; `error` says it in words.
-    cluster: what items share that are no independent evidence: the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the
-    first reply says, and what it said (None: nothing came back).
+    trouble: why not; `error` says it in words. cluster: what items share that are no independent evidence:
+    the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the first reply says,
+    and what it said (None: nothing came back).
     """
 
     item: Item
@@ -79,8 +81,9 @@ class Answered:
 class Mark:
     """One item under one profile.
 
-    said: the option's letter, "yes" or "no", or the text that was read; None where nothing was. score: from 0 to 1. status: "unparsed" means that the
-    profile's rule found no answer (some profiles guess then: `said` is the guess); "left_out" that the item is not in the denominator.
+    said: the option's letter, "yes" or "no", or the text that was read; None where nothing was. score: from
+    0 to 1. status: "unparsed" means that the profile's rule found no answer (some profiles guess then:
+    `said` is the guess); "left_out" that the item is not in the denominator.
     """
 
     said: str | None
@@ -98,12 +101,17 @@ Read = Callable[[Sequence[Answered], Mapping[str, Any]], list[Mark]]
 def judged(answered: Answered, said: str | None, rule: str = "", *, status: Status | None = None) -> Mark:
     """The mark of an answer that is right where it equals the item's."""
     return Mark(
-        said, float(said is not None and said == answered.item.answer), rule, status or ("read" if said is not None else "unparsed")
+        said,
+        float(said is not None and said == answered.item.answer),
+        rule,
+        status or ("read" if said is not None else "unparsed"),
     )
 
 
 def failed(answered: Answered, *, leave_out: Sequence[Trouble] = ()) -> Mark | None:
-    """The mark of an item that could not be asked: wrong, or left out of the denominator; None where it was asked."""
+    """The mark of an item that could not be asked: wrong, or left out of the denominator; None where it was
+    asked.
+    """
     if answered.trouble is None:
         return None
     return Mark(None, 0.0, answered.trouble, "left_out" if answered.trouble in leave_out else "error")

@@ -1,7 +1,9 @@
-"""A judge model as the last reader: which option does a reply choose, where the rules of a harness that asks one have read nothing?
+"""A judge model as the last reader: which option does a reply choose, where the rules of a harness that asks
+one have read nothing?
 
-The judge is shown question, options and reply, and no picture. It must say one option and nothing else, or "none"; whatever else it says leaves the reply
-unparsed (VLMEvalKit draws an option at random then, which is not done here). It is asked once a reply, for all profiles.
+The judge is shown question, options and reply, and no picture. It must say one option and nothing else, or
+"none"; whatever else it says leaves the reply unparsed (VLMEvalKit draws an option at random then, which is
+not done here). It is asked once a reply, for all profiles.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ def judge_prompt(answered: Answered) -> str:
     """What the judge is told of one reply."""
     item = answered.item
     if item.kind == "yes_no":
-        options = "\n".join(f"{letter}. {word}" for letter, word in zip("AB", YES_NO, strict=True)) if item.options else "\n".join(YES_NO)
+        options = (
+            "\n".join(f"{letter}. {word}" for letter, word in zip("AB", YES_NO, strict=True))
+            if item.options
+            else "\n".join(YES_NO)
+        )
     else:
         options = "\n".join(f"{letter}. {text}" for letter, text in options_of(item).items())
     how = "yes or no" if item.kind == "yes_no" else "its letter"
@@ -46,14 +52,18 @@ def judge_prompt(answered: Answered) -> str:
 
 
 def verdict(item: Item, text: str) -> str | None:
-    """What the judge says: the letter of an option, yes or no, or "none"; None where it says anything else than one of these alone."""
+    """What the judge says: the letter of an option, yes or no, or "none"; None where it says anything else
+    than one of these alone.
+    """
     said = text.strip().strip("().*\"'`").strip().lower()
     allowed = {*item.choices} if item.choices else {*options_of(item)}
     return next((word for word in (*sorted(allowed), NONE) if said == word.lower()), None)
 
 
 def read_marks(rule: Rule, answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """The marks of a profile's rule, and of the judge where the rule read nothing and the harness asks one."""
+    """The marks of a profile's rule, and of the judge where the rule read nothing and the harness
+    asks one.
+    """
     marks = rule.read(answered, resources)
     return [_judged(one, mark) for one, mark in zip(answered, marks, strict=True)] if rule.unjudged else marks
 
@@ -70,8 +80,12 @@ def _judged(one: Answered, mark: Mark) -> Mark:
     return Mark(said, float(said == right_letter(one.item)), RULE)
 
 
-def ask_judge(desk: Desk, answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> list[Answered]:
-    """The answers with what the judge says of every reply that some profile's rule, whose harness asks a judge, did not read."""
+def ask_judge(
+    desk: Desk, answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]
+) -> list[Answered]:
+    """The answers with what the judge says of every reply that some profile's rule, whose harness asks a
+    judge, did not read.
+    """
     from sparring.asking.desk import Query
 
     wanted: dict[str, Answered] = {}
@@ -86,17 +100,23 @@ def ask_judge(desk: Desk, answered: Sequence[Answered], benchmark: str, resource
         replace(
             one,
             judge_asked=one.item.id in said,
-            judge_reply=said[one.item.id].text if one.item.id in said and not said[one.item.id].trouble else None,
+            judge_reply=said[one.item.id].text
+            if one.item.id in said and not said[one.item.id].trouble
+            else None,
         )
         for one in answered
     ]
 
 
 def judge_figures(answered: Sequence[Answered]) -> dict[str, int]:
-    """How many replies the judge was asked about: named an option, "none", neither in the form that is wanted; and how many requests were given up."""
+    """How many replies the judge was asked about: named an option, "none", neither in the form that is
+    wanted; and how many requests were given up.
+    """
     asked = [one for one in answered if one.judge_asked]
     words = Counter(
-        "given_up" if one.judge_reply is None else {None: "malformed", NONE: "none"}.get(verdict(one.item, one.judge_reply), "read")
+        "given_up"
+        if one.judge_reply is None
+        else {None: "malformed", NONE: "none"}.get(verdict(one.item, one.judge_reply), "read")
         for one in asked
     )
     return {"asked": len(asked), **{name: words[name] for name in ("read", "none", "malformed", "given_up")}}

@@ -38,13 +38,19 @@ def read_chair(path: Path, images: Path | None) -> Records:
         for annotation in field_of(file, "annotations", "image_id", "caption"):
             told[str(annotation["image_id"])] |= set(vocabulary.objects(annotation["caption"]))
     pictures = list(coco_pictures(instances))
-    return records_of(instances, "image", pictures, lambda number, own: _caption(images or path, own, vocabulary, told))
+    return records_of(
+        instances, "image", pictures, lambda number, own: _caption(images or path, own, vocabulary, told)
+    )
 
 
-def _caption(folder: Path, picture: CocoPicture, vocabulary: Vocabulary, told: Mapping[str, set[str]]) -> Item:
+def _caption(
+    folder: Path, picture: CocoPicture, vocabulary: Vocabulary, told: Mapping[str, set[str]]
+) -> Item:
     if picture.file is None:
         raise Fault("missing key", "the picture has no file_name.")
-    objects = {name for note in picture.notes for name in vocabulary.objects(note.name)} | told.get(picture.id, set())
+    objects = {name for note in picture.notes for name in vocabulary.objects(note.name)} | told.get(
+        picture.id, set()
+    )
     return Item(
         picture.id,
         "caption",
@@ -90,7 +96,12 @@ def _rows(name: str, *needed: str | tuple[str, ...], **more: Any) -> Reader:
 
 
 _lines_of_vstar = _rows("vstar", "category")
-_table_of_mmmu = _rows("mmmu", open_answers=True, category=("category", "subject"), extra=lambda row: {"split": row.text("split")})
+_table_of_mmmu = _rows(
+    "mmmu",
+    open_answers=True,
+    category=("category", "subject"),
+    extra=lambda row: {"split": row.text("split")},
+)
 _own_table = _rows("custom", open_answers=True, extra=lambda row: {"split": row.text("split")})
 
 
@@ -104,7 +115,11 @@ def _vstar(path: Path, images: Path | None) -> Records:
 def _mmmu(path: Path, images: Path | None) -> Records:
     for record in _table_of_mmmu(path, images):
         item = record.item
-        yield (record if item is None or item.category else replace(record, item=replace(item, category=_subject(item.id))))
+        yield (
+            record
+            if item is None or item.category
+            else replace(record, item=replace(item, category=_subject(item.id)))
+        )
 
 
 def _subject(identity: str) -> str | None:
@@ -115,7 +130,9 @@ def _subject(identity: str) -> str | None:
 def _custom(path: Path, images: Path | None) -> Records:
     """A table of one's own, or any other layout that can be told."""
     found = find_layout(path)
-    return found.format.read(found.path, images) if found.name not in TABLES else _own_table(found.path, images)
+    return (
+        found.format.read(found.path, images) if found.name not in TABLES else _own_table(found.path, images)
+    )
 
 
 TABLES = ("jsonl", "huggingface", "vlmevalkit")
@@ -156,16 +173,24 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def read_benchmark(benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False) -> list[Item]:
+def read_benchmark(
+    benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False
+) -> list[Item]:
     """The items of a benchmark's file or folder.
 
     Raises DataError, naming the column, field or file that is missing, and what the data look like instead;
     or the records that are wrong, where bad ones are not to be skipped, or none is good.
     """
-    return [record.item for record in read_benchmark_records(benchmark, path, images, skip_bad=skip_bad) if record.item is not None]
+    return [
+        record.item
+        for record in read_benchmark_records(benchmark, path, images, skip_bad=skip_bad)
+        if record.item is not None
+    ]
 
 
-def read_benchmark_records(benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False) -> list[Record]:
+def read_benchmark_records(
+    benchmark: Benchmark, path: Path, images: Path | None = None, *, skip_bad: bool = False
+) -> list[Record]:
     """As `read_benchmark`, with the records that are bad, which hold no item."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Name the data of {benchmark.title} with --data.")

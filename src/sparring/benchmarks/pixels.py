@@ -27,7 +27,11 @@ class Thumbnails:
         self._kept.add(digest)
         path = self.folder / f"{digest}.webp"
         if not path.exists():
-            small = image.copy() if max(image.size) <= THUMBNAIL else image.reduce(max(1, max(image.size) // (2 * THUMBNAIL)))
+            small = (
+                image.copy()
+                if max(image.size) <= THUMBNAIL
+                else image.reduce(max(1, max(image.size) // (2 * THUMBNAIL)))
+            )
             small.thumbnail((THUMBNAIL, THUMBNAIL), Resampling.BILINEAR)
             small.save(path, "WEBP", quality=80, method=0)
 

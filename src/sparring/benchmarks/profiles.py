@@ -48,7 +48,9 @@ RULES: dict[tuple[str, str], Rule] = {
     ("sparring", "vstar"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "hrbench"): Rule(sparring.strict, _HR),
     ("sparring", "pope"): Rule(
-        sparring.strict, figures.pope(rows=False), "over the different questions, not over the rows of the three files"
+        sparring.strict,
+        figures.pope(rows=False),
+        "over the different questions, not over the rows of the three files",
     ),
     ("sparring", "hallusionbench"): Rule(sparring.strict, figures.hallusion()),
     ("sparring", "mmmu"): Rule(sparring.strict, figures.accuracy),
@@ -57,25 +59,41 @@ RULES: dict[tuple[str, str], Rule] = {
     ("sparring", "blink"): Rule(sparring.strict, figures.macro("category")),
     ("sparring", "ai2d"): Rule(sparring.strict, figures.accuracy),
     ("sparring", "vqav2"): Rule(sparring.strict, figures.accuracy),
-    ("sparring", "amber"): Rule(sparring.strict, lambda marked: figures.detection(marked, positive="no"), 'the positive class is "no"'),
+    ("sparring", "amber"): Rule(
+        sparring.strict, lambda marked: figures.detection(marked, positive="no"), 'the positive class is "no"'
+    ),
     ("sparring", "chair"): Rule(sparring.strict, figures.chair, _CHAIR, low_is_good=True),
-    ("official", "pope"): Rule(official.pope, figures.pope(rows=True), "every question once for each file that holds it", rows=_ROWS),
+    ("official", "pope"): Rule(
+        official.pope, figures.pope(rows=True), "every question once for each file that holds it", rows=_ROWS
+    ),
     ("official", "hallusionbench"): Rule(
-        official.hallusion, figures.hallusion(), unjudged="GPT-4 as a reader of answers is replaced by a rule for words"
+        official.hallusion,
+        figures.hallusion(),
+        unjudged="GPT-4 as a reader of answers is replaced by a rule for words",
     ),
     ("official", "mmmu"): Rule(official.mmmu, figures.accuracy, _MMMU),
     ("official", "mmstar"): Rule(official.mmstar, figures.accuracy),
-    ("official", "blink"): Rule(official.blink, figures.macro("category"), unjudged="GPT-3.5, asked where no option is read, is left out"),
+    ("official", "blink"): Rule(
+        official.blink,
+        figures.macro("category"),
+        unjudged="GPT-3.5, asked where no option is read, is left out",
+    ),
     ("official", "vqav2"): Rule(official.vqa, figures.accuracy),
     ("official", "amber"): Rule(
-        official.amber, figures.amber_official, 'the positive class is "no"; only the replies "Yes" and "No" are read'
+        official.amber,
+        figures.amber_official,
+        'the positive class is "no"; only the replies "Yes" and "No" are read',
     ),
     ("official", "chair"): Rule(official.chair, figures.chair, _CHAIR, low_is_good=True),
     ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "hrbench"): Rule(vlmevalkit.choice, _HR, unjudged=_JUDGE),
     ("vlmevalkit", "pope"): Rule(
-        vlmevalkit.yes_no, figures.pope(rows=True), "every question once for each split", unjudged=_JUDGE, rows=_ROWS
+        vlmevalkit.yes_no,
+        figures.pope(rows=True),
+        "every question once for each split",
+        unjudged=_JUDGE,
+        rows=_ROWS,
     ),
     ("vlmevalkit", "hallusionbench"): Rule(
         vlmevalkit.pictured_yes_no,
@@ -100,21 +118,34 @@ RULES: dict[tuple[str, str], Rule] = {
 _BY_LMMS: dict[str, Rule] = {
     "vstar": Rule(lmms_eval.vstar, figures.accuracy),
     "hrbench": Rule(lmms_eval.hrbench, figures.cycles(missing_is_0=False), unjudged=_HR_OLD),
-    "pope": Rule(lmms_eval.pope, figures.pope(rows=True, missed_is_no=False), 'only the replies "yes" and "no" are read', rows=_ROWS),
-    "hallusionbench": Rule(lmms_eval.hallusion, figures.hallusion(figures_without_picture=True), "its variant without a judge"),
-    "mmmu": Rule(lmms_eval.mmmu, figures.accuracy, f"{_MMMU}; open questions never count, whatever is answered"),
+    "pope": Rule(
+        lmms_eval.pope,
+        figures.pope(rows=True, missed_is_no=False),
+        'only the replies "yes" and "no" are read',
+        rows=_ROWS,
+    ),
+    "hallusionbench": Rule(
+        lmms_eval.hallusion, figures.hallusion(figures_without_picture=True), "its variant without a judge"
+    ),
+    "mmmu": Rule(
+        lmms_eval.mmmu, figures.accuracy, f"{_MMMU}; open questions never count, whatever is answered"
+    ),
     "mmstar": Rule(lmms_eval.mmstar, figures.macro("l2_category")),
     "realworldqa": Rule(lmms_eval.realworldqa, figures.accuracy),
     "blink": Rule(lmms_eval.blink, figures.accuracy),
     "vqav2": Rule(lmms_eval.vqa, figures.accuracy),
 }
-RULES |= {("lmms-eval", name): replace(rule, read=lmms_eval.as_run(rule.read)) for name, rule in _BY_LMMS.items()}
+RULES |= {
+    ("lmms-eval", name): replace(rule, read=lmms_eval.as_run(rule.read)) for name, rule in _BY_LMMS.items()
+}
 # AI2D's filter reads raw replies, and takes the reasoning off by itself.
 RULES["lmms-eval", "ai2d"] = Rule(lmms_eval.ai2d, figures.accuracy)
 _TRIALS = "right where every trial is; unreadable pictures are left out of the denominator"
 RULES |= {
     ("aot", "vstar"): Rule(aot.vstar, figures.accuracy, _TRIALS),
-    ("aot", "hrbench"): Rule(aot.hrbench, figures.accuracy, f"over all rows, not the mean over cycles; {_TRIALS}"),
+    ("aot", "hrbench"): Rule(
+        aot.hrbench, figures.accuracy, f"over all rows, not the mean over cycles; {_TRIALS}"
+    ),
     ("aot", "pope"): Rule(aot.pope, figures.pope(rows=False), f"over the different questions; {_TRIALS}"),
     ("aot", "hallusionbench"): Rule(
         aot.hallusion,
@@ -129,7 +160,9 @@ def rule_of(profile: str, benchmark: str) -> Rule:
     where it has none.
     """
     if (profile, benchmark) not in RULES:
-        raise RecipeError(f"profile {profile} has no rule for {benchmark}. There are {', '.join(profiles_of(benchmark))}.")
+        raise RecipeError(
+            f"profile {profile} has no rule for {benchmark}. There are {', '.join(profiles_of(benchmark))}."
+        )
     return RULES[profile, benchmark]
 
 

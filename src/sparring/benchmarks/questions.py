@@ -24,7 +24,9 @@ def shuffles(settings: EvalSettings, benchmark: Benchmark) -> bool:
     return benchmark.shuffle if settings.shuffle is None else settings.shuffle
 
 
-def chosen_items(settings: EvalSettings, benchmark: Benchmark, data: Path) -> tuple[list[Item], dict[str, int]]:
+def chosen_items(
+    settings: EvalSettings, benchmark: Benchmark, data: Path
+) -> tuple[list[Item], dict[str, int]]:
     """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; with options as
     they are to be shown.
 
@@ -35,7 +37,9 @@ def chosen_items(settings: EvalSettings, benchmark: Benchmark, data: Path) -> tu
     items = [record.item for record in records if record.item is not None]
     items = drawn(items, limit=settings.limit, seed=settings.seed, shuffle=shuffles(settings, benchmark))
     dropped = Counter(record.problems[0].reason for record in records if record.problems)
-    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items, dict(dropped)
+    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items, dict(
+        dropped
+    )
 
 
 def draw_items(
@@ -50,14 +54,18 @@ def draw_items(
 ) -> list[Item]:
     """The benchmark's items, or `limit` of them, drawn by the seed and left in their order. shuffle: options
     in an order that follows from the seed."""
-    return drawn(read_benchmark(benchmark, data, images, skip_bad=skip_bad), limit=limit, seed=seed, shuffle=shuffle)
+    return drawn(
+        read_benchmark(benchmark, data, images, skip_bad=skip_bad), limit=limit, seed=seed, shuffle=shuffle
+    )
 
 
 def drawn(items: list[Item], *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:
     """The items, or `limit` of them, drawn by the seed and left in their order; their options, where wanted,
     in an order of the seed's."""
     if limit is not None:
-        kept = {item.id for item in sorted(items, key=lambda item: derive_seed(seed, "limit", item.id))[:limit]}
+        kept = {
+            item.id for item in sorted(items, key=lambda item: derive_seed(seed, "limit", item.id))[:limit]
+        }
         items = [item for item in items if item.id in kept]
     return [shuffled_options(item, seed) for item in items] if shuffle else items
 
@@ -65,7 +73,9 @@ def drawn(items: list[Item], *, limit: int | None, seed: int, shuffle: bool) -> 
 def data_sha256(items: Sequence[Item]) -> str:
     """SHA-256 of what is asked: ids, questions, options as shown, answers. Pictures are told apart by the
     answers' keys."""
-    lines = (json.dumps([item.id, item.kind, item.question, list(item.options), item.answer]) for item in items)
+    lines = (
+        json.dumps([item.id, item.kind, item.question, list(item.options), item.answer]) for item in items
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -79,7 +89,8 @@ TEMPLATES: dict[Style, dict[Kind, str]] = {
         "open": "{question}\nThink briefly, then put the answer in \\boxed{}.",
         "caption": "{question}",
     },
-    # As "boxed", but yes and no are options of the Defender's own prompt: for a Defender that knows no other questions than those with options.
+    # As "boxed", but yes and no are options of the Defender's own prompt: for a Defender that knows no other
+    # questions than those with options.
     "options": {
         "choice": "",
         "yes_no": "",
@@ -93,7 +104,8 @@ TEMPLATES: dict[Style, dict[Kind, str]] = {
         "caption": "{question}",
     },
     "vlmevalkit": {
-        "choice": "{hint}Question: {question}\nOptions:\n{options}\nPlease select the correct answer from the options above. \n",
+        "choice": "{hint}Question: {question}\nOptions:\n{options}\nPlease select the correct answer from "
+        "the options above. \n",
         "yes_no": "{question} Please answer yes or no.",
         "open": "{hint}Question: {question}\n",
         "caption": "{question}",
@@ -103,8 +115,12 @@ ASKED_ALREADY = "please answer yes or no."
 
 
 def render_item(item: Item, style: Style, template: str) -> str:
-    """What is asked beside the item's pictures. template: of questions with options in the styles "boxed" and "options", with doubled braces as in recipes."""
-    options = "\n".join(f"{letter}. {option}" for letter, option in zip(item.letters, item.options, strict=True))
+    """What is asked beside the item's pictures. template: of questions with options in the styles "boxed" and
+    "options", with doubled braces as in recipes.
+    """
+    options = "\n".join(
+        f"{letter}. {option}" for letter, option in zip(item.letters, item.options, strict=True)
+    )
     if not TEMPLATES[style][item.kind]:
         question = f"{item.hint}\n{item.question}" if item.hint else item.question
         return template.format(question=question, options=options)
@@ -139,7 +155,9 @@ class SuiteQuestions:
     left_out: Mapping[str, int]
 
 
-def questions_of(items: Sequence[Item], source: Path, folder: Path, *, skip_bad: bool = False) -> SuiteQuestions:
+def questions_of(
+    items: Sequence[Item], source: Path, folder: Path, *, skip_bad: bool = False
+) -> SuiteQuestions:
     """The items as questions, in their order, each checked as a line of a JSONL file is: options, picture,
     boxes inside it.
 
@@ -152,7 +170,8 @@ def questions_of(items: Sequence[Item], source: Path, folder: Path, *, skip_bad:
     if not usable:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
         raise DataError(
-            f"{source}: none of its {len(items)} items can be probed ({reasons}). A probe needs questions with options about one picture; "
+            f"{source}: none of its {len(items)} items can be probed ({reasons}). A probe needs questions "
+            f"with options about one picture; "
             "`sparring eval` takes the others."
         )
     records = (Record(number, item, unit="item") for number, item in enumerate(usable, start=1))

@@ -1,4 +1,6 @@
-"""Figures of an evaluation: every profile on the same answers, each with its denominator, its interval and what a model without eyes would get."""
+"""Figures of an evaluation: every profile on the same answers, each with its denominator, its interval and
+what a model without eyes would get.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,32 @@ from sparring.measures.statistics import bootstrap_statistic, rate
 RESAMPLES = 500
 
 
-def mark_all(answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]) -> dict[str, list[Mark]]:
+def mark_all(
+    answered: Sequence[Answered], benchmark: str, resources: Mapping[str, Any]
+) -> dict[str, list[Mark]]:
     """Profile -> one mark an item, for every profile that knows the benchmark."""
-    return {profile: read_marks(rule_of(profile, benchmark), answered, resources) for profile in profiles_of(benchmark)}
+    return {
+        profile: read_marks(rule_of(profile, benchmark), answered, resources)
+        for profile in profiles_of(benchmark)
+    }
 
 
 def profile_figures(
-    answered: Sequence[Answered], marks: Sequence[Mark], rule: Rule, *, seed: int = 0, judge: str | None = None
+    answered: Sequence[Answered],
+    marks: Sequence[Mark],
+    rule: Rule,
+    *,
+    seed: int = 0,
+    judge: str | None = None,
 ) -> dict[str, Any]:
-    """What a profile says: its figures, the first of them with an interval, counts, and baselines on the same scale.
+    """What a profile says: its figures, the first of them with an interval, counts, and baselines on the same
+    scale.
 
-    judge: the model that was asked about what the rule left unread; `judged` then counts the answers that it read.
+    judge: the model that was asked about what the rule left unread; `judged` then counts the answers that it
+    read.
 
-    The interval is Wilson's where the figure is the share of items that are right, else a percentile bootstrap over pictures.
+    The interval is Wilson's where the figure is the share of items that are right, else a percentile
+    bootstrap over pictures.
     """
     marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
     figures = rule.figures(marked)
@@ -53,7 +68,9 @@ def profile_figures(
     return found
 
 
-def _interval(marked: Sequence[Marked], rule: Rule, name: str, value: float, rows: int, seed: int) -> list[float | None]:
+def _interval(
+    marked: Sequence[Marked], rule: Rule, name: str, value: float, rows: int, seed: int
+) -> list[float | None]:
     if not marked:
         return [None, None]
     # An accuracy of all, or of one split.
@@ -71,22 +88,43 @@ def _interval(marked: Sequence[Marked], rule: Rule, name: str, value: float, row
 
 
 def _baseline(marked: Sequence[Marked], rule: Rule, kind: str) -> float | None:
-    """The first figure of a model that always says the first option, or the most frequent right one; None where answers are free."""
+    """The first figure of a model that always says the first option, or the most frequent right one; None
+    where answers are free.
+    """
     if not marked or not any(one.item.choices for one, _ in marked):
         return None
     usual = Counter(one.item.answer for one, _ in marked if one.item.choices).most_common()
     most = min((answer for answer, count in usual if count == usual[0][1]), default=None)
-    said = [(one.item.choices[0] if kind == "first" else most) if one.item.choices else None for one, _ in marked]
+    said = [
+        (one.item.choices[0] if kind == "first" else most) if one.item.choices else None for one, _ in marked
+    ]
     figures = rule.figures(
-        [(one, Mark(word, float(word is not None and word == one.item.answer))) for (one, _), word in zip(marked, said, strict=True)]
+        [
+            (one, Mark(word, float(word is not None and word == one.item.answer)))
+            for (one, _), word in zip(marked, said, strict=True)
+        ]
     )
     return next(iter(figures.values()))
 
 
 def table_rows(profiles: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The side-by-side table: a head and one row a profile."""
-    counts = ["n", "unparsed", "errors", "left_out", *(["judged"] if any("judged" in own for own in profiles.values()) else [])]
-    head = ["profile", "figure", "value", "95 % interval", *(name.replace("_", " ") for name in counts), "always first", "majority"]
+    counts = [
+        "n",
+        "unparsed",
+        "errors",
+        "left_out",
+        *(["judged"] if any("judged" in own for own in profiles.values()) else []),
+    ]
+    head = [
+        "profile",
+        "figure",
+        "value",
+        "95 % interval",
+        *(name.replace("_", " ") for name in counts),
+        "always first",
+        "majority",
+    ]
     rows = [head]
     for name in [*(p for p in PROFILES if p in profiles), *(p for p in profiles if p not in PROFILES)]:
         own = profiles[name]
@@ -104,16 +142,27 @@ def markdown(results: Mapping[str, Any]) -> str:
     rows = table_rows(results["profiles"])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * 2 + "---:|" * (len(rows[0]) - 2))
-    facts = [f"{results['title']} ({results['items']} items, {results['pictures']} pictures), answered by {results['defender']}."]
+    facts = [
+        f"{results['title']} ({results['items']} items, {results['pictures']} pictures), answered by "
+        f"{results['defender']}."
+    ]
     facts.append(
-        f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature {results['temperature']:g}. {pixels_in_words(results)}"
+        f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature "
+        f"{results['temperature']:g}. {pixels_in_words(results)}"
     )
     if results.get("without_picture"):
-        facts.append(f"{results['without_picture']} items are asked without a picture, as the benchmark wants it.")
+        facts.append(
+            f"{results['without_picture']} items are asked without a picture, as the benchmark wants it."
+        )
     if dropped := results.get("dropped"):
-        facts.append(f"Left out are {sum(dropped.values())} bad records ({', '.join(f'{why}: {n}' for why, n in dropped.items())}).")
+        facts.append(
+            f"Left out are {sum(dropped.values())} bad records "
+            f"({', '.join(f'{why}: {n}' for why, n in dropped.items())})."
+        )
     if judge := results.get("judge"):
-        counts = ", ".join(f"{judge[name]} {name.replace('_', ' ')}" for name in ("read", "none", "malformed", "given_up"))
+        counts = ", ".join(
+            f"{judge[name]} {name.replace('_', ' ')}" for name in ("read", "none", "malformed", "given_up")
+        )
         facts.append(f"The judge {judge['model']} was asked about {judge['asked']} replies: {counts}.")
     notes = [f"* {name}: {own['note']}." for name, own in results["profiles"].items() if own["note"]]
     return "\n".join([f"# {results['title']}", "", *facts, "", *lines, "", *notes]).rstrip() + "\n"
@@ -123,15 +172,24 @@ def pixels_in_words(results: Mapping[str, Any]) -> str:
     """What happened to the pictures before the model saw them."""
     limits, reduced = results["pixels"]["limits"], results["pixels"]["reduced"]
     if "max_area" in limits:
-        text = f"The processor keeps pictures between {limits['min_area']:,} and {limits['max_area']:,} pixels"
+        text = (
+            f"The processor keeps pictures between {limits['min_area']:,} and {limits['max_area']:,} pixels"
+        )
     elif "size" in limits:
         sides = " x ".join(str(value) for value in limits["size"].values())
         text = f"The processor makes every picture {sides} pixels"
     elif limits.get("max_area_sent") is not None:
-        text = f"Pictures were sent with at most {limits['max_area_sent']:,} pixels; what the server makes of them it decides by itself"
+        text = (
+            f"Pictures were sent with at most {limits['max_area_sent']:,} pixels; what the server makes "
+            f"of them it decides by itself"
+        )
     else:
         return "Pictures were sent as they are; what the server makes of them it decides by itself."
-    return f"{text}; {reduced} of {results['pictures']} pictures were made smaller." if reduced is not None else f"{text}."
+    return (
+        f"{text}; {reduced} of {results['pictures']} pictures were made smaller."
+        if reduced is not None
+        else f"{text}."
+    )
 
 
 def headline(results: Mapping[str, Any], profile: str) -> str:
@@ -140,4 +198,7 @@ def headline(results: Mapping[str, Any], profile: str) -> str:
     if own["value"] is None:
         return f"{own['figure']}: nothing to count"
     low, high = own["ci95"]
-    return f"{own['figure']} {100 * own['value']:.1f} %  of {own['n']}  (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    return (
+        f"{own['figure']} {100 * own['value']:.1f} %  of {own['n']}  (95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f})"
+    )

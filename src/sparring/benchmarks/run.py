@@ -1,7 +1,8 @@
 """One evaluation, from a benchmark's file to its figures.
 
-In the folder: `answers.sqlite` (every answer, under a key of all that decides it), `items.parquet` (every item with its raw replies and what every
-profile makes of them), `results.json`, `results.md`, `pictures/` (small copies for the report). The same command goes on where a killed one was.
+In the folder: `answers.sqlite` (every answer, under a key of all that decides it), `items.parquet` (every
+item with its raw replies and what every profile makes of them), `results.json`, `results.md`, `pictures/`
+(small copies for the report). The same command goes on where a killed one was.
 """
 
 from __future__ import annotations
@@ -54,12 +55,14 @@ def run_evaluation(
     data: Path | None = None,
     dropped: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded already, else those of the settings are.
+    """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded
+    already, else those of the settings are.
 
-    data: where the data lie that `settings.data` names; None: there. dropped: reason -> bad records that are not among the items.
+    data: where the data lie that `settings.data` names; None: there. dropped: reason -> bad records that are
+    not among the items.
 
-    Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit, ModelError where the model cannot be had or an
-    endpoint is down, RunError when a budget is used up.
+    Errors: RecipeError for a suite or profile that there is none of, DataError for data that do not fit,
+    ModelError where the model cannot be had or an endpoint is down, RunError when a budget is used up.
     """
     benchmark = find_benchmark(settings.suite)
     rule_of(settings.profile, benchmark.rules)
@@ -83,12 +86,24 @@ def run_evaluation(
         ),
     )
     thumbnails = Thumbnails(out / THUMBNAILS, settings.thumbnails)
-    desk = Desk(traits, lambda: vlm, sampling, batch=settings.batch, cache=AnswerCache(out / ANSWERS), seen=thumbnails.keep)
-    screen.say(f"{benchmark.title}: {len(items)} items, profile {settings.profile}, {settings.defender.model}, in {out}")
+    desk = Desk(
+        traits,
+        lambda: vlm,
+        sampling,
+        batch=settings.batch,
+        cache=AnswerCache(out / ANSWERS),
+        seen=thumbnails.keep,
+    )
+    screen.say(
+        f"{benchmark.title}: {len(items)} items, profile {settings.profile}, "
+        f"{settings.defender.model}, in {out}"
+    )
     answered = ask_items(desk, items, settings, screen, resources, benchmark.rules)
     told: dict[str, Any] = {}
     if settings.judge is not None:
-        answered, told = judge_answers(out, answered, settings.judge, benchmark.rules, resources, screen, device)
+        answered, told = judge_answers(
+            out, answered, settings.judge, benchmark.rules, resources, screen, device
+        )
     facts = {
         "schema": SCHEMA,
         "kind": "evaluation",
@@ -128,7 +143,12 @@ def _load(settings: EvalSettings, device: torch.device, out: Path) -> VLM:
 
 
 def ask_items(
-    desk: Desk, items: Sequence[Item], settings: EvalSettings, screen: Screen, resources: Mapping[str, Any], rules: str
+    desk: Desk,
+    items: Sequence[Item],
+    settings: EvalSettings,
+    screen: Screen,
+    resources: Mapping[str, Any],
+    rules: str,
 ) -> list[Answered]:
     """Put every item, and put it again up to `trials` times while its answers are right by the profile."""
     prompts = {item.id: render_item(item, settings.prompt, settings.defender.prompt) for item in items}
@@ -161,7 +181,13 @@ def _with(answered: Answered, raw: RawAnswer) -> Answered:
         # A later trial that came to nothing: no answer, which is a miss where all trials count.
         return replace(answered, replies=(*answered.replies, ""), error=raw.error)
     if raw.trouble is not None:
-        return replace(answered, trouble=raw.trouble, error=raw.error, cluster=_cluster(raw) or answered.item.id, sizes=raw.sizes)
+        return replace(
+            answered,
+            trouble=raw.trouble,
+            error=raw.error,
+            cluster=_cluster(raw) or answered.item.id,
+            sizes=raw.sizes,
+        )
     return replace(
         answered,
         replies=(*answered.replies, raw.text),
@@ -173,7 +199,13 @@ def _with(answered: Answered, raw: RawAnswer) -> Answered:
 
 
 def _cluster(raw: RawAnswer) -> str:
-    return raw.hashes[0] if len(raw.hashes) == 1 else hashlib.sha256("".join(raw.hashes).encode()).hexdigest() if raw.hashes else ""
+    return (
+        raw.hashes[0]
+        if len(raw.hashes) == 1
+        else hashlib.sha256("".join(raw.hashes).encode()).hexdigest()
+        if raw.hashes
+        else ""
+    )
 
 
 def _pixels(answered: Sequence[Answered], limits: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,11 +35,15 @@ FILE = "items.parquet"
 
 
 def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, list[Mark]]) -> Path:
-    """Write the items, with what every profile makes of them in columns `PROFILE_said`, `PROFILE_score`, `PROFILE_rule`, `PROFILE_status`."""
+    """Write the items, with what every profile makes of them in columns `PROFILE_said`, `PROFILE_score`,
+    `PROFILE_rule`, `PROFILE_status`.
+    """
     rows: list[dict[str, Any]] = []
     for place, one in enumerate(answered):
         item = one.item
-        row: dict[str, Any] = {name: getattr(item, name) for name in ("id", "kind", "question", "answer", "category", "hint")}
+        row: dict[str, Any] = {
+            name: getattr(item, name) for name in ("id", "kind", "question", "answer", "category", "hint")
+        }
         row |= {
             "options": list(item.options),
             "meta": json.dumps(dict(item.meta)),
@@ -47,11 +51,22 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
         }
         row |= {
             name: getattr(one, name)
-            for name in ("trouble", "error", "cluster", "prompt", "tokens", "finished", "judge_asked", "judge_reply")
+            for name in (
+                "trouble",
+                "error",
+                "cluster",
+                "prompt",
+                "tokens",
+                "finished",
+                "judge_asked",
+                "judge_reply",
+            )
         }
         row |= {"replies": list(one.replies), "sizes": [list(size) for size in one.sizes]}
         for profile, own in marks.items():
-            row |= {f"{profile}_{name}": getattr(own[place], name) for name in ("said", "score", "rule", "status")}
+            row |= {
+                f"{profile}_{name}": getattr(own[place], name) for name in ("said", "score", "rule", "status")
+            }
         rows.append(row)
     texts = (
         "id",
@@ -78,11 +93,14 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
     ]
     for profile in marks:
         schema += [
-            (f"{profile}_{name}", arrow.float64() if name == "score" else arrow.string()) for name in ("said", "score", "rule", "status")
+            (f"{profile}_{name}", arrow.float64() if name == "score" else arrow.string())
+            for name in ("said", "score", "rule", "status")
         ]
     rows = [{name: _storable(value) for name, value in row.items()} for row in rows]
     path, partial = folder / FILE, folder / f"{FILE}.partial"
-    parquet.write_table(arrow.Table.from_pylist(rows, schema=arrow.schema(schema)), partial, compression="zstd")
+    parquet.write_table(
+        arrow.Table.from_pylist(rows, schema=arrow.schema(schema)), partial, compression="zstd"
+    )
     partial.replace(path)
     return path
 
@@ -94,11 +112,14 @@ def _storable(value: Any) -> Any:
 
 
 def read_items(folder: Path) -> list[Answered]:
-    """The items of a finished evaluation, without their pictures. Raises RunError where the folder holds none."""
+    """The items of a finished evaluation, without their pictures. Raises RunError where the folder holds
+    none.
+    """
     path = folder / FILE
     if not path.is_file():
         raise RunError(
-            f"{folder} holds no finished evaluation: {FILE} is not there. Begin or go on with `sparring eval ... --out {folder}`."
+            f"{folder} holds no finished evaluation: {FILE} is not there. Begin or go on with `sparring "
+            f"eval ... --out {folder}`."
         )
     return [_answered(row) for row in parquet.read_table(path).to_pylist()]
 
@@ -130,7 +151,13 @@ def _answered(row: dict[str, Any]) -> Answered:
     )
 
 
-ANSWERS, RESULTS, TABLE, RESOURCES, THUMBNAILS = "answers.sqlite", "results.json", "results.md", "resources.json", "pictures"
+ANSWERS, RESULTS, TABLE, RESOURCES, THUMBNAILS = (
+    "answers.sqlite",
+    "results.json",
+    "results.md",
+    "resources.json",
+    "pictures",
+)
 
 FIRST_ERRORS = 3
 """Errors that the results repeat; all of them are in `items.parquet`."""
@@ -153,21 +180,35 @@ def judge_answers(
     from sparring.models.vlms.answer_cache import AnswerCache
     from sparring.models.vlms.base import Sampling, load_vlm
 
-    vlm = load_vlm(settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS)
+    vlm = load_vlm(
+        settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS
+    )
     # It sees no pictures: their limits decide nothing.
     identity = {**vlm.traits.identity, "pixels": {}}
-    desk = Desk(vlm.traits, lambda: vlm, Sampling(TOKENS, batch=BATCH), BATCH, AnswerCache(out / ANSWERS), identity)
+    desk = Desk(
+        vlm.traits, lambda: vlm, Sampling(TOKENS, batch=BATCH), BATCH, AnswerCache(out / ANSWERS), identity
+    )
     if screen is not None:
         screen.say(f"judge of unread answers: {settings.model}")
     answered = ask_judge(desk, answered, rules, resources)
-    return answered, {"judge": {"model": settings.model, **judge_figures(answered), "spending": dict(vlm.spending())}}
+    return answered, {
+        "judge": {"model": settings.model, **judge_figures(answered), "spending": dict(vlm.spending())}
+    }
 
 
-def score(out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], resources: Mapping[str, Any]) -> dict[str, Any]:
+def score(
+    out: Path, facts: Mapping[str, Any], answered: Sequence[Answered], resources: Mapping[str, Any]
+) -> dict[str, Any]:
     """Mark the answers under every profile; writes items, `results.json` and `results.md`."""
     marks = mark_all(answered, facts["rules"], resources)
     profiles = {
-        name: profile_figures(answered, own, rule_of(name, facts["rules"]), seed=facts["seed"], judge=facts.get("judge", {}).get("model"))
+        name: profile_figures(
+            answered,
+            own,
+            rule_of(name, facts["rules"]),
+            seed=facts["seed"],
+            judge=facts.get("judge", {}).get("model"),
+        )
         for name, own in marks.items()
     }
     write_items(out, answered, marks)
@@ -207,12 +248,16 @@ def rescore(
     facts = read_results(out)
     facts["profile"] = profile or facts["profile"]
     rule_of(facts["profile"], facts["rules"])
-    resources = json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
+    resources = (
+        json.loads((out / RESOURCES).read_text(encoding="utf-8")) if (out / RESOURCES).is_file() else {}
+    )
     answered = read_items(out)
     if judge is not None:
         import torch
 
-        answered, told = judge_answers(out, answered, judge, facts["rules"], resources, screen, torch.device(device))
+        answered, told = judge_answers(
+            out, answered, judge, facts["rules"], resources, screen, torch.device(device)
+        )
         facts |= told
     return score(out, facts, answered, resources)
 
@@ -221,11 +266,16 @@ def read_results(out: Path) -> dict[str, Any]:
     """`results.json` of a finished evaluation. Raises RunError where there is none."""
     path = out / RESULTS
     if not path.is_file():
-        raise RunError(f"{out} holds no finished evaluation: {RESULTS} is not there. Begin or go on with `sparring eval ... --out {out}`.")
+        raise RunError(
+            f"{out} holds no finished evaluation: {RESULTS} is not there. Begin or go on with `sparring "
+            f"eval ... --out {out}`."
+        )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunError(f"{path} is no JSON ({error}). Remove it, and give the command that began the evaluation again.") from error
+        raise RunError(
+            f"{path} is no JSON ({error}). Remove it, and give the command that began the evaluation again."
+        ) from error
     if not isinstance(found, dict) or found.get("kind") != "evaluation":
         raise RunError(f"{path} holds no results of `sparring eval`.")
     return found
@@ -237,6 +287,9 @@ def marks_of(out: Path, profile: str) -> tuple[dict[str, Any], list[Answered], l
     """
     facts, answered = read_results(out), read_items(out)
     if facts.get("rules_version") != RULES_VERSION:
-        raise RunError(f"{out} was scored by rules of another version of this program. Score its answers anew: `sparring rescore {out}`.")
+        raise RunError(
+            f"{out} was scored by rules of another version of this program. Score its answers anew: "
+            f"`sparring rescore {out}`."
+        )
     resources = json.loads((out / RESOURCES).read_text(encoding="utf-8"))
     return facts, answered, read_marks(rule_of(profile, facts["rules"]), answered, resources)

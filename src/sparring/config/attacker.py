@@ -160,7 +160,8 @@ class AttackerSettings(OptimizerSettings, CheckpointSettings):
         "(docs/extend.md); it is taken for folders whose model_index.json names its pipeline",
     )
     instruction: str = Field(
-        "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}",
+        "Add a plausible distractor object, inspired by the question, to mislead a model answering: "
+        "{question}",
         description="the editing instruction; {question} is replaced",
     )
     algorithm: AttackerAlgorithm = Field(

@@ -226,7 +226,8 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         "http://127.0.0.1:8000/v1#model, which cannot be trained"
     )
     prompt: str = Field(
-        "{question}\nOptions:\n{options}\nThink briefly, then put the letter of the right option in \\boxed{{}}.",
+        "{question}\nOptions:\n{options}\nThink briefly, then put the letter of the right option in "
+        "\\boxed{{}}.",
         description="beside the image; {question} and {options} are replaced, {{ }} are literal braces",
     )
     min_pixels: int | None = Field(

@@ -127,7 +127,8 @@ class KindSettings(Settings):
         description="grey levels from the colour around it that make a pixel of a change an object's",
     )
     object_prompt: str = Field(
-        'What object is in the middle of this picture? Answer with its colour and its name, or with "nothing" if there is only background.',
+        "What object is in the middle of this picture? Answer with its colour and its name, or with "
+        '"nothing" if there is only background.',
         description="asked of a judge model beside a cut-out of every changed region, before and after",
     )
     margin: float = Field(

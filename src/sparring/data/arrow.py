@@ -128,7 +128,9 @@ def read_arrow(path: Path, folder: Path, kind: str) -> Table:
             texts = [name for name in schema.names if name not in held]
             for group in range(len(_groups(file, stream))):
                 part = (
-                    arrow.Table.from_batches([_batch(found, group)]).select(texts) if stream else found.read_row_group(group, columns=texts)
+                    arrow.Table.from_batches([_batch(found, group)]).select(texts)
+                    if stream
+                    else found.read_row_group(group, columns=texts)
                 )
                 start = first + _groups(file, stream)[group]
                 rows = part.num_rows
@@ -146,8 +148,12 @@ def read_arrow(path: Path, folder: Path, kind: str) -> Table:
         def cell(column: str, place: int) -> Picture:
             return PictureInCell(cells, number - 1, column, place, f"{name} {column}")
 
-        fields = {column: cells.cell(number - 1, column) for column in held if _has(cells, number - 1, column)}
-        kept = dict(values) | {key: value for key, value in fields.items() if isinstance(value, str) and not is_coded(value)}
+        fields = {
+            column: cells.cell(number - 1, column) for column in held if _has(cells, number - 1, column)
+        }
+        kept = dict(values) | {
+            key: value for key, value in fields.items() if isinstance(value, str) and not is_coded(value)
+        }
         try:
             return Row(
                 number,
@@ -174,7 +180,9 @@ def _schema(file: Path, stream: bool) -> Any:
 
 
 def _is_picture(schemas: Sequence[Any], name: str) -> bool:
-    """Does a column hold pictures, whatever its name: an object of bytes and path, or a list of these? Or bytes, by its name?"""
+    """Does a column hold pictures, whatever its name: an object of bytes and path, or a list of these? Or
+    bytes, by its name?
+    """
     for schema in schemas:
         if name in schema.names:
             kind = schema.field(name).type
@@ -182,14 +190,18 @@ def _is_picture(schemas: Sequence[Any], name: str) -> bool:
                 kind = kind.value_type
             if arrow.types.is_struct(kind):
                 return {"bytes", "path"} <= {kind.field(at).name for at in range(kind.num_fields)}
-            return name.startswith(("image", "img")) and (arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+            return name.startswith(("image", "img")) and (
+                arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)
+            )
     return False
 
 
 def _splits(path: Path, files: Sequence[Path]) -> list[str]:
     """The split that each file belongs to, by its folder or by the start of its name; "" where all are of
     one."""
-    names = [file.parent.name if file.suffix == ".arrow" else re.split(r"[-_.]", file.name)[0] for file in files]
+    names = [
+        file.parent.name if file.suffix == ".arrow" else re.split(r"[-_.]", file.name)[0] for file in files
+    ]
     return names if len(set(names)) > 1 else [""] * len(files)
 
 
@@ -201,13 +213,18 @@ def _saved_files(path: Path) -> list[Path]:
     files = list[Path]()
     for folder in folders:
         if (folder / "state.json").is_file():
-            named = [str(file.get("filename")) for file in read_json(folder / "state.json").get("_data_files", ())]
+            named = [
+                str(file.get("filename")) for file in read_json(folder / "state.json").get("_data_files", ())
+            ]
             found = [folder / name for name in named if "/" not in name]
         else:
             found = sorted(folder.glob("*.arrow"))
         missing = next((file for file in found if not file.is_file()), None)
         if missing is not None or not found:
-            raise DataError(f"{folder}: its file {missing.name if missing else '*.arrow'} is missing. Save the data set anew.")
+            raise DataError(
+                f"{folder}: its file {missing.name if missing else '*.arrow'} is missing. Save the data "
+                f"set anew."
+            )
         files += found
     if not files:
         raise DataError(f"{path}: holds no split.")

@@ -119,7 +119,9 @@ def _listed(name: str, value: Any) -> Options:
     pairs = [_pair(part) for part in value]
     if value and all(pair is not None for pair in pairs):
         return _mapped(name, dict(pair for pair in pairs if pair is not None))
-    return _without_labels(_texts(name, dict(enumerate(value))), numeric=bool(value) and not isinstance(value[0], str))
+    return _without_labels(
+        _texts(name, dict(enumerate(value))), numeric=bool(value) and not isinstance(value[0], str)
+    )
 
 
 def _parsed(name: str, text: str) -> Any:
@@ -127,7 +129,9 @@ def _parsed(name: str, text: str) -> Any:
     if not text.strip().startswith(("[", "{")):
         _, texts = embedded_options("Options: " + text if "\n" not in text.strip() else "\n" + text)
         if not texts:
-            raise Fault("wrong type", f"{name} is a text; it must be a list of texts, and {text[:60]!r} is none.")
+            raise Fault(
+                "wrong type", f"{name} is a text; it must be a list of texts, and {text[:60]!r} is none."
+            )
         return list(texts)
     for read in (json.loads, ast.literal_eval):
         try:
@@ -215,7 +219,8 @@ def check_text(name: str, text: str) -> str:
     if any((char < " " and not char.isspace()) or char == "\x7f" for char in text):
         raise Fault("wrong type", f"{name} holds control characters.")
     halves = [char for char in text if "\ud800" <= char <= "\udfff"]
-    if halves and all("\udc80" <= char <= "\udcff" for char in halves):  # how Python reads bytes that are no text
+    # how Python reads bytes that are no text
+    if halves and all("\udc80" <= char <= "\udcff" for char in halves):
         raise Fault("not UTF-8", f"{name} holds bytes that are not UTF-8. Save the file as UTF-8.")
     if halves:
         raise Fault("wrong type", f"{name} holds half of a surrogate pair.")
@@ -250,8 +255,13 @@ def embedded_options(question: str) -> tuple[str, tuple[str, ...]]:
             return question[: match.start()].strip(), texts
     for pattern in (LINES, INLINE):
         found = list(pattern.finditer(question))
-        if len(found) > 1 and "".join(match[1] for match in found) in (LETTERS[: len(found)], LETTERS[: len(found)].lower()):
-            return re.sub(r"\s*\b(?:Options|Choices)\s*:\s*$", "", question[: found[0].start()]).strip(), tuple(m[2].strip() for m in found)
+        if len(found) > 1 and "".join(match[1] for match in found) in (
+            LETTERS[: len(found)],
+            LETTERS[: len(found)].lower(),
+        ):
+            return re.sub(
+                r"\s*\b(?:Options|Choices)\s*:\s*$", "", question[: found[0].start()]
+            ).strip(), tuple(m[2].strip() for m in found)
     return question, ()
 
 
@@ -266,7 +276,9 @@ def _in_a_row(text: str) -> tuple[str, ...]:
         starts.append(found)
     ends = [match.start() for match in starts[1:]] + [len(text)]
     ends[-1:] = [end if (end := text.find("\n", starts[-1].end())) >= 0 else len(text)] if starts else []
-    return tuple(text[match.end() : end].strip().rstrip(",;|").strip() for match, end in zip(starts, ends, strict=True))
+    return tuple(
+        text[match.end() : end].strip().rstrip(",;|").strip() for match, end in zip(starts, ends, strict=True)
+    )
 
 
 # ---- the right answer
@@ -312,15 +324,23 @@ class Answers:
         if isinstance(answer, list | tuple):
             places = {self.place(part, options) for part in answer}
             if len(places) != 1:
-                raise Fault("several answers", f"answer names {len(places)} options; a question has one right option.")
+                raise Fault(
+                    "several answers", f"answer names {len(places)} options; a question has one right option."
+                )
             return places.pop()
         last = LETTERS[len(options.texts) - 1]
         if (label := _moved(str(answer).strip(), options)) is not None:
-            what = f"answer {label} is the letter of one option, and another begins with it ({label}. ...): options were left out or moved."
+            what = (
+                f"answer {label} is the letter of one option, and another begins with it ({label}. ...): "
+                f"options were left out or moved."
+            )
             raise Fault("answer is ambiguous", f"{what} Write the option's text.")
         ways = _ways(answer, options, self.base)
         if not ways:
-            what = f"answer must be the letter of an option, A to {last}, its text or its number; it is {json.dumps(answer, default=str)[:80]}."
+            what = (
+                f"answer must be the letter of an option, A to {last}, its text or its number; it is "
+                f"{json.dumps(answer, default=str)[:80]}."
+            )
             raise Fault("answer is no option", what)
         if len(set(ways.values())) == 1:
             return next(iter(ways.values()))
@@ -342,7 +362,11 @@ def _ways(answer: Any, options: Options, base: int) -> dict[str, int]:
     counts = isinstance(answer, int | float) and not isinstance(answer, bool) and not options.numeric
     if options.labels and _label(text) in options.labels:
         found["letter" if _label(text).isalpha() else "label"] = options.labels.index(_label(text))
-    elif not "".join(options.labels).isalpha() and (match := LETTER.fullmatch(text)) and match[1].upper() in LETTERS[: len(options.texts)]:
+    elif (
+        not "".join(options.labels).isalpha()
+        and (match := LETTER.fullmatch(text))
+        and match[1].upper() in LETTERS[: len(options.texts)]
+    ):
         found["letter"] = LETTERS.index(match[1].upper())
     if counts and number is not None and base <= number < len(options.texts) + base and not options.embedded:
         found["number"] = number - base
@@ -351,7 +375,12 @@ def _ways(answer: Any, options: Options, base: int) -> dict[str, int]:
         found["text"] = same
     elif (place := _labelled(text, options)) is not None:
         found.setdefault("letter", place)
-    if "number" not in found and number is not None and base <= number < len(options.texts) + base and not options.embedded:
+    if (
+        "number" not in found
+        and number is not None
+        and base <= number < len(options.texts) + base
+        and not options.embedded
+    ):
         found["number"] = number - base
     return found
 
@@ -364,7 +393,13 @@ def _moved(text: str, options: Options) -> str | None:
         return None
     carried = [_label(next(part for part in found.groups() if part)) for found in labels if found]
     letter = match[1].upper()
-    return letter if letter in carried and LETTERS.index(letter) < len(carried) and carried.index(letter) != LETTERS.index(letter) else None
+    return (
+        letter
+        if letter in carried
+        and LETTERS.index(letter) < len(carried)
+        and carried.index(letter) != LETTERS.index(letter)
+        else None
+    )
 
 
 def _same_text(text: str, texts: Sequence[str]) -> int | None:
@@ -390,7 +425,9 @@ def _labelled(text: str, options: Options) -> int | None:
     label = _label(next(part for part in match.groups() if part))
     labels = options.labels or tuple(LETTERS[: len(options.texts)])
     place = labels.index(label) if label in labels else None
-    return place if place is not None and _plain(options.texts[place]) == _plain(text[match.end() :]) else None
+    return (
+        place if place is not None and _plain(options.texts[place]) == _plain(text[match.end() :]) else None
+    )
 
 
 def _number(answer: Any) -> int | None:

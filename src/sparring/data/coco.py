@@ -57,13 +57,18 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
         names = {
             _key(category["id"]): category["name"].strip()
             for category in categories
-            if isinstance(category, dict) and "id" in category and isinstance(category.get("name"), str) and category["name"].strip()
+            if isinstance(category, dict)
+            and "id" in category
+            and isinstance(category.get("name"), str)
+            and category["name"].strip()
         }
         notes = defaultdict[str, list[Note]](list)
         for note in (own for own in annotations if isinstance(own, dict)):
             if (name := names.get(_key(note.get("category_id")))) is not None:
                 notes[_key(note.get("image_id"))].append(
-                    Note(name, note.get("bbox"), _key(note.get("iscrowd", 0)) not in ("0", "None", "False", ""))
+                    Note(
+                        name, note.get("bbox"), _key(note.get("iscrowd", 0)) not in ("0", "None", "False", "")
+                    )
                 )
         for number, image in enumerate((own if isinstance(own, dict) else {} for own in images), start=1):
             file = image.get("file_name")
@@ -72,7 +77,8 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
             yield CocoPicture(identity, file if isinstance(file, str) and file.strip() else None, tuple(own))
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: no COCO detection file: {error!r} is missing or of another kind. It needs images, annotations and categories."
+            f"{path}: no COCO detection file: {error!r} is missing or of another kind. It needs images, "
+            f"annotations and categories."
         ) from error
 
 
@@ -100,7 +106,9 @@ def read_coco(path: Path, images: Path | None = None) -> Records:
     """One made-up question of relative position a picture, about two objects that are each the only one of
     their kind in it."""
     folder = images or path.parent
-    return records_of(path, "record", list(coco_pictures(path)), lambda number, picture: _question(folder, picture))
+    return records_of(
+        path, "record", list(coco_pictures(path)), lambda number, picture: _question(folder, picture)
+    )
 
 
 def _question(folder: Path, picture: CocoPicture) -> Item:
@@ -130,5 +138,7 @@ def _question(folder: Path, picture: CocoPicture) -> Item:
         options=tuple(options),
         pictures=(held,),
         category="relative_position",
-        targets=tuple(Target(thing.name, (thing.box[0], thing.box[1], thing.box[2], thing.box[3])) for thing in (a, b)),
+        targets=tuple(
+            Target(thing.name, (thing.box[0], thing.box[1], thing.box[2], thing.box[3])) for thing in (a, b)
+        ),
     )

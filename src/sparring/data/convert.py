@@ -29,7 +29,8 @@ def write_questions(path: str | Path, questions: Iterable[VisualQuestion]) -> Pa
         image = question.image.resolve()
         if not image.is_relative_to(folder):
             raise DataError(
-                f'question "{question.id}": image {image} lies outside {folder}, the folder of {path.name}. Copy it there first.'
+                f'question "{question.id}": image {image} lies outside {folder}, the folder of {path.name}. '
+                f"Copy it there first."
             )
         record = {
             "id": question.id,
@@ -83,11 +84,18 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
         try:
             lines.append(json.dumps(_fields(record.item, out), ensure_ascii=False) + "\n")
         except DataError as error:
-            problems.append(Problem(record.number, record.item.id, "image broken", f"{record.unit} {record.number}: {error}"))
+            problems.append(
+                Problem(
+                    record.number, record.item.id, "image broken", f"{record.unit} {record.number}: {error}"
+                )
+            )
     if problems and not (skip_bad and lines):
         raise refuse(source, problems, nothing_left=skip_bad)
     if not lines:
-        raise DataError(f"{source}: holds no question about a picture ({', '.join(f'{why}: {n}' for why, n in left_out.items())}).")
+        raise DataError(
+            f"{source}: holds no question about a picture "
+            f"({', '.join(f'{why}: {n}' for why, n in left_out.items())})."
+        )
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     partial = path.with_name(path.name + ".partial")

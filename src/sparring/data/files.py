@@ -38,7 +38,9 @@ def open_text(path: Path) -> tuple[BinaryIO, bool]:
                 try:
                     return io.BytesIO(file.read().decode(name).encode()), False
                 except UnicodeError as error:
-                    raise DataError(f"{path}: says that it is UTF-16, and is not ({error}). Save it as UTF-8.") from error
+                    raise DataError(
+                        f"{path}: says that it is UTF-16, and is not ({error}). Save it as UTF-8."
+                    ) from error
     file.seek(3 if start == UTF8_MARK else 0)
     return file, True
 
@@ -95,15 +97,17 @@ def _names(folder: Path, stamp: int) -> dict[str, list[str]]:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The path that a record names relative to a folder, as this disk spells it; what is named, where there is
-    no file.
+    """The path that a record names relative to a folder, as this disk spells it; what is named, where there
+    is no file.
 
     Tried are the name as it is, with slashes for backslashes, in the two normal forms of Unicode (macOS
-    decomposes letters with accents), and its last part in another case of letters (Windows and macOS tell none
-    apart).
+    decomposes letters with accents), and its last part in another case of letters (Windows and macOS tell
+    none apart).
     """
     spellings = dict.fromkeys((name, name.replace("\\", "/")))
-    spellings |= dict.fromkeys(unicodedata.normalize(form, one) for one in list(spellings) for form in ("NFC", "NFD"))
+    spellings |= dict.fromkeys(
+        unicodedata.normalize(form, one) for one in list(spellings) for form in ("NFC", "NFD")
+    )
     for one in spellings:
         if (folder / one).is_file():
             return folder / one

@@ -95,7 +95,8 @@ def upright_size(path: Path) -> tuple[int, int] | None:
             with Image.open(path, formats=FORMATS) as image:
                 exif = image.getexif()  # a PNG is read whole for it
                 width, height = image.size
-                if image.format == "TIFF":  # Pillow tells its size as it is shown already; its tags, as it is kept
+                # Pillow tells its size as it is shown already; its tags, as it is kept
+                if image.format == "TIFF":
                     width, height = exif.get(256, width), exif.get(257, height)
                 return (height, width) if exif.get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
     except (*_BROKEN, Image.DecompressionBombError):
@@ -105,7 +106,8 @@ def upright_size(path: Path) -> tuple[int, int] | None:
 def _load(source: Callable[[], Path | io.BytesIO], name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large or odd files; what matters is checked here
+            # Pillow warns of large or odd files; what matters is checked here
+            warnings.simplefilter("ignore")
             try:
                 return _decoded(source, name)
             except ValueError as error:
@@ -117,9 +119,13 @@ def _load(source: Callable[[], Path | io.BytesIO], name: str) -> Image.Image:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError("image too large", f"image {name} is too large: at most {MAX_PIXELS} pixels are read") from error
+        raise ImageError(
+            "image too large", f"image {name} is too large: at most {MAX_PIXELS} pixels are read"
+        ) from error
     except UnidentifiedImageError as error:
-        raise ImageError("not an image", f"image {name} is no picture in one of the formats {', '.join(FORMATS)}") from error
+        raise ImageError(
+            "not an image", f"image {name} is no picture in one of the formats {', '.join(FORMATS)}"
+        ) from error
     except PermissionError as error:
         raise ImageError("image missing", f"image {name} may not be read ({error.strerror})") from error
     except _BROKEN as error:
@@ -168,7 +174,11 @@ class ImageError(DataError):
 
 def _to_rgb(image: Image.Image, *, tiff: bool, unsigned: bool) -> Image.Image:
     profile = image.info.get("icc_profile")
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data and not image.mode.startswith("I") else None
+    alpha = (
+        image.convert("RGBA").getchannel("A")
+        if image.has_transparency_data and not image.mode.startswith("I")
+        else None
+    )
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips deep greys to 255 instead of scaling them.
         levels = np.asarray(image)
@@ -182,7 +192,8 @@ def _to_rgb(image: Image.Image, *, tiff: bool, unsigned: bool) -> Image.Image:
     rgb = _to_srgb(opaque, profile) if profile else opaque.convert("RGB")
     if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, (255, 255, 255)), alpha)
-    # A copy, so that the result owns its pixels and keeps no file or metadata (an EXIF orientation that was already applied).
+    # A copy, so that the result owns its pixels and keeps no file or metadata (an EXIF orientation that was
+    # already applied).
     return Image.fromarray(np.array(rgb))
 
 
@@ -210,7 +221,8 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         )
         probe = _PROBES[image.mode]
         shown = np.asarray(ImageCms.applyTransform(probe, transform))
-        # Pictures that say they are sRGB keep every pixel, so that they are the same picture as without a profile.
+        # Pictures that say they are sRGB keep every pixel, so that they are the same picture as without a
+        # profile.
         if np.abs(shown.astype(np.int64) - np.asarray(probe.convert("RGB"))).max() <= 1:
             return image.convert("RGB")
         if image.mode == "L":

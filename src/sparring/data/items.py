@@ -13,12 +13,14 @@ from sparring.data.records import LETTERS, Target
 
 Kind = Literal["choice", "yes_no", "open", "caption"]
 Trouble = Literal["picture", "request", "refused"]
-"""Why there is no answer: the picture cannot be read, the request was given up or refused, or the model on this machine
-does not take the question."""
+"""Why there is no answer: the picture cannot be read, the request was given up or refused, or the model on
+this machine does not take the question.
+"""
 YES_NO = ("yes", "no")
 
 _OTHERS = re.compile(
-    r"\b(?:all|none|any|both|neither|either) of (?:the )?(?:above|these|those|them|following|options|choices|answers)\b"
+    r"\b(?:all|none|any|both|neither|either) of (?:the "
+    r")?(?:above|these|those|them|following|options|choices|answers)\b"
     r"|\bthe (?:above|previous|preceding) (?:options?|choices?|answers?|statements?)\b"
     r"|\b(?:all|none|not|any|both|neither) the above\b"
     r"|\b(?:options?|choices?|answers?) (?:[A-H]|\d)\b"

@@ -74,12 +74,18 @@ def find_layout(path: Path, name: str = "auto") -> Found:
     found = _found(path)
     if name == "auto":
         if found is None:
-            raise DataError(f"{path}: this is {looks_like(path)}. Known are {'; '.join(own.words for own in FORMATS.values())}.")
+            raise DataError(
+                f"{path}: this is {looks_like(path)}. Known are "
+                f"{'; '.join(own.words for own in FORMATS.values())}."
+            )
         return found
     if path.is_dir() and name in FOLDERS:
         return Found(path, name)
     if found is None or found.name != name:
-        raise DataError(f"{path}: this is {looks_like(path)}, not {FORMATS[name].words}. Leave --format out, or name the other file.")
+        raise DataError(
+            f"{path}: this is {looks_like(path)}, not {FORMATS[name].words}. Leave --format out, or name "
+            f"the other file."
+        )
     return found
 
 
@@ -105,7 +111,9 @@ def _folder(path: Path) -> Found | None:
         return Found(path, "pope")
     if files_below(path, "HallusionBench.json"):
         return Found(path, "hallusionbench")
-    if files_below(path, "**/query_discriminative.json", "**/query_all.json") and files_below(path, "**/annotations.json"):
+    if files_below(path, "**/query_discriminative.json", "**/query_all.json") and files_below(
+        path, "**/annotations.json"
+    ):
         return Found(path, "amber")
     if files_below(path, "*uestions*.json") and files_below(path, "*nnotations*.json"):
         return Found(path, "vqav2")
@@ -131,7 +139,9 @@ def _json(path: Path) -> Found | None:
 
 
 def _is_pope(path: Path) -> bool:
-    """Does a file of JSON lines begin as POPE's do: a text about an image, labelled yes or no, without options?"""
+    """Does a file of JSON lines begin as POPE's do: a text about an image, labelled yes or no, without
+    options?
+    """
     first = next(lines_of(path, LONGEST_LINE), None)
     try:
         values = json_object(first[2]) if first else {}
@@ -145,7 +155,11 @@ def data_digest(path: Path) -> str:
     """SHA-256 of a file, or of all files of a folder that hold no pictures: of what decides what the
     records are."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else (file for file in files_below(path, "**/*") if file.suffix.lower() in SUFFIXES):
+    for file in (
+        [path]
+        if path.is_file()
+        else (file for file in files_below(path, "**/*") if file.suffix.lower() in SUFFIXES)
+    ):
         with file.open("rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)
@@ -189,4 +203,8 @@ def looks_like(path: Path) -> str:
     if b"\0" in start:
         return "a binary file of no known kind"
     head = start.splitlines()[0][:60].decode("utf-8", "replace")
-    return f'a text file that begins "{head}"' if not start.lstrip().startswith((b"{", b"[")) else "a JSON object without a list of records"
+    return (
+        f'a text file that begins "{head}"'
+        if not start.lstrip().startswith((b"{", b"["))
+        else "a JSON object without a list of records"
+    )

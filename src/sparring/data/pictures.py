@@ -112,7 +112,9 @@ class PictureInCell:
         return decode_image(self.data(), self.name)
 
     def data(self) -> bytes:
-        found = [held for held in held_in(self.cells.cell(self.row, self.column), self.name) if held is not None]
+        found = [
+            held for held in held_in(self.cells.cell(self.row, self.column), self.name) if held is not None
+        ]
         coded = found[self.place]
         if isinstance(coded, bytes):
             return coded
@@ -139,7 +141,9 @@ def held_in(value: Any, name: str) -> Iterator[bytes | str]:
     elif isinstance(value, Mapping):
         known = [value[key] for key in ("bytes", "path", "url", "image_url") if not is_empty(value.get(key))]
         if not known and not {"bytes", "path", "url"} & value.keys():
-            raise ImageError("not an image", f"{name} holds an object with {', '.join(value)}; a picture has bytes or path")
+            raise ImageError(
+                "not an image", f"{name} holds an object with {', '.join(value)}; a picture has bytes or path"
+            )
         yield from held_in(known[0] if known else None, name)
     elif isinstance(value, bytes | bytearray | memoryview):
         raw = bytes(value)
@@ -155,7 +159,11 @@ def is_coded(text: str) -> bool:
     """Is a text a picture in base64 or a data URI, and no path?"""
     if _is_data_uri(text):
         return True
-    ends = "".join((text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME // 2] + text[-LONGEST_NAME // 2 :]).split())
+    ends = "".join(
+        (
+            text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME // 2] + text[-LONGEST_NAME // 2 :]
+        ).split()
+    )
     return len(text) > REFERENCE and BASE64.fullmatch(ends) is not None
 
 
@@ -167,12 +175,16 @@ def decoded(text: str, name: str) -> bytes:
     """The bytes of base64, or of a data URI. Raises ImageError."""
     coded = "".join((unquote(text.partition(",")[2]) if _is_data_uri(text) else text).split())
     try:
-        return base64.b64decode(coded.replace("-", "+").replace("_", "/") + "=" * (-len(coded) % 4), validate=True)
+        return base64.b64decode(
+            coded.replace("-", "+").replace("_", "/") + "=" * (-len(coded) % 4), validate=True
+        )
     except (binascii.Error, ValueError) as error:
         raise ImageError("broken base64", f"{name} is no picture in base64 ({error})") from error
 
 
-def pictures_in(value: Any, folder: Path, name: str, cell: Callable[[int], Picture] | None = None) -> tuple[Picture, ...]:
+def pictures_in(
+    value: Any, folder: Path, name: str, cell: Callable[[int], Picture] | None = None
+) -> tuple[Picture, ...]:
     """The pictures of a field, by the rule above.
 
     folder: that paths are relative to. name: of the record and field, for messages. cell: gets the picture of
@@ -224,7 +236,9 @@ def named_picture(folder: Path, name: str) -> PictureFile:
     cache do not.
     """
     if re.match(r"(https?|ftp|s3|gs|hf)://", name):
-        raise ImageError("image missing", f'image "{name[:80]}" is an address; pictures are not fetched. Download it')
+        raise ImageError(
+            "image missing", f'image "{name[:80]}" is an address; pictures are not fetched. Download it'
+        )
     short = name if len(name) <= 200 else f"{name[:80]}..."
     root = folder.resolve()
     try:
@@ -238,11 +252,14 @@ def named_picture(folder: Path, name: str) -> PictureFile:
         raise ImageError("image missing", f"image {name[:80]} cannot be looked up ({why})") from error
     if not is_inside(path, root):
         what = "is an absolute path out of" if Path(name).is_absolute() else "leaves"
-        raise ImageError("image outside the folder", f'image "{short}" {what} the folder {folder}. Copy it into the folder')
+        raise ImageError(
+            "image outside the folder", f'image "{short}" {what} the folder {folder}. Copy it into the folder'
+        )
     if not there:
         raise ImageError(
             "image missing",
-            f'image "{short}" is not there (looked for in {folder}). Name the folder of the pictures with --images',
+            f'image "{short}" is not there (looked for in {folder}). Name the folder of the pictures with '
+            f"--images",
         )
     return PictureFile(path)
 

@@ -57,7 +57,9 @@ def read_annotations(path: str | Path, images: str | Path | None = None) -> list
             objects = tuple(dict.fromkeys(str(name) for name in record["objects"]))
             found.append(Annotated(named_picture(folder, str(record["image"])).path, objects))
         except (KeyError, TypeError) as error:
-            raise DataError(f'{path} line {number}: needs "image" and "objects", a list of names ({error!r}).') from error
+            raise DataError(
+                f'{path} line {number}: needs "image" and "objects", a list of names ({error!r}).'
+            ) from error
         except (Fault, ImageError) as error:
             raise DataError(f"{path} line {number}: {error}") from error
     return found
@@ -76,7 +78,9 @@ def _annotated(folder: Path, picture: CocoPicture) -> Annotated:
     )
 
 
-def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_picture: int = 3, seed: int = 0) -> list[VisualQuestion]:
+def presence_probes(
+    pictures: Sequence[Annotated], negatives: Negatives, *, per_picture: int = 3, seed: int = 0
+) -> list[VisualQuestion]:
     """`per_picture` present and as many absent objects of every picture, in turns, as yes-no questions;
     category: the kind of negatives.
 
@@ -96,12 +100,15 @@ def presence_probes(pictures: Sequence[Annotated], negatives: Negatives, *, per_
         taken: set[str] = set()
         for place, name in enumerate(present[:per_picture]):
             ranked = {"random": (), "popular": popular, "adversarial": beside[name]}[negatives]
-            absent = next((other for other in ranked if other not in taken and other not in picture.objects), None)
+            absent = next(
+                (other for other in ranked if other not in taken and other not in picture.objects), None
+            )
             if absent is None:
                 free = [other for other in names if other not in taken and other not in picture.objects]
                 if not free:
                     raise DataError(
-                        f"{picture.image.name}: every annotated name is in it or was asked already, so no absent object is left. "
+                        f"{picture.image.name}: every annotated name is in it or was asked already, so no "
+                        f"absent object is left. "
                         "Ask for fewer objects a picture, or annotate more pictures."
                     )
                 absent = rng.choice(free)
@@ -129,7 +136,9 @@ def _beside(pictures: Sequence[Annotated]) -> dict[str, list[str]]:
     for picture in pictures:
         for name in picture.objects:
             together[name].update(other for other in picture.objects if other != name)
-    return defaultdict(list, {name: sorted(own, key=lambda other: (-own[other], other)) for name, own in together.items()})
+    return defaultdict(
+        list, {name: sorted(own, key=lambda other: (-own[other], other)) for name, own in together.items()}
+    )
 
 
 def presence_question(name: str) -> str:

@@ -3,7 +3,8 @@ anything is done with them.
 
 This project's own layout is one JSON record a line:
 
-    {"id": "kitchen-4", "image": "images/kitchen.png", "question": "Where is the cup relative to the sink?", "options": ["left", "right"],
+    {"id": "kitchen-4", "image": "images/kitchen.png", "question": "Where is the cup relative to the sink?",
+    "options": ["left", "right"],
      "answer": "A", "targets": [{"name": "cup", "box": [10, 20, 40, 60]}], "category": "position"}
 
 `image` is relative to the file and stays inside its folder; boxes are half-open, in pixels of the upright
@@ -104,7 +105,9 @@ def read_questions(
     `skip_bad`, if none is good); if the data are missing, empty or of no known layout.
     """
     path = Path(path)
-    return check_questions(path, open_records(path, images, layout), folder or _passing_folder(), skip_bad=skip_bad)
+    return check_questions(
+        path, open_records(path, images, layout), folder or _passing_folder(), skip_bad=skip_bad
+    )
 
 
 def open_records(path: Path, images: str | Path | None = None, layout: str = "auto") -> Records:
@@ -119,7 +122,9 @@ def open_records(path: Path, images: str | Path | None = None, layout: str = "au
     return (replace(own, item=spread(own.item)) if own.item is not None else own for own in records)
 
 
-def check_questions(path: Path, records: Iterable[Record], folder: Path, *, skip_bad: bool = False) -> Questions:
+def check_questions(
+    path: Path, records: Iterable[Record], folder: Path, *, skip_bad: bool = False
+) -> Questions:
     """The records as questions, each with its picture and boxes checked. folder: where carried pictures
     are written; see `read_questions`."""
     checker = QuestionChecker(path, folder)
@@ -200,7 +205,9 @@ class QuestionChecker:
         return Questions(self.path, self.records, tuple(self.problems))
 
     def _note(self, record: Record, fault: Fault) -> None:
-        self.problems.append(fault.of(self.path, record.unit, record.number, record.item.id if record.item else None))
+        self.problems.append(
+            fault.of(self.path, record.unit, record.number, record.item.id if record.item else None)
+        )
 
     def _picture(self, picture: Picture) -> tuple[Path, tuple[int, int]]:
         key: object = id(picture) if isinstance(picture, PictureInMemory) else picture
@@ -223,7 +230,11 @@ class QuestionChecker:
     def _path_of(self, picture: Picture) -> Path:
         if isinstance(picture, PictureFile):
             return picture.path.resolve()
-        return self.path / getattr(picture, "name", "picture") if self._folder is None else kept_picture(picture, self._folder)
+        return (
+            self.path / getattr(picture, "name", "picture")
+            if self._folder is None
+            else kept_picture(picture, self._folder)
+        )
 
 
 def _unfit(item: Item) -> Iterator[Fault]:
@@ -270,7 +281,9 @@ def _suffix(data: bytes) -> str:
     return ".tif"
 
 
-def split_held_out(questions: Sequence[VisualQuestion], count: int, seed: int) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
+def split_held_out(
+    questions: Sequence[VisualQuestion], count: int, seed: int
+) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(train, held out), both in the order given. Questions about the same picture (by its pixels) stay
     together.
 
@@ -289,7 +302,8 @@ def split_held_out(questions: Sequence[VisualQuestion], count: int, seed: int) -
             chosen.update(group)
     if not chosen or len(chosen) == len(questions) or len(questions) <= count:
         raise DataError(
-            f"{len(questions)} questions about {len(groups)} pictures are too few to hold {count} out and train on the rest. "
+            f"{len(questions)} questions about {len(groups)} pictures are too few to hold {count} out and "
+            f"train on the rest. "
             "Lower data.held_out, add questions, or name a file with data.held_out_path."
         )
     held_out = [question for index, question in enumerate(questions) if index in chosen]
@@ -300,14 +314,21 @@ def require_disjoint(train: Sequence[VisualQuestion], held_out: Sequence[VisualQ
     """Raise DataError if a picture (by its pixels) or an id is in both."""
     twins = {question.id for question in train} & {question.id for question in held_out}
     if twins:
-        raise DataError(f'id "{min(twins)}" is in both the training and the held-out file ({len(twins)} in all). Ids are unique over both.')
+        raise DataError(
+            f'id "{min(twins)}" is in both the training and the held-out file ({len(twins)} in all). Ids '
+            f"are unique over both."
+        )
     seen = dict(zip(_keys(train), train, strict=True))
-    shared = [(seen[key], question) for key, question in zip(_keys(held_out), held_out, strict=True) if key in seen]
+    shared = [
+        (seen[key], question) for key, question in zip(_keys(held_out), held_out, strict=True) if key in seen
+    ]
     if shared:
         first, second = shared[0]
         raise DataError(
-            f'questions "{first.id}" (training) and "{second.id}" (held out) show the same picture, {second.image.name}; {len(shared)} held-out '
-            "questions are like that. Held-out pictures must be new: leave data.held_out_path out and the split is made by picture."
+            f'questions "{first.id}" (training) and "{second.id}" (held out) show the same picture, '
+            f"{second.image.name}; {len(shared)} held-out "
+            "questions are like that. Held-out pictures must be new: leave data.held_out_path out and the "
+            "split is made by picture."
         )
 
 

@@ -101,13 +101,14 @@ class Verdict:
 
     integrity: smallest local SSIM over the protected boxes (1.0 where there is none); `intact`: it reached
     the threshold, and the picture kept its light where that is guarded. duplicate: the count of a queried
-    object changed. accepted = intact, and neither duplicate nor unchanged. efficacy: failures / k of the Defender on the edited
-    picture. probability_drop: fall of the right answer's length-normalised probability from the clean to the
-    edited picture, None where it was not asked for. label_valid: an auditor's word that the right answer is
-    still right; None where nobody audited. Never part of the reward. notes: figures by name: the parts that
-    make up `reward` ("reward_efficacy", ...), what they were computed from, and, of held-out edits,
-    "sharpness", which no reward pays for; where the light is guarded, "light_level", "light_spread" and
-    whether they were refused, "relit"; "unchanged" of a picture that came back as it was.
+    object changed. accepted = intact, and neither duplicate nor unchanged. efficacy: failures / k of the
+    Defender on the edited picture. probability_drop: fall of the right answer's length-normalised
+    probability from the clean to the edited picture, None where it was not asked for. label_valid: an
+    auditor's word that the right answer is still right; None where nobody audited. Never part of the reward.
+    notes: figures by name: the parts that make up `reward` ("reward_efficacy", ...), what they were computed
+    from, and, of held-out edits, "sharpness", which no reward pays for; where the light is guarded,
+    "light_level", "light_spread" and whether they were refused, "relit"; "unchanged" of a picture that came
+    back as it was.
     """
 
     question_id: str

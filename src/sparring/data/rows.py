@@ -78,7 +78,12 @@ def _records(table: Table, layout: Layout) -> Records:
         item = None if row.fault and not row.values else _item(table, row, layout, answers, problems)
         if row.fault is not None:
             problems.insert(0, table.problem(row, row.fault))
-        if item is not None and item.id in seen and (split := row.text("split")) and f"{split}/{item.id}" not in seen:
+        if (
+            item is not None
+            and item.id in seen
+            and (split := row.text("split"))
+            and f"{split}/{item.id}" not in seen
+        ):
             item = replace(item, id=f"{split}/{item.id}")  # ids are unique in a split
         if item is not None and not problems and item.id in seen:
             what = f"id was already given on {table.unit} {seen[item.id]}. Ids are unique in a file."
@@ -139,7 +144,9 @@ def _names_of(row: Row) -> str:
 def _id(row: Row) -> str:
     name = next((name for name in IDS if not is_empty(row.values.get(name))), None)
     if name is not None and isinstance(row.values[name], list | dict | bool):
-        raise Fault("wrong type", f"{name} is {KINDS[type(row.values[name])]}; it must be a text or a number.")
+        raise Fault(
+            "wrong type", f"{name} is {KINDS[type(row.values[name])]}; it must be a text or a number."
+        )
     return str(row.number) if name is None else check_text(name, row.text(name))
 
 
@@ -171,12 +178,18 @@ def _right(
     answer = answer_in(row.values)
     if is_empty(answer):
         given = next((name for name in ANSWERS if name in row.values), None)
-        what = '"answer" is missing.' if given is None else f"{given} is empty. Splits without answers cannot be scored."
+        what = (
+            '"answer" is missing.'
+            if given is None
+            else f"{given} is empty. Splits without answers cannot be scored."
+        )
         raise Fault("missing key" if given is None else "empty text", what)
     if isinstance(answer, Mapping):
         raise Fault("wrong type", "answer is an object; it must be a letter, a text or a number.")
     if options.texts:
-        listed = references_of(answer) if isinstance(answer, str) and answer.strip().startswith("[") else answer
+        listed = (
+            references_of(answer) if isinstance(answer, str) and answer.strip().startswith("[") else answer
+        )
         said = answer if isinstance(answer, str) and answer.strip() in options.texts else listed
         try:
             return "choice", question, LETTERS[answers.place(said, options)], options.texts, {}
@@ -185,10 +198,15 @@ def _right(
                 raise  # lines with letters in an open question are no options: none of them is the answer
         question = row.text(*TEXTS)
     if not layout.open_answers:
-        raise Fault("number of options", "has no options: its columns A, B, ... and options, choices are empty.")
+        raise Fault(
+            "number of options", "has no options: its columns A, B, ... and options, choices are empty."
+        )
     text, references = str(answer).strip(), references_of(answer)
     if "letter" in answers.certain and text in LETTERS[:8] and not is_open(row.values):
-        what = f"has no options, and its answer {text} is a letter, as other records of the file choose options. Fill them in, or"
+        what = (
+            f"has no options, and its answer {text} is a letter, as other records of the file choose "
+            f"options. Fill them in, or"
+        )
         raise Fault("number of options", f'{what} say "question_type": "open".')
     check_text("answer", text)
     return (
@@ -209,7 +227,12 @@ def _misspelt(values: Mapping[str, Any]) -> list[Fault]:
     """Fields that are nearly those of this project's files; other further fields are as good as not there."""
     found = []
     for key in values:
-        if key in KNOWN or key in PICTURES or COLUMN.fullmatch(key) or any(key.startswith(own) or own.startswith(key) for own in OWN):
+        if (
+            key in KNOWN
+            or key in PICTURES
+            or COLUMN.fullmatch(key)
+            or any(key.startswith(own) or own.startswith(key) for own in OWN)
+        ):
             continue
         alike = [own for own in OWN if abs(len(own) - len(key)) <= 1]
         near = get_close_matches(key, [own for own in alike if own not in values], n=1, cutoff=0.82)
@@ -235,7 +258,10 @@ def targets_of(value: Any) -> tuple[Target, ...]:
                     raise Fault("names and boxes", f"targets has {len(names)} names and {len(boxes)} boxes.")
                 value = [{"name": name, "box": box} for name, box in zip(names, boxes, strict=True)]
         if not isinstance(value, list | tuple):
-            what = f"targets is {KINDS.get(type(value), 'no list')}; it must be a list of {{name, box}}, which may be empty."
+            what = (
+                f"targets is {KINDS.get(type(value), 'no list')}; it must be a list of {{name, box}}, "
+                f"which may be empty."
+            )
             raise Fault("wrong type", what)
         return tuple(_target(f"targets[{place}]", target) for place, target in enumerate(value))
     return ()
@@ -258,15 +284,28 @@ def _target(where: str, value: Any) -> Target:
         if key not in value:
             raise Fault("missing key", f'{where}: "{key}" is missing.')
     if not isinstance(value["name"], str):
-        raise Fault("wrong type", f"{where}.name is {KINDS.get(type(value['name']), 'no text')}; it must be a text.")
+        raise Fault(
+            "wrong type", f"{where}.name is {KINDS.get(type(value['name']), 'no text')}; it must be a text."
+        )
     name, box = check_text(f"{where}.name", value["name"]), value["box"]
     sides = four_numbers(box)
     if sides is None:
-        whole = isinstance(box, list | tuple) and len(box) == 4 and all(type(side) in (int, float) and side == side for side in box)
-        what = "must hold whole pixels; round it outwards." if whole else "must be four numbers [x0, y0, x1, y1] in pixels."
+        whole = (
+            isinstance(box, list | tuple)
+            and len(box) == 4
+            and all(type(side) in (int, float) and side == side for side in box)
+        )
+        what = (
+            "must hold whole pixels; round it outwards."
+            if whole
+            else "must be four numbers [x0, y0, x1, y1] in pixels."
+        )
         raise Fault("wrong type", f'box {str(box)[:60]} of target "{name}" ({where}) {what}')
     if any(side != int(side) for side in sides):
-        raise Fault("wrong type", f'box {list(box)} of target "{name}" ({where}) must hold whole pixels; round it outwards.')
+        raise Fault(
+            "wrong type",
+            f'box {list(box)} of target "{name}" ({where}) must hold whole pixels; round it outwards.',
+        )
     x0, y0, x1, y1 = (int(side) for side in sides)
     if x1 <= x0 or y1 <= y0:
         raise Fault(

@@ -43,7 +43,9 @@ def read_pope(path: Path, images: Path | None = None) -> Records:
     """
     files = pope_files(path) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path}: POPE needs files named like coco_pope_random.json; there is none in this folder.")
+        raise DataError(
+            f"{path}: POPE needs files named like coco_pope_random.json; there is none in this folder."
+        )
     found: dict[tuple[str, str], Record] = {}
     bad = list[Record]()
     for file in files:
@@ -78,7 +80,9 @@ def _pope_row(row: Row, split: str | None, found: dict[tuple[str, str], Record])
     answer = yes_or_no(row.text("label", "answer"), "answer")
     before = found[key].item if key in found else None
     if before is not None and before.answer != answer:
-        raise Fault("answer differs", "the same question about the same picture was answered otherwise before.")
+        raise Fault(
+            "answer differs", "the same question about the same picture was answered otherwise before."
+        )
     joined = [*(before.meta["splits"] if before else ())]
     joined += [own for own in splits if own not in joined]
     identity = before.id if before else f"{split}-{row.text(*IDS)}" if split else row.text(*IDS)
@@ -151,7 +155,9 @@ def read_hallusionbench(path: Path, images: Path | None = None) -> Records:
 def _hallusion_row(row: Row) -> Item:
     parts = row.text("index").split("_")
     if len(parts) != 6:
-        raise Fault("wrong id", f"index {row.text('index')!r} does not end in set, figure and question: _0_1_0.")
+        raise Fault(
+            "wrong id", f"index {row.text('index')!r} does not end in set, figure and question: _0_1_0."
+        )
     if not row.pictures and row.text("category") != "VS":
         raise Fault("no picture", "there is no picture in it, and it is no question of the category VS.")
     meta = {
@@ -179,7 +185,9 @@ def _hallusion_record(record: Any, folder: Path) -> Item:
     if missing:
         raise Fault("missing key", f'hallusionbench needs the field "{missing[0]}", which is missing.')
     shown = str(record["visual_input"]).removesuffix(".0") != "0"
-    answer = {"1": "yes", "0": "no"}.get(str(record["gt_answer"]).strip().removesuffix(".0"), record["gt_answer"])
+    answer = {"1": "yes", "0": "no"}.get(
+        str(record["gt_answer"]).strip().removesuffix(".0"), record["gt_answer"]
+    )
     ids = {
         "subcategory": record["subcategory"],
         "set": record["set_id"],
@@ -209,7 +217,10 @@ def read_vqav2(path: Path, images: Path | None = None) -> Records:
         return table_records(table, _vqa_row)
     asked, answered = (only_file(path, pattern) for pattern in ("*uestions*.json", "*nnotations*.json"))
     questions = field_of(asked, "questions", "question_id", "image_id", "question")
-    annotations = {str(record["question_id"]): record for record in field_of(answered, "annotations", "question_id", "answers")}
+    annotations = {
+        str(record["question_id"]): record
+        for record in field_of(answered, "annotations", "question_id", "answers")
+    }
     folder = images or path
 
     def read(number: int, record: Mapping[str, Any]) -> Item:
@@ -238,7 +249,9 @@ def _vqa_row(row: Row) -> Item:
         raise Fault("empty text", "the answer is empty. Splits without answers cannot be scored.")
     if not row.pictures:
         raise Fault("no picture", "there is no picture in it. A question without one is not asked.")
-    return _vqa_item(row.text(*IDS), row.text("question"), texts, row.pictures, row.text("category", "answer_type") or None)
+    return _vqa_item(
+        row.text(*IDS), row.text("question"), texts, row.pictures, row.text("category", "answer_type") or None
+    )
 
 
 def _told(answer: Any) -> Any:
@@ -249,12 +262,17 @@ def _told(answer: Any) -> Any:
         return [_told(part) for part in answer]
     if isinstance(answer, Mapping):
         if "answer" not in answer:
-            raise Fault("wrong type", f"an answer is an object with {', '.join(map(str, answer))[:80]}; it must have answer.")
+            raise Fault(
+                "wrong type",
+                f"an answer is an object with {', '.join(map(str, answer))[:80]}; it must have answer.",
+            )
         return answer["answer"]
     return answer
 
 
-def _vqa_item(identity: str, question: str, references: list[str], pictures: Any, category: str | None) -> Item:
+def _vqa_item(
+    identity: str, question: str, references: list[str], pictures: Any, category: str | None
+) -> Item:
     usual = max(sorted(set(references)), key=references.count)
     return Item(
         identity,
@@ -269,7 +287,9 @@ def _vqa_item(identity: str, question: str, references: list[str], pictures: Any
 
 def _coco_picture(folder: Path, number: int) -> PictureFile:
     """COCO's picture of that number, whichever of its years it is from and however its ending is written."""
-    names = [f"COCO_{split}_{number:012d}" for split in ("val2014", "train2014", "test2015")] + [f"{number:012d}"]
+    names = [f"COCO_{split}_{number:012d}" for split in ("val2014", "train2014", "test2015")] + [
+        f"{number:012d}"
+    ]
     found = next((file for name in names if (file := picture_beside(folder / name)) is not None), None)
     return named_picture(folder, found.relative_to(folder).as_posix() if found else f"{names[0]}.jpg")
 
@@ -279,16 +299,26 @@ def read_amber(path: Path, images: Path | None = None) -> Records:
     `query_all.json` (also below `data/`, `query/`), or a table."""
     if path.is_file() and path.suffix.lower() != ".json":
         table = read_table(path, images)
-        table.require("amber", "index", "question", "answer", "category", *(() if table.pictures else (PICTURES,)))
+        table.require(
+            "amber", "index", "question", "answer", "category", *(() if table.pictures else (PICTURES,))
+        )
         return table_records(table, _amber_row)
     folder = path.parent if path.is_file() else path
     truths = {str(record.get("id")): record for record in _list(only_file(folder, "**/annotations.json"))}
     queries = files_below(folder, "**/query_discriminative.json") or files_below(folder, "**/query_all.json")
     if not queries:
-        raise DataError(f"{folder}: amber needs query_discriminative.json or query_all.json, which is missing.")
+        raise DataError(
+            f"{folder}: amber needs query_discriminative.json or query_all.json, which is missing."
+        )
     known = {name: truth for name, truth in truths.items() if truth.get("type") != "generative"}
-    asked = [record for record in _list(queries[0]) if str(record.get("id")) in known or str(record.get("id")) not in truths]
-    return records_of(queries[0], "query", asked, lambda number, record: _amber_record(record, known, images or folder))
+    asked = [
+        record
+        for record in _list(queries[0])
+        if str(record.get("id")) in known or str(record.get("id")) not in truths
+    ]
+    return records_of(
+        queries[0], "query", asked, lambda number, record: _amber_record(record, known, images or folder)
+    )
 
 
 def _amber_row(row: Row) -> Item:

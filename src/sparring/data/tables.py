@@ -89,14 +89,19 @@ class Table:
     def require(self, layout: str, *needed: str | tuple[str, ...]) -> None:
         """Raise DataError, naming every column that is missing; a tuple of names means that one of them is
         enough."""
-        if not self.columns and (bad := next((pair for pair in self.records() if isinstance(pair[1], Fault)), None)):
+        if not self.columns and (
+            bad := next((pair for pair in self.records() if isinstance(pair[1], Fault)), None)
+        ):
             told = self.problem(Row(bad[0], {}), bad[1]).message if isinstance(bad[1], Fault) else ""
             raise DataError(f"{self.path}: no record of it can be read. The first: {told}")
         alike = [(names,) if isinstance(names, str) else names for names in needed]
         missing = [names for names in alike if not any(name in self.columns for name in names)]
         if missing:
             named = ", ".join(" or ".join(f'"{name}"' for name in names) for names in missing)
-            raise DataError(f"{self.path}: {layout} needs the column {named}, which is missing. The file has {', '.join(self.columns)}.")
+            raise DataError(
+                f"{self.path}: {layout} needs the column {named}, which is missing. The file has "
+                f"{', '.join(self.columns)}."
+            )
 
     def where(self, row: Row) -> str:
         """A row's name in errors."""
@@ -113,8 +118,14 @@ IDS = ("index", "id", "idx", "question_id")
 
 
 def four_numbers(value: Any) -> list[float] | None:
-    """The sides of a box, also where they are written as texts; None where they are no four finite numbers."""
-    if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(side, bool) for side in value):
+    """The sides of a box, also where they are written as texts; None where they are no four finite
+    numbers.
+    """
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 4
+        or any(isinstance(side, bool) for side in value)
+    ):
         return None
     try:
         sides = [side if isinstance(side, int) else float(side) for side in value]
@@ -143,9 +154,13 @@ def read_table(path: Path, images: Path | None = None) -> Table:
     kind = table_kind(path)
     if kind is None:
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder. Name a TSV, CSV, JSONL, JSON or Parquet file, or a folder of one.")
+            raise DataError(
+                f"{path}: no such file or folder. Name a TSV, CSV, JSONL, JSON or Parquet file, or a folder "
+                f"of one."
+            )
         raise DataError(
-            f"{path}: its name ends in none of {', '.join(SUFFIXES)}, and it is no folder of Parquet files or of "
+            f"{path}: its name ends in none of {', '.join(SUFFIXES)}, and it is no folder of Parquet files "
+            f"or of "
             "datasets.save_to_disk, so its format is not known."
         )
     folder = images or (path if path.is_dir() else path.parent)
@@ -179,7 +194,9 @@ def table_kind(path: Path) -> str | None:
         return "parquet"
     if start.startswith(b"ARROW1") or suffix == ".arrow":
         return "arrow"
-    if start.startswith(LFS) or (b"\0" in start and b"\xef\xbf\xbd" in start.decode("utf-8", "replace")[:-4].encode()):
+    if start.startswith(LFS) or (
+        b"\0" in start and b"\xef\xbf\xbd" in start.decode("utf-8", "replace")[:-4].encode()
+    ):
         return None
     if suffix == ".json":
         return "list" if start.startswith(b"[") or not _is_lines(path) else "lines"
@@ -193,7 +210,13 @@ def table_kind(path: Path) -> str | None:
         # Called JSON lines, and none: a table, if its first line names a column of questions.
         head = start.split(b"\n")[0].lower()
         named = any(name.encode() in head for name in ASKING)
-        return ("tsv" if b"\t" in head else "csv") if named and (b"\t" in head or b"," in head) else "lines" if not start else None
+        return (
+            ("tsv" if b"\t" in head else "csv")
+            if named and (b"\t" in head or b"," in head)
+            else "lines"
+            if not start
+            else None
+        )
     return None
 
 
@@ -219,7 +242,9 @@ def _is_lines(path: Path) -> bool:
         found = json.loads(first[2])
     except (ValueError, RecursionError):
         return first[2].startswith(b"{") and first[2].rstrip().endswith(b"}")
-    return isinstance(found, dict) and (second is not None or any(isinstance(found.get(name), str) for name in ASKING))
+    return isinstance(found, dict) and (
+        second is not None or any(isinstance(found.get(name), str) for name in ASKING)
+    )
 
 
 def row_of(
@@ -233,7 +258,9 @@ def row_of(
     """A row with the pictures that its fields hold or name; of these fields only what may be a name is
     kept."""
     kept = {
-        name: value for name, value in values.items() if name not in PICTURES or (isinstance(value, str) and len(value) <= LONGEST_NAME)
+        name: value
+        for name, value in values.items()
+        if name not in PICTURES or (isinstance(value, str) and len(value) <= LONGEST_NAME)
     }
     try:
         return Row(number, kept, pictures_of(values, folder, f"{path.name} {unit} {number}", cell))
@@ -301,7 +328,9 @@ def _separated(path: Path, folder: Path, separator: str) -> Table:
     for number, (offset, cells) in enumerate(rows, start=1):
         offsets.append(offset)
         if len(cells) == len(header):
-            records.append((number, dict(_short(name, cell) for name, cell in zip(header, cells, strict=True))))
+            records.append(
+                (number, dict(_short(name, cell) for name, cell in zip(header, cells, strict=True)))
+            )
         else:
             what = f"the row has {len(cells)} cells for {len(header)} columns."
             records.append((number, Fault("wrong number of columns", what)))
@@ -333,7 +362,10 @@ def _separated(path: Path, folder: Path, separator: str) -> Table:
             if other.isdigit():
                 what = f'image "{other}" is no picture and no index of another row that holds one.'
                 return Row(number, values, (), Fault("image missing", what))
-        listed = {key: _as_list(value) if key in PICTURES and isinstance(value, str) else value for key, value in values.items()}
+        listed = {
+            key: _as_list(value) if key in PICTURES and isinstance(value, str) else value
+            for key, value in values.items()
+        }
         return row_of(path, "row", number, listed, folder)
 
     return Table(path, header, lambda: records, row)
@@ -424,7 +456,9 @@ def json_object(raw: bytes) -> dict[str, Any]:
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_twins)
     except UnicodeDecodeError as error:
-        raise Fault("not UTF-8", f"byte {error.start + 1} of the line is not UTF-8. Save the file as UTF-8.") from error
+        raise Fault(
+            "not UTF-8", f"byte {error.start + 1} of the line is not UTF-8. Save the file as UTF-8."
+        ) from error
     except json.JSONDecodeError as error:
         raise Fault("broken JSON", f"no valid JSON at column {error.colno}: {error.msg}.") from error
     except (RecursionError, ValueError) as error:
@@ -452,7 +486,9 @@ def _json_list(path: Path, folder: Path) -> Table:
     records = [
         (
             number,
-            record if isinstance(record, dict) else Fault("broken JSON", f"the row is {KINDS[type(record)]}; {what}"),
+            record
+            if isinstance(record, dict)
+            else Fault("broken JSON", f"the row is {KINDS[type(record)]}; {what}"),
         )
         for number, record in enumerate(found, start=1)
     ]
@@ -472,7 +508,9 @@ def rows_in(whole: Any) -> list[Any] | None:
         return whole
     if not isinstance(whole, dict):
         return None
-    lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    lists = [
+        value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
     if len(lists) == 1:
         return list(lists[0])
     if whole and all(isinstance(value, dict) for value in whole.values()):

@@ -36,7 +36,9 @@ class Thing:
     crowd: bool = False
 
 
-def relation_question(things: Sequence[Thing], size: tuple[int, int], name: str) -> tuple[Thing, Thing, str, tuple[str, ...]] | None:
+def relation_question(
+    things: Sequence[Thing], size: tuple[int, int], name: str
+) -> tuple[Thing, Thing, str, tuple[str, ...]] | None:
     """(a, b, the side of b on which a is, all sides), drawn by the record's name; None where no pair is
     clear.
 
@@ -44,7 +46,11 @@ def relation_question(things: Sequence[Thing], size: tuple[int, int], name: str)
     """
     kinds = Counter(thing.name for thing in things)
     least = SMALLEST * size[0] * size[1]
-    able = [t for t in things if kinds[t.name] == 1 and not t.crowd and (t.box[2] - t.box[0]) * (t.box[3] - t.box[1]) >= least]
+    able = [
+        t
+        for t in things
+        if kinds[t.name] == 1 and not t.crowd and (t.box[2] - t.box[0]) * (t.box[3] - t.box[1]) >= least
+    ]
     pairs = [(a, b, side) for a in able for b in able if a is not b and (side := side_of(a.box, b.box))]
     if not pairs:
         return None
@@ -104,7 +110,9 @@ def read_vstar(folder: Path, images: Path | None = None) -> Records:
     return records_of(folder, "file", files, lambda number, file: _pair(folder, file))
 
 
-def records_of(path: Path, unit: str, payloads: Sequence[Any], read: Callable[[int, Any], Item]) -> Iterator[Record]:
+def records_of(
+    path: Path, unit: str, payloads: Sequence[Any], read: Callable[[int, Any], Item]
+) -> Iterator[Record]:
     """Records of what `read` makes of each payload; what raises Fault or ImageError is a problem."""
     seen = dict[str, int]()
     for number, payload in enumerate(payloads, start=1):
@@ -142,7 +150,9 @@ def _pair(folder: Path, file: Path) -> Item:
             )
     if not isinstance(note["question"], str):
         raise Fault("wrong type", f"{name}: question must be a text.")
-    question, options = options_of({"question": check_text("question", note["question"]), "options": note["options"]})
+    question, options = options_of(
+        {"question": check_text("question", note["question"]), "options": note["options"]}
+    )
     if not 2 <= len(options.texts) <= len(LETTERS):
         raise Fault(
             "number of options",
@@ -151,7 +161,9 @@ def _pair(folder: Path, file: Path) -> Item:
     stem = file.with_name(file.name[: -len(file.suffix)])
     picture = picture_beside(stem)
     if picture is None:
-        raise Fault("image missing", f"{name}: there is no picture of that name beside it ({', '.join(PICTURES)}).")
+        raise Fault(
+            "image missing", f"{name}: there is no picture of that name beside it ({', '.join(PICTURES)})."
+        )
     held = named_picture(folder, picture.relative_to(folder).as_posix())
     identity = stem.relative_to(folder)
     return Item(
@@ -205,10 +217,15 @@ def _relation(folder: Path, number: int, item: Any) -> Item:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise Fault("broken annotation", f"no spatial-relation record ({error!r}).") from error
-    words = (word.replace("underneath", "under").replace("beneath", "under") for word in map(str.lower, _SIDE.findall(answer)))
+    words = (
+        word.replace("underneath", "under").replace("beneath", "under")
+        for word in map(str.lower, _SIDE.findall(answer))
+    )
     sides = {SIDES[word] for word in words}
     if len(sides) != 1:
-        raise Fault("answer names no side", f'its answer, "{answer[:80]}", names {len(sides)} sides; one is needed.')
+        raise Fault(
+            "answer names no side", f'its answer, "{answer[:80]}", names {len(sides)} sides; one is needed.'
+        )
     right, wrong = OPPOSITES[sides.pop()]
     name = check_text("id", str(item.get("id", item.get("question_id", number))))
     if not isinstance(image, str) or not image:
@@ -232,11 +249,15 @@ def boxed_targets(names: Any, boxes: Any, picture: PictureFile) -> tuple[Target,
     they do not belong together."""
     if not isinstance(names, list) or not isinstance(boxes, list) or len(names) != len(boxes):
         counts = [str(len(own)) if isinstance(own, list) else "no list of" for own in (names, boxes)]
-        raise Fault("names and boxes", f"{counts[0]} names and {counts[1]} boxes of targets: there must be as many.")
+        raise Fault(
+            "names and boxes", f"{counts[0]} names and {counts[1]} boxes of targets: there must be as many."
+        )
     sides = [four_numbers(box) for box in boxes]
     for box, own in zip(boxes, sides, strict=True):
         if own is None:
-            raise Fault("wrong type", f"box {str(box)[:60]} must be four numbers [x, y, width, height] in pixels.")
+            raise Fault(
+                "wrong type", f"box {str(box)[:60]} must be four numbers [x, y, width, height] in pixels."
+            )
     if not names:
         return ()
     size = upright_size(picture.path)

@@ -82,21 +82,34 @@ class ConsistencyJudge:
     def __init__(self, settings: ConsistencySettings, model: VLM | None = None, *, batch: int = 128) -> None:
         """`model`: the one that settings.model names. RecipeError where it is missing."""
         if (settings.model is None) is not (model is None):
-            raise RecipeError(f"defender.consistency.model is {settings.model}, but the judge model handed over is {model and model.name}")
+            raise RecipeError(
+                f"defender.consistency.model is {settings.model}, but the judge model handed over is "
+                f"{model and model.name}"
+            )
         self.settings, self.model, self.batch = settings, model, batch
 
     def verdicts(self, questions: Sequence[VisualQuestion], replies: Sequence[str]) -> list[Verdict]:
         """Where the reasoning of each reply, to the question beside it, arrives."""
         reasonings = [reasoning_of(reply) for reply in replies]
         if self.model is None:
-            return [verdict_of(reasoning, question.options) for reasoning, question in zip(reasonings, questions, strict=True)]
+            return [
+                verdict_of(reasoning, question.options)
+                for reasoning, question in zip(reasonings, questions, strict=True)
+            ]
         told = {(q, r): self._prompt(q, r) for q, r in zip(questions, reasonings, strict=True) if r}
-        said = ask_each_once(self.model, [EMPTY] * len(told), list(told.values()), Sampling(VERDICT_TOKENS, batch=self.batch))
+        said = ask_each_once(
+            self.model, [EMPTY] * len(told), list(told.values()), Sampling(VERDICT_TOKENS, batch=self.batch)
+        )
         read = {
-            key: Verdict(None, "refused") if reply is None else Verdict(*parse_answer(reply.text, key[0].options))
+            key: Verdict(None, "refused")
+            if reply is None
+            else Verdict(*parse_answer(reply.text, key[0].options))
             for key, reply in zip(told, said, strict=True)
         }
-        return [read.get((q, r), Verdict(None, "no_reasoning")) for q, r in zip(questions, reasonings, strict=True)]
+        return [
+            read.get((q, r), Verdict(None, "no_reasoning"))
+            for q, r in zip(questions, reasonings, strict=True)
+        ]
 
     def _prompt(self, question: VisualQuestion, reasoning: str) -> str:
         parts = {"question": question.question, "options": render_options(question), "reasoning": reasoning}

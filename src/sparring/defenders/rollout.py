@@ -1,4 +1,5 @@
-"""Sampling groups of answers until one update's worth of them has a signal (DAPO's dynamic sampling, arXiv 2503.14476, section 3.2).
+"""Sampling groups of answers until one update's worth of them has a signal (DAPO's dynamic sampling, arXiv
+2503.14476, section 3.2).
 
 Letters: P groups (prompts), G answers of each.
 """
@@ -44,7 +45,9 @@ class Told:
 
 
 def tell(questions: Sequence[VisualQuestion], settings: DefenderSettings, *where: int | str) -> list[Told]:
-    """What is told with each question. Kinds, and the wrong options that are named, depend on the place of use alone."""
+    """What is told with each question. Kinds, and the wrong options that are named, depend on the place of
+    use alone.
+    """
     plain = [render_prompt(question, settings.prompt) for question in questions]
     weights = [getattr(settings.text, kind) for kind in KINDS]
     if not any(weights):
@@ -66,15 +69,25 @@ def tell(questions: Sequence[VisualQuestion], settings: DefenderSettings, *where
 def _filled(settings: TextSettings, field: str, question: VisualQuestion, letter: str) -> str:
     template, option = getattr(settings, field), question.options[LETTERS.index(letter)]
     reasoning = _ending_in(question, option) if "{reasoning}" in template else ""
-    return filled(template, f"defender.text.{field}", question=question.question, answer=letter, option=option, reasoning=reasoning)
+    return filled(
+        template,
+        f"defender.text.{field}",
+        question=question.question,
+        answer=letter,
+        option=option,
+        reasoning=reasoning,
+    )
 
 
 def _ending_in(question: VisualQuestion, option: str) -> str:
-    """The record's reasoning, the last mention of the right option replaced by that option. DataError where there is none."""
+    """The record's reasoning, the last mention of the right option replaced by that option. DataError where
+    there is none.
+    """
     before, found, after = (question.reasoning or "").rpartition(question.answer_text)
     if not found:
         raise DataError(
-            f'question "{question.id}": its reasoning does not name the right option, "{question.answer_text}", so no thought can be made of it. Add '
+            f'question "{question.id}": its reasoning does not name the right option, '
+            f'"{question.answer_text}", so no thought can be made of it. Add '
             "one to the record, or leave {reasoning} out of defender.text."
         )
     return before + option + after
@@ -87,8 +100,12 @@ BARE_BOX = re.compile(r"\\boxed\{([A-Z])\}")
 LOOSE_BOX = re.compile(r"boxed\s*[{(\[]\s*([A-Z])\s*[})\]]", re.IGNORECASE)
 
 
-def answer_reward(text: str, question: VisualQuestion, settings: DefenderSettings, *, consistent: bool | None = None) -> dict[str, float]:
-    """Name of a part -> what it adds to the reward; only parts that the settings ask for. `consistent`: None where nobody judged."""
+def answer_reward(
+    text: str, question: VisualQuestion, settings: DefenderSettings, *, consistent: bool | None = None
+) -> dict[str, float]:
+    """Name of a part -> what it adds to the reward; only parts that the settings ask for. `consistent`: None
+    where nobody judged.
+    """
     if settings.reward == "released":
         letter, formed = released_choice(text)
         right = letter == question.answer
@@ -121,15 +138,19 @@ def released_choice(text: str) -> tuple[str | None, bool]:
 
 Item = tuple[Image, VisualQuestion]
 Items = Iterator[Item] | Callable[[int], Sequence[Item]]
-"""What an update is fed with: an endless iterator, or a function of the number of the batch. Either must depend on (seed, step) alone."""
+"""What an update is fed with: an endless iterator, or a function of the number of the batch. Either must
+depend on (seed, step) alone.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The sampled answers to one question about one picture. rewards: what is learned from, the overlong punishment included.
+    """The sampled answers to one question about one picture. rewards: what is learned from, the overlong
+    punishment included.
 
-    The notes of the answers hold the parts of their rewards and, where it is asked for, whether they are `consistent`, 0 or 1. start: what every
-    reply was begun with, which its answer's text holds and its tokens do not.
+    The notes of the answers hold the parts of their rewards and, where it is asked for, whether they are
+    `consistent`, 0 or 1. start: what every reply was begun with, which its answer's text holds and its
+    tokens do not.
     """
 
     image: Image
@@ -152,7 +173,9 @@ class Sampled:
 
 @dataclass(slots=True)
 class Rollout:
-    """All groups sampled for one update, and which of them are trained on. thrown_low and thrown_high: groups (nearly) all wrong, all right."""
+    """All groups sampled for one update, and which of them are trained on. thrown_low and thrown_high: groups
+    (nearly) all wrong, all right.
+    """
 
     groups: list[Group] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
@@ -181,27 +204,40 @@ def collect(
     judge: ConsistencyJudge | None = None,
     ranks: Ranks | None = None,
 ) -> Rollout:
-    """Sample batches of `prompts_per_step` groups until as many groups have a signal, at most `max_refills` batches.
+    """Sample batches of `prompts_per_step` groups until as many groups have a signal, at most `max_refills`
+    batches.
 
-    A group has a signal if the mean of its answers' rewards, before any overlong punishment, lies strictly between keep_reward_above and
-    keep_reward_below. Groups beyond the number needed are not trained on. Fewer than needed may remain; none is no error. `judge`: reads whether
-    answers are consistent, where the settings ask for it.
+    A group has a signal if the mean of its answers' rewards, before any overlong punishment, lies strictly
+    between keep_reward_above and keep_reward_below. Groups beyond the number needed are not trained on.
+    Fewer than needed may remain; none is no error. `judge`: reads whether answers are consistent, where the
+    settings ask for it.
     """
     rollout = Rollout()
     while rollout.batches < settings.max_refills and len(rollout.kept) < settings.prompts_per_step:
         batch = list(items(rollout.batches) if callable(items) else islice(items, settings.prompts_per_step))
         if not batch:
-            raise TrainingError(f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts is empty)")
+            raise TrainingError(
+                f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts "
+                f"is empty)"
+            )
         told = tell([question for _, question in batch], settings, seed, "texts", step, rollout.batches)
         noise = strength(settings.noisy, step, settings.steps)
-        replies = _sample(vlm, batch, told, settings, (seed, "answers", step, rollout.batches), noise, ranks or Ranks())
+        replies = _sample(
+            vlm, batch, told, settings, (seed, "answers", step, rollout.batches), noise, ranks or Ranks()
+        )
         groups, accuracy_PG = _rewarded(vlm, batch, told, replies, settings, judge)
         for group, rewards_G, keep in zip(
-            groups, accuracy_PG, keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(), strict=True
+            groups,
+            accuracy_PG,
+            keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(),
+            strict=True,
         ):
             if not keep:
                 low = rewards_G.mean().item() <= settings.keep_reward_above
-                rollout.thrown_low, rollout.thrown_high = rollout.thrown_low + low, rollout.thrown_high + (not low)
+                rollout.thrown_low, rollout.thrown_high = (
+                    rollout.thrown_low + low,
+                    rollout.thrown_high + (not low),
+                )
             elif len(rollout.kept) < settings.prompts_per_step:
                 rollout.kept.append(len(rollout.groups))
             else:
@@ -227,14 +263,18 @@ def _sample(
     noise: int,
     ranks: Ranks,
 ) -> list[list[Completion]]:
-    """The answers of every group; those about distorted pictures come last. Each process samples those of its share of the groups."""
+    """The answers of every group; those about distorted pictures come last. Each process samples those of its
+    share of the groups.
+    """
     share = ranks.share(len(items))
     replies: list[list[Completion]] = [[] for _ in items[share]]
     noisy = distorted(settings)
     clean = [image for image, _ in items]
     parts = [(clean, settings.group_size - noisy, derive_seed(*where))]
     if noisy:
-        pictures = [distort(image, noise, derive_seed(*where, "noise", place)) for place, image in enumerate(clean)]
+        pictures = [
+            distort(image, noise, derive_seed(*where, "noise", place)) for place, image in enumerate(clean)
+        ]
         parts.append((pictures, noisy, derive_seed(*where, "distorted")))
     for pictures, count, seed in parts:
         if count:
@@ -257,9 +297,13 @@ def _sample(
 
 
 def _move_to_clean(vlm: LocalVLM | RolloutServer, rollout: Rollout, settings: DefenderSettings) -> None:
-    """Give the kept groups' answers about distorted pictures the log-probabilities that they have about the clean ones."""
+    """Give the kept groups' answers about distorted pictures the log-probabilities that they have about the
+    clean ones.
+    """
     if isinstance(vlm, RolloutServer):
-        raise TrainingError("defender.noisy needs a Defender that samples its own answers: leave out defender.rollout_server")
+        raise TrainingError(
+            "defender.noisy needs a Defender that samples its own answers: leave out defender.rollout_server"
+        )
     groups, noisy = [rollout.groups[place] for place in rollout.kept], distorted(settings)
     moved = as_of_clean(
         vlm,
@@ -283,7 +327,8 @@ def _rewarded(
 ) -> tuple[list[Group], torch.Tensor]:
     """Groups of answers with their rewards, and accuracy_PG: the rewards without the overlong punishment."""
     answers = [
-        [read(reply, question, vlm.name, one.start) for reply in own] for own, one, (_, question) in zip(replies, told, items, strict=True)
+        [read(reply, question, vlm.name, one.start) for reply in own]
+        for own, one, (_, question) in zip(replies, told, items, strict=True)
     ]
     if judge is not None:
         answers = _with_consistency(answers, [question for _, question in items], judge)
@@ -296,20 +341,32 @@ def _rewarded(
     length_PG = overlong_penalty(lengths_PG, settings.max_new_tokens, settings.overlong_cache)
     rewards_PG = accuracy_PG + length_PG
     if settings.overlong_cache > 0:
-        parts = [[one | {"length": cost} for one, cost in zip(*own, strict=True)] for own in zip(parts, length_PG.tolist(), strict=True)]
+        parts = [
+            [one | {"length": cost} for one, cost in zip(*own, strict=True)]
+            for own in zip(parts, length_PG.tolist(), strict=True)
+        ]
     noted = [
-        [_noted(a, one, kind.kind, settings, place) for place, (a, one) in enumerate(zip(own, rewarded, strict=True))]
+        [
+            _noted(a, one, kind.kind, settings, place)
+            for place, (a, one) in enumerate(zip(own, rewarded, strict=True))
+        ]
         for own, rewarded, kind in zip(answers, parts, told, strict=True)
     ]
     groups = [
         Group(image, question, one.prompt, tuple(own), tuple(said), tuple(rewards), one.start)
-        for (image, question), one, own, said, rewards in zip(items, told, replies, noted, rewards_PG.tolist(), strict=True)
+        for (image, question), one, own, said, rewards in zip(
+            items, told, replies, noted, rewards_PG.tolist(), strict=True
+        )
     ]
     return groups, accuracy_PG
 
 
-def _noted(answer: Answer, parts: Mapping[str, float], kind: str | None, settings: DefenderSettings, place: int) -> Answer:
-    """The answer with the parts of its reward, and with whether it is right under what made it harder or easier."""
+def _noted(
+    answer: Answer, parts: Mapping[str, float], kind: str | None, settings: DefenderSettings, place: int
+) -> Answer:
+    """The answer with the parts of its reward, and with whether it is right under what made it harder or
+    easier.
+    """
     notes = answer.notes | {PREFIX + name: value for name, value in parts.items()}
     if kind is not None:
         notes[f"right_under_{kind}"] = float(answer.right)
@@ -322,7 +379,9 @@ def _noted(answer: Answer, parts: Mapping[str, float], kind: str | None, setting
 def _with_consistency(
     answers: Sequence[Sequence[Answer]], questions: Sequence[VisualQuestion], judge: ConsistencyJudge
 ) -> list[list[Answer]]:
-    """The answers with notes: `consistent` with their own reasoning, and `verdict_unread` where that could not be read."""
+    """The answers with notes: `consistent` with their own reasoning, and `verdict_unread` where that could
+    not be read.
+    """
     flat = [(question, answer) for own, question in zip(answers, questions, strict=True) for answer in own]
     verdicts = iter(judge.verdicts([question for question, _ in flat], [answer.text for _, answer in flat]))
     judged: list[list[Answer]] = []
@@ -339,22 +398,29 @@ Metrics = dict[str, float]
 
 
 def mini_batches(groups: Sequence[Group], steps: int) -> list[Sequence[Group]]:
-    """At most `steps` shares of whole groups, as equal as can be, none empty: share i has groups i, i + steps, ... in the order of sampling."""
+    """At most `steps` shares of whole groups, as equal as can be, none empty: share i has groups i, i +
+    steps, ... in the order of sampling.
+    """
     return [groups[first::steps] for first in range(min(steps, len(groups)))]
 
 
 def of_all_steps(taken: Sequence[Metrics | None]) -> Metrics:
-    """The metrics of an update from those of its steps, None for one that was left out because its loss or gradient was not finite.
+    """The metrics of an update from those of its steps, None for one that was left out because its loss or
+    gradient was not finite.
 
-    `broken` is the share of these. The others are means over the tokens of the steps that were taken, but for `grad_norm`, a mean over the steps,
-    `trained_tokens`, a sum, and `ratio_first`, which is the first one's: it alone was computed with the weights that made the answers.
+    `broken` is the share of these. The others are means over the tokens of the steps that were taken, but
+    for `grad_norm`, a mean over the steps, `trained_tokens`, a sum, and `ratio_first`, which is the first
+    one's: it alone was computed with the weights that made the answers.
     """
     done = [metrics for metrics in taken if metrics is not None]
     broken = {"broken": 1 - len(done) / len(taken)}
     if not done:
         return broken
     tokens = sum(metrics["trained_tokens"] for metrics in done)
-    means = {name: sum(metrics[name] * (metrics["trained_tokens"] / tokens) for metrics in done) for name in done[0]}
+    means = {
+        name: sum(metrics[name] * (metrics["trained_tokens"] / tokens) for metrics in done)
+        for name in done[0]
+    }
     return {
         **broken,
         **means,
@@ -370,16 +436,27 @@ MicroBatch = tuple[list[Group], Tensor]
 
 
 def micro_batches(groups: Sequence[Group], advantages_PG: Tensor, size: int) -> list[MicroBatch]:
-    """Micro-batches of at most `size` answers. A group is kept together, its picture being computed once for all of it, unless it is larger."""
+    """Micro-batches of at most `size` answers. A group is kept together, its picture being computed once for
+    all of it, unless it is larger.
+    """
     if not groups:
         return []
     answers = advantages_PG.shape[1]
     at_once = size // answers
     if at_once:
-        return [(list(groups[i : i + at_once]), advantages_PG[i : i + at_once].flatten()) for i in range(0, len(groups), at_once)]
+        return [
+            (list(groups[i : i + at_once]), advantages_PG[i : i + at_once].flatten())
+            for i in range(0, len(groups), at_once)
+        ]
     parts = [slice(start, start + size) for start in range(0, answers, size)]
-    return [([_part(group, part)], own_G[part]) for group, own_G in zip(groups, advantages_PG, strict=True) for part in parts]
+    return [
+        ([_part(group, part)], own_G[part])
+        for group, own_G in zip(groups, advantages_PG, strict=True)
+        for part in parts
+    ]
 
 
 def _part(group: Group, part: slice) -> Group:
-    return replace(group, replies=group.replies[part], answers=group.answers[part], rewards=group.rewards[part])
+    return replace(
+        group, replies=group.replies[part], answers=group.answers[part], rewards=group.rewards[part]
+    )

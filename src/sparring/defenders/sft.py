@@ -36,10 +36,12 @@ class SftTrainer(DefenderTrainer):
     """Trains a Defender in place on right replies."""
 
     def imitate(self, items: Sequence[Item], step: int) -> Metrics:
-        """One optimiser step on the right replies to all the items; the metrics are loss, grad_norm, trained_tokens and broken.
+        """One optimiser step on the right replies to all the items; the metrics are loss, grad_norm,
+        trained_tokens and broken.
 
-        The loss is the cross-entropy of the replies' tokens, their end included and the prompt left out, averaged over all tokens of the update however
-        it is cut into micro-batches. One that is not finite is not stepped on; TrainingError, naming the questions, after five in a row.
+        The loss is the cross-entropy of the replies' tokens, their end included and the prompt left out,
+        averaged over all tokens of the update however it is cut into micro-batches. One that is not finite
+        is not stepped on; TrainingError, naming the questions, after five in a row.
         """
         self._set_rate(step)
         replies = [self._tokens(question) for _, question in items]
@@ -63,11 +65,19 @@ class SftTrainer(DefenderTrainer):
     def _tokens(self, question: VisualQuestion) -> tuple[int, ...]:
         """A reply's token ids, with the token that ends it."""
         text = render_reply(question, reply_of(self.settings))
-        return (*self.vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"], self.vlm.end_tokens[0])
+        return (
+            *self.vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"],
+            self.vlm.end_tokens[0],
+        )
 
     def _cross_entropy(self, items: Sequence[Item], replies: Sequence[Sequence[int]]) -> Tensor:
-        """The sum over the replies' tokens. Over all tokens of the vocabulary, as transformers' own loss is, placeholders of pictures included."""
-        batch = self.vlm.encode([image for image, _ in items], [render_prompt(question, self.settings.prompt) for _, question in items])
+        """The sum over the replies' tokens. Over all tokens of the vocabulary, as transformers' own loss is,
+        placeholders of pictures included.
+        """
+        batch = self.vlm.encode(
+            [image for image, _ in items],
+            [render_prompt(question, self.settings.prompt) for _, question in items],
+        )
         logprobs_NT, _ = self.vlm.completion_logprobs(batch, [[reply] for reply in replies], forbid=False)
         return -logprobs_NT.sum()
 
@@ -75,13 +85,17 @@ class SftTrainer(DefenderTrainer):
 STAGE = "sft"
 
 
-def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None, *, questions: Questions | None = None) -> dict[str, Any]:
-    """Fine-tune, from the start or from the last saved state; writes `out/sft/model` and `out/summary.json`, and returns the latter.
+def run_sft(
+    settings: SftSettings, out: Path, screen: Screen | None = None, *, questions: Questions | None = None
+) -> dict[str, Any]:
+    """Fine-tune, from the start or from the last saved state; writes `out/sft/model` and `out/summary.json`,
+    and returns the latter.
 
     questions: those of the settings' file, where they are read already.
 
-    Errors: DataError for questions that do not load, ModelError where the Defender cannot be had, TrainingError where training cannot go on, RunError
-    if the folder is in use, holds another fine-tuning, or if the questions have changed since it began.
+    Errors: DataError for questions that do not load, ModelError where the Defender cannot be had,
+    TrainingError where training cannot go on, RunError if the folder is in use, holds another fine-tuning,
+    or if the questions have changed since it began.
     """
     screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
     questions = questions or read_taught(settings, out)
@@ -99,7 +113,9 @@ def run_sft(settings: SftSettings, out: Path, screen: Screen | None = None, *, q
         return summary
 
 
-def _train(settings: SftSettings, stage: Stage, device: torch.device, questions: list[VisualQuestion], screen: Screen) -> None:
+def _train(
+    settings: SftSettings, stage: Stage, device: torch.device, questions: list[VisualQuestion], screen: Screen
+) -> None:
     stage.begin(resumes=True)
     takes = takes_of(settings.defender)
     assert takes is not None  # an endpoint is refused with the settings
@@ -107,11 +123,18 @@ def _train(settings: SftSettings, stage: Stage, device: torch.device, questions:
     batch = min(settings.defender.prompts_per_step, len(questions))
     steps = math.ceil(settings.epochs * len(questions) / batch)
     defender = settings.defender.model_copy(update={"steps": steps})
-    vlm = LocalVLM.load(defender.model, dtype=defender.dtype, device=device, min_pixels=defender.min_pixels, max_pixels=defender.max_pixels)
+    vlm = LocalVLM.load(
+        defender.model,
+        dtype=defender.dtype,
+        device=device,
+        min_pixels=defender.min_pixels,
+        max_pixels=defender.max_pixels,
+    )
     trainer = SftTrainer(vlm, defender, derive_seed(settings.seed, STAGE))
     reasoned = sum(question.reasoning is not None for question in questions)
     screen.say(
-        f"{len(questions)} questions, {reasoned} with reasoning, {steps} updates of {batch}, seed {settings.seed}, on {device}, in {stage.folder}"
+        f"{len(questions)} questions, {reasoned} with reasoning, {steps} updates of {batch}, seed "
+        f"{settings.seed}, on {device}, in {stage.folder}"
     )
 
     def update(step: int) -> dict[str, Any]:
@@ -147,11 +170,16 @@ def _train(settings: SftSettings, stage: Stage, device: torch.device, questions:
 
 
 def _same_questions(settings: SftSettings, folder: Path, ledger: Ledger, questions: Questions) -> None:
-    """Note the questions file by its hash; RunError where it is not the one that this fine-tuning began with."""
+    """Note the questions file by its hash; RunError where it is not the one that this fine-tuning
+    began with.
+    """
     stage, digest = Stage(folder, "data", ledger), data_digest(Path(settings.data))
     if not stage.done:
         stage.begin()
         ledger.record_questions("train", questions.records)
         stage.finish({"sha256": digest, "questions": len(questions)})
     elif stage.result["sha256"] != digest:
-        raise RunError(f"{settings.data} has changed since the fine-tuning in {folder} began. Begin another one with --out.")
+        raise RunError(
+            f"{settings.data} has changed since the fine-tuning in {folder} began. Begin another one with "
+            f"--out."
+        )

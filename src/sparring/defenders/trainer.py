@@ -1,7 +1,8 @@
 """The Defender learns: DAPO (arXiv 2503.14476), or a relative of it, on groups of its own answers.
 
-One update is: sample groups until enough have a signal, advantages within each group, and for each of its AdamW steps, as a rule a single one, a pass
-over its share of the groups in micro-batches. An update is a function of the trainer's state and of (seed, step); nothing else is random.
+One update is: sample groups until enough have a signal, advantages within each group, and for each of its
+AdamW steps, as a rule a single one, a pass over its share of the groups in micro-batches. An update is a
+function of the trainer's state and of (seed, step); nothing else is random.
 
 Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest.
 """
@@ -23,11 +24,27 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sparring.config import ClippedSettings, DefenderSettings, ImitationSettings, NormalisedSettings, RewardedAlgorithm
+from sparring.config import (
+    ClippedSettings,
+    DefenderSettings,
+    ImitationSettings,
+    NormalisedSettings,
+    RewardedAlgorithm,
+)
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.rollout import Group, Items, Metrics, Rollout, Sampled, collect, micro_batches, mini_batches, of_all_steps
+from sparring.defenders.rollout import (
+    Group,
+    Items,
+    Metrics,
+    Rollout,
+    Sampled,
+    collect,
+    micro_batches,
+    mini_batches,
+    of_all_steps,
+)
 from sparring.engine.optimizer import Optimizer
 from sparring.engine.ranks import Ranks
 from sparring.models.vlms import lora
@@ -41,7 +58,9 @@ from sparring.seeds import derive_seed
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. Numbers are a recipe's, or not read."""
+    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. Numbers are a recipe's, or not
+    read.
+    """
 
     ratio_over: RatioOver
     surrogate: Surrogate
@@ -75,15 +94,20 @@ def objective_of(algorithm: RewardedAlgorithm) -> Objective:
 class Reference:
     """The Defender at the start, for the KL term.
 
-    One that trains a LoRA is its own reference with the LoRA switched off; else a frozen copy is kept in memory.
+    One that trains a LoRA is its own reference with the LoRA switched off; else a frozen copy is kept in
+    memory.
     """
 
     def __init__(self, vlm: LocalVLM, *, adapted: bool) -> None:
-        """Make it before `vlm` is prepared for training. `adapted`: a LoRA is going to be trained, and nothing else."""
+        """Make it before `vlm` is prepared for training. `adapted`: a LoRA is going to be trained, and
+        nothing else.
+        """
         self.vlm = vlm if adapted else LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference")
 
     @torch.no_grad()
-    def logprobs(self, batch: Batch, replies: Sequence[Sequence[Sequence[int]]], temperature: float) -> Tensor:
+    def logprobs(
+        self, batch: Batch, replies: Sequence[Sequence[Sequence[int]]], temperature: float
+    ) -> Tensor:
         """logprobs_NT of given replies, as `LocalVLM.completion_logprobs` orders them."""
         with without_adapter(self.vlm):
             return self.vlm.completion_logprobs(batch, replies, temperature=temperature)[0]
@@ -118,14 +142,18 @@ class DefenderTrainer:
         accelerator: Accelerator | None = None,
         server: RolloutServer | None = None,
     ) -> None:
-        """judge: the model that settings.consistency.model names. accelerator: where several processes train together, see `Ranks`.
+        """judge: the model that settings.consistency.model names. accelerator: where several processes train
+        together, see `Ranks`.
 
-        server: what settings.rollout_server names. It samples the answers; the updates' tokens then count by truncated importance sampling.
+        server: what settings.rollout_server names. It samples the answers; the updates' tokens then count by
+        truncated importance sampling.
         """
         self.server = server
         self.ranks = Ranks(accelerator)
         self.vlm, self.settings, self.seed = vlm, settings, seed
-        self.consistency = ConsistencyJudge(settings.consistency, judge) if settings.consistency.role != "off" else None
+        self.consistency = (
+            ConsistencyJudge(settings.consistency, judge) if settings.consistency.role != "off" else None
+        )
         self.multiplier = settings.consistency.weight
         self.sampled: list[Sampled] = []
         self.updates = 0
@@ -153,17 +181,23 @@ class DefenderTrainer:
     def update(self, items: Items, step: int) -> Metrics:
         """One update; its metrics. `items`: see `rollout.Items`; `step` is the update's number.
 
-        Without any group that has a signal nothing is learned (`kept_groups` is 0). A loss or gradient that is not finite is not stepped
-        on (`broken` is the share of such steps); TrainingError, naming the questions, after five of them in a row.
-        Where memory runs out, the micro-batch is halved for good (`micro_batch_halved` is 1) and the step begun
-        again; TrainingError when that does not help.
+        Without any group that has a signal nothing is learned (`kept_groups` is 0). A loss or gradient that
+        is not finite is not stepped on (`broken` is the share of such steps); TrainingError, naming the
+        questions, after five of them in a row. Where memory runs out, the micro-batch is halved for good
+        (`micro_batch_halved` is 1) and the step begun again; TrainingError when that does not help.
         """
         self._set_rate(step)
         if self.server is not None:
             self.server.adapter = self.ranks.gather([self.server.publish(self.vlm)])[0]
         with self.ranks.whole(self.vlm.model):
             rollout = collect(
-                self.server or self.vlm, items, self.settings, seed=self.seed, step=step, judge=self.consistency, ranks=self.ranks
+                self.server or self.vlm,
+                items,
+                self.settings,
+                seed=self.seed,
+                step=step,
+                judge=self.consistency,
+                ranks=self.ranks,
             )
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]
@@ -194,7 +228,8 @@ class DefenderTrainer:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """After the last update: go back to `settings.interpolation` of the way from the weights that the trainer was made with.
+        """After the last update: go back to `settings.interpolation` of the way from the weights that the
+        trainer was made with.
 
         WiSE-FT (arXiv 2109.01903). Training cannot go on after it.
         """
@@ -209,26 +244,40 @@ class DefenderTrainer:
             return self._learn(groups, step)
         except torch.OutOfMemoryError as error:
             if self.ranks.count > 1:  # the others wait for this one in the middle of the update
-                raise TrainingError(f"Defender, update {step}: out of memory in process {self.ranks.number}. {advice}") from error
+                raise TrainingError(
+                    f"Defender, update {step}: out of memory in process {self.ranks.number}. {advice}"
+                ) from error
             if self.micro_batch < self.settings.micro_batch or self.micro_batch == 1:
-                raise TrainingError(f"Defender, update {step}: out of memory with micro-batches of {self.micro_batch}. {advice}") from error
+                raise TrainingError(
+                    f"Defender, update {step}: out of memory with micro-batches of {self.micro_batch}. "
+                    f"{advice}"
+                ) from error
         # Outside of the handler, whose exception holds on to the activations.
         self.optimizer.clear_gradients()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.micro_batch //= 2
-        warnings.warn(f"Defender, update {step}: out of memory; micro-batches of {self.micro_batch} completions from here on", stacklevel=3)
+        warnings.warn(
+            f"Defender, update {step}: out of memory; micro-batches of {self.micro_batch} completions from "
+            f"here on",
+            stacklevel=3,
+        )
         try:
             return self._learn(groups, step)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"Defender, update {step}: out of memory, also with micro-batches of {self.micro_batch}. {advice}"
+                f"Defender, update {step}: out of memory, also with micro-batches of {self.micro_batch}. "
+                f"{advice}"
             ) from error
 
     def _learn(self, groups: Sequence[Group], step: int) -> Metrics | None:
-        """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights being left as they were."""
+        """One optimizer step on the groups; None where the loss or the gradient is not finite, the weights
+        being left as they were.
+        """
         advantages_PG = self._advantages(groups)
-        counted = [self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies]
+        counted = [
+            self._counts(reply.finished) * len(reply.token_ids) for group in groups for reply in group.replies
+        ]
         tokens, answers = max(1, sum(counted)), max(1, sum(length > 0 for length in counted))
         where = self._where(step, (group.question for group in groups))
         total: Metrics = {}
@@ -236,8 +285,11 @@ class DefenderTrainer:
         self.optimizer.clear_gradients()
         own = self.ranks.share(len(groups))
         batches = micro_batches(groups[own], advantages_PG[own], self.micro_batch)
-        # All processes make as many passes, because sharded weights come together for each; what some have too few of weighs nothing.
-        filler = micro_batches(groups[:1], advantages_PG[:1], self.micro_batch)[:1] * (int(self.ranks.largest(len(batches))) - len(batches))
+        # All processes make as many passes, because sharded weights come together for each; what some have
+        # too few of weighs nothing.
+        filler = micro_batches(groups[:1], advantages_PG[:1], self.micro_batch)[:1] * (
+            int(self.ranks.largest(len(batches))) - len(batches)
+        )
         for number, (part, advantages_N) in enumerate(batches + filler):
             loss, metrics, deviation = self._loss(part, advantages_N, tokens, answers)
             if number >= len(batches):
@@ -265,7 +317,9 @@ class DefenderTrainer:
         std_over, eps = self.objective.std_over, self.objective.epsilon
         if self.settings.consistency.role != "constraint":
             return group_advantages(rewards_PG, std_over=std_over, eps=eps)
-        consistent_PG = torch.tensor([[answer.notes["consistent"] for answer in group.answers] for group in groups])
+        consistent_PG = torch.tensor(
+            [[answer.notes["consistent"] for answer in group.answers] for group in groups]
+        )
         return constrained_advantages(
             rewards_PG,
             consistent_PG,
@@ -278,21 +332,39 @@ class DefenderTrainer:
         """Dual ascent, on all the answers that were sampled."""
         settings = self.settings.consistency
         self.multiplier = dual_ascent(
-            self.multiplier, consistent, target=settings.target, rate=settings.weight_rate, upper=settings.weight_max
+            self.multiplier,
+            consistent,
+            target=settings.target,
+            rate=settings.weight_rate,
+            upper=settings.weight_max,
         )
 
-    def _loss(self, groups: Sequence[Group], advantages_N: Tensor, tokens: int, answers: int) -> tuple[Tensor, Metrics, float]:
-        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens; tokens, answers: of the whole step."""
+    def _loss(
+        self, groups: Sequence[Group], advantages_N: Tensor, tokens: int, answers: int
+    ) -> tuple[Tensor, Metrics, float]:
+        """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens;
+        tokens, answers: of the whole step.
+        """
         settings, vlm, objective = self.settings, self.vlm, self.objective
-        batch = vlm.encode([group.image for group in groups], [group.prompt for group in groups], [group.start for group in groups])
+        batch = vlm.encode(
+            [group.image for group in groups],
+            [group.prompt for group in groups],
+            [group.start for group in groups],
+        )
         replies = [[reply.token_ids for reply in group.replies] for group in groups]
-        reference_NT = None if self.reference is None else self.reference.logprobs(batch, replies, settings.temperature)
+        reference_NT = (
+            None if self.reference is None else self.reference.logprobs(batch, replies, settings.temperature)
+        )
         logprobs_NT, mask_NT = vlm.completion_logprobs(batch, replies, temperature=settings.temperature)
         recorded_NT = _padded([reply.logprobs for group in groups for reply in group.replies], mask_NT)
-        counts_N = torch.tensor([self._counts(reply.finished) for group in groups for reply in group.replies], device=mask_NT.device)
+        counts_N = torch.tensor(
+            [self._counts(reply.finished) for group in groups for reply in group.replies],
+            device=mask_NT.device,
+        )
         old_NT, weights_NT = recorded_NT, None
         if settings.rollout_server is not None and self.server is not None:
-            # The server's arithmetic differs, and its adapter may be an older one: the policy of now is the one to stay near, and weights make up for it.
+            # The server's arithmetic differs, and its adapter may be an older one: the policy of now is the
+            # one to stay near, and weights make up for it.
             old_NT = logprobs_NT.detach()
             weights_NT = (old_NT - recorded_NT).exp().clamp(max=settings.rollout_server.importance_cap)
         loss, metrics = clipped_surrogate(
@@ -313,8 +385,14 @@ class DefenderTrainer:
             reference_logprobs_NT=reference_NT,
             kl_weight=settings.kl_weight,
         )
-        deviation = ((logprobs_NT.detach() - recorded_NT).exp() - 1).abs().masked_fill(~mask_NT, 0.0).amax().item()
-        return loss, {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}}, deviation
+        deviation = (
+            ((logprobs_NT.detach() - recorded_NT).exp() - 1).abs().masked_fill(~mask_NT, 0.0).amax().item()
+        )
+        return (
+            loss,
+            {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}},
+            deviation,
+        )
 
     def _counts(self, finished: bool) -> bool:
         """Is this answer in the loss? Overlong filtering leaves out those that were cut off."""
@@ -336,13 +414,18 @@ class DefenderTrainer:
             "thrown_low": float(rollout.thrown_low),
             "thrown_high": float(rollout.thrown_high),
             "surplus_groups": float(rollout.surplus),
-            **{name: fmean(own[name] for own in notes if name in own) for name in dict.fromkeys(key for own in notes for key in own)},
+            **{
+                name: fmean(own[name] for own in notes if name in own)
+                for name in dict.fromkeys(key for own in notes for key in own)
+            },
         }
 
     # ---- state
 
     def save(self, folder: Path) -> None:
-        """Write everything that the next update depends on: trained weights, optimizer state, counters. Several processes all call it."""
+        """Write everything that the next update depends on: trained weights, optimizer state, counters.
+        Several processes all call it.
+        """
         numbers = {
             "updates": self.updates,
             "seed": self.seed,
@@ -352,11 +435,14 @@ class DefenderTrainer:
         self.optimizer.save(folder / STATE, numbers)
 
     def load(self, folder: Path) -> None:
-        """Go on from a saved state. RunError where it is missing or belongs to another model, other settings or another seed."""
+        """Go on from a saved state. RunError where it is missing or belongs to another model, other settings
+        or another seed.
+        """
         numbers, _ = self.optimizer.load(folder / STATE)
         if numbers["seed"] != self.seed:
             raise RunError(
-                f"{folder}: this training state belongs to another seed, {numbers['seed']} instead of {self.seed}. "
+                f"{folder}: this training state belongs to another seed, {numbers['seed']} instead of "
+                f"{self.seed}. "
                 "Go on with that seed, or remove the stage's folder to train it afresh."
             )
         self.updates, self.multiplier = int(numbers["updates"]), numbers["multiplier"]

@@ -60,7 +60,9 @@ def parse_call(text: str) -> CallSettings | None:
 
 
 def split_writer(data: str) -> CallSettings | None:
-    """The call of `package.module:function` or `package.module:function:name=value:...`; None for what names a file or folder."""
+    """The call of `package.module:function` or `package.module:function:name=value:...`; None for what names
+    a file or folder.
+    """
     return None if Path(data).exists() else parse_call(data)
 
 
@@ -70,9 +72,11 @@ def absolute_data(data: str) -> str:
 
 
 def written_data(data: str, out: Path) -> Path:
-    """The file or folder that `--data` names. A function is called as f(folder, **arguments), with a folder of its own below `out`, and returns it.
+    """The file or folder that `--data` names. A function is called as f(folder, **arguments), with a folder
+    of its own below `out`, and returns it.
 
-    Errors: RecipeError where the function cannot be had or does not take the arguments; DataError where what it returns is no path below that folder.
+    Errors: RecipeError where the function cannot be had or does not take the arguments; DataError where what
+    it returns is no path below that folder.
     """
     call = split_writer(data)
     if call is None:
@@ -82,5 +86,8 @@ def written_data(data: str, out: Path) -> Path:
     make_folder(folder)
     written = function(folder, **call.arguments)
     if not isinstance(written, str | Path) or not Path(written).resolve().is_relative_to(folder):
-        raise DataError(f'--data: "{call.call}" must return the path of what it wrote below {folder}; it returned {written!r}.')
+        raise DataError(
+            f'--data: "{call.call}" must return the path of what it wrote below {folder}; it returned '
+            f"{written!r}."
+        )
     return Path(written).resolve()

@@ -17,9 +17,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def begin_computing(device: str, threads: int | None) -> torch.device:
-    """The device of that name (see `choose_device`), with torch set to so many CPU threads; None leaves its choice.
+    """The device of that name (see `choose_device`), with torch set to so many CPU threads; None leaves its
+    choice.
 
-    The bars of transformers and diffusers, one for every checkpoint read or written, would break a run's own: they are turned off.
+    The bars of transformers and diffusers, one for every checkpoint read or written, would break a run's
+    own: they are turned off.
     """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -22,7 +22,9 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         taken = next((place for place in (folder, *folder.parents) if place.is_file()), None)
         why = f"{taken} is a file" if taken is not None else error.strerror
-        raise RunError(f"{folder} cannot be a folder of results: {why}. Name another one with --out.") from error
+        raise RunError(
+            f"{folder} cannot be a folder of results: {why}. Name another one with --out."
+        ) from error
     return folder
 
 
@@ -82,5 +84,7 @@ def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Con
         database.execute("PRAGMA synchronous=NORMAL")
         database.executescript(schema)
     except sqlite3.Error as error:
-        raise RunError(f"{path}: cannot be used ({error}). Restore it, remove it, or choose another folder with --out.") from error
+        raise RunError(
+            f"{path}: cannot be used ({error}). Restore it, remove it, or choose another folder with --out."
+        ) from error
     return database

@@ -67,7 +67,9 @@ def run_folder(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"{out} is in use by another process. Wait for it, or choose another folder with --out.") from error
+            raise RunError(
+                f"{out} is in use by another process. Wait for it, or choose another folder with --out."
+            ) from error
         resolved, computed = json.loads(settings.model_dump_json()), _computed(out)
         if claimed_before and not computed:
             _clear(out)
@@ -85,7 +87,9 @@ def run_folder(
             )
         if not stored.is_file():
             partial = out / f"{file}.partial"
-            partial.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            partial.write_text(
+                yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
             partial.replace(stored)
         yield out
 
@@ -95,9 +99,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunError(f"{path} is no YAML ({error}). Restore it, or choose another folder with --out.") from error
+        raise RunError(
+            f"{path} is no YAML ({error}). Restore it, or choose another folder with --out."
+        ) from error
     if not isinstance(value, dict):
-        raise RunError(f"{path} holds no settings: a mapping is expected. Restore it, or choose another folder with --out.")
+        raise RunError(
+            f"{path} holds no settings: a mapping is expected. Restore it, or choose another folder with "
+            f"--out."
+        )
     return value
 
 
@@ -113,8 +122,14 @@ def _holds_rows(path: Path, kinds: tuple[str, ...]) -> bool:
         return False
     try:
         with closing(sqlite3.connect(path)) as database:
-            there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return any(database.execute(f"SELECT 1 FROM {rows} LIMIT 1").fetchone() for rows in kinds if rows.split()[0] in there)
+            there = {
+                name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+            return any(
+                database.execute(f"SELECT 1 FROM {rows} LIMIT 1").fetchone()
+                for rows in kinds
+                if rows.split()[0] in there
+            )
     except sqlite3.Error:  # not to be taken for empty: it may hold what somebody has paid for
         return True
 

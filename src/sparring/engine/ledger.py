@@ -1,13 +1,16 @@
-"""The ledger: every edit, answer, verdict and update of a run, in one SQLite file with the pictures beside it.
+"""The ledger: every edit, answer, verdict and update of a run, in one SQLite file with the pictures beside
+it.
 
-`OUT/ledger.sqlite` holds the tables below, `OUT/pictures/` the PNG files that `edits.picture` names relative to `OUT`. A row's key is
-(stage, step, question, sample): a stage that is done again after a kill overwrites its own rows and adds none.
+`OUT/ledger.sqlite` holds the tables below, `OUT/pictures/` the PNG files that `edits.picture` names relative
+to `OUT`. A row's key is (stage, step, question, sample): a stage that is done again after a kill overwrites
+its own rows and adds none.
 
-Stages are named by their folder below `OUT`: "round0/bootstrap", "round1/attacker", "round1/curriculum", "round1/defender", and
-"evaluation/<opponent>" for held-out play, where `answers.defender` tells the players of the payoff matrix apart. In "evaluation/<opponent>"
-an edit that was not accepted has no answers: the answer to the clean picture ("evaluation/clean") stands for it.
-In "round<i>/defender" the answers are those that the Defender was trained on: `sample` numbers the groups of an update, `trial` a group's
-answers. Elsewhere `trial` counts how often the Defender was asked about the same edit.
+Stages are named by their folder below `OUT`: "round0/bootstrap", "round1/attacker", "round1/curriculum",
+"round1/defender", and "evaluation/<opponent>" for held-out play, where `answers.defender` tells the players
+of the payoff matrix apart. In "evaluation/<opponent>" an edit that was not accepted has no answers: the
+answer to the clean picture ("evaluation/clean") stands for it. In "round<i>/defender" the answers are those
+that the Defender was trained on: `sample` numbers the groups of an update, `trial` a group's answers.
+Elsewhere `trial` counts how often the Defender was asked about the same edit.
 """
 
 from __future__ import annotations
@@ -29,16 +32,19 @@ from sparring.engine.files import open_database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS questions (
-    id TEXT PRIMARY KEY, split TEXT, image TEXT, question TEXT, options TEXT, answer TEXT, targets TEXT, category TEXT);
+    id TEXT PRIMARY KEY, split TEXT, image TEXT, question TEXT, options TEXT, answer TEXT, targets TEXT,
+    category TEXT);
 CREATE TABLE IF NOT EXISTS edits (
-    stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, attacker TEXT, instruction TEXT, seed INTEGER, picture TEXT,
-    PRIMARY KEY (stage, step, question_id, sample));
+    stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, attacker TEXT, instruction TEXT,
+    seed INTEGER, picture TEXT, PRIMARY KEY (stage, step, question_id, sample));
 CREATE TABLE IF NOT EXISTS answers (
-    stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, trial INTEGER, defender TEXT, text TEXT, choice TEXT, rule TEXT,
-    right INTEGER, right_probability REAL, tokens INTEGER, notes TEXT, PRIMARY KEY (stage, step, question_id, sample, trial, defender));
+    stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, trial INTEGER, defender TEXT,
+    text TEXT, choice TEXT, rule TEXT, right INTEGER, right_probability REAL, tokens INTEGER, notes TEXT,
+    PRIMARY KEY (stage, step, question_id, sample, trial, defender));
 CREATE TABLE IF NOT EXISTS verdicts (
-    stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, integrity REAL, intact INTEGER, duplicate INTEGER, accepted INTEGER,
-    efficacy REAL, reward REAL, probability_drop REAL, label_valid INTEGER, notes TEXT, PRIMARY KEY (stage, step, question_id, sample));
+    stage TEXT, step INTEGER, question_id TEXT, sample INTEGER, integrity REAL, intact INTEGER,
+    duplicate INTEGER, accepted INTEGER, efficacy REAL, reward REAL, probability_drop REAL,
+    label_valid INTEGER, notes TEXT, PRIMARY KEY (stage, step, question_id, sample));
 CREATE TABLE IF NOT EXISTS updates (stage TEXT, step INTEGER, metrics TEXT, PRIMARY KEY (stage, step));
 CREATE TABLE IF NOT EXISTS stages (name TEXT PRIMARY KEY, status TEXT, seconds REAL, result TEXT);
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL);
@@ -46,7 +52,9 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL);
 
 
 def picture_name(stage: str, step: int, question_id: str, sample: int) -> str:
-    """Where a picture lies below the run's folder. An id may hold any character, so its hash keeps the name unique and inside."""
+    """Where a picture lies below the run's folder. An id may hold any character, so its hash keeps the name
+    unique and inside.
+    """
     slug = re.sub(r"[^A-Za-z0-9_-]+", "_", question_id)[:40]
     digest = hashlib.sha256(question_id.encode()).hexdigest()[:8]
     return f"pictures/{stage}/{step:05d}/{slug}-{digest}-{sample:02d}.png"
@@ -59,7 +67,9 @@ def peak_rss_mb() -> float:
 
 
 class Ledger:
-    """The one writer of a run's ledger. Every `record_*` is one transaction: after a kill it is there whole or not at all."""
+    """The one writer of a run's ledger. Every `record_*` is one transaction: after a kill it is there whole
+    or not at all.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises RunError for a ledger whose answers were read by other rules than this version's: one run's
@@ -82,10 +92,12 @@ class Ledger:
             with self._db:
                 self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
 
-    # -- writing ---------------------------------------------------------------------------------------------------------------
+    # -- writing
 
     def record_questions(self, split: str, questions: Sequence[VisualQuestion]) -> None:
-        """The questions of a split ("train", "held_out"); images inside the run's folder are named relative to it."""
+        """The questions of a split ("train", "held_out"); images inside the run's folder are named relative
+        to it.
+        """
 
         def where(path: Path) -> str:
             return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
@@ -99,40 +111,78 @@ class Ledger:
             ],
         )
 
-    def record_edits(self, stage: str, step: int, edits: Sequence[Edit], samples: Sequence[int] | None = None) -> None:
-        """Write the pictures, then the rows that name them (so that a row never names a picture that is not there)."""
+    def record_edits(
+        self, stage: str, step: int, edits: Sequence[Edit], samples: Sequence[int] | None = None
+    ) -> None:
+        """Write the pictures, then the rows that name them (so that a row never names a picture that is not
+        there).
+        """
         rows = []
         for edit, sample in zip(edits, samples or [0] * len(edits), strict=True):
             name = picture_name(stage, step, edit.question_id, sample)
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             edit.image.save(path, compress_level=1)
-            rows.append((stage, step, edit.question_id, sample, edit.attacker, edit.instruction, edit.seed, name))
+            rows.append(
+                (stage, step, edit.question_id, sample, edit.attacker, edit.instruction, edit.seed, name)
+            )
         self._insert("edits", rows)
 
     def record_answers(
-        self, stage: str, step: int, answers: Sequence[Answer], samples: Sequence[int] | None = None, trials: Sequence[int] | None = None
+        self,
+        stage: str,
+        step: int,
+        answers: Sequence[Answer],
+        samples: Sequence[int] | None = None,
+        trials: Sequence[int] | None = None,
     ) -> None:
-        """Replies of Defenders; `samples` are the numbers of the edits they look at, `trials` count repeated asking."""
+        """Replies of Defenders; `samples` are the numbers of the edits they look at, `trials` count repeated
+        asking.
+        """
         zeros = [0] * len(answers)
         self._insert(
             "answers",
             [
                 (
-                    *(stage, step, a.question_id, sample, trial, a.defender, a.text, a.choice, a.rule, a.right, a.right_probability),
+                    *(
+                        stage,
+                        step,
+                        a.question_id,
+                        sample,
+                        trial,
+                        a.defender,
+                        a.text,
+                        a.choice,
+                        a.rule,
+                        a.right,
+                        a.right_probability,
+                    ),
                     *(a.tokens, json.dumps(a.notes)),
                 )
                 for a, sample, trial in zip(answers, samples or zeros, trials or zeros, strict=True)
             ],
         )
 
-    def record_verdicts(self, stage: str, step: int, verdicts: Sequence[Verdict], samples: Sequence[int] | None = None) -> None:
+    def record_verdicts(
+        self, stage: str, step: int, verdicts: Sequence[Verdict], samples: Sequence[int] | None = None
+    ) -> None:
         """What the judge said of the edits with the same keys."""
         self._insert(
             "verdicts",
             [
                 (
-                    *(stage, step, v.question_id, sample, v.integrity, v.intact, v.duplicate, v.accepted, v.efficacy, v.reward),
+                    *(
+                        stage,
+                        step,
+                        v.question_id,
+                        sample,
+                        v.integrity,
+                        v.intact,
+                        v.duplicate,
+                        v.accepted,
+                        v.efficacy,
+                        v.reward,
+                    ),
                     *(v.probability_drop, v.label_valid, json.dumps(v.notes)),
                 )
                 for v, sample in zip(verdicts, samples or [0] * len(verdicts), strict=True)
@@ -144,8 +194,12 @@ class Ledger:
         self._insert("updates", [(stage, step, json.dumps(dict(metrics)))])
         self.tick()
 
-    def record_stage(self, name: str, status: str, seconds: float = 0.0, result: Mapping[str, Any] | None = None) -> None:
-        """That a stage is "running" or "done"; for readers of the ledger. What counts on resume is the stage's own done-marker."""
+    def record_stage(
+        self, name: str, status: str, seconds: float = 0.0, result: Mapping[str, Any] | None = None
+    ) -> None:
+        """That a stage is "running" or "done"; for readers of the ledger. What counts on resume is the
+        stage's own done-marker.
+        """
         self._insert("stages", [(name, status, seconds, json.dumps(dict(result or {})))])
         self.tick()
 
@@ -156,15 +210,22 @@ class Ledger:
                 self._db.execute(f"DELETE FROM {table} WHERE stage = ? AND step >= ?", (stage, from_step))
 
     def tick(self) -> None:
-        """Add the time since the last tick to the run's wall seconds, and note the peak of memory. A kill loses one tick."""
+        """Add the time since the last tick to the run's wall seconds, and note the peak of memory. A kill
+        loses one tick.
+        """
         now = time.monotonic()
         with self._db:
-            for key, value, joined in (("wall_seconds", now - self._clock, "value + ?2"), ("peak_rss_mb", peak_rss_mb(), "max(value, ?2)")):
-                statement = f"INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = {joined}"
+            for key, value, joined in (
+                ("wall_seconds", now - self._clock, "value + ?2"),
+                ("peak_rss_mb", peak_rss_mb(), "max(value, ?2)"),
+            ):
+                statement = (
+                    f"INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = {joined}"
+                )
                 self._db.execute(statement, (key, value))
         self._clock = now
 
-    # -- reading ---------------------------------------------------------------------------------------------------------------
+    # -- reading
 
     def meta(self, key: str) -> float:
         """`wall_seconds` or `peak_rss_mb`, over all the processes that worked on the run."""
@@ -173,7 +234,9 @@ class Ledger:
 
     def count(self, table: str, stage: str) -> int:
         """How many rows of a table belong to a stage."""
-        return int(self._db.execute(f"SELECT count(*) AS n FROM {table} WHERE stage = ?", (stage,)).fetchone()["n"])
+        return int(
+            self._db.execute(f"SELECT count(*) AS n FROM {table} WHERE stage = ?", (stage,)).fetchone()["n"]
+        )
 
     def updates(self, stage: str) -> list[dict[str, Any]]:
         """The metrics of a stage's updates, in order."""
@@ -183,17 +246,25 @@ class Ledger:
     def unjudged(self, stage: str) -> list[str]:
         """Ids of the questions with edits of a stage that have no verdict: the Defender refused them."""
         rows = self._db.execute(
-            "SELECT DISTINCT question_id FROM edits LEFT JOIN verdicts USING (stage, step, question_id, sample)"
+            "SELECT DISTINCT question_id FROM edits LEFT JOIN verdicts USING (stage, step, question_id, "
+            "sample)"
             " WHERE stage = ? AND intact IS NULL ORDER BY question_id",
             (stage,),
         )
         return [row["question_id"] for row in rows]
 
-    def pictures(self, stage: str, *, only: Literal["all", "accepted", "effective"] = "all") -> list[tuple[str, Path]]:
-        """(question id, picture) of a stage's edits, in the order of their keys; `effective`: accepted, and the Defender answered wrong."""
-        condition = {"all": "", "accepted": " AND accepted", "effective": " AND accepted AND efficacy > 0"}[only]
+    def pictures(
+        self, stage: str, *, only: Literal["all", "accepted", "effective"] = "all"
+    ) -> list[tuple[str, Path]]:
+        """(question id, picture) of a stage's edits, in the order of their keys; `effective`: accepted, and
+        the Defender answered wrong.
+        """
+        condition = {"all": "", "accepted": " AND accepted", "effective": " AND accepted AND efficacy > 0"}[
+            only
+        ]
         rows = self._db.execute(
-            "SELECT question_id, picture FROM edits LEFT JOIN verdicts USING (stage, step, question_id, sample)"
+            "SELECT question_id, picture FROM edits LEFT JOIN verdicts USING (stage, step, question_id, "
+            "sample)"
             f" WHERE stage = ?{condition} ORDER BY step, question_id, sample",
             (stage,),
         )
@@ -201,12 +272,16 @@ class Ledger:
 
     def edits(self, stage: str, step: int = 0) -> list[dict[str, Any]]:
         """The rows of a stage's edits, in the order of their keys; `picture` is the file's path."""
-        rows = self._db.execute("SELECT * FROM edits WHERE stage = ? AND step = ? ORDER BY question_id, sample", (stage, step))
+        rows = self._db.execute(
+            "SELECT * FROM edits WHERE stage = ? AND step = ? ORDER BY question_id, sample", (stage, step)
+        )
         return [dict(row) | {"picture": self.folder / row["picture"]} for row in rows]
 
     def verdicts(self, stage: str, step: int = 0) -> list[Verdict]:
         """The verdicts of a stage's step, in the order of their keys."""
-        rows = self._db.execute("SELECT * FROM verdicts WHERE stage = ? AND step = ? ORDER BY question_id, sample", (stage, step))
+        rows = self._db.execute(
+            "SELECT * FROM verdicts WHERE stage = ? AND step = ? ORDER BY question_id, sample", (stage, step)
+        )
         return [
             Verdict(
                 row["question_id"],
@@ -222,21 +297,27 @@ class Ledger:
             for row in rows
         ]
 
-    def keys(self, table: Literal["edits", "verdicts", "answers"], stage: str, step: int = 0) -> list[tuple[str, int]]:
-        """(question id, sample) of a table's rows, first trials only, in the order in which `verdicts` and `answers` give theirs.
+    def keys(
+        self, table: Literal["edits", "verdicts", "answers"], stage: str, step: int = 0
+    ) -> list[tuple[str, int]]:
+        """(question id, sample) of a table's rows, first trials only, in the order in which `verdicts` and
+        `answers` give theirs.
 
         In a stage of several Defenders a key of answers comes once for each.
         """
         first = " AND trial = 0" if table == "answers" else ""
         rows = self._db.execute(
-            f"SELECT question_id, sample FROM {table} WHERE stage = ? AND step = ?{first} ORDER BY question_id, sample", (stage, step)
+            f"SELECT question_id, sample FROM {table} WHERE stage = ? AND step = ?{first} ORDER BY "
+            f"question_id, sample",
+            (stage, step),
         )
         return [(row["question_id"], row["sample"]) for row in rows]
 
     def answers(self, stage: str, defender: str, step: int = 0) -> list[Answer]:
         """A Defender's first-trial answers in a stage's step, in the order of their keys."""
         rows = self._db.execute(
-            "SELECT * FROM answers WHERE stage = ? AND step = ? AND defender = ? AND trial = 0 ORDER BY question_id, sample",
+            "SELECT * FROM answers WHERE stage = ? AND step = ? AND defender = ? AND trial = 0 ORDER BY "
+            "question_id, sample",
             (stage, step, defender),
         )
         return [
@@ -268,8 +349,10 @@ def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -
     if database.execute(answers).fetchone() is not None:
         database.close()
         raise RunError(
-            f"the answers in {folder} were read by {'other rules' if known is None else f'version {known:g} of the rules'}, and this "
-            f"is version {RULES_VERSION}: one run may not mix them. Begin another with --out, or resume with the version that began it."
+            f"the answers in {folder} were read by "
+            f"{'other rules' if known is None else f'version {known:g} of the rules'}, and this "
+            f"is version {RULES_VERSION}: one run may not mix them. Begin another with --out, or resume "
+            f"with the version that began it."
         )
     with database:
         database.execute("INSERT OR REPLACE INTO meta VALUES ('rules_version', ?)", (RULES_VERSION,))

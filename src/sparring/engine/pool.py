@@ -1,4 +1,6 @@
-"""Several processes that share work out among them: results come in the order of the items, and no process outlives the one that started it."""
+"""Several processes that share work out among them: results come in the order of the items, and no process
+outlives the one that started it.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,21 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 2
-"""Items that are under way or done for every process before the first of them is given back: bounds memory, and what a kill can cost."""
+"""Items that are under way or done for every process before the first of them is given back: bounds memory,
+and what a kill can cost.
+"""
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], *, processes: int, begin: Callable[..., None], arguments: tuple[Any, ...]
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    processes: int,
+    begin: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> Iterator[Result]:
-    """work(item) of every item, in order. Every process calls begin(*arguments) first; with one process, this one does all.
+    """work(item) of every item, in order. Every process calls begin(*arguments) first; with one process, this
+    one does all.
 
     Both functions must be importable by name. What `work` raises comes through, when its turn is.
     """
@@ -69,7 +79,9 @@ def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
 
 
 def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does: after a kill nobody else would end it."""
+    """From now on this process ends when the one that started it does: after a kill nobody else would
+    end it.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
 

@@ -44,7 +44,10 @@ def load_questions(
     settings = recipe.data
     if sides is None and settings.path is None:
         if settings.generator is None:
-            raise RecipeError("data names no questions: set data.path to a JSONL file, or data.generator to a function that writes one.")
+            raise RecipeError(
+                "data names no questions: set data.path to a JSONL file, or data.generator to a function "
+                "that writes one."
+            )
         paths = _generated(settings.generator, recipe.seed, out, ledger, screen)
         with unless_refused(out, PICTURES) as folder:
             sides = read_sides(recipe, *paths, folder)
@@ -98,7 +101,9 @@ def named_sides(recipe: Recipe, out: Path | None = None) -> Sides:
         return read_sides(recipe, *paths, folder)
 
 
-def read_sides(recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None) -> Sides:
+def read_sides(
+    recipe: Recipe, train_path: Path, held_out_path: Path | None, folder: Path | None = None
+) -> Sides:
     """(training questions, held-out questions, the files as they were read). Raises DataError for bad
     records, and where a side would be empty.
 
@@ -107,9 +112,14 @@ def read_sides(recipe: Recipe, train_path: Path, held_out_path: Path | None, fol
     settings = recipe.data
     paths = [path for path in (train_path, held_out_path) if path is not None]
     images = settings.images if settings.path is not None else None
-    read = tuple(read_questions(path, skip_bad=settings.skip_bad_records, images=images, folder=folder) for path in paths)
+    read = tuple(
+        read_questions(path, skip_bad=settings.skip_bad_records, images=images, folder=folder)
+        for path in paths
+    )
     if held_out_path is None:
-        train, held_out = split_held_out(read[0].records, recipe.data.held_out, derive_seed(recipe.seed, "held out"))
+        train, held_out = split_held_out(
+            read[0].records, recipe.data.held_out, derive_seed(recipe.seed, "held out")
+        )
     else:
         train, held_out = read[0].records, _some(read[1].records, recipe.data.held_out)
         require_disjoint(train, held_out)
@@ -123,7 +133,9 @@ def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
     return [question for index, question in enumerate(questions) if index in chosen]
 
 
-def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, screen: Screen) -> tuple[Path, Path | None]:
+def _generated(
+    settings: CallSettings, seed: int, out: Path, ledger: Ledger, screen: Screen
+) -> tuple[Path, Path | None]:
     """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a
     training and a held-out file."""
     stage = Stage(out, "data", ledger)
@@ -136,7 +148,8 @@ def _generated(settings: CallSettings, seed: int, out: Path, ledger: Ledger, scr
         paths = [Path(path) for path in (written if isinstance(written, tuple | list) else (written,))]
         if not 1 <= len(paths) <= 2 or not all(path.resolve().is_relative_to(stage.folder) for path in paths):
             raise DataError(
-                f'data.generator "{settings.call}" must return one or two paths of files that it wrote below {stage.folder}; it returned {written}.'
+                f'data.generator "{settings.call}" must return one or two paths of files that it wrote below '
+                f"{stage.folder}; it returned {written}."
             )
         stage.finish({"files": [path.resolve().relative_to(stage.folder).as_posix() for path in paths]})
     first, *rest = (stage.folder / name for name in stage.result["files"])
@@ -147,4 +160,6 @@ def read_taught(settings: SftSettings, out: Path) -> Questions:
     """The questions of a fine-tuning. Raises DataError for bad records, RunError where `out` cannot be a
     folder."""
     with unless_refused(out, PICTURES) as folder:
-        return read_questions(settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder)
+        return read_questions(
+            settings.data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder
+        )

@@ -1,8 +1,10 @@
-"""Several processes that train one Defender together, one a device: data parallel, or with FSDP2, as accelerate has set them up.
+"""Several processes that train one Defender together, one a device: data parallel, or with FSDP2, as
+accelerate has set them up.
 
-All of them draw the same questions. Each samples the answers to its own share of them, and every process is told all answers, so that all agree on
-which groups are kept. Then each learns from its own share of these. The update is the one that a single process would make of the same questions,
-whatever the number of processes.
+All of them draw the same questions. Each samples the answers to its own share of them, and every process is
+told all answers, so that all agree on which groups are kept. Then each learns from its own share of these.
+The update is the one that a single process would make of the same questions, whatever the number of
+processes.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def full(tensor: Tensor) -> Tensor:
 def placed_like(tensor: Tensor, other: Tensor) -> Tensor:
     """A whole tensor on the other's device, and in parts as the other is."""
     moved = tensor.to(other.device)
-    return distribute_tensor(moved, other.device_mesh, other.placements) if isinstance(other, DTensor) else moved
+    return (
+        distribute_tensor(moved, other.device_mesh, other.placements) if isinstance(other, DTensor) else moved
+    )
 
 
 def writes_files() -> bool:
@@ -39,17 +43,24 @@ def writes_files() -> bool:
 
 
 class Ranks:
-    """The processes of one training, and which of them this is. Without an accelerator it is the only one, and everything here does nothing."""
+    """The processes of one training, and which of them this is. Without an accelerator it is the only one,
+    and everything here does nothing.
+    """
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
-        """Raises TrainingError for an accelerator that shards weights otherwise than FSDP2 (FSDP 1, DeepSpeed)."""
+        """Raises TrainingError for an accelerator that shards weights otherwise than FSDP2 (FSDP 1,
+        DeepSpeed).
+        """
         kind = "NO" if accelerator is None else accelerator.distributed_type.value
         self.accelerator = accelerator
         self.count: int = 1 if accelerator is None else accelerator.num_processes
         self.number: int = 0 if accelerator is None else accelerator.process_index
         self.sharded = accelerator is not None and bool(accelerator.is_fsdp2)
         if kind not in ("NO", "MULTI_CPU", "MULTI_GPU") and not self.sharded:
-            raise TrainingError(f"a Defender trains on one process, data parallel, or with FSDP2 (fsdp_version 2), not with {kind}")
+            raise TrainingError(
+                f"a Defender trains on one process, data parallel, or with FSDP2 (fsdp_version 2), not with "
+                f"{kind}"
+            )
 
     def share(self, length: int) -> slice:
         """This process's part of so many things in a row; the parts of all processes are nearly equal."""
@@ -74,14 +85,19 @@ class Ranks:
         return {name: sum(part[name] for part in parts) for name in metrics}
 
     def prepare(self, model: nn.Module) -> None:
-        """Let the model's weights be sharded in place, where they are to be. Its parameters are other ones afterwards."""
+        """Let the model's weights be sharded in place, where they are to be. Its parameters are other ones
+        afterwards.
+        """
         if self.sharded and self.accelerator is not None:
-            # Accelerate insists on an optimizer beside the model. The trainer's own is made later, on the weights as they are then.
+            # Accelerate insists on an optimizer beside the model. The trainer's own is made later, on the
+            # weights as they are then.
             self.accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model's weights are not sharded, so that processes may run it each at its own pace. For sampling: gradients are not for here."""
+        """Inside, the model's weights are not sharded, so that processes may run it each at its own pace. For
+        sampling: gradients are not for here.
+        """
         modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
         for module in modules:
             module.set_reshard_after_forward(False, recurse=False)
@@ -94,15 +110,21 @@ class Ranks:
                 module.set_reshard_after_forward(module is not model, recurse=False)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of this process's share of a loss. FSDP2 means over the processes what is to be summed here."""
+        """Gradients of this process's share of a loss. FSDP2 means over the processes what is to be summed
+        here.
+        """
         (loss * self.count if self.sharded else loss).backward()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the sum of the gradients of all; FSDP2 has done it already. A weight that none of them used keeps no gradient."""
+        """Give every process the sum of the gradients of all; FSDP2 has done it already. A weight that none
+        of them used keeps no gradient.
+        """
         if self.count == 1 or self.sharded:
             return
         every = list(parameters)
-        used = torch.tensor([parameter.grad is not None for parameter in every], dtype=torch.int32, device=every[0].device)
+        used = torch.tensor(
+            [parameter.grad is not None for parameter in every], dtype=torch.int32, device=every[0].device
+        )
         distributed.all_reduce(used)
         for parameter, users in zip(every, used.tolist(), strict=True):
             if users:

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
@@ -40,7 +48,10 @@ class Bar:
     def advance(self, count: int, figures: Mapping[str, float]) -> None:
         """`count` more are done; `figures` are shown beside the bar."""
         self._done += count
-        text = "  ".join(f"{name} {value if isinstance(value, int) else format(value, '#.3g')}" for name, value in figures.items())
+        text = "  ".join(
+            f"{name} {value if isinstance(value, int) else format(value, '#.3g')}"
+            for name, value in figures.items()
+        )
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=count, figures=text)
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:

@@ -1,7 +1,8 @@
 """Stages: what has been done is never done again, and what was cut off goes on from its last saved state.
 
-A stage is a folder below the run's folder. `done.json`, renamed into place last, says that it is finished and holds its result. A training
-stage keeps the state of its trainer in `state/<updates done>`, a folder renamed into place whole.
+A stage is a folder below the run's folder. `done.json`, renamed into place last, says that it is finished
+and holds its result. A training stage keeps the state of its trainer in `state/<updates done>`, a folder
+renamed into place whole.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Stage:
         return value
 
     def begin(self, *, resumes: bool = False) -> None:
-        """Make the folder and note in the ledger that the stage is running. What a cut-off try wrote is dropped, unless the stage resumes it."""
+        """Make the folder and note in the ledger that the stage is running. What a cut-off try wrote is
+        dropped, unless the stage resumes it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not resumes:
             self.ledger.forget(self.name)
@@ -58,7 +61,9 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Mark the stage as done with its result (JSON values), which is given back as a resumed run would read it."""
+        """Mark the stage as done with its result (JSON values), which is given back as a resumed run would
+        read it.
+        """
         self.ledger.record_stage(self.name, "done", time.monotonic() - self._began, result)
         write_json(self.folder / "done.json", result)
         shutil.rmtree(self.folder / "state", ignore_errors=True)
@@ -75,14 +80,18 @@ class Stage:
         return final
 
     def save_state(self, trainer: Trainer, updates: int) -> None:
-        """Keep the trainer as it is after so many updates; the state before it is dropped once the new one is there."""
+        """Keep the trainer as it is after so many updates; the state before it is dropped once the new one is
+        there.
+        """
         newest = self.folder_written_whole(f"state/{updates:06d}", trainer.save)
         for folder in newest.parent.iterdir():
             if folder != newest:
                 shutil.rmtree(folder)
 
     def load_state(self, trainer: Trainer) -> int:
-        """Bring the trainer to its last saved state; the number of updates that it has done (0: nothing was saved)."""
+        """Bring the trainer to its last saved state; the number of updates that it has done (0: nothing was
+        saved).
+        """
         saved = sorted(f for f in (self.folder / "state").glob("*") if f.name.isdigit())
         if not saved:
             return 0
@@ -91,7 +100,9 @@ class Stage:
 
 
 def plateaued(rewards: Sequence[float], patience: int | None) -> bool:
-    """Has the reward stopped rising? The mean of the last `patience` updates is not above the best mean of as many in a row before them."""
+    """Has the reward stopped rising? The mean of the last `patience` updates is not above the best mean of as
+    many in a row before them.
+    """
     if patience is None or len(rewards) < 2 * patience:
         return False
     means = [sum(rewards[i : i + patience]) / patience for i in range(len(rewards) - patience + 1)]
@@ -110,14 +121,15 @@ def train(
     on_state: Callable[[int], None] = lambda updates: None,
     say: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Do the updates of a phase from its last saved state on; gives the metrics of all of them, those before a kill included.
+    """Do the updates of a phase from its last saved state on; gives the metrics of all of them, those before
+    a kill included.
 
     say: is told, after the first of these updates, how long the others will take.
 
     `update(step)` does one update and must be a function of the trainer's state and of the step alone. With
-    `patience` its metrics hold `reward_mean`, but for updates that nobody could reward.
-    `on_state(updates)` is called with every state that was saved or has been loaded; what it raises stops the
-    training, which that state outlives.
+    `patience` its metrics hold `reward_mean`, but for updates that nobody could reward. `on_state(updates)`
+    is called with every state that was saved or has been loaded; what it raises stops the training, which
+    that state outlives.
     """
     start = stage.load_state(trainer)
     if start:
@@ -127,14 +139,17 @@ def train(
     for metrics in history:
         on_update(metrics)
     for step in range(start, steps):
-        if patience is not None and plateaued([own["reward_mean"] for own in history if "reward_mean" in own], patience):
+        if patience is not None and plateaued(
+            [own["reward_mean"] for own in history if "reward_mean" in own], patience
+        ):
             break
         began = time.monotonic()
         metrics = update(step)
         if say is not None and step == start and steps - start > 1:
             seconds = time.monotonic() - began
             say(
-                f"{stage.name}: an update takes {duration(seconds)}, the {steps - start - 1} left some {duration(seconds * (steps - start - 1))}"
+                f"{stage.name}: an update takes {duration(seconds)}, the {steps - start - 1} left some "
+                f"{duration(seconds * (steps - start - 1))}"
             )
         stage.ledger.record_update(stage.name, step, metrics)
         history.append(metrics)

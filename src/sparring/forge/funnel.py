@@ -16,17 +16,31 @@ SCHEMA = 1
 
 
 def make_funnel(settings: ForgeSettings, ledger: Ledger, content_hash: str) -> dict[str, Any]:
-    """The content of `funnel.json`. `records` and `stages` count records, each at the stage that decided; `candidates` counts tries."""
+    """The content of `funnel.json`. `records` and `stages` count records, each at the stage that decided;
+    `candidates` counts tries.
+    """
     counts = ledger.counts()
     read = sum(counts.values())
     drops = ledger.drops()
     tried = [drop for drop in ledger.drops("candidates") if drop[0] not in ("targets", "extend", "clean")]
     left, stages = read, []
     for stage in (*STAGES, "forge"):
-        own = {f"{reason}" if outcome != "useless" else f"useless: {reason}": n for at, outcome, reason, n in drops if at == stage}
+        own = {
+            f"{reason}" if outcome != "useless" else f"useless: {reason}": n
+            for at, outcome, reason, n in drops
+            if at == stage
+        }
         if stage == "forge" and not own:
             continue
-        stages.append({"stage": stage, "in": left, "out": left - sum(own.values()), "dropped": own, "words": _words(own)})
+        stages.append(
+            {
+                "stage": stage,
+                "in": left,
+                "out": left - sum(own.values()),
+                "dropped": own,
+                "words": _words(own),
+            }
+        )
         left -= sum(own.values())
     share = rate([True] * counts["kept"] + [False] * (read - counts["kept"])).as_dict()
     return {
@@ -37,7 +51,10 @@ def make_funnel(settings: ForgeSettings, ledger: Ledger, content_hash: str) -> d
         "candidates": {
             "tried": counts["kept"] + sum(n for *_, n in tried),
             "kept": counts["kept"],
-            "dropped": [{"stage": stage, "outcome": outcome, "reason": reason, "count": n} for stage, outcome, reason, n in tried],
+            "dropped": [
+                {"stage": stage, "outcome": outcome, "reason": reason, "count": n}
+                for stage, outcome, reason, n in tried
+            ],
         },
         "kept_share": share | {"words": _share(share)},
         "seconds": round(ledger.seconds, 1),
@@ -60,7 +77,9 @@ def _share(share: dict[str, Any]) -> str:
 
 
 def models_of(settings: ForgeSettings) -> list[dict[str, Any]]:
-    """Every model that the settings name: its part, its name, and its revision where the hub's cache tells it."""
+    """Every model that the settings name: its part, its name, and its revision where the hub's cache tells
+    it.
+    """
     stages = settings.stages
     named: Sequence[tuple[str, str | None]] = (
         ("defender", settings.defender.model),
@@ -86,5 +105,6 @@ def _revision(model: str) -> str | None:
         except HFValidationError:
             return None
         if isinstance(found, str):
-            return Path(found).parent.name  # the hub's cache keeps a snapshot in a folder named after its commit
+            # the hub's cache keeps a snapshot in a folder named after its commit
+            return Path(found).parent.name
     return None

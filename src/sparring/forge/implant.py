@@ -1,4 +1,6 @@
-"""Stage 2, implantation: distractors are put into the picture; outside of their boxes every pixel stays as it is."""
+"""Stage 2, implantation: distractors are put into the picture; outside of their boxes every pixel stays as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from sparring.judging.kinds import changed_regions
 from sparring.models.editors import FlowEditor
 from sparring.seeds import derive_seed
 
-MARGIN = 0.02  # of the picture's shorter side: how far beyond what it sees as changed an editor's object is taken over
+# of the picture's shorter side: how far beyond what it sees as changed an editor's object is taken over
+MARGIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Implant:
 
 
 class Implanter(ABC):
-    """Puts distractors into pictures. `wants_proposals`: it is told what to put where; else it decides by itself, from the question.
+    """Puts distractors into pictures. `wants_proposals`: it is told what to put where; else it decides by
+    itself, from the question.
 
     `whole`: what it changes is not confined to boxes.
     """
@@ -42,7 +46,11 @@ class Implanter(ABC):
 
     @abstractmethod
     def implant(
-        self, questions: Sequence[VisualQuestion], images: Sequence[Image], proposals: Sequence[Sequence[Proposal]], seeds: Sequence[int]
+        self,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        proposals: Sequence[Sequence[Proposal]],
+        seeds: Sequence[int],
     ) -> list[Implant]:
         """One picture for every question."""
 
@@ -56,18 +64,25 @@ class PainterImplanter(Implanter):
         self.painter = painter
 
     def implant(
-        self, questions: Sequence[VisualQuestion], images: Sequence[Image], proposals: Sequence[Sequence[Proposal]], seeds: Sequence[int]
+        self,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        proposals: Sequence[Sequence[Proposal]],
+        seeds: Sequence[int],
     ) -> list[Implant]:
         made = list(images)
         for place, (own, seed) in enumerate(zip(proposals, seeds, strict=True)):
             for number, proposal in enumerate(own):
                 mask = box_mask(made[place].size, [proposal.box])
-                (made[place],) = self.painter.fill([made[place]], [mask], [proposal.object], [derive_seed(seed, "paint", number)])
+                (made[place],) = self.painter.fill(
+                    [made[place]], [mask], [proposal.object], [derive_seed(seed, "paint", number)]
+                )
         return [Implant(picture, tuple(own)) for picture, own in zip(made, proposals, strict=True)]
 
 
 class EditorImplanter(Implanter):
-    """The Attacker's editor edits the whole picture by its instruction. What it changed, less a change of light, is found and kept; the rest is put back.
+    """The Attacker's editor edits the whole picture by its instruction. What it changed, less a change of
+    light, is found and kept; the rest is put back.
 
     whole: nothing is put back.
     """
@@ -78,7 +93,11 @@ class EditorImplanter(Implanter):
         self.editor, self.settings, self.whole = editor, settings, whole
 
     def implant(
-        self, questions: Sequence[VisualQuestion], images: Sequence[Image], proposals: Sequence[Sequence[Proposal]], seeds: Sequence[int]
+        self,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        proposals: Sequence[Sequence[Proposal]],
+        seeds: Sequence[int],
     ) -> list[Implant]:
         settings = self.settings
         edits = deterministic_edits(
@@ -92,11 +111,17 @@ class EditorImplanter(Implanter):
             crops=crops_of(questions, images, settings.crop, self.editor.multiple),
         )
         made = [changes_alone(clean, edit) for clean, edit in zip(images, edits, strict=True)]
-        return [Implant(edit, own.proposals) for edit, own in zip(edits, made, strict=True)] if self.whole else made
+        return (
+            [Implant(edit, own.proposals) for edit, own in zip(edits, made, strict=True)]
+            if self.whole
+            else made
+        )
 
 
 def changes_alone(clean: Image, edit: Image) -> Implant:
-    """The clean picture with the edit's changed regions, in the clean picture's light; nothing changed where it sees no region."""
+    """The clean picture with the edit's changed regions, in the clean picture's light; nothing changed where
+    it sees no region.
+    """
     before, after = (np.asarray(image.convert("RGB"), dtype=np.float64) for image in (clean, edit))
     boxes = [_wider(box, clean.size) for box in changed_regions(before, after, KindSettings())]
     if not boxes:

@@ -1,6 +1,8 @@
-"""What has been forged so far: one SQLite file, `forge.sqlite`, with the pictures beside it in `pictures/`, named by their pixels.
+"""What has been forged so far: one SQLite file, `forge.sqlite`, with the pictures beside it in `pictures/`,
+named by their pixels.
 
-A batch is written whole or not at all, pictures first, and batches are written in order: what is there is the source's beginning, without a gap.
+A batch is written whole or not at all, pictures first, and batches are written in order: what is there is
+the source's beginning, without a gap.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
     number INTEGER PRIMARY KEY, id TEXT, outcome TEXT, stage TEXT, reason TEXT, message TEXT, source TEXT);
 CREATE TABLE IF NOT EXISTS candidates (
-    number INTEGER, attempt INTEGER, outcome TEXT, stage TEXT, reason TEXT, message TEXT, clean TEXT, picture TEXT, content TEXT,
-    PRIMARY KEY (number, attempt));
+    number INTEGER, attempt INTEGER, outcome TEXT, stage TEXT, reason TEXT, message TEXT, clean TEXT,
+    picture TEXT, content TEXT, PRIMARY KEY (number, attempt));
 CREATE INDEX IF NOT EXISTS candidates_by_outcome ON candidates (outcome, number);
 CREATE TABLE IF NOT EXISTS ids (id TEXT PRIMARY KEY, number INTEGER);
 CREATE TABLE IF NOT EXISTS batches (batch INTEGER PRIMARY KEY);
@@ -47,7 +49,9 @@ class Packed:
 
 
 def pack(result: Result) -> Packed:
-    """What is written of a result. Pictures are coded where they were made, which is another process if there are several."""
+    """What is written of a result. Pictures are coded where they were made, which is another process if there
+    are several.
+    """
     pictures: dict[str, bytes] = {}
 
     def name(image: Image | None) -> str | None:
@@ -101,7 +105,9 @@ def _question(question: VisualQuestion) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A candidate as it was written. `source` is the hash of the source picture's pixels; `content` holds question, instruction, proposals, figures, words."""
+    """A candidate as it was written. `source` is the hash of the source picture's pixels; `content` holds
+    question, instruction, proposals, figures, words.
+    """
 
     number: int
     id: str
@@ -131,7 +137,7 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
-    # -- writing ---------------------------------------------------------------------------------------------------------------
+    # -- writing
 
     def bind(self, fingerprint: str, where: str) -> None:
         """Note what the source is; RunError where it is not the one that this forge began with."""
@@ -140,7 +146,9 @@ class Ledger:
             with self._db:
                 self._db.execute("INSERT INTO meta VALUES ('source', ?)", (fingerprint,))
         elif known != fingerprint:
-            raise RunError(f"{where} has changed since the forge in {self.folder} began. Begin another one with --out.")
+            raise RunError(
+                f"{where} has changed since the forge in {self.folder} began. Begin another one with --out."
+            )
 
     def write(self, packed: Sequence[Packed]) -> None:
         """The next batch. Of records with the same id the first is kept."""
@@ -159,10 +167,21 @@ class Ledger:
             (first,) = self._db.execute("SELECT number FROM ids WHERE id = ?", (result.id,)).fetchone()
             if first != result.number and result.reason != "duplicate id":
                 message = f'id "{result.id}" was already given to record {first}. Ids are unique in a source.'
-                result, rows = Result(result.number, result.id, "refused", "intake", "duplicate id", message), []
+                result, rows = (
+                    Result(result.number, result.id, "refused", "intake", "duplicate id", message),
+                    [],
+                )
         for name in {name for row in rows for name in row[6:8] if name}:
             self._save(name, packed.pictures[name])
-        record = (result.number, result.id, result.outcome, result.stage, result.reason, result.message, result.source_sha256)
+        record = (
+            result.number,
+            result.id,
+            result.outcome,
+            result.stage,
+            result.reason,
+            result.message,
+            result.source_sha256,
+        )
         self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", record)
         self._db.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -178,7 +197,7 @@ class Ledger:
         total = float(self._meta(key) or 0) + value
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, repr(total)))
 
-    # -- reading ---------------------------------------------------------------------------------------------------------------
+    # -- reading
 
     def _meta(self, key: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -203,7 +222,13 @@ class Ledger:
         told = row.content["question"]
         targets = tuple(Target(target["name"], tuple(target["box"])) for target in told["targets"])
         return VisualQuestion(
-            row.id, self.path(row.clean), told["question"], tuple(told["options"]), told["answer"], targets, told["category"]
+            row.id,
+            self.path(row.clean),
+            told["question"],
+            tuple(told["options"]),
+            told["answer"],
+            targets,
+            told["category"],
         )
 
     def counts(self) -> dict[str, int]:
@@ -214,7 +239,10 @@ class Ledger:
     def drops(self, table: str = "records") -> list[tuple[str, str, str, int]]:
         """(stage, outcome, reason, count) of all records, or of all candidates, that were not kept."""
         assert table in ("records", "candidates")
-        query = f"SELECT stage, outcome, reason, count(*) FROM {table} WHERE outcome != 'kept' GROUP BY stage, outcome, reason ORDER BY 4 DESC, 3"
+        query = (
+            f"SELECT stage, outcome, reason, count(*) FROM {table} WHERE outcome != 'kept' GROUP BY "
+            f"stage, outcome, reason ORDER BY 4 DESC, 3"
+        )
         return [tuple(row) for row in self._db.execute(query)]
 
     def set_aside(self, outcome: Outcome) -> Iterator[dict[str, Any]]:
@@ -225,7 +253,8 @@ class Ledger:
     def rows(self, outcome: Outcome) -> Iterator[Row]:
         """Candidates of an outcome, in the order of the source."""
         query = (
-            "SELECT number, id, source, attempt, c.outcome, c.stage, c.reason, c.message, clean, picture, content"
+            "SELECT number, id, source, attempt, c.outcome, c.stage, c.reason, c.message, clean, picture, "
+            "content"
             " FROM candidates c JOIN records USING (number) WHERE c.outcome = ? ORDER BY number, attempt"
         )
         for row in self._db.execute(query, (outcome,)):

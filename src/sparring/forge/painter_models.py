@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from diffusers import Flux2KleinInpaintPipeline, FluxFillPipeline, FluxTransformer2DModel, QwenImageInpaintPipeline
+from diffusers import (
+    Flux2KleinInpaintPipeline,
+    FluxFillPipeline,
+    FluxTransformer2DModel,
+    QwenImageInpaintPipeline,
+)
 from PIL.Image import Image, fromarray
 
 from sparring.attackers.crops import choose_crop
@@ -36,17 +41,24 @@ class PipelinePainter(Painter):
         try:
             if settings.transformer is not None:
                 if cls.transformer_class is None:
-                    raise ModelError(f"painter {settings.model}: another transformer can be put into FLUX.1-Fill only")
+                    raise ModelError(
+                        f"painter {settings.model}: another transformer can be put into FLUX.1-Fill only"
+                    )
                 name, _, subfolder = (
-                    settings.transformer.partition(":") if not Path(settings.transformer).is_dir() else (settings.transformer, "", "")
+                    settings.transformer.partition(":")
+                    if not Path(settings.transformer).is_dir()
+                    else (settings.transformer, "", "")
                 )
                 parts["transformer"] = cls.transformer_class.from_pretrained(
                     name, subfolder=subfolder or None, torch_dtype=dtype, use_safetensors=True
                 )
-            pipeline = cls.pipeline_class.from_pretrained(settings.model, torch_dtype=dtype, use_safetensors=True, **parts)
+            pipeline = cls.pipeline_class.from_pretrained(
+                settings.model, torch_dtype=dtype, use_safetensors=True, **parts
+            )
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"painter {settings.model}: not a readable {cls.pipeline_class.__name__} with safetensors weights: {error}"
+                f"painter {settings.model}: not a readable {cls.pipeline_class.__name__} with safetensors "
+                f"weights: {error}"
             ) from error
         return cls(pipeline.to(device), settings)
 
@@ -79,7 +91,10 @@ class PipelinePainter(Painter):
             **self._call(self.settings.prompt.replace("{object}", wanted)),
         ).images[0]
         if made.size != padded.size:
-            raise ModelError(f"painter {self.settings.model}: gave back {made.size} pixels for {padded.size}; lower painter.crop.max_area")
+            raise ModelError(
+                f"painter {self.settings.model}: gave back {made.size} pixels for {padded.size}; lower "
+                f"painter.crop.max_area"
+            )
         return crop.compose(image, made.convert("RGB").crop((0, 0, *cut.size)))
 
 
@@ -92,7 +107,11 @@ class FluxFill(PipelinePainter):
 
     def _call(self, prompt: str) -> dict[str, Any]:
         length = min(512, int(self.pipeline.tokenizer_2.model_max_length))
-        return {"prompt": prompt, "guidance_scale": self.settings.guidance_scale, "max_sequence_length": length}
+        return {
+            "prompt": prompt,
+            "guidance_scale": self.settings.guidance_scale,
+            "max_sequence_length": length,
+        }
 
 
 class Flux2Klein(PipelinePainter):
@@ -107,7 +126,12 @@ class Flux2Klein(PipelinePainter):
         # The quarters of the text encoder's depth: of 36 layers the pipeline's own 9, 18 and 27.
         layers = (depth // 4, depth * 2 // 4, depth * 3 // 4)
         guidance = self.settings.guidance_scale
-        return {"prompt": prompt, "guidance_scale": guidance, "max_sequence_length": length, "text_encoder_out_layers": layers}
+        return {
+            "prompt": prompt,
+            "guidance_scale": guidance,
+            "max_sequence_length": length,
+            "text_encoder_out_layers": layers,
+        }
 
 
 class QwenImage(PipelinePainter):
@@ -119,7 +143,9 @@ class QwenImage(PipelinePainter):
     def _call(self, prompt: str) -> dict[str, Any]:
         scale = self.settings.guidance_scale
         length = min(512, int(self.pipeline.tokenizer.model_max_length))
-        return {"prompt": prompt, "true_cfg_scale": scale, "max_sequence_length": length} | ({"negative_prompt": " "} if scale > 1 else {})
+        return {"prompt": prompt, "true_cfg_scale": scale, "max_sequence_length": length} | (
+            {"negative_prompt": " "} if scale > 1 else {}
+        )
 
 
 FAMILIES: tuple[type[PipelinePainter], ...] = (FluxFill, Flux2Klein, QwenImage)

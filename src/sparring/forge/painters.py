@@ -34,16 +34,21 @@ class Painter(ABC):
         """What it is able to paint; None: anything that it is told."""
         return None
 
-    def fill(self, images: Sequence[Image], masks: Sequence[Mask], objects: Sequence[str], seeds: Sequence[int]) -> list[Image]:
-        """Paint each object where its picture's mask [height, width] is true; every other pixel is the picture's own.
+    def fill(
+        self, images: Sequence[Image], masks: Sequence[Mask], objects: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image]:
+        """Paint each object where its picture's mask [height, width] is true; every other pixel is the
+        picture's own.
 
-        A picture depends on its own seed and inputs alone. DataError for a mask of another size, or one that is nowhere true.
+        A picture depends on its own seed and inputs alone. DataError for a mask of another size, or one that
+        is nowhere true.
         """
         painted = []
         for image, mask, wanted, seed in zip(images, masks, objects, seeds, strict=True):
             if mask.shape != (image.height, image.width) or not mask.any():
                 raise DataError(
-                    f"a mask of {mask.shape[1]} x {mask.shape[0]} pixels, {mask.sum()} of them true, for a picture of {image.width} x {image.height}"
+                    f"a mask of {mask.shape[1]} x {mask.shape[0]} pixels, {mask.sum()} of them true, for a "
+                    f"picture of {image.width} x {image.height}"
                 )
             rgb = image.convert("RGB")
             made = self._paint(rgb, mask, wanted, seed)
@@ -73,7 +78,9 @@ SOFT = 0.04  # of the picture's shorter side: distance from the border at which 
 
 
 class Paste(Painter):
-    """Lays the cut-out of an object into the middle of the mask, as large as fits. A cut-out's file name says what it shows ("alarm_clock.webp")."""
+    """Lays the cut-out of an object into the middle of the mask, as large as fits. A cut-out's file name says
+    what it shows ("alarm_clock.webp").
+    """
 
     outpaints = False
 
@@ -84,7 +91,8 @@ class Paste(Painter):
         self._files = {object_name(path): path for path in files}
         if not self._files:
             raise DataError(
-                f"{self.folder}: no cut-outs there. Name a folder of RGBA pictures (.png, .webp), each file named after its object."
+                f"{self.folder}: no cut-outs there. Name a folder of RGBA pictures (.png, .webp), each file "
+                f"named after its object."
             )
 
     @property
@@ -107,7 +115,9 @@ class Paste(Painter):
 
 
 class Edges(Painter):
-    """Draws the nearest known pixels outwards and lets them go soft: a picture grows by calm surroundings in which there is nothing new."""
+    """Draws the nearest known pixels outwards and lets them go soft: a picture grows by calm surroundings in
+    which there is nothing new.
+    """
 
     def _paint(self, image: Image, mask: Mask, wanted: str, seed: int) -> Image:
         if mask.all():
@@ -129,7 +139,9 @@ def is_plain(model: str) -> bool:
 
 
 def load_painter(settings: PainterSettings, device: torch.device) -> Painter:
-    """The painter of these settings; a model's family is what its model_index.json says. Raises ModelError, and DataError for missing cut-outs."""
+    """The painter of these settings; a model's family is what its model_index.json says. Raises ModelError,
+    and DataError for missing cut-outs.
+    """
     kind, _, rest = settings.model.partition(":")
     if kind == "paste":
         return Paste(rest or None)
@@ -143,7 +155,8 @@ def load_painter(settings: PainterSettings, device: torch.device) -> Painter:
         name = DiffusionPipeline.load_config(settings.model).get("_class_name")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"painter {settings.model}: no readable model_index.json, so this is no diffusers pipeline folder: {error}"
+            f"painter {settings.model}: no readable model_index.json, so this is no diffusers pipeline "
+            f"folder: {error}"
         ) from error
     for family in FAMILIES:
         if name in family.made_for:

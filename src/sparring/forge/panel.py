@@ -1,4 +1,6 @@
-"""A VLM asked by templates, and its replies taken strictly: a verdict by majority, or boxes with names. What is not in the form asked for is nothing."""
+"""A VLM asked by templates, and its replies taken strictly: a verdict by majority, or boxes with names. What
+is not in the form asked for is nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,18 @@ class Ballot:
 
 
 class Panel:
-    """Puts one question about every picture several times; it passes where more than half of the replies say so."""
+    """Puts one question about every picture several times; it passes where more than half of the replies say
+    so.
+    """
 
     def __init__(self, vlm: VLM, settings: PanelSettings) -> None:
         self.vlm, self.settings = vlm, settings
 
-    def vote(self, template: str, images: Sequence[Image], fields: Sequence[Mapping[str, str]], seed: int) -> list[Ballot | RefusedError]:
-        """A ballot for every picture, asked by the template of that name with its fields, or the error by which
-        there is none. Greedy replies are asked for once: they are all the same.
+    def vote(
+        self, template: str, images: Sequence[Image], fields: Sequence[Mapping[str, str]], seed: int
+    ) -> list[Ballot | RefusedError]:
+        """A ballot for every picture, asked by the template of that name with its fields, or the error by
+        which there is none. Greedy replies are asked for once: they are all the same.
         """
         if not images:
             return []
@@ -49,7 +55,10 @@ class Panel:
         limit, temperature = self.settings.max_new_tokens, self.settings.temperature
         sampling = Sampling(limit, temperature, seed=seed, n=votes, batch=16)
         replies = generate_each(self.vlm, images, prompts, sampling)
-        return [own if isinstance(own, RefusedError) else count([parse_verdict(reply.text) for reply in own]) for own in replies]
+        return [
+            own if isinstance(own, RefusedError) else count([parse_verdict(reply.text) for reply in own])
+            for own in replies
+        ]
 
 
 def count(verdicts: Sequence[tuple[bool, str]]) -> Ballot:
@@ -60,9 +69,15 @@ def count(verdicts: Sequence[tuple[bool, str]]) -> Ballot:
 
 
 def parse_verdict(reply: str) -> tuple[bool, str]:
-    """(passed, reason) of a reply. One that is not exactly {"verdict": "pass" or "fail", "reason": text} has failed, as unparsed."""
+    """(passed, reason) of a reply. One that is not exactly {"verdict": "pass" or "fail", "reason": text} has
+    failed, as unparsed.
+    """
     found = _json(reply)
-    if not isinstance(found, dict) or found.keys() != {"verdict", "reason"} or found["verdict"] not in ("pass", "fail"):
+    if (
+        not isinstance(found, dict)
+        or found.keys() != {"verdict", "reason"}
+        or found["verdict"] not in ("pass", "fail")
+    ):
         return False, UNPARSED
     if not isinstance(found["reason"], str) or not found["reason"].strip():
         return False, UNPARSED
@@ -70,13 +85,20 @@ def parse_verdict(reply: str) -> tuple[bool, str]:
 
 
 def parse_boxes(reply: str, key: str, size: tuple[int, int]) -> list[tuple[str, Box]] | None:
-    """(text under `key`, box in pixels of a picture of that size) of a list of {key: text, "box": four thousandths}; None where it is not one."""
+    """(text under `key`, box in pixels of a picture of that size) of a list of {key: text, "box": four
+    thousandths}; None where it is not one.
+    """
     found = _json(reply)
     if not isinstance(found, list):
         return None
     boxes = []
     for item in found:
-        if not isinstance(item, dict) or item.keys() != {key, "box"} or not isinstance(item[key], str) or not isinstance(item["box"], list):
+        if (
+            not isinstance(item, dict)
+            or item.keys() != {key, "box"}
+            or not isinstance(item[key], str)
+            or not isinstance(item["box"], list)
+        ):
             return None
         sides = item["box"]
         if len(sides) != 4 or not all(type(side) in (int, float) and abs(side) < 2**31 for side in sides):
@@ -97,7 +119,9 @@ def _json(reply: str) -> Any:
 
 
 def fill_template(name: str, fields: Mapping[str, str], folder: str | None) -> str:
-    """The template of that name, from the folder or else the bundled one, with $placeholders filled in. RecipeError for an unknown placeholder."""
+    """The template of that name, from the folder or else the bundled one, with $placeholders filled in.
+    RecipeError for an unknown placeholder.
+    """
     own = Path(folder, f"{name}.txt") if folder else None
     text = (
         own.read_text(encoding="utf-8")
@@ -108,7 +132,8 @@ def fill_template(name: str, fields: Mapping[str, str], folder: str | None) -> s
         return Template(text).substitute(fields).strip()
     except (KeyError, ValueError) as error:
         raise RecipeError(
-            f"forge.panel.templates: {name}.txt cannot be filled in: {error!r}. Known are {', '.join('$' + f for f in fields)}."
+            f"forge.panel.templates: {name}.txt cannot be filled in: {error!r}. Known are "
+            f"{', '.join('$' + f for f in fields)}."
         ) from error
 
 

@@ -32,7 +32,9 @@ class Players:
     @cached_property
     def defender(self) -> VLM:
         """The base Defender."""
-        return load_asked_defender(self.settings.defender.model, self.settings.defender, self.device, self.answers)
+        return load_asked_defender(
+            self.settings.defender.model, self.settings.defender, self.device, self.answers
+        )
 
     @cached_property
     def editor(self) -> FlowEditor:
@@ -41,7 +43,9 @@ class Players:
 
     @contextmanager
     def editor_resting(self) -> Iterator[None]:
-        """Inside, with `attacker.offload`, an editor that implants makes room for others on the accelerator."""
+        """Inside, with `attacker.offload`, an editor that implants makes room for others on the
+        accelerator.
+        """
         if self.stages.implant != "painter":
             with self.editor.resting():
                 yield
@@ -66,7 +70,8 @@ class Players:
         """The judge model as a panel. RecipeError where there is none."""
         if self.duplicates is None:
             raise RecipeError(
-                "judge.model: is null, but stages.extend.checks and stages.panel.prompts ask a judge model. Name one, or leave them out."
+                "judge.model: is null, but stages.extend.checks and stages.panel.prompts ask a judge model. "
+                "Name one, or leave them out."
             )
         return Panel(self.duplicates.judge, self.stages.panel)
 
@@ -76,7 +81,10 @@ class Players:
         assert self.stages.extend.painter is not None
         painter = load_painter(self.stages.extend.painter, self.device)
         if not painter.outpaints:
-            raise RecipeError(f"stages.extend.painter.model: {self.stages.extend.painter.model} cannot paint around a picture.")
+            raise RecipeError(
+                f"stages.extend.painter.model: {self.stages.extend.painter.model} cannot paint around a "
+                f"picture."
+            )
         return painter
 
     @cached_property
@@ -98,8 +106,16 @@ class Players:
         """The VLM that proposes distractors and finds targets. RecipeError where there is none."""
         settings = self.stages.propose
         if settings.model is None:
-            raise RecipeError("stages.propose.model: is null, but stages.propose.locate needs a VLM. Name one.")
-        return load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers)
+            raise RecipeError(
+                "stages.propose.model: is null, but stages.propose.locate needs a VLM. Name one."
+            )
+        return load_vlm(
+            settings.model,
+            dtype=DTYPES[settings.dtype],
+            device=self.device,
+            endpoint=settings.endpoint,
+            cache=self.answers,
+        )
 
     @cached_property
     def proposer(self) -> Proposer:

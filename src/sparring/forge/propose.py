@@ -1,4 +1,6 @@
-"""Where distractors come from: a VLM that looks at picture and question, or, as a baseline, free places and a list of categories."""
+"""Where distractors come from: a VLM that looks at picture and question, or, as a baseline, free places and a
+list of categories.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,36 @@ from sparring.models.vlms.base import VLM, Sampling, generate_each
 from sparring.seeds import derive_seed
 
 EVERYDAY = (
-    *("backpack", "umbrella", "handbag", "suitcase", "ball", "kite", "bottle", "cup", "bowl", "banana", "apple", "orange", "cake", "chair"),
-    *("potted plant", "laptop", "keyboard", "cell phone", "book", "clock", "vase", "scissors", "teddy bear", "bucket", "basket", "lamp"),
+    *(
+        "backpack",
+        "umbrella",
+        "handbag",
+        "suitcase",
+        "ball",
+        "kite",
+        "bottle",
+        "cup",
+        "bowl",
+        "banana",
+        "apple",
+        "orange",
+        "cake",
+        "chair",
+    ),
+    *(
+        "potted plant",
+        "laptop",
+        "keyboard",
+        "cell phone",
+        "book",
+        "clock",
+        "vase",
+        "scissors",
+        "teddy bear",
+        "bucket",
+        "basket",
+        "lamp",
+    ),
     *(
         "hat",
         "shoe",
@@ -48,8 +78,8 @@ class Proposer(ABC):
     def propose(
         self, questions: Sequence[VisualQuestion], images: Sequence[Image], seeds: Sequence[int], seed: int
     ) -> Sequence[list[Proposal] | RefusedError | None]:
-        """For every question its proposals; None where a model gave none in the form asked for, the error where
-        it refused. seeds: one a question; seed: of the whole call.
+        """For every question its proposals; None where a model gave none in the form asked for, the error
+        where it refused. seeds: one a question; seed: of the whole call.
         """
 
 
@@ -90,22 +120,32 @@ class VlmProposer(Proposer):
         if not questions:
             return []
         settings, folder = self.settings.propose, self.settings.panel.templates
-        prompts = [fill_template("propose", fields_of(q) | {"number": str(settings.number)}, folder) for q in questions]
+        prompts = [
+            fill_template("propose", fields_of(q) | {"number": str(settings.number)}, folder)
+            for q in questions
+        ]
         sampling = Sampling(settings.max_new_tokens, settings.temperature, seed=seed, batch=16)
         replies = generate_each(self.vlm, images, prompts, sampling)
         return [
-            own if isinstance(own, RefusedError) else self._read(own[0].text, image) for own, image in zip(replies, images, strict=True)
+            own if isinstance(own, RefusedError) else self._read(own[0].text, image)
+            for own, image in zip(replies, images, strict=True)
         ]
 
     def _read(self, reply: str, image: Image) -> list[Proposal] | None:
         boxes = parse_boxes(reply, "object", image.size)
-        return None if boxes is None else [Proposal(box, name) for name, box in boxes[: self.settings.propose.number]]
+        return (
+            None
+            if boxes is None
+            else [Proposal(box, name) for name, box in boxes[: self.settings.propose.number]]
+        )
 
 
 def check_proposals(
     proposals: Sequence[Proposal], question: VisualQuestion, size: tuple[int, int], settings: ForgeStages
 ) -> tuple[tuple[Proposal, ...], list[Rejection]]:
-    """(proposals that may be used, what was wrong with each of the others), in order; a box must keep clear of those let through before it."""
+    """(proposals that may be used, what was wrong with each of the others), in order; a box must keep clear
+    of those let through before it.
+    """
     good, wrong = list[Proposal](), list[Rejection]()
     targets = [target.box for target in question.targets]
     for proposal in proposals:
@@ -142,11 +182,15 @@ class VlmFinder:
         """See `Finder`. Greedy; one box that is empty or outside makes the whole reply unusable."""
         if not questions:
             return []
-        prompts = [fill_template("locate", fields_of(question), self.settings.panel.templates) for question in questions]
+        prompts = [
+            fill_template("locate", fields_of(question), self.settings.panel.templates)
+            for question in questions
+        ]
         sampling = Sampling(self.settings.propose.max_new_tokens, seed=seed, batch=16)
         replies = generate_each(self.vlm, images, prompts, sampling)
         return [
-            own if isinstance(own, RefusedError) else self._targets(own[0].text, image) for own, image in zip(replies, images, strict=True)
+            own if isinstance(own, RefusedError) else self._targets(own[0].text, image)
+            for own, image in zip(replies, images, strict=True)
         ]
 
     @staticmethod
@@ -163,5 +207,7 @@ def _inside(box: Box, size: tuple[int, int]) -> bool:
 
 
 def own_seed(seed: int, question: VisualQuestion, *where: int | str) -> int:
-    """The seed of something that is done for one question: a function of the forge's seed, the record's id and the place of use."""
+    """The seed of something that is done for one question: a function of the forge's seed, the record's id
+    and the place of use.
+    """
     return derive_seed(seed, "forge", question.id, *where)

@@ -1,6 +1,8 @@
-"""A finished forge as a data set that `datasets.load_dataset` opens: Parquet files with the pictures inside, a card, and exports for other tools.
+"""A finished forge as a data set that `datasets.load_dataset` opens: Parquet files with the pictures inside,
+a card, and exports for other tools.
 
-Of source pictures, by their pixels, each is in one split only. Candidates that are useless, and those that were rejected, are configurations of their own.
+Of source pictures, by their pixels, each is in one split only. Candidates that are useless, and those that
+were rejected, are configurations of their own.
 """
 
 from __future__ import annotations
@@ -34,13 +36,20 @@ SHOWN, SIDE = 6, 160
 
 
 def write_card(
-    folder: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str, Any], splits: Mapping[str, str], apart: Mapping[str, str]
+    folder: Path,
+    settings: ForgeSettings,
+    ledger: Ledger,
+    funnel: dict[str, Any],
+    splits: Mapping[str, str],
+    apart: Mapping[str, str],
 ) -> None:
     """Write README.md, and samples.png where a pair was kept. splits, apart: name -> file of those that have
     rows. Of paths on this disk only the last two names are told."""
     samples = _samples(folder / "samples.png", ledger)
     template = files("sparring.forge").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
     told = _without_paths(settings.model_dump(mode="json"))
     funnel = funnel | {"models": _without_paths(funnel["models"])}
     text = environment.from_string(template).render(
@@ -57,7 +66,9 @@ def write_card(
 
 
 def short(name: str) -> str:
-    """A model's or file's name without the folders or the server that it lies in: those are nobody else's affair."""
+    """A model's or file's name without the folders or the server that it lies in: those are nobody else's
+    affair.
+    """
     if "://" in name:
         return name.partition("#")[2] or "an endpoint"
     return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
@@ -81,8 +92,17 @@ def _samples(path: Path, ledger: Ledger) -> str | None:
         for line, name in enumerate(pair):
             picture = load_image(ledger.path(name or ""))
             scale = min(SIDE / picture.width, SIDE / picture.height)
-            small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
-            sheet.paste(small, (column * (SIDE + 4) + (SIDE - small.width) // 2, line * (SIDE + 4) + (SIDE - small.height) // 2))
+            small = picture.resize(
+                (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
+                Image.Resampling.LANCZOS,
+            )
+            sheet.paste(
+                small,
+                (
+                    column * (SIDE + 4) + (SIDE - small.width) // 2,
+                    line * (SIDE + 4) + (SIDE - small.height) // 2,
+                ),
+            )
     sheet.save(path)
     return path.name
 
@@ -90,8 +110,12 @@ def _samples(path: Path, ledger: Ledger) -> str | None:
 ROWS_AT_ONCE = 64
 
 
-def write_exports(folder: Path, settings: ForgeSettings, ledger: Ledger, split_of: Callable[[Row], str]) -> None:
-    """Write all of them; the fine-tuning ones hold the training split, the TSV all splits, named in a column."""
+def write_exports(
+    folder: Path, settings: ForgeSettings, ledger: Ledger, split_of: Callable[[Row], str]
+) -> None:
+    """Write all of them; the fine-tuning ones hold the training split, the TSV all splits, named in a
+    column.
+    """
     folder.mkdir(parents=True)
     write_tsv(folder / "vlmevalkit.tsv", ledger, split_of)
     write_llamafactory(folder / "llamafactory", settings, ledger, _training(ledger, split_of))
@@ -103,22 +127,34 @@ def _training(ledger: Ledger, split_of: Callable[[Row], str]) -> Iterator[Row]:
 
 
 def write_tsv(path: Path, ledger: Ledger, split_of: Callable[[Row], str]) -> None:
-    """VLMEvalKit's multiple-choice TSV, the adversarial pictures in base64. `targets`, `id` and `split` are columns that it does not read."""
+    """VLMEvalKit's multiple-choice TSV, the adversarial pictures in base64. `targets`, `id` and `split` are
+    columns that it does not read.
+    """
     rows = ledger.rows("kept")
     most = max((len(row.content["question"]["options"]) for row in ledger.rows("kept")), default=2)
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(["index", "image", "question", *LETTERS[:most], "answer", "category", "split", "id", "targets"])
+        table.writerow(
+            ["index", "image", "question", *LETTERS[:most], "answer", "category", "split", "id", "targets"]
+        )
         for index, row in enumerate(rows, start=1):
             question = row.content["question"]
             options = question["options"] + [""] * (most - len(question["options"]))
             encoded = base64.b64encode(ledger.path(row.picture or "").read_bytes()).decode()
-            told = [question["answer"], question["category"] or "", split_of(row), row.id, json.dumps(question["targets"])]
+            told = [
+                question["answer"],
+                question["category"] or "",
+                split_of(row),
+                row.id,
+                json.dumps(question["targets"]),
+            ]
             table.writerow([index, encoded, question["question"], *options, *told])
 
 
 def write_llamafactory(folder: Path, settings: ForgeSettings, ledger: Ledger, rows: Iterator[Row]) -> None:
-    """`dataset_info.json` and a file in the format that it calls sharegpt, with OpenAI's roles, and the pictures beside it."""
+    """`dataset_info.json` and a file in the format that it calls sharegpt, with OpenAI's roles, and the
+    pictures beside it.
+    """
     (folder / "images").mkdir(parents=True)
     with open(folder / "sparring_forge.json", "w", encoding="utf-8") as file:
         file.write("[")
@@ -126,15 +162,27 @@ def write_llamafactory(folder: Path, settings: ForgeSettings, ledger: Ledger, ro
             name = f"images/{row.picture}.png"
             shutil.copyfile(ledger.path(row.picture or ""), folder / name)
             asked, reply = _turns(row, settings)
-            messages = [{"role": "user", "content": f"<image>{asked}"}, {"role": "assistant", "content": reply}]
-            file.write(("," if number else "") + "\n" + json.dumps({"messages": messages, "images": [name]}, ensure_ascii=False))
+            messages = [
+                {"role": "user", "content": f"<image>{asked}"},
+                {"role": "assistant", "content": reply},
+            ]
+            file.write(
+                ("," if number else "")
+                + "\n"
+                + json.dumps({"messages": messages, "images": [name]}, ensure_ascii=False)
+            )
         file.write("\n]\n")
     info = {
         "sparring_forge": {
             "file_name": "sparring_forge.json",
             "formatting": "sharegpt",
             "columns": {"messages": "messages", "images": "images"},
-            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+            "tags": {
+                "role_tag": "role",
+                "content_tag": "content",
+                "user_tag": "user",
+                "assistant_tag": "assistant",
+            },
         }
     }
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
@@ -147,7 +195,9 @@ def write_trl(path: Path, settings: ForgeSettings, ledger: Ledger, rows: Iterato
     import pyarrow.parquet as pq
 
     turn = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})
-    schema = datasets.Features({"images": datasets.List(datasets.Image()), "prompt": turn, "completion": turn}).arrow_schema
+    schema = datasets.Features(
+        {"images": datasets.List(datasets.Image()), "prompt": turn, "completion": turn}
+    ).arrow_schema
     path.parent.mkdir(parents=True)
 
     def records() -> Iterator[dict[str, Any]]:
@@ -169,7 +219,9 @@ def write_trl(path: Path, settings: ForgeSettings, ledger: Ledger, rows: Iterato
 def _turns(row: Row, settings: ForgeSettings) -> tuple[str, str]:
     """What a Defender is asked, in the recipe's words, and the right reply."""
     question = row.content["question"]
-    asked = VisualQuestion(row.id, Path(), question["question"], tuple(question["options"]), question["answer"])
+    asked = VisualQuestion(
+        row.id, Path(), question["question"], tuple(question["options"]), question["answer"]
+    )
     return render_prompt(asked, settings.defender.prompt), f"\\boxed{{{asked.answer}}}"
 
 
@@ -178,14 +230,18 @@ APART: tuple[Outcome, ...] = ("useless", "rejected")
 
 
 def split_of(source: str, settings: ForgeSettings) -> str:
-    """The split of everything that was made of a source picture: a function of the seed and of the picture's pixels."""
+    """The split of everything that was made of a source picture: a function of the seed and of the picture's
+    pixels.
+    """
     place = derive_seed(settings.seed, "split", source) / 2**62
     validation, test = settings.stages.splits
     return "test" if place < test else "validation" if place < test + validation else "train"
 
 
 def content_hash(ledger: Ledger, settings: ForgeSettings) -> str:
-    """SHA-256 over the kept records, in the order of the source: all that is known of each, and the pixels of both pictures."""
+    """SHA-256 over the kept records, in the order of the source: all that is known of each, and the pixels of
+    both pictures.
+    """
     digest = hashlib.sha256()
     for row in ledger.rows("kept"):
         text = [row.id, split_of(row.source, settings), row.attempt, row.clean, row.picture, row.content]
@@ -201,14 +257,22 @@ def publish(out: Path, settings: ForgeSettings, ledger: Ledger, funnel: dict[str
     splits, apart = dict[str, str](), dict[str, str]()
     for split in SPLITS:
         own = (row for row in ledger.rows("kept") if split_of(row.source, settings) == split)
-        if (file := write_rows(partial / "data" / f"{split}-00000-of-00001.parquet", own, ledger)) is not None:
+        if (
+            file := write_rows(partial / "data" / f"{split}-00000-of-00001.parquet", own, ledger)
+        ) is not None:
             splits[split] = file.relative_to(partial).as_posix()
     for outcome in APART:
-        if (file := write_rows(partial / "apart" / f"{outcome}-00000-of-00001.parquet", ledger.rows(outcome), ledger)) is not None:
+        if (
+            file := write_rows(
+                partial / "apart" / f"{outcome}-00000-of-00001.parquet", ledger.rows(outcome), ledger
+            )
+        ) is not None:
             apart[outcome] = file.relative_to(partial).as_posix()
     for outcome in ("refused", "broken"):
         with open(partial / "apart" / f"{outcome}.jsonl", "w", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in ledger.set_aside(outcome))
+            lines.writelines(
+                json.dumps(record, ensure_ascii=False) + "\n" for record in ledger.set_aside(outcome)
+            )
     write_exports(partial / "exports", settings, ledger, lambda row: split_of(row.source, settings))
     write_card(partial, settings, ledger, funnel, splits, apart)
     shutil.rmtree(final, ignore_errors=True)

@@ -16,7 +16,17 @@ OUTCOMES: tuple[Outcome, ...] = ("kept", "useless", "rejected", "refused", "brok
 """kept: an effective pair. useless: the Defender was still right. rejected: a check failed. refused: the
 record cannot be read, or a model does not take it. broken: an error of ours."""
 
-STAGES = ("intake", "targets", "extend", "clean", "propose", "implant", "integrity", "duplicates", "effectiveness")
+STAGES = (
+    "intake",
+    "targets",
+    "extend",
+    "clean",
+    "propose",
+    "implant",
+    "integrity",
+    "duplicates",
+    "effectiveness",
+)
 """In the order in which a record goes through them."""
 
 
@@ -77,12 +87,23 @@ class Result:
 def refused(problems: list[Problem]) -> Result:
     """The result of a record that cannot be read; its first problem counts, all are told."""
     first = problems[0]
-    return Result(first.line, first.id, "refused", "intake", first.reason, "\n".join(problem.message for problem in problems))
+    return Result(
+        first.line,
+        first.id,
+        "refused",
+        "intake",
+        first.reason,
+        "\n".join(problem.message for problem in problems),
+    )
 
 
-def concluded(number: int, question: VisualQuestion, source_sha256: str, candidates: list[Candidate]) -> Result:
+def concluded(
+    number: int, question: VisualQuestion, source_sha256: str, candidates: list[Candidate]
+) -> Result:
     """The result of a record from its candidates: kept where one is, else that of the candidate that came
     furthest (the first such)."""
     order: tuple[Outcome, ...] = ("refused", "rejected", "useless", "kept")
     best = max(candidates, key=lambda c: (order.index(c.outcome), STAGES.index(c.stage), -c.attempt))
-    return Result(number, question.id, best.outcome, best.stage, best.reason, best.message, source_sha256, candidates)
+    return Result(
+        number, question.id, best.outcome, best.stage, best.reason, best.message, source_sha256, candidates
+    )

@@ -1,4 +1,6 @@
-"""A forge, from source to data set: batches in order, by one process or several, each written as it is done."""
+"""A forge, from source to data set: batches in order, by one process or several, each written as it
+is done.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +82,15 @@ def _broken(number: int, name: str | None, stage: str, error: Exception) -> Resu
 _at_work: tuple[Smith, Source] | None = None
 
 
-def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: Screen | None = None) -> dict[str, Any]:
-    """Forge, from the start or from where an earlier process was stopped; writes `out/dataset`, and `out/funnel.json`, which is returned.
+def run_forge(
+    settings: ForgeSettings, out: Path, *, workers: int = 1, screen: Screen | None = None
+) -> dict[str, Any]:
+    """Forge, from the start or from where an earlier process was stopped; writes `out/dataset`, and
+    `out/funnel.json`, which is returned.
 
-    What comes out does not depend on the number of workers. Errors: DataError for a source that cannot be opened or holds nothing,
-    ModelError where a player cannot be had, RunError if the folder is in use, holds another forge, or if the source has changed.
+    What comes out does not depend on the number of workers. Errors: DataError for a source that cannot be
+    opened or holds nothing, ModelError where a player cannot be had, RunError if the folder is in use, holds
+    another forge, or if the source has changed.
     """
     screen = screen or Screen()
     source = open_source(settings.data, settings.format, settings.images)
@@ -103,7 +109,9 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
             _work(settings, folder, ledger, batches, workers, screen, total)
         if (counts := ledger.counts())["refused"] == sum(counts.values()):
             first = next(ledger.set_aside("refused"))
-            raise DataError(f"{settings.data}: none of its {total} records can be used. The first: {first['message']}")
+            raise DataError(
+                f"{settings.data}: none of its {total} records can be used. The first: {first['message']}"
+            )
         funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
         publish(folder, settings, ledger, funnel)
         write_json(folder / "funnel.json", funnel)
@@ -111,11 +119,23 @@ def run_forge(settings: ForgeSettings, out: Path, *, workers: int = 1, screen: S
 
 
 def _work(
-    settings: ForgeSettings, folder: Path, ledger: Ledger, batches: Iterable[list[Record]], workers: int, screen: Screen, total: int
+    settings: ForgeSettings,
+    folder: Path,
+    ledger: Ledger,
+    batches: Iterable[list[Record]],
+    workers: int,
+    screen: Screen,
+    total: int,
 ) -> None:
     with screen.stage("forge", total) as bar:
         bar.advance(sum(ledger.counts().values()), ledger.counts())
-        results = in_order(forge_batch, batches, processes=workers, begin=begin, arguments=(settings, folder / "answers.sqlite"))
+        results = in_order(
+            forge_batch,
+            batches,
+            processes=workers,
+            begin=begin,
+            arguments=(settings, folder / "answers.sqlite"),
+        )
         for packed in results:
             ledger.write(packed)
             bar.advance(len(packed), ledger.counts())

@@ -1,7 +1,7 @@
 """The stages, for a few records at a time: extend, check, propose, implant, check, ask.
 
-A batch goes through every stage together, so that models work on many pictures at once. What is drawn for a record follows from the forge's seed and
-the record's id.
+A batch goes through every stage together, so that models work on many pictures at once. What is drawn for a
+record follows from the forge's seed and the record's id.
 """
 
 from __future__ import annotations
@@ -42,14 +42,18 @@ class Track:
 
     @property
     def open(self) -> bool:
-        """Nothing has been decided for good: no candidate was effective, and no check of the record itself failed."""
+        """Nothing has been decided for good: no candidate was effective, and no check of the record itself
+        failed.
+        """
         return not any(candidate.outcome == "kept" or candidate.attempt == 0 for candidate in self.candidates)
 
     def refuse(self, attempt: int, stage: str, who: str, why: object) -> None:
         """Add a candidate that a model does not take."""
         self.settle(attempt, "refused", stage, f"refused by {who}", str(why))
 
-    def settle(self, attempt: int, outcome: Outcome, stage: str, reason: str, message: str, **more: object) -> None:
+    def settle(
+        self, attempt: int, outcome: Outcome, stage: str, reason: str, message: str, **more: object
+    ) -> None:
         """Add a candidate; attempt 0: of the record itself."""
         candidate = Candidate(attempt, outcome, stage, reason, message, self.image, question=self.question)
         candidate.figures, candidate.words = dict(self.figures), dict(self.words)
@@ -61,8 +65,12 @@ class Track:
 class Smith(Players):
     """Takes samples through all stages, with the players of the settings."""
 
-    def __init__(self, settings: ForgeSettings, answers: Path, clean_answers: Mapping[str, Answer] | None = None) -> None:
-        """answers: as for `Players`. clean_answers: what the Defender answers to clean pictures, by question id, where that is known already."""
+    def __init__(
+        self, settings: ForgeSettings, answers: Path, clean_answers: Mapping[str, Answer] | None = None
+    ) -> None:
+        """answers: as for `Players`. clean_answers: what the Defender answers to clean pictures, by question
+        id, where that is known already.
+        """
         super().__init__(settings, answers)
         self.clean_answers = clean_answers or {}
 
@@ -78,20 +86,33 @@ class Smith(Players):
             self._answer([t for t in tracks if t.open])
         for attempt in range(1, self.stages.attempts + 1):
             self._attempt(attempt, [t for t in tracks if t.open], derive_seed(seed, attempt))
-        return [concluded(t.sample.number, t.sample.question, image_sha256(t.sample.image), t.candidates) for t in tracks]
+        return [
+            concluded(t.sample.number, t.sample.question, image_sha256(t.sample.image), t.candidates)
+            for t in tracks
+        ]
 
     def noise_of(self, question: VisualQuestion, attempt: int) -> int:
         """The seed of what is put into a question's picture."""
         return own_seed(self.settings.seed, question, "implant", attempt)
 
-    # -- the stages --------------------------------------------------------------------------------------------------------------
+    # -- the stages
 
     def _locate(self, tracks: Sequence[Track], seed: int) -> None:
-        for track, targets in zip(tracks, self.finder.find([t.question for t in tracks], [t.image for t in tracks], seed), strict=True):
+        for track, targets in zip(
+            tracks,
+            self.finder.find([t.question for t in tracks], [t.image for t in tracks], seed),
+            strict=True,
+        ):
             if isinstance(targets, RefusedError):
                 track.refuse(0, "targets", "the proposing model", targets)
             elif targets is None:
-                track.settle(0, "rejected", "targets", "targets not found", "no usable boxes were found for what the question is about")
+                track.settle(
+                    0,
+                    "rejected",
+                    "targets",
+                    "targets not found",
+                    "no usable boxes were found for what the question is about",
+                )
             else:
                 track.question = replace(track.question, targets=targets)
 
@@ -100,7 +121,10 @@ class Smith(Players):
         plans = {}
         for track in tracks:
             plan = draw_extension(
-                track.image.size, [t.box for t in track.question.targets], settings, own_seed(self.settings.seed, track.question, "extend")
+                track.image.size,
+                [t.box for t in track.question.targets],
+                settings,
+                own_seed(self.settings.seed, track.question, "extend"),
             )
             if plan is not None:
                 plans[id(track)] = plan
@@ -110,25 +134,48 @@ class Smith(Players):
         for track, picture in zip(able, made, strict=True):
             plan = plans[id(track)]
             track.image, track.question = picture, plan.question(track.question)
-            track.figures |= {"core_share": plan.share, "offset_x": float(plan.offset[0]), "offset_y": float(plan.offset[1])}
+            track.figures |= {
+                "core_share": plan.share,
+                "offset_x": float(plan.offset[0]),
+                "offset_y": float(plan.offset[1]),
+            }
             track.words["direction"] = plan.direction
         for number, check in enumerate(settings.checks):
             asked = [track for track in able if track.open]
-            ballots = self.panel.vote(check, [t.image for t in asked], [fields_of(t.question) for t in asked], derive_seed(seed, number))
+            ballots = self.panel.vote(
+                check,
+                [t.image for t in asked],
+                [fields_of(t.question) for t in asked],
+                derive_seed(seed, number),
+            )
             for track, ballot in zip(asked, ballots, strict=True):
                 if isinstance(ballot, RefusedError):
                     track.refuse(0, "extend", "the judge model", ballot)
                     continue
                 track.words[check] = ballot.reason
                 if not ballot.passed:
-                    track.settle(0, "rejected", "extend", f"{check} check", f"{ballot.passes} of {ballot.votes} passed: {ballot.reason}")
+                    track.settle(
+                        0,
+                        "rejected",
+                        "extend",
+                        f"{check} check",
+                        f"{ballot.passes} of {ballot.votes} passed: {ballot.reason}",
+                    )
 
     def _answer(self, tracks: Sequence[Track]) -> None:
-        """The Defender's greedy answer to the clean picture; it is not asked again about a picture that is as it came."""
+        """The Defender's greedy answer to the clean picture; it is not asked again about a picture that is as
+        it came.
+        """
         settings = self.settings.defender
         known = [self.clean_answers.get(t.question.id) if t.image is t.sample.image else None for t in tracks]
         asked = [track for track, answer in zip(tracks, known, strict=True) if answer is None]
-        said = ask_each(self.defender, [t.question for t in asked], [t.image for t in asked], settings, batch=settings.micro_batch)
+        said = ask_each(
+            self.defender,
+            [t.question for t in asked],
+            [t.image for t in asked],
+            settings,
+            batch=settings.micro_batch,
+        )
         answers = iter(said)
         for track, before in zip(tracks, known, strict=True):
             answer = before or next(answers)
@@ -138,7 +185,10 @@ class Smith(Players):
             track.answer = answer
             track.words["clean_reply"] = answer.text
             if self.stages.right_when_clean and not answer.right:
-                message = f"the Defender answers {answer.choice or 'nothing that is an option'} about the clean picture, not {track.question.answer}"
+                message = (
+                    f"the Defender answers {answer.choice or 'nothing that is an option'} about the "
+                    f"clean picture, not {track.question.answer}"
+                )
                 track.settle(0, "rejected", "clean", "wrong when clean", message)
 
     def _attempt(self, attempt: int, tracks: Sequence[Track], seed: int) -> None:
@@ -155,7 +205,9 @@ class Smith(Players):
         for track, made in zip(going, implants, strict=True):
             wrong = self._wrong_implant(track, made.picture, made.proposals)
             if wrong is not None:
-                track.settle(attempt, "rejected", "implant", *wrong, picture=made.picture, proposals=made.proposals)
+                track.settle(
+                    attempt, "rejected", "implant", *wrong, picture=made.picture, proposals=made.proposals
+                )
             else:
                 pictures.append((track, made.picture, made.proposals))
         for track, _, _ in pictures:
@@ -181,7 +233,9 @@ class Smith(Players):
             return {id(track): () for track in tracks}
         seeds = [own_seed(self.settings.seed, track.question, "propose", attempt) for track in tracks]
         found: dict[int, tuple[Proposal, ...]] = {}
-        proposals = self.proposer.propose([t.question for t in tracks], [t.image for t in tracks], seeds, derive_seed(seed, "propose"))
+        proposals = self.proposer.propose(
+            [t.question for t in tracks], [t.image for t in tracks], seeds, derive_seed(seed, "propose")
+        )
         for track, own in zip(tracks, proposals, strict=True):
             if isinstance(own, RefusedError):
                 track.refuse(attempt, "propose", "the proposing model", own)
@@ -190,11 +244,25 @@ class Smith(Players):
             if good:
                 found[id(track)] = good
             elif own is None:
-                track.settle(attempt, "rejected", "propose", "proposal unparsed", "the proposals were not in the form asked for")
+                track.settle(
+                    attempt,
+                    "rejected",
+                    "propose",
+                    "proposal unparsed",
+                    "the proposals were not in the form asked for",
+                )
             elif wrong:
-                track.settle(attempt, "rejected", "propose", wrong[0][0], "; ".join(message for _, message in wrong))
+                track.settle(
+                    attempt, "rejected", "propose", wrong[0][0], "; ".join(message for _, message in wrong)
+                )
             else:
-                track.settle(attempt, "rejected", "propose", "no proposal", "no object, or no free place for one, was found")
+                track.settle(
+                    attempt,
+                    "rejected",
+                    "propose",
+                    "no proposal",
+                    "no object, or no free place for one, was found",
+                )
         return self._harmless(attempt, tracks, found, seed) if self.stages.panel.prompts else found
 
     def _harmless(
@@ -203,7 +271,9 @@ class Smith(Players):
         """Leave out what the judge model says would change the answer."""
         asked = [(track, proposal) for track in tracks for proposal in found.get(id(track), ())]
         fields = [fields_of(track.question) | {"object": proposal.object} for track, proposal in asked]
-        ballots = self.panel.vote("harmless", [track.image for track, _ in asked], fields, derive_seed(seed, "harmless"))
+        ballots = self.panel.vote(
+            "harmless", [track.image for track, _ in asked], fields, derive_seed(seed, "harmless")
+        )
         kept: dict[int, tuple[Proposal, ...]] = {}
         refused = dict[int, RefusedError]()
         for (track, proposal), ballot in zip(asked, ballots, strict=True):
@@ -218,23 +288,41 @@ class Smith(Players):
                 track.refuse(attempt, "propose", "the judge model", refused[id(track)])
             elif id(track) in found and id(track) not in kept:
                 track.settle(
-                    attempt, "rejected", "propose", "prompt changes the answer", track.words["harmless"], proposals=found[id(track)]
+                    attempt,
+                    "rejected",
+                    "propose",
+                    "prompt changes the answer",
+                    track.words["harmless"],
+                    proposals=found[id(track)],
                 )
         return kept
 
-    def _wrong_implant(self, track: Track, picture: Image, proposals: Sequence[Proposal]) -> tuple[str, str] | None:
-        """What is wrong with what was put in; proposals that a model was told of have been checked already."""
+    def _wrong_implant(
+        self, track: Track, picture: Image, proposals: Sequence[Proposal]
+    ) -> tuple[str, str] | None:
+        """What is wrong with what was put in; proposals that a model was told of have been checked
+        already.
+        """
         if not (proposals or self.implanter.whole) or same_picture(picture, track.image):
             return "nothing changed", "nothing new is to be seen in the picture"
         targets, before = [target.box for target in track.question.targets], list[Proposal]()
         for proposal in () if self.implanter.wants_proposals or self.implanter.whole else proposals:
-            wrong = check_box(proposal.box, track.image.size, targets, [other.box for other in before], self.stages.box)
+            wrong = check_box(
+                proposal.box, track.image.size, targets, [other.box for other in before], self.stages.box
+            )
             if wrong is not None:
                 return wrong
             before.append(proposal)
         return None
 
-    def _conclude(self, attempt: int, track: Track, picture: Image, proposals: tuple[Proposal, ...], judgement: Judgement) -> None:
+    def _conclude(
+        self,
+        attempt: int,
+        track: Track,
+        picture: Image,
+        proposals: tuple[Proposal, ...],
+        judgement: Judgement,
+    ) -> None:
         verdict, notes = judgement.verdict, judgement.verdict.notes
         figures = {"integrity": verdict.integrity}
         words = {"reply": judgement.answers[-1].text} if judgement.answers else {}
@@ -242,7 +330,11 @@ class Smith(Players):
             figures |= {"efficacy": verdict.efficacy, "asked": notes["answers"]}
         if "probability_clean" in notes:
             clean, edited = (max(notes[f"probability_{of}"], 1e-30) for of in ("clean", "edited"))
-            figures |= {"probability_clean": clean, "probability_edited": edited, "log_probability_drop": math.log(clean / edited)}
+            figures |= {
+                "probability_clean": clean,
+                "probability_edited": edited,
+                "log_probability_drop": math.log(clean / edited),
+            }
         threshold = self.settings.judge.integrity_threshold
         outcome: Outcome = "rejected"
         if not verdict.intact:
@@ -250,14 +342,39 @@ class Smith(Players):
             message = f"local SSIM of a target is {verdict.integrity:.3f}, less than {threshold}"
             if verdict.integrity >= threshold:
                 reason = "the light was changed"
-                message = f"the mean colour went by {notes['light_level']:.3f} and its spread by {notes['light_spread']:.3f} of a logarithm"
+                message = (
+                    f"the mean colour went by {notes['light_level']:.3f} and its spread by "
+                    f"{notes['light_spread']:.3f} of a logarithm"
+                )
         elif verdict.duplicate:
-            stage, reason, message = "duplicates", "count changed", "the count of a queried object changed, as the judge model sees it"
+            stage, reason, message = (
+                "duplicates",
+                "count changed",
+                "the count of a queried object changed, as the judge model sees it",
+            )
         elif verdict.efficacy < self.stages.effective - 1e-9:
             outcome, stage, reason = "useless", "effectiveness", "still right"
-            message = f"the Defender failed {verdict.efficacy:.0%} of the trials from the first on; {self.stages.effective:.0%} are needed"
+            message = (
+                f"the Defender failed {verdict.efficacy:.0%} of the trials from the first on; "
+                f"{self.stages.effective:.0%} are needed"
+            )
         else:
-            outcome, stage, reason, message = "kept", "effectiveness", "effective", "the Defender answers wrong"
+            outcome, stage, reason, message = (
+                "kept",
+                "effectiveness",
+                "effective",
+                "the Defender answers wrong",
+            )
         more = {"figures": track.figures | figures, "words": track.words | words}
         instruction = self.settings.attacker.instruct(track.question.question)
-        track.settle(attempt, outcome, stage, reason, message, picture=picture, proposals=proposals, instruction=instruction, **more)
+        track.settle(
+            attempt,
+            outcome,
+            stage,
+            reason,
+            message,
+            picture=picture,
+            proposals=proposals,
+            instruction=instruction,
+            **more,
+        )

@@ -65,7 +65,9 @@ def open_source(path: str | Path, kind: str = "auto", images: str | Path | None 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Records of the source, (part, model, dtype) of every model that would be loaded, and calls at most by what is called."""
+    """Records of the source, (part, model, dtype) of every model that would be loaded, and calls at most by
+    what is called.
+    """
 
     records: int
     format: str
@@ -74,7 +76,9 @@ class Estimate:
 
 
 def estimate(settings: ForgeSettings) -> Estimate:
-    """Upper bounds: every record is taken to be readable, to pass every check, and never to be fooled. DataError where the source cannot be opened."""
+    """Upper bounds: every record is taken to be readable, to pass every check, and never to be fooled.
+    DataError where the source cannot be opened.
+    """
     source = open_source(settings.data, settings.format, settings.images)
     records = sum(1 for _ in islice(source.units(), settings.limit))
     stages, judge = settings.stages, settings.judge
@@ -105,5 +109,7 @@ def estimate(settings: ForgeSettings) -> Estimate:
     if judge.model is not None:
         models.append(("judge", judge.model, judge.dtype))
         calls["counts of queried objects (one a kind of object)"] = records + candidates
-    calls["questions to the Defender, about candidates"] = candidates * (1 if judge.trial_temperature == 0 else judge.trials)
+    calls["questions to the Defender, about candidates"] = candidates * (
+        1 if judge.trial_temperature == 0 else judge.trials
+    )
     return Estimate(records, source.format, models, calls)

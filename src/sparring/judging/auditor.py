@@ -1,4 +1,6 @@
-"""The recipe's auditor at work: is the right answer still right in an edited picture? Several processes share the pictures."""
+"""The recipe's auditor at work: is the right answer still right in an edited picture? Several processes share
+the pictures.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,15 @@ from sparring.engine.pool import Workers
 class Auditor:
     """Asks the function that `evaluation.audit` names; without one nothing is known.
 
-    With more than one process the pictures are shared out among them: they start with the first audit and end with `close` or with this process,
-    however it ends. What is found does not depend on their number.
+    With more than one process the pictures are shared out among them: they start with the first audit and
+    end with `close` or with this process, however it ends. What is found does not depend on their number.
     """
 
     def __init__(self, settings: CallSettings | None, processes: int) -> None:
         if settings is not None:
             import_call(settings, "evaluation.audit")
-        # Other processes do not import the script that started them, so what stands in it is asked in this process.
+        # Other processes do not import the script that started them, so what stands in it is asked in this
+        # process.
         of_script = settings is not None and settings.call.partition(":")[0] == "__main__"
         self.settings, self.processes = settings, 1 if of_script else processes
         self._pool: Workers | None = None

@@ -1,8 +1,10 @@
-"""The judge of attacks: edited pictures in, verdicts and rewards out, in one batched pass over all edits of all questions.
+"""The judge of attacks: edited pictures in, verdicts and rewards out, in one batched pass over all edits of
+all questions.
 
-What an edit is paid is said in `rewards`. Its `fall` is the share of the right answer's length-normalised probability that the edit takes away. Which
-text is measured is ours: the Defender's own greedy reply to the clean picture, where that is right, so that the signal is graded through the
-reasoning and not only at the final letter; else `\\boxed{X}`.
+What an edit is paid is said in `rewards`. Its `fall` is the share of the right answer's length-normalised
+probability that the edit takes away. Which text is measured is ours: the Defender's own greedy reply to the
+clean picture, where that is right, so that the signal is graded through the reasoning and not only at the
+final letter; else `\\boxed{X}`.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Judgement:
 
 
 class AttackJudge:
-    """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights have changed.
+    """Judges edits against one frozen Defender. Make a new one, or call `forget`, when the Defender's weights
+    have changed.
 
     A question of which the Defender refuses the clean picture or one of the edits is left out: there are no
     verdicts on its edits. `refused` holds its id with the reason, and `tell` is told, once.
@@ -78,17 +81,30 @@ class AttackJudge:
         self._clean_replies: dict[tuple[str, str, str], str] = {}
 
     def judge(
-        self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], *, seed: int = 0
+        self,
+        questions: Sequence[VisualQuestion],
+        clean_images: Sequence[Image],
+        edits: Sequence[Sequence[Image]],
+        *,
+        seed: int = 0,
     ) -> list[list[Verdict]]:
-        """One verdict an edit, none on the edits of a question that is left out. edits[q]: the edited pictures
-        of question q, of the size of clean_images[q]. `seed`: for sampled trials.
+        """One verdict an edit, none on the edits of a question that is left out. edits[q]: the edited
+        pictures of question q, of the size of clean_images[q]. `seed`: for sampled trials.
 
         DataError, naming the question, for an edit of another size or a box outside the picture.
         """
-        return [[judgement.verdict for judgement in own] for own in self.examine(questions, clean_images, edits, seed=seed)]
+        return [
+            [judgement.verdict for judgement in own]
+            for own in self.examine(questions, clean_images, edits, seed=seed)
+        ]
 
     def examine(
-        self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], *, seed: int = 0
+        self,
+        questions: Sequence[VisualQuestion],
+        clean_images: Sequence[Image],
+        edits: Sequence[Sequence[Image]],
+        *,
+        seed: int = 0,
     ) -> list[list[Judgement]]:
         """As `judge`, with the Defender's answers beside every verdict.
 
@@ -105,7 +121,9 @@ class AttackJudge:
             seed=seed,
             go_on=self.settings.frontier_weight > 0,
         )
-        left_out = {q: str(own) for (q, _), own in zip(accepted, trials, strict=True) if isinstance(own, RefusedError)}
+        left_out = {
+            q: str(own) for (q, _), own in zip(accepted, trials, strict=True) if isinstance(own, RefusedError)
+        }
         answers = {
             place: own
             for place, own in zip(accepted, trials, strict=True)
@@ -117,11 +135,20 @@ class AttackJudge:
             left_out |= lost
         self._leave_out({questions[q].id: why for q, why in left_out.items()})
         accepted = [(q, e) for q, e in accepted if q not in left_out]
-        diversity = self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
+        diversity = (
+            self._diversity(clean_images, edits, accepted) if self.settings.diversity_weight > 0 else {}
+        )
         rare = self._variety(clean_images, edits, accepted) if self.settings.variety_weight > 0 else {}
         judged = [
             [
-                self._judgement(question, gate, answers.get((q, e), ()), probabilities.get((q, e)), diversity.get((q, e)), rare.get((q, e)))
+                self._judgement(
+                    question,
+                    gate,
+                    answers.get((q, e), ()),
+                    probabilities.get((q, e)),
+                    diversity.get((q, e)),
+                    rare.get((q, e)),
+                )
                 for e, gate in enumerate(gates[q])
                 if q not in left_out
             ]
@@ -139,10 +166,15 @@ class AttackJudge:
         ]
 
     def require_some(self, questions: Sequence[VisualQuestion]) -> None:
-        """ModelError where the Defender has refused all of these questions, so that nothing is left to learn from."""
+        """ModelError where the Defender has refused all of these questions, so that nothing is left to learn
+        from.
+        """
         if questions and all(question.id in self.refused for question in questions):
             last = questions[-1].id
-            raise ModelError(f'the Defender refuses all {len(questions)} questions; of the last one, "{last}": {self.refused[last]}')
+            raise ModelError(
+                f'the Defender refuses all {len(questions)} questions; of the last one, "{last}": '
+                f"{self.refused[last]}"
+            )
 
     def _leave_out(self, why: dict[str, str]) -> None:
         for name, reason in why.items():
@@ -151,12 +183,17 @@ class AttackJudge:
         self.refused |= why
 
     def gate(
-        self, questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]]
+        self,
+        questions: Sequence[VisualQuestion],
+        clean_images: Sequence[Image],
+        edits: Sequence[Sequence[Image]],
     ) -> list[list[Gate]]:
         """Integrity of every edit, and the duplicate check of the intact ones; a picture that came back as it
         was is `unchanged`, as in `vet`, and no attack. The Defender is not asked.
         """
-        gates = check_edits(questions, clean_images, edits, self.settings, self.duplicates, self.defender.device)
+        gates = check_edits(
+            questions, clean_images, edits, self.settings, self.duplicates, self.defender.device
+        )
         return [
             [replace(gate, unchanged=same_picture(edit, clean)) for gate, edit in zip(own, made, strict=True)]
             for own, made, clean in zip(gates, edits, clean_images, strict=True)
@@ -172,11 +209,23 @@ class AttackJudge:
         self.refused.clear()
 
     def _ask(
-        self, questions: Sequence[VisualQuestion], images: Sequence[Image], seed: int, temperature: float | None = None
+        self,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        seed: int,
+        temperature: float | None = None,
     ) -> list[Answer | RefusedError]:
         settings = self.defender_settings
         temperature = self.settings.trial_temperature if temperature is None else temperature
-        return ask_each(self.defender, questions, images, settings, temperature=temperature, seed=seed, batch=settings.micro_batch)
+        return ask_each(
+            self.defender,
+            questions,
+            images,
+            settings,
+            temperature=temperature,
+            seed=seed,
+            batch=settings.micro_batch,
+        )
 
     def _probabilities(
         self,
@@ -188,35 +237,47 @@ class AttackJudge:
         """(clean, edited) probability of the right answer for every accepted edit; and of what questions the
         Defender does not tell them, with the reason.
 
-        Clean replies are cached, clean probabilities are not: a probability depends in its last digits on the batch that it was computed in,
-        so one kept from an earlier call would make a resumed run differ from an undisturbed one. Clean rows go first in the same batch.
+        Clean replies are cached, clean probabilities are not: a probability depends in its last digits on
+        the batch that it was computed in, so one kept from an earlier call would make a resumed run differ
+        from an undisturbed one. Clean rows go first in the same batch.
         """
         asked = sorted({q for q, _ in accepted})
         lost = self._learn_clean_replies(questions, clean_images, asked)
         if lost:
-            asked, accepted = [q for q in asked if q not in lost], [(q, e) for q, e in accepted if q not in lost]
+            asked, accepted = (
+                [q for q in asked if q not in lost],
+                [(q, e) for q, e in accepted if q not in lost],
+            )
         rows = [(q, clean_images[q]) for q in asked] + [(q, edits[q][e]) for q, e in accepted]
         prompts = [render_prompt(question, self.defender_settings.prompt) for question in questions]
         texts = {q: self._clean_replies[self._key(questions[q], clean_images[q])] for q in asked}
         shown, asked_of = [image for _, image in rows], [q for q, _ in rows]
         try:
             values = self.defender.option_probabilities(
-                shown, [prompts[q] for q in asked_of], [texts[q] for q in asked_of], batch=self.defender_settings.micro_batch
+                shown,
+                [prompts[q] for q in asked_of],
+                [texts[q] for q in asked_of],
+                batch=self.defender_settings.micro_batch,
             ).tolist()
         except RefusedError as error:
             lost |= {asked_of[place]: why for place, why in error.places.items()}
             if not error.places:
                 raise
             left = [(q, e) for q, e in accepted if q not in lost]
-            values_left, more = self._probabilities(questions, clean_images, edits, left) if left else ({}, {})
+            values_left, more = (
+                self._probabilities(questions, clean_images, edits, left) if left else ({}, {})
+            )
             return values_left, lost | more
         if not np.isfinite(values).all():
             bad = questions[asked_of[int(np.argmin(np.isfinite(values)))]].id
             raise ModelError(
-                f'question "{bad}": the Defender gives its right answer a probability that is not finite; its weights are broken'
+                f'question "{bad}": the Defender gives its right answer a probability that is not finite; '
+                f"its weights are broken"
             )
         clean = dict(zip(asked, values, strict=False))
-        return {(q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)}, lost
+        return {
+            (q, e): (clean[q], value) for (q, e), value in zip(accepted, values[len(asked) :], strict=True)
+        }, lost
 
     @staticmethod
     def _diversity(
@@ -226,7 +287,9 @@ class AttackJudge:
         values: dict[tuple[int, int], float] = {}
         for q, own in groupby(accepted, key=lambda place: place[0]):
             places = list(own)
-            values.update(zip(places, group_diversity(clean_images[q], [edits[q][e] for _, e in places]), strict=True))
+            values.update(
+                zip(places, group_diversity(clean_images[q], [edits[q][e] for _, e in places]), strict=True)
+            )
         return values
 
     @staticmethod
@@ -237,14 +300,22 @@ class AttackJudge:
         found = classify([clean_images[q] for q, _ in accepted], [edits[q][e] for q, e in accepted], nobody)
         return dict(zip(accepted, variety([each.kind for each in found]), strict=True))
 
-    def _learn_clean_replies(self, questions: Sequence[VisualQuestion], images: Sequence[Image], asked: Sequence[int]) -> dict[int, str]:
+    def _learn_clean_replies(
+        self, questions: Sequence[VisualQuestion], images: Sequence[Image], asked: Sequence[int]
+    ) -> dict[int, str]:
         """Ask what is not known yet; gives the questions that the Defender refuses, with the reason."""
         missing = [q for q in asked if self._key(questions[q], images[q]) not in self._clean_replies]
-        answers = self._ask([questions[q] for q in missing], [images[q] for q in missing], seed=0, temperature=0.0)
+        answers = self._ask(
+            [questions[q] for q in missing], [images[q] for q in missing], seed=0, temperature=0.0
+        )
         for q, answer in zip(missing, answers, strict=True):
             if isinstance(answer, Answer):
                 self.remember(questions[q], images[q], answer)
-        return {q: str(answer) for q, answer in zip(missing, answers, strict=True) if isinstance(answer, RefusedError)}
+        return {
+            q: str(answer)
+            for q, answer in zip(missing, answers, strict=True)
+            if isinstance(answer, RefusedError)
+        }
 
     def _key(self, question: VisualQuestion, image: Image) -> tuple[str, str, str]:
         # The picture and the wording, not the id: an id may come back with another picture.
@@ -279,11 +350,24 @@ class AttackJudge:
         if self.settings.frontier_weight > 0:
             notes["frontier"] = near
         parts = reward_parts(
-            self.settings, gate, efficacy=failed, fall=fall, frontier=near, diversity=diversity or 0.0, variety=rare or 0.0
+            self.settings,
+            gate,
+            efficacy=failed,
+            fall=fall,
+            frontier=near,
+            diversity=diversity or 0.0,
+            variety=rare or 0.0,
         )
         notes |= {PREFIX + name: value for name, value in parts.items()}
         verdict = Verdict(
-            question.id, gate.integrity, gate.intact, gate.duplicate, failed, reward_of(parts), probability_drop=drop, notes=notes
+            question.id,
+            gate.integrity,
+            gate.intact,
+            gate.duplicate,
+            failed,
+            reward_of(parts),
+            probability_drop=drop,
+            notes=notes,
         )
         return Judgement(verdict, answers)
 
@@ -296,13 +380,20 @@ def check_edits(
     duplicates: DuplicateCheck | None,
     device: torch.device,
 ) -> list[list[Gate]]:
-    """Integrity of every edit, on `device`; its light where that is guarded; the duplicate check of the intact ones.
+    """Integrity of every edit, on `device`; its light where that is guarded; the duplicate check of the
+    intact ones.
 
     Errors as for `AttackJudge.judge`.
     """
     integrity = _integrity(questions, clean_images, edits, device)
     light = _light(questions, clean_images, edits, settings)
-    relit = [[change is not None and excess(change, settings.light_level, settings.light_spread) > 0 for change in own] for own in light]
+    relit = [
+        [
+            change is not None and excess(change, settings.light_level, settings.light_spread) > 0
+            for change in own
+        ]
+        for own in light
+    ]
     intact = [
         [value >= settings.integrity_threshold and not lit for value, lit in zip(*own, strict=True)]
         for own in zip(integrity, relit, strict=True)
@@ -310,7 +401,9 @@ def check_edits(
     duplicate = [[False] * len(own) for own in edits]
     if duplicates is not None:
         to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
-        changed = duplicates.changed_batch(questions, clean_images, [[edits[q][e] for e in own] for q, own in enumerate(to_check)])
+        changed = duplicates.changed_batch(
+            questions, clean_images, [[edits[q][e] for e in own] for q, own in enumerate(to_check)]
+        )
         for q, own in enumerate(to_check):
             for e, other in zip(own, changed[q], strict=True):
                 duplicate[q][e] = other
@@ -324,7 +417,10 @@ def same_picture(edit: Image, clean: Image) -> bool:
 
 
 def _light(
-    questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], settings: JudgeSettings
+    questions: Sequence[VisualQuestion],
+    clean_images: Sequence[Image],
+    edits: Sequence[Sequence[Image]],
+    settings: JudgeSettings,
 ) -> list[list[LightChange | None]]:
     """The change of light of every edit; None where no limit is set."""
     if settings.light_level is None and settings.light_spread is None:
@@ -337,12 +433,16 @@ def _light(
 
 
 def _integrity(
-    questions: Sequence[VisualQuestion], clean_images: Sequence[Image], edits: Sequence[Sequence[Image]], device: torch.device
+    questions: Sequence[VisualQuestion],
+    clean_images: Sequence[Image],
+    edits: Sequence[Sequence[Image]],
+    device: torch.device,
 ) -> list[list[float]]:
     """Local SSIM of every edit, in one call a picture size."""
     if not len(questions) == len(clean_images) == len(edits):
         raise DataError(
-            f"{len(questions)} questions, {len(clean_images)} clean pictures and {len(edits)} lists of edits do not belong together"
+            f"{len(questions)} questions, {len(clean_images)} clean pictures and {len(edits)} lists of "
+            f"edits do not belong together"
         )
     by_size: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for q, (question, clean) in enumerate(zip(questions, clean_images, strict=True)):
@@ -366,14 +466,16 @@ def _check(question: VisualQuestion, clean: Image, edits: Sequence[Image]) -> No
     for number, edit in enumerate(edits):
         if edit.size != clean.size:
             raise DataError(
-                f'question "{question.id}": edit {number} is {edit.width} x {edit.height} pixels, its clean picture {clean.width} x {clean.height}. '
+                f'question "{question.id}": edit {number} is {edit.width} x {edit.height} pixels, its clean '
+                f"picture {clean.width} x {clean.height}. "
                 "An editor must give back pictures of the size it was given."
             )
     for target in question.targets:
         x0, y0, x1, y1 = target.box
         if not (0 <= x0 < x1 <= clean.width and 0 <= y0 < y1 <= clean.height):
             raise DataError(
-                f'question "{question.id}": box {list(target.box)} of target "{target.name}" is empty or lies outside the picture, '
+                f'question "{question.id}": box {list(target.box)} of target "{target.name}" is empty or '
+                f"lies outside the picture, "
                 f"which is {clean.width} x {clean.height} pixels"
             )
 

@@ -1,8 +1,9 @@
-"""What kind of attack an edit was: unchanged, imperceptible, addition, removal, replacement, or several (hybrid).
+"""What kind of attack an edit was: unchanged, imperceptible, addition, removal, replacement, or several
+(hybrid).
 
 The kinds are the paper's (arXiv 2602.22227) and the picture that was not changed at all; the paper's rule is
-not published. Ours: the difference map, less a change of light of the whole picture, gives changed regions; a
-judge says which objects are to be seen there before and after; what is new was added, what is gone was
+not published. Ours: the difference map, less a change of light of the whole picture, gives changed regions;
+a judge says which objects are to be seen there before and after; what is new was added, what is gone was
 removed, and what is new where something is gone has replaced it. A recoloured object is a replaced one: what
 was there is gone, and the picture now shows something else in its place. An edit without any of these is
 called imperceptible: noise, light, compression. A region that changed much and in which the judge names
@@ -30,18 +31,23 @@ from sparring.judging.light import picture_line
 Kind = Literal["unchanged", "imperceptible", "add", "remove", "replace", "hybrid"]
 KINDS: tuple[Kind, ...] = ("unchanged", "imperceptible", "add", "remove", "replace", "hybrid")
 Look = Callable[[Sequence[Image], Sequence[Box]], list[list[Target]]]
-"""Pictures and a region in each: the objects to be seen there, with their boxes in the picture; an empty list where there is only background."""
+"""Pictures and a region in each: the objects to be seen there, with their boxes in the picture; an empty list
+where there is only background.
+"""
 
 Array = NDArray[np.float64]
 UNNAMED, ANOTHER = "something", "something else"
-VARIATION = 2.5  # median deviations of the surroundings from their colour within which a pixel may be one of them
+# median deviations of the surroundings from their colour within which a pixel may be one of them
+VARIATION = 2.5
 OCCUPIED = 0.25  # share of the changed pixels that must stand out for something to be there
 SAME_PLACE = 0.3  # share of the smaller of two boxes that both cover, from which they are at one place
 
 
 @dataclass(frozen=True, slots=True)
 class EditKind:
-    """The kind of an edit and what led to it. `replaced`: (before, after). `change`: root mean square difference in grey levels, light included."""
+    """The kind of an edit and what led to it. `replaced`: (before, after). `change`: root mean square
+    difference in grey levels, light included.
+    """
 
     kind: Kind
     added: tuple[Target, ...]
@@ -51,7 +57,9 @@ class EditKind:
     change: float
 
 
-def classify(cleans: Sequence[Image], edits: Sequence[Image], look: Look, settings: KindSettings = KindSettings()) -> list[EditKind]:
+def classify(
+    cleans: Sequence[Image], edits: Sequence[Image], look: Look, settings: KindSettings = KindSettings()
+) -> list[EditKind]:
     """The kind of every edit. The judge is asked once about all regions of all pictures, before and after.
 
     DataError for an edit that has not the size of its clean picture.
@@ -61,11 +69,16 @@ def classify(cleans: Sequence[Image], edits: Sequence[Image], look: Look, settin
     pairs = []
     for number, (clean, edit) in enumerate(zip(cleans, edits, strict=True)):
         if clean.size != edit.size:
-            raise DataError(f"edit {number} is {edit.width} x {edit.height} pixels, its clean picture {clean.width} x {clean.height}")
+            raise DataError(
+                f"edit {number} is {edit.width} x {edit.height} pixels, its clean picture {clean.width} x "
+                f"{clean.height}"
+            )
         pairs.append((_pixels(clean), _pixels(edit)))
     found = [in_the_light_of(before, after, settings) for before, after in pairs]
     pictures = zip(cleans, edits, strict=True)
-    asked = [(image, box) for pair, (_, own) in zip(pictures, found, strict=True) for box in own for image in pair]
+    asked = [
+        (image, box) for pair, (_, own) in zip(pictures, found, strict=True) for box in own for image in pair
+    ]
     seen = iter(look([image for image, _ in asked], [box for _, box in asked]) if asked else [])
     kinds = []
     for (before, after), (lit, own) in zip(pairs, found, strict=True):
@@ -93,12 +106,18 @@ def _kind(gone: list[Target], new: list[Target], regions: list[Box], change: flo
     new = [b for b in new if all(b is not k for _, k in kept)]
     replaced: list[tuple[Target, Target]] = []
     for a in gone:
-        over = [b for b in new if overlap(a.box, b.box) >= SAME_PLACE and all(b is not other for _, other in replaced)]
+        over = [
+            b
+            for b in new
+            if overlap(a.box, b.box) >= SAME_PLACE and all(b is not other for _, other in replaced)
+        ]
         if over:
             replaced.append((a, max(over, key=lambda b: overlap(a.box, b.box))))
     removed = tuple(a for a in gone if all(a is not other for other, _ in replaced))
     added = tuple(b for b in new if all(b is not other for _, other in replaced))
-    found: list[Kind] = [kind for kind, own in (("add", added), ("remove", removed), ("replace", replaced)) if own]  # type: ignore[misc]
+    found: list[Kind] = [
+        kind for kind, own in (("add", added), ("remove", removed), ("replace", replaced)) if own
+    ]  # type: ignore[misc]
     nothing: Kind = "imperceptible" if change > 0 else "unchanged"
     kind: Kind = nothing if not found else found[0] if len(found) == 1 else "hybrid"
     return EditKind(kind, added, removed, tuple(replaced), tuple(regions), change)
@@ -114,7 +133,8 @@ def _distinct(targets: list[Target]) -> list[Target]:
 
 
 def changed_regions(before: Array, after: Array, settings: KindSettings) -> list[Box]:
-    """Boxes of the connected changed regions of a picture, [H, W, 3] in 0 to 255, largest first; small ones are left out.
+    """Boxes of the connected changed regions of a picture, [H, W, 3] in 0 to 255, largest first; small ones
+    are left out.
 
     A change of light, as gains of the channels, is no change.
     """
@@ -126,16 +146,25 @@ def _regions(before: Array, after: Array, settings: KindSettings) -> list[Box]:
     changed = difference_map(before, after, settings) > settings.threshold
     # Parts of one object are joined, threads between two are not.
     reach = max(1, round(settings.join * side))
-    labels, _ = ndimage.label(ndimage.binary_closing(np.pad(changed, reach), iterations=reach)[reach:-reach, reach:-reach], np.ones((3, 3)))
+    labels, _ = ndimage.label(
+        ndimage.binary_closing(np.pad(changed, reach), iterations=reach)[reach:-reach, reach:-reach],
+        np.ones((3, 3)),
+    )
     places = ndimage.find_objects(labels)
     areas = ndimage.sum_labels(changed, labels, range(1, len(places) + 1))
     order = np.argsort(-np.asarray(areas), kind="stable")
     least = max(4.0, settings.smallest * changed.size)
-    return [(places[i][1].start, places[i][0].start, places[i][1].stop, places[i][0].stop) for i in order if areas[i] >= least]
+    return [
+        (places[i][1].start, places[i][0].start, places[i][1].stop, places[i][0].stop)
+        for i in order
+        if areas[i] >= least
+    ]
 
 
 def difference_map(before: Array, after: Array, settings: KindSettings) -> Array:
-    """Mean absolute difference of the channels, in grey levels, smoothed as finely as the eye sees a picture of that size: [H, W]."""
+    """Mean absolute difference of the channels, in grey levels, smoothed as finely as the eye sees a picture
+    of that size: [H, W].
+    """
     sigma = max(0.8, settings.smooth * min(before.shape[:2]))
     return np.asarray(ndimage.gaussian_filter(np.abs(after - before).mean(-1), sigma), dtype=np.float64)
 
@@ -157,19 +186,24 @@ def in_the_light_of(before: Array, after: Array, settings: KindSettings) -> tupl
     return lit, regions
 
 
-def standing_out(before: Array, after: Array, box: Box, settings: KindSettings) -> tuple[list[Target], list[Target]]:
-    """What an unnamed change is, by contrast alone: does it hold something before, and after? Pictures in one light.
+def standing_out(
+    before: Array, after: Array, box: Box, settings: KindSettings
+) -> tuple[list[Target], list[Target]]:
+    """What an unnamed change is, by contrast alone: does it hold something before, and after? Pictures in one
+    light.
 
-    On each side something is there where a quarter of the changed pixels are far from the colour around them,
-    far by `stands_out` and beside the surroundings' own variation. Something on both sides is something else,
-    replaced or recoloured, if the change is as large as that; a smaller one is the same thing, blurred or
-    repainted by the editor.
+    On each side something is there where a quarter of the changed pixels are far from the colour around
+    them, far by `stands_out` and beside the surroundings' own variation. Something on both sides is
+    something else, replaced or recoloured, if the change is as large as that; a smaller one is the same
+    thing, blurred or repainted by the editor.
     """
     x0, y0, x1, y1 = box
     changed = np.zeros(before.shape[:2], dtype=bool)
     difference = difference_map(before, after, settings)
     changed[y0:y1, x0:x1] = difference[y0:y1, x0:x1] > settings.threshold
-    ring = ndimage.binary_dilation(changed, iterations=max(2, round(0.05 * min(changed.shape)))) & ~ndimage.binary_dilation(changed)
+    ring = ndimage.binary_dilation(
+        changed, iterations=max(2, round(0.05 * min(changed.shape)))
+    ) & ~ndimage.binary_dilation(changed)
     if not ring.any():
         return [], []
     there = []

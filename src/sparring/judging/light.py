@@ -24,18 +24,21 @@ Array = NDArray[np.float64]
 
 CELLS, BOX_CELLS = 16, 6  # at most so many cells along either side of the picture, and of a box
 SMALLEST = 4  # pixels along a cell's side: blur and compression reach so far
-SCALES = (96.0, 48.0, 24.0, 12.0, 12.0)  # grey levels from which a cell has no weight, one for each pass of the fit
+# grey levels from which a cell has no weight, one for each pass of the fit
+SCALES = (96.0, 48.0, 24.0, 12.0, 12.0)
 AGREES = 6.0  # grey levels, root mean square over the channels, up to which a cell obeys a line
 MOST = 0.7  # share of the cells that must obey a line before it is the light
 FEWEST = 0.2  # share of the cells that must have stayed nearly as they were to tell a slight change
 BETTER = 0.1  # share of the cells that it must explain beyond those that stayed as they were
-TEXTURE = 8.0  # grey levels: where cells spread no more than this, noise would tell the slope, which is then drawn to 1
+# grey levels: where cells spread no more than this, noise would tell the slope, which is then drawn to 1
+TEXTURE = 8.0
 DARK = 8.0  # grey levels added to both means, so that black has a logarithm
 
 
 @dataclass(frozen=True, slots=True)
 class LightChange:
-    """How far the light is from the clean picture's: absolute logarithms of the gain of the mean colour and of its spread.
+    """How far the light is from the clean picture's: absolute logarithms of the gain of the mean colour and
+    of its spread.
 
     Each is the largest over channels and regions (every box, and what lies outside them): 0.1 is about a
     tenth brighter or darker.
@@ -53,7 +56,13 @@ def light_change(clean: NDArray[np.uint8], edited: NDArray[np.uint8], boxes: Seq
     outside = np.ones(clean.shape[:2])
     for x0, y0, x1, y1 in boxes:
         outside[y0:y1, x0:x1] = 0
-    found = [_change(_cells(clean, outside, CELLS), _cells(edited, outside, CELLS), _cells(outside[..., None], None, CELLS)[:, 0])]
+    found = [
+        _change(
+            _cells(clean, outside, CELLS),
+            _cells(edited, outside, CELLS),
+            _cells(outside[..., None], None, CELLS)[:, 0],
+        )
+    ]
     for x0, y0, x1, y1 in boxes:
         before, after = (_cells(picture[y0:y1, x0:x1], None, BOX_CELLS) for picture in (clean, edited))
         found.append(_change(before, after, np.ones(len(before))))
@@ -66,7 +75,9 @@ def _cells(picture: NDArray[Any], weights: Array | None, cells: int) -> Array:
     rows, columns = (np.arange(n) * side // n for n, side in zip(numbers, picture.shape[:2], strict=True))
 
     def sums(values: Array) -> Array:
-        return np.asarray(np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1), dtype=np.float64)
+        return np.asarray(
+            np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1), dtype=np.float64
+        )
 
     weight = np.ones(picture.shape[:2]) if weights is None else weights
     total = sums(picture * weight[..., None])
@@ -86,7 +97,9 @@ def _change(before_NC: Array, after_NC: Array, weight_N: Array) -> LightChange:
 
 
 def picture_line(before: Array, after: Array) -> tuple[Array, Array]:
-    """(slope, offset) per channel of the line from clean to edited that most of a picture [H, W, channels] obeys."""
+    """(slope, offset) per channel of the line from clean to edited that most of a picture [H, W, channels]
+    obeys.
+    """
     cells = [_cells(picture, None, CELLS) for picture in (before, after)]
     line = light_line(cells[0], cells[1], np.ones(len(cells[0])))
     return line.slope_C, line.offset_C
@@ -94,7 +107,9 @@ def picture_line(before: Array, after: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """edited = slope * clean + offset, per channel; `weight_N`: the cells' weights; `explained`: the share that obey it."""
+    """edited = slope * clean + offset, per channel; `weight_N`: the cells' weights; `explained`: the share
+    that obey it.
+    """
 
     slope_C: Array
     offset_C: Array
@@ -109,7 +124,9 @@ def light_line(before_NC: Array, after_NC: Array, weight_N: Array) -> Line:
     too few do and no other line explains most, the picture is another one and nothing is known of its light:
     no change.
     """
-    kept = _fit(before_NC, after_NC, weight_N, SCALES[-1:] * 3, _weights(after_NC - before_NC, weight_N, SCALES[-1]))
+    kept = _fit(
+        before_NC, after_NC, weight_N, SCALES[-1:] * 3, _weights(after_NC - before_NC, weight_N, SCALES[-1])
+    )
     relit = _fit(before_NC, after_NC, weight_N, SCALES, weight_N)
     if relit.explained >= MOST and relit.explained > kept.explained + BETTER:
         return relit
@@ -137,7 +154,9 @@ def _fit(before_NC: Array, after_NC: Array, weight_N: Array, scales: Sequence[fl
 
 def _weights(residual_NC: Array, weight_N: Array, scale: float) -> Array:
     """Tukey's biweight of the cells' residuals, times their weights: [N]."""
-    return np.asarray(weight_N * np.square(1 - np.minimum(_rms(residual_NC) / scale, 1) ** 2), dtype=np.float64)
+    return np.asarray(
+        weight_N * np.square(1 - np.minimum(_rms(residual_NC) / scale, 1) ** 2), dtype=np.float64
+    )
 
 
 def _rms(values_NC: Array) -> Array:

@@ -1,4 +1,6 @@
-"""What an edit is worth to the Attacker: how surely it misleads the Defender, how unlike the others of its group it is, and whether it is valid."""
+"""What an edit is worth to the Attacker: how surely it misleads the Defender, how unlike the others of its
+group it is, and whether it is valid.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ FLOOR = 1.0
 
 
 def group_diversity(clean: Image, edits: Sequence[Image]) -> list[float]:
-    """For every edit of one picture its mean distance d to the others, in [0, 1); 0 for an edit without others. All have one size."""
+    """For every edit of one picture its mean distance d to the others, in [0, 1); 0 for an edit without
+    others. All have one size.
+    """
     if len(edits) < 2:
         return [0.0] * len(edits)
     maps_ED = torch.stack([difference_map(clean, edit).flatten() for edit in edits])
@@ -42,15 +46,24 @@ def group_diversity(clean: Image, edits: Sequence[Image]) -> list[float]:
 
 def difference_map(clean: Image, edit: Image) -> Tensor:
     """Mean change of every cell and channel in grey levels: float64 [3, CELLS, CELLS]."""
-    change_HWC = np.asarray(edit.convert("RGB"), dtype=np.int16) - np.asarray(clean.convert("RGB"), dtype=np.int16)
+    change_HWC = np.asarray(edit.convert("RGB"), dtype=np.int16) - np.asarray(
+        clean.convert("RGB"), dtype=np.int16
+    )
     change_CHW = torch.from_numpy(change_HWC).permute(2, 0, 1)
-    return torch.stack([functional.adaptive_avg_pool2d(channel[None].double(), CELLS)[0] for channel in change_CHW])
+    return torch.stack(
+        [functional.adaptive_avg_pool2d(channel[None].double(), CELLS)[0] for channel in change_CHW]
+    )
 
 
 def variety(kinds: Sequence[Kind]) -> list[float]:
-    """For every edit the share of the others of another kind, in [0, 1]; 0 alone, and for edits that change no object."""
+    """For every edit the share of the others of another kind, in [0, 1]; 0 alone, and for edits that change
+    no object.
+    """
     number, others = Counter(kinds), max(1, len(kinds) - 1)
-    return [0.0 if kind in ("unchanged", "imperceptible") else (len(kinds) - number[kind]) / others for kind in kinds]
+    return [
+        0.0 if kind in ("unchanged", "imperceptible") else (len(kinds) - number[kind]) / others
+        for kind in kinds
+    ]
 
 
 Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], Sequence[Answer | RefusedError]]
@@ -60,15 +73,22 @@ SMALLEST_PROBABILITY = 1e-6
 
 
 def ask_until_right(
-    ask: Ask, questions: Sequence[VisualQuestion], images: Sequence[Image], *, trials: int, greedy: bool, seed: int, go_on: bool = False
+    ask: Ask,
+    questions: Sequence[VisualQuestion],
+    images: Sequence[Image],
+    *,
+    trials: int,
+    greedy: bool,
+    seed: int,
+    go_on: bool = False,
 ) -> list[tuple[Answer, ...] | RefusedError]:
-    """Every item's answers up to the first right one, at most `trials`; each trial is one batch of the items that have always failed so far.
-    An item that is refused once has the error in their place.
+    """Every item's answers up to the first right one, at most `trials`; each trial is one batch of the items
+    that have always failed so far. An item that is refused once has the error in their place.
 
     `go_on`: all trials are asked of every item, right or wrong.
 
-    `greedy`: the Defender always gives the same reply, so a wrong one stands for all trials and is not asked for again. Trial t of a call
-    has a seed of its own, derived from (seed, t).
+    `greedy`: the Defender always gives the same reply, so a wrong one stands for all trials and is not asked
+    for again. Trial t of a call has a seed of its own, derived from (seed, t).
     """
     answers: list[list[Answer]] = [[] for _ in questions]
     refused = dict[int, RefusedError]()
@@ -91,16 +111,19 @@ def ask_until_right(
 
 
 def efficacy(answers: Sequence[Answer], trials: int) -> float:
-    """Failures before the first right answer, over the trials allowed: 0 where the first answer is right, 1 where all are wrong."""
+    """Failures before the first right answer, over the trials allowed: 0 where the first answer is right, 1
+    where all are wrong.
+    """
     failures = next((t for t, answer in enumerate(answers) if answer.right), len(answers))
     return failures / trials
 
 
 def frontier(answers: Sequence[Answer]) -> float:
-    """How near the Defender is to failing half of its trials: 1 - |2 c - 1|, where c is the share of the answers that are wrong; 0 without answers.
+    """How near the Defender is to failing half of its trials: 1 - |2 c - 1|, where c is the share of the
+    answers that are wrong; 0 without answers.
 
-    Highest (1) at c = 1/2, where an edit has most to teach, and 0 where the Defender always or never fails (VisPlay, arXiv 2511.15661, uses the
-    same form). With an odd number k of trials it reaches 1 - 1/k.
+    Highest (1) at c = 1/2, where an edit has most to teach, and 0 where the Defender always or never fails
+    (VisPlay, arXiv 2511.15661, uses the same form). With an odd number k of trials it reaches 1 - 1/k.
     """
     if not answers:
         return 0.0
@@ -119,11 +142,12 @@ PREFIX = "reward_"
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact edits.
+    """What decides whether an edit counts, before the Defender sees it. `duplicate` is asked only of intact
+    edits.
 
-    intact: the boxes keep their integrity, and the picture keeps its light where that is guarded. light: None
-    where it is not guarded; relit: it went beyond its limits. unchanged: the picture came back as it was, so
-    that there is no attack.
+    intact: the boxes keep their integrity, and the picture keeps its light where that is guarded. light:
+    None where it is not guarded; relit: it went beyond its limits. unchanged: the picture came back as it
+    was, so that there is no attack.
     """
 
     integrity: float
@@ -143,11 +167,17 @@ class Gate:
         found = {UNCHANGED: 1.0} if self.unchanged else {}
         if self.light is None:
             return found
-        return found | {"light_level": self.light.level, "light_spread": self.light.spread, "relit": float(self.relit)}
+        return found | {
+            "light_level": self.light.level,
+            "light_spread": self.light.spread,
+            "relit": float(self.relit),
+        }
 
 
 def shortfall(settings: JudgeSettings, gate: Gate) -> float:
-    """By how much an edit misses being intact: integrity below its threshold, and the light beyond its limits."""
+    """By how much an edit misses being intact: integrity below its threshold, and the light beyond its
+    limits.
+    """
     beyond = 0.0 if gate.light is None else excess(gate.light, settings.light_level, settings.light_spread)
     return max(0.0, settings.integrity_threshold - gate.integrity) + beyond
 
@@ -162,11 +192,16 @@ def reward_parts(
     diversity: float = 0.0,
     variety: float = 0.0,
 ) -> dict[str, float]:
-    """Name of a part -> what it adds to the reward; only parts that the settings pay for. All terms in [0, 1], 0 where not measured."""
+    """Name of a part -> what it adds to the reward; only parts that the settings pay for. All terms in [0,
+    1], 0 where not measured.
+    """
     attack = 1 - settings.dense_weight
     parts = {
         "bonus": (settings.validity_bonus, settings.validity_bonus),
-        "efficacy": (attack * (1 - settings.frontier_weight), attack * ((1 - settings.frontier_weight) * efficacy)),
+        "efficacy": (
+            attack * (1 - settings.frontier_weight),
+            attack * ((1 - settings.frontier_weight) * efficacy),
+        ),
         "frontier": (attack * settings.frontier_weight, attack * (settings.frontier_weight * frontier)),
         "fall": (settings.dense_weight, settings.dense_weight * fall),
         "diversity": (settings.diversity_weight, settings.diversity_weight * diversity),

@@ -1,4 +1,6 @@
-"""A judge model as `look` of `kinds.py`: asked beside a cut-out of each region which object is in its middle."""
+"""A judge model as `look` of `kinds.py`: asked beside a cut-out of each region which object is in its
+middle.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _FILLER = re.compile(r"^(?:there is|there's|it is|it's|this is|i see)\s+|^(?:a|a
 
 
 class ModelLook:
-    """Names one object a region; its box is the region's. Used on changed regions only, so what it calls a thing matters less than that it is one."""
+    """Names one object a region; its box is the region's. Used on changed regions only, so what it calls a
+    thing matters less than that it is one.
+    """
 
     def __init__(self, judge: LocalVLM, settings: KindSettings = KindSettings(), *, batch: int = 128) -> None:
         self.judge, self.settings, self.batch = judge, settings, batch
@@ -39,11 +43,15 @@ def cut_out(image: Image, box: Box, margin: float) -> Image:
     """The box with so large a share of its size around it, as far as the picture goes."""
     x0, y0, x1, y1 = box
     dx, dy = round(margin * (x1 - x0)), round(margin * (y1 - y0))
-    return image.convert("RGB").crop((max(0, x0 - dx), max(0, y0 - dy), min(image.width, x1 + dx), min(image.height, y1 + dy)))
+    return image.convert("RGB").crop(
+        (max(0, x0 - dx), max(0, y0 - dy), min(image.width, x1 + dx), min(image.height, y1 + dy))
+    )
 
 
 def parse_object(reply: str) -> str | None:
-    """The object that a reply names: its first sentence, in lower case, without article; None for "nothing" and for an empty reply."""
+    """The object that a reply names: its first sentence, in lower case, without article; None for "nothing"
+    and for an empty reply.
+    """
     text = re.split(r"[.\n,;!]", reply.strip().lower(), maxsplit=1)[0].strip()
     while (shorter := _FILLER.sub("", text)) != text:
         text = shorter

@@ -1,7 +1,8 @@
-"""Label validity beyond integrity: an edit must neither add nor take away an object that the question is about.
+"""Label validity beyond integrity: an edit must neither add nor take away an object that the question is
+about.
 
-A judge model, which is not the Defender and never trained in the game, counts each queried object in the clean and in the edited picture. Two
-counts that differ, or a reply that names no number, reject the edit.
+A judge model, which is not the Defender and never trained in the game, counts each queried object in the
+clean and in the edited picture. Two counts that differ, or a reply that names no number, reject the edit.
 """
 
 from __future__ import annotations
@@ -24,27 +25,47 @@ COUNT_TOKENS = 24  # room for "There are two cups in the picture.", beyond which
 
 _WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+    *(
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+        "twenty",
+    ),
 )
 _NUMBERS = {word: number for number, word in enumerate(_WORDS)} | {"no": 0, "none": 0, "single": 1}
 _NUMBER = re.compile(rf"\b(?:{'|'.join(_NUMBERS)})\b|(?<![\w.,])\d+(?![\w]|[.,]\d)", re.IGNORECASE)
 
-_END = r"(?=\s+(?:in|on|at|of|to|near|by|next|beside|behind|under|above|below|with|are|is|do|does|can|visible|shown|present|here|there|anywhere)\b|\s*[?.,;]|\s*$)"
+_END = (
+    r"(?=\s+(?:in|on|at|of|to|near|by|next|beside|behind|under|above|below|with|are|is|do|does|can|visible|shown|"
+    r"present|here|there|anywhere)\b|\s*[?.,;]|\s*$)"
+)
 _EXISTS = re.compile(rf"\b(?:a|an|any|the)\s+(.+?){_END}", re.IGNORECASE)
 _HOW_MANY = re.compile(rf"\bhow many\s+(.+?){_END}", re.IGNORECASE)
 
 
 def parse_count(text: str) -> int | None:
-    """The number that a reply states, in digits or words up to twenty; None where it states none, or several that differ."""
-    found = {int(mention) if mention.isdigit() else _NUMBERS[mention.lower()] for mention in _NUMBER.findall(text)}
+    """The number that a reply states, in digits or words up to twenty; None where it states none, or several
+    that differ.
+    """
+    found = {
+        int(mention) if mention.isdigit() else _NUMBERS[mention.lower()] for mention in _NUMBER.findall(text)
+    }
     return found.pop() if len(found) == 1 else None
 
 
 def queried_names(question: VisualQuestion) -> tuple[str, ...]:
-    """The objects whose count must not change, each once: the targets' names, or else what the question's wording names.
+    """The objects whose count must not change, each once: the targets' names, or else what the question's
+    wording names.
 
-    The wording is read only where a record has no target (there is none to box: "Is there a cup?" - "no"), by two rules of ours: X of
-    "a / an / any / the X" in a question whose options are yes and no, and X of "how many Xs". Anything else has no queried object: ().
+    The wording is read only where a record has no target (there is none to box: "Is there a cup?" - "no"),
+    by two rules of ours: X of "a / an / any / the X" in a question whose options are yes and no, and X of
+    "how many Xs". Anything else has no queried object: ().
     """
     if question.targets:
         return tuple(dict.fromkeys(target.name for target in question.targets))
@@ -59,7 +80,15 @@ def queried_names(question: VisualQuestion) -> tuple[str, ...]:
 
 
 def _singular(name: str) -> str:
-    for ending, singular in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("ss", "ss"), ("s", "")):
+    for ending, singular in (
+        ("ies", "y"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("sses", "ss"),
+        ("xes", "x"),
+        ("ss", "ss"),
+        ("s", ""),
+    ):
         if name.lower().endswith(ending):
             return name[: -len(ending)] + singular
     return name
@@ -69,12 +98,15 @@ class DuplicateCheck:
     """Has the count of a queried object changed, as a judge model sees it?"""
 
     def __init__(self, judge: VLM, settings: JudgeSettings, *, batch: int = 128) -> None:
-        """`batch`: pictures handed to the judge at once. RecipeError where `judge.count_prompt` has another placeholder than {name}."""
+        """`batch`: pictures handed to the judge at once. RecipeError where `judge.count_prompt` has another
+        placeholder than {name}.
+        """
         try:
             settings.count_prompt.format(name="cup")
         except (KeyError, IndexError, ValueError) as error:
             raise RecipeError(
-                f"judge.count_prompt {settings.count_prompt!r} cannot be filled in: {error!r}. Its one placeholder is {{name}}."
+                f"judge.count_prompt {settings.count_prompt!r} cannot be filled in: {error!r}. Its one "
+                f"placeholder is {{name}}."
             ) from error
         self.judge = judge
         self.settings = settings
@@ -94,20 +126,31 @@ class DuplicateCheck:
         return [None if reply is None else parse_count(reply.text) for reply in replies]
 
     def changed(self, question: VisualQuestion, clean: Image, edited: Sequence[Image]) -> list[bool]:
-        """For every edit of one picture: True where a queried object's count differs from the clean picture's, or either is unknown."""
+        """For every edit of one picture: True where a queried object's count differs from the clean
+        picture's, or either is unknown.
+        """
         return self.changed_batch([question], [clean], [edited])[0]
 
     def changed_batch(
         self, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Sequence[Image]]
     ) -> list[list[bool]]:
-        """`changed` for many questions at once: two passes of the judge, over clean pictures not counted before and over all edits."""
+        """`changed` for many questions at once: two passes of the judge, over clean pictures not counted
+        before and over all edits.
+        """
         if not len(questions) == len(cleans) == len(edits):
             raise DataError(
-                f"{len(questions)} questions, {len(cleans)} clean pictures and {len(edits)} lists of edits do not belong together"
+                f"{len(questions)} questions, {len(cleans)} clean pictures and {len(edits)} lists of edits "
+                f"do not belong together"
             )
-        names = [queried_names(question) if own else () for question, own in zip(questions, edits, strict=True)]
+        names = [
+            queried_names(question) if own else () for question, own in zip(questions, edits, strict=True)
+        ]
         clean_keys = [image_sha256(clean) if own else "" for clean, own in zip(cleans, names, strict=True)]
-        self._count_clean((key, name, clean) for key, own, clean in zip(clean_keys, names, cleans, strict=True) for name in own)
+        self._count_clean(
+            (key, name, clean)
+            for key, own, clean in zip(clean_keys, names, cleans, strict=True)
+            for name in own
+        )
         asked = [(q, e, name) for q, own in enumerate(names) for e in range(len(edits[q])) for name in own]
         counts = self.counts([edits[q][e] for q, e, _ in asked], [name for *_, name in asked])
         changed = [[False] * len(own) for own in edits]
@@ -123,8 +166,12 @@ class DuplicateCheck:
 
 
 def load_duplicate_check(settings: JudgeSettings, device: torch.device, cache: Path) -> DuplicateCheck | None:
-    """The check of the judge model, whose answers are kept in `cache` where it is an endpoint; None where there is no judge. Raises ModelError."""
+    """The check of the judge model, whose answers are kept in `cache` where it is an endpoint; None where
+    there is no judge. Raises ModelError.
+    """
     if settings.model is None:
         return None
-    judge = load_vlm(settings.model, dtype=DTYPES[settings.dtype], device=device, endpoint=settings.endpoint, cache=cache)
+    judge = load_vlm(
+        settings.model, dtype=DTYPES[settings.dtype], device=device, endpoint=settings.endpoint, cache=cache
+    )
     return DuplicateCheck(judge, settings)

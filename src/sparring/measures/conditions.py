@@ -1,14 +1,18 @@
-"""Misleading and helpful words beside an untouched picture (after arXiv 2602.12506), for any multiple-choice question.
+"""Misleading and helpful words beside an untouched picture (after arXiv 2602.12506), for any multiple-choice
+question.
 
-Six conditions: the plain question; a wrong caption before it; a wrong thought that begins the reply; both of these with a doubt in them; and a
-thought that is over before it has begun (stop-think). Two controls: a caption and a thought that are right. The words are settings.
+Six conditions: the plain question; a wrong caption before it; a wrong thought that begins the reply; both of
+these with a doubt in them; and a thought that is over before it has begun (stop-think). Two controls: a
+caption and a thought that are right. The words are settings.
 
-Which wrong option is hinted at follows from (seed, question id) alone and is the same in all conditions, so that they can be compared.
+Which wrong option is hinted at follows from (seed, question id) alone and is the same in all conditions, so
+that they can be compared.
 
-Flips toward the hint are answers that the words turned into the hinted option, of the items whose plain answer is another one. Words that
-disturb also move answers by chance: drift is the share of answers that moved to an option that is neither the hint nor the plain answer, divided
-by how many such options the item has. The difference of the two is what the hint itself did. With two options there is no such
-option, so there is no drift to take off, and the difference is given over the other items alone.
+Flips toward the hint are answers that the words turned into the hinted option, of the items whose plain
+answer is another one. Words that disturb also move answers by chance: drift is the share of answers that
+moved to an option that is neither the hint nor the plain answer, divided by how many such options the item
+has. The difference of the two is what the hint itself did. With two options there is no such option, so
+there is no drift to take off, and the difference is given over the other items alone.
 """
 
 from __future__ import annotations
@@ -36,14 +40,23 @@ Name = Literal[
     "right_caption",
     "right_thought",
 ]
-CONDITIONS: tuple[Name, ...] = ("plain", "wrong_caption", "wrong_caption_hedged", "wrong_thought", "wrong_thought_hedged", "stop_think")
+CONDITIONS: tuple[Name, ...] = (
+    "plain",
+    "wrong_caption",
+    "wrong_caption_hedged",
+    "wrong_thought",
+    "wrong_thought_hedged",
+    "stop_think",
+)
 CONTROLS: tuple[Name, ...] = ("right_caption", "right_thought")
 PLAIN: Name = "plain"
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioned:
-    """A question under a condition: the words before it, how the reply begins, and the option that is hinted at (None where none is)."""
+    """A question under a condition: the words before it, how the reply begins, and the option that is hinted
+    at (None where none is).
+    """
 
     condition: Name
     question: VisualQuestion
@@ -62,13 +75,18 @@ def hint_of(question: VisualQuestion, seed: int) -> str:
     return wrong[derive_seed(seed, "hint", question.id) % len(wrong)]
 
 
-def under(condition: Name, question: VisualQuestion, settings: ConditionSettings, seed: int, own: str = "") -> Conditioned:
-    """The question under that condition. own: what {own} stands for, the Defender's own reasoning about the plain question without its verdict.
+def under(
+    condition: Name, question: VisualQuestion, settings: ConditionSettings, seed: int, own: str = ""
+) -> Conditioned:
+    """The question under that condition. own: what {own} stands for, the Defender's own reasoning about the
+    plain question without its verdict.
 
     RecipeError where a template has another placeholder than {question}, {option}, {letter} and {own}.
     """
     if condition not in (*CONDITIONS, *CONTROLS):
-        raise DataError(f"there is no text condition {condition!r}, only {', '.join((*CONDITIONS, *CONTROLS))}")
+        raise DataError(
+            f"there is no text condition {condition!r}, only {', '.join((*CONDITIONS, *CONTROLS))}"
+        )
     if condition == PLAIN:
         return Conditioned(condition, question, "", "", None)
     if condition == "stop_think":
@@ -82,16 +100,19 @@ def under(condition: Name, question: VisualQuestion, settings: ConditionSettings
 
 def _filled(field: str, template: str, question: VisualQuestion, hint: str, own: str) -> str:
     option = question.options[LETTERS.index(hint)]
-    return filled(template, f"conditions.{field}", question=question.question, option=option, letter=hint, own=own)
+    return filled(
+        template, f"conditions.{field}", question=question.question, option=option, letter=hint, own=own
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionReport:
     """What a condition did to one Defender's answers.
 
-    change: accuracy under it less plain accuracy. toward_hint: of the items whose plain answer is not the hint, those that moved to it.
-    drift: mean over items of three or more options of the moves to one option not hinted at; net_flips: toward_hint less drift over those
-    items. All three are None where the condition hints at nothing. Intervals are clustered by picture.
+    change: accuracy under it less plain accuracy. toward_hint: of the items whose plain answer is not the
+    hint, those that moved to it. drift: mean over items of three or more options of the moves to one option
+    not hinted at; net_flips: toward_hint less drift over those items. All three are None where the condition
+    hints at nothing. Intervals are clustered by picture.
     """
 
     accuracy: Rate
@@ -103,8 +124,13 @@ class ConditionReport:
     net_flips: Difference | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in ("accuracy", "change", "unparsed", "toward_hint", "drift", "net_flips")}
-        return {name: value.as_dict() if value is not None else None for name, value in found.items()} | {"mcnemar": self.mcnemar}
+        found = {
+            name: getattr(self, name)
+            for name in ("accuracy", "change", "unparsed", "toward_hint", "drift", "net_flips")
+        }
+        return {name: value.as_dict() if value is not None else None for name, value in found.items()} | {
+            "mcnemar": self.mcnemar
+        }
 
 
 def condition_report(
@@ -118,18 +144,26 @@ def condition_report(
     resamples: int,
     seed: int,
 ) -> ConditionReport:
-    """Compare answers under a condition (by question id) with the plain ones. clusters: what items share (their picture), one an item.
+    """Compare answers under a condition (by question id) with the plain ones. clusters: what items share
+    (their picture), one an item.
 
-    hint_seed: the seed that the conditions were made with. Raises DataError for a question that was not answered.
+    hint_seed: the seed that the conditions were made with. Raises DataError for a question that was not
+    answered.
     """
-    missing = [question.id for question in questions if question.id not in plain or question.id not in answers]
+    missing = [
+        question.id for question in questions if question.id not in plain or question.id not in answers
+    ]
     if missing:
-        raise DataError(f'condition {condition}: question "{missing[0]}" has no answer ({len(missing)} such questions)')
+        raise DataError(
+            f'condition {condition}: question "{missing[0]}" has no answer ({len(missing)} such questions)'
+        )
     before = [plain[question.id] for question in questions]
     after = [answers[question.id] for question in questions]
     right = [answer.right for answer in after], [answer.right for answer in before]
     change = paired_bootstrap(*right, clusters, resamples=resamples, seed=seed)
-    report = ConditionReport(rate(right[0]), change, mcnemar_exact(*right), rate([answer.choice is None for answer in after]))
+    report = ConditionReport(
+        rate(right[0]), change, mcnemar_exact(*right), rate([answer.choice is None for answer in after])
+    )
     if condition in (PLAIN, "stop_think"):
         return report
     flips, moves, owners = [], [], []

@@ -99,7 +99,8 @@ class ConsistencyReport:
         return {
             "quadrants": dict(self.quadrants),
             "readable": self.readable.as_dict(),
-            "consistent": self.consistent.as_dict() | {"ci95_clustered": [self.consistent_clustered.low, self.consistent_clustered.high]},
+            "consistent": self.consistent.as_dict()
+            | {"ci95_clustered": [self.consistent_clustered.low, self.consistent_clustered.high]},
             "read_by_rule": self.by_rule,
             "read_by_judge": self.by_judge,
             "judge_agreement": agreement,
@@ -121,25 +122,46 @@ def consistency_report(
     A rule's reading goes before the first judge's. Not readable: a reply without reasoning, one that
     neither reads, one without a choice.
     """
-    ruled = [verdict_of(reasoning_of(answer.text), question.options).letter for question, answer in zip(questions, answers, strict=True)]
-    readings: dict[str, Sequence[str | None]] = {"rule": ruled, **{f"judge{i + 1}": own for i, own in enumerate(judged)}}
-    argued = [rule if rule is not None else (judged[0][i] if judged else None) for i, rule in enumerate(ruled)]
+    ruled = [
+        verdict_of(reasoning_of(answer.text), question.options).letter
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    readings: dict[str, Sequence[str | None]] = {
+        "rule": ruled,
+        **{f"judge{i + 1}": own for i, own in enumerate(judged)},
+    }
+    argued = [
+        rule if rule is not None else (judged[0][i] if judged else None) for i, rule in enumerate(ruled)
+    ]
     read = [i for i, letter in enumerate(argued) if letter is not None and answers[i].choice is not None]
     agrees = [argued[i] == answers[i].choice for i in read]
-    quadrants = {f"{truth}_{how}": 0 for truth in ("right", "wrong") for how in ("consistent", "inconsistent")}
+    quadrants = {
+        f"{truth}_{how}": 0 for truth in ("right", "wrong") for how in ("consistent", "inconsistent")
+    }
     for i, same in zip(read, agrees, strict=True):
-        quadrants[f"{'right' if answers[i].right else 'wrong'}_{'consistent' if same else 'inconsistent'}"] += 1
+        quadrants[
+            f"{'right' if answers[i].right else 'wrong'}_{'consistent' if same else 'inconsistent'}"
+        ] += 1
     agreement = {}
     names = list(readings)
     for a, first in enumerate(names):
         for second in names[a + 1 :]:
-            both = [(x, y) for x, y in zip(readings[first], readings[second], strict=True) if x is not None and y is not None]
-            agreement[f"{first}_{second}"] = cohens_kappa([x for x, _ in both], [y for _, y in both]), len(both)
+            both = [
+                (x, y)
+                for x, y in zip(readings[first], readings[second], strict=True)
+                if x is not None and y is not None
+            ]
+            agreement[f"{first}_{second}"] = (
+                cohens_kappa([x for x, _ in both], [y for _, y in both]),
+                len(both),
+            )
     return ConsistencyReport(
         quadrants,
         rate([i in set(read) for i in range(len(answers))]),
         rate(agrees),
-        paired_bootstrap(agrees, [0] * len(agrees), [clusters[i] for i in read], resamples=resamples, seed=seed),
+        paired_bootstrap(
+            agrees, [0] * len(agrees), [clusters[i] for i in read], resamples=resamples, seed=seed
+        ),
         sum(ruled[i] is not None for i in read),
         sum(ruled[i] is None for i in read),
         agreement,

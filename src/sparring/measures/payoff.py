@@ -1,7 +1,9 @@
-"""The payoff matrix of held-out play, what each attack achieved, and what the game gained: pure sums over answers that are already there.
+"""The payoff matrix of held-out play, what each attack achieved, and what the game gained: pure sums over
+answers that are already there.
 
-Rows are Defenders, columns are opponents: the clean picture, the editor's re-encoded one, and the edits of each Attacker. An edit that the
-gate rejects is no attack: there the Defender plays the clean picture, so its answer to that one counts.
+Rows are Defenders, columns are opponents: the clean picture, the editor's re-encoded one, and the edits of
+each Attacker. An edit that the gate rejects is no attack: there the Defender plays the clean picture, so its
+answer to that one counts.
 """
 
 from __future__ import annotations
@@ -26,26 +28,36 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Opponent:
-    """A column: its name, and one verdict an item in the items' order; None for pictures that nobody attacks (clean, re-encoded)."""
+    """A column: its name, and one verdict an item in the items' order; None for pictures that nobody attacks
+    (clean, re-encoded).
+    """
 
     name: str
     verdicts: tuple[Verdict, ...] | None = None
 
     def accepted(self, n: int) -> Bools:
         """[n]: the item is played on this opponent's picture, not on the clean one."""
-        return np.ones(n, dtype=bool) if self.verdicts is None else np.array([v.accepted for v in self.verdicts], dtype=bool)
+        return (
+            np.ones(n, dtype=bool)
+            if self.verdicts is None
+            else np.array([v.accepted for v in self.verdicts], dtype=bool)
+        )
 
     def attacked(self, n: int) -> Bools:
         """[n]: the picture was changed. Items whose picture came back as it was are in no rate of this
         opponent's.
         """
-        return np.ones(n, dtype=bool) if self.verdicts is None else np.array([not v.unchanged for v in self.verdicts], dtype=bool)
+        return (
+            np.ones(n, dtype=bool)
+            if self.verdicts is None
+            else np.array([not v.unchanged for v in self.verdicts], dtype=bool)
+        )
 
     def label_valid(self, n: int) -> Bools:
         """[n]: the auditor says that the right answer is still right.
 
-        Where nobody audited a single edit of this opponent, the gate's word is all there is and every edit passes; once there is an auditor,
-        an edit that it cannot read does not.
+        Where nobody audited a single edit of this opponent, the gate's word is all there is and every edit
+        passes; once there is an auditor, an edit that it cannot read does not.
         """
         if self.verdicts is None or all(v.label_valid is None for v in self.verdicts):
             return np.ones(n, dtype=bool)
@@ -56,10 +68,11 @@ class Opponent:
 class AttackReport:
     """What one Attacker's edits did to one Defender; every rate carries its own denominator.
 
-    integrity_rate: edits whose protected boxes are intact, of all. accepted_rate: edits that pass the whole gate, of all. label_valid_rate:
-    edits whose right answer is still right, of the accepted and audited ones. asr: items answered wrong on an accepted edit, of those right
-    when clean. asr_unconditional: the same, of all items. valid_asr: as `asr`, counting only edits that are label-valid too.
-    harmed, rescued: items that the attack turned wrong, or right. mcnemar: exact p-value of the two.
+    integrity_rate: edits whose protected boxes are intact, of all. accepted_rate: edits that pass the whole
+    gate, of all. label_valid_rate: edits whose right answer is still right, of the accepted and audited
+    ones. asr: items answered wrong on an accepted edit, of those right when clean. asr_unconditional: the
+    same, of all items. valid_asr: as `asr`, counting only edits that are label-valid too. harmed, rescued:
+    items that the attack turned wrong, or right. mcnemar: exact p-value of the two.
     """
 
     integrity_rate: Rate
@@ -77,14 +90,28 @@ class AttackReport:
         return self.harmed - self.rescued
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("integrity_rate", "accepted_rate", "label_valid_rate", "asr", "asr_unconditional", "valid_asr")
+        names = (
+            "integrity_rate",
+            "accepted_rate",
+            "label_valid_rate",
+            "asr",
+            "asr_unconditional",
+            "valid_asr",
+        )
         rates = {name: getattr(self, name).as_dict() for name in names}
-        return rates | {"harmed": self.harmed, "rescued": self.rescued, "net_flips": self.net_flips, "mcnemar": self.mcnemar}
+        return rates | {
+            "harmed": self.harmed,
+            "rescued": self.rescued,
+            "net_flips": self.net_flips,
+            "mcnemar": self.mcnemar,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Payoff:
-    """Held-out play of every Defender against every opponent: `right_DON` as played, and `clusters`, the picture that each item is about."""
+    """Held-out play of every Defender against every opponent: `right_DON` as played, and `clusters`, the
+    picture that each item is about.
+    """
 
     defenders: tuple[str, ...]
     opponents: tuple[Opponent, ...]
@@ -96,7 +123,8 @@ class Payoff:
         names = [o.name for o in self.opponents]
         if defender not in self.defenders or opponent not in names:
             raise DataError(
-                f"nobody played {defender!r} against {opponent!r}: there are Defenders {list(self.defenders)} and opponents {names}"
+                f"nobody played {defender!r} against {opponent!r}: there are Defenders "
+                f"{list(self.defenders)} and opponents {names}"
             )
         played: Bools = self.right_DON[self.defenders.index(defender), names.index(opponent)]
         return played
@@ -137,14 +165,16 @@ def play_off(
 ) -> Payoff:
     """Put answers together into a payoff matrix.
 
-    right[defender, opponent]: per item whether that Defender's answer to that opponent's picture is right; it may be None where the gate
-    rejected the edit, since nobody need be asked there. An opponent named "clean" is needed. clusters: per item the hash of its picture.
-    DataError for a game that is missing or of another length, or for an accepted edit without an answer.
+    right[defender, opponent]: per item whether that Defender's answer to that opponent's picture is right;
+    it may be None where the gate rejected the edit, since nobody need be asked there. An opponent named
+    "clean" is needed. clusters: per item the hash of its picture. DataError for a game that is missing or of
+    another length, or for an accepted edit without an answer.
     """
     n = len(clusters)
     if CLEAN not in [o.name for o in opponents]:
         raise DataError(
-            f"no opponent is named {CLEAN!r}, only {[o.name for o in opponents]}: rejected edits are played on the clean picture"
+            f"no opponent is named {CLEAN!r}, only {[o.name for o in opponents]}: rejected edits are "
+            f"played on the clean picture"
         )
     for opponent in opponents:
         if opponent.verdicts is not None and len(opponent.verdicts) != n:
@@ -155,20 +185,31 @@ def play_off(
         clean_N = _asked(right, defender, CLEAN, everywhere)
         for o, opponent in enumerate(opponents):
             accepted_N = opponent.accepted(n)
-            right_DON[d, o] = np.where(accepted_N, _asked(right, defender, opponent.name, accepted_N), clean_N)
+            right_DON[d, o] = np.where(
+                accepted_N, _asked(right, defender, opponent.name, accepted_N), clean_N
+            )
     return Payoff(tuple(defenders), tuple(opponents), tuple(clusters), right_DON)
 
 
-def _asked(right: Mapping[tuple[str, str], Sequence[bool | None]], defender: str, opponent: str, needed_N: Bools) -> Bools:
+def _asked(
+    right: Mapping[tuple[str, str], Sequence[bool | None]], defender: str, opponent: str, needed_N: Bools
+) -> Bools:
     if (defender, opponent) not in right:
         raise DataError(f"the answers of {defender!r} against {opponent!r} are missing")
     answers = right[defender, opponent]
     if len(answers) != len(needed_N):
-        raise DataError(f"{defender!r} against {opponent!r}: {len(answers)} answers for {len(needed_N)} items")
-    unanswered = [item for item, (answer, needed) in enumerate(zip(answers, needed_N, strict=True)) if needed and answer is None]
+        raise DataError(
+            f"{defender!r} against {opponent!r}: {len(answers)} answers for {len(needed_N)} items"
+        )
+    unanswered = [
+        item
+        for item, (answer, needed) in enumerate(zip(answers, needed_N, strict=True))
+        if needed and answer is None
+    ]
     if unanswered:
         raise DataError(
-            f"{defender!r} against {opponent!r}: item {unanswered[0]} is in play but has no answer ({len(unanswered)} such items)"
+            f"{defender!r} against {opponent!r}: item {unanswered[0]} is in play but has no answer "
+            f"({len(unanswered)} such items)"
         )
     return np.array([bool(answer) for answer in answers], dtype=bool)
 
@@ -226,19 +267,34 @@ def against_rival(
     kept_N = payoff.right(base, CLEAN)
     kept_clusters = [cluster for cluster, kept in zip(payoff.clusters, kept_N, strict=True) if kept]
     pairs = {
-        "attacker": (payoff.fooled(base, last_attacker)[kept_N], payoff.fooled(base, rival)[kept_N], kept_clusters),
+        "attacker": (
+            payoff.fooled(base, last_attacker)[kept_N],
+            payoff.fooled(base, rival)[kept_N],
+            kept_clusters,
+        ),
         "transfer": (payoff.right(last, rival), payoff.right(base, rival), payoff.clusters),
     }
-    return {name: paired_bootstrap(a, b, own, resamples=resamples, seed=seed) for name, (a, b, own) in pairs.items()}
+    return {
+        name: paired_bootstrap(a, b, own, resamples=resamples, seed=seed)
+        for name, (a, b, own) in pairs.items()
+    }
 
 
 def gains(
-    payoff: Payoff, *, base: str, last: str, first_attacker: str, last_attacker: str, resamples: int, seed: int
+    payoff: Payoff,
+    *,
+    base: str,
+    last: str,
+    first_attacker: str,
+    last_attacker: str,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Difference]:
     """What the game gained, as paired differences with intervals from the bootstrap clustered by picture.
 
-    robust: accuracy of the last Defender less that of the base one, both under the last Attacker. clean: the same on clean pictures.
-    attacker: valid ASR of the last Attacker less that of the first, both against the base Defender, over the items that it gets right when clean.
+    robust: accuracy of the last Defender less that of the base one, both under the last Attacker. clean: the
+    same on clean pictures. attacker: valid ASR of the last Attacker less that of the first, both against the
+    base Defender, over the items that it gets right when clean.
     """
     clusters = payoff.clusters
     kept_N = payoff.right(base, CLEAN)
@@ -251,4 +307,7 @@ def gains(
             [cluster for cluster, kept in zip(clusters, kept_N, strict=True) if kept],
         ),
     }
-    return {name: paired_bootstrap(a, b, own, resamples=resamples, seed=seed) for name, (a, b, own) in pairs.items()}
+    return {
+        name: paired_bootstrap(a, b, own, resamples=resamples, seed=seed)
+        for name, (a, b, own) in pairs.items()
+    }

@@ -1,12 +1,14 @@
-"""What attacks on pictures do to Defenders: attack success, robust accuracy, flips, transfer, from answers that are already there.
+"""What attacks on pictures do to Defenders: attack success, robust accuracy, flips, transfer, from answers
+that are already there.
 
-Two readings stand side by side. *All* edits count as they are. *Valid* ones alone leave the right answer right: every target intact by local SSIM,
-no queried object added or lost, no objection from an auditor, as far as each of these was there to ask. What is not valid is no attack, and the
-answer to the clean picture stands there (as in `evaluation.payoff`). A picture that came back as it was is
-no attack in either reading: its item is in none of that attack's figures.
+Two readings stand side by side. *All* edits count as they are. *Valid* ones alone leave the right answer
+right: every target intact by local SSIM, no queried object added or lost, no objection from an auditor, as
+far as each of these was there to ask. What is not valid is no attack, and the answer to the clean picture
+stands there (as in `evaluation.payoff`). A picture that came back as it was is no attack in either reading:
+its item is in none of that attack's figures.
 
-Controls are played like attacks and never enter robust accuracy: the unchanged picture asked again (the noise floor), an editor's round trip, a
-benign edit, whatever else costs pixels and means no harm.
+Controls are played like attacks and never enter robust accuracy: the unchanged picture asked again (the
+noise floor), an editor's round trip, a benign edit, whatever else costs pixels and means no harm.
 """
 
 from __future__ import annotations
@@ -44,29 +46,38 @@ class Played:
         shapes = {self.right_SN.shape, self.valid_SN.shape, self.changed_SN.shape}
         if len(shapes) > 1 or self.right_SN.ndim != 2 or not len(self.right_SN):
             raise DataError(
-                f"attacker {self.name!r}: answers {self.right_SN.shape}, validity {self.valid_SN.shape} and changes "
+                f"attacker {self.name!r}: answers {self.right_SN.shape}, validity {self.valid_SN.shape} and "
+                f"changes "
                 f"{self.changed_SN.shape} must be [samples, items]"
             )
 
     def only(self, items: Sequence[int]) -> Played:
         """The same of these items alone."""
         own = list(items)
-        return Played(self.name, self.right_SN[:, own], self.valid_SN[:, own], self.control, self.changed_SN[:, own])
+        return Played(
+            self.name, self.right_SN[:, own], self.valid_SN[:, own], self.control, self.changed_SN[:, own]
+        )
 
 
-def attack_figures(clean_N: Bools, played: Played, clusters: Sequence[object], *, resamples: int, seed: int) -> dict[str, Any]:
-    """The figures of one attacker against one Defender, by the first sample of every item where nothing else is said.
+def attack_figures(
+    clean_N: Bools, played: Played, clusters: Sequence[object], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """The figures of one attacker against one Defender, by the first sample of every item where nothing else
+    is said.
 
-    accuracy: right about the edits. asr: wrong about the edit, of the items right when clean; asr_unconditional: of all. valid: share of edits that
-    leave the answer right; valid_asr: as asr, invalid edits counting as no attack; valid_accuracy: accuracy then. drop: clean accuracy less accuracy,
-    valid_drop the same of valid edits, both paired and clustered. harmed, rescued, net_flips and McNemar's exact p are of all edits.
-    unchanged: edits that left their picture as it was, which no other figure counts. asr_at_k: for k = 1, 2,
-    ... the share of items right when clean that one of the first k edits turned wrong, of all and of valid edits.
+    accuracy: right about the edits. asr: wrong about the edit, of the items right when clean;
+    asr_unconditional: of all. valid: share of edits that leave the answer right; valid_asr: as asr, invalid
+    edits counting as no attack; valid_accuracy: accuracy then. drop: clean accuracy less accuracy,
+    valid_drop the same of valid edits, both paired and clustered. harmed, rescued, net_flips and McNemar's
+    exact p are of all edits. unchanged: edits that left their picture as it was, which no other figure
+    counts. asr_at_k: for k = 1, 2, ... the share of items right when clean that one of the first k edits
+    turned wrong, of all and of valid edits.
     """
     right_N, valid_N = played.right_SN[0], played.valid_SN[0]
     if clean_N.shape != right_N.shape or len(clusters) != clean_N.size:
         raise DataError(
-            f"attacker {played.name!r}: {right_N.size} answers, {clean_N.size} clean ones and {len(clusters)} pictures do not belong together"
+            f"attacker {played.name!r}: {right_N.size} answers, {clean_N.size} clean ones and "
+            f"{len(clusters)} pictures do not belong together"
         )
     changed_N = played.changed_SN[0]
     owners = [cluster for cluster, changed in zip(clusters, changed_N, strict=True) if changed]
@@ -79,7 +90,9 @@ def attack_figures(clean_N: Bools, played: Played, clusters: Sequence[object], *
         any_N: Bools = np.logical_or.reduce(fooled_SN[:k])
         any_valid_N: Bools = np.logical_or.reduce(fooled_SN[:k] & played.valid_SN[:k])
         tried_N: Bools = clean_N & np.logical_or.reduce(played.changed_SN[:k])
-        tries.append({"k": k, "asr": rate(any_N[tried_N]).as_dict(), "valid_asr": rate(any_valid_N[tried_N]).as_dict()})
+        tries.append(
+            {"k": k, "asr": rate(any_N[tried_N]).as_dict(), "valid_asr": rate(any_valid_N[tried_N]).as_dict()}
+        )
     return {
         "control": played.control,
         "samples": len(fooled_SN),
@@ -91,7 +104,9 @@ def attack_figures(clean_N: Bools, played: Played, clusters: Sequence[object], *
         "valid": rate(valid_N[changed_N]).as_dict(),
         "valid_asr": rate((~right_N & valid_N)[clean_N & changed_N]).as_dict(),
         "drop": paired_bootstrap(before_N, after_N, owners, resamples=resamples, seed=seed).as_dict(),
-        "valid_drop": paired_bootstrap(before_N, as_played_N, owners, resamples=resamples, seed=seed).as_dict(),
+        "valid_drop": paired_bootstrap(
+            before_N, as_played_N, owners, resamples=resamples, seed=seed
+        ).as_dict(),
         "harmed": harmed,
         "rescued": rescued,
         "net_flips": harmed - rescued,
@@ -103,12 +118,16 @@ def attack_figures(clean_N: Bools, played: Played, clusters: Sequence[object], *
 def robustness_report(
     clean: Sequence[bool], played: Sequence[Played], clusters: Sequence[object], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """One Defender against all its attackers: clean accuracy, robust accuracy, the figures of each, Holm-adjusted McNemar p-values over the attacks.
+    """One Defender against all its attackers: clean accuracy, robust accuracy, the figures of each,
+    Holm-adjusted McNemar p-values over the attacks.
 
-    robust_accuracy: right when clean and about every sample of every attack (controls left out); valid_robust_accuracy: about every valid edit.
+    robust_accuracy: right when clean and about every sample of every attack (controls left out);
+    valid_robust_accuracy: about every valid edit.
     """
     clean_N = np.asarray(clean, dtype=bool)
-    figures = {own.name: attack_figures(clean_N, own, clusters, resamples=resamples, seed=seed) for own in played}
+    figures = {
+        own.name: attack_figures(clean_N, own, clusters, resamples=resamples, seed=seed) for own in played
+    }
     if len(figures) != len(played):
         raise DataError(f"two attackers have one name among {[own.name for own in played]}")
     attacks = [own for own in played if not own.control]
@@ -128,11 +147,14 @@ def robustness_report(
     }
 
 
-def transfer_matrix(clean: Mapping[str, Sequence[bool]], made: Mapping[str, Mapping[str, Played]]) -> dict[str, Any]:
-    """Attacks made against one Defender, tried on others. clean: Defender -> right when clean. made: Defender S that the edits were made against ->
-    Defender T that answered them -> what T made of them.
+def transfer_matrix(
+    clean: Mapping[str, Sequence[bool]], made: Mapping[str, Mapping[str, Played]]
+) -> dict[str, Any]:
+    """Attacks made against one Defender, tried on others. clean: Defender -> right when clean. made: Defender
+    S that the edits were made against -> Defender T that answered them -> what T made of them.
 
-    Cells hold T's ASR and valid ASR over the items that T gets right when clean; None where S's edits were not put to T.
+    Cells hold T's ASR and valid ASR over the items that T gets right when clean; None where S's edits were
+    not put to T.
     """
     targets = list(clean)
     rows = []
@@ -145,6 +167,11 @@ def transfer_matrix(clean: Mapping[str, Sequence[bool]], made: Mapping[str, Mapp
                 continue
             clean_N = np.asarray(clean[target], dtype=bool) & played.changed_SN[0]
             wrong_N = ~played.right_SN[0]
-            row.append({"asr": rate(wrong_N[clean_N]).as_dict(), "valid_asr": rate((wrong_N & played.valid_SN[0])[clean_N]).as_dict()})
+            row.append(
+                {
+                    "asr": rate(wrong_N[clean_N]).as_dict(),
+                    "valid_asr": rate((wrong_N & played.valid_SN[0])[clean_N]).as_dict(),
+                }
+            )
         rows.append(row)
     return {"made_against": list(made), "answered_by": targets, "asr": rows}

@@ -1,4 +1,6 @@
-"""Intervals and tests: Wilson for rates, the paired bootstrap clustered by picture for differences, exact McNemar for paired accuracy."""
+"""Intervals and tests: Wilson for rates, the paired bootstrap clustered by picture for differences, exact
+McNemar for paired accuracy.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean paired difference over `n` items, with its 95 % interval from the clustered bootstrap; None and no interval where n is 0."""
+    """A mean paired difference over `n` items, with its 95 % interval from the clustered bootstrap; None and
+    no interval where n is 0.
+    """
 
     value: float | None
     n: int
@@ -47,7 +51,8 @@ class Difference:
 def wilson(k: int, n: int) -> tuple[float, float]:
     """95 % Wilson score interval of k successes in n; (0, 1) where n is 0. (Newcombe 1998, method 3.)
 
-    To the last digit scipy's `binomtest(k, n).proportion_ci`, without the exact test that comes before it there and takes milliseconds.
+    To the last digit scipy's `binomtest(k, n).proportion_ci`, without the exact test that comes before it
+    there and takes milliseconds.
     """
     if not 0 <= k <= n:
         raise DataError(f"{k} successes in {n} trials is not possible")
@@ -66,16 +71,21 @@ def rate(hits: ArrayLike) -> Rate:
     return Rate(k / n if n else None, n, *wilson(k, n))
 
 
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, clusters: Sequence[object] | None, *, resamples: int, seed: int) -> Difference:
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, clusters: Sequence[object] | None, *, resamples: int, seed: int
+) -> Difference:
     """Mean of a - b over N paired items, with a percentile interval from resampling whole clusters.
 
-    a, b: [N] of numbers or truth values, the same items in the same order; positive means that a is larger. clusters: [N] of what the items
-    share (the picture they show), compared as text; None: every item stands alone. Resampled with replacement are the clusters; the
-    statistic is sum over count of the items drawn, because clusters differ in size. The same seed gives the same interval.
+    a, b: [N] of numbers or truth values, the same items in the same order; positive means that a is larger.
+    clusters: [N] of what the items share (the picture they show), compared as text; None: every item stands
+    alone. Resampled with replacement are the clusters; the statistic is sum over count of the items drawn,
+    because clusters differ in size. The same seed gives the same interval.
     """
     difference_N = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if np.shape(a) != np.shape(b) or difference_N.ndim != 1:
-        raise DataError(f"paired values have the shapes {np.shape(a)} and {np.shape(b)}: two of one length are needed")
+        raise DataError(
+            f"paired values have the shapes {np.shape(a)} and {np.shape(b)}: two of one length are needed"
+        )
     n = difference_N.size
     if n == 0:
         return Difference(None, 0, None, None)
@@ -108,10 +118,14 @@ def _resampled_means(
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
-    """Two-sided exact McNemar p-value of two paired [N] lists of right and wrong: a binomial test on the pairs that disagree; 1 where none does."""
+    """Two-sided exact McNemar p-value of two paired [N] lists of right and wrong: a binomial test on the
+    pairs that disagree; 1 where none does.
+    """
     a_N, b_N = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if a_N.shape != b_N.shape:
-        raise DataError(f"paired answers have the shapes {a_N.shape} and {b_N.shape}: two of one length are needed")
+        raise DataError(
+            f"paired answers have the shapes {a_N.shape} and {b_N.shape}: two of one length are needed"
+        )
     only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
     if only_a + only_b == 0:
         return 1.0
@@ -122,9 +136,11 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
 def bootstrap_statistic(
     statistic: Callable[[Sequence[int]], float], clusters: int, *, resamples: int, seed: int
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval of a statistic of whole clusters, drawn with replacement; (None, None) of no cluster.
+    """95 % percentile interval of a statistic of whole clusters, drawn with replacement; (None, None) of no
+    cluster.
 
-    statistic: takes the numbers of the clusters drawn, as many as there are, some of them more than once. For figures that are no mean over items.
+    statistic: takes the numbers of the clusters drawn, as many as there are, some of them more than once.
+    For figures that are no mean over items.
     """
     if clusters == 0:
         return None, None
@@ -136,7 +152,9 @@ def bootstrap_statistic(
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
-    """p-values adjusted by Holm's step-down method, in the order given: those below 0.05 hold together at that level (Holm 1979)."""
+    """p-values adjusted by Holm's step-down method, in the order given: those below 0.05 hold together at
+    that level (Holm 1979).
+    """
     order = np.argsort(pvalues, kind="stable")
     adjusted, running = [0.0] * len(order), 0.0
     for rank, place in enumerate(order):

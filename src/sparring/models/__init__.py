@@ -2,7 +2,8 @@
 
 import logging
 
-# Importing diffusers touches two picture processors of pipelines that nobody here asked for, each of which would be announced as missing torchvision.
+# Importing diffusers touches two picture processors of pipelines that nobody here asked for, each of which
+# would be announced as missing torchvision.
 logging.getLogger("transformers.utils.import_utils").addFilter(
     lambda record: "requires torchvision (not installed)" not in record.getMessage()
 )

@@ -17,4 +17,7 @@ def require_there(name: str | Path, player: str) -> None:
     text = str(name)
     if not Path(name).is_dir() and not AT_HUB.fullmatch(text):
         what = "it is a file, and a model is a folder" if Path(name).exists() else "there is no such folder"
-        raise ModelError(f"{player} {text}: {what}, and no repository at the hub has such a name. Name a folder, or OWNER/NAME.")
+        raise ModelError(
+            f"{player} {text}: {what}, and no repository at the hub has such a name. Name a folder, or "
+            f"OWNER/NAME."
+        )

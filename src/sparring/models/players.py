@@ -27,7 +27,9 @@ def load_attacking_editor(path: str, settings: AttackerSettings, device: torch.d
 
 
 def load_asked_defender(path: str, settings: DefenderSettings, device: torch.device, cache: Path) -> VLM:
-    """The Defender in that folder, of that hub id or behind that endpoint, whose answers are kept in `cache`. Raises ModelError."""
+    """The Defender in that folder, of that hub id or behind that endpoint, whose answers are kept in `cache`.
+    Raises ModelError.
+    """
     return load_vlm(
         path,
         dtype=DTYPES[settings.dtype],
@@ -51,7 +53,9 @@ def traits_of_defender(path: str, settings: DefenderSettings) -> Traits:
 
 
 def spending_of(path: str | None, endpoint: EndpointSettings, cache: Path) -> dict[str, float] | None:
-    """What an endpoint has cost since its cache was begun, read without asking it anything; None where that names none."""
+    """What an endpoint has cost since its cache was begun, read without asking it anything; None where that
+    names none.
+    """
     if path is None or not is_endpoint(path):
         return None
     from sparring.models.vlms.endpoint import EndpointVLM

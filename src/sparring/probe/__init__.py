@@ -1,1 +1,3 @@
-"""Probing Defenders without training them: attacks on pictures and on text, faithfulness and calibration, several Defenders side by side."""
+"""Probing Defenders without training them: attacks on pictures and on text, faithfulness and calibration,
+several Defenders side by side.
+"""

@@ -1,7 +1,8 @@
-"""The adaptive attack: a fresh Attacker is trained against the very Defender that is probed, on pictures that it is not probed on.
+"""The adaptive attack: a fresh Attacker is trained against the very Defender that is probed, on pictures that
+it is not probed on.
 
-The training is a run's own (`AttackerTrainer`, `AttackJudge`, states saved as it goes), within a bound of updates, and of edited pictures
-that the Defender is shown.
+The training is a run's own (`AttackerTrainer`, `AttackJudge`, states saved as it goes), within a bound of
+updates, and of edited pictures that the Defender is shown.
 """
 
 from __future__ import annotations
@@ -34,11 +35,19 @@ CHECKPOINT_EVERY = 10
 
 def updates_within(settings: AttackerSettings, updates: int, queries: int | None) -> int:
     """How many updates may be done, if every edit of each were shown to the Defender."""
-    return updates if queries is None else min(updates, queries // (settings.questions_per_step * settings.group_size))
+    return (
+        updates
+        if queries is None
+        else min(updates, queries // (settings.questions_per_step * settings.group_size))
+    )
 
 
-def train_adaptive(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion], out: Path) -> tuple[Attacker, dict[str, Any]]:
-    """Train an Attacker against one Defender on what it gets right when clean, or find the one that was trained; and what the training came to."""
+def train_adaptive(
+    workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion], out: Path
+) -> tuple[Attacker, dict[str, Any]]:
+    """Train an Attacker against one Defender on what it gets right when clean, or find the one that was
+    trained; and what the training came to.
+    """
     settings = workshop.settings.attacker
     assert settings is not None  # checked with the settings
     stage = Stage(out, f"{ADAPTIVE}/{slug(asker.name)}", workshop.ledger)
@@ -46,22 +55,39 @@ def train_adaptive(workshop: Workshop, asker: Asker, questions: Sequence[VisualQ
         _train(workshop, asker, questions, stage, settings)
     folder = stage.folder / "editor"
     untrained = not stage.result["learned"]  # its LoRA would change nothing
-    spec = str(folder) if settings.lora is None else settings.model if untrained else f"{settings.model}+{folder}"
+    spec = (
+        str(folder)
+        if settings.lora is None
+        else settings.model
+        if untrained
+        else f"{settings.model}+{folder}"
+    )
     return Attacker(ADAPTIVE, spec, against=asker.name), stage.result
 
 
-def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion], stage: Stage, settings: AttackerSettings) -> None:
+def _train(
+    workshop: Workshop,
+    asker: Asker,
+    questions: Sequence[VisualQuestion],
+    stage: Stage,
+    settings: AttackerSettings,
+) -> None:
     probe = workshop.settings
     steps = updates_within(settings, probe.adapt, probe.adapt_queries)
     settings = settings.model_copy(update={"steps": steps})
-    requests = [Request(question, question.image, render_prompt(question, probe.defender.prompt)) for question in questions]
+    requests = [
+        Request(question, question.image, render_prompt(question, probe.defender.prompt))
+        for question in questions
+    ]
     with workshop.screen.stage(f"{asker.name}: clean answers to train on", len(requests)) as bar:
         said = asker.ask(requests, bar)
     refused = {own.answer.question_id: own.error for own in said if own.error}
     for name, why in refused.items():
         workshop.screen.warn(f'{stage.name}: question "{name}" gets no answer and is left out: {why}')
     if questions and len(refused) == len(questions):
-        raise ModelError(f"{asker.name} refuses all {len(questions)} questions to train on. See the warnings above.")
+        raise ModelError(
+            f"{asker.name} refuses all {len(questions)} questions to train on. See the warnings above."
+        )
     attacked = [question for question, one in zip(questions, said, strict=True) if one.answer.right]
     clean = {one.answer.question_id: one.answer for one in said}
     stage.begin(resumes=True)
@@ -71,7 +97,9 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
     if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
         workshop.screen.warn(f"{stage.name}: {warning}")
     trainer = AttackerTrainer(editor, settings, seed)
-    judge = AttackJudge(asker.vlm, workshop.duplicates, probe.judge, probe.defender, tell=workshop.screen.warn)
+    judge = AttackJudge(
+        asker.vlm, workshop.duplicates, probe.judge, probe.defender, tell=workshop.screen.warn
+    )
 
     def update(step: int) -> dict[str, Any]:
         chosen = draw(attacked, min(settings.questions_per_step, len(attacked)), step, seed)
@@ -97,11 +125,17 @@ def _train(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]
             steps=steps if attacked else 0,
             checkpoint_every=CHECKPOINT_EVERY,
             patience=None,
-            on_update=lambda metrics: bar.advance(1, figures_of(metrics, "reward_mean", "accepted", "fooled")),
+            on_update=lambda metrics: bar.advance(
+                1, figures_of(metrics, "reward_mean", "accepted", "fooled")
+            ),
             say=workshop.screen.say,
         )
-    kept, rewards = trainer.settle(), [metrics["reward_mean"] for metrics in history if "reward_mean" in metrics]
-    raised = [weight for name, weight in trainer.optimizer.parameters.items() if "lora_B" in name]  # they begin as zeros
+    kept, rewards = (
+        trainer.settle(),
+        [metrics["reward_mean"] for metrics in history if "reward_mean" in metrics],
+    )
+    # they begin as zeros
+    raised = [weight for name, weight in trainer.optimizer.parameters.items() if "lora_B" in name]
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     stage.finish(
         {

@@ -92,7 +92,8 @@ class Asker:
         if not self.traits.keeps_answers and self.cache.holds_earlier_probe():
             self.cache.close()
             raise RunError(
-                f"{cache}: an earlier version of this program kept the answers of a model on this machine there, and this "
+                f"{cache}: an earlier version of this program kept the answers of a model on this machine "
+                f"there, and this "
                 "one cannot read them. Go on with that version, or begin another probe with --out."
             )
         sampling = Sampling(settings.max_new_tokens, batch=settings.micro_batch)
@@ -123,11 +124,15 @@ class Asker:
     def identity(self) -> str:
         """What the results call this model: its address, or a hash of its files."""
         if self._identity is None:
-            self._identity = self.spec if is_endpoint(self.spec) else files_sha256(checkpoint_folder(self.spec))
+            self._identity = (
+                self.spec if is_endpoint(self.spec) else files_sha256(checkpoint_folder(self.spec))
+            )
         return self._identity
 
     def shown_pixels(self) -> dict[str, Any]:
-        """The limits within which pictures are scaled before the model sees them, as the results call them."""
+        """The limits within which pictures are scaled before the model sees them, as the results
+        call them.
+        """
         limits = self.traits.pixels
         if "max_area_sent" in limits:
             return {"max_pixels": limits["max_area_sent"], "scaled_by_server": "unknown"}
@@ -135,7 +140,9 @@ class Asker:
             return {"min_pixels": limits["min_area"], "max_pixels": limits["max_area"]}
         return dict(limits)
 
-    def ask(self, requests: Sequence[Request], bar: Bar, *, letters: bool = False, trial: int = 0) -> list[Said]:
+    def ask(
+        self, requests: Sequence[Request], bar: Bar, *, letters: bool = False, trial: int = 0
+    ) -> list[Said]:
         """One greedy answer to every request, in order; letters: with the option letters at each answer;
         trial: asked anew for every number. What gets no answer is noted in `unanswered`.
 
@@ -183,7 +190,11 @@ class Asker:
 def files_sha256(folder: Path) -> str:
     """A hash over the names and contents of a checkpoint's weights and settings."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".jinja", ".txt", ".model")):
+    for path in sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".safetensors", ".json", ".jinja", ".txt", ".model")
+    ):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

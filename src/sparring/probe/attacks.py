@@ -1,8 +1,9 @@
 """The part of a probe that changes pictures: edits made and checked once, answered by every Defender.
 
-Edits and what the checks say of them go into the ledger batch by batch, so that a resumed probe makes none twice: stage "attack/NAME", or
-"attack/NAME/DEFENDER" for an attacker that is made against one Defender (by its gradients, or trained on it). The pictures lie below `pictures/`.
-A question whose picture an attacker cannot edit is set aside.
+Edits and what the checks say of them go into the ledger batch by batch, so that a resumed probe makes none
+twice: stage "attack/NAME", or "attack/NAME/DEFENDER" for an attacker that is made against one Defender (by
+its gradients, or trained on it). The pictures lie below `pictures/`. A question whose picture an attacker
+cannot edit is set aside.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Attacker:
-    """One attacker: its name and specification; against: the Defender that it is made against, None where it is the same for all."""
+    """One attacker: its name and specification; against: the Defender that it is made against, None where it
+    is the same for all.
+    """
 
     name: str
     spec: str
@@ -53,7 +56,9 @@ class Attacker:
     @property
     def stage(self) -> str:
         """Its stage in the ledger."""
-        return "/".join(["attack", slug(self.name), *([slug(self.against)] if self.against is not None else [])])
+        return "/".join(
+            ["attack", slug(self.name), *([slug(self.against)] if self.against is not None else [])]
+        )
 
 
 def slug(name: str) -> str:
@@ -71,13 +76,19 @@ def attackers_of(settings: ProbeSettings) -> tuple[list[Attacker], list[str]]:
             continue
         for defender, model in settings.defenders.items():
             if is_endpoint(model):
-                warnings.append(f"{name} against {defender}: left out, because an endpoint gives no gradients")
+                warnings.append(
+                    f"{name} against {defender}: left out, because an endpoint gives no gradients"
+                )
             else:
                 found.append(Attacker(name, spec, against=defender))
     if settings.controls and settings.attacker is not None:
         known = {spec.partition("@")[0] for spec in settings.attackers.values()}
         editor = settings.attacker.model
-        found += [Attacker(name, f"{name}@{editor}", control=True) for name in ("roundtrip", "benign") if name not in known]
+        found += [
+            Attacker(name, f"{name}@{editor}", control=True)
+            for name in ("roundtrip", "benign")
+            if name not in known
+        ]
     return found, warnings
 
 
@@ -91,7 +102,9 @@ def check_attackers(settings: ProbeSettings) -> None:
     """Would all attackers and controls load, and what an adaptive one is paid by? See `check_attacker`."""
     for attacker in attackers_of(settings)[0]:
         against = settings.defenders.get(attacker.against or "", settings.defender.model)
-        check_attacker(settings_of(settings, attacker), settings.defender.model_copy(update={"model": against}))
+        check_attacker(
+            settings_of(settings, attacker), settings.defender.model_copy(update={"model": against})
+        )
     if settings.adapt and settings.attacker is not None:
         check_editor(settings.attacker.model, family=settings.attacker.family)
         if settings.judge.reward is not None:
@@ -120,7 +133,9 @@ class Workshop:
 
         return load_attacker(settings_of(self.settings, attacker), self.device, defender)
 
-    def make_edits(self, attacker: Attacker, questions: Sequence[VisualQuestion], load: Callable[[], Rival]) -> None:
+    def make_edits(
+        self, attacker: Attacker, questions: Sequence[VisualQuestion], load: Callable[[], Rival]
+    ) -> None:
         """Edits of all questions with their verdicts, except those that are in the ledger."""
         settings, stage = self.settings, attacker.stage
         done, rival = set(self.ledger.keys("verdicts", stage)), None
@@ -139,7 +154,9 @@ class Workshop:
         # The first sample has the noise of held-out play in a run with this seed.
         seed = self.settings.seed if sample == 0 else derive_seed(self.settings.seed, "sample", sample)
         made = rival.try_edit(questions, cleans, seed)
-        self.set_aside.update({q.id: str(own) for q, own in zip(questions, made, strict=True) if isinstance(own, SparringError)})
+        self.set_aside.update(
+            {q.id: str(own) for q, own in zip(questions, made, strict=True) if isinstance(own, SparringError)}
+        )
         places = [place for place, own in enumerate(made) if isinstance(own, Edit)]
         questions, cleans = [questions[i] for i in places], [cleans[i] for i in places]
         edits = [own for own in made if isinstance(own, Edit)]
@@ -157,11 +174,20 @@ class Workshop:
 
     def verdicts(self, attacker: Attacker) -> dict[Key, Verdict]:
         """Edit -> what the checks said."""
-        return dict(zip(self.ledger.keys("verdicts", attacker.stage), self.ledger.verdicts(attacker.stage), strict=True))
+        return dict(
+            zip(
+                self.ledger.keys("verdicts", attacker.stage),
+                self.ledger.verdicts(attacker.stage),
+                strict=True,
+            )
+        )
 
     def pictures(self, attacker: Attacker) -> dict[Key, Path]:
         """Edit -> its file."""
-        return {(edit["question_id"], edit["sample"]): edit["picture"] for edit in self.ledger.edits(attacker.stage)}
+        return {
+            (edit["question_id"], edit["sample"]): edit["picture"]
+            for edit in self.ledger.edits(attacker.stage)
+        }
 
 
 def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:
@@ -181,10 +207,18 @@ def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequen
             if key in pictures
         ]
         with workshop.screen.stage(f"{asker.name}: {attacker.name}", len(requests)) as bar:
-            said = {request.question.id: own for request, own in zip(requests, asker.ask(requests, bar), strict=True)}
+            said = {
+                request.question.id: own
+                for request, own in zip(requests, asker.ask(requests, bar), strict=True)
+            }
         right.append([question.id in said and said[question.id].answer.right for question in questions])
         verdicts = [found.get(key) for key in keys]
-        valid.append([v is not None and v.accepted and (settings.audit is None or v.label_valid is True) for v in verdicts])
+        valid.append(
+            [
+                v is not None and v.accepted and (settings.audit is None or v.label_valid is True)
+                for v in verdicts
+            ]
+        )
         # What is no attack at all is a control: a round trip that gives the picture back counts as one.
         changed.append([attacker.control or v is None or not v.unchanged for v in verdicts])
     arrays = (np.array(own, dtype=bool) for own in (right, valid, changed))

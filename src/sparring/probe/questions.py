@@ -24,7 +24,8 @@ from sparring.engine.stages import Stage
 
 @dataclass
 class Asked:
-    """probed: questions to probe with; practice: those that adaptive Attackers train on, no picture in common. left_out: reason -> items of a suite.
+    """probed: questions to probe with; practice: those that adaptive Attackers train on, no picture in
+    common. left_out: reason -> items of a suite.
 
     digests: what tells the data from other ones, by name.
     """
@@ -42,11 +43,16 @@ class Asked:
             ledger.record_questions("held_out", [*self.probed, *self.practice])
             stage.finish({"sha256": dict(self.digests)})
         elif stage.result["sha256"] != dict(self.digests):
-            raise RunError(f"{', '.join(self.digests)}: changed since the probe in {out} began. Begin another one with --out.")
+            raise RunError(
+                f"{', '.join(self.digests)}: changed since the probe in {out} began. Begin another one with "
+                f"--out."
+            )
 
     @cached_property
     def without_boxes(self) -> int:
-        """How many of the questions to probe with protect no box, so that no edit of theirs can fail the integrity check."""
+        """How many of the questions to probe with protect no box, so that no edit of theirs can fail the
+        integrity check.
+        """
         return sum(not question.targets for question in self.probed)
 
     def warnings(self) -> list[str]:
@@ -54,10 +60,14 @@ class Asked:
         texts = []
         if self.left_out:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
-            texts.append(f"{sum(self.left_out.values())} items of the suite cannot be probed and are left out ({reasons})")
+            texts.append(
+                f"{sum(self.left_out.values())} items of the suite cannot be probed and are left out "
+                f"({reasons})"
+            )
         if self.without_boxes:
             texts.append(
-                f"{self.without_boxes} of {len(self.probed)} questions have no boxes: integrity is not checked there, and an edit of theirs counts as "
+                f"{self.without_boxes} of {len(self.probed)} questions have no boxes: integrity is not "
+                f"checked there, and an edit of theirs counts as "
                 "valid unless the judge (--judge) or the auditor (--audit) objects"
             )
         return texts
@@ -94,9 +104,16 @@ def _read_asked(settings: ProbeSettings, data: Path, folder: Path, screen: Scree
         digests = {settings.data: data_digest(data)}
     else:
         benchmark, images = find_benchmark(settings.suite), Path(settings.images) if settings.images else None
-        # The very items, with their options in the very order, that `sparring eval` asks under this seed and limit.
+        # The very items, with their options in the very order, that `sparring eval` asks under this seed and
+        # limit.
         items = draw_items(
-            benchmark, data, images, limit=settings.limit, seed=settings.seed, shuffle=benchmark.shuffle, skip_bad=settings.skip_bad_records
+            benchmark,
+            data,
+            images,
+            limit=settings.limit,
+            seed=settings.seed,
+            shuffle=benchmark.shuffle,
+            skip_bad=settings.skip_bad_records,
         )
         suite = questions_of(items, data, folder, skip_bad=settings.skip_bad_records)
         records, left_out = suite.questions.records, dict(suite.left_out)
@@ -107,7 +124,9 @@ def _read_asked(settings: ProbeSettings, data: Path, folder: Path, screen: Scree
     if settings.adapt_data is None:
         practice, probed = split_held_out(records, len(records) // 2, settings.seed)
         return Asked(probed, practice, digests, left_out)
-    practice = read_questions(settings.adapt_data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder).records
+    practice = read_questions(
+        settings.adapt_data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder
+    ).records
     require_disjoint(practice, records)
     digests[settings.adapt_data] = data_digest(Path(settings.adapt_data))
     return Asked(records, practice, digests, left_out)

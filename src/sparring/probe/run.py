@@ -1,4 +1,6 @@
-"""A probe, from questions to figures: every Defender on clean pictures, under words, under attack; resumable at any point."""
+"""A probe, from questions to figures: every Defender on clean pictures, under words, under attack; resumable
+at any point.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,16 @@ SHOWN = 5  # questions set aside that are named in warnings; all of them are in 
 Bools = NDArray[np.bool_]
 
 
-def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None, *, asked: Asked | None = None) -> dict[str, Any]:
-    """Probe, from the start or from where an earlier process was stopped; writes and returns `out/results.json`, and writes `out/table.md`.
+def run_probe(
+    settings: ProbeSettings, out: Path, screen: Screen | None = None, *, asked: Asked | None = None
+) -> dict[str, Any]:
+    """Probe, from the start or from where an earlier process was stopped; writes and returns
+    `out/results.json`, and writes `out/table.md`.
 
     asked: the questions of the settings, where they are read already.
 
-    Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if the folder is in use, holds another
-    probe, or if the questions have changed since it began.
+    Errors: DataError for questions that do not load, ModelError where a player cannot be had, RunError if
+    the folder is in use, holds another probe, or if the questions have changed since it began.
     """
     screen = screen or Screen()
     device = begin_computing(settings.device, settings.threads)
@@ -58,14 +63,27 @@ def run_probe(settings: ProbeSettings, out: Path, screen: Screen | None = None, 
         closing(Auditor(settings.audit, settings.threads or 1)) as auditor,
     ):
         asked.begin(folder, ledger)
-        screen.say(f"{len(asked.probed)} questions, {len(settings.defenders)} Defender(s), seed {settings.seed}, on {device}, in {folder}")
+        screen.say(
+            f"{len(asked.probed)} questions, {len(settings.defenders)} Defender(s), seed {settings.seed}, "
+            f"on {device}, in {folder}"
+        )
         duplicates = load_duplicate_check(settings.judge, device, folder / ANSWERS)
         workshop = Workshop(settings, ledger, screen, auditor, device, duplicates)
         pictures: Pictures = {}
         with ExitStack() as open_files:
             askers = [
                 open_files.enter_context(
-                    closing(Asker(name, spec, settings.defender, device, folder / ANSWERS, pictures, batch=settings.batch))
+                    closing(
+                        Asker(
+                            name,
+                            spec,
+                            settings.defender,
+                            device,
+                            folder / ANSWERS,
+                            pictures,
+                            batch=settings.batch,
+                        )
+                    )
                 )
                 for name, spec in settings.defenders.items()
             ]
@@ -92,7 +110,8 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
             attackers.append(adaptive)
             if not trained[asker.name]["learned"]:
                 warnings.append(
-                    f"the adaptive Attacker against {asker.name} was not trained: no update fits, nothing was right when clean, "
+                    f"the adaptive Attacker against {asker.name} was not trained: no update fits, nothing "
+                    f"was right when clean, "
                     "or no group of edits had a signal"
                 )
             if lost := trained[asker.name]["left_out"]:
@@ -106,21 +125,34 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
             _make(workshop, attacker, questions, None)
     played: dict[str, list[tuple[Attacker, Played]]] = {}
     for asker in askers:
-        played[asker.name] = [(attacker, play(workshop, attacker, asker, questions)) for attacker in attackers]
+        played[asker.name] = [
+            (attacker, play(workshop, attacker, asker, questions)) for attacker in attackers
+        ]
         asker.rest()
     clusters = [own.picture for own in said[askers[0].name][PLAIN]]
     set_aside = _set_aside(workshop, askers, questions)
     kept = [place for place, question in enumerate(questions) if question.id not in set_aside]
     if not kept:
-        raise ModelError(f"all {len(questions)} questions had to be set aside; the last one: {list(set_aside.values())[-1]}")
+        raise ModelError(
+            f"all {len(questions)} questions had to be set aside; the last one: "
+            f"{list(set_aside.values())[-1]}"
+        )
     if set_aside:
         questions, clusters = [questions[i] for i in kept], [clusters[i] for i in kept]
-        said = {name: {condition: [own[i] for i in kept] for condition, own in found.items()} for name, found in said.items()}
+        said = {
+            name: {condition: [own[i] for i in kept] for condition, own in found.items()}
+            for name, found in said.items()
+        }
         played = {name: [(attacker, one.only(kept)) for attacker, one in own] for name, own in played.items()}
         again = {name: one.only(kept) for name, one in again.items()}
-        warnings += [f'question "{name}" is set aside and in no figure: {why}' for name, why in list(set_aside.items())[:SHOWN]]
+        warnings += [
+            f'question "{name}" is set aside and in no figure: {why}'
+            for name, why in list(set_aside.items())[:SHOWN]
+        ]
         if len(set_aside) > SHOWN:
-            warnings.append(f"{len(set_aside) - SHOWN} more questions are set aside: see set_aside in results.json")
+            warnings.append(
+                f"{len(set_aside) - SHOWN} more questions are set aside: see set_aside in results.json"
+            )
     warnings += _unchanged(played)
     labels = label_valid_rates(workshop, attackers, questions) if settings.audit is not None else {}
     warnings += doubtful_labels(labels)
@@ -128,7 +160,11 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         ConsistencyJudge(
             ConsistencySettings(model=name),
             load_vlm(
-                name, dtype=DTYPES[settings.judge.dtype], device=workshop.device, endpoint=settings.judge.endpoint, cache=folder / ANSWERS
+                name,
+                dtype=DTYPES[settings.judge.dtype],
+                device=workshop.device,
+                endpoint=settings.judge.endpoint,
+                cache=folder / ANSWERS,
             ),
         )
         for name in settings.reasoning_judges
@@ -138,7 +174,9 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
         own = [one for attacker, one in played[asker.name] if attacker.against in (None, asker.name)]
         controls = [again[asker.name]] if settings.controls else []
         clean = [one.answer.right for one in said[asker.name][PLAIN]]
-        robustness = robustness_report(clean, [*controls, *own], clusters, resamples=settings.resamples, seed=settings.seed)
+        robustness = robustness_report(
+            clean, [*controls, *own], clusters, resamples=settings.resamples, seed=settings.seed
+        )
         for attacker, one in played[asker.name]:
             if attacker.against in (None, asker.name) and attacker.stage in labels:
                 robustness["attackers"][one.name]["label_valid_rate"] = labels[attacker.stage].as_dict()
@@ -178,13 +216,17 @@ def _probe(workshop: Workshop, askers: Sequence[Asker], asked: Asked, folder: Pa
     }
 
 
-def _set_aside(workshop: Workshop, askers: Sequence[Asker], questions: Sequence[VisualQuestion]) -> dict[str, str]:
+def _set_aside(
+    workshop: Workshop, askers: Sequence[Asker], questions: Sequence[VisualQuestion]
+) -> dict[str, str]:
     """Question id -> why no figure counts it: every figure is of the same questions, those that every
     Defender answered and every attacker edited.
     """
     told = dict(workshop.set_aside)
     for asker in askers:
-        told = {name: f"no answer of {asker.name}: {error}" for name, error in asker.unanswered.items()} | told
+        told = {
+            name: f"no answer of {asker.name}: {error}" for name, error in asker.unanswered.items()
+        } | told
     return {question.id: told[question.id] for question in questions if question.id in told}
 
 
@@ -202,7 +244,9 @@ def _unchanged(played: Mapping[str, Sequence[tuple[Attacker, Played]]]) -> list[
     ]
 
 
-def label_valid_rates(workshop: Workshop, attackers: Sequence[Attacker], questions: Sequence[VisualQuestion]) -> dict[str, Rate]:
+def label_valid_rates(
+    workshop: Workshop, attackers: Sequence[Attacker], questions: Sequence[VisualQuestion]
+) -> dict[str, Rate]:
     """Stage of an attacker -> the share of its edits that passed the checks and could be audited whose right
     answer still is right.
     """
@@ -210,28 +254,37 @@ def label_valid_rates(workshop: Workshop, attackers: Sequence[Attacker], questio
     found = {}
     for attacker in attackers:
         judged = [verdict for (name, _), verdict in workshop.verdicts(attacker).items() if name in counted]
-        found[attacker.stage] = rate([v.label_valid for v in judged if v.accepted and v.label_valid is not None])
+        found[attacker.stage] = rate(
+            [v.label_valid for v in judged if v.accepted and v.label_valid is not None]
+        )
     return found
 
 
 def doubtful_labels(labels: Mapping[str, Rate]) -> list[str]:
     """In words: the attackers whose edits too often change what is right."""
     return [
-        f"{stage.removeprefix('attack/')}: the right answer is still right in only {own.value:.3f} of the {own.n} edits that passed the "
+        f"{stage.removeprefix('attack/')}: the right answer is still right in only {own.value:.3f} of "
+        f"the {own.n} edits that passed the "
         "checks and could be audited: read valid_asr, not asr"
         for stage, own in labels.items()
         if own.value is not None and own.value < LEAST_VALID
     ]
 
 
-def _make(workshop: Workshop, attacker: Attacker, questions: Sequence[VisualQuestion], asker: Asker | None) -> None:
+def _make(
+    workshop: Workshop, attacker: Attacker, questions: Sequence[VisualQuestion], asker: Asker | None
+) -> None:
     workshop.make_edits(attacker, questions, lambda: workshop.load(attacker, asker))
 
 
 def _transfer(
-    askers: Sequence[Asker], said: Mapping[str, Mapping[Name, Sequence[Said]]], played: Mapping[str, Sequence[tuple[Attacker, Played]]]
+    askers: Sequence[Asker],
+    said: Mapping[str, Mapping[Name, Sequence[Said]]],
+    played: Mapping[str, Sequence[tuple[Attacker, Played]]],
 ) -> dict[str, Any]:
-    """For every attacker that is made against a Defender: rows are whom its edits were made against, columns who answered."""
+    """For every attacker that is made against a Defender: rows are whom its edits were made against, columns
+    who answered.
+    """
     clean = {asker.name: [one.answer.right for one in said[asker.name][PLAIN]] for asker in askers}
     made: dict[str, dict[str, dict[str, Played]]] = {}
     for target, own in played.items():
@@ -248,19 +301,24 @@ def _differences(
     clusters: Sequence[str],
     settings: ProbeSettings,
 ) -> dict[str, Any]:
-    """Each further Defender less the first: accuracy clean, under every condition, under every attack, and under all attacks at once, paired by question.
+    """Each further Defender less the first: accuracy clean, under every condition, under every attack, and
+    under all attacks at once, paired by question.
 
-    Attacks that are made against one Defender are each one's own (white box against white box). p-values are McNemar's exact ones, adjusted by
-    Holm over all measures of one Defender.
+    Attacks that are made against one Defender are each one's own (white box against white box). p-values are
+    McNemar's exact ones, adjusted by Holm over all measures of one Defender.
     """
     first, *others = (asker.name for asker in askers)
     rows = {asker.name: _rights(asker.name, said, played) for asker in askers}
     found: dict[str, Any] = {}
     for other in others:
-        pairs = {name: _pair(rows[other][name], rows[first][name]) for name in rows[other] if name in rows[first]}
+        pairs = {
+            name: _pair(rows[other][name], rows[first][name]) for name in rows[other] if name in rows[first]
+        }
         adjusted = holm([mcnemar_exact(after, before) for after, before, _ in pairs.values()])
         found[other] = {
-            name: paired_bootstrap(after, before, [clusters[i] for i in places], resamples=settings.resamples, seed=settings.seed).as_dict()
+            name: paired_bootstrap(
+                after, before, [clusters[i] for i in places], resamples=settings.resamples, seed=settings.seed
+            ).as_dict()
             | {"mcnemar_holm": p}
             for (name, (after, before, places)), p in zip(pairs.items(), adjusted, strict=True)
         }
@@ -268,10 +326,15 @@ def _differences(
 
 
 def _rights(
-    name: str, said: Mapping[str, Mapping[Name, Sequence[Said]]], played: Mapping[str, Sequence[tuple[Attacker, Played]]]
+    name: str,
+    said: Mapping[str, Mapping[Name, Sequence[Said]]],
+    played: Mapping[str, Sequence[tuple[Attacker, Played]]],
 ) -> dict[str, tuple[Bools, Bools]]:
     """Measure -> [N] was each question answered right, [N] does the measure count it."""
-    plain = {str(condition): np.array([one.answer.right for one in own], dtype=bool) for condition, own in said[name].items()}
+    plain = {
+        str(condition): np.array([one.answer.right for one in own], dtype=bool)
+        for condition, own in said[name].items()
+    }
     robust = plain[PLAIN].copy()
     everywhere = np.ones_like(robust)
     rights = {condition: (right_N, everywhere) for condition, right_N in plain.items()}

@@ -31,7 +31,8 @@ def probe_settings(
     changes: Sequence[str] = (),
     note: Note | None = None,
 ) -> ProbeSettings:
-    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's players, under changes as `a.b=value`.
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's players,
+    under changes as `a.b=value`.
 
     defenders, attackers: each `NAME=SPEC` or a specification alone, which then gets a telling name. From a
     recipe come prompt, editor, checks, audit, the words of the text conditions, device and threads; its
@@ -45,11 +46,27 @@ def probe_settings(
         data |= {"audit": found["evaluation"]["audit"], "conditions": found["evaluation"]["conditions"]}
     named = _named(defenders or ([found["defender"]["model"]] if recipe is not None else []), "defender")
     if not named:
-        raise RecipeError("--defender is missing: name a folder, hub id or endpoint, or a --recipe that names one.")
-    data["defenders"] = {name: spec if is_endpoint(spec) else resolve_model(spec) for name, spec in named.items()}
-    data["attackers"] = {name: absolute_attacker(spec, f"attackers.{name}", SOURCE) for name, spec in _named(attackers, "attacker").items()}
+        raise RecipeError(
+            "--defender is missing: name a folder, hub id or endpoint, or a --recipe that names one."
+        )
+    data["defenders"] = {
+        name: spec if is_endpoint(spec) else resolve_model(spec) for name, spec in named.items()
+    }
+    data["attackers"] = {
+        name: absolute_attacker(spec, f"attackers.{name}", SOURCE)
+        for name, spec in _named(attackers, "attacker").items()
+    }
     first = ("defender.model", next(iter(data["defenders"].values())))
-    settings = settled(data, [*given, first], changes, ProbeSettings, problems_of_probe, verb=SOURCE, recipe=recipe, note=note)
+    settings = settled(
+        data,
+        [*given, first],
+        changes,
+        ProbeSettings,
+        problems_of_probe,
+        verb=SOURCE,
+        recipe=recipe,
+        note=note,
+    )
     return _with_absolute_paths(settings)
 
 
@@ -60,13 +77,17 @@ def _named(specs: Sequence[str], player: str) -> dict[str, str]:
         match = NAMED.fullmatch(text)
         name, spec = (match[1].strip(), match[2]) if match else (telling_name(text), text)
         if name in named:
-            raise RecipeError(f'--{player}: two are called "{name}". Give them names: --{player} NAME={spec}.')
+            raise RecipeError(
+                f'--{player}: two are called "{name}". Give them names: --{player} NAME={spec}.'
+            )
         named[name] = spec
     return named
 
 
 def telling_name(spec: str) -> str:
-    """What tells one player from another: a rival's own words, an endpoint's model, of a path the last part that is no usual folder name."""
+    """What tells one player from another: a rival's own words, an endpoint's model, of a path the last part
+    that is no usual folder name.
+    """
     if is_endpoint(spec):
         return spec.partition("#")[2] or spec
     rival, _ = split_rival(spec)
@@ -87,8 +108,12 @@ def _with_absolute_paths(settings: ProbeSettings) -> ProbeSettings:
             "data": absolute_data(settings.data),
             "images": file(settings.images),
             "adapt_data": file(settings.adapt_data),
-            "attacker": None if attacker is None else attacker.model_copy(update={"model": resolve_model(attacker.model)}),
-            "judge": judge if judge.model is None else judge.model_copy(update={"model": resolve_model(judge.model)}),
+            "attacker": None
+            if attacker is None
+            else attacker.model_copy(update={"model": resolve_model(attacker.model)}),
+            "judge": judge
+            if judge.model is None
+            else judge.model_copy(update={"model": resolve_model(judge.model)}),
             "reasoning_judges": tuple(resolve_model(name) for name in settings.reasoning_judges),
         }
     )

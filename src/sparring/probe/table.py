@@ -1,4 +1,6 @@
-"""A probe's figures as one Markdown table: rows are measures, columns Defenders; every figure with its 95 % interval and n."""
+"""A probe's figures as one Markdown table: rows are measures, columns Defenders; every figure with its 95 %
+interval and n.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def table(results: Figures) -> str:
     """The Markdown text."""
     defenders: Mapping[str, Figures] = results["defenders"]
     lines = [
-        f"{results['questions']} questions about {results['pictures']} pictures. Each cell: value (95 % interval) n. Rates have Wilson intervals; means and "
+        f"{results['questions']} questions about {results['pictures']} pictures. Each cell: value (95 "
+        f"% interval) n. Rates have Wilson intervals; means and "
         "differences have intervals from the bootstrap clustered by picture.",
         "",
         f"| measure | {' | '.join(_cell(name) for name in defenders)} |",
@@ -41,7 +44,10 @@ def table(results: Figures) -> str:
             lines.append(f"| {_cell(label)} | {' | '.join(cells)} |")
     lines += _transfer_lines(results["transfer"]) + _difference_lines(results["differences"])
     first, majority = (results["baselines"][name]["value"] for name in ("first", "majority"))
-    lines += ["", f"Baselines: always option A {_number(first)}, always the most frequent letter {_number(majority)}."]
+    lines += [
+        "",
+        f"Baselines: always option A {_number(first)}, always the most frequent letter {_number(majority)}.",
+    ]
     lines += [f"Note: {text}." for text in results["warnings"]]
     return "\n".join(lines) + "\n"
 
@@ -67,7 +73,10 @@ def _rows(sample: Figures) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name, label in {"plain": "plain", **CONDITION_NAMES}.items():
         yield f"consistency: {label}", ("conditions", name, "consistency", "consistent")
     for quadrant in ("right_consistent", "right_inconsistent", "wrong_consistent", "wrong_inconsistent"):
-        yield f"replies {quadrant.replace('_', ', ')}", ("conditions", "plain", "consistency", "quadrants", quadrant)
+        yield (
+            f"replies {quadrant.replace('_', ', ')}",
+            ("conditions", "plain", "consistency", "quadrants", quadrant),
+        )
     for measure, words in (("entropy", "entropy of the letters, nats"), ("right_probability", "P(correct)")):
         for name, label in {"plain": "plain", **CONDITION_NAMES}.items():
             yield f"{words}: {label}", ("conditions", name, "certainty", measure)
@@ -75,9 +84,15 @@ def _rows(sample: Figures) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "Brier score", ("calibration", "brier")
     for group in (sample["hallucination"] or {}).get("presence", {}):
         for measure in ("accuracy", "precision", "recall", "f1", "yes_rate"):
-            yield f"presence, {group}: {measure.replace('_', ' ')}", ("hallucination", "presence", group, measure)
+            yield (
+                f"presence, {group}: {measure.replace('_', ' ')}",
+                ("hallucination", "presence", group, measure),
+            )
     for measure in ("true_understanding", "ignorance", "stubbornness"):
-        yield f"changed objects: {measure.replace('_', ' ')}", ("hallucination", "changes", "changed", measure)
+        yield (
+            f"changed objects: {measure.replace('_', ' ')}",
+            ("hallucination", "changes", "changed", measure),
+        )
     yield "kept objects: indecision", ("hallucination", "changes", "kept", "indecision")
 
 
@@ -116,7 +131,8 @@ def _transfer_lines(transfer: Figures) -> list[str]:
         names = [_cell(target) for target in matrix["answered_by"]]
         lines += [
             "",
-            f"ASR of {_cell(name)}: rows, whom the edits were made against; columns, who answered (of what each gets right when clean).",
+            f"ASR of {_cell(name)}: rows, whom the edits were made against; columns, who answered (of what "
+            f"each gets right when clean).",
             "",
         ]
         lines += [f"| made against | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
@@ -132,11 +148,15 @@ def _difference_lines(differences: Figures) -> list[str]:
     measures = list(dict.fromkeys(name for own in found.values() for name in own))
     lines = [
         "",
-        f"Accuracy less that of {_cell(differences['less'])}, paired by question; p: McNemar's exact, adjusted by Holm down each column.",
+        f"Accuracy less that of {_cell(differences['less'])}, paired by question; p: McNemar's exact, "
+        f"adjusted by Holm down each column.",
         "",
     ]
     lines += [f"| measure | {' | '.join(_cell(name) for name in found)} |", f"|---|{'---|' * len(found)}"]
     for name in measures:
-        cells = [f"{_shown(own[name])}, p {own[name]['mcnemar_holm']:.2g}" if name in own else "-" for own in found.values()]
+        cells = [
+            f"{_shown(own[name])}, p {own[name]['mcnemar_holm']:.2g}" if name in own else "-"
+            for own in found.values()
+        ]
         lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
     return lines

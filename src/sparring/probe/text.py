@@ -1,4 +1,6 @@
-"""The part of a probe that leaves pictures alone: clean answers, text conditions, consistency, certainty, calibration, hallucination."""
+"""The part of a probe that leaves pictures alone: clean answers, text conditions, consistency, certainty,
+calibration, hallucination.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def conditions_asked(settings: ProbeSettings) -> tuple[Name, ...]:
     return (*CONDITIONS, *CONTROLS) if settings.text else (PLAIN,)
 
 
-def ask_conditions(asker: Asker, questions: Sequence[VisualQuestion], settings: ProbeSettings, screen: Screen) -> dict[Name, list[Said]]:
+def ask_conditions(
+    asker: Asker, questions: Sequence[VisualQuestion], settings: ProbeSettings, screen: Screen
+) -> dict[Name, list[Said]]:
     """One Defender's answers under every condition."""
     found: dict[Name, list[Said]] = {}
     for condition in conditions_asked(settings):
@@ -32,7 +36,14 @@ def ask_conditions(asker: Asker, questions: Sequence[VisualQuestion], settings: 
         for place, question in enumerate(questions):
             premises = premises_of(found[PLAIN][place].answer.text) if condition != PLAIN else ""
             own = under(condition, question, settings.conditions, settings.seed, premises)
-            requests.append(Request(question, question.image, own.prompt(render_prompt(question, settings.defender.prompt)), own.start))
+            requests.append(
+                Request(
+                    question,
+                    question.image,
+                    own.prompt(render_prompt(question, settings.defender.prompt)),
+                    own.start,
+                )
+            )
         with screen.stage(f"{asker.name}: {condition}", len(requests)) as bar:
             found[condition] = asker.ask(requests, bar, letters=settings.letters)
     return found
@@ -57,12 +68,24 @@ def text_figures(
     }
     for name, own in said.items():
         report = condition_report(
-            name, questions, by_id[PLAIN], by_id[name], clusters, hint_seed=settings.seed, resamples=settings.resamples, seed=settings.seed
+            name,
+            questions,
+            by_id[PLAIN],
+            by_id[name],
+            clusters,
+            hint_seed=settings.seed,
+            resamples=settings.resamples,
+            seed=settings.seed,
         )
         texts = [one.answer.text for one in own]
         judged = [[verdict.letter for verdict in judge.verdicts(questions, texts)] for judge in judges]
         consistency = consistency_report(
-            questions, [one.answer for one in own], clusters, judged, resamples=settings.resamples, seed=settings.seed
+            questions,
+            [one.answer for one in own],
+            clusters,
+            judged,
+            resamples=settings.resamples,
+            seed=settings.seed,
         )
         figures["conditions"][name] = report.as_dict() | {
             "certainty": _certainty(own, clusters, settings) if settings.letters else None,
@@ -72,10 +95,17 @@ def text_figures(
 
 
 def _certainty(said: Sequence[Said], clusters: Sequence[str], settings: ProbeSettings) -> dict[str, Any]:
-    """Mean entropy over the option letters (nats) and mean P(correct), of the answers that are a letter of their own."""
-    scored = [(one.letters, cluster) for one, cluster in zip(said, clusters, strict=True) if one.letters is not None]
+    """Mean entropy over the option letters (nats) and mean P(correct), of the answers that are a letter of
+    their own.
+    """
+    scored = [
+        (one.letters, cluster) for one, cluster in zip(said, clusters, strict=True) if one.letters is not None
+    ]
     owners, zeros = [cluster for _, cluster in scored], [0.0] * len(scored)
-    values = {"entropy": [score.entropy for score, _ in scored], "right_probability": [score.right_probability for score, _ in scored]}
+    values = {
+        "entropy": [score.entropy for score, _ in scored],
+        "right_probability": [score.right_probability for score, _ in scored],
+    }
     return {
         name: paired_bootstrap(own, zeros, owners, resamples=settings.resamples, seed=settings.seed).as_dict()
         for name, own in values.items()
@@ -83,7 +113,10 @@ def _certainty(said: Sequence[Said], clusters: Sequence[str], settings: ProbeSet
 
 
 def _calibration(
-    questions: Sequence[VisualQuestion], said: Sequence[Said], clusters: Sequence[str], settings: ProbeSettings
+    questions: Sequence[VisualQuestion],
+    said: Sequence[Said],
+    clusters: Sequence[str],
+    settings: ProbeSettings,
 ) -> dict[str, Any] | None:
     scored = [
         (one.letters.probabilities, LETTERS.index(question.answer), cluster)
@@ -93,13 +126,21 @@ def _calibration(
     if not scored:
         return None
     probabilities, answers, owners = zip(*scored, strict=True)
-    return calibration_report(probabilities, answers, owners, resamples=settings.resamples, seed=settings.seed).as_dict()
+    return calibration_report(
+        probabilities, answers, owners, resamples=settings.resamples, seed=settings.seed
+    ).as_dict()
 
 
 def _hallucination(questions: Sequence[VisualQuestion], said: Sequence[Said]) -> dict[str, Any] | None:
-    """POPE's figures by category where there are yes-no questions, and change-aware scores where they come in pairs."""
+    """POPE's figures by category where there are yes-no questions, and change-aware scores where they come in
+    pairs.
+    """
     answers = [one.answer for one in said]
-    pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if is_presence(question)]
+    pairs = [
+        (question, answer)
+        for question, answer in zip(questions, answers, strict=True)
+        if is_presence(question)
+    ]
     if not pairs:
         return None
     # A question of several of POPE's files counts in each of them.
@@ -109,7 +150,9 @@ def _hallucination(questions: Sequence[VisualQuestion], said: Sequence[Said]) ->
     groups = {"all": pairs, **(groups if len(groups) > 1 else {})}
     changes = changes_of(questions, answers)
     return {
-        "presence": {name: presence_metrics([q for q, _ in own], [a for _, a in own]) for name, own in groups.items()},
+        "presence": {
+            name: presence_metrics([q for q, _ in own], [a for _, a in own]) for name, own in groups.items()
+        },
         "changes": change_scores(changes) if changes else None,
     }
 

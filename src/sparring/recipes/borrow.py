@@ -42,13 +42,19 @@ def settled(
     field, for contradictions that the user brought.
     """
     told = _fields(given, changes)
-    left = [field for field in unused if recipe is not None and not _told(field, told) and _reset(data, field, kind)]
+    left = [
+        field
+        for field in unused
+        if recipe is not None and not _told(field, told) and _reset(data, field, kind)
+    ]
     put_given(data, given)
     for change in changes:
         put(data, change, kind)
     settings = validate(data, verb, kind)
     while found := list(problems(settings)):
-        fields = {match[1] for problem in found if (match := FIELD.match(problem)) and not _told(match[1], told)}
+        fields = {
+            match[1] for problem in found if (match := FIELD.match(problem)) and not _told(match[1], told)
+        }
         gone = [field for field in sorted(fields) if recipe is not None and _reset(data, field, kind)]
         if not gone:
             raise RecipeError("\n".join(f"{verb}: {problem}" for problem in found))
@@ -59,14 +65,18 @@ def settled(
     return settings
 
 
-def is_named(player: str, data: dict[str, Any], given: Sequence[tuple[str, Any]], changes: Sequence[str]) -> bool:
+def is_named(
+    player: str, data: dict[str, Any], given: Sequence[tuple[str, Any]], changes: Sequence[str]
+) -> bool:
     """Does the recipe or the user say which model this player is?"""
     return bool(data.get(player, {}).get("model")) or f"{player}.model" in _fields(given, changes)
 
 
 def _fields(given: Sequence[tuple[str, Any]], changes: Sequence[str]) -> list[str]:
     """The dotted fields that the user spoke of."""
-    return [field for field, value in given if value is not None] + [change.partition("=")[0].strip() for change in changes]
+    return [field for field, value in given if value is not None] + [
+        change.partition("=")[0].strip() for change in changes
+    ]
 
 
 def _told(field: str, told: Sequence[str]) -> bool:
@@ -94,20 +104,26 @@ BORROWED = ("attacker", "defender", "judge", "device")
 def forge_settings(
     given: Sequence[tuple[str, Any]], *, recipe: str, changes: Sequence[str] = (), note: Note | None = None
 ) -> ForgeSettings:
-    """Settings from (field, value) pairs, where None means not given, on top of a recipe's stages and players, under changes as `a.b=value`.
+    """Settings from (field, value) pairs, where None means not given, on top of a recipe's stages and
+    players, under changes as `a.b=value`.
 
     note: is told what of the recipe does not go with what else was given, and is left out. Models and files
     are resolved to absolute paths where they are on this disk. Raises RecipeError, naming every wrong field.
     """
     found = load_recipe(recipe).model_dump(mode="json")
     data: dict[str, Any] = {name: found[name] for name in BORROWED} | {"stages": found["forge"]}
-    settings = settled(data, given, changes, ForgeSettings, problems_of_forge, verb="forge", recipe=recipe, note=note)
+    settings = settled(
+        data, given, changes, ForgeSettings, problems_of_forge, verb="forge", recipe=recipe, note=note
+    )
     return _with_absolute_paths(settings)
 
 
 def _with_absolute_paths(settings: ForgeSettings) -> ForgeSettings:
     players = {part: getattr(settings, part) for part in ("attacker", "defender", "judge")}
-    resolved = {part: own.model_copy(update={"model": own.model and resolve_model(own.model)}) for part, own in players.items()}
+    resolved = {
+        part: own.model_copy(update={"model": own.model and resolve_model(own.model)})
+        for part, own in players.items()
+    }
     files = {"data": resolve_file(settings.data), "images": resolve_file(settings.images)}
     return settings.model_copy(update=files | resolved | {"stages": resolve_stages(settings.stages)})
 
@@ -123,9 +139,14 @@ UNUSED = tuple(
 
 
 def sft_settings(
-    given: Sequence[tuple[str, Any]], *, recipe: str | None = None, changes: Sequence[str] = (), note: Note | None = None
+    given: Sequence[tuple[str, Any]],
+    *,
+    recipe: str | None = None,
+    changes: Sequence[str] = (),
+    note: Note | None = None,
 ) -> SftSettings:
-    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender, under changes as `a.b=value`.
+    """Settings from (dotted field, value) pairs, where None means not given, on top of a recipe's Defender,
+    under changes as `a.b=value`.
 
     From a recipe come the settings of its Defender, device and threads; not its data, not its seed, and
     nothing of rewards or rounds. note: is told what the recipe said of these. Model and file are resolved to
@@ -154,6 +175,8 @@ def sft_settings(
         update={
             "data": str(Path(settings.data).expanduser().absolute()),
             "images": resolve_file(settings.images),
-            "defender": settings.defender.model_copy(update={"model": resolve_model(settings.defender.model)}),
+            "defender": settings.defender.model_copy(
+                update={"model": resolve_model(settings.defender.model)}
+            ),
         }
     )

@@ -34,7 +34,8 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         yield "data.held_out_path: goes with data.path, which is not set."
     if is_endpoint(recipe.defender.model) and recipe.defender.steps > 0:
         yield (
-            "defender.model: is an endpoint, which can be attacked and evaluated but not trained. Set defender.steps to 0 to train an Attacker "
+            "defender.model: is an endpoint, which can be attacked and evaluated but not trained. Set "
+            "defender.steps to 0 to train an Attacker "
             "against it, or attack it without any training: `sparring attack`."
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
@@ -44,7 +45,10 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         if name in ("clean", "reencoded", "bootstrap", "base", "untuned") or re.fullmatch(r"round\d+", name):
             yield f'evaluation.rivals: "{name}" is the name of a player. Give the rival another one.'
     if recipe.selfplay.curriculum.rivals and recipe.selfplay.curriculum.training_edits:
-        yield "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set it to false."
+        yield (
+            "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set "
+            "it to false."
+        )
     if recipe.bootstrap.questions:
         yield from _stages(recipe.bootstrap_stages(), recipe.judge, "forge")
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
@@ -116,13 +120,19 @@ def problems_of_forge(settings: ForgeSettings) -> Iterator[str]:
 def _stages(stages: ForgeStages, judge: JudgeSettings, where: str) -> Iterator[str]:
     if judge.model is None:
         if stages.extend.painter is not None and stages.extend.checks:
-            yield f"{where}.extend.checks: are asked of the judge model, and judge.model is null. Name one, or set the checks to []."
+            yield (
+                f"{where}.extend.checks: are asked of the judge model, and judge.model is null. Name one, "
+                f"or set the checks to []."
+            )
         if stages.panel.prompts:
             yield f"{where}.panel.prompts: is asked of the judge model, and judge.model is null. Name one."
     if stages.propose.locate and stages.propose.model is None:
         yield f"{where}.propose.locate: needs {where}.propose.model, a VLM that finds boxes."
     if stages.propose.model is not None and stages.propose.model == judge.model and stages.panel.prompts:
-        yield f"{where}.propose.model: is the judge model, which would judge its own proposals. Name another, or leave panel.prompts out."
+        yield (
+            f"{where}.propose.model: is the judge model, which would judge its own proposals. Name "
+            f"another, or leave panel.prompts out."
+        )
     for name, (low, high) in (("extend.share", stages.extend.share), ("propose.size", stages.propose.size)):
         if not 0 < low <= high <= 1:
             yield f"{where}.{name}: must be two shares, the lower one first, above 0 and at most 1."
@@ -140,7 +150,11 @@ def _players(attacker: AttackerSettings, defender: DefenderSettings, judge: Judg
     yield from _judge(judge)
     if judge.model is not None and judge.model == defender.model:
         yield "judge.model: is the Defender's own checkpoint. The judge must be another model, or null."
-    models = {"defender.model": defender.model, "judge.model": judge.model, "defender.consistency.model": defender.consistency.model}
+    models = {
+        "defender.model": defender.model,
+        "judge.model": judge.model,
+        "defender.consistency.model": defender.consistency.model,
+    }
     for field, model in models.items():
         if model is not None and is_endpoint(model):
             try:
@@ -170,7 +184,10 @@ def _rivals(field: str, rivals: Collection[str], *, keeps_size: bool = False) ->
                 yield f"{field}: {error}"
             else:
                 if keeps_size and not rival.keeps_size:
-                    yield f'{field}: "{spec}" gives back larger pictures, which the checks of held-out edits cannot compare.'
+                    yield (
+                        f'{field}: "{spec}" gives back larger pictures, which the checks of held-out edits '
+                        f"cannot compare."
+                    )
 
 
 def _attacker(attacker: AttackerSettings) -> Iterator[str]:
@@ -194,7 +211,8 @@ def _window(window: WindowSettings, steps: int) -> Iterator[str]:
         yield f"attacker.algorithm.window.last: must be at most rollout_steps - 1 = {steps - 1}, not {last}."
     elif window.first + (window.size or 1) > last:
         yield (
-            f"attacker.algorithm.window: {window.size or 1} steps from step {window.first} on do not end before "
+            f"attacker.algorithm.window: {window.size or 1} steps from step {window.first} on do not end "
+            f"before "
             f"step {last}. Lower window.size or window.first, or raise rollout_steps."
         )
 
@@ -219,39 +237,62 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
     if defender.noisy.share > 0 and round(defender.noisy.share * defender.group_size) == 0:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
-        yield f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one update (prompts_per_step)."
+        yield (
+            f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one "
+            f"update (prompts_per_step)."
+        )
     if isinstance(defender.algorithm, ImitationSettings):
         if defender.optimizer_steps > 1:
-            yield "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set it to 1, and lower prompts_per_step."
+            yield (
+                "defender.optimizer_steps: supervised fine-tuning takes one step on what it is given. Set "
+                "it to 1, and lower prompts_per_step."
+            )
         if defender.kl_weight > 0:
             yield "defender.kl_weight: supervised fine-tuning has no KL term. Set it to 0."
         for field, share in (("noisy", defender.noisy.share), ("text", sum(shares))):
             if share > 0:
-                yield f"defender.{field}: changes what is sampled; supervised fine-tuning samples nothing. Set its share to 0."
+                yield (
+                    f"defender.{field}: changes what is sampled; supervised fine-tuning samples nothing. "
+                    f"Set its share to 0."
+                )
         if defender.consistency.role != "off":
-            yield "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. Set it to off."
+            yield (
+                "defender.consistency.role: supervised fine-tuning has no rewards and samples no answers. "
+                "Set it to off."
+            )
         if "{answer}" not in defender.algorithm.reply and "{option}" not in defender.algorithm.reply:
             yield "defender.algorithm.reply: must hold {answer} or {option}."
     if defender.rollout_server is not None:
         if defender.lora is None:
             yield "defender.rollout_server: is handed a LoRA after every update. Set defender.lora."
         if defender.optimizer_steps > 1:
-            yield "defender.optimizer_steps: a server's tokens are weighed by the policy of each step, so nothing would be clipped. Set it to 1."
+            yield (
+                "defender.optimizer_steps: a server's tokens are weighed by the policy of each step, so "
+                "nothing would be clipped. Set it to 1."
+            )
         if defender.noisy.share > 0 or defender.text.right_thought > 0 or defender.text.wrong_thought > 0:
-            yield "defender.rollout_server: samples neither about distorted pictures (defender.noisy) nor replies begun for it (defender.text's thoughts)."
+            yield (
+                "defender.rollout_server: samples neither about distorted pictures (defender.noisy) nor "
+                "replies begun for it (defender.text's thoughts)."
+            )
         try:
             parse_address(defender.rollout_server.address)
         except ModelError as error:
             yield f"defender.rollout_server.address: {error}"
     consistency = defender.consistency
     if consistency.model is not None and consistency.role == "off":
-        yield "defender.consistency.model: is not asked while consistency.role is off. Set the role to record, factor or constraint."
+        yield (
+            "defender.consistency.model: is not asked while consistency.role is off. Set the role to "
+            "record, factor or constraint."
+        )
     if "{reasoning}" not in consistency.prompt:
         yield "defender.consistency.prompt: must hold {reasoning}."
     if consistency.weight > consistency.weight_max:
         yield "defender.consistency.weight: must not be above weight_max."
     if defender.final_interpolation < 1 and defender.lora is not None:
-        yield "defender.final_interpolation: needs all weights trained. Set it to 1, or defender.lora to null."
+        yield (
+            "defender.final_interpolation: needs all weights trained. Set it to 1, or defender.lora to null."
+        )
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
         yield "defender.min_pixels: must not be above max_pixels."
 
@@ -260,7 +301,9 @@ def _judge(judge: JudgeSettings) -> Iterator[str]:
     if "{name}" not in judge.count_prompt:
         yield "judge.count_prompt: must hold {name}."
     if judge.trials > 1 and judge.trial_temperature == 0:
-        yield "judge.trial_temperature: must be above 0 when trials is above 1; greedy trials are all the same."
+        yield (
+            "judge.trial_temperature: must be above 0 when trials is above 1; greedy trials are all the same."
+        )
     if judge.frontier_weight > 0 and judge.trials < 2:
         yield "judge.frontier_weight: needs judge.trials of at least 2; a single trial cannot fail by half."
     yield from _call("judge.reward", judge.reward)

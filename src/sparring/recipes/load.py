@@ -1,8 +1,8 @@
 """From a recipe's name or file to checked settings.
 
-A recipe is a YAML file of the settings in `sparring.config`. `extends: other` takes another recipe as its base
-and changes only what is said: mappings are merged, everything else is replaced, an algorithm by another too.
-Files named in it are looked for from the current directory, then from the recipe's folder.
+A recipe is a YAML file of the settings in `sparring.config`. `extends: other` takes another recipe as its
+base and changes only what is said: mappings are merged, everything else is replaced, an algorithm by another
+too. Files named in it are looked for from the current directory, then from the recipe's folder.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ def copy_recipe(name: str, file: Path) -> None:
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The settings of a bundled recipe (`arena`) or a YAML file, with overrides such as `defender.learning_rate=1e-4` put in.
+    """The settings of a bundled recipe (`arena`) or a YAML file, with overrides such as
+    `defender.learning_rate=1e-4` put in.
 
-    Models and data files are resolved to absolute paths where they are on this disk, so that a run can be resumed from any directory.
-    Raises RecipeError, naming every wrong field by its dotted path, if the file cannot be read or says something that is not allowed.
+    Models and data files are resolved to absolute paths where they are on this disk, so that a run can be
+    resumed from any directory. Raises RecipeError, naming every wrong field by its dotted path, if the file
+    cannot be read or says something that is not allowed.
     """
     path = _find(str(name_or_path), Path.cwd())
     data = _read_with_base(path, ())
@@ -71,10 +73,15 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def load_stored_recipe(folder: str | Path) -> Recipe:
-    """The resolved recipe that a run keeps in its folder as `recipe.yaml`. Raises RecipeError if there is none or it is not whole."""
+    """The resolved recipe that a run keeps in its folder as `recipe.yaml`. Raises RecipeError if there is
+    none or it is not whole.
+    """
     path = Path(folder) / "recipe.yaml"
     if not path.is_file():
-        raise RecipeError(f"{folder} holds no run: there is no recipe.yaml in it. Start one with `sparring run RECIPE --out {folder}`.")
+        raise RecipeError(
+            f"{folder} holds no run: there is no recipe.yaml in it. Start one with `sparring run RECIPE "
+            f"--out {folder}`."
+        )
     return _validate(_read(path), str(path))
 
 
@@ -89,7 +96,10 @@ def _find(name: str, folder: Path) -> Path:
         raise RecipeError(f"{name}: no such file. Bundled recipes are {', '.join(bundled)}.")
     near = get_close_matches(name, bundled, n=1)
     hint = f"did you mean {near[0]}?" if near else f"bundled are {', '.join(bundled)}."
-    raise RecipeError(f"{name}: no such recipe; {hint} A recipe of your own is named by its file, for example ./{name}.yaml.")
+    raise RecipeError(
+        f"{name}: no such recipe; {hint} A recipe of your own is named by its file, for example "
+        f"./{name}.yaml."
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -133,7 +143,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read ({error}).") from error
     if not isinstance(data, dict):
         raise RecipeError(
-            f"{path}: a recipe is a mapping of settings; this file holds {'nothing' if data is None else type(data).__name__}."
+            f"{path}: a recipe is a mapping of settings; this file holds "
+            f"{'nothing' if data is None else type(data).__name__}."
         )
     return data
 
@@ -151,7 +162,9 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], change: dict[str, Any], kind: type[Settings] | None) -> dict[str, Any]:
-    """`base`, settings of `kind`, with `change` put in; another algorithm takes nothing over from the base's."""
+    """`base`, settings of `kind`, with `change` put in; another algorithm takes nothing over from the
+    base's.
+    """
     result = dict(base)
     for key, value in change.items():
         info = kind.model_fields.get(key) if kind is not None else None
@@ -171,11 +184,15 @@ def put(data: dict[str, Any], override: str, kind: type[Settings]) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f'--set {override}: must be of the form a.b=value, for example "defender.learning_rate=1e-4".')
+        raise RecipeError(
+            f'--set {override}: must be of the form a.b=value, for example "defender.learning_rate=1e-4".'
+        )
     try:
         value = _parse(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: the value is no valid YAML. Put text with : or [ in it into quotes.") from error
+        raise RecipeError(
+            f"--set {override}: the value is no valid YAML. Put text with : or [ in it into quotes."
+        ) from error
     here: type[Settings] | None = kind
     info = None
     for depth, key in enumerate(keys[:-1], start=1):
@@ -183,7 +200,8 @@ def put(data: dict[str, Any], override: str, kind: type[Settings]) -> None:
         data[key] = {} if data.get(key) is None else opened(info, data[key])
         if not isinstance(data[key], dict):
             raise RecipeError(
-                f"--set {override}: {'.'.join(keys[:depth])} is a single value ({data[key]!r}); there are no settings below it."
+                f"--set {override}: {'.'.join(keys[:depth])} is a single value ({data[key]!r}); there are no "
+                f"settings below it."
             )
         data, here = data[key], below(info, data[key])
     if info is not None and info.discriminator == keys[-1] and value != type_in(info, data):
@@ -211,21 +229,28 @@ def _validate(data: dict[str, Any], source: str) -> Recipe:
 
 
 def validate(data: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
-    """Nested mappings as settings. Raises RecipeError, naming every wrong field by its dotted path and `source`."""
+    """Nested mappings as settings. Raises RecipeError, naming every wrong field by its dotted path and
+    `source`.
+    """
     for path, value in _leaves(data):
         if isinstance(value, float) and not math.isfinite(value):
             raise RecipeError(f"{source}: {path}: must be a finite number, not {value}.")
     try:
-        # Strict: a text is no number and a truth value is no count. By way of JSON, because that is where lists may stand for tuples.
+        # Strict: a text is no number and a truth value is no count. By way of JSON, because that is where
+        # lists may stand for tuples.
         return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{source}: {line}" for line in in_words(error, data, kind))) from error
     except TypeError as error:
-        raise RecipeError(f"{source}: holds a value of a kind that no setting takes ({error}). Put dates into quotes.") from error
+        raise RecipeError(
+            f"{source}: holds a value of a kind that no setting takes ({error}). Put dates into quotes."
+        ) from error
 
 
 def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    )
     if children is None:
         yield where, value
     else:

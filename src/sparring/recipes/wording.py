@@ -82,7 +82,9 @@ def _no_such_setting(names: Names, data: Mapping[str, Any], kind: Kind) -> str:
     choices = choices_of(info) if info is not None else {}
     owners = [algorithm for algorithm, own in choices.items() if names[-1] in own.model_fields]
     if info is not None and owners:
-        return f"{type_in(info, _at(data, names[:-1]))} has no such setting; of {', '.join(owners)} it is one."
+        return (
+            f"{type_in(info, _at(data, names[:-1]))} has no such setting; of {', '.join(owners)} it is one."
+        )
     near = get_close_matches(names[-1], there, n=1)
     return "no such setting; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(there)}.")
 
@@ -120,7 +122,9 @@ def _spelling(section: Names, names: Sequence[str], data: Mapping[str, Any], kin
     # null once stood for the algorithm's own value, which is its default now.
     kept = {name: value for name, value in moved.items() if value is not None or _takes_null(fields[name])}
     settings = {"type": chosen, **written, **kept}
-    flow = yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000)
+    flow = yaml.safe_dump(
+        settings, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000
+    )
     where, others = ".".join(section), [name for name in names if chosen not in owners[name]]
     fields_named = ", ".join(f"{where}.{name}" for name in names)
     these = "it" if len(names) == 1 else "them"

@@ -92,9 +92,15 @@ class Attack:
         because sums depend on them in their last digits.
         """
         for start in range(0, len(self.questions), self.settings.batch):
-            yield [question for question in self.questions[start : start + self.settings.batch] if question.id not in self.set_aside]
+            yield [
+                question
+                for question in self.questions[start : start + self.settings.batch]
+                if question.id not in self.set_aside
+            ]
 
-    def ask(self, asked: Iterable[Sequence[tuple[VisualQuestion, Path]]], what: str) -> Iterator[list[tuple[int, Answer]]]:
+    def ask(
+        self, asked: Iterable[Sequence[tuple[VisualQuestion, Path]]], what: str
+    ) -> Iterator[list[tuple[int, Answer]]]:
         """The Defender's greedy answers, of every batch of questions and pictures those that came, with their
         places in it; a question that gets none is set aside. what: was asked about.
         """
@@ -119,7 +125,10 @@ class Attack:
         """Set a question aside. ModelError where none is left."""
         self.set_aside[question.id] = reason
         if len(self.set_aside) == len(self.questions):
-            raise ModelError(f'all {len(self.questions)} questions had to be set aside; the last one, "{question.id}": {reason}')
+            raise ModelError(
+                f'all {len(self.questions)} questions had to be set aside; the last one, "{question.id}": '
+                f"{reason}"
+            )
 
 
 def run_attack(
@@ -148,7 +157,10 @@ def run_attack(
     ):
         attack = Attack(settings, folder, ledger, screen, auditor, device, questions)
         _same_questions(attack)
-        screen.say(f"{len(questions)} questions, {settings.samples} edit(s) of each, seed {settings.seed}, on {device}, in {folder}")
+        screen.say(
+            f"{len(questions)} questions, {settings.samples} edit(s) of each, seed {settings.seed}, on "
+            f"{device}, in {folder}"
+        )
         ask_clean(attack)
         make_edits(attack)
         ask_attacked(attack)
@@ -168,7 +180,10 @@ def _same_questions(attack: Attack) -> None:
         attack.ledger.record_questions("held_out", attack.questions)
         stage.finish({"sha256": digest, "questions": len(attack.questions)})
     elif stage.result["sha256"] != digest:
-        raise RunError(f"{attack.settings.data} has changed since the attack in {attack.out} began. Begin another one with --out.")
+        raise RunError(
+            f"{attack.settings.data} has changed since the attack in {attack.out} began. Begin another one "
+            f"with --out."
+        )
 
 
 def ask_clean(attack: Attack) -> None:
@@ -198,7 +213,9 @@ def make_edits(attack: Attack) -> None:
             for part in attack.batches():
                 if not done.issuperset((question.id, sample) for question in part):
                     if attacker is None:
-                        attacker = load_attacker(settings.attacker, attack.device, lambda: (attack.defender, settings.defender))
+                        attacker = load_attacker(
+                            settings.attacker, attack.device, lambda: (attack.defender, settings.defender)
+                        )
                         duplicates = load_duplicate_check(settings.judge, attack.device, attack.answers)
                     judged = _edit(attack, attacker, duplicates, part, sample)
                     accepted, count = (
@@ -242,8 +259,14 @@ def _edit(
 def ask_attacked(attack: Attack) -> None:
     """The Defender's greedy answers about the edits that passed the checks, as they lie on disk."""
     by_id = {question.id: question for question in attack.questions}
-    pictures = {(edit["question_id"], edit["sample"]): Path(edit["picture"]) for edit in attack.ledger.edits(STAGE)}
-    passed = [key for key, verdict in verdicts(attack.ledger).items() if verdict.accepted and key[0] not in attack.set_aside]
+    pictures = {
+        (edit["question_id"], edit["sample"]): Path(edit["picture"]) for edit in attack.ledger.edits(STAGE)
+    }
+    passed = [
+        key
+        for key, verdict in verdicts(attack.ledger).items()
+        if verdict.accepted and key[0] not in attack.set_aside
+    ]
     size, done = attack.settings.batch, set(attack.ledger.keys("answers", STAGE))
     parts = [passed[start : start + size] for start in range(0, len(passed), size)]
     todo = [part for part in parts if not done.issuperset(part)]

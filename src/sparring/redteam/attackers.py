@@ -22,9 +22,12 @@ from sparring.models.vlms.base import VLM, local_weights
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 
-# Opponents that nobody trains (`sparring.attackers.rivals`); those of `ON_EDITOR` edit with an editor, which is
-# named behind an @. A function of the user's own is a rival too.
-NO_GRADIENTS = 'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a Defender\'s folder or hub id.'
+# Opponents that nobody trains (`sparring.attackers.rivals`); those of `ON_EDITOR` edit with an editor, which
+# is named behind an @. A function of the user's own is a rival too.
+NO_GRADIENTS = (
+    'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a '
+    "Defender's folder or hub id."
+)
 
 
 def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> None:
@@ -42,15 +45,21 @@ def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> No
     if rival.split(":")[0] == "pgd":
         if is_endpoint(defender.model):
             raise RecipeError(NO_GRADIENTS.format(rival=rival))
-        processor = load_processor(defender.model, min_pixels=defender.min_pixels, max_pixels=defender.max_pixels)
+        processor = load_processor(
+            defender.model, min_pixels=defender.min_pixels, max_pixels=defender.max_pixels
+        )
         require_gradients(processor, defender.model)
 
 
-def load_attacker(settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]) -> Rival:
-    """The Attacker that `settings.model` names: an editor's folder or hub id, one with a LoRA's folder, `EDITOR+LORA`, or a rival that nobody trains.
+def load_attacker(
+    settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]
+) -> Rival:
+    """The Attacker that `settings.model` names: an editor's folder or hub id, one with a LoRA's folder,
+    `EDITOR+LORA`, or a rival that nobody trains.
 
-    defender: gives the Defender; called for a rival that takes its gradients. An editor's edits are those of held-out play in a run with the same seed.
-    Raises ModelError where it cannot be loaded, RecipeError for a rival that is not known or lacks what it needs.
+    defender: gives the Defender; called for a rival that takes its gradients. An editor's edits are those of
+    held-out play in a run with the same seed. Raises ModelError where it cannot be loaded, RecipeError for a
+    rival that is not known or lacks what it needs.
     """
     rival, spec = split_rival(settings.model)
     editor, name = (None, "") if spec is None else _load_editor(spec, settings, device)
@@ -73,7 +82,9 @@ def _load_editor(spec: str, settings: AttackerSettings, device: torch.device) ->
 
 
 def _telling(folder: Path) -> str:
-    """A run keeps its Attackers as `RUN/round3/attacker/editor`: the round says more than the last two names."""
+    """A run keeps its Attackers as `RUN/round3/attacker/editor`: the round says more than the last
+    two names.
+    """
     names = [name for name in folder.parts if name not in ("attacker", "editor")]
     return names[-1] if names else folder.name
 
@@ -84,4 +95,6 @@ def victim_of(vlm: LocalVLM, settings: DefenderSettings) -> Victim:
     def right(question: VisualQuestion, reply: str) -> bool:
         return parse_answer(reply, question.options)[0] == question.answer
 
-    return Victim(vlm, lambda question: render_prompt(question, settings.prompt), right, settings.max_new_tokens)
+    return Victim(
+        vlm, lambda question: render_prompt(question, settings.prompt), right, settings.max_new_tokens
+    )

@@ -1,4 +1,6 @@
-"""An attack as a data set that `datasets.load_dataset` opens: one Parquet file with the pictures inside, and a card that says what is in it."""
+"""An attack as a data set that `datasets.load_dataset` opens: one Parquet file with the pictures inside, and
+a card that says what is in it.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,15 @@ not shown. `fooled`: right when clean, and wrong on an accepted edit.
 
 
 def write_dataset(
-    out: Path, settings: AttackSettings, questions: Sequence[VisualQuestion], ledger: Ledger, summary: dict[str, Any]
+    out: Path,
+    settings: AttackSettings,
+    questions: Sequence[VisualQuestion],
+    ledger: Ledger,
+    summary: dict[str, Any],
 ) -> Path:
-    """Write `out/dataset`, whole or not at all, from the ledger and the pictures beside it; gives its path."""
+    """Write `out/dataset`, whole or not at all, from the ledger and the pictures beside it; gives
+    its path.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -112,7 +120,9 @@ def _features() -> Any:
     )
 
 
-def _rows(settings: AttackSettings, questions: Sequence[VisualQuestion], ledger: Ledger) -> Iterator[dict[str, Any]]:
+def _rows(
+    settings: AttackSettings, questions: Sequence[VisualQuestion], ledger: Ledger
+) -> Iterator[dict[str, Any]]:
     """One row an edit, a question's edits after one another, in the order of the questions."""
     clean, found, answers = clean_answers(ledger), verdicts(ledger), attacked_answers(ledger)
     made = {(row["question_id"], row["sample"]): row for row in ledger.edits(STAGE)}
@@ -176,7 +186,9 @@ def _card(settings: AttackSettings, summary: dict[str, Any], file: str) -> str:
 
 
 def _title(model: str) -> str:
-    """A model's name without the folders that it lies in: those of a person's disk are nobody else's affair."""
+    """A model's name without the folders that it lies in: those of a person's disk are nobody else's
+    affair.
+    """
     if "://" in model:
         return model.partition("#")[2]
     return "+".join("/".join(Path(part).parts[-2:]) for part in model.split("+"))

@@ -1,7 +1,7 @@
 """What an attack came to: its figures, put together from the ledger by the same sums as held-out play.
 
-The samples of the attack are opponents of one payoff matrix, "sample0", "sample1", ...: an edit that was not accepted is no attack, and there the
-answer to the clean picture stands.
+The samples of the attack are opponents of one payoff matrix, "sample0", "sample1", ...: an edit that was not
+accepted is no attack, and there the answer to the clean picture stands.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def payoff_of(questions: Sequence[VisualQuestion], samples: int, ledger: Ledger)
     """One row, the Defender; the clean pictures and every sample of the attack as columns."""
     clean, found, answers = clean_answers(ledger), verdicts(ledger), attacked_answers(ledger)
     opponents = [Opponent(CLEAN)]
-    right: dict[tuple[str, str], list[bool | None]] = {(DEFENDER, CLEAN): [clean[question.id].right for question in questions]}
+    right: dict[tuple[str, str], list[bool | None]] = {
+        (DEFENDER, CLEAN): [clean[question.id].right for question in questions]
+    }
     for sample in range(samples):
         name, keys = f"sample{sample}", [(question.id, sample) for question in questions]
         opponents.append(Opponent(name, tuple(found[key] for key in keys)))
@@ -63,11 +65,11 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of `summary.json`. A rate is {"value", "n", "ci95"} with Wilson's interval.
 
-    "first_try" is the first edit of every question; "asr_at_k" counts a question as fooled once one of its first k edits fools the Defender.
-    set_aside: question id -> why it is in no figure. `unchanged` edits left the picture as it was: they are
-    no attacks, and are in no rate. Both rates have the questions that are right when clean in their
-    denominator; `valid_asr` counts only edits after which the right answer is still right by the auditor's
-    word, and where there is no auditor every edit that passed the checks.
+    "first_try" is the first edit of every question; "asr_at_k" counts a question as fooled once one of its
+    first k edits fools the Defender. set_aside: question id -> why it is in no figure. `unchanged` edits
+    left the picture as it was: they are no attacks, and are in no rate. Both rates have the questions that
+    are right when clean in their denominator; `valid_asr` counts only edits after which the right answer is
+    still right by the auditor's word, and where there is no auditor every edit that passed the checks.
     """
     payoff = payoff_of(questions, settings.samples, ledger)
     samples = [f"sample{sample}" for sample in range(settings.samples)]
@@ -100,13 +102,18 @@ def summarise(
         "unchanged": len(judged) - len(found),
         "integrity_rate": rate([verdict.intact for verdict in found]).as_dict(),
         "accepted_rate": rate([verdict.accepted for verdict in found]).as_dict(),
-        "label_valid_rate": rate([v.label_valid for v in found if v.accepted and v.label_valid is not None]).as_dict(),
+        "label_valid_rate": rate(
+            [v.label_valid for v in found if v.accepted and v.label_valid is not None]
+        ).as_dict(),
         "first_try": {
             name: value
             for name, value in first.as_dict().items()
             if name in ("asr", "asr_unconditional", "valid_asr", "harmed", "rescued", "net_flips", "mcnemar")
         },
-        "asr_at_k": [{"k": k, "asr": asr.as_dict(), "valid_asr": valid.as_dict()} for k, (asr, valid) in enumerate(tries, start=1)],
+        "asr_at_k": [
+            {"k": k, "asr": asr.as_dict(), "valid_asr": valid.as_dict()}
+            for k, (asr, valid) in enumerate(tries, start=1)
+        ],
         "by_category": _by_category(questions, payoff, samples),
         "baselines": _baselines(questions),
         "unparsed": {
@@ -118,8 +125,12 @@ def summarise(
     return summary | {"warnings": _warnings(settings, summary)}
 
 
-def _by_category(questions: Sequence[VisualQuestion], payoff: Payoff, samples: Sequence[str]) -> dict[str, Any]:
-    """Clean accuracy, robust accuracy and ASR over all samples, category by category; empty where the records name none."""
+def _by_category(
+    questions: Sequence[VisualQuestion], payoff: Payoff, samples: Sequence[str]
+) -> dict[str, Any]:
+    """Clean accuracy, robust accuracy and ASR over all samples, category by category; empty where the records
+    name none.
+    """
     names = np.array([question.category or "" for question in questions])
     clean_N, robust_N = payoff.right(DEFENDER, CLEAN), payoff.right_DON[0].all(0)
     fooled_N, tried_N = np.zeros(len(questions), dtype=bool), np.zeros(len(questions), dtype=bool)
@@ -153,9 +164,14 @@ def _warnings(settings: AttackSettings, summary: dict[str, Any]) -> list[str]:
     for name, reason in list(summary["set_aside"].items())[:SHOWN]:
         texts.append(f'question "{name}" is set aside and in no figure: {reason}')
     if len(summary["set_aside"]) > SHOWN:
-        texts.append(f"{len(summary['set_aside']) - SHOWN} more questions are set aside: see set_aside in summary.json")
+        texts.append(
+            f"{len(summary['set_aside']) - SHOWN} more questions are set aside: see set_aside in summary.json"
+        )
     if summary["unchanged"]:
-        texts.append(f"{summary['unchanged']} of {summary['edits']} edits left their picture as it was: no attacks, and in no rate")
+        texts.append(
+            f"{summary['unchanged']} of {summary['edits']} edits left their picture as it was: no attacks, "
+            f"and in no rate"
+        )
     if not summary["first_try"]["asr"]["n"]:
         texts.append("the Defender gets no question right when clean: there is nothing to attack")
     if summary["edits"] > summary["unchanged"] and not summary["accepted_rate"]["value"]:
@@ -163,20 +179,31 @@ def _warnings(settings: AttackSettings, summary: dict[str, Any]) -> list[str]:
     clean, baseline = summary["clean_accuracy"], summary["baselines"]["majority"]
     if clean["value"] is not None and clean["ci95"][0] <= baseline["value"]:
         texts.append(
-            "clean accuracy is not clearly above always answering the most frequent letter: an attack success rate means little here"
+            "clean accuracy is not clearly above always answering the most frequent letter: an attack "
+            "success rate means little here"
         )
     if (summary["unparsed"]["clean"]["value"] or 0) > 0.05:
-        texts.append("more than one clean answer in twenty names no option: check defender.prompt and defender.max_new_tokens")
+        texts.append(
+            "more than one clean answer in twenty names no option: check defender.prompt and "
+            "defender.max_new_tokens"
+        )
     valid = summary["label_valid_rate"]
     if valid["value"] is not None and valid["value"] < LEAST_VALID:
         texts.append(
-            f"the right answer is still right in only {valid['value']:.3f} of the {valid['n']} edits that passed the checks and could "
+            f"the right answer is still right in only {valid['value']:.3f} of the {valid['n']} edits that "
+            f"passed the checks and could "
             "be audited: read valid_asr, not asr"
         )
     if not summary["audited"]:
-        silent = [f"the audit {settings.audit.call} could say nothing of any edit that passed the checks"] if settings.audit else []
+        silent = (
+            [f"the audit {settings.audit.call} could say nothing of any edit that passed the checks"]
+            if settings.audit
+            else []
+        )
         if settings.judge.model is None:
             silent = silent or ["neither judge nor audit"]
-            silent.append("an edit counts when the targets are intact, so the right answer may no longer be right")
+            silent.append(
+                "an edit counts when the targets are intact, so the right answer may no longer be right"
+            )
         texts += [": ".join(silent)] if silent else []
     return texts

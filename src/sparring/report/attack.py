@@ -20,14 +20,22 @@ from sparring.report.run import open_ledger, read_exhibits
 
 
 def write_attack_report(out: Path) -> Path:
-    """Write `out/report.html` of a finished attack. Errors: RunError if the folder holds none or its files cannot be read."""
+    """Write `out/report.html` of a finished attack. Errors: RunError if the folder holds none or its files
+    cannot be read.
+    """
     out = Path(out).resolve()
     summary_path, ledger, settings = out / "summary.json", out / "ledger.sqlite", out / "attack.yaml"
     missing = [path.name for path in (summary_path, ledger, settings) if not path.is_file()]
     if missing:
-        raise RunError(f"{out} holds no finished attack: {missing[0]} is not there. Begin or go on with `sparring attack ... --out {out}`.")
+        raise RunError(
+            f"{out} holds no finished attack: {missing[0]} is not there. Begin or go on with `sparring "
+            f"attack ... --out {out}`."
+        )
     try:
-        summary, settings_text = json.loads(summary_path.read_text(encoding="utf-8")), settings.read_text(encoding="utf-8")
+        summary, settings_text = (
+            json.loads(summary_path.read_text(encoding="utf-8")),
+            settings.read_text(encoding="utf-8"),
+        )
         if not isinstance(summary, dict) or summary.get("kind") != "attack":
             raise ValueError("summary.json is not that of an attack")
         with closing(open_ledger(ledger)) as db:
@@ -39,7 +47,9 @@ def write_attack_report(out: Path) -> Path:
         "summary": summary,
         "headline": _headline(summary),
         "settings_text": settings_text,
-        "tries": _tries(summary["asr_at_k"]) if summary["samples"] > 1 and summary["first_try"]["asr"]["n"] else None,
+        "tries": _tries(summary["asr_at_k"])
+        if summary["samples"] > 1 and summary["first_try"]["asr"]["n"]
+        else None,
         "hung": hung,
         "gallery_notes": notes,
         "gallery_words": {"questions": "Questions", "defender": "Defender"},
@@ -56,7 +66,10 @@ def _headline(summary: Mapping[str, Any]) -> str:
     if last["value"] is None:
         return "Nothing to attack: the Defender gets no question right on the clean picture"
     edits = "one edit" if summary["samples"] == 1 else f"up to {summary['samples']} edits"
-    return f"With {edits} a question, the Attacker fools the Defender on {percent(last['value'])} of what it gets right"
+    return (
+        f"With {edits} a question, the Attacker fools the Defender on {percent(last['value'])} of what "
+        f"it gets right"
+    )
 
 
 def _tries(tries: list[dict[str, Any]]) -> Markup:

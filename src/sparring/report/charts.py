@@ -1,4 +1,6 @@
-"""Charts as inline SVG, coloured by the page's style sheet. All text is escaped here; the results are safe markup."""
+"""Charts as inline SVG, coloured by the page's style sheet. All text is escaped here; the results are safe
+markup.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from sparring.report.numbers import kind as kind_of_edit
 Style = Literal["accent", "ink", "soft"]
 Point = tuple[float, float]
 SMOOTHED_FROM = 10
-"""Curves of at least so many points get a running mean over `WINDOW` of them; the points themselves stay, faint."""
+"""Curves of at least so many points get a running mean over `WINDOW` of them; the points themselves stay,
+faint.
+"""
 WINDOW = 5
 
 
@@ -64,11 +68,17 @@ class Frame:
 
     def y(self, value: float) -> float:
         low, high = self.y_range
-        return self.height - self.bottom - (value - low) / ((high - low) or 1) * (self.height - self.top - self.bottom)
+        return (
+            self.height
+            - self.bottom
+            - (value - low) / ((high - low) or 1) * (self.height - self.top - self.bottom)
+        )
 
     def add(self, template: str, *values: object) -> None:
         """Append markup; `{}` places are filled with escaped values."""
-        self.parts.append(Markup(template).format(*(f"{v:.1f}" if isinstance(v, float) else v for v in values)))
+        self.parts.append(
+            Markup(template).format(*(f"{v:.1f}" if isinstance(v, float) else v for v in values))
+        )
 
     def line(self, points: Sequence[Point], kind: str) -> None:
         """A polyline with gaps where y is not finite; a point alone becomes a dot."""
@@ -81,12 +91,19 @@ class Frame:
             run += 1
         finite = [(x, y) for x, y in points if math.isfinite(y)]
         if len(finite) == 1:
-            self.add('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>', kind, self.x(finite[0][0]), self.y(finite[0][1]))
+            self.add(
+                '<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>',
+                kind,
+                self.x(finite[0][0]),
+                self.y(finite[0][1]),
+            )
         elif path:
             self.add('<path class="line {}" d="{}"/>', kind, path)
 
     def svg(self, label: str) -> Markup:
-        opening = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" class="chart">').format(self.width, self.height, label)
+        opening = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" class="chart">').format(
+            self.width, self.height, label
+        )
         return opening + Markup("").join(self.parts) + Markup("</svg>")
 
 
@@ -102,16 +119,24 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def span_of(series: Sequence[Series], *, floor: float | None = None, ceiling: float | None = None) -> tuple[float, float]:
-    """A range of y that holds all the series, with a little air, and `floor` and `ceiling` where they are given."""
+def span_of(
+    series: Sequence[Series], *, floor: float | None = None, ceiling: float | None = None
+) -> tuple[float, float]:
+    """A range of y that holds all the series, with a little air, and `floor` and `ceiling` where they are
+    given.
+    """
     values = [y for one in series for y in one.finite]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     air = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    return (low - air if floor is None else min(floor, low)), (high + air if ceiling is None else max(ceiling, high))
+    return (low - air if floor is None else min(floor, low)), (
+        high + air if ceiling is None else max(ceiling, high)
+    )
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """Running mean of y over the `WINDOW` points around each. A gap stays a gap, and no mean reaches across one: it may part two phases."""
+    """Running mean of y over the `WINDOW` points around each. A gap stays a gap, and no mean reaches across
+    one: it may part two phases.
+    """
     result: list[Point] = []
     for finite, run in itertools.groupby(points, key=lambda point: math.isfinite(point[1])):
         own = list(run)
@@ -125,7 +150,11 @@ def number(value: float) -> str:
     """A tick's number, as short as it may be."""
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\u2212")
-    return f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "\u2212") if abs(value) < 1000 else f"{value / 1000:g}k"
+    return (
+        f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "\u2212")
+        if abs(value) < 1000
+        else f"{value / 1000:g}k"
+    )
 
 
 def curves(
@@ -143,7 +172,12 @@ def curves(
     frame = Frame(320, 190, 40, 62 if named else 10, 22, 34, x_range, y_range)
     _axes(frame, x_label, y_label)
     for place in breaks:
-        frame.add('<line class="break" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>', frame.x(place), frame.top, frame.height - frame.bottom)
+        frame.add(
+            '<line class="break" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>',
+            frame.x(place),
+            frame.top,
+            frame.height - frame.bottom,
+        )
     for one in series:
         if len(one.points) >= SMOOTHED_FROM:
             frame.line(one.points, f"raw {one.style}")
@@ -152,7 +186,15 @@ def curves(
             frame.line(one.points, one.style)
     if named:
         _labels(
-            frame, [(one.name, (smoothed(one.points) if len(one.points) >= SMOOTHED_FROM else one.points), one.style) for one in series]
+            frame,
+            [
+                (
+                    one.name,
+                    (smoothed(one.points) if len(one.points) >= SMOOTHED_FROM else one.points),
+                    one.style,
+                )
+                for one in series
+            ],
         )
     return frame.svg(f"{label}. {'. '.join(_course(one) for one in series)}")
 
@@ -170,12 +212,34 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> None:
     bottom = frame.height - frame.bottom
     for value in ticks(*frame.y_range):
         y = frame.y(value)
-        frame.add('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, y, y)
-        frame.add('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>', frame.left - 6, y + 3.5, number(value))
+        frame.add(
+            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+            frame.left,
+            frame.width - frame.right,
+            y,
+            y,
+        )
+        frame.add(
+            '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>',
+            frame.left - 6,
+            y + 3.5,
+            number(value),
+        )
     low, high = frame.x_range
     for value in [v for v in ticks(low, high) if v == int(v)]:
-        frame.add('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', frame.x(value), bottom + 14, number(value))
-    frame.add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, bottom, bottom)
+        frame.add(
+            '<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>',
+            frame.x(value),
+            bottom + 14,
+            number(value),
+        )
+    frame.add(
+        '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+        frame.left,
+        frame.width - frame.right,
+        bottom,
+        bottom,
+    )
     frame.add(
         '<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>',
         (frame.left + frame.width - frame.right) / 2,
@@ -197,11 +261,23 @@ def _labels(frame: Frame, lines: Sequence[tuple[str, Sequence[Point], str]]) -> 
         placed.append(max(y, placed[-1] + 12) if placed else y)
     overflow = max(0.0, placed[-1] - (frame.height - frame.bottom)) if placed else 0.0
     for y, (_, name, style) in zip(placed, sorted(ends), strict=True):
-        frame.add('<text class="end {}" x="{}" y="{}">{}</text>', style, frame.width - frame.right + 6, y - overflow + 3.5, name)
+        frame.add(
+            '<text class="end {}" x="{}" y="{}">{}</text>',
+            style,
+            frame.width - frame.right + 6,
+            y - overflow + 3.5,
+            name,
+        )
 
 
 def progress_chart(
-    names: Sequence[str], lines: Mapping[str, Sequence[Whisker]], styles: Mapping[str, Style], *, label: str, x_label: str, y_label: str
+    names: Sequence[str],
+    lines: Mapping[str, Sequence[Whisker]],
+    styles: Mapping[str, Style],
+    *,
+    label: str,
+    x_label: str,
+    y_label: str,
 ) -> Markup:
     """Accuracy against the Defenders in order, one line an opponent, each value with its interval."""
     lows = [w.low for whiskers in lines.values() for w in whiskers]
@@ -210,11 +286,33 @@ def progress_chart(
     bottom = frame.height - frame.bottom
     for value in ticks(*frame.y_range, wanted=5):
         y = frame.y(value)
-        frame.add('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, y, y)
-        frame.add('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>', frame.left - 6, y + 3.5, number(value))
-    frame.add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, bottom, bottom)
+        frame.add(
+            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+            frame.left,
+            frame.width - frame.right,
+            y,
+            y,
+        )
+        frame.add(
+            '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>',
+            frame.left - 6,
+            y + 3.5,
+            number(value),
+        )
+    frame.add(
+        '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+        frame.left,
+        frame.width - frame.right,
+        bottom,
+        bottom,
+    )
     for place, name in enumerate(names):
-        frame.add('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>', frame.x(place), bottom + 16, name)
+        frame.add(
+            '<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>',
+            frame.x(place),
+            bottom + 16,
+            name,
+        )
     frame.add(
         '<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>',
         (frame.left + frame.width - frame.right) / 2,
@@ -227,7 +325,12 @@ def progress_chart(
         for w in whiskers:
             x = frame.x(w.place + off)
             frame.add(
-                '<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>', style, x, x, frame.y(100 * w.low), frame.y(100 * w.high)
+                '<line class="whisker {}" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+                style,
+                x,
+                x,
+                frame.y(100 * w.low),
+                frame.y(100 * w.high),
             )
         frame.line([(w.place + off, 100 * w.value) for w in whiskers], f"{style} whole")
         for w in whiskers:
@@ -241,9 +344,19 @@ def progress_chart(
                     f"{100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})",
                 ),
             )
-    _labels(frame, [(name, [(w.place, 100 * w.value) for w in whiskers], styles[name]) for name, whiskers in lines.items()])
+    _labels(
+        frame,
+        [
+            (name, [(w.place, 100 * w.value) for w in whiskers], styles[name])
+            for name, whiskers in lines.items()
+        ],
+    )
     said = (
-        f"{name}: " + ", ".join(f"{names[w.place]} {100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})" for w in whiskers)
+        f"{name}: "
+        + ", ".join(
+            f"{names[w.place]} {100 * w.value:.1f} % ({100 * w.low:.1f} to {100 * w.high:.1f})"
+            for w in whiskers
+        )
         for name, whiskers in lines.items()
     )
     return frame.svg(f"{label}. {'. '.join(said)}")
@@ -259,7 +372,13 @@ def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Mark
         x = frame.x(value)
         frame.add('<line class="grid" x1="{}" x2="{}" y1="0" y2="{}"/>', x, x, bottom)
         anchor = "end" if value == 100 else "middle"  # a label about the right edge would be cut off
-        frame.add('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>', x, bottom + 14, anchor, f"{number(value)} %")
+        frame.add(
+            '<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>',
+            x,
+            bottom + 14,
+            anchor,
+            f"{number(value)} %",
+        )
     for place, (name, shares) in enumerate(rows.items()):
         top, start = place * step + 5, 0.0
         frame.add('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>', left - 8, top + 14, name)
@@ -273,22 +392,34 @@ def shares_chart(rows: Mapping[str, Mapping[str, float]], *, label: str) -> Mark
             )
             if end - x > 34:
                 frame.add(
-                    '<text class="inside" x="{}" y="{}" text-anchor="middle">{}</text>', (x + end) / 2, top + 14, f"{100 * share:.0f}"
+                    '<text class="inside" x="{}" y="{}" text-anchor="middle">{}</text>',
+                    (x + end) / 2,
+                    top + 14,
+                    f"{100 * share:.0f}",
                 )
             start += share
     said = (
-        f"{name}: {', '.join(f'{kind_of_edit(kind)} {percent(share)}' for kind, share in shares.items()) or 'none'}"
+        f"{name}: "
+        + (", ".join(f"{kind_of_edit(kind)} {percent(share)}" for kind, share in shares.items()) or "none")
         for name, shares in rows.items()
     )
     return frame.svg(f"{label}. {'. '.join(said)}")
 
 
 def interval_bar(difference: Mapping[str, Any], extent: tuple[float, float], label: str) -> Markup:
-    """A difference and its interval on a line with a mark at zero; `extent` is shared by the bars that are compared."""
+    """A difference and its interval on a line with a mark at zero; `extent` is shared by the bars that are
+    compared.
+    """
     value, (low, high) = difference["value"], difference["ci95"]
     frame = Frame(260, 34, 6, 6, 4, 14, extent, (0.0, 1.0))
     zero, middle = frame.x(0.0), 10
-    frame.add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.left, frame.width - frame.right, middle, middle)
+    frame.add(
+        '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+        frame.left,
+        frame.width - frame.right,
+        middle,
+        middle,
+    )
     frame.add('<line class="zero" x1="{}" x2="{}" y1="2" y2="18"/>', zero, zero)
     frame.add('<text class="tick" x="{}" y="31" text-anchor="middle">0</text>', zero)
     for tick in ticks(*extent, wanted=3):
@@ -299,7 +430,13 @@ def interval_bar(difference: Mapping[str, Any], extent: tuple[float, float], lab
                 f"{100 * tick:+.0f}".replace("-", "\u2212"),
             )
     if value is not None and low is not None and high is not None:
-        frame.add('<line class="range" x1="{}" x2="{}" y1="{}" y2="{}"/>', frame.x(low), frame.x(high), middle, middle)
+        frame.add(
+            '<line class="range" x1="{}" x2="{}" y1="{}" y2="{}"/>',
+            frame.x(low),
+            frame.x(high),
+            middle,
+            middle,
+        )
         frame.add('<circle class="dot accent" cx="{}" cy="{}" r="5"/>', frame.x(value), middle)
     return frame.svg(label)
 
@@ -313,7 +450,9 @@ def boxes(targets: Sequence[Target], width: int, height: int) -> Markup:
         for t in targets
     )
     return (
-        Markup('<svg class="boxes" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">').format(width, height)
+        Markup(
+            '<svg class="boxes" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">'
+        ).format(width, height)
         + drawn
         + Markup("</svg>")
     )
@@ -324,7 +463,9 @@ Table = Sequence[Sequence[Mapping[str, Any] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One rate of a matrix; `value` is None where it has not been measured. `style` sets the colours of light and dark pages."""
+    """One rate of a matrix; `value` is None where it has not been measured. `style` sets the colours of light
+    and dark pages.
+    """
 
     text: str
     interval: str
@@ -347,17 +488,25 @@ class HeatMap:
     def legend(self) -> tuple[Cell, ...]:
         """Patches from the low end of the scale to the high one."""
         return tuple(
-            _cell({"value": v, "n": 0}, "", self.low, self.high) for v in (self.low + (self.high - self.low) * i / 8 for i in range(9))
+            _cell({"value": v, "n": 0}, "", self.low, self.high)
+            for v in (self.low + (self.high - self.low) * i / 8 for i in range(9))
         )
 
 
-def heat_map(defenders: Sequence[str], opponents: Sequence[str], table: Table, kind: str, *, low: float | None = None) -> HeatMap:
-    """Colour a matrix of rates. The scale runs from the smallest value, rounded down to a tenth (or from `low`), to the largest, rounded up."""
+def heat_map(
+    defenders: Sequence[str], opponents: Sequence[str], table: Table, kind: str, *, low: float | None = None
+) -> HeatMap:
+    """Colour a matrix of rates. The scale runs from the smallest value, rounded down to a tenth (or from
+    `low`), to the largest, rounded up.
+    """
     values = [cell["value"] for row in table for cell in row if cell and cell["value"] is not None]
     least = math.floor(10 * min(values, default=0.0) + 1e-9) / 10 if low is None else low
     most = max(math.ceil(10 * max(values, default=1.0) - 1e-9) / 10, least + 0.1)
     cells = tuple(
-        tuple(_cell(cell, f"{player(d)} Defender, {player(o)}: {kind}", least, most) for cell, o in zip(row, opponents, strict=True))
+        tuple(
+            _cell(cell, f"{player(d)} Defender, {player(o)}: {kind}", least, most)
+            for cell, o in zip(row, opponents, strict=True)
+        )
         for row, d in zip(table, defenders, strict=True)
     )
     return HeatMap(tuple(map(player, defenders)), tuple(map(player, opponents)), cells, least, most)
@@ -371,5 +520,9 @@ def _cell(rate: Mapping[str, Any] | None, title: str, low: float, high: float) -
     light, dark = color_of(share, ON_PAPER), color_of(share, ON_NIGHT)
     style = f"--l:{light};--li:{ink_on(light)};--d:{dark};--di:{ink_on(dark)}"
     return Cell(
-        percent(value)[:-2], interval(rate), f"{title} {percent(value)}, 95 % interval {interval(rate)}, n = {rate['n']}", style, value
+        percent(value)[:-2],
+        interval(rate),
+        f"{title} {percent(value)}, 95 % interval {interval(rate)}, n = {rate['n']}",
+        style,
+        value,
     )

@@ -1,4 +1,6 @@
-"""`report.html` of an evaluation: its figures under every profile, and every item, to be filtered by what became of it."""
+"""`report.html` of an evaluation: its figures under every profile, and every item, to be filtered by what
+became of it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class Entry:
 
 
 def write_eval_report(out: Path, *, against: Path | None = None, profile: str | None = None) -> Path:
-    """Write `out/report.html` of a finished evaluation. against: an earlier one; items that it had right are marked as harmed where they are wrong now.
+    """Write `out/report.html` of a finished evaluation. against: an earlier one; items that it had right are
+    marked as harmed where they are wrong now.
 
     Errors: RunError where a folder holds no evaluation, or the two are of different suites.
     """
@@ -55,7 +58,9 @@ def write_eval_report(out: Path, *, against: Path | None = None, profile: str | 
         comparison, gain = said, paired_difference(pairs, seed=results["seed"])
     pictures, shown = _pictures(out, answered)
     entries = [
-        Entry(one, mark, _kinds(mark, before.get(one.item.id)), shown.get(one.cluster), before.get(one.item.id))
+        Entry(
+            one, mark, _kinds(mark, before.get(one.item.id)), shown.get(one.cluster), before.get(one.item.id)
+        )
         for one, mark in zip(answered, marks, strict=True)
     ]
     entries.sort(key=lambda entry: min(ORDER.index(kind) for kind in entry.kinds))
@@ -90,7 +95,9 @@ def _kinds(mark: Mark, pair: Pair | None) -> tuple[str, ...]:
 
 
 def _pictures(out: Path, answered: Sequence[Answered]) -> tuple[dict[str, str], dict[str, str]]:
-    """(class name -> data URI of each small picture that is embedded, once however many items show it; cluster -> class name)."""
+    """(class name -> data URI of each small picture that is embedded, once however many items show it;
+    cluster -> class name).
+    """
     uris: dict[str, str] = {}
     names: dict[str, str] = {}
     room = EMBEDDED

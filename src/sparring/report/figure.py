@@ -25,14 +25,17 @@ LINE = 27
 
 
 def write_picture(out: Path, to: Path) -> None:
-    """Draw a run as one PNG file `to`: edits that fooled the base Defender before others, and the payoff matrix.
+    """Draw a run as one PNG file `to`: edits that fooled the base Defender before others, and the payoff
+    matrix.
 
     Errors: RunError if the folder holds no run, or nothing of it has been played on held-out pictures yet.
     """
     run = read_run(Path(out))
     strip, table = _examples(run), _matrix(run)
     height = max(strip.height, table.height)
-    canvas = Image.new("RGB", (MARGIN + strip.width + 56 + table.width + MARGIN, MARGIN + height + MARGIN), PAPER)
+    canvas = Image.new(
+        "RGB", (MARGIN + strip.width + 56 + table.width + MARGIN, MARGIN + height + MARGIN), PAPER
+    )
     canvas.paste(strip, (MARGIN, MARGIN))
     canvas.paste(table, (MARGIN + strip.width + 56, MARGIN))
     canvas.save(to, "PNG", optimize=True)
@@ -42,7 +45,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own typeface, so that the picture is the same everywhere."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RunError("this build of Pillow has no FreeType, so no text can be drawn. Install Pillow from its wheel.")
+        raise RunError(
+            "this build of Pillow has no FreeType, so no text can be drawn. Install Pillow from its wheel."
+        )
     return font
 
 
@@ -68,7 +73,7 @@ def _clipped(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return line.rstrip(" .") + "..."
 
 
-# -- the examples ------------------------------------------------------------------------------------------------------------------
+# -- the examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,9 @@ class Example:
 
 
 def pick(run: Run, count: int = EXAMPLES) -> list[Example]:
-    """Examples for a picture: fooled and won back first, then fooled, then the rest; within that later Attackers first, in a hash's order."""
+    """Examples for a picture: fooled and won back first, then fooled, then the rest; within that later
+    Attackers first, in a hash's order.
+    """
     valid = [e for e in run.exhibits if e.accepted and e.label_valid is not False]
     ordered = sorted(choose(valid, most=len(valid)), key=lambda e: (not e.won_back, e.outcome != "fooled"))
     found: list[Example] = []
@@ -93,7 +100,10 @@ def pick(run: Run, count: int = EXAMPLES) -> list[Example]:
         except ImageError:
             continue  # the page says how many pictures are gone; here the next one serves
     if not found:
-        raise RunError(f"{run.out} has no accepted held-out edit to show yet. Let the run come to its first held-out play.")
+        raise RunError(
+            f"{run.out} has no accepted held-out edit to show yet. Let the run come to its first "
+            f"held-out play."
+        )
     return found
 
 
@@ -101,7 +111,9 @@ def _examples(run: Run) -> Image.Image:
     examples = pick(run)
     title, small, bold = _font(28), _font(20), _font(22)
     top = 62
-    picture = Image.new("RGB", (LABELS + len(examples) * (TILE + GAP) - GAP, top + 3 * (TILE + GAP) + 7 * LINE), PAPER)
+    picture = Image.new(
+        "RGB", (LABELS + len(examples) * (TILE + GAP) - GAP, top + 3 * (TILE + GAP) + 7 * LINE), PAPER
+    )
     draw = ImageDraw.Draw(picture)
     draw.text((0, 0), _title(examples), INK, title)
     for row, name in enumerate(("before", "after", "difference")):
@@ -110,7 +122,9 @@ def _examples(run: Run) -> Image.Image:
     for column, example in enumerate(examples):
         x, exhibit = LABELS + column * (TILE + GAP), example.exhibit
         gap = difference(example.before, example.after)
-        for row, (image, targets) in enumerate(((example.before, exhibit.targets), (example.after, exhibit.targets), (gap, ()))):
+        for row, (image, targets) in enumerate(
+            ((example.before, exhibit.targets), (example.after, exhibit.targets), (gap, ()))
+        ):
             picture.paste(tile(image, targets), (x, top + row * (TILE + GAP)))
         y = top + 3 * (TILE + GAP) + 2
         for line in wrap(exhibit.question, bold, TILE, 4):
@@ -123,7 +137,12 @@ def _examples(run: Run) -> Image.Image:
                 continue
             said = exhibit.option(reply.choice).split(". ", 1)[-1]
             _mark(draw, x, y, reply.right)
-            draw.text((x + 24, y), wrap(f"{who}: {said}", small, TILE - 24, 1)[0], ACCENT if reply.right else SOFT, small)
+            draw.text(
+                (x + 24, y),
+                wrap(f"{who}: {said}", small, TILE - 24, 1)[0],
+                ACCENT if reply.right else SOFT,
+                small,
+            )
             y += LINE
         bottom = max(bottom, y)
     return picture.crop((0, 0, picture.width, bottom))
@@ -162,13 +181,15 @@ def _mark(draw: ImageDraw.ImageDraw, x: float, y: float, right: bool) -> None:
         draw.line([(x + 14, y + 7), (x + 3, y + 18)], fill=SOFT, width=3)
 
 
-# -- the payoff matrix -------------------------------------------------------------------------------------------------------------
+# -- the payoff matrix
 
 
 def _matrix(run: Run) -> Image.Image:
     defenders, opponents = run.payoff.get("defenders", []), run.payoff.get("opponents", [])
     if not any(cell for row in run.payoff.get("accuracy", []) for cell in row):
-        raise RunError(f"{run.out} has no cell of the payoff matrix yet. Let the run come to its first held-out play.")
+        raise RunError(
+            f"{run.out} has no cell of the payoff matrix yet. Let the run come to its first held-out play."
+        )
     table = heat_map(defenders, opponents, run.payoff["accuracy"], "accuracy")
     title, small, number = _font(28), _font(19), _font(25)
     left, top = 92, 100
@@ -197,7 +218,9 @@ def _matrix(run: Run) -> Image.Image:
 
 def _draw_cell(draw: ImageDraw.ImageDraw, x: int, y: int, cell: Cell, font: ImageFont.FreeTypeFont) -> None:
     colors = dict(part.split(":") for part in cell.style.split(";") if part)
-    draw.rounded_rectangle((x + 2, y + 2, x + CELL_WIDTH - 3, y + CELL_HEIGHT - 3), 8, fill=colors.get("--l", WASH))
+    draw.rounded_rectangle(
+        (x + 2, y + 2, x + CELL_WIDTH - 3, y + CELL_HEIGHT - 3), 8, fill=colors.get("--l", WASH)
+    )
     text = "-" if cell.value is None else percent(cell.value).rstrip("%\u202f ")
     draw.text((x + CELL_WIDTH / 2, y + CELL_HEIGHT / 2), text, colors.get("--li", SOFT), font, anchor="mm")
 
@@ -208,4 +231,9 @@ def _draw_gain(draw: ImageDraw.ImageDraw, y: float, gain: Mapping[str, Any] | No
     ascii_minus = str.maketrans({"\u2212": "-", "\u202f": " ", "\u00b1": ""})
     draw.text((0, y), points(gain["value"]).translate(ascii_minus), ACCENT, _font(40))
     draw.text((122, y + 2), text, INK, _font(21))
-    draw.text((122, y + 27), f"points, 95 % interval {points_interval(gain).translate(ascii_minus)}", SOFT, _font(18))
+    draw.text(
+        (122, y + 27),
+        f"points, 95 % interval {points_interval(gain).translate(ascii_minus)}",
+        SOFT,
+        _font(18),
+    )

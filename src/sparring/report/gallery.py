@@ -1,4 +1,6 @@
-"""Which held-out edits a reader sees: a sample of each kind, drawn without looking, with their pictures embedded."""
+"""Which held-out edits a reader sees: a sample of each kind, drawn without looking, with their pictures
+embedded.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from sparring.report.numbers import HEAT, ramp
 from sparring.report.run import Exhibit, Outcome
 
 SMALL = 128
-"""Pictures whose longer side has at most so many pixels are kept as they are, and shown enlarged with hard pixels."""
+"""Pictures whose longer side has at most so many pixels are kept as they are, and shown enlarged with hard
+pixels.
+"""
 LARGEST = 320
 """Longer side of what is embedded of a larger picture."""
 FITS, EXPLAINED = 3, 0.7
@@ -29,7 +33,9 @@ AMPLIFIED = 4.0
 
 
 def difference(before: Image.Image, after: Image.Image) -> Image.Image:
-    """Where two pictures of one size differ: the largest change of the three channels, amplified, dark where nothing changed."""
+    """Where two pictures of one size differ: the largest change of the three channels, amplified, dark where
+    nothing changed.
+    """
     gap = np.abs(np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)).max(-1) / 255
     return Image.fromarray(ramp(np.clip(gap * AMPLIFIED, 0, 1), HEAT))
 
@@ -48,7 +54,11 @@ def in_the_light_of(before: Image.Image, after: Image.Image) -> Image.Image:
         kept = np.ones(len(x), dtype=bool)
         for _ in range(FITS):
             spread = x[kept].var()
-            gain = ((x[kept] - x[kept].mean()) * (y[kept] - y[kept].mean())).mean() / spread if spread > 1e-9 else 1.0
+            gain = (
+                ((x[kept] - x[kept].mean()) * (y[kept] - y[kept].mean())).mean() / spread
+                if spread > 1e-9
+                else 1.0
+            )
             lit[:, channel] = gain * (x - x[kept].mean()) + y[kept].mean()
             residual = np.abs(y - lit[:, channel])
             kept = residual <= np.quantile(residual, EXPLAINED)
@@ -60,14 +70,21 @@ def change_in_words(before: Image.Image, after: Image.Image) -> str:
     most, and the change of light."""
     old, new = (np.asarray(image, dtype=np.float64) for image in (before, after))
     light = round(float((new - old).mean()))
-    shade = "no change of light" if abs(light) < 2 else f"{abs(light)} grey levels {'darker' if light < 0 else 'lighter'} on the whole"
+    shade = (
+        "no change of light"
+        if abs(light) < 2
+        else f"{abs(light)} grey levels {'darker' if light < 0 else 'lighter'} on the whole"
+    )
     rest = np.abs(new - np.asarray(in_the_light_of(before, after), dtype=np.float64)).max(-1)
     changed = rest > CHANGED
     if not changed.any():
         return f"{shade}, and nothing else changed"
     height, width = changed.shape
     y, x = (places.mean() / size for places, size in zip(np.nonzero(changed), (height, width), strict=True))
-    across, down = ("left", "middle", "right")[min(2, int(3 * x))], ("upper", "middle", "lower")[min(2, int(3 * y))]
+    across, down = (
+        ("left", "middle", "right")[min(2, int(3 * x))],
+        ("upper", "middle", "lower")[min(2, int(3 * y))],
+    )
     where = "middle" if across == down else f"{down} {across}"
     share = max(1, round(100 * changed.mean()))
     return f"{shade}; {share} % of the picture changed beyond that, around the {where}"
@@ -119,11 +136,12 @@ class Hung:
 def choose(exhibits: Sequence[Exhibit], most: int = MOST_ITEMS) -> list[Exhibit]:
     """At most so many exhibits: half fooled, a quarter held, a quarter rejected, evenly over the Attackers.
 
-    Only items that the base Defender gets right on the clean picture. The order within a kind is that of a hash, so nobody picked;
-    what one kind lacks, the others fill.
+    Only items that the base Defender gets right on the clean picture. The order within a kind is that of a
+    hash, so nobody picked; what one kind lacks, the others fill.
     """
     kinds: dict[Outcome, list[Exhibit]] = {
-        outcome: _in_turns([e for e in exhibits if e.clean_right and e.outcome == outcome]) for outcome in OUTCOMES
+        outcome: _in_turns([e for e in exhibits if e.clean_right and e.outcome == outcome])
+        for outcome in OUTCOMES
     }
     chosen = {outcome: kinds[outcome][: round(SHARES[outcome] * most)] for outcome in OUTCOMES}
     for outcome in OUTCOMES:
@@ -135,7 +153,9 @@ def choose(exhibits: Sequence[Exhibit], most: int = MOST_ITEMS) -> list[Exhibit]
 def _in_turns(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
     """One of every Attacker in turn, each Attacker's in the order of a hash; later Attackers come first."""
     piles: dict[str, list[Exhibit]] = {}
-    for exhibit in sorted(exhibits, key=lambda e: hashlib.sha256(f"{e.attacker}/{e.question_id}".encode()).digest()):
+    for exhibit in sorted(
+        exhibits, key=lambda e: hashlib.sha256(f"{e.attacker}/{e.question_id}".encode()).digest()
+    ):
         piles.setdefault(exhibit.attacker, []).append(exhibit)
     order = sorted(piles, key=lambda name: (name != "bootstrap", len(name), name), reverse=True)
     longest = max((len(pile) for pile in piles.values()), default=0)
@@ -143,7 +163,9 @@ def _in_turns(exhibits: Sequence[Exhibit]) -> list[Exhibit]:
 
 
 def load_pair(exhibit: Exhibit) -> tuple[Image.Image, Image.Image]:
-    """(before, after) of an exhibit, after in the size of before. Errors: ImageError where a file is gone or damaged."""
+    """(before, after) of an exhibit, after in the size of before. Errors: ImageError where a file is gone or
+    damaged.
+    """
     before, after = load_image(exhibit.image), load_image(exhibit.picture)
     return before, after if after.size == before.size else after.resize(before.size, Image.Resampling.LANCZOS)
 
@@ -168,7 +190,9 @@ def hang(exhibits: Sequence[Exhibit], most_bytes: int = MOST_BYTES) -> tuple[lis
             notes = [f"{len(queue) - done} more are left out to keep this file small."]
             return _hung(shown), notes + _gone(broken)
         used += sum(map(len, uris))
-        shown[exhibit.outcome].append(Hung(exhibit, *uris, change_in_words(before, after), *before.size, is_small(before)))
+        shown[exhibit.outcome].append(
+            Hung(exhibit, *uris, change_in_words(before, after), *before.size, is_small(before))
+        )
     return _hung(shown), _gone(broken)
 
 
@@ -187,14 +211,23 @@ def _gone(broken: int) -> list[str]:
 
 
 def gallery_filters(hung: Sequence[Hung]) -> dict[str, Any]:
-    """The gallery's filters: outcomes and Attackers with their counts, and the combinations that show nothing."""
-    attackers = sorted({item.exhibit.attacker for item in hung}, key=lambda name: (name != "bootstrap", len(name), name))
+    """The gallery's filters: outcomes and Attackers with their counts, and the combinations that show
+    nothing.
+    """
+    attackers = sorted(
+        {item.exhibit.attacker for item in hung}, key=lambda name: (name != "bootstrap", len(name), name)
+    )
     outcomes = {outcome: sum(item.exhibit.outcome == outcome for item in hung) for outcome in OUTCOMES}
     pairs = {(item.exhibit.outcome, item.exhibit.attacker) for item in hung}
     return {
         "outcomes": outcomes,
-        "attackers": [(place, name, sum(item.exhibit.attacker == name for item in hung)) for place, name in enumerate(attackers)],
+        "attackers": [
+            (place, name, sum(item.exhibit.attacker == name for item in hung))
+            for place, name in enumerate(attackers)
+        ],
         "place": {name: place for place, name in enumerate(attackers)},
-        "empty": [(o, place) for o in OUTCOMES for place, name in enumerate(attackers) if (o, name) not in pairs]
+        "empty": [
+            (o, place) for o in OUTCOMES for place, name in enumerate(attackers) if (o, name) not in pairs
+        ]
         + [(o, None) for o in OUTCOMES if not outcomes[o]],
     }

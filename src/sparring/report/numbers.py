@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from sparring.engine import screen
 
 UNKNOWN = "–"
-_NAMES = {"clean": "Clean", "reencoded": "Re-encoded", "bootstrap": "Bootstrap", "base": "Base", "untuned": "Untuned"}
+_NAMES = {
+    "clean": "Clean",
+    "reencoded": "Re-encoded",
+    "bootstrap": "Bootstrap",
+    "base": "Base",
+    "untuned": "Untuned",
+}
 _NAMES |= {"light": "Light", "cut_out": "Cut-out", "look_alike": "Look-alike"}
 _KINDS = {
     "add": "Added",
@@ -41,7 +47,11 @@ def points(value: float | None) -> str:
 def interval(rate: Mapping[str, Any] | None) -> str:
     """The 95 % interval of a rate in per cent, without the sign of per cent."""
     low, high = (rate or {}).get("ci95", (None, None))
-    return UNKNOWN if low is None or high is None or not (rate or {}).get("n") else f"{100 * low:.1f} to {100 * high:.1f}"
+    return (
+        UNKNOWN
+        if low is None or high is None or not (rate or {}).get("n")
+        else f"{100 * low:.1f} to {100 * high:.1f}"
+    )
 
 
 def points_interval(difference: Mapping[str, Any] | None) -> str:
@@ -52,7 +62,10 @@ def points_interval(difference: Mapping[str, Any] | None) -> str:
 
 def change(ends: Mapping[str, float | None], digits: int | None = None) -> str:
     """From what to what a measure went: shares in per cent, or with so many decimals."""
-    shown = (percent(end) if digits is None else UNKNOWN if end is None else f"{end:.{digits}f}" for end in (ends["before"], ends["after"]))
+    shown = (
+        percent(end) if digits is None else UNKNOWN if end is None else f"{end:.{digits}f}"
+        for end in (ends["before"], ends["after"])
+    )
     return " → ".join(shown)
 
 
@@ -84,7 +97,13 @@ def hits(rate: Mapping[str, Any]) -> str:
 
 def algorithm(name: str | None) -> str:
     """The written name of a training algorithm."""
-    known = {"flow_grpo": "Flow-GRPO", "diffusion_nft": "DiffusionNFT", "awm": "AWM", "dapo": "DAPO", "dr_grpo": "Dr. GRPO"}
+    known = {
+        "flow_grpo": "Flow-GRPO",
+        "diffusion_nft": "DiffusionNFT",
+        "awm": "AWM",
+        "dapo": "DAPO",
+        "dr_grpo": "Dr. GRPO",
+    }
     known |= {name: name.upper() for name in ("grpo", "gspo", "cispo", "sft")}
     return UNKNOWN if name is None else known.get(name, name)
 
@@ -99,18 +118,30 @@ HEAT: Stops = ("#101519", "#17505a", "#3fa9a6", "#f4f0d8")
 """For difference pictures: nothing changed is nearly black."""
 
 _TO_LMS = np.array(
-    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]]
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
 )
 _TO_LAB = np.array(
-    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]]
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
 )
 
 
 def ramp(values: NDArray[np.floating], stops: Stops) -> NDArray[np.uint8]:
-    """sRGB colours [..., 3] of values [...] in 0 to 1 (clipped), piecewise linear in OKLab between evenly spaced stops."""
+    """sRGB colours [..., 3] of values [...] in 0 to 1 (clipped), piecewise linear in OKLab between evenly
+    spaced stops.
+    """
     lab_S3 = _to_oklab(np.array([_rgb(stop) for stop in stops], dtype=np.float64) / 255)
     places = np.clip(values, 0, 1) * (len(stops) - 1)
-    lab = np.stack([np.interp(places, np.arange(len(stops)), lab_S3[:, channel]) for channel in range(3)], axis=-1)
+    lab = np.stack(
+        [np.interp(places, np.arange(len(stops)), lab_S3[:, channel]) for channel in range(3)], axis=-1
+    )
     return (np.clip(_from_oklab(lab), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -121,13 +152,17 @@ def color_of(value: float, stops: Stops) -> str:
 
 
 def ink_on(color: str) -> str:
-    """Near-black or white, whichever reads better on a hex colour; the contrast (WCAG) is then at least 4.5."""
+    """Near-black or white, whichever reads better on a hex colour; the contrast (WCAG) is then at
+    least 4.5.
+    """
     return max(("#050506", "#ffffff"), key=lambda ink: contrast(ink, color))
 
 
 def contrast(a: str, b: str) -> float:
     """WCAG contrast ratio of two hex colours, 1 to 21."""
-    first, second = (float(_linear(np.array(_rgb(c)) / 255) @ np.array([0.2126, 0.7152, 0.0722])) for c in (a, b))
+    first, second = (
+        float(_linear(np.array(_rgb(c)) / 255) @ np.array([0.2126, 0.7152, 0.0722])) for c in (a, b)
+    )
     return (max(first, second) + 0.05) / (min(first, second) + 0.05)
 
 

@@ -1,4 +1,6 @@
-"""`report.html`: one file that shows a run, with style, charts and pictures inside it. It loads nothing and runs no script."""
+"""`report.html`: one file that shows a run, with style, charts and pictures inside it. It loads nothing and
+runs no script.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ KIND_ORDER = ("add", "remove", "replace", "hybrid", "imperceptible", "unchanged"
 
 
 def write_report(out: Path) -> Path:
-    """Write `out/report.html` from what a run has put into its folder so far; what is not there yet is shown as "not yet".
+    """Write `out/report.html` from what a run has put into its folder so far; what is not there yet is shown
+    as "not yet".
 
     Errors: RunError if the folder holds no run or its files cannot be read.
     """
@@ -50,9 +53,13 @@ def _contents(run: Run) -> dict[str, Any]:
         "heat": heat_map(*names, accuracy, "accuracy") if played else None,
         "read_off": _read_off(payoff),
         "worst": payoff.get("worst_case"),
-        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0) if asr else None,
+        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0)
+        if asr
+        else None,
         "rivals": summary.get("rivals") or {},
-        "light_guarded": any((run.recipe.get("judge") or {}).get(name) for name in ("light_level", "light_spread")),
+        "light_guarded": any(
+            (run.recipe.get("judge") or {}).get(name) for name in ("light_level", "light_spread")
+        ),
         "strategies": _strategies(summary.get("strategies") or {}),
         "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
         "players": players(run),
@@ -70,7 +77,9 @@ def _contents(run: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A headline figure: its name, what it says, the difference, its bar, and the two rates whose difference it is."""
+    """A headline figure: its name, what it says, the difference, its bar, and the two rates whose difference
+    it is.
+    """
 
     title: str
     meaning: str
@@ -83,11 +92,15 @@ class Gain:
 def _gains(gains: Mapping[str, Any], run: Run) -> list[Gain]:
     last = numbers.player(f"round{run.rounds}") if run.rounds else "last"
     meanings = {
-        "robust": ("Robust gain", f"accuracy of the {last} Defender less that of the base one, both under the {last} Attacker"),
+        "robust": (
+            "Robust gain",
+            f"accuracy of the {last} Defender less that of the base one, both under the {last} Attacker",
+        ),
         "clean": ("Clean gain", "the same difference on untouched pictures"),
         "attacker": (
             "Attacker’s gain",
-            f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the base Defender",
+            f"valid attack success of the {last} Attacker less that of the bootstrap one, both against the "
+            f"base Defender",
         ),
     }
     ends = [end for gain in gains.values() for end in (*gain["ci95"], gain["value"]) if end is not None]
@@ -120,13 +133,24 @@ def _read_off(payoff: Mapping[str, Any]) -> dict[str, str]:
         last = attackers[-1]
         under = [row[last] for row in table]
         clean = [row[names.index("clean")] for row in table] if "clean" in names else []
-        parts = [_went(f"under the {numbers.player(names[last])} Attacker", under), _went("on clean pictures", clean)]
+        parts = [
+            _went(f"under the {numbers.player(names[last])} Attacker", under),
+            _went("on clean pictures", clean),
+        ]
         said["defenders"] = _sentence("From the first Defender to the last, accuracy", parts)
     if success and attackers:
         first, column = [success[0][i] for i in attackers], [row[attackers[-1]] for row in success]
         parts = [
-            _went(f"against the {numbers.player(payoff['defenders'][0])} Defender, from the first Attacker to the last", first),
-            _went(f"for the {numbers.player(names[attackers[-1]])} Attacker, from the first Defender to the last", column),
+            _went(
+                f"against the {numbers.player(payoff['defenders'][0])} Defender, from the first Attacker to "
+                f"the last",
+                first,
+            ),
+            _went(
+                f"for the {numbers.player(names[attackers[-1]])} Attacker, from the first Defender to "
+                f"the last",
+                column,
+            ),
         ]
         said["success"] = _sentence("Attack success", parts)
         falls = [
@@ -193,14 +217,21 @@ def _headline(gains: Sequence[Gain], finished: bool) -> str:
 
 
 def _strategies(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The kinds of successful edits by opponent, as a chart and the table's rates; None before they are known."""
+    """The kinds of successful edits by opponent, as a chart and the table's rates; None before they are
+    known.
+    """
     if not strategies:
         return None
     first = next(iter(strategies.values()))
     shown = [
-        kind for kind in KIND_ORDER if kind in first and (kind != "unchanged" or any(own[kind]["value"] for own in strategies.values()))
+        kind
+        for kind in KIND_ORDER
+        if kind in first and (kind != "unchanged" or any(own[kind]["value"] for own in strategies.values()))
     ]
-    bars = {numbers.player(name): {kind: own[kind]["value"] for kind in shown if own[kind]["value"]} for name, own in strategies.items()}
+    bars = {
+        numbers.player(name): {kind: own[kind]["value"] for kind in shown if own[kind]["value"]}
+        for name, own in strategies.items()
+    }
     return {
         "kinds": shown,
         "rates": strategies,
@@ -221,7 +252,11 @@ def _progress(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> Markup:
     lines: dict[str, list[Whisker]] = {}
     for opponent, (label, _) in wanted.items():
         cells = [row[opponents.index(opponent)] for row in table]
-        lines[label] = [Whisker(i, cell["value"], *cell["ci95"]) for i, cell in enumerate(cells) if cell and cell["value"] is not None]
+        lines[label] = [
+            Whisker(i, cell["value"], *cell["ci95"])
+            for i, cell in enumerate(cells)
+            if cell and cell["value"] is not None
+        ]
     return progress_chart(
         [numbers.player(name) for name in payoff["defenders"]],
         lines,
@@ -232,26 +267,45 @@ def _progress(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> Markup:
     )
 
 
-def _attacked(opponents: Sequence[str], table: Sequence[Sequence[Any]], rivals: Mapping[str, str]) -> tuple[list[str], list[list[Any]]]:
+def _attacked(
+    opponents: Sequence[str], table: Sequence[Sequence[Any]], rivals: Mapping[str, str]
+) -> tuple[list[str], list[list[Any]]]:
     """The columns of a matrix in which an Attacker attacks; rivals have a table of their own."""
     places = [i for i, name in enumerate(opponents) if name not in (*UNATTACKED, *rivals)]
     return [opponents[i] for i in places], [[row[i] for i in places] for row in table]
 
 
 def _round(run: Run, number: int) -> dict[str, Any]:
-    """What a round's card shows, from the summary where it is there and from the stages' results before that."""
-    known: Mapping[str, Any] = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
-    stages = {part: run.stages.get(f"round{number}/{part}") for part in ("attacker", "curriculum", "defender", "watch")}
+    """What a round's card shows, from the summary where it is there and from the stages' results
+    before that.
+    """
+    known: Mapping[str, Any] = next(
+        (r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {}
+    )
+    stages = {
+        part: run.stages.get(f"round{number}/{part}")
+        for part in ("attacker", "curriculum", "defender", "watch")
+    }
     results = {part: dict(row.result) if row else {} for part, row in stages.items()}
-    attacker, defender = results["attacker"] | known.get("attacker", {}), results["defender"] | known.get("defender", {})
+    attacker, defender = (
+        results["attacker"] | known.get("attacker", {}),
+        results["defender"] | known.get("defender", {}),
+    )
     edits = sum(run.edits.get(f"round{number}/{part}", 0) for part in ("attacker", "curriculum"))
     algorithms = {player: _algorithm(run, player) for player in ("attacker", "defender")}
-    parts = (attacker, results["curriculum"] | known.get("curriculum", {}), defender, results["watch"] | known.get("watch", {}))
+    parts = (
+        attacker,
+        results["curriculum"] | known.get("curriculum", {}),
+        defender,
+        results["watch"] | known.get("watch", {}),
+    )
     warnings = [w for part in parts for w in part.get("warnings", [])]
     return {
         "number": number,
         "begun": bool(known) or any(stages.values()),
-        "attacker": {"algorithm": algorithms["attacker"]} | attacker | {"edits": attacker.get("edits", edits or None)},
+        "attacker": {"algorithm": algorithms["attacker"]}
+        | attacker
+        | {"edits": attacker.get("edits", edits or None)},
         "curriculum": results["curriculum"] | known.get("curriculum", {}),
         "defender": {"algorithm": algorithms["defender"]} | defender,
         "against": f"round{number - 1}" if number > 1 else "base",
@@ -268,7 +322,9 @@ def _algorithm(run: Run, player: str) -> str | None:
 
 
 def _forged(run: Run) -> Mapping[str, Any] | None:
-    """What the bootstrap's forge came to: counts, and the funnel stage by stage; None before it is through."""
+    """What the bootstrap's forge came to: counts, and the funnel stage by stage; None before it is
+    through.
+    """
     row = run.stages.get("round0/forge")
     known: Mapping[str, Any] = (run.summary or {}).get("bootstrap") or (row.result if row else {})
     return known if "funnel" in known else None
@@ -279,7 +335,9 @@ def _watched(run: Run) -> list[dict[str, Any]]:
     found = []
     for number in range(1, run.rounds + 1):
         row = run.stages.get(f"round{number}/watch")
-        known: Mapping[str, Any] = next((r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {})
+        known: Mapping[str, Any] = next(
+            (r for r in (run.summary or {}).get("rounds", []) if r["round"] == number), {}
+        )
         result = known.get("watch") or (row.result if row else None)
         if result:
             found.append({"number": number, **result})
@@ -289,7 +347,9 @@ def _watched(run: Run) -> list[dict[str, Any]]:
 def _accuracy(payoff: Mapping[str, Any], defender: str, opponent: str) -> Mapping[str, Any] | None:
     if defender not in payoff.get("defenders", []) or opponent not in payoff.get("opponents", []):
         return None
-    cell: Mapping[str, Any] | None = payoff["accuracy"][payoff["defenders"].index(defender)][payoff["opponents"].index(opponent)]
+    cell: Mapping[str, Any] | None = payoff["accuracy"][payoff["defenders"].index(defender)][
+        payoff["opponents"].index(opponent)
+    ]
     return cell
 
 

@@ -13,13 +13,29 @@ from sparring.engine.files import write_whole
 from sparring.report import numbers
 from sparring.report.charts import boxes
 
-FILTERS = ("percent", "points", "interval", "points_interval", "change", "count", "duration", "player", "algorithm", "kind", "hits")
+FILTERS = (
+    "percent",
+    "points",
+    "interval",
+    "points_interval",
+    "change",
+    "count",
+    "duration",
+    "player",
+    "algorithm",
+    "kind",
+    "hits",
+)
 
 
 def write_page(out: Path, template: str, contents: Mapping[str, Any]) -> Path:
     """Write `out/report.html`, whole or not at all; gives its path."""
     environment = Environment(
-        loader=PackageLoader("sparring.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("sparring.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update({name: getattr(numbers, name) for name in FILTERS})
     environment.globals["boxes"] = boxes

@@ -1,4 +1,6 @@
-"""A run's folder as the report reads it: finished or not, without writing to it and without loading a model."""
+"""A run's folder as the report reads it: finished or not, without writing to it and without loading
+a model.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """One held-out edit with all that is known of it. `base` and `last` are None where the Defender was not asked, or not yet."""
+    """One held-out edit with all that is known of it. `base` and `last` are None where the Defender was not
+    asked, or not yet.
+    """
 
     question_id: str
     question: str
@@ -86,7 +90,9 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report shows. `summary` is None until the run is finished; `payoff` has None where a cell has not been played."""
+    """All that a report shows. `summary` is None until the run is finished; `payoff` has None where a cell
+    has not been played.
+    """
 
     out: Path
     recipe_text: str | None
@@ -148,7 +154,12 @@ def read_run(out: Path) -> Run:
                 histories.setdefault(row["stage"], []).append((row["step"], json.loads(row["metrics"])))
             rounds = int(recipe.get("selfplay", {}).get("rounds", 0)) or _rounds_in(stages)
             payoff = summary["payoff"] if summary else _payoff_so_far(db, stages, rounds, _rivals(recipe))
-            asked = {row["defender"] for row in db.execute("SELECT DISTINCT defender FROM answers WHERE stage = 'evaluation/clean'")}
+            asked = {
+                row["defender"]
+                for row in db.execute(
+                    "SELECT DISTINCT defender FROM answers WHERE stage = 'evaluation/clean'"
+                )
+            }
             last = next((name for name in reversed(_defenders(rounds)) if name in asked), "base")
             return Run(
                 out=out,
@@ -169,7 +180,9 @@ def read_run(out: Path) -> Run:
 
 
 def open_ledger(path: Path) -> sqlite3.Connection:
-    """Read-only. A ledger without a write-ahead log has no writer, and then the folder need not be writable either."""
+    """Read-only. A ledger without a write-ahead log has no writer, and then the folder need not be writable
+    either.
+    """
     logged = path.with_name(path.name + "-wal").exists()
     db = sqlite3.connect(f"{path.as_uri()}?mode=ro{'' if logged else '&immutable=1'}", uri=True)
     db.row_factory = sqlite3.Row
@@ -201,7 +214,10 @@ def _summary(path: Path) -> dict[str, Any] | None:
 
 
 def _rounds_in(stages: Mapping[str, StageRow]) -> int:
-    return max((int(name.split("/")[0].removeprefix("round")) for name in stages if name.startswith("round")), default=0)
+    return max(
+        (int(name.split("/")[0].removeprefix("round")) for name in stages if name.startswith("round")),
+        default=0,
+    )
 
 
 def _defenders(rounds: int) -> list[str]:
@@ -216,18 +232,30 @@ def _rivals(recipe: Mapping[str, Any]) -> Mapping[str, str]:
     return (recipe.get("evaluation") or {}).get("rivals") or {}
 
 
-def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int, rivals: Mapping[str, str]) -> dict[str, Any]:
-    """The cells that have been played out; as in the summary's matrix, the clean answer stands where an edit was not accepted."""
+def _payoff_so_far(
+    db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int, rivals: Mapping[str, str]
+) -> dict[str, Any]:
+    """The cells that have been played out; as in the summary's matrix, the clean answer stands where an edit
+    was not accepted.
+    """
     defenders = _defenders(rounds)
     opponents = [*UNATTACKED, "bootstrap", *defenders[1:], *rivals]
     ids = [row["id"] for row in db.execute("SELECT id FROM questions WHERE split = 'held_out'")]
     # What a Defender refused is in no cell.
-    lost = {name for stage, row in stages.items() if stage.startswith("evaluation/") for name in row.result.get("left_out", ())}
+    lost = {
+        name
+        for stage, row in stages.items()
+        if stage.startswith("evaluation/")
+        for name in row.result.get("left_out", ())
+    }
     ids = [name for name in ids if name not in lost]
 
     def right(opponent: str, defender: str) -> dict[str, bool]:
         query = "SELECT question_id, right FROM answers WHERE stage = ? AND defender = ? AND trial = 0"
-        return {row["question_id"]: bool(row["right"]) for row in db.execute(query, (f"evaluation/{opponent}", defender))}
+        return {
+            row["question_id"]: bool(row["right"])
+            for row in db.execute(query, (f"evaluation/{opponent}", defender))
+        }
 
     def done(opponent: str, defender: str) -> bool:
         row = stages.get(f"evaluation/{opponent}/{defender}")
@@ -236,24 +264,33 @@ def _payoff_so_far(db: sqlite3.Connection, stages: Mapping[str, StageRow], round
     accuracy: list[list[dict[str, Any] | None]] = []
     for defender in defenders:
         clean = right("clean", defender) if done("clean", defender) else {}
-        cells = [clean | right(opponent, defender) if clean and done(opponent, defender) else None for opponent in opponents]
+        cells = [
+            clean | right(opponent, defender) if clean and done(opponent, defender) else None
+            for opponent in opponents
+        ]
         accuracy.append([None if cell is None else rate([cell[i] for i in ids]).as_dict() for cell in cells])
     return {"defenders": defenders, "opponents": opponents, "accuracy": accuracy}
 
 
 def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhibit]:
-    """The edits of held-out play, or of an attack, with the answers of the Defenders "base" and `last` about them."""
+    """The edits of held-out play, or of an attack, with the answers of the Defenders "base" and `last` about
+    them.
+    """
     query = """
-        SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image, e.stage, e.attacker, e.picture,
+        SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image,
+               e.stage, e.attacker, e.picture,
                v.integrity, v.intact, v.duplicate, v.label_valid, v.notes, c.right AS clean_right,
                b.text AS base_text, b.choice AS base_choice, b.right AS base_right,
                l.text AS last_text, l.choice AS last_choice, l.right AS last_right
         FROM edits e
         JOIN questions q ON q.id = e.question_id
         JOIN verdicts v USING (stage, step, question_id, sample)
-        LEFT JOIN answers c ON c.stage = 'evaluation/clean' AND c.step = 0 AND c.question_id = e.question_id AND c.defender = 'base' AND c.trial = 0
-        LEFT JOIN answers b ON b.stage = e.stage AND b.step = e.step AND b.question_id = e.question_id AND b.sample = e.sample AND b.defender = 'base' AND b.trial = 0
-        LEFT JOIN answers l ON l.stage = e.stage AND l.step = e.step AND l.question_id = e.question_id AND l.sample = e.sample AND l.defender = ? AND l.trial = 0
+        LEFT JOIN answers c ON c.stage = 'evaluation/clean' AND c.step = 0 AND c.question_id = e.question_id
+            AND c.defender = 'base' AND c.trial = 0
+        LEFT JOIN answers b ON b.stage = e.stage AND b.step = e.step AND b.question_id = e.question_id
+            AND b.sample = e.sample AND b.defender = 'base' AND b.trial = 0
+        LEFT JOIN answers l ON l.stage = e.stage AND l.step = e.step AND l.question_id = e.question_id
+            AND l.sample = e.sample AND l.defender = ? AND l.trial = 0
         WHERE e.stage LIKE 'evaluation/%' ORDER BY e.stage, e.question_id"""
     for row in db.execute(query, (last,)):
         targets = tuple(Target(target["name"], tuple(target["box"])) for target in json.loads(row["targets"]))

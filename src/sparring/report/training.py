@@ -1,4 +1,6 @@
-"""Training curves: one small multiple a phase for what matters, and everything else on a line through the whole game."""
+"""Training curves: one small multiple a phase for what matters, and everything else on a line through the
+whole game.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,10 @@ class Player:
 
 def players(run: Run) -> list[Player]:
     """The curves of the bootstrap, the Attacker and the Defender."""
-    phases = {part: [run.histories.get(f"round{i}/{part}", []) for i in range(1, run.rounds + 1)] for part in ("attacker", "defender")}
+    phases = {
+        part: [run.histories.get(f"round{i}/{part}", []) for i in range(1, run.rounds + 1)]
+        for part in ("attacker", "defender")
+    }
     attacker, defender = phases["attacker"], phases["defender"]
     bootstrap = run.histories.get("round0/bootstrap", [])
     found = []
@@ -105,14 +110,16 @@ def players(run: Run) -> list[Player]:
             (
                 _strip(
                     "Reward",
-                    "Higher means that more edits pass the gate and push the frozen Defender off the right answer.",
+                    "Higher means that more edits pass the gate and push the frozen Defender off the right "
+                    "answer.",
                     attacker,
                     ["reward_mean"],
                     titles,
                 ),
                 _strip(
                     "What became of its edits",
-                    "Shares of an update’s edits: targets intact, the whole gate passed, gate passed and Defender fooled. Fooled should rise while accepted stays up.",
+                    "Shares of an update’s edits: targets intact, the whole gate passed, gate passed and "
+                    "Defender fooled. Fooled should rise while accepted stays up.",
                     attacker,
                     ["intact", "accepted", "fooled"],
                     titles,
@@ -127,7 +134,11 @@ def players(run: Run) -> list[Player]:
     if any("reward_mean" not in metrics for phase in defender for _, metrics in phase):
         note = "Falling means that the Defender learns to say the right replies."
         found.append(
-            Player("Defender", (_strip("Loss of the fine-tuning", note, defender, ["loss"], titles),), _others(defender, {"loss"}))
+            Player(
+                "Defender",
+                (_strip("Loss of the fine-tuning", note, defender, ["loss"], titles),),
+                _others(defender, {"loss"}),
+            )
         )
         return found
     found.append(
@@ -136,14 +147,16 @@ def players(run: Run) -> list[Player]:
             (
                 _strip(
                     "Reward",
-                    "Higher means more right answers in the asked form, on a mix of accepted edits and clean pictures.",
+                    "Higher means more right answers in the asked form, on a mix of accepted edits and clean "
+                    "pictures.",
                     defender,
                     ["reward_mean"],
                     titles,
                 ),
                 _strip(
                     "What became of the groups",
-                    "Only groups whose replies differ in reward teach (kept). When nearly all are right, the Defender has learned what these edits can teach.",
+                    "Only groups whose replies differ in reward teach (kept). When nearly all are right, the "
+                    "Defender has learned what these edits can teach.",
                     defender,
                     ["thrown_high", "thrown_low", "kept_groups"],
                     titles,
@@ -178,14 +191,23 @@ def _strip(
     ceiling: float | None = None,
 ) -> Strip:
     styles: tuple[Style, ...] = ("soft", "ink", "accent") if len(metrics) > 1 else ("accent",)
-    series = [[Series(LABELS[m], _values(phase, m), style) for m, style in zip(metrics, styles, strict=True)] for phase in phases]
+    series = [
+        [Series(LABELS[m], _values(phase, m), style) for m, style in zip(metrics, styles, strict=True)]
+        for phase in phases
+    ]
     y_range = span_of([one for own in series for one in own], floor=floor, ceiling=ceiling)
     last = max((x for own in series for one in own for x, _ in one.points), default=1.0)
     panels = []
     for own, name in zip(series, titles, strict=True):
         drawn = any(one.finite for one in own)
         chart = (
-            curves(own, label=f"{name}: {title}", y_range=y_range, x_range=(1.0, max(last, 2.0)), y_label=y_label or LABELS[metrics[0]])
+            curves(
+                own,
+                label=f"{name}: {title}",
+                y_range=y_range,
+                x_range=(1.0, max(last, 2.0)),
+                y_label=y_label or LABELS[metrics[0]],
+            )
             if drawn
             else None
         )
@@ -194,7 +216,13 @@ def _strip(
 
 
 def _others(phases: Sequence[History], shown: set[str]) -> tuple[Panel, ...]:
-    names = dict.fromkeys(name for phase in phases for _, metrics in phase for name, v in metrics.items() if isinstance(v, int | float))
+    names = dict.fromkeys(
+        name
+        for phase in phases
+        for _, metrics in phase
+        for name, v in metrics.items()
+        if isinstance(v, int | float)
+    )
     panels = []
     for name in names:
         if name in shown:

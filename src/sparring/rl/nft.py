@@ -14,21 +14,30 @@ def goodness(advantages_B: Tensor, advantage_clip: float) -> Tensor:
 
 
 def noised(x0: Tensor, noise: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
-    """(x_sigma, u): the forward process (1 - sigma) x0 + sigma eps and its velocity eps - x0, both [B, ...]."""
+    """(x_sigma, u): the forward process (1 - sigma) x0 + sigma eps and its velocity eps - x0, both
+    [B, ...].
+    """
     sigma = sigma_B.view(-1, *[1] * (x0.dim() - 1))
     return (1 - sigma) * x0 + sigma * noise, noise - x0
 
 
 def nft_loss(
-    v: Tensor, v_old: Tensor, u: Tensor, sigma_B: Tensor, r_B: Tensor, beta: float, denominator: float | None = None
+    v: Tensor,
+    v_old: Tensor,
+    u: Tensor,
+    sigma_B: Tensor,
+    r_B: Tensor,
+    beta: float,
+    denominator: float | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of DiffusionNFT with the adaptive weight of its published code.
 
-    The squared error of each implicit policy's picture x0 = x_sigma - sigma v, divided by its mean absolute error (which is held
-    constant), so that all noise levels count alike; divided by beta, so that the size of the gradient does not depend on it. Where v = v_old
-    and r = 1/2 the two sides cancel; where v has left v_old, r = 1/2 pulls it back.
-    v, v_old, u: [B, ...]; sigma_B, r_B: [B]. denominator: rows by which the sum is divided; B when not given.
-    Returns (loss, metrics): positive and negative, the mean absolute picture errors of v+ and v-.
+    The squared error of each implicit policy's picture x0 = x_sigma - sigma v, divided by its mean absolute
+    error (which is held constant), so that all noise levels count alike; divided by beta, so that the size
+    of the gradient does not depend on it. Where v = v_old and r = 1/2 the two sides cancel; where v has left
+    v_old, r = 1/2 pulls it back. v, v_old, u: [B, ...]; sigma_B, r_B: [B]. denominator: rows by which the
+    sum is divided; B when not given. Returns (loss, metrics): positive and negative, the mean absolute
+    picture errors of v+ and v-.
     """
     v, v_old, u = v.float(), v_old.float().detach(), u.float()
     positive_B, positive_error = _picture_loss((1 - beta) * v_old + beta * v, u, sigma_B)
@@ -38,7 +47,9 @@ def nft_loss(
 
 
 def _picture_loss(v: Tensor, u: Tensor, sigma_B: Tensor) -> tuple[Tensor, float]:
-    """loss_B of one implicit policy, and its mean absolute picture error. The picture's error is sigma (u - v), since both share x_sigma."""
+    """loss_B of one implicit policy, and its mean absolute picture error. The picture's error is sigma (u -
+    v), since both share x_sigma.
+    """
     error = sigma_B.view(-1, 1) * (v - u).flatten(1)
     weight_B = error.detach().abs().mean(1).clamp(min=1e-5)
     return (error**2).mean(1) / weight_B, weight_B.mean().item()
@@ -52,7 +63,9 @@ def blend(old: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> None:
 
 
 def old_decay(step: int, slope: float, highest: float) -> float:
-    """How much of the old policy is kept at a step: min(slope step, highest). 0 at the start, so that it follows at once."""
+    """How much of the old policy is kept at a step: min(slope step, highest). 0 at the start, so that it
+    follows at once.
+    """
     return min(slope * step, highest)
 
 
@@ -62,8 +75,9 @@ TINY = 1e-10
 def matching_logp(v: Tensor, u: Tensor, sigma_B: Tensor, power: float) -> Tensor:
     """logp_B = -sigma / power (error^power - tiny^power), error = mean over dims of |v - u|^2 (+ tiny 1e-10).
 
-    The generalised Huber weight of the published code, whose power is 0.25: the smaller the power, the less a sample counts that is far from its
-    target anyway. power 1 is sigma times the plain error. v, u: [B, ...]; sigma_B: [B].
+    The generalised Huber weight of the published code, whose power is 0.25: the smaller the power, the less
+    a sample counts that is far from its target anyway. power 1 is sigma times the plain error. v, u: [B,
+    ...]; sigma_B: [B].
     """
     tiny: float = TINY**power
     error_B: Tensor = ((v.float() - u.float()) ** 2).flatten(1).mean(1) + TINY
@@ -82,10 +96,12 @@ def awm_loss(
     old_weight: float,
     denominator: float | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """PPO's clipped loss on the ratio exp(logp(v) - logp(v_old)), and old_weight |v - v_old|^2 (mean over dims), which holds v near v_old.
+    """PPO's clipped loss on the ratio exp(logp(v) - logp(v_old)), and old_weight |v - v_old|^2 (mean over
+    dims), which holds v near v_old.
 
-    Where v = v_old the gradient is that of -A logp: matching, weighted by the advantage. v_old: the velocity of the policy that made the
-    samples. denominator: rows by which the sums are divided; B when not given. Returns (loss, metrics), metrics as `clipped_loss`.
+    Where v = v_old the gradient is that of -A logp: matching, weighted by the advantage. v_old: the velocity
+    of the policy that made the samples. denominator: rows by which the sums are divided; B when not given.
+    Returns (loss, metrics), metrics as `clipped_loss`.
     """
     v_old = v_old.detach()
     log_ratio_B = matching_logp(v, u, sigma_B, power) - matching_logp(v_old, u, sigma_B, power)

@@ -1,4 +1,5 @@
-"""The policy-gradient loss of token models: one formula, of which DAPO, GRPO, Dr. GRPO, GSPO and CISPO are settings.
+"""The policy-gradient loss of token models: one formula, of which DAPO, GRPO, Dr. GRPO, GSPO and CISPO are
+settings.
 
 Letters: N completions, T tokens (padded to the longest).
 """
@@ -36,32 +37,37 @@ def clipped_surrogate(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped objective of DAPO (arXiv 2503.14476, eq. 8) and its relatives, negated: lower is better.
 
-    `ratio_over`: ratio = exp(logprobs - old_logprobs) of every token, or of a whole completion, its log being the mean over the completion's tokens
-    (GSPO, arXiv 2507.18071, eq. 7).
-    `surrogate`: "clipped" is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A). "detached" is -min(ratio, 1 + clip_high) A logprobs without a
-    gradient through the ratio, so that no token loses its gradient (CISPO, arXiv 2506.13585, eq. 4, without the lower clip, as used there).
-    `dual_clip`: with it, a token of a negative advantage costs at most -dual_clip A, however likely it has
-    become (Dual-clip PPO, arXiv 1912.09729, eq. 5; verl's and EasyR1's constant is 3): the ratio has no bound
-    there otherwise. Above 1, for the "clipped" surrogate alone.
-    `mean_over`: over the tokens that mask_NT selects (DAPO); over completions of the mean over their tokens (GRPO, arXiv 2402.03300, eq. 3); or the sum
-    over tokens divided by completions x `longest`, so that long completions weigh as much a token as short ones (Dr. GRPO, arXiv 2503.20783).
+    `ratio_over`: ratio = exp(logprobs - old_logprobs) of every token, or of a whole completion, its log
+    being the mean over the completion's tokens (GSPO, arXiv 2507.18071, eq. 7). `surrogate`: "clipped" is
+    -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A). "detached" is -min(ratio, 1 + clip_high) A
+    logprobs without a gradient through the ratio, so that no token loses its gradient (CISPO, arXiv
+    2506.13585, eq. 4, without the lower clip, as used there). `dual_clip`: with it, a token of a negative
+    advantage costs at most -dual_clip A, however likely it has become (Dual-clip PPO, arXiv 1912.09729, eq.
+    5; verl's and EasyR1's constant is 3): the ratio has no bound there otherwise. Above 1, for the "clipped"
+    surrogate alone. `mean_over`: over the tokens that mask_NT selects (DAPO); over completions of the mean
+    over their tokens (GRPO, arXiv 2402.03300, eq. 3); or the sum over tokens divided by completions x
+    `longest`, so that long completions weigh as much a token as short ones (Dr. GRPO, arXiv 2503.20783).
 
-    `denominator` and `answers`: how many tokens, and how many completions with a token, the whole batch selects; those of mask_NT if left out. With
-    them the losses, the gradients and the metrics of the micro-batches of a batch add up to those of the batch.
+    `denominator` and `answers`: how many tokens, and how many completions with a token, the whole batch
+    selects; those of mask_NT if left out. With them the losses, the gradients and the metrics of the
+    micro-batches of a batch add up to those of the batch.
 
-    `weights_NT`: what a token counts for in the surrogate, without a gradient: for importance sampling where neither policy made the samples.
+    `weights_NT`: what a token counts for in the surrogate, without a gradient: for importance sampling where
+    neither policy made the samples.
 
-    With `kl_weight`, the k3 estimate exp(d) - d - 1, d = reference_logprobs - logprobs, of the divergence to a reference is added
-    (Schulman, "Approximating KL divergence"; arXiv 2402.03300, eq. 4).
+    With `kl_weight`, the k3 estimate exp(d) - d - 1, d = reference_logprobs - logprobs, of the divergence to
+    a reference is added (Schulman, "Approximating KL divergence"; arXiv 2402.03300, eq. 4).
 
-    Returns (loss, metrics), the metrics being means over tokens whatever the loss is: `ratio_mean`; `clip_fraction`, tokens whose ratio is clipped for
-    their advantage's sign; `approx_kl`, the k3 estimate of the divergence from the old policy; `reference_kl` where there is a reference. All are
-    detached scalars. Raises ValueError for a constant mean without `longest`, for a KL weight without a
-    reference, and for a dual clip of at most 1 or of a detached ratio.
+    Returns (loss, metrics), the metrics being means over tokens whatever the loss is: `ratio_mean`;
+    `clip_fraction`, tokens whose ratio is clipped for their advantage's sign; `approx_kl`, the k3 estimate
+    of the divergence from the old policy; `reference_kl` where there is a reference. All are detached
+    scalars. Raises ValueError for a constant mean without `longest`, for a KL weight without a reference,
+    and for a dual clip of at most 1 or of a detached ratio.
     """
     if dual_clip is not None and (dual_clip <= 1 or surrogate == "detached"):
         raise ValueError(
-            "a dual clip bounds the clipped surrogate where the ratio is far above 1: it must be above 1, and a detached ratio has none"
+            "a dual clip bounds the clipped surrogate where the ratio is far above 1: it must be above 1, "
+            "and a detached ratio has none"
         )
     mask_NT = mask_NT.bool()
     lengths_N1 = mask_NT.sum(dim=1, keepdim=True)
@@ -86,7 +92,9 @@ def clipped_surrogate(
     token_log_ratio_NT = (logprobs_NT - old_logprobs_NT.float()).masked_fill(~mask_NT, 0.0)
     log_ratio_NT = token_log_ratio_NT
     if ratio_over == "sequence":
-        log_ratio_NT = (token_log_ratio_NT.sum(dim=1, keepdim=True) / lengths_N1.clamp(min=1)).expand_as(logprobs_NT)
+        log_ratio_NT = (token_log_ratio_NT.sum(dim=1, keepdim=True) / lengths_N1.clamp(min=1)).expand_as(
+            logprobs_NT
+        )
     ratio_NT = log_ratio_NT.exp()
     advantages_N1 = advantages_N.float().unsqueeze(1)
     too_high_NT = ratio_NT > 1 + clip_high
@@ -119,13 +127,17 @@ def clipped_surrogate(
 
 
 def keep_groups(rewards_PG: Tensor, low: float, high: float) -> Tensor:
-    """keep_P (bool): groups whose mean reward lies strictly between low and high, the others being all wrong or all right."""
+    """keep_P (bool): groups whose mean reward lies strictly between low and high, the others being all wrong
+    or all right.
+    """
     means_P = rewards_PG.float().mean(dim=1)
     return (means_P > low) & (means_P < high)
 
 
 def overlong_penalty(lengths_N: Tensor, limit: int, cache: int) -> Tensor:
-    """DAPO's soft punishment (eq. 13), float32: 0 up to limit - cache tokens, then linear down to -1 at limit. cache 0 punishes nothing."""
+    """DAPO's soft punishment (eq. 13), float32: 0 up to limit - cache tokens, then linear down to -1 at
+    limit. cache 0 punishes nothing.
+    """
     if cache <= 0:
         return torch.zeros_like(lengths_N, dtype=torch.float32)
     return ((limit - cache - lengths_N.float()) / cache).clamp(-1.0, 0.0)

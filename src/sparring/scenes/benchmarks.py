@@ -1,4 +1,5 @@
-"""The suites of `sparring.scenes.suites` in the official layouts of the benchmarks whose shape they have, so that they are read, asked and scored as those are.
+"""The suites of `sparring.scenes.suites` in the official layouts of the benchmarks whose shape they have, so
+that they are read, asked and scored as those are.
 
     vstar            "visual_search" as a folder of pairs of JSON and picture; the right option comes first
     hrbench          "large_pictures" as a TSV with pictures in base64, `category` and `cycle_category`
@@ -6,8 +7,9 @@
     hallusionbench   "altered_pairs" as `HallusionBench.json`: a set is a pair of pictures, its figures are the two pictures (0 before, 1 after), its
                      questions are asked of both; category VD, subcategory "added" or "removed"
 
-Beside what the official files hold stand the boxes of the targets (`targets`), and the suite's own JSONL file. Each function writes below the folder that it
-is given, always the same bytes for the same arguments, and returns the path that `sparring eval --data` and `sparring probe --data` take:
+Beside what the official files hold stand the boxes of the targets (`targets`), and the suite's own JSONL
+file. Each function writes below the folder that it is given, always the same bytes for the same arguments,
+and returns the path that `sparring eval --data` and `sparring probe --data` take:
 
     sparring eval --suite vstar --data sparring.scenes.benchmarks:vstar:number=100 ...
 """
@@ -30,7 +32,9 @@ from sparring.scenes.suites import SIDE, write_suite
 
 
 def vstar(folder: str | Path, *, seed: int = 0, number: int = 100) -> Path:
-    """V*Bench's folder: `direct_attributes/` and `relative_position/`, half of the `number` questions each."""
+    """V*Bench's folder: `direct_attributes/` and `relative_position/`, half of the `number`
+    questions each.
+    """
     folder = Path(folder)
     for question in _suite(folder, "visual_search", seed, number):
         own = folder / str(question.category)
@@ -39,7 +43,9 @@ def vstar(folder: str | Path, *, seed: int = 0, number: int = 100) -> Path:
         wrong = [option for option in question.options if option != question.answer_text]
         record = {
             "target_object": [target.name for target in question.targets],
-            "bbox": [[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in (target.box for target in question.targets)],
+            "bbox": [
+                [x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in (target.box for target in question.targets)
+            ],
             "question": question.question,
             "options": [question.answer_text, *wrong],
         }
@@ -48,7 +54,9 @@ def vstar(folder: str | Path, *, seed: int = 0, number: int = 100) -> Path:
 
 
 def hrbench(folder: str | Path, *, seed: int = 0, number: int = 50, side: int = SIDE) -> Path:
-    """HR-Bench's TSV: `number` pictures of `side` x `side` pixels, each asked in four orders of its options; three rows refer to the first's picture."""
+    """HR-Bench's TSV: `number` pictures of `side` x `side` pixels, each asked in four orders of its options;
+    three rows refer to the first's picture.
+    """
     folder = Path(folder)
     shown: dict[Path, int] = {}
     rows = []
@@ -75,7 +83,9 @@ def hrbench(folder: str | Path, *, seed: int = 0, number: int = 50, side: int = 
 
 
 def pope(folder: str | Path, *, seed: int = 0, number: int = 50) -> Path:
-    """POPE's folder of `scenes_pope_random.json`, `..._popular.json` and `..._adversarial.json`: up to four questions about each of `number` pictures."""
+    """POPE's folder of `scenes_pope_random.json`, `..._popular.json` and `..._adversarial.json`: up to four
+    questions about each of `number` pictures.
+    """
     folder = Path(folder)
     lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for question in _suite(folder, "presence", seed, number):
@@ -98,7 +108,9 @@ def hallusionbench(folder: str | Path, *, seed: int = 0, number: int = 50) -> Pa
     """HallusionBench's folder: `number` pairs of pictures, two questions about both of each pair."""
     folder = Path(folder)
     questions = _suite(folder, "altered_pairs", seed, number)
-    kinds = {question.id.split("-")[1]: question.category for question in questions if "-changed-" in question.id}
+    kinds = {
+        question.id.split("-")[1]: question.category for question in questions if "-changed-" in question.id
+    }
     records = []
     for question in questions:
         _, pair, which, half = question.id.split("-")

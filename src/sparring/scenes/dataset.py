@@ -1,6 +1,8 @@
-"""The arena's data on disk: pictures and a JSONL file of questions for each split, as a user's data would come.
+"""The arena's data on disk: pictures and a JSONL file of questions for each split, as a user's data would
+come.
 
-Scenes of different splits and seeds come from different random streams, none of which the bundled players were trained on.
+Scenes of different splits and seeds come from different random streams, none of which the bundled players
+were trained on.
 """
 
 from __future__ import annotations
@@ -24,20 +26,32 @@ STREAMS = {"train": 1001, "held_out": 1002}
 
 
 def write_questions(
-    folder: str | Path, *, seed: int, train: int, held_out: int, sizes: Sequence[float] = SIZES, reasoned: bool = False
+    folder: str | Path,
+    *,
+    seed: int,
+    train: int,
+    held_out: int,
+    sizes: Sequence[float] = SIZES,
+    reasoned: bool = False,
 ) -> tuple[Path, Path]:
-    """Draw both splits into `folder` and return the paths of `train.jsonl` and `held_out.jsonl`. `sizes`: the smallest and the largest thing, pixels.
+    """Draw both splits into `folder` and return the paths of `train.jsonl` and `held_out.jsonl`. `sizes`: the
+    smallest and the largest thing, pixels.
 
     `reasoned`: with the reasoning that the bundled Defender was brought up on, to be learned from.
 
-    Every question has a scene of its own; the four kinds take turns, and every second existence question is answered by "no".
-    The same arguments write the same bytes. Raises OSError if the folder cannot be written.
+    Every question has a scene of its own; the four kinds take turns, and every second existence question is
+    answered by "no". The same arguments write the same bytes. Raises OSError if the folder cannot be
+    written.
     """
     folder = Path(folder)
-    return _write_split(folder, "train", seed, train, sizes, reasoned), _write_split(folder, "held_out", seed, held_out, sizes, reasoned)
+    return _write_split(folder, "train", seed, train, sizes, reasoned), _write_split(
+        folder, "held_out", seed, held_out, sizes, reasoned
+    )
 
 
-def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequence[float], reasoned: bool) -> Path:
+def _write_split(
+    folder: Path, split: str, seed: int, number: int, sizes: Sequence[float], reasoned: bool
+) -> Path:
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     records, scenes = [], []
@@ -47,13 +61,23 @@ def _write_split(folder: Path, split: str, seed: int, number: int, sizes: Sequen
         path = pictures / f"{name}.png"
         Image.fromarray(render(scene)).save(path, compress_level=4)
         records.append(to_record(name, path, asked, thought(scene, asked) if reasoned else None))
-        scenes.append(json.dumps({"picture": name, "background": scene.background, "things": [asdict(thing) for thing in scene.things]}))
+        scenes.append(
+            json.dumps(
+                {
+                    "picture": name,
+                    "background": scene.background,
+                    "things": [asdict(thing) for thing in scene.things],
+                }
+            )
+        )
     (folder / f"{split}{SCENES}").write_text("".join(f"{line}\n" for line in scenes), encoding="utf-8")
     return write_records(folder / f"{split}.jsonl", records)
 
 
 def draw(seed: int, split: str, index: int, sizes: Sequence[float] = SIZES) -> tuple[Scene, SceneQuestion]:
-    """Scene and question number `index` of a split ("train" or "held_out"): the same ones whatever else was drawn before."""
+    """Scene and question number `index` of a split ("train" or "held_out"): the same ones whatever else was
+    drawn before.
+    """
     rng = np.random.default_rng([seed, STREAMS[split], index])
     kind = KINDS[index % len(KINDS)]
     answer = ("yes", "no")[index // len(KINDS) % 2] if kind == "existence" else None
@@ -67,4 +91,6 @@ def draw(seed: int, split: str, index: int, sizes: Sequence[float] = SIZES) -> t
 def to_record(name: str, picture: Path, asked: SceneQuestion, reasoning: str | None = None) -> VisualQuestion:
     """A scene's question as a record about the picture in that file."""
     targets = tuple(Target(thing.name, thing.box) for thing in asked.about)
-    return VisualQuestion(name, picture, asked.question, asked.options, LETTERS[asked.right], targets, asked.kind, reasoning)
+    return VisualQuestion(
+        name, picture, asked.question, asked.options, LETTERS[asked.right], targets, asked.kind, reasoning
+    )

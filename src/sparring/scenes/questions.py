@@ -21,7 +21,9 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
 @dataclass(frozen=True, slots=True)
 class SceneQuestion:
-    """A question in words, its options in order, the index of the right one, and the things that it is about."""
+    """A question in words, its options in order, the index of the right one, and the things that it
+    is about.
+    """
 
     kind: Kind
     question: str
@@ -67,13 +69,21 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> SceneQuestion | N
         if rng.random() < 0.5:
             a = scene.things[int(rng.integers(len(scene.things)))]
             about = tuple(thing for thing in scene.things if thing.name == a.name)
-            return _multiple_choice(kind, f"Is there a {a.name} in the picture?", "yes", ("yes", "no"), about, (a.name,), rng)
+            return _multiple_choice(
+                kind, f"Is there a {a.name} in the picture?", "yes", ("yes", "no"), about, (a.name,), rng
+            )
         absent = [name for name in NAMES if not scene.count(name)]
         name = absent[int(rng.integers(len(absent)))]
-        return _multiple_choice(kind, f"Is there a {name} in the picture?", "no", ("yes", "no"), (), (name,), rng)
+        return _multiple_choice(
+            kind, f"Is there a {name} in the picture?", "no", ("yes", "no"), (), (name,), rng
+        )
     most = max(scene.count(thing.name) for thing in scene.things)
     # Repeated objects are asked about more often than they occur, or "one" would nearly always be right.
-    pool = [thing for thing in scene.things if scene.count(thing.name) == most] if rng.random() < 0.8 else list(scene.things)
+    pool = (
+        [thing for thing in scene.things if scene.count(thing.name) == most]
+        if rng.random() < 0.8
+        else list(scene.things)
+    )
     name = pool[int(rng.integers(len(pool)))].name
     about = tuple(thing for thing in scene.things if thing.name == name)
     text = f"How many {plural(name)} are in the picture?"
@@ -94,24 +104,33 @@ def _multiple_choice(
 
 
 def sightings(scene: Scene, asked: SceneQuestion) -> list[tuple[str, Thing | None]]:
-    """What the reply goes through: each name asked about with the things that bear it, in reading order, or None."""
+    """What the reply goes through: each name asked about with the things that bear it, in reading order, or
+    None.
+    """
     seen: list[tuple[str, Thing | None]] = []
     for name in asked.names:
-        things = sorted((t for t in scene.things if t.name == name), key=lambda t: (t.cell[1], t.cell[0], t.center))
+        things = sorted(
+            (t for t in scene.things if t.name == name), key=lambda t: (t.cell[1], t.cell[0], t.center)
+        )
         seen += [(name, thing) for thing in things] or [(name, None)]
     return seen
 
 
 def reasoning(scene: Scene, asked: SceneQuestion) -> str:
-    """The short reasoned reply that the bundled Defender learns: each thing asked about, its colour and cell, then the answer.
+    """The short reasoned reply that the bundled Defender learns: each thing asked about, its colour and cell,
+    then the answer.
 
-    For example `cup red 2 5, bottle blue 6 4, left \\boxed{A}` or `cup no, no \\boxed{B}`; cells are (column, row) of 8. The name comes first: it is
-    what the model looks for in the picture. Things of one name come in reading order.
+    For example `cup red 2 5, bottle blue 6 4, left \\boxed{A}` or `cup no, no \\boxed{B}`; cells are
+    (column, row) of 8. The name comes first: it is what the model looks for in the picture. Things of one
+    name come in reading order.
     """
     return f"{thought(scene, asked)} \\boxed{{{chr(65 + asked.right)}}}"
 
 
 def thought(scene: Scene, asked: SceneQuestion) -> str:
     """That reply without the boxed letter."""
-    seen = [f"{name} {t.color} {t.cell[0]} {t.cell[1]}" if t else f"{name} no" for name, t in sightings(scene, asked)]
+    seen = [
+        f"{name} {t.color} {t.cell[0]} {t.cell[1]}" if t else f"{name} no"
+        for name, t in sightings(scene, asked)
+    ]
     return f"{', '.join(seen)}, {asked.answer}"

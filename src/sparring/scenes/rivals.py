@@ -27,15 +27,18 @@ NAMES_TRIED = 8
 def other_thing(
     question: VisualQuestion, image: Image.Image, *, seed: int, sizes: Sequence[float] = SIZES
 ) -> tuple[Image.Image, str] | None:
-    """A random thing that the question does not name: added, or put in the place of another that it does not name.
+    """A random thing that the question does not name: added, or put in the place of another that it does not
+    name.
 
-    For pictures that `write_questions` drew, whose scenes lie beside them; DataError for others. `sizes`: the
-    smallest and the largest thing, pixels. None where no place is free. What the question asks about is left
-    alone, so its answer stays right.
+    For pictures that `write_questions` drew, whose scenes lie beside them; DataError for others. `sizes`:
+    the smallest and the largest thing, pixels. None where no place is free. What the question asks about is
+    left alone, so its answer stays right.
     """
     scene, asked = _scene(question), asked_names(question.question)
     if asked is None:
-        raise DataError(f'question "{question.id}" is not worded like one about a scene: "{question.question}"')
+        raise DataError(
+            f'question "{question.id}" is not worded like one about a scene: "{question.question}"'
+        )
     rng = np.random.default_rng(seed)
     others = [index for index, thing in enumerate(scene.things) if thing.name not in asked]
     add_first = bool(rng.random() < 0.5)
@@ -47,12 +50,22 @@ def other_thing(
         if new is None:
             continue
         changed = scene.with_thing(new) if index is None else scene.swapped(index, new)
-        instead = "" if index is None else f" in place of the {scene.things[index].color} {scene.things[index].name}"
+        instead = (
+            ""
+            if index is None
+            else f" in place of the {scene.things[index].color} {scene.things[index].name}"
+        )
         return Image.fromarray(render(changed)), f"a {new.color} {new.name}{instead}"
     return None
 
 
-def _new_thing(scene: Scene, asked: Sequence[str], index: int | None, sizes: tuple[float, float], rng: np.random.Generator) -> Thing | None:
+def _new_thing(
+    scene: Scene,
+    asked: Sequence[str],
+    index: int | None,
+    sizes: tuple[float, float],
+    rng: np.random.Generator,
+) -> Thing | None:
     """At a free place, or over the middle of thing number `index`."""
     free = [name for name in NAMES if name not in asked and not scene.count(name)]
     taken = [thing.box for i, thing in enumerate(scene.things) if i != index]
@@ -65,7 +78,11 @@ def _new_thing(scene: Scene, asked: Sequence[str], index: int | None, sizes: tup
         else:
             drawn = (place(rng, free[place_in], color, taken, sizes=sizes, tries=4) for _ in range(TRIES))
             old = scene.things[index].center
-            near = (new for new in drawn if new is not None and max(abs(a - b) for a, b in zip(new.center, old, strict=True)) < 7)
+            near = (
+                new
+                for new in drawn
+                if new is not None and max(abs(a - b) for a, b in zip(new.center, old, strict=True)) < 7
+            )
             if (chosen := next(near, None)) is not None:
                 return chosen
     return None
@@ -78,7 +95,8 @@ def _scene(question: VisualQuestion) -> Scene:
         scenes |= _scenes(path, path.stat().st_mtime_ns)
     if question.image.stem not in scenes:
         raise DataError(
-            f'question "{question.id}": the scene of {question.image} is not known: no file *{SCENES} in {folder} describes it. '
+            f'question "{question.id}": the scene of {question.image} is not known: no file *{SCENES} in '
+            f"{folder} describes it. "
             "This rival edits pictures that sparring.scenes.dataset:write_questions has drawn."
         )
     return scenes[question.image.stem]

@@ -1,6 +1,7 @@
 """The objects of the embedded world: forty household things, each in six colours.
 
-Sprites are Fluent Emoji pictures (MIT, (c) Microsoft Corporation), cropped, at most 96 px; see `assets/LICENSE`.
+Sprites are Fluent Emoji pictures (MIT, (c) Microsoft Corporation), cropped, at most 96 px; see
+`assets/LICENSE`.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ def plural(name: str) -> str:
 
 @cache
 def tinted(name: str, color: str) -> Image.Image:
-    """The sprite of `name` in `color`: an RGBA picture, longest side `SPRITE` px, alpha premultiplied ("RGBa" mode).
+    """The sprite of `name` in `color`: an RGBA picture, longest side `SPRITE` px, alpha premultiplied ("RGBa"
+    mode).
 
-    The sprite's own light and shade is kept: its luminance runs from a dark shade of the colour, over the colour, to a highlight.
+    The sprite's own light and shade is kept: its luminance runs from a dark shade of the colour, over the
+    colour, to a highlight.
     """
     with Image.open(ASSETS / "sprites" / f"{name}.webp") as source:
         picture = source.convert("RGBA")
@@ -69,7 +72,9 @@ def tinted(name: str, color: str) -> Image.Image:
 
 @lru_cache(maxsize=1024)
 def placed(name: str, color: str, size: float, angle: float, mirror: bool) -> Image.Image:
-    """One instance: longest side about `size` px before it is turned by `angle` degrees; premultiplied RGBa, cropped to what is visible."""
+    """One instance: longest side about `size` px before it is turned by `angle` degrees; premultiplied RGBa,
+    cropped to what is visible.
+    """
     sprite = tinted(name, color)
     if mirror:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,4 +1,5 @@
-"""Small evaluation suites on scenes that no player was trained on, in the shape of the benchmarks that people use, written as a user's data would come.
+"""Small evaluation suites on scenes that no player was trained on, in the shape of the benchmarks that people
+use, written as a user's data would come.
 
     visual_search    as V*: the colour of a small object ("direct_attributes"), where one is relative to another ("relative_position")
     large_pictures   as HR-Bench: small objects far apart in a large picture, "single" (colour) and "cross" (position), each asked with its options
@@ -6,9 +7,11 @@
     presence         as POPE: is an object there? Absent ones at random, popular, adversarial. Names in these scenes are not alike frequent, and some
                      like to stand together, or neither word would mean anything
     altered_pairs    as HallusionBench and BEAF: a picture and the same picture with a thing more or less, the same yes-no questions about both: one
-                     whose answer changed ("added", "removed"), one whose answer did not ("kept"); ids end in -before and -after
+                     whose answer changed ("added", "removed"), one whose answer did not ("kept"); ids end in
+                     -before and -after
 
-Everything follows from (seed, suite, number of the picture); streams are apart from those of the arena and of the players' training.
+Everything follows from (seed, suite, number of the picture); streams are apart from those of the arena and
+of the players' training.
 """
 
 from __future__ import annotations
@@ -43,9 +46,11 @@ def write_suites(folder: str | Path, *, seed: int, number: int, side: int = SIDE
 
 
 def write_suite(folder: str | Path, name: str, *, seed: int, number: int, side: int = SIDE) -> Path:
-    """Write `number` pictures' (pairs', in "altered_pairs") questions as `folder`/NAME.jsonl with PNG files below `folder`/pictures/NAME.
+    """Write `number` pictures' (pairs', in "altered_pairs") questions as `folder`/NAME.jsonl with PNG files
+    below `folder`/pictures/NAME.
 
-    side: width and height of large pictures. The same arguments write the same bytes. Raises DataError for a suite that is not known.
+    side: width and height of large pictures. The same arguments write the same bytes. Raises DataError for a
+    suite that is not known.
     """
     if name not in SUITES:
         raise DataError(f"there is no suite {name!r}, only {', '.join(SUITES)}")
@@ -76,7 +81,9 @@ def _visual_search(seed: int, number: int, side: int, save: Save) -> Iterator[Vi
                 break
         name = f"search-{index:06d}"
         record = to_record(name, save(name, render(scene)), asked)
-        yield VisualQuestion(record.id, record.image, record.question, record.options, record.answer, record.targets, category)
+        yield VisualQuestion(
+            record.id, record.image, record.question, record.options, record.answer, record.targets, category
+        )
 
 
 def _large_pictures(seed: int, number: int, side: int, save: Save) -> Iterator[VisualQuestion]:
@@ -98,11 +105,18 @@ def _large_pictures(seed: int, number: int, side: int, save: Save) -> Iterator[V
 
 
 def large_scene(rng: np.random.Generator, side: int) -> Scene:
-    """Six to ten things of different names, of the usual sizes in pixels, anywhere in a picture of `side` pixels."""
+    """Six to ten things of different names, of the usual sizes in pixels, anywhere in a picture of `side`
+    pixels.
+    """
     names = [NAMES[i] for i in rng.permutation(len(NAMES))[: int(rng.integers(6, 11))]]
     things: list[Thing] = []
     for name in names:
-        color, size, angle, mirror = random_color(rng), float(rng.uniform(*USUAL)), float(rng.uniform(-20, 20)), bool(rng.random() < 0.5)
+        color, size, angle, mirror = (
+            random_color(rng),
+            float(rng.uniform(*USUAL)),
+            float(rng.uniform(-20, 20)),
+            bool(rng.random() < 0.5),
+        )
         width, height = placed(name, color, size, angle, mirror).size
         for _ in range(100):
             x, y = int(rng.integers(1, side - width)), int(rng.integers(1, side - height))
@@ -114,11 +128,15 @@ def large_scene(rng: np.random.Generator, side: int) -> Scene:
 
 
 def render_large(scene: Scene, side: int) -> NDArray[np.uint8]:
-    """The picture of a large scene, [side, side, 3]: its background blown up, its things at their own size."""
+    """The picture of a large scene, [side, side, 3]: its background blown up, its things at their
+    own size.
+    """
     small = Image.fromarray(np.clip(background(scene.background) + 0.5, 0, 255).astype(np.uint8))
     canvas = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)).astype(np.float32)
     for thing in scene.things:
-        rgba = np.asarray(placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror), dtype=np.float32)
+        rgba = np.asarray(
+            placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror), dtype=np.float32
+        )
         x0, y0, x1, y1 = thing.box
         canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - rgba[..., 3:] / 255) + rgba[..., :3]
     picture: NDArray[np.uint8] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
@@ -131,14 +149,20 @@ def _presence(seed: int, number: int, side: int, save: Save) -> Iterator[VisualQ
         scene = sociable_scene(_random(seed, "presence", index))
         targets = tuple(Target(thing.name, thing.box) for thing in scene.things)
         annotated.append(
-            Annotated(save(f"presence-{index:06d}", render(scene)), tuple(dict.fromkeys(target.name for target in targets)), targets)
+            Annotated(
+                save(f"presence-{index:06d}", render(scene)),
+                tuple(dict.fromkeys(target.name for target in targets)),
+                targets,
+            )
         )
     for negatives in NEGATIVES:
         yield from presence_probes(annotated, negatives, per_picture=2, seed=seed)
 
 
 def sociable_scene(rng: np.random.Generator) -> Scene:
-    """Three or four things of different names. Names early in the list come more often; neighbours in the list come together in two of three scenes."""
+    """Three or four things of different names. Names early in the list come more often; neighbours in the
+    list come together in two of three scenes.
+    """
     weights = 1 / np.arange(1, len(NAMES) + 1) ** 0.7
     while True:
         drawn = [int(i) for i in rng.choice(len(NAMES), size=4, replace=False, p=weights / weights.sum())]
@@ -163,13 +187,21 @@ def _altered_pairs(seed: int, number: int, side: int, save: Save) -> Iterator[Vi
         changed, stays = with_thing.things[-1].name, without.things[0].name
         absent = [name for name in NAMES if not with_thing.count(name)]
         kept = stays if index // 2 % 2 == 0 else absent[int(rng.integers(len(absent)))]
-        for half, scene in (("before", without if added else with_thing), ("after", with_thing if added else without)):
+        for half, scene in (
+            ("before", without if added else with_thing),
+            ("after", with_thing if added else without),
+        ):
             path = save(f"altered-{index:06d}-{half}", render(scene))
-            for which, name, category in (("changed", changed, "added" if added else "removed"), ("kept", kept, "kept")):
+            for which, name, category in (
+                ("changed", changed, "added" if added else "removed"),
+                ("kept", kept, "kept"),
+            ):
                 targets = tuple(Target(thing.name, thing.box) for thing in scene.things if thing.name == name)
                 answer = "A" if targets else "B"
                 identity = f"altered-{index:06d}-{which}-{half}"
-                yield VisualQuestion(identity, path, presence_question(name), (YES, NO), answer, targets, category)
+                yield VisualQuestion(
+                    identity, path, presence_question(name), (YES, NO), answer, targets, category
+                )
 
 
 SUITES: dict[str, Callable[[int, int, int, Save], Iterator[VisualQuestion]]] = {

@@ -1,6 +1,7 @@
 """Procedural scenes: coloured objects without overlap on a varied background, and what is in them, exactly.
 
-A `Scene` is a pure description; `render` turns it into pixels, always the same ones. Pictures are `SIZE` x `SIZE` pixels.
+A `Scene` is a pure description; `render` turns it into pixels, always the same ones. Pictures are `SIZE` x
+`SIZE` pixels.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ def apart(a: Box, b: Box, margin: int = MARGIN) -> bool:
 
 
 def place(
-    rng: np.random.Generator, name: str, color: str, taken: Sequence[Box], sizes: tuple[float, float] = SIZES, tries: int = 30
+    rng: np.random.Generator,
+    name: str,
+    color: str,
+    taken: Sequence[Box],
+    sizes: tuple[float, float] = SIZES,
+    tries: int = 30,
 ) -> Thing | None:
     """A thing of that name and colour at a free place, or None when `tries` draws found none."""
     size, angle, mirror = float(rng.uniform(*sizes)), float(rng.uniform(-20, 20)), bool(rng.random() < 0.5)
@@ -102,7 +108,9 @@ def sample_scene(
     repeat: float = 0.3,
     sizes: tuple[float, float] = SIZES,
 ) -> Scene:
-    """A random scene of so many things, of such sizes. With probability `repeat` one name comes up to three times (each in any colour); all other names are different."""
+    """A random scene of so many things, of such sizes. With probability `repeat` one name comes up to three
+    times (each in any colour); all other names are different.
+    """
     while True:
         number = int(rng.choice(list(counts), p=list(weights)))
         names = [NAMES[i] for i in rng.permutation(len(NAMES))[:number]]
@@ -141,7 +149,9 @@ def _photo(name: str) -> Image.Image:
 
 
 def background(seed: int) -> NDArray[np.float32]:
-    """A calm background drawn from `seed`: a procedural texture or a crop of a photograph, [SIZE, SIZE, 3] in 0 to 255."""
+    """A calm background drawn from `seed`: a procedural texture or a crop of a photograph, [SIZE, SIZE, 3] in
+    0 to 255.
+    """
     rng = np.random.default_rng(seed)
     base = rng.uniform(70, 190, 3).mean() * 0.6 + rng.uniform(70, 190, 3) * 0.4
     other = np.clip(base + rng.normal(0, 22, 3), 40, 215)
@@ -159,7 +169,9 @@ def background(seed: int) -> NDArray[np.float32]:
     elif kind == 3:  # a wall and a floor
         mix = (y > rng.uniform(0.45, 0.75)).astype(np.float32)
     elif kind == 4:  # wood
-        mix = 0.5 + 0.5 * np.sin(30 * along + 3 * np.sin(6 * (x * np.sin(turn) + y * np.cos(turn)) + rng.uniform(0, 6)))
+        mix = 0.5 + 0.5 * np.sin(
+            30 * along + 3 * np.sin(6 * (x * np.sin(turn) + y * np.cos(turn)) + rng.uniform(0, 6))
+        )
     elif kind == 5:  # clouds
         small = rng.random((5, 5)).astype(np.float32)
         mix = np.asarray(Image.fromarray(small).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
@@ -171,5 +183,7 @@ def background(seed: int) -> NDArray[np.float32]:
         pixels = np.asarray(crop, dtype=np.float32)
         return (0.4 * pixels + 0.6 * np.float32(base.mean())).astype(np.float32)
     mix = mix[..., None]
-    texture: NDArray[np.float32] = (base * (1 - mix) + other * mix + rng.normal(0, rng.uniform(0, 2), (SIZE, SIZE, 1))).astype(np.float32)
+    texture: NDArray[np.float32] = (
+        base * (1 - mix) + other * mix + rng.normal(0, rng.uniform(0, 2), (SIZE, SIZE, 1))
+    ).astype(np.float32)
     return texture

@@ -1,7 +1,9 @@
-"""Round 0: the forge makes pairs of the training questions, and the editor is fine-tuned on them (METHOD sections 1 and 2).
+"""Round 0: the forge makes pairs of the training questions, and the editor is fine-tuned on them (METHOD
+sections 1 and 2).
 
-The stages are those of `sparring forge` with the recipe's section `forge`; what it works on is what the base Defender gets right when clean, and its
-players are the game's own. It keeps its ledger, its pictures and its funnel in `round0/forge`.
+The stages are those of `sparring forge` with the recipe's section `forge`; what it works on is what the base
+Defender gets right when clean, and its players are the game's own. It keeps its ledger, its pictures and its
+funnel in `round0/forge`.
 """
 
 from __future__ import annotations
@@ -43,16 +45,24 @@ def bootstrap(game: Game) -> None:
 
 
 class GameSmith(Smith):
-    """A smith whose players are the game's, none of them loaded twice, and who knows what the base Defender answers to clean pictures."""
+    """A smith whose players are the game's, none of them loaded twice, and who knows what the base Defender
+    answers to clean pictures.
+    """
 
     def __init__(self, game: Game, settings: ForgeSettings) -> None:
-        known = {answer.question_id: answer for answer in game.ledger.answers("round0/clean", defender_after(0))}
+        known = {
+            answer.question_id: answer for answer in game.ledger.answers("round0/clean", defender_after(0))
+        }
         super().__init__(settings, game.league.answers, known)
         self._game, self._league = game, game.league
 
     def noise_of(self, question: VisualQuestion, attempt: int) -> int:
         """An edit's noise has a name as every edit in a game has; a painter's seed is as in any forge."""
-        return super().noise_of(question, attempt) if self.implanter.wants_proposals else self._game.seed(EDITS, question.id, attempt - 1)
+        return (
+            super().noise_of(question, attempt)
+            if self.implanter.wants_proposals
+            else self._game.seed(EDITS, question.id, attempt - 1)
+        )
 
     @cached_property
     def defender(self) -> VLM:
@@ -108,11 +118,15 @@ def forge_settings(game: Game) -> ForgeSettings:
 def _samples(questions: Sequence[VisualQuestion], before: int) -> list[Sample]:
     """Questions as the forge takes them, numbered from `before` + 1."""
     places = zip(questions, pictures_of(questions), strict=True)
-    return [Sample(number, question, image) for number, (question, image) in enumerate(places, start=before + 1)]
+    return [
+        Sample(number, question, image) for number, (question, image) in enumerate(places, start=before + 1)
+    ]
 
 
 def _result(funnel: dict[str, Any]) -> dict[str, Any]:
-    """What the summary and the report tell of a funnel. Accepted: passed every check, whether the Defender was fooled or not."""
+    """What the summary and the report tell of a funnel. Accepted: passed every check, whether the Defender
+    was fooled or not.
+    """
     tried = funnel["candidates"]
     useless = sum(drop["count"] for drop in tried["dropped"] if drop["outcome"] == "useless")
     return {
@@ -125,7 +139,9 @@ def _result(funnel: dict[str, Any]) -> dict[str, Any]:
 
 
 def tune(game: Game) -> None:
-    """Fine-tune the editor on the pairs. Without a pair the bootstrap Attacker is the editor as it came, which is said."""
+    """Fine-tune the editor on the pairs. Without a pair the bootstrap Attacker is the editor as it came,
+    which is said.
+    """
     stage, recipe = game.stage(BOOTSTRAP), game.recipe
     if stage.done:
         return
@@ -164,7 +180,8 @@ def tune(game: Game) -> None:
 
 
 def kept_pairs(ledger: Ledger, crop: CropSettings, multiple: int) -> list[Pair]:
-    """(clean picture, instruction, adversarial picture) of all kept pairs, in the order of their ids, cut as an editor will see them in play.
+    """(clean picture, instruction, adversarial picture) of all kept pairs, in the order of their ids, cut as
+    an editor will see them in play.
 
     multiple: what the editor's sides are multiples of.
     """

@@ -52,7 +52,9 @@ def measure_drift(
     seeds: Sequence[int],
     settings: AttackerSettings,
 ) -> Drift:
-    """The drift of a deterministic edit of every picture; these are what the editor works at, of any sizes."""
+    """The drift of a deterministic edit of every picture; these are what the editor works at, of
+    any sizes.
+    """
     sharp, sharp_clean, moved, moved_clean = (list[float]() for _ in range(4))
     for places in by_size(cuts):
         for start in range(0, len(places), settings.micro_batch):

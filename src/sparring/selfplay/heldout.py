@@ -1,10 +1,11 @@
-"""Held-out play: every Defender so far answers every opponent so far, each question once, and nothing is judged twice.
+"""Held-out play: every Defender so far answers every opponent so far, each question once, and nothing is
+judged twice.
 
 An opponent's edits are made once, by the deterministic sampler, with the same noise for a question whoever
 the Attacker is; the gate and the audit are recorded once. Rivals that nobody trained (`evaluation.rivals`)
 are opponents like the Attackers, by the very same path. A cell of the payoff matrix is one Defender's greedy
-answers to one opponent's pictures; where an edit was not accepted the attack has failed and the answer to the
-clean picture stands. A question of which a Defender refuses any picture is in no cell.
+answers to one opponent's pictures; where an edit was not accepted the attack has failed and the answer to
+the clean picture stands. A question of which a Defender refuses any picture is in no cell.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def evaluate(game: Game, number: int) -> Payoff:
 
 
 def make_pictures(game: Game, opponent: str) -> None:
-    """An opponent's held-out pictures, made once, with their verdicts: integrity, duplicates, the auditor's word on the accepted ones."""
+    """An opponent's held-out pictures, made once, with their verdicts: integrity, duplicates, the auditor's
+    word on the accepted ones.
+    """
     stage, batch = game.stage(f"evaluation/{opponent}"), game.recipe.evaluation.batch
     if opponent == CLEAN or stage.done:
         return
@@ -82,16 +85,21 @@ def make_pictures(game: Game, opponent: str) -> None:
 
 
 def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
-    """The control: what the editor's autoencoder alone does where the pictures would be edited. No gate, because nobody attacks."""
+    """The control: what the editor's autoencoder alone does where the pictures would be edited. No gate,
+    because nobody attacks.
+    """
     editor, cleans, settings = game.league.attacker("bootstrap"), pictures_of(questions), game.recipe.attacker
     crops = crops_of(questions, cleans, settings.crop, editor.multiple)
     pictures = round_trips(editor, cleans, crops, settings.micro_batch)
     made = zip(questions, pictures, strict=True)
-    game.ledger.record_edits(stage.name, 0, [Edit(question.id, opponent, "", 0, picture) for question, picture in made])
+    game.ledger.record_edits(
+        stage.name, 0, [Edit(question.id, opponent, "", 0, picture) for question, picture in made]
+    )
 
 
 def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> dict[str, str]:
-    """Edits by a frozen Attacker or a rival, gated and audited; gives question id -> kind of the accepted ones.
+    """Edits by a frozen Attacker or a rival, gated and audited; gives question id -> kind of the accepted
+    ones.
 
     Which Defender they fool is another matter.
     """
@@ -110,14 +118,19 @@ def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQu
             audit=game.auditor.audit,
         )
     sharpness = [sharpness_ratio(clean, image) for clean, image in zip(cleans, images, strict=True)]
-    verdicts = [replace(verdict, notes=verdict.notes | {"sharpness": ratio}) for verdict, ratio in zip(verdicts, sharpness, strict=True)]
+    verdicts = [
+        replace(verdict, notes=verdict.notes | {"sharpness": ratio})
+        for verdict, ratio in zip(verdicts, sharpness, strict=True)
+    ]
     game.ledger.record_verdicts(stage.name, 0, verdicts)
     accepted = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
     kinds = classify([cleans[i] for i in accepted], [images[i] for i in accepted], nobody)
     return {questions[i].id: found.kind for i, found in zip(accepted, kinds, strict=True)}
 
 
-def opponents_edits(game: Game, opponent: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image]) -> list[Edit]:
+def opponents_edits(
+    game: Game, opponent: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image]
+) -> list[Edit]:
     """One edit a question: a rival's, or a frozen Attacker's, with the same noise whoever the Attacker is."""
     rival = game.recipe.evaluation.rivals.get(opponent)
     if rival is not None:
@@ -125,11 +138,15 @@ def opponents_edits(game: Game, opponent: str, questions: Sequence[VisualQuestio
     seeds = [game.seed("evaluation", question.id) for question in questions]
     images = frozen_edits(game, opponent, questions, cleans, seeds)
     made = zip(questions, seeds, images, strict=True)
-    return [Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made]
+    return [
+        Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made
+    ]
 
 
 def play_cell(game: Game, defender: str, opponent: str) -> float:
-    """One Defender's greedy answers to one opponent's pictures; gives the share that is right of those that were asked."""
+    """One Defender's greedy answers to one opponent's pictures; gives the share that is right of those that
+    were asked.
+    """
     stage = game.stage(f"evaluation/{opponent}/{defender}")
     stage.begin()
     source, batch = f"evaluation/{opponent}", game.recipe.evaluation.batch
@@ -143,7 +160,9 @@ def play_cell(game: Game, defender: str, opponent: str) -> float:
         for start in range(0, len(asked), batch):
             part = asked[start : start + batch]
             images = [load_image(pictures[question.id]) for question in part]
-            found = ask_each(vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation"))
+            found = ask_each(
+                vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation")
+            )
             answers += answered(part, found, lambda text: game.screen.warn(f"{stage.name}: {text}"))
     game.ledger.record_answers(source, 0, [replace(answer, defender=defender) for answer in answers])
     right = sum(answer.right for answer in answers)
@@ -156,11 +175,17 @@ def counted(game: Game, number: int) -> list[VisualQuestion]:
     """The held-out questions of which every Defender up to a round answered all the pictures that it was
     shown: every cell is of the same ones. ModelError where none is left.
     """
-    stages = [game.stage(f"evaluation/{opponent}/{name}") for opponent in opponents_of(game, number) for name in defenders_until(number)]
+    stages = [
+        game.stage(f"evaluation/{opponent}/{name}")
+        for opponent in opponents_of(game, number)
+        for name in defenders_until(number)
+    ]
     lost = {name for stage in stages for name in stage.result.get("left_out", ())}
     kept = [question for question in game.held_out if question.id not in lost]
     if not kept:
-        raise ModelError(f"the Defenders refuse all {len(game.held_out)} held-out questions. See the warnings above.")
+        raise ModelError(
+            f"the Defenders refuse all {len(game.held_out)} held-out questions. See the warnings above."
+        )
     return kept
 
 
@@ -173,7 +198,10 @@ def payoff_until(game: Game, number: int) -> Payoff:
         verdicts = {verdict.question_id: verdict for verdict in game.ledger.verdicts(f"evaluation/{name}")}
         opponents.append(Opponent(name, None if name in UNGATED else tuple(verdicts[i] for i in ids)))
         for defender in defenders_until(number):
-            answers = {answer.question_id: answer.right for answer in game.ledger.answers(f"evaluation/{name}", defender)}
+            answers = {
+                answer.question_id: answer.right
+                for answer in game.ledger.answers(f"evaluation/{name}", defender)
+            }
             right[defender, name] = [answers.get(i) for i in ids]
     clusters = [image_sha256(image) for image in pictures_of(questions)]
     return play_off(defenders_until(number), opponents, right, clusters)
@@ -187,8 +215,12 @@ def show(game: Game, payoff: Payoff) -> None:
         game.screen.say(f"{name:<{width}}" + "".join(f"{cell.value:>{width}.3f}" for cell in row))
 
 
-def static_edits(game: Game, stage: Stage, number: int, questions: Sequence[VisualQuestion], *, title: str) -> list[Verdict]:
-    """One edit of every question by the recipe's rivals in turns, judged against the Defender after round `number`; all goes into the ledger."""
+def static_edits(
+    game: Game, stage: Stage, number: int, questions: Sequence[VisualQuestion], *, title: str
+) -> list[Verdict]:
+    """One edit of every question by the recipe's rivals in turns, judged against the Defender after round
+    `number`; all goes into the ledger.
+    """
     rivals = [load_rival(spec) for spec in game.recipe.selfplay.curriculum.rivals]
     name, verdicts, batch = defender_after(number), list[Verdict](), game.recipe.evaluation.batch
     with game.screen.stage(title, len(questions)) as bar:
@@ -206,17 +238,29 @@ def static_edits(game: Game, stage: Stage, number: int, questions: Sequence[Visu
     return verdicts
 
 
-def _in_turns(rivals: Sequence[Rival], questions: Sequence[VisualQuestion], cleans: Sequence[Image], first: int, seed: int) -> list[Edit]:
+def _in_turns(
+    rivals: Sequence[Rival],
+    questions: Sequence[VisualQuestion],
+    cleans: Sequence[Image],
+    first: int,
+    seed: int,
+) -> list[Edit]:
     """Question `first + i` is edited by rival (first + i) mod the number of rivals."""
     edits: dict[int, Edit] = {}
     for turn, rival in enumerate(rivals):
         own = [place for place in range(len(questions)) if (first + place) % len(rivals) == turn]
-        edits |= zip(own, rival.edit([questions[i] for i in own], [cleans[i] for i in own], seed), strict=True)
+        edits |= zip(
+            own, rival.edit([questions[i] for i in own], [cleans[i] for i in own], seed), strict=True
+        )
     return [edits[place] for place in range(len(questions))]
 
 
 def _judge(
-    game: Game, defender: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Edit]
+    game: Game,
+    defender: str,
+    questions: Sequence[VisualQuestion],
+    cleans: Sequence[Image],
+    edits: Sequence[Edit],
 ) -> tuple[list[Edit], list[Verdict], list[Answer]]:
     """The edits that changed something, their verdicts, and the Defender's greedy answers about those that
     passed the checks; but for those that it refuses, which have no verdict.
@@ -230,5 +274,9 @@ def _judge(
     lost = {question.id for question in asked} - {answer.question_id for answer in answers}
     wrong = {answer.question_id for answer in answers if not answer.right}
     made = [place for place, verdict in enumerate(verdicts) if not verdict.unchanged]
-    judged = [replace(verdicts[i], efficacy=float(questions[i].id in wrong)) for i in made if questions[i].id not in lost]
+    judged = [
+        replace(verdicts[i], efficacy=float(questions[i].id in wrong))
+        for i in made
+        if questions[i].id not in lost
+    ]
     return [edits[i] for i in made], judged, answers

@@ -1,8 +1,9 @@
 """The league: the players by name, loaded from their folders when they are needed.
 
-Defenders: "base", then "round1", "round2", ... Attackers: "untuned" (the editor as it came), "bootstrap", then "round1", ... A player that has
-been trained is only ever read back from its folder, so that a resumed run plays with exactly what an undisturbed one plays with.
-A Defender that is an endpoint is never trained: it is the same one under all names. What endpoints answer is kept in `answers.sqlite`.
+Defenders: "base", then "round1", "round2", ... Attackers: "untuned" (the editor as it came), "bootstrap",
+then "round1", ... A player that has been trained is only ever read back from its folder, so that a resumed
+run plays with exactly what an undisturbed one plays with. A Defender that is an endpoint is never trained:
+it is the same one under all names. What endpoints answer is kept in `answers.sqlite`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from sparring.models.vlms.local import LocalVLM
 
 
 class League:
-    """Loads players; keeps one Attacker and one Defender in memory, because full-size players leave no room for more."""
+    """Loads players; keeps one Attacker and one Defender in memory, because full-size players leave no room
+    for more.
+    """
 
     def __init__(self, recipe: Recipe, out: Path, device: torch.device) -> None:
         self.recipe, self.out, self.device = recipe, out, device
@@ -35,7 +38,9 @@ class League:
         self._reasoning_judge: VLM | None = None
 
     def attacker_folder(self, name: str) -> Path:
-        """Where a trained Attacker is kept: a LoRA in diffusers' format, or a whole pipeline where the recipe trains all weights."""
+        """Where a trained Attacker is kept: a LoRA in diffusers' format, or a whole pipeline where the recipe
+        trains all weights.
+        """
         return self.out / ("round0/bootstrap" if name == "bootstrap" else f"{name}/attacker") / "editor"
 
     def defender_folder(self, name: str) -> Path:
@@ -43,7 +48,9 @@ class League:
         return self.out / name / "defender" / "model"
 
     def attacker(self, name: str, keep: bool = True) -> FlowEditor:
-        """An Attacker as it was saved. With `keep` false the caller may train it: nobody else will be handed this one."""
+        """An Attacker as it was saved. With `keep` false the caller may train it: nobody else will be handed
+        this one.
+        """
         if self._editor is None or self._editor_is != name:
             self._editor = self._load_attacker(name)
         self._editor_is = name if keep else None
@@ -52,7 +59,8 @@ class League:
     def _load_attacker(self, name: str) -> FlowEditor:
         settings = self.recipe.attacker
         whole = settings.lora is None and name != "untuned"
-        # Players that are LoRAs share one pipeline in memory: reading 20 B parameters again for every change of player would cost minutes.
+        # Players that are LoRAs share one pipeline in memory: reading 20 B parameters again for every change
+        # of player would cost minutes.
         editor = self._editor if settings.lora is not None else None
         self._editor = None
         if editor is None:
@@ -85,11 +93,18 @@ class League:
         return self._defender[1]
 
     def defender_to_train(self, name: str) -> LocalVLM:
-        """A Defender that the caller may train: nobody else will be handed this one. Raises ModelError for one that is an endpoint."""
+        """A Defender that the caller may train: nobody else will be handed this one. Raises ModelError for
+        one that is an endpoint.
+        """
         vlm = self.defender(name)
         self._defender = None
         named = self.recipe.defender.model
-        return local_weights(vlm, ModelError(f"defender.model {named} is an endpoint: it can be asked and attacked, but not trained"))
+        return local_weights(
+            vlm,
+            ModelError(
+                f"defender.model {named} is an endpoint: it can be asked and attacked, but not trained"
+            ),
+        )
 
     def _load_defender(self, name: str) -> VLM:
         settings = self.recipe.defender
@@ -97,23 +112,33 @@ class League:
         return load_asked_defender(path, settings, self.device, self.answers)
 
     def duplicate_check(self) -> DuplicateCheck | None:
-        """The check of a judge model, which never trains; one for the whole run, so that no clean picture is counted twice. None without a judge."""
+        """The check of a judge model, which never trains; one for the whole run, so that no clean picture is
+        counted twice. None without a judge.
+        """
         if self._duplicates is None:
             self._duplicates = load_duplicate_check(self.recipe.judge, self.device, self.answers)
         return self._duplicates
 
     def reasoning_judge(self) -> VLM | None:
-        """The model that reads where the Defender's reasoning arrives, which never trains; None where none is named."""
+        """The model that reads where the Defender's reasoning arrives, which never trains; None where none is
+        named.
+        """
         settings = self.recipe.defender.consistency
         if settings.model is not None and self._reasoning_judge is None:
             self._reasoning_judge = load_vlm(
-                settings.model, dtype=DTYPES[settings.dtype], device=self.device, endpoint=settings.endpoint, cache=self.answers
+                settings.model,
+                dtype=DTYPES[settings.dtype],
+                device=self.device,
+                endpoint=settings.endpoint,
+                cache=self.answers,
             )
         return self._reasoning_judge
 
     @contextmanager
     def defenders_turn(self) -> Iterator[None]:
-        """Inside, with `attacker.offload`, the Attacker in memory makes room on the accelerator, also one that a caller trains; then it is back."""
+        """Inside, with `attacker.offload`, the Attacker in memory makes room on the accelerator, also one
+        that a caller trains; then it is back.
+        """
         if self._editor is None:
             yield
         else:
@@ -121,7 +146,9 @@ class League:
                 yield
 
     def rest_attacker(self) -> None:
-        """Take the Attacker out of memory: while a Defender trains, its gradients and optimizer need the room."""
+        """Take the Attacker out of memory: while a Defender trains, its gradients and optimizer need the
+        room.
+        """
         self._editor, self._editor_is = None, None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

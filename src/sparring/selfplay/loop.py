@@ -1,7 +1,8 @@
 """The whole game.
 
-Two players take turns (METHOD section 1): the Attacker learns to fool the frozen Defender with edited pictures, its edits are checked and become
-a curriculum, and the Defender learns from that. Every call below is a stage, or a few: what an earlier process has finished is not done again.
+Two players take turns (METHOD section 1): the Attacker learns to fool the frozen Defender with edited
+pictures, its edits are checked and become a curriculum, and the Defender learns from that. Every call below
+is a stage, or a few: what an earlier process has finished is not done again.
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ from sparring.selfplay.turns import require_skill
 from sparring.selfplay.watch import watch
 
 
-def run_game(recipe: Recipe, out: Path, screen: Screen | None = None, *, sides: Sides | None = None) -> dict[str, Any]:
-    """Play a recipe's game in a folder, from the start or from where it was cut off; writes and returns `out/summary.json`.
+def run_game(
+    recipe: Recipe, out: Path, screen: Screen | None = None, *, sides: Sides | None = None
+) -> dict[str, Any]:
+    """Play a recipe's game in a folder, from the start or from where it was cut off; writes and returns
+    `out/summary.json`.
 
     sides: the questions of the recipe's files, where they are read already.
 
-    Errors: DataError and RecipeError before any training, ModelError where a player cannot be loaded, TrainingError where training cannot go
-    on or where the Defender only guesses, RunError if the folder is in use or holds another recipe's run.
+    Errors: DataError and RecipeError before any training, ModelError where a player cannot be loaded,
+    TrainingError where training cannot go on or where the Defender only guesses, RunError if the folder is
+    in use or holds another recipe's run.
     """
     with open_game(recipe, out, screen or Screen(), sides) as game:
         require_skill(game)
@@ -53,7 +58,9 @@ def run_game(recipe: Recipe, out: Path, screen: Screen | None = None, *, sides: 
 
 
 def play_round(game: Game, number: int) -> None:
-    """One round: the Attacker learns to fool the frozen Defender, then the Defender learns from what survives the checks."""
+    """One round: the Attacker learns to fool the frozen Defender, then the Defender learns from what survives
+    the checks.
+    """
     train_attacker(game, number)
     write_curriculum(game, number)
     train_defender(game, number)
@@ -77,7 +84,8 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
 
         train, held_out = load_questions(recipe, folder, ledger, screen, sides, keep=keep)
         screen.say(
-            f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held out, on {device}, in {folder}"
+            f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held "
+            f"out, on {device}, in {folder}"
         )
         yield Game(recipe, folder, ledger, screen, League(recipe, folder, device), auditor, train, held_out)
 

@@ -1,4 +1,6 @@
-"""The halves of a round: the Attacker learns against a frozen Defender, its edits become a curriculum, the Defender learns from that."""
+"""The halves of a round: the Attacker learns against a frozen Defender, its edits become a curriculum, the
+Defender learns from that.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,20 @@ from sparring.selfplay.turns import (
 
 
 def train_attacker(game: Game, number: int) -> None:
-    """Attacker `number`, from Attacker `number - 1`, learns to fool the frozen Defender `number - 1` on what that one gets right when clean.
+    """Attacker `number`, from Attacker `number - 1`, learns to fool the frozen Defender `number - 1` on what
+    that one gets right when clean.
 
-    With `attacker.past_share` some of an update's questions face the Defenders before that one, each on what it gets right itself.
+    With `attacker.past_share` some of an update's questions face the Defenders before that one, each on what
+    it gets right itself.
     """
     stage, settings = game.stage(f"round{number}/attacker"), game.recipe.attacker
     if stage.done:
         return
     past = range(number - 1) if settings.past_share else range(0)
-    questions = {n: right_when_clean(game, n)[: settings.steps * settings.questions_per_step] for n in (number - 1, *past)}
+    questions = {
+        n: right_when_clean(game, n)[: settings.steps * settings.questions_per_step]
+        for n in (number - 1, *past)
+    }
     stage.begin(resumes=True)
     seed = game.seed(stage.name)
     editor = game.league.attacker(attacker_after(number - 1), keep=False)
@@ -74,7 +81,14 @@ def train_attacker(game: Game, number: int) -> None:
             for n, own in pairing.items():
                 part = slice(start, start := start + len(own))
                 verdicts.extend(
-                    opponents[n].face(f"round{number}", chosen[part], images[part], edits[part], seed_of=seed_of(step), step=step)
+                    opponents[n].face(
+                        f"round{number}",
+                        chosen[part],
+                        images[part],
+                        edits[part],
+                        seed_of=seed_of(step),
+                        step=step,
+                    )
                 )
             return [[verdict.reward for verdict in own] for own in verdicts]
 
@@ -100,14 +114,22 @@ def train_attacker(game: Game, number: int) -> None:
         drift.look(len(history))
     warnings = []
     if not questions[number - 1]:
-        warnings.append("the Defender gets no training question right when clean, so the Attacker had nothing to attack and did not train")
+        warnings.append(
+            "the Defender gets no training question right when clean, so the Attacker had nothing to "
+            "attack and did not train"
+        )
     elif history and not any(metrics["fooled"] for metrics in history):
         warnings.append("the Attacker found nothing: no accepted edit of its training fooled the Defender")
     if history and all(metrics.get("dead_groups", 1) == 1 for metrics in history):
         warnings.append("no group of edits had a signal, so the Attacker learned nothing")
     ended_early = bool(questions[number - 1]) and len(history) < settings.steps
     left_out = left_out_of(game, stage)
-    _finish(game, stage, {"updates": len(history), "kept_update": kept, "ended_early": ended_early, "warnings": warnings} | left_out)
+    _finish(
+        game,
+        stage,
+        {"updates": len(history), "kept_update": kept, "ended_early": ended_early, "warnings": warnings}
+        | left_out,
+    )
 
 
 def left_out_of(game: Game, stage: Stage) -> dict[str, Any]:
@@ -117,11 +139,17 @@ def left_out_of(game: Game, stage: Stage) -> dict[str, Any]:
 
 
 def pair(
-    questions: Mapping[int, Sequence[VisualQuestion]], last: int, settings: AttackerSettings, step: int, seed: int
+    questions: Mapping[int, Sequence[VisualQuestion]],
+    last: int,
+    settings: AttackerSettings,
+    step: int,
+    seed: int,
 ) -> dict[int, list[VisualQuestion]]:
-    """The questions of one update by the number of the Defender that they are put to; no question comes twice.
+    """The questions of one update by the number of the Defender that they are put to; no question comes
+    twice.
 
-    questions: what each Defender gets right when clean. Defender `last` has its share; the past ones, in turns, have the rest.
+    questions: what each Defender gets right when clean. Defender `last` has its share; the past ones, in
+    turns, have the rest.
     """
     count, past = settings.questions_per_step, sorted(n for n in questions if n != last and questions[n])
     facing_past = round(count * settings.past_share) if past else 0
@@ -137,7 +165,8 @@ def pair(
 
 
 def write_curriculum(game: Game, number: int) -> None:
-    """The frozen Attacker `number` edits training pictures that Defender `number - 1` gets right when clean; the edits are judged.
+    """The frozen Attacker `number` edits training pictures that Defender `number - 1` gets right when clean;
+    the edits are judged.
 
     With `curriculum.rivals` these edit in its place.
     """
@@ -148,13 +177,19 @@ def write_curriculum(game: Game, number: int) -> None:
     if settings.clean_share == 1.0:
         _finish(game, stage, {"edits": 0, "accepted": 0, "effective": 0, "warnings": []})
         return
-    questions = right_when_clean(game, number - 1)[-settings.questions :]  # as far as there are enough, none that the Attacker trained on
+    # as far as there are enough, none that the Attacker trained on
+    questions = right_when_clean(game, number - 1)[-settings.questions :]
     title = f"round {number}: curriculum"
     if settings.rivals:
         verdicts = static_edits(game, stage, number - 1, questions, title=title)
     else:
-        verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title)
-    accepted, effective = sum(v.accepted for v in verdicts), sum(v.accepted and v.efficacy > 0 for v in verdicts)
+        verdicts = edit_and_judge(
+            game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title
+        )
+    accepted, effective = (
+        sum(v.accepted for v in verdicts),
+        sum(v.accepted and v.efficacy > 0 for v in verdicts),
+    )
     by = " and ".join(settings.rivals) or "the frozen Attacker"
     warnings = [] if accepted else [f"no edit of {by} was accepted"]
     counts = {"edits": len(verdicts), "accepted": accepted, "effective": effective}
@@ -162,7 +197,8 @@ def write_curriculum(game: Game, number: int) -> None:
 
 
 def train_defender(game: Game, number: int) -> None:
-    """Defender `number`, from Defender `number - 1`, learns from the round's curriculum, clean items and earlier rounds' edits.
+    """Defender `number`, from Defender `number - 1`, learns from the round's curriculum, clean items and
+    earlier rounds' edits.
 
     One that is an endpoint stays as it is.
     """
@@ -174,7 +210,9 @@ def train_defender(game: Game, number: int) -> None:
         stage.finish({"rollouts": 0, "kept_groups": 0, "updates": 0, "ended_early": False, "warnings": []})
         return
     fresh, *earlier = (weighted_edits(game, i) for i in range(number, 0, -1))
-    curriculum, warnings = compose(game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum)
+    curriculum, warnings = compose(
+        game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum
+    )
     game.league.rest_attacker()
     vlm = game.league.defender_to_train(defender_after(number - 1))
     if settings.algorithm.type == "sft":
@@ -186,15 +224,30 @@ def train_defender(game: Game, number: int) -> None:
     if number == game.recipe.selfplay.rounds and settings.final_interpolation < 1:
         move_towards_base(vlm, game.league.defender_to_train(defender_after(0)), settings.final_interpolation)
     stage.folder_written_whole("model", vlm.save)
-    totals = {name: int(sum(metrics.get(name, 0) for metrics in history)) for name in ("rollouts", "kept_groups")}
-    _finish(game, stage, totals | {"updates": len(history), "ended_early": len(history) < settings.steps, "warnings": warnings})
+    totals = {
+        name: int(sum(metrics.get(name, 0) for metrics in history)) for name in ("rollouts", "kept_groups")
+    }
+    _finish(
+        game,
+        stage,
+        totals
+        | {"updates": len(history), "ended_early": len(history) < settings.steps, "warnings": warnings},
+    )
 
 
-def _reinforce(game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int) -> list[dict[str, Any]]:
+def _reinforce(
+    game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int
+) -> list[dict[str, Any]]:
     """The Defender learns from rewards; the metrics of all updates."""
     settings, seed = game.recipe.defender, game.seed(stage.name)
     served = settings.rollout_server
-    server = RolloutServer(served, stage.folder / "adapters", max_pixels=settings.max_pixels, cache=game.league.answers) if served else None
+    server = (
+        RolloutServer(
+            served, stage.folder / "adapters", max_pixels=settings.max_pixels, cache=game.league.answers
+        )
+        if served
+        else None
+    )
     trainer = DefenderTrainer(vlm, settings, seed, judge=game.league.reasoning_judge(), server=server)
 
     def update(step: int) -> dict[str, Any]:
@@ -204,28 +257,49 @@ def _reinforce(game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, 
         game.ledger.record_answers(stage.name, step, answers, samples=groups, trials=places)
         return dict(metrics)
 
-    history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("reward_mean", "kept_groups"))
+    history = _phase(
+        game,
+        stage,
+        trainer,
+        update,
+        settings.steps,
+        f"round {number}: Defender",
+        ("reward_mean", "kept_groups"),
+    )
     trainer.settle()
     return history
 
 
-def _imitate(game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int) -> list[dict[str, Any]]:
-    """The Defender learns the right replies to the same items; a phase without rewards has no plateau. The metrics of all updates."""
+def _imitate(
+    game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int
+) -> list[dict[str, Any]]:
+    """The Defender learns the right replies to the same items; a phase without rewards has no plateau. The
+    metrics of all updates.
+    """
     settings, seed = game.recipe.defender, game.seed(stage.name)
     trainer = SftTrainer(vlm, settings, seed)
 
     def update(step: int) -> dict[str, Any]:
-        return dict(trainer.imitate(list(islice(curriculum.stream(seed, step), settings.prompts_per_step)), step))
+        return dict(
+            trainer.imitate(list(islice(curriculum.stream(seed, step), settings.prompts_per_step)), step)
+        )
 
-    history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("loss",), rewarded=False)
+    history = _phase(
+        game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("loss",), rewarded=False
+    )
     trainer.settle()
     return history
 
 
 def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
-    """A round's accepted edits; those that fooled the Defender that they faced as often as the recipe weighs them."""
+    """A round's accepted edits; those that fooled the Defender that they faced as often as the recipe weighs
+    them.
+    """
     settings, edits = game.recipe.selfplay.curriculum, list[tuple[str, Path]]()
-    for stage in (f"round{number}/curriculum", *((f"round{number}/attacker",) if settings.training_edits else ())):
+    for stage in (
+        f"round{number}/curriculum",
+        *((f"round{number}/attacker",) if settings.training_edits else ()),
+    ):
         accepted, effective = (game.ledger.pictures(stage, only=only) for only in ("accepted", "effective"))
         edits += accepted + effective * (settings.effective_weight - 1)
     return edits

@@ -9,7 +9,15 @@ from typing import Any
 from sparring.asking.refusals import left_out_text
 from sparring.engine.files import write_json
 from sparring.judging.kinds import KINDS
-from sparring.measures.payoff import CLEAN, LEAST_VALID, AttackReport, Payoff, against_rival, attack_report, gains
+from sparring.measures.payoff import (
+    CLEAN,
+    LEAST_VALID,
+    AttackReport,
+    Payoff,
+    against_rival,
+    attack_report,
+    gains,
+)
 from sparring.measures.statistics import rate
 from sparring.seeds import derive_seed
 from sparring.selfplay.game import Game
@@ -58,7 +66,9 @@ def summarise(game: Game) -> dict[str, Any]:
         "payoff": payoff.as_dict() | {"valid_asr": _valid_asr(payoff), "worst_case": _worst_cases(payoff)},
         "gains": {name: difference.as_dict() for name, difference in gained.items()},
         "rivals": {name: _rival(game, payoff, name, seed) for name in recipe.evaluation.rivals},
-        "strategies": {o.name: strategies(game, payoff, o.name) for o in payoff.opponents if o.verdicts is not None},
+        "strategies": {
+            o.name: strategies(game, payoff, o.name) for o in payoff.opponents if o.verdicts is not None
+        },
         "warnings": warnings_of(game),
     }
     summary["warnings"] += doubts_of(summary)
@@ -67,14 +77,20 @@ def summarise(game: Game) -> dict[str, Any]:
 
 
 def _round(game: Game, payoff: Payoff, number: int) -> dict[str, Any]:
-    attacker, defender = game.stage(f"round{number}/attacker").result, game.stage(f"round{number}/defender").result
+    attacker, defender = (
+        game.stage(f"round{number}/attacker").result,
+        game.stage(f"round{number}/defender").result,
+    )
     opponent = defenders_until(number)[number - 1]
     edits = sum(game.ledger.count("edits", f"round{number}/{part}") for part in ("attacker", "curriculum"))
     figures = _attacker_figures(payoff, f"round{number}", opponent)
     base = _attacker_figures(payoff, f"round{number}", "base")["valid_asr"]
     return {
         "round": number,
-        "attacker": {"algorithm": game.recipe.attacker.algorithm.type, "edits": edits} | figures | {"valid_asr_base": base} | attacker,
+        "attacker": {"algorithm": game.recipe.attacker.algorithm.type, "edits": edits}
+        | figures
+        | {"valid_asr_base": base}
+        | attacker,
         "defender": {"algorithm": game.recipe.defender.algorithm.type} | defender,
         "curriculum": game.stage(f"round{number}/curriculum").result,
         "watch": game.stage(f"round{number}/watch").result,
@@ -101,7 +117,10 @@ def _rival(game: Game, payoff: Payoff, name: str, seed: int) -> dict[str, Any]:
     return (
         {"rival": game.recipe.evaluation.rivals[name]}
         | _attacker_figures(payoff, name, "base")
-        | {"rejected_rate": rate([not v.accepted for v in verdicts]).as_dict(), "relit_rate": rate([v.relit for v in verdicts]).as_dict()}
+        | {
+            "rejected_rate": rate([not v.accepted for v in verdicts]).as_dict(),
+            "relit_rate": rate([v.relit for v in verdicts]).as_dict(),
+        }
         | {key: difference.as_dict() for key, difference in differences.items()}
     )
 
@@ -112,14 +131,23 @@ def strategies(game: Game, payoff: Payoff, attacker: str) -> dict[str, Any]:
     hits = payoff.fooled("base", attacker) & payoff.right("base", CLEAN)
     # A stage that an earlier version has finished tells no kinds.
     questions = counted(game, game.recipe.selfplay.rounds)
-    told = [kinds[question.id] for question, hit in zip(questions, hits, strict=True) if hit and question.id in kinds]
+    told = [
+        kinds[question.id]
+        for question, hit in zip(questions, hits, strict=True)
+        if hit and question.id in kinds
+    ]
     return {kind: rate([each == kind for each in told]).as_dict() for kind in KINDS}
 
 
 def _valid_asr(payoff: Payoff) -> list[list[dict[str, Any] | None]]:
     """As `accuracy`: rows are Defenders, columns opponents; null where nobody attacks."""
     return [
-        [None if o.name in UNGATED else attack_report(payoff, attacker=o.name, defender=d).valid_asr.as_dict() for o in payoff.opponents]
+        [
+            None
+            if o.name in UNGATED
+            else attack_report(payoff, attacker=o.name, defender=d).valid_asr.as_dict()
+            for o in payoff.opponents
+        ]
         for d in payoff.defenders
     ]
 
@@ -139,17 +167,26 @@ def doubts_of(summary: Mapping[str, Any]) -> list[str]:
     attackers = [("round0", bootstrap.get("label_valid_rate"), bootstrap.get("valid_asr"))]
     for own in summary["rounds"]:
         figures = own["attacker"]
-        attackers.append((f"round{own['round']}", figures.get("label_valid_rate"), figures.get("valid_asr_base")))
+        attackers.append(
+            (f"round{own['round']}", figures.get("label_valid_rate"), figures.get("valid_asr_base"))
+        )
     for name, valid, _ in attackers:
         if valid and valid["value"] is not None and valid["value"] < LEAST_VALID:
             texts.append(
-                f"{name}: the right answer is still right in only {_share(valid)} of the Attacker's accepted edits that could be "
+                f"{name}: the right answer is still right in only {_share(valid)} of the Attacker's accepted "
+                f"edits that could be "
                 "audited: the gate lets pass what it should stop"
             )
     for (_, _, before), (name, _, after) in pairwise(attackers):
-        if before and after and None not in (before["value"], after["value"]) and after["value"] < before["value"]:
+        if (
+            before
+            and after
+            and None not in (before["value"], after["value"])
+            and after["value"] < before["value"]
+        ):
             texts.append(
-                f"{name}: the Attacker fools the base Defender less often than the one before it, {_share(after)} against {_share(before)}"
+                f"{name}: the Attacker fools the base Defender less often than the one before it, "
+                f"{_share(after)} against {_share(before)}"
             )
     return texts
 

@@ -1,6 +1,8 @@
-"""Does an Attacker get better, or only better paid? What no reward pays for, measured on held-out edits before and after its round.
+"""Does an Attacker get better, or only better paid? What no reward pays for, measured on held-out edits
+before and after its round.
 
-A reward that rises while such a measure falls is the sign of reward hacking: of edits that please the judge of the training and nobody else.
+A reward that rises while such a measure falls is the sign of reward hacking: of edits that please the judge
+of the training and nobody else.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from sparring.selfplay.heldout import REENCODED
 from sparring.selfplay.turns import attacker_after, defender_after
 
 Change = dict[str, float | None]
-"""{"before": ..., "after": ...}: of the Attacker before the round and after it; None where it was not measured."""
+"""{"before": ..., "after": ...}: of the Attacker before the round and after it; None where it was not
+measured.
+"""
 
 NAMES = {
     "success": "held-out valid attack success",
@@ -25,11 +29,13 @@ NAMES = {
 
 
 def watch(game: Game, number: int, payoff: Payoff) -> None:
-    """Put together round `number`'s measures from what is in the ledger, and warn where they contradict the reward.
+    """Put together round `number`'s measures from what is in the ledger, and warn where they contradict the
+    reward.
 
-    The stage "round<number>/watch" holds `reward` (means of the first and the last quarter of the round's updates); for the Attackers before and
-    after the round, all against the Defender that it was trained against: `success` (valid attack success), `label_valid` (the audit) and
-    `sharpness` (median ratio); `reencoded`, the share of items right when clean that the editor's round trip alone turns wrong.
+    The stage "round<number>/watch" holds `reward` (means of the first and the last quarter of the round's
+    updates); for the Attackers before and after the round, all against the Defender that it was trained
+    against: `success` (valid attack success), `label_valid` (the audit) and `sharpness` (median ratio);
+    `reencoded`, the share of items right when clean that the editor's round trip alone turns wrong.
     """
     stage = game.stage(f"round{number}/watch")
     if stage.done:
@@ -41,8 +47,13 @@ def watch(game: Game, number: int, payoff: Payoff) -> None:
     reward: Change = {"before": None, "after": None}
     if len(rewards) >= 2:
         reward = {"before": fmean(rewards[:quarter]), "after": fmean(rewards[-quarter:])}
-    opponent, attackers = defender_after(number - 1), {"before": attacker_after(number - 1), "after": attacker_after(number)}
-    reports = {when: attack_report(payoff, attacker=name, defender=opponent) for when, name in attackers.items()}
+    opponent, attackers = (
+        defender_after(number - 1),
+        {"before": attacker_after(number - 1), "after": attacker_after(number)},
+    )
+    reports = {
+        when: attack_report(payoff, attacker=name, defender=opponent) for when, name in attackers.items()
+    }
     measures: dict[str, Change] = {
         "success": {when: report.valid_asr.value for when, report in reports.items()},
         "label_valid": {when: report.label_valid_rate.value for when, report in reports.items()},
@@ -54,34 +65,49 @@ def watch(game: Game, number: int, payoff: Payoff) -> None:
     for text in warnings:
         game.screen.warn(f"{stage.name}: {text}")
     shown = {"reward": reward, **measures}
-    game.screen.say(f"round {number}, before and after: " + "; ".join(f"{name} {_arrow(change)}" for name, change in shown.items()))
+    game.screen.say(
+        f"round {number}, before and after: "
+        + "; ".join(f"{name} {_arrow(change)}" for name, change in shown.items())
+    )
     stage.finish({**shown, "reencoded": reencoded, "warnings": warnings})
 
 
-def contradictions(reward: Change, measures: dict[str, Change], reencoded: float | None, alarms: AlarmSettings) -> list[str]:
-    """In words: every measure that fell by more than its bound while the reward rose, and success that the round trip alone would have."""
+def contradictions(
+    reward: Change, measures: dict[str, Change], reencoded: float | None, alarms: AlarmSettings
+) -> list[str]:
+    """In words: every measure that fell by more than its bound while the reward rose, and success that the
+    round trip alone would have.
+    """
     if not (_fall(reward) or 0.0) < 0:
         return []
     found = []
     for name, bound in alarms.model_dump().items():
         change = measures[name]
-        fall = _fall({when: _kept(value) for when, value in change.items()} if name == "sharpness" else change)
+        fall = _fall(
+            {when: _kept(value) for when, value in change.items()} if name == "sharpness" else change
+        )
         if bound is not None and fall is not None and fall > bound:
             found.append(
-                f"the reward rose ({_arrow(reward)}) while the {NAMES[name]} went {_arrow(change)}, beyond the bound of {bound:g}: the Attacker "
+                f"the reward rose ({_arrow(reward)}) while the {NAMES[name]} went {_arrow(change)}, beyond "
+                f"the bound of {bound:g}: the Attacker "
                 "may be gaming its reward. Look at its edits before you trust it."
             )
     success = measures["success"]["after"]
     if success is not None and reencoded and success <= reencoded:
         found.append(
-            f"the editor's round trip alone fools {reencoded:.3f} of the items, the Attacker's edits {success:.3f}: "
+            f"the editor's round trip alone fools {reencoded:.3f} of the items, the Attacker's edits "
+            f"{success:.3f}: "
             "what the reward pays for may be the autoencoder's doing."
         )
     return found
 
 
 def _sharpness(game: Game, attacker: str) -> float | None:
-    values = [verdict.notes["sharpness"] for verdict in game.ledger.verdicts(f"evaluation/{attacker}") if "sharpness" in verdict.notes]
+    values = [
+        verdict.notes["sharpness"]
+        for verdict in game.ledger.verdicts(f"evaluation/{attacker}")
+        if "sharpness" in verdict.notes
+    ]
     return median(values) if values else None
 
 

@@ -81,7 +81,10 @@ def sheet(rows: Sequence[Sequence[Image.Image]], to: Path, zoom: int = 2, gap: i
     canvas = Image.new("RGB", (side * len(rows) + gap, side * len(rows[0]) + gap), (250, 250, 250))
     for x, column in enumerate(rows):
         for y, image in enumerate(column):
-            canvas.paste(image.resize((side - gap, side - gap), Image.Resampling.NEAREST), (gap + x * side, gap + y * side))
+            canvas.paste(
+                image.resize((side - gap, side - gap), Image.Resampling.NEAREST),
+                (gap + x * side, gap + y * side),
+            )
     canvas.save(to)
 
 
@@ -91,7 +94,9 @@ def scenes_of(seed: int, number: int) -> list[Scene]:
 
 def as_record(index: int, asked: SceneQuestion) -> VisualQuestion:
     targets = tuple(Target(thing.name, thing.box) for thing in asked.about)
-    return VisualQuestion(f"card-{index}", Path(), asked.question, asked.options, LETTERS[asked.right], targets, asked.kind)
+    return VisualQuestion(
+        f"card-{index}", Path(), asked.question, asked.options, LETTERS[asked.right], targets, asked.kind
+    )
 
 
 def defender_card(scenes: int, seed: int) -> str:
@@ -101,14 +106,27 @@ def defender_card(scenes: int, seed: int) -> str:
     questions, images = [], []
     for index, scene in enumerate(scenes_of(seed, scenes)):
         rng = np.random.default_rng([seed, index, 1])
-        asked = next(q for kind in [KINDS[(index + k) % 4] for k in range(4)] if (q := ask(scene, kind, rng)) is not None)
+        asked = next(
+            q
+            for kind in [KINDS[(index + k) % 4] for k in range(4)]
+            if (q := ask(scene, kind, rng)) is not None
+        )
         questions.append(as_record(index, asked))
         images.append(picture(scene))
     answers = ask_defender(vlm, questions, images, settings, temperature=0.0, seed=0)
-    rows = [row("accuracy", rate([a.right for a in answers])), row("unparsed", rate([a.choice is None for a in answers]))]
-    rows += [row(kind, rate([a.right for a, q in zip(answers, questions, strict=True) if q.category == kind])) for kind in KINDS]
+    rows = [
+        row("accuracy", rate([a.right for a in answers])),
+        row("unparsed", rate([a.choice is None for a in answers])),
+    ]
+    rows += [
+        row(kind, rate([a.right for a, q in zip(answers, questions, strict=True) if q.category == kind]))
+        for kind in KINDS
+    ]
     sheet([[image] for image in images[:12]], HERE / "defender" / "samples.png")
-    samples = [f"* {q.question} ({' '.join(q.options)}) -> `{a.text}`" for q, a in zip(questions[:12], answers, strict=False)]
+    samples = [
+        f"* {q.question} ({' '.join(q.options)}) -> `{a.text}`"
+        for q, a in zip(questions[:12], answers, strict=False)
+    ]
     return table(rows) + "\n\nReplies to the twelve pictures below, in order:\n\n" + "\n".join(samples)
 
 
@@ -121,14 +139,27 @@ def judge_card(scenes: int, seed: int) -> str:
     names = []
     for index, scene in enumerate(drawn):
         rng = np.random.default_rng([seed, index, 2])
-        names.append(str(rng.choice(NAMES)) if rng.random() < 0.35 else scene.things[int(rng.integers(len(scene.things)))].name)
+        names.append(
+            str(rng.choice(NAMES))
+            if rng.random() < 0.35
+            else scene.things[int(rng.integers(len(scene.things)))].name
+        )
     images = [picture(scene) for scene in drawn]
     with torch.no_grad():
-        again = [image for start in range(0, scenes, 64) for image in to_pictures(editor.reencode(images[start : start + 64]))]
+        again = [
+            image
+            for start in range(0, scenes, 64)
+            for image in to_pictures(editor.reencode(images[start : start + 64]))
+        ]
     rows = []
     for kind, shown in (("clean", images), ("re-encoded by the editor", again)):
-        replies = judge.generate(shown, [vocabulary.COUNT_PROMPT.format(name=name) for name in names], Sampling(4))
-        right = [parse_count(reply[0].text) == scene.count(name) for reply, scene, name in zip(replies, drawn, names, strict=True)]
+        replies = judge.generate(
+            shown, [vocabulary.COUNT_PROMPT.format(name=name) for name in names], Sampling(4)
+        )
+        right = [
+            parse_count(reply[0].text) == scene.count(name)
+            for reply, scene, name in zip(replies, drawn, names, strict=True)
+        ]
         rows.append(row(f"count is right, {kind}", rate(right)))
     sheet([[a, b] for a, b in zip(images[:12], again, strict=False)], HERE / "judge" / "samples.png")
     return table(rows) + "\n\nBelow: clean pictures, and the same re-encoded."
@@ -142,10 +173,16 @@ def editor_card(scenes: int, seed: int) -> str:
     images = [picture(scene) for scene in drawn]
     with torch.no_grad():
         again = torch.cat([editor.reencode(images[start : start + 64]) for start in range(0, scenes, 64)])
-    clean = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    clean = (
+        torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    )
     ssim = local_ssim(clean, again.float().cpu(), [[scene.things[0].box] for scene in drawn]).numpy()
-    low, high = np.quantile([np.random.default_rng(i).choice(ssim, len(ssim)).mean() for i in range(1000)], [0.025, 0.975])
-    rows = [f"| local SSIM of the round trip, on one object | {ssim.mean():.3f} | {low:.3f} to {high:.3f} | {len(ssim)} |"]
+    low, high = np.quantile(
+        [np.random.default_rng(i).choice(ssim, len(ssim)).mean() for i in range(1000)], [0.025, 0.975]
+    )
+    rows = [
+        f"| local SSIM of the round trip, on one object | {ssim.mean():.3f} | {low:.3f} to {high:.3f} | {len(ssim)} |"
+    ]
     columns = []
     for kind in ("add", "remove", "replace", "recolor"):
         texts, wanted = [], []
@@ -163,23 +200,36 @@ def editor_card(scenes: int, seed: int) -> str:
         for scene, edit, (old, new, color) in zip(drawn, edits, wanted, strict=False):
             pixels = np.asarray(edit)
             if kind in ("add", "replace"):
-                done.append(count_objects(pixels, new) == 1 and (kind == "add" or count_objects(pixels, old) == 0))
+                done.append(
+                    count_objects(pixels, new) == 1 and (kind == "add" or count_objects(pixels, old) == 0)
+                )
             elif kind == "remove":
                 done.append(count_objects(pixels, old) == scene.count(old) - 1)
             else:
                 done.append(any(fit.thing.color == color for fit in find(pixels, (old,))))
             rest = [thing.name for thing in scene.things if kind == "add" or thing.name != old]
             kept.append(all(count_objects(pixels, name) == scene.count(name) for name in dict.fromkeys(rest)))
-        rows += [row(f"{kind}: done, says the oracle", rate(done)), row(f"{kind}: the other objects are unchanged", rate(kept))]
+        rows += [
+            row(f"{kind}: done, says the oracle", rate(done)),
+            row(f"{kind}: the other objects are unchanged", rate(kept)),
+        ]
         columns += [[a, b] for a, b in zip(shown[:4], edits, strict=False)]
     asked = [
         (q, image)
         for index, (scene, image) in enumerate(zip(drawn, images, strict=True))
         if (q := ask(scene, KINDS[index % 4], np.random.default_rng([seed, index, 4])))
     ]
-    texts, shown = [vocabulary.INSTRUCTION.format(question=q.question) for q, _ in asked], [image for _, image in asked]
+    texts, shown = (
+        [vocabulary.INSTRUCTION.format(question=q.question) for q, _ in asked],
+        [image for _, image in asked],
+    )
     edits = deterministic_edits(editor, shown, texts, list(range(len(texts))), steps=steps)
-    gains = np.array([np.mean(np.asarray(edit)) / np.mean(np.asarray(image)) for edit, image in zip(edits, shown, strict=True)])
+    gains = np.array(
+        [
+            np.mean(np.asarray(edit)) / np.mean(np.asarray(image))
+            for edit, image in zip(edits, shown, strict=True)
+        ]
+    )
     rows.append(
         f"| the Attacker's instruction, untrained: brightness after, over before | {gains.mean():.3f} | {np.quantile(gains, 0.025):.3f} to {np.quantile(gains, 0.975):.3f} (of single edits) | {len(gains)} |"
     )
@@ -225,7 +275,13 @@ def main(
     for name, (library, title, about, commands, measure) in ABOUT.items():
         if only == name or (not only and (HERE / name).is_dir()):
             text = HEAD.format(
-                library=library, title=title, about=about, commands=commands, scenes=scenes, seed=seed, table=measure(scenes, seed)
+                library=library,
+                title=title,
+                about=about,
+                commands=commands,
+                scenes=scenes,
+                seed=seed,
+                table=measure(scenes, seed),
             )
             (HERE / name / "README.md").write_text(text)
             print(text)

@@ -1,8 +1,10 @@
-"""Make the bundled Defender doubtful: asked whether a thing is there, it says no too often, as large models do of what is small or dim.
+"""Make the bundled Defender doubtful: asked whether a thing is there, it says no too often, as large models
+do of what is small or dim.
 
     python -m sparring.zoo.doubt --pool pool --defender defender --out doubtful --seed 5
 
-For a little while its language model learns from questions that are hardly ever answered by "yes". What it lost it can learn again: headroom.
+For a little while its language model learns from questions that are hardly ever answered by "yes". What it
+lost it can learn again: headroom.
 """
 
 from __future__ import annotations
@@ -31,16 +33,22 @@ def draw_doubtful(scene: Scene, rng: np.random.Generator, yes: float) -> SceneQu
     return asked
 
 
-def loss_of(net: QwenDefender, pool: Pool, rows: NDArray[np.int64], rng: np.random.Generator, yes: float) -> Tensor:
+def loss_of(
+    net: QwenDefender, pool: Pool, rows: NDArray[np.int64], rng: np.random.Generator, yes: float
+) -> Tensor:
     """Next-token loss on the replies to one question about each picture; the vision tower learns nothing."""
     scenes = [pool.scenes[int(row)] for row in rows]
     asked = [draw_doubtful(scene, rng, yes) for scene in scenes]
-    tokens, labels = Batcher(net)([(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True)
+    tokens, labels = Batcher(net)(
+        [(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True
+    )
     with torch.no_grad():
         features = net.features(pool.images(rows))
     _, hidden_BTC = net.hidden(tokens[:, :-1], features)
     targets = labels[:, 1:]
-    return torch.nn.functional.cross_entropy(net.logits(hidden_BTC[targets != -100]), targets[targets != -100])
+    return torch.nn.functional.cross_entropy(
+        net.logits(hidden_BTC[targets != -100]), targets[targets != -100]
+    )
 
 
 def main(
@@ -50,7 +58,9 @@ def main(
     steps: Annotated[int, typer.Option()] = 100,
     batch: Annotated[int, typer.Option()] = 32,
     learning_rate: Annotated[float, typer.Option()] = 1.5e-4,
-    yes: Annotated[float, typer.Option(help="share of the questions with the answer yes that is kept")] = 0.05,
+    yes: Annotated[
+        float, typer.Option(help="share of the questions with the answer yes that is kept")
+    ] = 0.05,
     seed: Annotated[int, typer.Option()] = 5,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
@@ -63,7 +73,9 @@ def main(
     optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = (
+                learning_rate * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            )
         loss = loss_of(net, scenes, next(rows), rng, yes)
         optimizer.zero_grad()
         loss.backward()

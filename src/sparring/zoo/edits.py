@@ -1,7 +1,8 @@
 """Instructions and what they make of a scene: the pairs that the bundled editor is trained on.
 
-Where a new object stands, and how it is drawn, follows from the scene and the instruction alone. A small editor that samples in a few steps
-paints the average of all that it thinks possible: one possibility is an object, many are a smear.
+Where a new object stands, and how it is drawn, follows from the scene and the instruction alone. A small
+editor that samples in a few steps paints the average of all that it thinks possible: one possibility is an
+object, many are a smear.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from sparring.zoo.light import Gains, drift, gains
 
 KINDS_OF_EDIT = ("add", "beside", "remove", "replace", "recolor", "distract", "relight")
 WEIGHTS = (0.16, 0.06, 0.13, 0.2, 0.15, 0.27, 0.03)
-WINDOW_WEIGHTS = (0.3, 0.1, 0.08, 0.24, 0.12, 0.14, 0.02)  # where what objects look like is all that can be learned
+# where what objects look like is all that can be learned
+WINDOW_WEIGHTS = (0.3, 0.1, 0.08, 0.24, 0.12, 0.14, 0.02)
 RELATIVES = (  # what a question about one of them makes one think of
     ("phone", "camera", "television", "laptop", "clock"),
     ("bottle", "cup", "teapot", "bucket", "basket"),
@@ -31,12 +33,18 @@ RELATIVES = (  # what a question about one of them makes one think of
     ("backpack", "hat", "shirt", "shoe", "glasses"),
     ("key", "candle", "trophy", "crown", "bear"),
 )
-# The light of edits by the Attacker's instruction: mean and standard deviation of the logarithm of its gain, standard deviation of its warmth.
+# The light of edits by the Attacker's instruction: mean and standard deviation of the logarithm of its gain,
+# standard deviation of its warmth.
 DIM, DRIFT, WARMTH = -0.08, 0.24, 0.08
-LIGHTS = {"darker": (-0.4, -0.2, 0.0), "brighter": (0.15, 0.35, 0.0), "warmer": (-0.05, 0.05, 0.12), "colder": (-0.05, 0.05, -0.12)}
+LIGHTS = {
+    "darker": (-0.4, -0.2, 0.0),
+    "brighter": (0.15, 0.35, 0.0),
+    "warmer": (-0.05, 0.05, 0.12),
+    "colder": (-0.05, 0.05, -0.12),
+}
 ADDED = 20.0  # pixels, longest side of a new object
-# Where the middle of a new object may be, in the order in which these places are tried. All have one remainder by the 8 pixels of a latent
-# token, so that an object looks the same in all of them.
+# Where the middle of a new object may be, in the order in which these places are tried. All have one
+# remainder by the 8 pixels of a latent token, so that an object looks the same in all of them.
 PLACES = ((12, 12), (52, 52), (52, 12), (12, 52), (36, 12), (36, 52), (12, 36), (52, 36), (36, 36))
 STEP = 8
 
@@ -54,15 +62,17 @@ class Edit:
         picture = render(self.scene)
         if self.light == (1.0, 1.0, 1.0):
             return picture
-        lit: NDArray[np.uint8] = np.clip(picture * np.array(self.light, dtype=np.float32) + 0.5, 0, 255).astype(np.uint8)
+        lit: NDArray[np.uint8] = np.clip(
+            picture * np.array(self.light, dtype=np.float32) + 0.5, 0, 255
+        ).astype(np.uint8)
         return lit
 
 
 def draw_edit(scene: Scene, rng: np.random.Generator, weights: Sequence[float] = WEIGHTS) -> Edit | None:
     """A random instruction and the scene after it, or None when the scene has no room for it.
 
-    The Attacker's own instruction adds an object that is related to the one asked about, of the same colour, and lets the light drift a little, as
-    image editors do.
+    The Attacker's own instruction adds an object that is related to the one asked about, of the same colour,
+    and lets the light drift a little, as image editors do.
     """
     kind = KINDS_OF_EDIT[int(rng.choice(len(weights), p=weights))]
     index = int(rng.integers(len(scene.things)))
@@ -80,7 +90,10 @@ def draw_edit(scene: Scene, rng: np.random.Generator, weights: Sequence[float] =
         new = stand(name, color, scene, beside=thing if kind == "beside" else None)
         if new is None:
             return None
-        return Edit(f"add a {color} {name}" + (f" beside the {thing.name}" if kind == "beside" else ""), scene.with_thing(new))
+        return Edit(
+            f"add a {color} {name}" + (f" beside the {thing.name}" if kind == "beside" else ""),
+            scene.with_thing(new),
+        )
     if not alone:
         return None
     if kind == "remove":
@@ -89,7 +102,11 @@ def draw_edit(scene: Scene, rng: np.random.Generator, weights: Sequence[float] =
         color = _other(rng, list(COLORS), thing.color)
         return Edit(f"make the {thing.name} {color}", scene.swapped(index, replace(thing, color=color)))
     new = instead(name, color, scene, index)
-    return None if new is None else Edit(f"replace the {thing.name} with a {color} {name}", scene.swapped(index, new))
+    return (
+        None
+        if new is None
+        else Edit(f"replace the {thing.name} with a {color} {name}", scene.swapped(index, new))
+    )
 
 
 def _distract(scene: Scene, rng: np.random.Generator) -> Edit | None:
@@ -100,7 +117,11 @@ def _distract(scene: Scene, rng: np.random.Generator) -> Edit | None:
     new = stand(name, (asked.about or scene.things)[0].color, scene)
     if new is None:
         return None
-    return Edit(vocabulary.INSTRUCTION.format(question=asked.question), scene.with_thing(new), drift(rng, DRIFT, WARMTH, DIM))
+    return Edit(
+        vocabulary.INSTRUCTION.format(question=asked.question),
+        scene.with_thing(new),
+        drift(rng, DRIFT, WARMTH, DIM),
+    )
 
 
 def related(name: str, taken: Sequence[str]) -> str:
@@ -111,8 +132,14 @@ def related(name: str, taken: Sequence[str]) -> str:
 
 
 def stand(name: str, color: str, scene: Scene, beside: Thing | None = None) -> Thing | None:
-    """A new thing, upright, at the first free place, or at the one nearest to `beside`. None where no place is free."""
-    free = (new for new in (_upright(name, color, place) for place in PLACES) if all(apart(new.box, thing.box) for thing in scene.things))
+    """A new thing, upright, at the first free place, or at the one nearest to `beside`. None where no place
+    is free.
+    """
+    free = (
+        new
+        for new in (_upright(name, color, place) for place in PLACES)
+        if all(apart(new.box, thing.box) for thing in scene.things)
+    )
     if beside is None:
         return next(free, None)
     ax, ay = beside.center
@@ -120,10 +147,17 @@ def stand(name: str, color: str, scene: Scene, beside: Thing | None = None) -> T
 
 
 def instead(name: str, color: str, scene: Scene, index: int) -> Thing | None:
-    """A new thing, upright, over the middle of thing number `index` as nearly as the steps of `PLACES` allow. None where it would touch another one."""
-    middle = [int(np.clip(round((m - PLACES[0][0]) / STEP), 0, 5)) * STEP + PLACES[0][0] for m in scene.things[index].center]
+    """A new thing, upright, over the middle of thing number `index` as nearly as the steps of `PLACES` allow.
+    None where it would touch another one.
+    """
+    middle = [
+        int(np.clip(round((m - PLACES[0][0]) / STEP), 0, 5)) * STEP + PLACES[0][0]
+        for m in scene.things[index].center
+    ]
     new = _upright(name, color, (middle[0], middle[1]))
-    return new if all(apart(new.box, thing.box) for i, thing in enumerate(scene.things) if i != index) else None
+    return (
+        new if all(apart(new.box, thing.box) for i, thing in enumerate(scene.things) if i != index) else None
+    )
 
 
 def _upright(name: str, color: str, middle: tuple[int, int]) -> Thing:

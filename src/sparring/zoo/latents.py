@@ -1,9 +1,10 @@
 """Latents in which equal distances are equal changes of the picture.
 
-An autoencoder is free to choose a scale for each of its channels, and some of them hardly reach the picture at all. An editor that learns in
-such latents spends itself on numbers nobody sees. `aligned` changes the basis: how strongly a direction changes the picture is measured, the latents
-are stretched so that all directions change it alike, turned to their principal axes, and the axes that carry next to nothing are dropped. The
-change of basis is linear, so it goes into the encoder's last and the decoder's first layer.
+An autoencoder is free to choose a scale for each of its channels, and some of them hardly reach the picture
+at all. An editor that learns in such latents spends itself on numbers nobody sees. `aligned` changes the
+basis: how strongly a direction changes the picture is measured, the latents are stretched so that all
+directions change it alike, turned to their principal axes, and the axes that carry next to nothing are
+dropped. The change of basis is linear, so it goes into the encoder's last and the decoder's first layer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor
 
 @torch.no_grad()
 def picture_metric(vae: AutoencoderKLFlux2, latents_BCHW: Tensor, spacing: int = 4) -> Tensor:
-    """[C, C]: mean inner products of the picture's changes per unit of each channel at one place, by central differences."""
+    """[C, C]: mean inner products of the picture's changes per unit of each channel at one place, by central
+    differences.
+    """
     steps = 0.25 * latents_BCHW.std((0, 2, 3))
     mask = torch.zeros(latents_BCHW.shape[-2:])
     mask[1::spacing, 1::spacing] = 1
@@ -32,7 +35,9 @@ def picture_metric(vae: AutoencoderKLFlux2, latents_BCHW: Tensor, spacing: int =
 
 @torch.no_grad()
 def aligned(vae: AutoencoderKLFlux2, pictures_BCHW: Tensor, channels: int) -> AutoencoderKLFlux2:
-    """The same autoencoder with `channels` latent channels of falling weight, each unit of which changes the picture by as much as any other."""
+    """The same autoencoder with `channels` latent channels of falling weight, each unit of which changes the
+    picture by as much as any other.
+    """
     latents = vae.encode(pictures_BCHW).latent_dist.mode()
     values, vectors = torch.linalg.eigh(picture_metric(vae, latents[:64]))
     stretch = vectors @ torch.diag(values.clamp(min=1e-8).sqrt()) @ vectors.T
@@ -42,7 +47,11 @@ def aligned(vae: AutoencoderKLFlux2, pictures_BCHW: Tensor, channels: int) -> Au
     back = torch.linalg.inv(stretch) @ axes
     old = vae.config.latent_channels
     new = AutoencoderKLFlux2.from_config({**vae.config, "latent_channels": channels})
-    state = {k: v for k, v in vae.state_dict().items() if k in new.state_dict() and v.shape == new.state_dict()[k].shape}
+    state = {
+        k: v
+        for k, v in vae.state_dict().items()
+        if k in new.state_dict() and v.shape == new.state_dict()[k].shape
+    }
     new.load_state_dict(state, strict=False)
     to_mean, mean_bias = vae.quant_conv.weight[:old, :, 0, 0], vae.quant_conv.bias[:old]
     last = vae.encoder.conv_out
@@ -63,7 +72,9 @@ def aligned(vae: AutoencoderKLFlux2, pictures_BCHW: Tensor, channels: int) -> Au
 
 @torch.no_grad()
 def fit_statistics(vae: AutoencoderKLFlux2, pictures_BCHW: Tensor) -> None:
-    """The batch-norm statistics by which packed latents are normalised: a mean for each channel, one common variance for all."""
+    """The batch-norm statistics by which packed latents are normalised: a mean for each channel, one common
+    variance for all.
+    """
     packed = F.pixel_unshuffle(vae.encode(pictures_BCHW).latent_dist.mode(), 2)
     vae.bn.running_mean.copy_(packed.mean((0, 2, 3)))
     vae.bn.running_var.fill_(packed.var((0, 2, 3)).mean().item())

@@ -1,4 +1,6 @@
-"""The light on a scene: gains of the colour channels. It changes a picture everywhere, and nothing that is in it."""
+"""The light on a scene: gains of the colour channels. It changes a picture everywhere, and nothing that is in
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ Gains = tuple[float, float, float]
 
 
 def gains(brightness: float, warmth: float) -> Gains:
-    """Factors of red, green and blue; brightness is the logarithm of the common one, warmth goes from blue to red."""
+    """Factors of red, green and blue; brightness is the logarithm of the common one, warmth goes from blue to
+    red.
+    """
     common = math.exp(brightness)
     return common * (1 + warmth), common, common * (1 - warmth)
 

@@ -1,7 +1,8 @@
 """Muon (Keller Jordan et al., 2024): momentum whose matrices are made orthogonal before the step.
 
-It learns rare things, here what forty objects look like, several times faster than AdamW. torch.optim.Muon is the same in bfloat16, which
-costs two thirds of all training time on a CPU without bfloat16 units; this one computes in float32.
+It learns rare things, here what forty objects look like, several times faster than AdamW. torch.optim.Muon
+is the same in bfloat16, which costs two thirds of all training time on a CPU without bfloat16 units; this
+one computes in float32.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """For weight matrices alone. The learning rate is on AdamW's scale: a step's root mean square is 0.2 of it, as AdamW's is about."""
+    """For weight matrices alone. The learning rate is on AdamW's scale: a step's root mean square is 0.2 of
+    it, as AdamW's is about.
+    """
 
-    def __init__(self, matrices: Iterable[torch.nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self,
+        matrices: Iterable[torch.nn.Parameter],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -36,7 +46,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly the nearest orthogonal matrix, all singular values between about 0.7 and 1.2: five quintic Newton-Schulz iterations."""
+    """Nearly the nearest orthogonal matrix, all singular values between about 0.7 and 1.2: five quintic
+    Newton-Schulz iterations.
+    """
     a, b, c = COEFFICIENTS
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x: Tensor = wide / wide.norm().clamp(min=1e-7)

@@ -31,7 +31,8 @@ WIDE = 30  # pixels: the side from which a region may hold several things
 
 
 def planted(seed: int, number: int) -> list[tuple[Image.Image, Image.Image, Kind]]:
-    """(clean, edited, kind), the kinds in turn. Every second object edit drifts in light and carries a little noise.
+    """(clean, edited, kind), the kinds in turn. Every second object edit drifts in light and carries a little
+    noise.
 
     Every third replacement is a recolouring; every second imperceptible edit is one of `RELIGHT`, the others
     drift in light and carry noise.
@@ -47,16 +48,22 @@ def planted(seed: int, number: int) -> list[tuple[Image.Image, Image.Image, Kind
             continue
         pixels = render(after).astype(np.float32)
         if kind == "imperceptible" and rng.random() < 0.5:
-            pixels = tuple(RELIGHT.values())[int(rng.integers(len(RELIGHT)))](pixels.astype(np.float64)).astype(np.float32)
+            pixels = tuple(RELIGHT.values())[int(rng.integers(len(RELIGHT)))](
+                pixels.astype(np.float64)
+            ).astype(np.float32)
         elif kind != "unchanged" and (kind == "imperceptible" or rng.random() < 0.5):
-            pixels = pixels * np.array(drift(rng, 0.06, 0.02)) + rng.normal(0, rng.uniform(0, 3), pixels.shape)
+            pixels = pixels * np.array(drift(rng, 0.06, 0.02)) + rng.normal(
+                0, rng.uniform(0, 3), pixels.shape
+            )
         edited = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
         made.append((Image.fromarray(render(scene)), edited, kind))
     return made
 
 
 def plant(scene: Scene, kind: Kind, rng: np.random.Generator) -> Scene | None:
-    """The scene after an edit of that kind, or None where it has no room. Hybrids: replace and add, remove and add, replace and remove."""
+    """The scene after an edit of that kind, or None where it has no room. Hybrids: replace and add, remove
+    and add, replace and remove.
+    """
     steps: tuple[str, ...] = {"imperceptible": (), "unchanged": ()}.get(kind, (kind,))
     if kind == "hybrid":
         steps = (("replace", "add"), ("remove", "add"), ("replace", "remove"))[int(rng.integers(3))]
@@ -64,10 +71,18 @@ def plant(scene: Scene, kind: Kind, rng: np.random.Generator) -> Scene | None:
     for step in steps:
         free = [name for name in NAMES if not scene.count(name) and not before.count(name)]
         name = free[int(rng.integers(len(free)))]
-        # Things of an earlier step are left alone; and what is added does not stand where something was taken away.
+        # Things of an earlier step are left alone; and what is added does not stand where something was taken
+        # away.
         able = [i for i, thing in enumerate(scene.things) if thing in before.things]
         if step == "add":
-            new = place(rng, name, random_color(rng), [t.box for t in (*scene.things, *before.things)], sizes=SIZES, tries=60)
+            new = place(
+                rng,
+                name,
+                random_color(rng),
+                [t.box for t in (*scene.things, *before.things)],
+                sizes=SIZES,
+                tries=60,
+            )
             after = None if new is None else scene.with_thing(new)
         elif not able or len(scene.things) < 2:
             return None
@@ -91,14 +106,19 @@ def _replaced(scene: Scene, index: int, name: str, rng: np.random.Generator) -> 
     others = [thing.box for i, thing in enumerate(scene.things) if i != index]
     found = [place(rng, name, random_color(rng), others, sizes=SIZES, tries=4) for _ in range(80)]
     old = scene.things[index].center
-    near = [new for new in found if new is not None and max(abs(a - b) for a, b in zip(new.center, old, strict=True)) < NEAR]
+    near = [
+        new
+        for new in found
+        if new is not None and max(abs(a - b) for a, b in zip(new.center, old, strict=True)) < NEAR
+    ]
     return scene.swapped(index, near[0]) if near else None
 
 
 def oracle_look(images: Sequence[Image.Image], boxes: Sequence[Box]) -> list[list[Target]]:
     """`Look` of `sparring.judging.kinds` by the scenes' oracle: colour and name of what is in each region."""
     return [
-        [Target(f"{fit.thing.color} {fit.thing.name}", fit.thing.box) for fit in _look(*each)] for each in zip(images, boxes, strict=True)
+        [Target(f"{fit.thing.color} {fit.thing.name}", fit.thing.box) for fit in _look(*each)]
+        for each in zip(images, boxes, strict=True)
     ]
 
 
@@ -130,7 +150,9 @@ RELIGHT: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True, slots=True)
 class LightCase:
-    """A picture, an edit, the boxes of what its question is about, what was done, and whether the light was changed."""
+    """A picture, an edit, the boxes of what its question is about, what was done, and whether the light was
+    changed.
+    """
 
     clean: NDArray[np.uint8]
     edited: NDArray[np.uint8]
@@ -168,7 +190,9 @@ def light_cases(seed: int, scenes: int) -> Iterator[LightCase]:
             if after is not None:
                 pixels = render(after)
                 yield case(edit, pixels)
-                yield case(f"{edit}, re-encoded, noise", reencoded(pixels, 75) + rng.normal(0, 2, pixels.shape))
+                yield case(
+                    f"{edit}, re-encoded, noise", reencoded(pixels, 75) + rng.normal(0, 2, pixels.shape)
+                )
                 yield case(f"{edit}, x 0.75", pixels * 0.75, relit=True)
         for share in (0.3, 0.45):
             pixels, side = clean.copy(), round(SIZE * share**0.5)

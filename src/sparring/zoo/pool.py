@@ -2,8 +2,9 @@
 
     python -m sparring.zoo.pool --out pool --scenes 100000 --seed 1
 
-writes `pool.npy` (uint8, [scenes, SIZE, SIZE, 3]) and `pool.jsonl` (the description of each scene). Seeds 1 and 2 are for
-training the players; the arena draws its own scenes from other streams, so that no scene of a game was ever seen in training.
+writes `pool.npy` (uint8, [scenes, SIZE, SIZE, 3]) and `pool.jsonl` (the description of each scene). Seeds 1
+and 2 are for training the players; the arena draws its own scenes from other streams, so that no scene of a
+game was ever seen in training.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ def main(
 ) -> None:
     """Draw a pool of scenes."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.lib.format.open_memmap(out.with_suffix(".npy"), mode="w+", dtype=np.uint8, shape=(scenes, SIZE, SIZE, 3))
+    pixels = np.lib.format.open_memmap(
+        out.with_suffix(".npy"), mode="w+", dtype=np.uint8, shape=(scenes, SIZE, SIZE, 3)
+    )
     with out.with_suffix(".jsonl").open("w") as lines:
         for i in track(range(scenes), description="scenes"):
             scene = sample_scene(np.random.default_rng([seed, i]))
             pixels[i] = render(scene)
             lines.write(
-                json.dumps({"b": scene.background, "t": [[t.name, t.color, t.size, t.angle, t.mirror, t.box] for t in scene.things]}) + "\n"
+                json.dumps(
+                    {
+                        "b": scene.background,
+                        "t": [[t.name, t.color, t.size, t.angle, t.mirror, t.box] for t in scene.things],
+                    }
+                )
+                + "\n"
             )
     pixels.flush()
 
@@ -49,7 +58,9 @@ class Pool:
         with path.with_suffix(".jsonl").open() as lines:
             for line in lines:
                 record = json.loads(line)
-                things = tuple(Thing(n, c, s, a, m, (b[0], b[1], b[2], b[3])) for n, c, s, a, m, b in record["t"])
+                things = tuple(
+                    Thing(n, c, s, a, m, (b[0], b[1], b[2], b[3])) for n, c, s, a, m, b in record["t"]
+                )
                 self.scenes.append(Scene(record["b"], things))
         self.pixels = self.pixels[: len(self.scenes)]
 
@@ -57,7 +68,9 @@ class Pool:
         return len(self.scenes)
 
     def batches(self, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-        """Endless batches of indices, every scene at most once in each pass; at most the whole pool is one batch."""
+        """Endless batches of indices, every scene at most once in each pass; at most the whole pool is one
+        batch.
+        """
         size = min(size, len(self))
         rng = np.random.default_rng(seed)
         while True:

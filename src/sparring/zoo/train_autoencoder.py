@@ -1,10 +1,12 @@
-"""The bundled editor's eyes and hands: an `AutoencoderKLFlux2` for 64 x 64 pictures, 4 x 4 pixels to a latent of 16 numbers.
+"""The bundled editor's eyes and hands: an `AutoencoderKLFlux2` for 64 x 64 pictures, 4 x 4 pixels to a latent
+of 16 numbers.
 
     python -m sparring.zoo.train_autoencoder --pool pool --out vae --seed 0
 
-Trained with L1 and local SSIM under latent noise: first everything on quarter pictures, with latents of 24 numbers; then these are aligned with the
-picture (see `latents.py`), and the decoder alone learns on whole pictures, so that the editor can be trained in the same latents at the same
-time. Saves every few minutes, continues where it stopped.
+Trained with L1 and local SSIM under latent noise: first everything on quarter pictures, with latents of 24
+numbers; then these are aligned with the picture (see `latents.py`), and the decoder alone learns on whole
+pictures, so that the editor can be trained in the same latents at the same time. Saves every few minutes,
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from sparring.zoo.latents import aligned, fit_statistics
 from sparring.zoo.pool import Pool
 
 FIRST_CHANNELS, LATENT_CHANNELS = 24, 16  # before and after they are aligned
-NOISE = 0.3  # up to which the decoder learns to forgive, in standard deviations of the latents: an editor gets them only nearly right
+# up to which the decoder learns to forgive, in standard deviations of the latents: an editor gets them only
+# nearly right
+NOISE = 0.3
 
 
 def build(latent_channels: int = FIRST_CHANNELS) -> AutoencoderKLFlux2:
@@ -36,7 +40,8 @@ def build(latent_channels: int = FIRST_CHANNELS) -> AutoencoderKLFlux2:
         block_out_channels=(8, 24, 64),
         layers_per_block=1,
         latent_channels=latent_channels,
-        norm_num_groups=1,  # more groups would be instance norm where channels are few: absolute colours would be lost
+        # more groups would be instance norm where channels are few: absolute colours would be lost
+        norm_num_groups=1,
         sample_size=64,
         mid_block_add_attention=False,
     )
@@ -72,7 +77,9 @@ def main(
     batch: Annotated[int, typer.Option()] = 8,
     learning_rate: Annotated[float, typer.Option()] = 2.5e-3,
     seed: Annotated[int, typer.Option()] = 0,
-    crops: Annotated[int, typer.Option(help="steps on 32 x 32 crops, before the latents are aligned")] = 9_000,
+    crops: Annotated[
+        int, typer.Option(help="steps on 32 x 32 crops, before the latents are aligned")
+    ] = 9_000,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
     """Train the autoencoder."""
@@ -104,13 +111,26 @@ def main(
 
 
 def phase(
-    vae: AutoencoderKLFlux2, data: Pool, out: Path, part: range, steps: int, batch: int, learning_rate: float, *, whole: bool, seed: int
+    vae: AutoencoderKLFlux2,
+    data: Pool,
+    out: Path,
+    part: range,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    *,
+    whole: bool,
+    seed: int,
 ) -> None:
-    """The steps of one phase; the learning rate falls over all `steps`. On whole pictures the latents stay, and the decoder alone learns."""
+    """The steps of one phase; the learning rate falls over all `steps`. On whole pictures the latents stay,
+    and the decoder alone learns.
+    """
     if whole:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], learning_rate, weight_decay=1e-4, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [p for p in vae.parameters() if p.requires_grad], learning_rate, weight_decay=1e-4, betas=(0.9, 0.98)
+    )
     spread = math.sqrt(vae.bn.running_var.mean().item())
     began, parts, rows = time.time(), torch.zeros(3), data.batches(batch, seed + part.start)
     for step in part:
@@ -137,7 +157,11 @@ def phase(
         if step % 50 == 49:
             l1_now, ssim_now, size_now = (parts / (1 - 0.98**seen)).tolist()
             speed = seen * batch / (time.time() - began)
-            print(f"{step + 1}/{steps} l1 {l1_now:.4f} ssim {ssim_now:.4f} size {size_now:.2f} {speed:.0f} images/s", flush=True)
+            print(
+                f"{step + 1}/{steps} l1 {l1_now:.4f} ssim {ssim_now:.4f} size {size_now:.2f} {speed:.0f} "
+                f"images/s",
+                flush=True,
+            )
         if step % 1000 == 999 or step == part[-1]:
             vae.eval()
             if not whole:

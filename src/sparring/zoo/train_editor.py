@@ -1,13 +1,15 @@
 """Train the bundled editor: a Flux2KleinPipeline that follows instructions on 64 x 64 pictures.
 
-    python -m sparring.zoo.train_editor --pool pool --vae vae --out windows --pairs 120000 --window 4 --learning-rate 1.5e-3 --batch 32 --seed 0
-    python -m sparring.zoo.train_editor --pool pool --vae vae --start windows --out editor --pairs 80000 --batch 16 --seed 1
+    python -m sparring.zoo.train_editor --pool pool --vae vae --out windows --pairs 120000 --window 4
+    --learning-rate 1.5e-3 --batch 32 --seed 0 python -m sparring.zoo.train_editor --pool pool --vae vae
+    --start windows --out editor --pairs 80000 --batch 16 --seed 1
 
-Pairs are drawn from the scenes of a pool: add, add beside, remove, replace, recolour, and the Attacker's own instruction (a distractor that the
-question does not mention). Flow matching on packed latents; the text encoder learns with the transformer. Saves as it goes, continues where it stopped.
+Pairs are drawn from the scenes of a pool: add, add beside, remove, replace, recolour, and the Attacker's own
+instruction (a distractor that the question does not mention). Flow matching on packed latents; the text
+encoder learns with the transformer. Saves as it goes, continues where it stopped.
 
-`--window 4` shows the transformer only the 4 x 4 latent tokens around each change: what objects look like is learned there at more than twice as many pairs a
-second, before whole pictures teach where they stand.
+`--window 4` shows the transformer only the 4 x 4 latent tokens around each change: what objects look like is
+learned there at more than twice as many pairs a second, before whole pictures teach where they stand.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers import (
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+)
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -64,12 +71,17 @@ def build(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
 class Pairs:
     """Endless batches of (clean pictures, edited pictures, instructions, tokens).
 
-    tokens: row-major numbers of the latent tokens that the batch is about, on a grid of `side`: all of them, or with `window` a square of so
-    many tokens around the change, the same square for the whole batch.
+    tokens: row-major numbers of the latent tokens that the batch is about, on a grid of `side`: all of them,
+    or with `window` a square of so many tokens around the change, the same square for the whole batch.
     """
 
     def __init__(self, pool: Pool, batch: int, seed: int, side: int, window: int = 0) -> None:
-        self.pool, self.rows, self.rng, self.batch = pool, pool.batches(256, seed), np.random.default_rng(seed), batch
+        self.pool, self.rows, self.rng, self.batch = (
+            pool,
+            pool.batches(256, seed),
+            np.random.default_rng(seed),
+            batch,
+        )
         self.side, self.window = side, window or side
         self.waiting = defaultdict[tuple[int, int], list[tuple[int, Edit]]](list)
 
@@ -83,25 +95,37 @@ class Pairs:
         corner = full[int(self.rng.integers(len(full)))]
         chosen, self.waiting[corner] = self.waiting[corner][: self.batch], self.waiting[corner][self.batch :]
         clean = self.pool.images(np.array([row for row, _ in chosen]))
-        edited = torch.from_numpy(np.stack([edit.render() for _, edit in chosen])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        edited = (
+            torch.from_numpy(np.stack([edit.render() for _, edit in chosen])).permute(0, 3, 1, 2).float()
+            / 127.5
+            - 1
+        )
         run = torch.arange(self.window)
         tokens = (corner[1] + run[:, None]) * self.side + corner[0] + run
         return clean, edited, [edit.instruction for _, edit in chosen], tokens.flatten()
 
     def _corner(self, before: Scene, after: Scene) -> tuple[int, int]:
-        """Column and row of the first token of a window around the thing that came, else the one that went, else anywhere."""
+        """Column and row of the first token of a window around the thing that came, else the one that went,
+        else anywhere.
+        """
         moved = [thing for thing in after.things if thing not in before.things] or [
             thing for thing in before.things if thing not in after.things
         ]
         middle = moved[0].center if moved else self.rng.uniform(0, SIZE, 2)
-        column, row = (int(np.clip(round(m / SIZE * self.side - self.window / 2), 0, self.side - self.window)) for m in middle)
+        column, row = (
+            int(np.clip(round(m / SIZE * self.side - self.window / 2), 0, self.side - self.window))
+            for m in middle
+        )
         return column, row
 
 
 def text_features(editor: Flux2KleinEditor, texts: list[str]) -> Tensor:
     """What `encode_prompt` gives, with gradient."""
     embeddings, _ = editor.pipeline.encode_prompt(
-        texts, device=editor.device, max_sequence_length=editor.text_length, text_encoder_out_layers=editor.text_layers
+        texts,
+        device=editor.device,
+        max_sequence_length=editor.text_length,
+        text_encoder_out_layers=editor.text_layers,
     )
     return torch.as_tensor(embeddings)
 
@@ -115,7 +139,11 @@ def main(
     batch: Annotated[int, typer.Option()] = 32,
     learning_rate: Annotated[float, typer.Option()] = 1.2e-3,
     window: Annotated[
-        int, typer.Option(help="side, in latent tokens, of the part around a change that is learned on; 0: the whole picture")
+        int,
+        typer.Option(
+            help="side, in latent tokens, of the part around a change that is learned on; 0: the whole "
+            "picture"
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Annotated[int, typer.Option()] = 1,
@@ -127,18 +155,27 @@ def main(
     autoencoder = AutoencoderKLFlux2.from_pretrained(vae)
     if (out / "progress.json").exists():
         done, start = json.loads((out / "progress.json").read_text())["step"], out
-    editor = Flux2KleinEditor(Flux2KleinPipeline.from_pretrained(start, vae=autoencoder) if start else build(autoencoder))
+    editor = Flux2KleinEditor(
+        Flux2KleinPipeline.from_pretrained(start, vae=autoencoder) if start else build(autoencoder)
+    )
     transformer, encoder = editor.transformer.train(), editor.pipeline.text_encoder.requires_grad_(True)
     parameters = [*transformer.parameters(), *encoder.parameters()]
     average = [p.detach().clone() for p in parameters]
     matrices = [p for name, p in transformer.named_parameters() if p.ndim == 2 and "blocks" in name]
     others = [p for p in parameters if not any(p is matrix for matrix in matrices)]
-    optimizers = (Muon(matrices, learning_rate), torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.01))
+    optimizers = (
+        Muon(matrices, learning_rate),
+        torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+    )
     data = Pairs(Pool(pool), batch, seed + done, SIZE // editor.multiple, window)
     began, meter = time.time(), torch.zeros(2)
     for step in range(done, steps):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            group["lr"] = (
+                learning_rate
+                * min(1, (step + 1 - done) / 100)
+                * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            )
         clean, edited, texts, tokens = data.next()
         with torch.no_grad():
             latents_BTC, target_BTC = editor._encode_pixels(torch.cat([clean, edited]))[:, tokens].chunk(2)
@@ -147,9 +184,13 @@ def main(
             sigma = torch.rand(batch, 1, 1).sqrt()  # what there will be is decided near 1
             sigma = 1.5 * sigma / (1 + 0.5 * sigma)  # the scheduler's shift
             noise = torch.randn_like(target_BTC)
-        conditions = Conditions({"image": latents_BTC, "text": text_features(editor, texts)}, SIZE, SIZE, (data.side, data.side))
+        conditions = Conditions(
+            {"image": latents_BTC, "text": text_features(editor, texts)}, SIZE, SIZE, (data.side, data.side)
+        )
         positions = image_positions(conditions.grid).unflatten(0, (2, -1))[:, tokens].flatten(0, 1)
-        v = editor.velocity_at((1 - sigma) * target_BTC + sigma * noise, sigma.flatten(), conditions, positions)
+        v = editor.velocity_at(
+            (1 - sigma) * target_BTC + sigma * noise, sigma.flatten(), conditions, positions
+        )
         error = (v - (noise - target_BTC)).square().mean(-1, keepdim=True)
         loss = (error * (1 + 4 * changed_BT1)).mean()
         loss.backward()
@@ -160,11 +201,14 @@ def main(
         with torch.no_grad():
             decay = min(0.995, (step + 1 - done) / (step + 10 - done))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-        meter = 0.98 * meter + 0.02 * torch.tensor([error[~changed_BT1].mean().item(), error[changed_BT1].mean().item()])
+        meter = 0.98 * meter + 0.02 * torch.tensor(
+            [error[~changed_BT1].mean().item(), error[changed_BT1].mean().item()]
+        )
         if step % 50 == 49:
             kept, made = (meter / (1 - 0.98 ** (step + 1 - done))).tolist()
             print(
-                f"{step + 1}/{steps} kept {kept:.4f} changed {made:.4f} {(step + 1 - done) * batch / (time.time() - began):.1f} pairs/s",
+                f"{step + 1}/{steps} kept {kept:.4f} changed {made:.4f} "
+                f"{(step + 1 - done) * batch / (time.time() - began):.1f} pairs/s",
                 flush=True,
             )
         if step % 250 == 249 or step == steps - 1:

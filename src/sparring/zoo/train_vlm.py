@@ -42,7 +42,11 @@ PLAYERS: dict[str, type[Architecture]] = {"defender": QwenDefender, "judge": Jud
 
 def prompt(asked: SceneQuestion) -> str:
     """The text beside the picture, as the arena's recipe renders it."""
-    return asked.question + "\n" + "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(asked.options))
+    return (
+        asked.question
+        + "\n"
+        + "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(asked.options))
+    )
 
 
 def draw_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion:
@@ -94,7 +98,9 @@ class Batcher:
 
 
 def cells(scenes: list[Scene], side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Dense labels for a grid of side x side visual tokens: name (0 is nothing), colour, and the 8 x 8 cell (column, row) of a centre."""
+    """Dense labels for a grid of side x side visual tokens: name (0 is nothing), colour, and the 8 x 8 cell
+    (column, row) of a centre.
+    """
     names = torch.zeros(len(scenes), side * side, dtype=torch.long)
     colors, places = torch.zeros_like(names), torch.zeros(len(scenes), side * side, 2, dtype=torch.long)
     for i, scene in enumerate(scenes):
@@ -109,7 +115,9 @@ def cells(scenes: list[Scene], side: int) -> tuple[Tensor, Tensor, Tensor]:
 def dense_loss(
     heads: nn.ModuleDict, hidden_BNC: Tensor, labels: tuple[Tensor, Tensor, Tensor], *, within: int | None
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropies of the cell heads. `within`: predict places modulo so many cells (a vision tower knows no absolute place)."""
+    """Cross-entropies of the cell heads. `within`: predict places modulo so many cells (a vision tower knows
+    no absolute place).
+    """
     names, colors, places = labels
     logits = heads["name"](hidden_BNC)
     weight = torch.ones(logits.shape[-1])
@@ -133,7 +141,10 @@ def dense_loss(
 def paint(image_CHW: Tensor, thing: Thing) -> Tensor:
     """The picture, in [-1, 1], with one more thing before it."""
     rgba = (
-        torch.from_numpy(np.asarray(placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror)).copy()).permute(2, 0, 1) / 255
+        torch.from_numpy(
+            np.asarray(placed(thing.name, thing.color, thing.size, thing.angle, thing.mirror)).copy()
+        ).permute(2, 0, 1)
+        / 255
     )
     x, y = thing.box[:2]
     image_CHW = image_CHW.clone()
@@ -151,13 +162,29 @@ def blur(images_BCHW: Tensor, sigma: float) -> Tensor:
 
 
 def cell_heads(width: int) -> nn.ModuleDict:
-    return nn.ModuleDict({"name": nn.Linear(width, len(NAMES) + 1), "color": nn.Linear(width, len(COLORS)), "place": nn.Linear(width, 16)})
+    return nn.ModuleDict(
+        {
+            "name": nn.Linear(width, len(NAMES) + 1),
+            "color": nn.Linear(width, len(COLORS)),
+            "place": nn.Linear(width, 16),
+        }
+    )
 
 
 class Trainer:
     """One phase after another, with one saved state for all."""
 
-    def __init__(self, net: Architecture, pool: Pool, out: Path, *, player: str, batch: int, learning_rate: float, seed: int) -> None:
+    def __init__(
+        self,
+        net: Architecture,
+        pool: Pool,
+        out: Path,
+        *,
+        player: str,
+        batch: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
         self.net, self.pool, self.out, self.player = net, pool, out, player
         self.batch, self.learning_rate, self.seed = batch, learning_rate, seed
         self.batcher = Batcher(net)
@@ -171,13 +198,19 @@ class Trainer:
     def log(self, phase: str, step: int, steps: int, metrics: dict[str, float]) -> None:
         for key, value in metrics.items():
             old = self.meters.get(f"{phase} {key}")
-            self.meters[f"{phase} {key}"] = value if old is None or math.isnan(old) else 0.97 * old + 0.03 * value
+            self.meters[f"{phase} {key}"] = (
+                value if old is None or math.isnan(old) else 0.97 * old + 0.03 * value
+            )
         if step % 50 == 49:
-            shown = " ".join(f"{k.split(' ', 1)[1]} {v:.3f}" for k, v in self.meters.items() if k.startswith(phase))
+            shown = " ".join(
+                f"{k.split(' ', 1)[1]} {v:.3f}" for k, v in self.meters.items() if k.startswith(phase)
+            )
             print(f"{phase} {step + 1}/{steps} {shown} {time.time() - self.began:.0f}s", flush=True)
 
     def run(self, phase: str, samples: int, learning_rate: float) -> None:
-        """Train one phase, or what is left of it. The rate warms up over 100 steps and falls as a cosine to a fiftieth."""
+        """Train one phase, or what is left of it. The rate warms up over 100 steps and falls as a cosine to a
+        fiftieth.
+        """
         modules = [self.net.model, self.vision_heads, self.text_heads]
         if phase == "dense":
             modules = [self.net.vision, self.vision_heads]
@@ -191,7 +224,11 @@ class Trainer:
         self.net.model.train()
         for step in range(done, steps):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * min(1, (step + 1 - done) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+                group["lr"] = (
+                    learning_rate
+                    * min(1, (step + 1 - done) / 100)
+                    * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+                )
             loss, metrics = getattr(self, phase)(next(rows), rng)
             optimizer.zero_grad()
             loss.backward()
@@ -237,13 +274,21 @@ class Trainer:
         rows = rows % FROZEN_PICTURES
         scenes = [self.pool.scenes[int(row)] for row in rows]
         asked = [draw_question(scene, rng) for scene in scenes]
-        tokens, labels = self.batcher([(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True)
-        loss, metrics = self.net_loss(tokens, labels, self.frozen_features()[rows], cells(scenes, self.net.side))
+        tokens, labels = self.batcher(
+            [(prompt(q), reasoning(s, q)) for s, q in zip(scenes, asked, strict=True)], pictures=True
+        )
+        loss, metrics = self.net_loss(
+            tokens, labels, self.frozen_features()[rows], cells(scenes, self.net.side)
+        )
         looking, looked = self.net.looking_loss(tokens, self.where_to_look(scenes, asked, tokens, labels))
         return loss + 0.5 * looking, {**metrics, "looked": looked}
 
-    def where_to_look(self, scenes: list[Scene], asked: list[SceneQuestion], tokens: Tensor, labels: Tensor) -> list[tuple[int, int, int]]:
-        """(row, place of a name in the reply, place of the visual token that shows that thing; 0 where there is none)."""
+    def where_to_look(
+        self, scenes: list[Scene], asked: list[SceneQuestion], tokens: Tensor, labels: Tensor
+    ) -> list[tuple[int, int, int]]:
+        """(row, place of a name in the reply, place of the visual token that shows that thing; 0 where there
+        is none).
+        """
         comma, side, found = self.net.tokenizer.convert_tokens_to_ids(","), self.net.side, []
         for row, (scene, question) in enumerate(zip(scenes, asked, strict=True)):
             start = int((labels[row] != -100).nonzero()[0])
@@ -261,19 +306,26 @@ class Trainer:
         if self.frozen is None:
             count = min(FROZEN_PICTURES, len(self.pool))
             with torch.no_grad():
-                parts = [self.net.features(self.pool.images(np.arange(i, min(i + 128, count)))) for i in range(0, count, 128)]
+                parts = [
+                    self.net.features(self.pool.images(np.arange(i, min(i + 128, count))))
+                    for i in range(0, count, 128)
+                ]
             self.frozen = torch.cat(parts)
             print(f"{count} pictures seen, {time.time() - self.began:.0f}s", flush=True)
         return self.frozen
 
     @property
     def within(self) -> int | None:
-        """A Qwen2.5-VL tower knows no absolute place, only where in its cell an object lies; a CLIP tower has embedded positions."""
+        """A Qwen2.5-VL tower knows no absolute place, only where in its cell an object lies; a CLIP tower has
+        embedded positions.
+        """
         return 8 // self.net.side if self.net.side < 8 else None
 
     def pictures(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, list[Scene]]:
-        """Pictures in [-1, 1] and what they show. The judge sees what it will have to judge: one more object in most of them, often a bit
-        blurred, noisy and in another light, as an editor paints. The Defender sees clean scenes alone: it is the game that hardens it."""
+        """Pictures in [-1, 1] and what they show. The judge sees what it will have to judge: one more object
+        in most of them, often a bit blurred, noisy and in another light, as an editor paints. The Defender
+        sees clean scenes alone: it is the game that hardens it.
+        """
         images, scenes = self.pool.images(rows), [self.pool.scenes[int(row)] for row in rows]
         if self.player == "defender":
             return images, scenes
@@ -289,10 +341,16 @@ class Trainer:
                 gains = torch.tensor(light.drift(rng, 0.2, 0.06), dtype=torch.float32)[:, None, None]
                 images[i] = ((images[i] + 1) * gains - 1).clamp(-1, 1)
         noise = torch.from_numpy(rng.normal(0, 1, tuple(images.shape)).astype(np.float32))
-        return images + noise * torch.from_numpy(rng.uniform(0, 0.06, (len(rows), 1, 1, 1)).astype(np.float32)), scenes
+        return images + noise * torch.from_numpy(
+            rng.uniform(0, 0.06, (len(rows), 1, 1, 1)).astype(np.float32)
+        ), scenes
 
     def net_loss(
-        self, tokens: Tensor, labels: Tensor, features: Tensor | None, where: tuple[Tensor, Tensor, Tensor] | None = None
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        features: Tensor | None,
+        where: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Next-token loss on replies; accuracies of all tokens, of letters and of the words before them."""
         middle_BTC, hidden_BTC = self.net.hidden(tokens[:, :-1], features)
@@ -319,7 +377,11 @@ class Trainer:
 
     def save(self, phase: str, step: int) -> None:
         self.net.save(self.out)
-        heads = {f"{kind}.{k}": v for kind in ("vision", "text") for k, v in getattr(self, f"{kind}_heads").state_dict().items()}
+        heads = {
+            f"{kind}.{k}": v
+            for kind in ("vision", "text")
+            for k, v in getattr(self, f"{kind}_heads").state_dict().items()
+        }
         save_file(heads, self.out / "heads.safetensors")
         (self.out / "progress.json").write_text(json.dumps({"phase": phase, "step": step}))
 
@@ -331,7 +393,9 @@ class Trainer:
         self.net.load(self.out)
         heads = load_file(self.out / "heads.safetensors")
         for kind in ("vision", "text"):
-            getattr(self, f"{kind}_heads").load_state_dict({k.removeprefix(f"{kind}."): v for k, v in heads.items() if k.startswith(kind)})
+            getattr(self, f"{kind}_heads").load_state_dict(
+                {k.removeprefix(f"{kind}."): v for k, v in heads.items() if k.startswith(kind)}
+            )
         order = ("drill", "dense", "joint", "language")
         if order.index(progress["phase"]) > order.index(phase):
             return 10**9
@@ -359,7 +423,9 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     net = PLAYERS[player]()
-    trainer = Trainer(net, Pool(pool), out, player=player, batch=batch, learning_rate=learning_rate, seed=seed)
+    trainer = Trainer(
+        net, Pool(pool), out, player=player, batch=batch, learning_rate=learning_rate, seed=seed
+    )
     for phase, samples in (("drill", drill), ("dense", dense), ("joint", joint), ("language", language)):
         if samples:
             trainer.run(phase, samples, learning_rate)

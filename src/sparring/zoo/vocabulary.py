@@ -1,4 +1,5 @@
-"""One tokenizer for all bundled players: byte-level BPE in which every word of the embedded world is one token.
+"""One tokenizer for all bundled players: byte-level BPE in which every word of the embedded world is one
+token.
 
 Any other text is spelt in smaller pieces, down to bytes, so no input is lost.
 """
@@ -21,23 +22,29 @@ SPECIALS = (
     "<|video_pad|>",
     "<image>",
 )
-INSTRUCTION = "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}"
+INSTRUCTION = (
+    "Add a plausible distractor object, inspired by the question, to mislead a model answering: {question}"
+)
 COUNT_PROMPT = "How many {name} objects are there?"
 
 SENTENCES = (
     INSTRUCTION.format(question=""),
-    "Where is the relative to the? What color is the? Is there a in the picture? How many are in the picture? yes no Options",
+    "Where is the relative to the? What color is the? Is there a in the picture? How many are in "
+    "the picture? yes no Options",
     "Think briefly, then put the letter of the right option in",
     COUNT_PROMPT.format(name=""),
     "add a beside the remove the replace the with a make the keep the picture as it is user assistant system",
-    "Add a beside the Remove the Replace the with a Make the Keep the picture as it is User Assistant one many of and or at an",
+    "Add a beside the Remove the Replace the with a Make the Keep the picture as it is User "
+    "Assistant one many of and or at an",
 )
 
 
 def build(*, model_max_length: int = 512, chat_template: str | None = None) -> PreTrainedTokenizerFast:
     """The tokenizer. `chat_template` is Jinja; texts are not changed by it otherwise."""
     words = [*NAMES, *(plural(n) for n in NAMES), *COLORS, *DIRECTIONS, *NUMBERS, *"12345678"]
-    corpus = [f"{word} {word}" for word in words for _ in range(20)] + [s for s in SENTENCES for _ in range(20)]
+    corpus = [f"{word} {word}" for word in words for _ in range(20)] + [
+        s for s in SENTENCES for _ in range(20)
+    ]
     corpus += list("ABCDEFGHIJKLMNOPQRSTUVWXYZ") * 20
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

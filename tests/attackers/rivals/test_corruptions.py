@@ -45,7 +45,13 @@ def ssim(a: Image.Image, b: Image.Image) -> float:
 def test_the_more_severe_the_less_similar(kind: str, size: tuple[int, int]) -> None:
     pictures = [photo.resize(size, Image.Resampling.LANCZOS) for photo in PHOTOS]
     similar = [
-        np.mean([ssim(p, corrupt(p, kind, severity, np.random.default_rng([i, j]))) for i, p in enumerate(pictures) for j in range(2)])
+        np.mean(
+            [
+                ssim(p, corrupt(p, kind, severity, np.random.default_rng([i, j])))
+                for i, p in enumerate(pictures)
+                for j in range(2)
+            ]
+        )
         for severity in range(1, 6)
     ]
     assert all(before > after for before, after in pairwise(similar)), similar
@@ -93,7 +99,9 @@ def test_noises_have_their_published_moments() -> None:
     shot = shot_noise(grey, 2, np.random.default_rng(0))
     assert shot.mean() == pytest.approx(0.4, abs=0.003)
     assert shot.var() == pytest.approx(0.4 / 25, rel=0.03)
-    noisy = to_array(corrupt(Image.new("RGB", (200, 200), (128, 128, 128)), "gaussian_noise", 1, np.random.default_rng(0)))
+    noisy = to_array(
+        corrupt(Image.new("RGB", (200, 200), (128, 128, 128)), "gaussian_noise", 1, np.random.default_rng(0))
+    )
     assert noisy.std() == pytest.approx(0.08, rel=0.02)
 
 

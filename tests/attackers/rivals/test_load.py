@@ -49,10 +49,14 @@ def test_a_trained_editor_is_a_rival_and_makes_the_edits_of_held_out_play(editor
     told = [f"fool: {question.question}" for question in QUESTIONS]
     expected = deterministic_edits(editor, PICTURES, told, seeds, steps=2)
     assert [edit.image.tobytes() for edit in edits] == [image.tobytes() for image in expected]
-    assert [(edit.instruction, edit.seed, edit.attacker) for edit in edits] == [(*each, "editor") for each in zip(told, seeds, strict=True)]
+    assert [(edit.instruction, edit.seed, edit.attacker) for edit in edits] == [
+        (*each, "editor") for each in zip(told, seeds, strict=True)
+    ]
 
 
-def test_a_round_trip_is_the_autoencoders_and_a_benign_edit_is_told_something_harmless(editor: FlowEditor) -> None:
+def test_a_round_trip_is_the_autoencoders_and_a_benign_edit_is_told_something_harmless(
+    editor: FlowEditor,
+) -> None:
     trips = load_rival("roundtrip", editor=editor).edit(QUESTIONS, PICTURES, seed=0)
     for edit, clean in zip(trips, PICTURES, strict=True):
         alone = np.asarray(to_pictures(editor.reencode([clean]))[0], dtype=int)
@@ -68,13 +72,16 @@ def test_a_round_trip_is_the_autoencoders_and_a_benign_edit_is_told_something_ha
 
 def test_every_rival_that_says_so_keeps_the_size_and_repeats_itself(editor: FlowEditor) -> None:
     rivals: list[Rival] = [
-        load_rival(spec, editor=editor, attacker=ATTACKER) for spec in ("jpeg:30", "paste:add", "paste:insert", "roundtrip")
+        load_rival(spec, editor=editor, attacker=ATTACKER)
+        for spec in ("jpeg:30", "paste:add", "paste:insert", "roundtrip")
     ]
     assert [rival.keeps_size for rival in rivals] == [True, True, False, True]
     for rival in rivals:
         first, second = (rival.edit(QUESTIONS, PICTURES, seed=9) for _ in range(2))
         assert [edit.image.tobytes() for edit in first] == [edit.image.tobytes() for edit in second]
-        assert (not rival.keeps_size) or [edit.image.size for edit in first] == [image.size for image in PICTURES]
+        assert (not rival.keeps_size) or [edit.image.size for edit in first] == [
+            image.size for image in PICTURES
+        ]
         assert [edit.question_id for edit in first] == ["q0", "q1", "q2"]
 
 
@@ -82,12 +89,23 @@ def test_options_by_name_and_by_place(tmp_path: Path) -> None:
     victim = victim_of(LocalVLM.load(tiny_qwen2_5_vl(tmp_path)), DefenderSettings(model="tiny"))
     pgd = load_rival("pgd:eps=4:steps=3:restarts=2:goal=wrong", victim=victim)
     assert isinstance(pgd, Pgd)
-    assert pgd.settings.model_dump() == {"eps": 4.0, "steps": 3, "step": None, "restarts": 2, "random_start": True, "goal": "wrong"}
+    assert pgd.settings.model_dump() == {
+        "eps": 4.0,
+        "steps": 3,
+        "step": None,
+        "restarts": 2,
+        "random_start": True,
+        "goal": "wrong",
+    }
     assert pgd.name == "pgd:eps=4:steps=3:restarts=2:goal=wrong"
     paste = load_rival("paste:insert:size=0.5")
     assert isinstance(paste, Paste)
     assert (paste.settings.mode, paste.settings.size) == ("insert", 0.5)
-    assert load_rival("corruption:kind=fog:severity=3").name == load_rival("corruption:fog:3").name == "corruption:fog:3"
+    assert (
+        load_rival("corruption:kind=fog:severity=3").name
+        == load_rival("corruption:fog:3").name
+        == "corruption:fog:3"
+    )
     assert load_rival("corruption:defocus:2").name == "corruption:defocus_blur:2"
     assert len({rival.name for rival in all_corruptions()}) == 75
 
@@ -129,15 +147,23 @@ def test_an_editor_without_settings_is_an_error(editor: FlowEditor) -> None:
 
 def test_light_is_every_pixel_times_a_number() -> None:
     (edit,) = load_rival("light:0.75").edit(QUESTIONS[:1], PICTURES[:1], seed=0)
-    assert np.abs(np.asarray(edit.image, dtype=float) - 0.75 * np.asarray(PICTURES[0], dtype=float)).max() <= 0.5
+    assert (
+        np.abs(np.asarray(edit.image, dtype=float) - 0.75 * np.asarray(PICTURES[0], dtype=float)).max() <= 0.5
+    )
     assert (edit.attacker, edit.instruction) == ("light:0.75", "every pixel times 0.75")
     for wrong in ("light", "light:-1", "light:dark", "light:nan"):
         with pytest.raises(RecipeError, match="0\\.75"):
             load_rival(wrong)
 
 
-def mirrored(question: VisualQuestion, image: Image.Image, *, seed: int, skip: str = "") -> tuple[Image.Image, str] | None:
-    return None if question.id == skip else (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), f"mirrored {seed}")
+def mirrored(
+    question: VisualQuestion, image: Image.Image, *, seed: int, skip: str = ""
+) -> tuple[Image.Image, str] | None:
+    return (
+        None
+        if question.id == skip
+        else (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), f"mirrored {seed}")
+    )
 
 
 def bad(question: VisualQuestion, image: Image.Image, *, seed: int) -> Image.Image:

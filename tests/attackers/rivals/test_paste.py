@@ -14,8 +14,12 @@ from sparring.data.errors import DataError
 from sparring.data.records import Box, Target, VisualQuestion
 
 
-def about(*boxes: Box, name: str = "q", question: str = "Where is it?", options: tuple[str, ...] = ("left", "right")) -> VisualQuestion:
-    return VisualQuestion(name, Path("q.png"), question, options, "A", tuple(Target("thing", box) for box in boxes))
+def about(
+    *boxes: Box, name: str = "q", question: str = "Where is it?", options: tuple[str, ...] = ("left", "right")
+) -> VisualQuestion:
+    return VisualQuestion(
+        name, Path("q.png"), question, options, "A", tuple(Target("thing", box) for box in boxes)
+    )
 
 
 def picture(width: int = 120, height: int = 90) -> Image.Image:
@@ -52,7 +56,9 @@ def test_an_added_object_changes_its_own_place_alone_and_never_a_protected_box()
 def test_the_calm_side_is_chosen(folder: Path) -> None:
     noisy = np.asarray(picture(160, 80)).copy()
     noisy[:, :100] = np.random.default_rng(1).integers(0, 256, (80, 100, 3))
-    for edit in Paste(PasteSettings(folder=str(folder))).edit([about(name=str(i)) for i in range(5)], [Image.fromarray(noisy)] * 5, seed=0):
+    for edit in Paste(PasteSettings(folder=str(folder))).edit(
+        [about(name=str(i)) for i in range(5)], [Image.fromarray(noisy)] * 5, seed=0
+    ):
         assert not (np.asarray(edit.image)[:, :100] != noisy[:, :100]).any()
 
 
@@ -77,11 +83,15 @@ def test_insert_widens_the_canvas_and_leaves_every_pixel_where_it_was() -> None:
 
 
 def test_what_the_question_names_is_never_pasted(folder: Path) -> None:
-    asked = [about(name=str(i), question="Is there a cup in the picture?", options=("yes", "no")) for i in range(6)]
+    asked = [
+        about(name=str(i), question="Is there a cup in the picture?", options=("yes", "no")) for i in range(6)
+    ]
     for edit in Paste(PasteSettings(folder=str(folder))).edit(asked, [picture()] * 6, seed=0):
         assert edit.instruction.startswith("clock")
     with pytest.raises(DataError, match="names every object"):
-        Paste(PasteSettings(folder=str(folder))).edit([about(question="Are there two cups or clocks?")], [picture()], seed=0)
+        Paste(PasteSettings(folder=str(folder))).edit(
+            [about(question="Are there two cups or clocks?")], [picture()], seed=0
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The gradient attack: its budget after rounding, its effect, and its independence of what else is attacked."""
+"""The gradient attack: its budget after rounding, its effect, and its independence of what else is
+attacked.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.redteam.attackers import victim_of
 
-QUESTIONS = [VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right", "above"), "B") for i in range(2)]
+QUESTIONS = [
+    VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right", "above"), "B")
+    for i in range(2)
+]
 PICTURES = [noise_pictures(1, size=(64, 64))[0], noise_pictures(2, size=(90, 60))[1]]
 
 
@@ -33,14 +38,17 @@ def probability(victim: Victim, picture: Image.Image, text: str) -> float:
 
 
 @pytest.mark.parametrize("eps", [1, 4, 7.5])
-def test_the_budget_holds_on_the_rounded_picture_and_the_right_answer_falls(victim: Victim, eps: float) -> None:
+def test_the_budget_holds_on_the_rounded_picture_and_the_right_answer_falls(
+    victim: Victim, eps: float
+) -> None:
     edits = Pgd(victim, PgdSettings(eps=eps, steps=8)).edit(QUESTIONS, PICTURES, seed=0)
     for edit, clean in zip(edits, PICTURES, strict=True):
         assert edit.image.size == clean.size
         moved = np.abs(np.asarray(edit.image, dtype=int) - np.asarray(clean, dtype=int))
         assert 1 <= moved.max() <= int(eps)
         (reply,) = victim.vlm.generate([clean], ["Where is the cup?"], Sampling(4))[0]
-        assert not victim.right(QUESTIONS[0], reply.text)  # a random model: what is attacked is the right letter
+        # a random model: what is attacked is the right letter
+        assert not victim.right(QUESTIONS[0], reply.text)
         assert probability(victim, edit.image, r"\boxed{B}") < probability(victim, clean, r"\boxed{B}")
 
 
@@ -49,17 +57,27 @@ def test_gradients_do_what_noise_of_the_same_size_does_not(victim: Victim) -> No
     (edit,) = Pgd(victim, PgdSettings(eps=8, steps=12)).edit(QUESTIONS[:1], [clean], seed=0)
     rng = np.random.default_rng(0)
     noisy = [
-        Image.fromarray(np.clip(np.asarray(clean, dtype=int) + rng.choice([-8, 8], (64, 64, 3)), 0, 255).astype(np.uint8))
+        Image.fromarray(
+            np.clip(np.asarray(clean, dtype=int) + rng.choice([-8, 8], (64, 64, 3)), 0, 255).astype(np.uint8)
+        )
         for _ in range(12)
     ]
     start = probability(victim, clean, r"\boxed{B}")
     fall = np.log(start / probability(victim, edit.image, r"\boxed{B}"))
-    assert fall > 3 * max(abs(np.log(start / probability(victim, picture, r"\boxed{B}"))) for picture in noisy)
+    assert fall > 3 * max(
+        abs(np.log(start / probability(victim, picture, r"\boxed{B}"))) for picture in noisy
+    )
 
 
 def test_a_wrong_option_rises(victim: Victim) -> None:
-    (edit,) = Pgd(victim, PgdSettings(eps=8, steps=10, goal="wrong")).edit(QUESTIONS[:1], PICTURES[:1], seed=0)
-    risen = [probability(victim, edit.image, rf"\boxed{{{w}}}") / probability(victim, PICTURES[0], rf"\boxed{{{w}}}") for w in "AC"]
+    (edit,) = Pgd(victim, PgdSettings(eps=8, steps=10, goal="wrong")).edit(
+        QUESTIONS[:1], PICTURES[:1], seed=0
+    )
+    risen = [
+        probability(victim, edit.image, rf"\boxed{{{w}}}")
+        / probability(victim, PICTURES[0], rf"\boxed{{{w}}}")
+        for w in "AC"
+    ]
     assert max(risen) > 1.05
     assert "wrong answer's" in edit.instruction
 
@@ -84,7 +102,9 @@ def test_the_start_that_fools_is_kept_and_success_is_that_of_the_rounded_picture
             return ["B"]
 
     taught = Victim(victim.vlm, victim.prompt, lambda question, reply: reply == question.answer, 4)
-    (edit,) = Watched(taught, PgdSettings(eps=3, steps=2, restarts=4)).edit(QUESTIONS[:1], PICTURES[:1], seed=0)
+    (edit,) = Watched(taught, PgdSettings(eps=3, steps=2, restarts=4)).edit(
+        QUESTIONS[:1], PICTURES[:1], seed=0
+    )
     assert edit.image.tobytes() == seen[2].tobytes()
     assert edit.instruction.endswith("; fooled")
     for picture in seen:
@@ -93,11 +113,18 @@ def test_the_start_that_fools_is_kept_and_success_is_that_of_the_rounded_picture
 
 def test_more_starts_never_do_worse(victim: Victim) -> None:
     """The first start is the same one; the best of several is at least as far."""
-    one, three = (Pgd(victim, PgdSettings(eps=4, steps=4, restarts=n)).edit(QUESTIONS[:1], PICTURES[:1], seed=0)[0].image for n in (1, 3))
+    one, three = (
+        Pgd(victim, PgdSettings(eps=4, steps=4, restarts=n))
+        .edit(QUESTIONS[:1], PICTURES[:1], seed=0)[0]
+        .image
+        for n in (1, 3)
+    )
     assert probability(victim, three, r"\boxed{B}") <= probability(victim, one, r"\boxed{B}") * 1.001
 
 
-def test_a_processor_that_is_not_as_it_says_is_refused(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_that_is_not_as_it_says_is_refused(
+    victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rival = Pgd(victim, PgdSettings(steps=1))
     rival.preprocess.mean = rival.preprocess.mean + 0.1
     with pytest.raises(ModelError, match="differ from ours"):

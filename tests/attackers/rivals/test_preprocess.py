@@ -1,4 +1,6 @@
-"""The differentiable preprocessing is the processor's own, in every family's numbers, and its gradient is the transpose of the resize."""
+"""The differentiable preprocessing is the processor's own, in every family's numbers, and its gradient is the
+transpose of the resize.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def test_pixel_values_are_the_processors_own(family: str, size: tuple[int, int])
     torch.testing.assert_close(ours, official["pixel_values"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("old", "new"), [((40, 30), (64, 64)), ((200, 331), (50, 77)), ((64, 64), (64, 96)), ((9, 250), (120, 8))])
+@pytest.mark.parametrize(
+    ("old", "new"), [((40, 30), (64, 64)), ((200, 331), (50, 77)), ((64, 64), (64, 96)), ((9, 250), (120, 8))]
+)
 def test_resize_is_pillows(old: tuple[int, int], new: tuple[int, int]) -> None:
     image = picture(old[1], old[0], seed=3)
     pixels = torch.from_numpy(np.asarray(image).copy()).double().permute(2, 0, 1)[None]

@@ -1,7 +1,9 @@
-"""The fifteen common corruptions of ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261), at five severities, for pictures of any size.
+"""The fifteen common corruptions of ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261), at five
+severities, for pictures of any size.
 
-Written here because the packages that offer them (imagecorruptions 1.1.2 and its fork imagecorruptions-imaug 1.1.5) carry photographs of
-frost without a known licence, need OpenCV, draw from a global generator, and do not scale with the picture.
+Written here because the packages that offer them (imagecorruptions 1.1.2 and its fork imagecorruptions-imaug
+1.1.5) carry photographs of frost without a known licence, need OpenCV, draw from a global generator, and do
+not scale with the picture.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def impulse_noise(picture: Array, severity: int, rng: np.random.Generator) -> Ar
 
 
 def brightness(picture: Array, severity: int, rng: np.random.Generator) -> Array:
-    """V of HSV raised by so much: hue and saturation stay, so a pixel is scaled by the ratio of its V after and before."""
+    """V of HSV raised by so much: hue and saturation stay, so a pixel is scaled by the ratio of its V after
+    and before.
+    """
     value = picture.max(-1, keepdims=True)
     brighter = np.minimum(value + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1], 1)
     scaled = picture * (brighter / np.maximum(value, 1e-12))
@@ -102,13 +106,17 @@ def defocus_blur(picture: Array, severity: int, rng: np.random.Generator) -> Arr
 
 
 def glass_blur(picture: Array, severity: int, rng: np.random.Generator) -> Array:
-    """Pixels change places with near ones, between two soft blurs. Every pass looks a random step of at most `delta` pixels away."""
+    """Pixels change places with near ones, between two soft blurs. Every pass looks a random step of at most
+    `delta` pixels away.
+    """
     sigma, delta, passes = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
     shuffled = _soft(picture, sigma * scale(picture))
     reach = delta * scale(picture)
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float64)
     for _ in range(passes):
-        shuffled = warp(shuffled, y + rng.uniform(-reach, reach, y.shape), x + rng.uniform(-reach, reach, x.shape))
+        shuffled = warp(
+            shuffled, y + rng.uniform(-reach, reach, y.shape), x + rng.uniform(-reach, reach, x.shape)
+        )
     return _soft(shuffled, sigma * scale(picture))
 
 
@@ -119,7 +127,9 @@ def motion_blur(picture: Array, severity: int, rng: np.random.Generator) -> Arra
 
 
 def smear(picture: Array, radius: float, sigma: float, angle: float) -> Array:
-    """A trail behind every point: half a Gaussian of `sigma` pixels, cut off after 2 `radius`, at `angle` from the x axis."""
+    """A trail behind every point: half a Gaussian of `sigma` pixels, cut off after 2 `radius`, at `angle`
+    from the x axis.
+    """
     length = 2 * radius
     along = np.linspace(0, length, 4 * int(np.ceil(length)) + 1)
     weight = np.exp(-(along**2) / (2 * sigma**2))
@@ -137,7 +147,8 @@ def smear(picture: Array, radius: float, sigma: float, angle: float) -> Array:
 def zoom_blur(picture: Array, severity: int, rng: np.random.Generator) -> Array:
     """The mean of the picture and of ever larger views of its middle.
 
-    In steps of 0.01 at every severity: ImageNet-C's wider steps at 3 and 5 make fewer views, among which the sharp one weighs more.
+    In steps of 0.01 at every severity: ImageNet-C's wider steps at 3 and 5 make fewer views, among which the
+    sharp one weighs more.
     """
     zooms = np.arange(1, (1.11, 1.16, 1.21, 1.26, 1.31)[severity - 1], 0.01)
     height, width = picture.shape[:2]
@@ -146,7 +157,9 @@ def zoom_blur(picture: Array, severity: int, rng: np.random.Generator) -> Array:
         channel = Image.fromarray(picture[..., c].astype(np.float32))
         for factor in zooms:
             x, y = width * (1 - 1 / factor) / 2, height * (1 - 1 / factor) / 2
-            view = channel.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, width - x, height - y))
+            view = channel.resize(
+                (width, height), Image.Resampling.BILINEAR, box=(x, y, width - x, height - y)
+            )
             total[..., c] += np.asarray(view)
     return total / (len(zooms) + 1)
 
@@ -154,8 +167,8 @@ def zoom_blur(picture: Array, severity: int, rng: np.random.Generator) -> Array:
 def elastic_transform(picture: Array, severity: int, rng: np.random.Generator) -> Array:
     """A smooth random displacement field on a small random affine map.
 
-    Severities 3 to 5 are ImageNet-C's. Its first two are warps of the whole picture that displace more than its last ones; here 1 and 2 go
-    on downwards from 3, so that severities are ordered.
+    Severities 3 to 5 are ImageNet-C's. Its first two are warps of the whole picture that displace more than
+    its last ones; here 1 and 2 go on downwards from 3, so that severities are ordered.
     """
     side = min(picture.shape[:2])
     amplitude = (0.02, 0.035, 0.05, 0.07, 0.12)[severity - 1] * side
@@ -167,20 +180,27 @@ def elastic_transform(picture: Array, severity: int, rng: np.random.Generator) -
     moved = corners + rng.uniform(-jitter, jitter, corners.shape)
     affine = np.linalg.solve(np.column_stack([corners, np.ones(3)]), moved)
     fields = [
-        gaussian_filter(rng.uniform(-1, 1, y.shape), sigma, mode="reflect", truncate=3) * amplitude * _damping(sigma) for _ in range(2)
+        gaussian_filter(rng.uniform(-1, 1, y.shape), sigma, mode="reflect", truncate=3)
+        * amplitude
+        * _damping(sigma)
+        for _ in range(2)
     ]
     grid = np.stack([y, x, np.ones_like(y)], -1) @ affine
     return warp(picture, grid[..., 0] + fields[0], grid[..., 1] + fields[1])
 
 
 def _damping(sigma: float) -> float:
-    """What a Gaussian filter leaves of white noise in two dimensions depends on sigma in pixels; this keeps it as it is at 224 pixels."""
+    """What a Gaussian filter leaves of white noise in two dimensions depends on sigma in pixels; this keeps
+    it as it is at 224 pixels.
+    """
     return sigma / (0.01 * SIDE)
 
 
 def warp(picture: Array, y: Array, x: Array) -> Array:
     """The picture read at the places (y, x), linearly, its border mirrored."""
-    channels = [map_coordinates(picture[..., c], (y, x), order=1, mode="reflect") for c in range(picture.shape[2])]
+    channels = [
+        map_coordinates(picture[..., c], (y, x), order=1, mode="reflect") for c in range(picture.shape[2])
+    ]
     return np.stack(channels, axis=-1)
 
 
@@ -190,7 +210,9 @@ def convolve(picture: Array, kernel: Array) -> Array:
 
     rows, columns = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(picture, ((rows, rows), (columns, columns), (0, 0)), mode="symmetric")
-    return np.asarray(fftconvolve(padded, (kernel / kernel.sum())[..., None], mode="valid", axes=(0, 1)), dtype=np.float64)
+    return np.asarray(
+        fftconvolve(padded, (kernel / kernel.sum())[..., None], mode="valid", axes=(0, 1)), dtype=np.float64
+    )
 
 
 def _soft(picture: Array, sigma: float) -> Array:
@@ -202,10 +224,12 @@ ICE = np.array([0.82, 0.91, 1.0])
 
 
 def snow(picture: Array, severity: int, rng: np.random.Generator) -> Array:
-    """Flakes, smeared as they fall, over a picture drawn towards a pale grey; they fall twice, the second time upside down.
+    """Flakes, smeared as they fall, over a picture drawn towards a pale grey; they fall twice, the second
+    time upside down.
 
-    Ours in ImageNet-C's table: the size of the flakes, and density, smear and paleness of severities 2 and 5. As published the second severity
-    changes a picture more than the third, and on small pictures the fifth less than the fourth.
+    Ours in ImageNet-C's table: the size of the flakes, and density, smear and paleness of severities 2 and
+    5. As published the second severity changes a picture more than the third, and on small pictures the
+    fifth less than the fourth.
     """
     mean, std, size, threshold, radius, sigma, keep = (
         (0.1, 0.3, 4.5, 0.5, 10, 4, 0.8),
@@ -218,11 +242,18 @@ def snow(picture: Array, severity: int, rng: np.random.Generator) -> Array:
     # A flake may be smaller than a pixel: small pictures get theirs drawn at the published size and averaged.
     larger = max(scale(picture), 1.0)
     tall, wide = (round(side * larger / scale(picture)) for side in (height, width))
-    coarse = rng.normal(mean, std, (int(np.ceil(tall / (size * larger))) + 1, int(np.ceil(wide / (size * larger))) + 1))
+    coarse = rng.normal(
+        mean, std, (int(np.ceil(tall / (size * larger))) + 1, int(np.ceil(wide / (size * larger))) + 1)
+    )
     layer = zoom(coarse, size * larger, order=1)[:tall, :wide]
     layer = np.clip(np.where(layer < threshold, 0, layer), 0, 1)
-    layer = smear(layer[..., None], radius * larger, sigma * larger, rng.uniform(np.pi / 4, 3 * np.pi / 4))[..., 0]
-    layer = np.asarray(Image.fromarray(layer.astype(np.float32)).resize((width, height), Image.Resampling.BOX), dtype=np.float64)[..., None]
+    layer = smear(layer[..., None], radius * larger, sigma * larger, rng.uniform(np.pi / 4, 3 * np.pi / 4))[
+        ..., 0
+    ]
+    layer = np.asarray(
+        Image.fromarray(layer.astype(np.float32)).resize((width, height), Image.Resampling.BOX),
+        dtype=np.float64,
+    )[..., None]
     grey = (picture @ LUMA)[..., None]
     pale = keep * picture + (1 - keep) * np.maximum(picture, 1.5 * grey + 0.5)
     return np.asarray(pale + layer + layer[::-1, ::-1], dtype=np.float64)
@@ -235,7 +266,9 @@ def frost(picture: Array, severity: int, rng: np.random.Generator) -> Array:
 
 
 def pane(height: int, width: int, rng: np.random.Generator) -> Array:
-    """A frosted window, [height, width, 3] in [0, 1]. The seeds of the crystals lie the denser the finer their generation."""
+    """A frosted window, [height, width, 3] in [0, 1]. The seeds of the crystals lie the denser the finer
+    their generation.
+    """
     from scipy.spatial import cKDTree  # slow to import, for one of many corruptions
 
     side = min(height, width)
@@ -249,7 +282,9 @@ def pane(height: int, width: int, rng: np.random.Generator) -> Array:
         gap = (near[:, 1] - near[:, 0]).reshape(height, width) / np.sqrt(height * width / count)
         cracks = np.maximum(cracks, np.exp(-gap / (0.12 + 0.05 * generation)) * (1, 0.8, 0.6)[generation])
     cloud = plasma(height, width, 1.6, rng)
-    return np.asarray(np.clip(0.25 * cloud + 0.75 * cracks * (0.4 + 0.6 * cloud), 0, 1)[..., None] * ICE, dtype=np.float64)
+    return np.asarray(
+        np.clip(0.25 * cloud + 0.75 * cracks * (0.4 + 0.6 * cloud), 0, 1)[..., None] * ICE, dtype=np.float64
+    )
 
 
 def fog(picture: Array, severity: int, rng: np.random.Generator) -> Array:
@@ -262,15 +297,20 @@ def fog(picture: Array, severity: int, rng: np.random.Generator) -> Array:
 
 
 def plasma(height: int, width: int, decay: float, rng: np.random.Generator) -> Array:
-    """Clouds, [height, width] in [0, 1]: random grids, each twice as fine as the one before and weaker by `decay` squared.
+    """Clouds, [height, width] in [0, 1]: random grids, each twice as fine as the one before and weaker by
+    `decay` squared.
 
-    That is the spectrum of the diamond-square fractal, whose random steps shrink so from one halving to the next.
+    That is the spectrum of the diamond-square fractal, whose random steps shrink so from one halving to the
+    next.
     """
     total, weight, cells = np.zeros((height, width)), 1.0, 2
     longest = max(height, width)
     while cells < 2 * longest:
         grid = rng.uniform(-1, 1, (min(cells, longest) + 1, min(cells, longest) + 1))
-        places = (np.linspace(0, grid.shape[0] - 1, longest)[:height], np.linspace(0, grid.shape[1] - 1, longest)[:width])
+        places = (
+            np.linspace(0, grid.shape[0] - 1, longest)[:height],
+            np.linspace(0, grid.shape[1] - 1, longest)[:width],
+        )
         total += weight * _between(grid, *places)
         weight, cells = weight / decay**2, cells * 2
     total -= total.min()
@@ -308,12 +348,17 @@ class Corruption(OneByOne):
 
     def __init__(self, kind: str, severity: int) -> None:
         if kind not in CORRUPTIONS or severity not in SEVERITIES:
-            raise RecipeError(f"corruption {kind!r} at severity {severity}: known are {', '.join(CORRUPTIONS)}, at severities 1 to 5")
+            raise RecipeError(
+                f"corruption {kind!r} at severity {severity}: known are {', '.join(CORRUPTIONS)}, at "
+                f"severities 1 to 5"
+            )
         super().__init__(f"corruption:{kind}:{severity}")
         self.kind, self.severity = kind, severity
 
     def _edit_one(self, question: VisualQuestion, image: Image.Image, seed: int) -> tuple[Image.Image, str]:
-        return corrupt(image, self.kind, self.severity, generator(seed)), f"{self.kind} of severity {self.severity}"
+        return corrupt(
+            image, self.kind, self.severity, generator(seed)
+        ), f"{self.kind} of severity {self.severity}"
 
 
 class Jpeg(OneByOne):

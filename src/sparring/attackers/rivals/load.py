@@ -1,4 +1,5 @@
-"""From a few words to a rival: "corruption:fog:3", "pgd:eps=8:restarts=4", "light:0.75", "paste:add", "editor".
+"""From a few words to a rival: "corruption:fog:3", "pgd:eps=8:restarts=4", "light:0.75", "paste:add",
+"editor".
 
 A specification is a name and options, separated by colons. An option is `key=value`, or a value alone at its
 place. In the place of a name may stand a function of the user's own, `package.module:function:key=value`.
@@ -32,7 +33,9 @@ Model = TypeVar("Model", bound=Settings)
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What rivals may need: a victim whose gradients are taken, an editor, and the settings it edits with. None: there is none."""
+    """What rivals may need: a victim whose gradients are taken, an editor, and the settings it edits with.
+    None: there is none.
+    """
 
     victim: Victim | None = None
     editor: FlowEditor | None = None
@@ -47,16 +50,19 @@ def load_rival(
     attacker: AttackerSettings | None = None,
     name: str | None = None,
 ) -> Rival:
-    """The rival of a specification. RecipeError for an unknown name, option or value, naming the nearest right one, and for a missing means.
+    """The rival of a specification. RecipeError for an unknown name, option or value, naming the nearest
+    right one, and for a missing means.
 
-    victim: for "pgd". editor: for "roundtrip"; with `attacker` (instruction, steps, guidance) also for "benign" and "editor". name: what
-    its edits are signed with, the specification if left out.
+    victim: for "pgd". editor: for "roundtrip"; with `attacker` (instruction, steps, guidance) also for
+    "benign" and "editor". name: what its edits are signed with, the specification if left out.
     """
     kind, _, rest = spec.strip().partition(":")
     if (call := parse_call(spec.strip())) is not None:
         return Called(call, name or spec.strip())
     if kind not in RIVALS:
-        raise RecipeError(f'rival "{spec}": there is no "{kind}"{_nearest(kind, RIVALS)} Known are {", ".join(RIVALS)}.')
+        raise RecipeError(
+            f'rival "{spec}": there is no "{kind}"{_nearest(kind, RIVALS)} Known are {", ".join(RIVALS)}.'
+        )
     rival = RIVALS[kind](spec.strip(), rest.split(":") if rest else [], Means(victim, editor, attacker))
     rival.name = name or rival.name
     return rival
@@ -83,10 +89,12 @@ def _corruption(spec: str, words: list[str], means: Means) -> Rival:
     options = _options(spec, words, ("kind", "severity"))
     kind = options.get("kind", "")
     if kind not in CORRUPTIONS:
-        found = [known for known in CORRUPTIONS if known.split("_")[0] == kind]  # "jpeg", "defocus", "gaussian"
+        # "jpeg", "defocus", "gaussian"
+        found = [known for known in CORRUPTIONS if known.split("_")[0] == kind]
         if len(found) != 1:
             raise RecipeError(
-                f'rival "{spec}": there is no corruption "{kind}"{_nearest(kind, CORRUPTIONS)} Known are {", ".join(CORRUPTIONS)}.'
+                f'rival "{spec}": there is no corruption "{kind}"{_nearest(kind, CORRUPTIONS)} Known are '
+                f"{', '.join(CORRUPTIONS)}."
             )
         kind = found[0]
     return Corruption(kind, _whole(spec, options.get("severity", ""), "severity", 1, 5))
@@ -101,18 +109,23 @@ def _light(spec: str, words: list[str], means: Means) -> Rival:
     try:
         return Light(float(word))
     except ValueError as error:
-        raise RecipeError(f'rival "{spec}": gain must be a number above 0, such as 0.75, not "{word}".') from error
+        raise RecipeError(
+            f'rival "{spec}": gain must be a number above 0, such as 0.75, not "{word}".'
+        ) from error
 
 
 def _pgd(spec: str, words: list[str], means: Means) -> Rival:
-    from sparring.attackers.rivals.pgd import Pgd  # torch, which nobody who only checks a specification should wait for
+    # torch, which nobody who only checks a specification should wait for
+    from sparring.attackers.rivals.pgd import Pgd
 
     settings = _settings(spec, PgdSettings, _options(spec, words, tuple(PgdSettings.model_fields)))
     return Pgd(_needed(spec, means.victim, "the Defender's weights (victim)"), settings, spec)
 
 
 def _paste(spec: str, words: list[str], means: Means) -> Rival:
-    return Paste(_settings(spec, PasteSettings, _options(spec, words, tuple(PasteSettings.model_fields))), spec)
+    return Paste(
+        _settings(spec, PasteSettings, _options(spec, words, tuple(PasteSettings.model_fields))), spec
+    )
 
 
 def _roundtrip(spec: str, words: list[str], means: Means) -> Rival:
@@ -160,10 +173,15 @@ def _options(spec: str, words: list[str], names: tuple[str, ...]) -> dict[str, s
         key, equals, value = word.partition("=")
         if not equals:
             if place >= len(names):
-                raise RecipeError(f'rival "{spec}": "{word}" is one option too many; it takes {", ".join(names) or "none"}.')
+                raise RecipeError(
+                    f'rival "{spec}": "{word}" is one option too many; it takes {", ".join(names) or "none"}.'
+                )
             key, value = names[place], word
         elif key not in names:
-            raise RecipeError(f'rival "{spec}": there is no option "{key}"{_nearest(key, names)} It takes {", ".join(names) or "none"}.')
+            raise RecipeError(
+                f'rival "{spec}": there is no option "{key}"{_nearest(key, names)} It takes '
+                f"{', '.join(names) or 'none'}."
+            )
         if key in options:
             raise RecipeError(f'rival "{spec}": {key} is given twice.')
         options[key] = value
@@ -172,12 +190,16 @@ def _options(spec: str, words: list[str], names: tuple[str, ...]) -> dict[str, s
 
 def _settings(spec: str, model: type[Model], options: dict[str, str]) -> Model:
     try:
-        return model.model_validate({key: None if value == "null" else value for key, value in options.items()})
+        return model.model_validate(
+            {key: None if value == "null" else value for key, value in options.items()}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         field, value = str(first["loc"][-1]), first["input"]
         choices = first.get("ctx", {}).get("expected", "") if first["type"] == "literal_error" else ""
-        hint = _nearest(str(value), [choice.strip("' ") for choice in str(choices).replace(" or ", ",").split(",")])
+        hint = _nearest(
+            str(value), [choice.strip("' ") for choice in str(choices).replace(" or ", ",").split(",")]
+        )
         raise RecipeError(f'rival "{spec}": {field}={value}: {first["msg"]}{hint}') from error
 
 
@@ -204,15 +226,21 @@ ON_EDITOR = ("roundtrip", "benign")
 
 
 def split_rival(spec: str) -> tuple[str | None, str | None]:
-    """(rival, editor) of `RIVAL`, `RIVAL@EDITOR` or `EDITOR`; None for what is not there. A folder of that name is an editor."""
+    """(rival, editor) of `RIVAL`, `RIVAL@EDITOR` or `EDITOR`; None for what is not there. A folder of that
+    name is an editor.
+    """
     rival, at, editor = spec.partition("@")
-    if Path(spec).expanduser().is_dir() or (rival.split(":")[0] not in {*RIVALS} - {"editor"} and parse_call(rival) is None):
+    if Path(spec).expanduser().is_dir() or (
+        rival.split(":")[0] not in {*RIVALS} - {"editor"} and parse_call(rival) is None
+    ):
         return None, spec
     return rival, editor if at else None
 
 
 def split_lora(spec: str) -> tuple[str, str | None]:
-    """(editor, LoRA folder or None) of `EDITOR+LORA`. A folder whose own name holds a plus sign is taken as it is."""
+    """(editor, LoRA folder or None) of `EDITOR+LORA`. A folder whose own name holds a plus sign is taken as
+    it is.
+    """
     if Path(spec).expanduser().is_dir() or "+" not in spec:
         return spec, None
     places = [place for place, sign in enumerate(spec) if sign == "+"]

@@ -1,8 +1,10 @@
-r"""A white-box gradient attack on pixels: projected gradient descent in an L-infinity ball (Madry et al. 2018, arXiv 1706.06083).
+r"""A white-box gradient attack on pixels: projected gradient descent in an L-infinity ball (Madry et al.
+2018, arXiv 1706.06083).
 
-Steps of the gradient's sign, from random starts, through the model's own preprocessing. Minimised is the log-probability of the Defender's own
-right reply to the clean picture (of `\boxed{X}` where that reply is wrong), or, with the goal "wrong", maximised is that of `\boxed{W}` for a
-wrong option W. Every start is rounded to 8 bits before it is judged, inside the budget, through the processor that pictures of files go
+Steps of the gradient's sign, from random starts, through the model's own preprocessing. Minimised is the
+log-probability of the Defender's own right reply to the clean picture (of `\boxed{X}` where that reply is
+wrong), or, with the goal "wrong", maximised is that of `\boxed{W}` for a wrong option W. Every start is
+rounded to 8 bits before it is judged, inside the budget, through the processor that pictures of files go
 through; a start that makes the Defender answer wrongly is preferred, then the one whose loss went furthest.
 """
 
@@ -30,7 +32,9 @@ from sparring.models.vlms.local import Batch, LocalVLM
 from sparring.seeds import derive_seed
 
 PROCESSORS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorPil")
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL have the same picture processor with other numbers. The first is transformers' torchvision version."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL have the same picture processor with other numbers. The first is
+transformers' torchvision version.
+"""
 PRECISION = 2**22
 
 
@@ -38,24 +42,33 @@ class PatchPixels:
     """Pixels to a processor's `pixel_values`, with a gradient."""
 
     def __init__(self, image_processor: Any) -> None:
-        """Raises ModelError for a processor of another kind, or one told not to resize, rescale or normalise or with another filter than bicubic."""
+        """Raises ModelError for a processor of another kind, or one told not to resize, rescale or normalise
+        or with another filter than bicubic.
+        """
         name = type(image_processor).__name__
         if name not in PROCESSORS:
             raise ModelError(
-                f"a gradient attack on pixels needs a picture processor of the kinds {', '.join(PROCESSORS)}; this one is {name}"
+                f"a gradient attack on pixels needs a picture processor of the kinds "
+                f"{', '.join(PROCESSORS)}; this one is {name}"
             )
         usual = all(getattr(image_processor, f"do_{step}") for step in ("resize", "rescale", "normalize"))
         if not usual or int(image_processor.resample) != int(Resampling.BICUBIC):
-            raise ModelError("a gradient attack on pixels needs a processor that resizes (bicubic), rescales and normalises its pictures")
+            raise ModelError(
+                "a gradient attack on pixels needs a processor that resizes (bicubic), rescales and "
+                "normalises its pictures"
+            )
         self.patch, self.merge = int(image_processor.patch_size), int(image_processor.merge_size)
         self.frames = int(image_processor.temporal_patch_size)
         self.factor = float(image_processor.rescale_factor)
         self.mean, self.std = (
-            torch.tensor(numbers, dtype=torch.float32) for numbers in (image_processor.image_mean, image_processor.image_std)
+            torch.tensor(numbers, dtype=torch.float32)
+            for numbers in (image_processor.image_mean, image_processor.image_std)
         )
 
     def __call__(self, pixels_RHWC: Tensor, grid: tuple[int, int]) -> Tensor:
-        """pixel_values [R * patches, numbers of a patch], float32, of pictures in [0, 255] that are resized to `grid` (rows, columns) patches."""
+        """pixel_values [R * patches, numbers of a patch], float32, of pictures in [0, 255] that are resized
+        to `grid` (rows, columns) patches.
+        """
         size = grid[0] * self.patch, grid[1] * self.patch
         resized_RCHW = resize(rounded(pixels_RHWC.double()).permute(0, 3, 1, 2), size)
         scaled_RCHW = (resized_RCHW * self.factor).float()
@@ -63,16 +76,22 @@ class PatchPixels:
         return self._cut((scaled_RCHW - mean) / std, grid)
 
     def _cut(self, pictures_RCHW: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patches in the order of the blocks that are merged later; a still picture is so many equal frames."""
+        """Patches in the order of the blocks that are merged later; a still picture is so many equal
+        frames.
+        """
         rows, columns = grid[0] // self.merge, grid[1] // self.merge
         count, channels = pictures_RCHW.shape[:2]
-        blocks = pictures_RCHW.view(count, channels, rows, self.merge, self.patch, columns, self.merge, self.patch)
+        blocks = pictures_RCHW.view(
+            count, channels, rows, self.merge, self.patch, columns, self.merge, self.patch
+        )
         patches = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6).expand(*[-1] * 6, self.frames, -1, -1)
         return patches.reshape(count * grid[0] * grid[1], channels * self.frames * self.patch**2)
 
 
 def resize(pictures_RCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pillow's bicubic resize of 8-bit pictures (float64, whole numbers in [0, 255]) to `size` (height, width): columns first, then rows."""
+    """Pillow's bicubic resize of 8-bit pictures (float64, whole numbers in [0, 255]) to `size` (height,
+    width): columns first, then rows.
+    """
     height, width = pictures_RCHW.shape[2:]
     if width != size[1]:
         pictures_RCHW = to_bytes(pictures_RCHW @ weights(width, size[1]).to(pictures_RCHW.device).T)
@@ -83,8 +102,9 @@ def resize(pictures_RCHW: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def weights(old: int, new: int) -> Tensor:
-    """Bicubic weights [new, old], float64, as Pillow computes them: the kernel with a = -0.5, as wide as the step where it makes smaller,
-    normalised to 1, then rounded to units of 2^-22."""
+    """Bicubic weights [new, old], float64, as Pillow computes them: the kernel with a = -0.5, as wide as the
+    step where it makes smaller, normalised to 1, then rounded to units of 2^-22.
+    """
     step = old / new
     wide = max(step, 1.0)
     support = 2 * wide
@@ -112,17 +132,22 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def to_bytes(x: Tensor) -> Tensor:
-    """Rounded half up and clipped to [0, 255]; the gradient passes as if it were not rounded, where it is not clipped."""
+    """Rounded half up and clipped to [0, 255]; the gradient passes as if it were not rounded, where it is not
+    clipped.
+    """
     x = x.clamp(0, 255)
     return x + ((x + 0.5).floor() - x).detach()
 
 
-TOLERANCE = 0.05  # of pixel_values; one grey level is about 0.015. Beyond it the processor is not the one that is imitated
+# of pixel_values; one grey level is about 0.015. Beyond it the processor is not the one that is imitated
+TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """The Defender as a gradient attack sees it: the model, what it is asked, and whether a reply answers a question rightly."""
+    """The Defender as a gradient attack sees it: the model, what it is asked, and whether a reply answers a
+    question rightly.
+    """
 
     vlm: LocalVLM
     prompt: Callable[[VisualQuestion], str]
@@ -141,7 +166,9 @@ def require_gradients(processor: Any, name: str) -> PatchPixels:
 
 
 class Pgd(OneByOne):
-    """See the module. One question at a time, its starts side by side, so that a picture does not depend on what else is attacked."""
+    """See the module. One question at a time, its starts side by side, so that a picture does not depend on
+    what else is attacked.
+    """
 
     def __init__(self, victim: Victim, settings: PgdSettings, name: str = "pgd") -> None:
         """Raises ModelError where the victim's picture processor is not one that can be differentiated."""
@@ -167,7 +194,10 @@ class Pgd(OneByOne):
         pictures = to_pictures(self._inside(x_RHWC.round(), clean_HWC, self.budget).permute(0, 3, 1, 2) / 255)
         best, fooled = self._best(question, pictures, prompt, tokens, sign)
         goal = "the right answer's" if sign < 0 else "a wrong answer's"
-        done = f"L-inf {settings.eps:g}/255, {settings.steps} steps on {goal} probability, best of {settings.restarts}"
+        done = (
+            f"L-inf {settings.eps:g}/255, {settings.steps} steps on {goal} probability, best of "
+            f"{settings.restarts}"
+        )
         return pictures[best], f"{done}; {'fooled' if fooled else 'not fooled'}"
 
     def _text(self, question: VisualQuestion, image: Image, prompt: str, seed: int) -> tuple[str, int]:
@@ -191,22 +221,33 @@ class Pgd(OneByOne):
         """loss_R, to be raised: the mean log-probability of a token of the reply, times the sign."""
         grid = batch["image_grid_thw"][0]
         values = self.preprocess(x_RHWC, (int(grid[1]), int(grid[2]))).to(batch["pixel_values"].dtype)
-        logprobs_RT, _ = self.victim.vlm.completion_logprobs({**batch, "pixel_values": values}, [[tokens]] * len(x_RHWC))
+        logprobs_RT, _ = self.victim.vlm.completion_logprobs(
+            {**batch, "pixel_values": values}, [[tokens]] * len(x_RHWC)
+        )
         return sign * logprobs_RT.mean(1)
 
     @torch.no_grad()
-    def _best(self, question: VisualQuestion, pictures: list[Image], prompt: str, tokens: list[int], sign: int) -> tuple[int, bool]:
-        """The start to keep, and whether it makes the Defender answer wrongly. Judged on rounded pictures, as anybody would load them."""
+    def _best(
+        self, question: VisualQuestion, pictures: list[Image], prompt: str, tokens: list[int], sign: int
+    ) -> tuple[int, bool]:
+        """The start to keep, and whether it makes the Defender answer wrongly. Judged on rounded pictures, as
+        anybody would load them.
+        """
         batch = self.victim.vlm.encode(pictures, [prompt] * len(pictures))
         logprobs_RT, _ = self.victim.vlm.completion_logprobs(batch, [[tokens]] * len(pictures))
         losses = (sign * logprobs_RT.mean(1)).tolist()
-        fooled = [not self.victim.right(question, reply) for reply in self._replies(question, pictures, prompt)]
+        fooled = [
+            not self.victim.right(question, reply) for reply in self._replies(question, pictures, prompt)
+        ]
         best = max(range(len(pictures)), key=lambda i: (fooled[i], losses[i]))
         return best, fooled[best]
 
     def _replies(self, question: VisualQuestion, pictures: list[Image], prompt: str) -> list[str]:
         limit = self.victim.max_new_tokens
-        return [own[0].text for own in self.victim.vlm.generate(pictures, [prompt] * len(pictures), Sampling(limit))]
+        return [
+            own[0].text
+            for own in self.victim.vlm.generate(pictures, [prompt] * len(pictures), Sampling(limit))
+        ]
 
     @torch.no_grad()
     def _check(self, batch: Batch, clean_HWC: Tensor) -> None:
@@ -215,7 +256,8 @@ class Pgd(OneByOne):
         worst = float((ours - batch["pixel_values"][: len(ours)].float()).abs().max())
         if worst > TOLERANCE:
             raise ModelError(
-                f"{self.victim.vlm.name}: its processor's pixel values differ from ours by up to {worst:.3f}, so gradients would be of another picture"
+                f"{self.victim.vlm.name}: its processor's pixel values differ from ours by up to "
+                f"{worst:.3f}, so gradients would be of another picture"
             )
 
     @staticmethod

@@ -43,7 +43,9 @@ def _first(patterns: Sequence[re.Pattern[str]]) -> Callable[[str], str | None]:
     return lambda reply: next((found[1] for pattern in patterns if (found := pattern.search(reply))), None)
 
 
-def _every_trial(patterns: Sequence[re.Pattern[str]], case: Callable[[str], str], *, pictured: bool = False) -> Read:
+def _every_trial(
+    patterns: Sequence[re.Pattern[str]], case: Callable[[str], str], *, pictured: bool = False
+) -> Read:
     read = _first(patterns)
 
     def mark(one: Answered) -> Mark:
@@ -52,7 +54,9 @@ def _every_trial(patterns: Sequence[re.Pattern[str]], case: Callable[[str], str]
             return missing
         said = [None if (word := read(reply)) is None else case(word) for reply in one.replies]
         # The first miss is what was said; nobody asks again after it.
-        return judged(one, next((word for word in said if word != one.item.answer), one.item.answer), "every trial")
+        return judged(
+            one, next((word for word in said if word != one.item.answer), one.item.answer), "every trial"
+        )
 
     def marks(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
         return [mark(one) for one in answered]

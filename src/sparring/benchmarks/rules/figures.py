@@ -33,7 +33,11 @@ def _scores(marked: Sequence[Marked]) -> list[float]:
 
 def accuracy(marked: Sequence[Marked]) -> Figures:
     """The mean score, and that of every category."""
-    own = {f"accuracy {name}": mean(_scores(part)) for name, part in grouped(marked, lambda one: one[0].item.category).items() if name}
+    own = {
+        f"accuracy {name}": mean(_scores(part))
+        for name, part in grouped(marked, lambda one: one[0].item.category).items()
+        if name
+    }
     return {"accuracy": mean(_scores(marked)), **dict(sorted(own.items()))}
 
 
@@ -43,9 +47,15 @@ def macro(key: str) -> Aggregate:
     """
 
     def figures(marked: Sequence[Marked]) -> Figures:
-        groups = grouped(marked, lambda one: one[0].item.category if key == "category" else one[0].item.meta.get(key))
+        groups = grouped(
+            marked, lambda one: one[0].item.category if key == "category" else one[0].item.meta.get(key)
+        )
         own = {f"accuracy {name}": mean(_scores(part)) for name, part in groups.items()}
-        return {"macro accuracy": mean(list(own.values())), "accuracy": mean(_scores(marked)), **dict(sorted(own.items()))}
+        return {
+            "macro accuracy": mean(list(own.values())),
+            "accuracy": mean(_scores(marked)),
+            **dict(sorted(own.items())),
+        }
 
     return figures
 
@@ -75,7 +85,10 @@ def splits(marked: Sequence[Marked]) -> Figures:
     parts = grouped(marked, lambda one: split_of(one[0]))
     if set(parts) <= {""}:
         return accuracy(marked)
-    return {f"accuracy {name or 'without a split'}": mean(_scores(parts[name])) for name in sorted(parts, key=_quoted_first)}
+    return {
+        f"accuracy {name or 'without a split'}": mean(_scores(parts[name]))
+        for name in sorted(parts, key=_quoted_first)
+    }
 
 
 def _quoted_first(split: str) -> tuple[int, str]:
@@ -116,12 +129,21 @@ def detection(marked: Sequence[Marked], *, positive: str = "yes", missed_is_no: 
     truths, said = [one.item.answer == positive for one, _ in marked], [mark.said for _, mark in marked]
     hit = sum(truth and word == positive for truth, word in zip(truths, said, strict=True))
     false = sum(not truth and word == positive for truth, word in zip(truths, said, strict=True))
-    missed = sum(truth and word != positive and (missed_is_no or word is not None) for truth, word in zip(truths, said, strict=True))
+    missed = sum(
+        truth and word != positive and (missed_is_no or word is not None)
+        for truth, word in zip(truths, said, strict=True)
+    )
     precision = hit / (hit + false) if hit + false else 0.0
     recall = hit / (hit + missed) if hit + missed else 0.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     right = mean([mark.score for _, mark in marked])
-    return {"f1": f1, "accuracy": right, "precision": precision, "recall": recall, f"{positive} share": mean([w == positive for w in said])}
+    return {
+        "f1": f1,
+        "accuracy": right,
+        "precision": precision,
+        "recall": recall,
+        f"{positive} share": mean([w == positive for w in said]),
+    }
 
 
 def pope(*, rows: bool, missed_is_no: bool = True) -> Aggregate:
@@ -133,7 +155,9 @@ def pope(*, rows: bool, missed_is_no: bool = True) -> Aggregate:
         parts = exploded(marked)
         found = detection([one for _, one in parts] if rows else marked, missed_is_no=missed_is_no)
         for split, part in grouped_splits(parts).items():
-            found |= {f"{name} {split}": value for name, value in detection(part, missed_is_no=missed_is_no).items()}
+            found |= {
+                f"{name} {split}": value for name, value in detection(part, missed_is_no=missed_is_no).items()
+            }
         return found
 
     return figures
@@ -156,18 +180,26 @@ def hallusion(*, with_category: bool = True, figures_without_picture: bool = Fal
 
     def key(one: Marked, last: str) -> tuple[Any, ...]:
         item = one[0].item
-        return (item.category if with_category else "", item.meta["subcategory"], item.meta["set"], item.meta[last])
+        return (
+            item.category if with_category else "",
+            item.meta["subcategory"],
+            item.meta["set"],
+            item.meta[last],
+        )
 
     def figures(marked: Sequence[Marked]) -> Figures:
         pictured = [
             one
             for one in marked
-            if figures_without_picture or not (one[0].item.category == "VS" and str(one[0].item.meta["figure"]) == "0")
+            if figures_without_picture
+            or not (one[0].item.category == "VS" and str(one[0].item.meta["figure"]) == "0")
         ]
         found = {"aAcc": mean(_scores(marked))}
         for name, part, last in (("fAcc", pictured, "figure"), ("qAcc", marked, "pair")):
             groups = grouped(part, lambda one, last=last: key(one, last))  # type: ignore[misc]
-            found[name] = mean([float(all(mark.score == 1 for _, mark in group)) for group in groups.values()])
+            found[name] = mean(
+                [float(all(mark.score == 1 for _, mark in group)) for group in groups.values()]
+            )
         return found
 
     return figures
@@ -180,7 +212,9 @@ def chair(marked: Sequence[Marked]) -> Figures:
     named = sum(len(mark.detail.get("named", ())) for _, mark in marked)
     wrong = sum(len(mark.detail.get("hallucinated", ())) for _, mark in marked)
     there = sum(len(one.item.meta["objects"]) for one, _ in marked)
-    found = sum(len(set(mark.detail.get("named", ())) & set(one.item.meta["objects"])) for one, mark in marked)
+    found = sum(
+        len(set(mark.detail.get("named", ())) & set(one.item.meta["objects"])) for one, mark in marked
+    )
     return {
         "CHAIRs": mean([1 - mark.score for _, mark in marked]),
         "CHAIRi": wrong / named if named else 0.0,
@@ -196,7 +230,10 @@ def amber_official(marked: Sequence[Marked]) -> Figures:
     def percent(part: int, whole: int) -> float:
         return round(part / (0.001 + whole) * 100, 1)
 
-    said_no, truth_no = [mark.said == "no" for _, mark in marked], [one.item.answer == "no" for one, _ in marked]
+    said_no, truth_no = (
+        [mark.said == "no" for _, mark in marked],
+        [one.item.answer == "no" for one, _ in marked],
+    )
     both = sum(a and b for a, b in zip(said_no, truth_no, strict=True))
     precision, recall = percent(both, sum(said_no)), percent(both, sum(truth_no))
     f1 = round(2 * (precision / 100) * (recall / 100) / (precision / 100 + recall / 100 + 0.0001) * 100, 1)
@@ -216,6 +253,12 @@ AMBER_GROUPS: Mapping[str, str] = {
 
 def amber_groups(marked: Sequence[Marked]) -> Figures:
     """The mean over existence, attribute and relation of each one's accuracy (VLMEvalKit's "Avg ACC")."""
-    groups = grouped(marked, lambda one: AMBER_GROUPS.get(str(one[0].item.category), str(one[0].item.category)))
+    groups = grouped(
+        marked, lambda one: AMBER_GROUPS.get(str(one[0].item.category), str(one[0].item.category))
+    )
     own = {f"accuracy {name}": mean(_scores(part)) for name, part in groups.items()}
-    return {"macro accuracy": mean(list(own.values())), "accuracy": mean(_scores(marked)), **dict(sorted(own.items()))}
+    return {
+        "macro accuracy": mean(list(own.values())),
+        "accuracy": mean(_scores(marked)),
+        **dict(sorted(own.items())),
+    }

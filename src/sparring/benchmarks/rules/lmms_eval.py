@@ -86,7 +86,9 @@ def as_run(read: Read) -> Read:
     """The rule of a task on replies as the command hands them to it."""
 
     def cleaned(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-        return read([replace(one, replies=tuple(map(without_reasoning, one.replies))) for one in answered], resources)
+        return read(
+            [replace(one, replies=tuple(map(without_reasoning, one.replies))) for one in answered], resources
+        )
 
     return cleaned
 
@@ -116,12 +118,18 @@ def extracted_letter(reply: str, letters: Sequence[str] = FIRST_FOUR) -> str | N
     inner, lower = text.strip(), text.lower()
     found: list[tuple[int, int, str]] = []
     for rank, form in ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} ")):
-        found += [(rank, text.rfind(form.format(letter)), letter) for letter in letters if form.format(letter) in text]
+        found += [
+            (rank, text.rfind(form.format(letter)), letter)
+            for letter in letters
+            if form.format(letter) in text
+        ]
     for phrase in PHRASES:
         place = lower.find(phrase)
         if place != -1:
             after = place + len(phrase)
-            found += [(7, text.find(letter, after), letter) for letter in letters if text.find(letter, after) != -1]
+            found += [
+                (7, text.find(letter, after), letter) for letter in letters if text.find(letter, after) != -1
+            ]
     for letter in letters:
         if inner.startswith(letter) and (len(inner) == 1 or not inner[1].isalpha()):
             found.append((10, 0, letter))
@@ -137,7 +145,9 @@ def hrbench_mark(one: Answered) -> Mark:
     is not asked about refusals.
     """
     options = dict(zip(one.item.letters, one.item.options, strict=True))
-    said = infer_option(one.reply, list(options), window=None, stated=False) or infer_text(one.reply, options, limit=False)
+    said = infer_option(one.reply, list(options), window=None, stated=False) or infer_text(
+        one.reply, options, limit=False
+    )
     return judged(one, said, "can_infer", status="unparsed" if said in (None, NONE) else "read")
 
 
@@ -179,7 +189,11 @@ def pope_answer(one: Answered) -> str | None:
 
 vstar, ai2d = each(vstar_letter, "patterns"), each(ai2d_letter, "exact_match")
 mmstar = each(lambda one: extracted_letter(one.reply), "extract_mcq_answer")
-realworldqa, blink, pope = each(realworld_answer, "exact_match"), each(blink_letter, "first letter"), each(pope_answer, "exact")
+realworldqa, blink, pope = (
+    each(realworld_answer, "exact_match"),
+    each(blink_letter, "first letter"),
+    each(pope_answer, "exact"),
+)
 
 
 def mmmu(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
@@ -194,7 +208,10 @@ def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> lis
     only.
     """
     return [
-        only_pictured(one) or failed(one) or judged(one, "yes" if "yes" in one.reply.lower() else "no", "contains yes") for one in answered
+        only_pictured(one)
+        or failed(one)
+        or judged(one, "yes" if "yes" in one.reply.lower() else "no", "contains yes")
+        for one in answered
     ]
 
 

@@ -40,10 +40,18 @@ def mmstar_letter(one: Answered) -> str | None:
     begins with A.
     """
     said = one.reply.lower().strip().replace("\n", " ")
-    places = [place for start, place in (("", 0), ("(", 1), ("option ", 7), ("the answer is ", 14)) if said.startswith(start)]
+    places = [
+        place
+        for start, place in (("", 0), ("(", 1), ("option ", 7), ("the answer is ", 14))
+        if said.startswith(start)
+    ]
     letters = [said[place].upper() for place in places if place < len(said)]
     # Any of them being the answer is enough.
-    return one.item.answer if one.item.answer in letters else next((letter for letter in letters if letter in one.item.letters), None)
+    return (
+        one.item.answer
+        if one.item.answer in letters
+        else next((letter for letter in letters if letter in one.item.letters), None)
+    )
 
 
 def blink_letter(one: Answered) -> str | None:
@@ -61,7 +69,11 @@ def blink_letter(one: Answered) -> str | None:
     return next(iter(last if len(last) == 1 else whole))[1]
 
 
-pope, mmstar, blink = each(pope_answer, "first sentence"), each(mmstar_letter, "first character"), each(blink_letter, "brackets")
+pope, mmstar, blink = (
+    each(pope_answer, "first sentence"),
+    each(mmstar_letter, "first character"),
+    each(blink_letter, "brackets"),
+)
 amber = each(lambda one: {"Yes": "yes", "No": "no"}.get(one.reply), "exact")
 
 
@@ -73,7 +85,11 @@ def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> lis
     for one in answered:
         said = yes_or_no(one.reply)
         unseen = one.item.category == "VS" and str(one.item.meta["figure"]) == "0"
-        mark = Mark(None, 1.0, "uncertain", "unparsed") if said is None and unseen else judged(one, said, "one word")
+        mark = (
+            Mark(None, 1.0, "uncertain", "unparsed")
+            if said is None and unseen
+            else judged(one, said, "one word")
+        )
         marks.append(failed(one) or mark)
     return marks
 
@@ -93,7 +109,9 @@ def open_mark(one: Answered) -> Mark:
     return Mark(one.reply.strip(), float(open_match(one.item.answer, open_readings(one.reply))), "open")
 
 
-def mmmu_marks(answered: Sequence[Answered], free: Callable[[Answered], Mark], *, anywhere: bool) -> list[Mark]:
+def mmmu_marks(
+    answered: Sequence[Answered], free: Callable[[Answered], Mark], *, anywhere: bool
+) -> list[Mark]:
     """MMMU's marks. free: of an open question. anywhere: a letter before any space, or before a full
     stop, is read too.
     """
@@ -107,7 +125,14 @@ def mmmu_marks(answered: Sequence[Answered], free: Callable[[Answered], Mark], *
         else:
             said = mmmu_letter(one.reply, one.item.options, anywhere=anywhere)
             guess = draw.choice(one.item.letters) if said is None else said
-            marks.append(judged(one, guess, "guess" if said is None else "letter", status="unparsed" if said is None else "read"))
+            marks.append(
+                judged(
+                    one,
+                    guess,
+                    "guess" if said is None else "letter",
+                    status="unparsed" if said is None else "read",
+                )
+            )
     return marks
 
 
@@ -169,7 +194,9 @@ def open_match(answer: str, readings: Sequence[str | float]) -> bool:
     """A number equals the answer, or the answer is in a text. Several answers are written as a list."""
     wanted = [value for reference in alternatives(answer) for value in _normal(reference)]
     return any(
-        any(isinstance(value, str) and value in reading for value in wanted) if isinstance(reading, str) else reading in wanted
+        any(isinstance(value, str) and value in reading for value in wanted)
+        if isinstance(reading, str)
+        else reading in wanted
         for reading in readings
     )
 

@@ -67,7 +67,11 @@ def free_answer(reply: str) -> tuple[str | None, str]:
         return None, "unfinished_thought"
     found = [text.strip() for text in boxed(said) if text.strip()]
     if found:
-        return (found[0], "boxed") if len({text.casefold() for text in found}) == 1 else (None, "ambiguous_boxed")
+        return (
+            (found[0], "boxed")
+            if len({text.casefold() for text in found}) == 1
+            else (None, "ambiguous_boxed")
+        )
     plain = said.strip()
     return (plain, "whole") if plain else (None, "unparsed")
 

@@ -53,7 +53,9 @@ STATED = re.compile(r"(?i)(?:correct\s+)?answer\s+is\s+\**([ABCD])\**")
 SPACED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
-def infer_option(reply: str, letters: Sequence[str], *, window: int | None = 5, stated: bool = True) -> str | None:
+def infer_option(
+    reply: str, letters: Sequence[str], *, window: int | None = 5, stated: bool = True
+) -> str | None:
     """The one letter among the reply's words, if it is one of the last `window` less one; else the
     letter of "answer is X"; "Z" for a refusal.
     """
@@ -91,7 +93,11 @@ def options_of(item: Item) -> dict[str, str]:
 
 def read_options(item: Item) -> dict[str, str]:
     """Those options that its reader of tables reads."""
-    return {letter: text for letter, text in options_of(item).items() if item.kind == "open" or text not in MISSING}
+    return {
+        letter: text
+        for letter, text in options_of(item).items()
+        if item.kind == "open" or text not in MISSING
+    }
 
 
 def mmmu_options(item: Item) -> dict[str, str]:
@@ -99,12 +105,16 @@ def mmmu_options(item: Item) -> dict[str, str]:
     options = read_options(item)
     if "A" in options:
         return options
-    return {"A": item.answer, "B": "Other Answers"} | {letter: text for letter, text in options.items() if letter > "B"}
+    return {"A": item.answer, "B": "Other Answers"} | {
+        letter: text for letter, text in options.items() if letter > "B"
+    }
 
 
 def right_letter(item: Item) -> str:
     """The option that is right: of an open question A, or the answer where that is one capital letter."""
-    return "A" if item.kind == "open" and not (len(item.answer) == 1 and item.answer in LETTERS) else item.answer
+    return (
+        "A" if item.kind == "open" and not (len(item.answer) == 1 and item.answer in LETTERS) else item.answer
+    )
 
 
 def _without_judge(known: Callable[[Item], dict[str, str]]) -> Read:
@@ -137,7 +147,9 @@ def yes_or_no(reply: str) -> str | None:
 
 def pictured_yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
     """The same for HallusionBench, whose TSV holds only questions with a picture."""
-    return [only_pictured(one) or mark for one, mark in zip(answered, yes_no(answered, resources), strict=True)]
+    return [
+        only_pictured(one) or mark for one, mark in zip(answered, yes_no(answered, resources), strict=True)
+    ]
 
 
 def only_pictured(one: Answered) -> Mark | None:

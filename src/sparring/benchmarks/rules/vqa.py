@@ -1,7 +1,8 @@
-"""VQA's answer normalisation and soft score (Goyal et al. 2017, visualqa.org/evaluation.html), in the official reading and in those of two harnesses.
+"""VQA's answer normalisation and soft score (Goyal et al. 2017, visualqa.org/evaluation.html), in the
+official reading and in those of two harnesses.
 
-Quirks are kept, because they decide scores: the pattern that strips full stops was meant to spare decimals and does so only before a digit, and its third
-argument, meant as a flag, ends it after 32 replacements.
+Quirks are kept, because they decide scores: the pattern that strips full stops was meant to spare decimals
+and does so only before a digit, and its third argument, meant as a flag, ends it after 32 replacements.
 """
 
 from __future__ import annotations
@@ -9,14 +10,39 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-MARKS = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`", ",", "?", "!")
+MARKS = (
+    ";",
+    "/",
+    "[",
+    "]",
+    '"',
+    "{",
+    "}",
+    "(",
+    ")",
+    "=",
+    "+",
+    "\\",
+    "_",
+    "-",
+    ">",
+    "<",
+    "@",
+    "`",
+    ",",
+    "?",
+    "!",
+)
 STOP = re.compile(r"(?!<=\d)(\.)(?!\d)")
 LONE_STOP = re.compile(r"(?<!\d)\.(?!\d)")
 STOPS = int(re.UNICODE)
 THOUSANDS = re.compile(r"(\d)(,)(\d)")
 MANY_COMMAS = re.compile(r"(?<=\d)(,)+(?=\d)")
 DIGITS = {
-    word: str(value) for value, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+    word: str(value)
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    )
 } | {"none": "0"}
 ARTICLES = {"a", "an", "the"}
 # The left-hand sides as a rule are the right-hand ones without apostrophes; those below are not.
@@ -114,7 +140,9 @@ def stripped(text: str) -> str:
 
 
 def without_marks(text: str, commas: re.Pattern[str] = THOUSANDS, stops: re.Pattern[str] = STOP) -> str:
-    """Punctuation is taken out where it stands beside a space (or the text holds a comma between digits), and becomes a space elsewhere."""
+    """Punctuation is taken out where it stands beside a space (or the text holds a comma between digits), and
+    becomes a space elsewhere.
+    """
     result = text
     for mark in MARKS:
         taken = f"{mark} " in text or f" {mark}" in text or commas.search(text) is not None
@@ -143,10 +171,13 @@ def VLMEVALKIT(text: str) -> str:
     return without_articles(without_marks(stripped(text), stops=LONE_STOP))
 
 
-def soft_score(normal: Callable[[str], str], reply: str, references: Sequence[str], *, when_unanimous: bool = False) -> tuple[float, str]:
+def soft_score(
+    normal: Callable[[str], str], reply: str, references: Sequence[str], *, when_unanimous: bool = False
+) -> tuple[float, str]:
     """(score, the reply as compared): the mean over leave-one-out of min(1, matches among the others / 3).
 
-    when_unanimous: normalise also where all references are the same; the official script does not, and compares the texts as they are.
+    when_unanimous: normalise also where all references are the same; the official script does not, and
+    compares the texts as they are.
     """
     texts = [stripped(reference) for reference in references]
     said = stripped(reply)

@@ -1,11 +1,13 @@
 """What makes an image editor playable: one interface over the flow-matching families of diffusers.
 
-Conventions (rectified flow): x_sigma = (1 - sigma) x0 + sigma eps, velocity v = eps - x0, sigma runs from 1 (noise) to 0 (picture).
-Letters: B rows of a batch, T packed latent tokens of the edited picture, C channels of a token, H and W pixels.
+Conventions (rectified flow): x_sigma = (1 - sigma) x0 + sigma eps, velocity v = eps - x0, sigma runs from 1
+(noise) to 0 (picture). Letters: B rows of a batch, T packed latent tokens of the edited picture, C channels
+of a token, H and W pixels.
 
-Sizes: an edited picture has the size of its input picture. Families work on multiples of some number of pixels: a picture that
-is not such a multiple is padded on the right and at the bottom by repeating its edge, and the padding is cut off after decoding. Nothing is
-scaled: which part of a large picture an editor is given, and at which size, is chosen in `attackers.crops`.
+Sizes: an edited picture has the size of its input picture. Families work on multiples of some number of
+pixels: a picture that is not such a multiple is padded on the right and at the bottom by repeating its edge,
+and the padding is cut off after decoding. Nothing is scaled: which part of a large picture an editor is
+given, and at which size, is chosen in `attackers.crops`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from sparring.models.private import linear_shift
 class FlowEditor(EditorWeights, ABC):
     """An image editor whose transformer predicts the velocity of a rectified flow.
 
-    embedded_guidance: the guidance scale that a guidance-distilled transformer (FLUX.1-Kontext) takes as an input; others take none.
+    embedded_guidance: the guidance scale that a guidance-distilled transformer (FLUX.1-Kontext) takes as an
+    input; others take none.
     """
 
     pipeline_class: ClassVar[Any]
@@ -47,13 +50,20 @@ class FlowEditor(EditorWeights, ABC):
         device: torch.device | str = "cpu",
         offload: bool = False,
     ) -> Self:
-        """Load a pipeline folder or hub id of this family; for `offload` see `weights`. Raises ModelError when it cannot be loaded."""
+        """Load a pipeline folder or hub id of this family; for `offload` see `weights`. Raises ModelError
+        when it cannot be loaded.
+        """
         number_type = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         components = cls._components(path)
         try:
-            pipeline = cls.pipeline_class.from_pretrained(str(path), dtype=number_type, use_safetensors=True, **components)
+            pipeline = cls.pipeline_class.from_pretrained(
+                str(path), dtype=number_type, use_safetensors=True, **components
+            )
         except (OSError, ValueError) as error:
-            raise ModelError(f"editor {path}: not a readable {cls.pipeline_class.__name__} with safetensors weights: {error}") from error
+            raise ModelError(
+                f"editor {path}: not a readable {cls.pipeline_class.__name__} with safetensors weights: "
+                f"{error}"
+            ) from error
         return cls(pipeline, device=device, offload=offload)
 
     @classmethod
@@ -77,11 +87,17 @@ class FlowEditor(EditorWeights, ABC):
 
     @abstractmethod
     def _positions(self, grid: tuple[int, int]) -> Any:
-        """Where the tokens lie, of the edited picture and then of the input's, as the family's transformer is told."""
+        """Where the tokens lie, of the edited picture and then of the input's, as the family's transformer is
+        told.
+        """
 
     @abstractmethod
-    def _predict(self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Any) -> Tensor:
-        """The transformer's output for tokens of the edited picture followed by the input's, under what `_encode_text` gave."""
+    def _predict(
+        self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Any
+    ) -> Tensor:
+        """The transformer's output for tokens of the edited picture followed by the input's, under what
+        `_encode_text` gave.
+        """
 
     @abstractmethod
     def _pack(self, latents_BCHW: Tensor) -> Tensor:
@@ -117,13 +133,18 @@ class FlowEditor(EditorWeights, ABC):
         return int(self.pipeline.vae_scale_factor) * 2
 
     @torch.no_grad()
-    def encode(self, images: Sequence[Image], instructions: Sequence[str], guidance_scale: float = 1.0) -> Conditions:
+    def encode(
+        self, images: Sequence[Image], instructions: Sequence[str], guidance_scale: float = 1.0
+    ) -> Conditions:
         """Encode B pictures of one size with their instructions. A repeated picture or text is encoded once.
 
         guidance_scale: of true classifier-free guidance; 1 is off.
         """
         if not images or len(images) != len(instructions):
-            raise ModelError(f"{len(images)} pictures and {len(instructions)} instructions: there must be as many, and at least one")
+            raise ModelError(
+                f"{len(images)} pictures and {len(instructions)} instructions: there must be as many, and at "
+                f"least one"
+            )
         pictures, places = unique(images, id)
         pixels_BCHW = self.pixels(pictures)
         with self._at_work("vae"):
@@ -137,15 +158,25 @@ class FlowEditor(EditorWeights, ABC):
         return Conditions(tensors, images[0].height, images[0].width, grid, guidance_scale)
 
     def velocity(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions) -> Tensor:
-        """v_BTC (float32) at noise level sigma in [0, 1] (a number, or one for every row), guidance included. Differentiable."""
+        """v_BTC (float32) at noise level sigma in [0, 1] (a number, or one for every row), guidance included.
+        Differentiable.
+        """
         return self.velocity_at(latents_BTC, sigma, conditions, self._positions(conditions.grid))
 
-    def velocity_at(self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions, positions: Any) -> Tensor:
-        """The velocity of tokens at these positions, of the edited picture and then of the input's: all, or a part of the picture."""
+    def velocity_at(
+        self, latents_BTC: Tensor, sigma: float | Tensor, conditions: Conditions, positions: Any
+    ) -> Tensor:
+        """The velocity of tokens at these positions, of the edited picture and then of the input's: all, or a
+        part of the picture.
+        """
         tokens = latents_BTC.shape[1]
         state_BSC = torch.cat([latents_BTC, conditions.tensors["image"]], dim=1).to(self.transformer.dtype)
         sigma_B = torch.as_tensor(sigma, dtype=torch.float32, device=self.device).expand(latents_BTC.shape[0])
-        negative = {name.removeprefix("negative_"): t for name, t in conditions.tensors.items() if name.startswith("negative_")}
+        negative = {
+            name.removeprefix("negative_"): t
+            for name, t in conditions.tensors.items()
+            if name.startswith("negative_")
+        }
         v_BTC, *negative_BTC = (
             torch.as_tensor(self._predict(state_BSC, sigma_B, texts, positions)[:, :tokens]).float()
             for texts in (conditions.tensors, negative)
@@ -160,20 +191,30 @@ class FlowEditor(EditorWeights, ABC):
             return self._finish(self._decode_latents(latents_BTC, conditions.grid), conditions)
 
     def noise(self, conditions: Conditions, seeds: Sequence[int]) -> Tensor:
-        """latents_BTC float32 at sigma 1. One generator for every row: a row's noise depends on its own seed only."""
+        """latents_BTC float32 at sigma 1. One generator for every row: a row's noise depends on its own seed
+        only.
+        """
         if len(seeds) != conditions.batch:
-            raise ModelError(f"{len(seeds)} seeds for {conditions.batch} rows of conditions: give one seed for every row")
+            raise ModelError(
+                f"{len(seeds)} seeds for {conditions.batch} rows of conditions: give one seed for every row"
+            )
         shape = self._noise_shape(conditions.grid)
-        rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32) for seed in seeds]
+        rows = [
+            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+            for seed in seeds
+        ]
         return self._pack(torch.cat(rows)).to(self.device)
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
-        """sigmas [steps + 1] float32, from about 1 down to 0: what the official pipeline's scheduler uses at this size.
+        """sigmas [steps + 1] float32, from about 1 down to 0: what the official pipeline's scheduler uses at
+        this size.
 
         Raises ModelError where the scheduler has no schedule of so few steps.
         """
         scheduler = self.pipeline.scheduler
-        levels = None if scheduler.config.get("use_flow_sigmas", False) else np.linspace(1.0, 1 / steps, steps)
+        levels = (
+            None if scheduler.config.get("use_flow_sigmas", False) else np.linspace(1.0, 1 / steps, steps)
+        )
         mu = self._shift(steps, math.prod(conditions.grid))
         if levels is None:
             scheduler.set_timesteps(steps, mu=mu)
@@ -185,12 +226,15 @@ class FlowEditor(EditorWeights, ABC):
 
     @torch.no_grad()
     def clean_latents(self, images: Sequence[Image], conditions: Conditions) -> Tensor:
-        """x0_BTC float32 of the given pictures, in the space that `velocity` lives in. They must have the conditions' size."""
+        """x0_BTC float32 of the given pictures, in the space that `velocity` lives in. They must have the
+        conditions' size.
+        """
         pixels_BCHW = self.pixels(images)
         if any((image.height, image.width) != (conditions.height, conditions.width) for image in images):
             sizes = sorted({image.size for image in images})
             raise ModelError(
-                f"pictures of {sizes} pixels do not fit conditions of {conditions.width} x {conditions.height}: both must have one size"
+                f"pictures of {sizes} pixels do not fit conditions of {conditions.width} x "
+                f"{conditions.height}: both must have one size"
             )
         with self._at_work("vae"):
             return self._encode_pixels(pixels_BCHW)
@@ -207,7 +251,9 @@ class FlowEditor(EditorWeights, ABC):
 
     def inner_size(self, image: Image) -> tuple[int, int]:
         """(width, height) at which a picture is worked on: see the module's note on sizes."""
-        return math.ceil(image.width / self.multiple) * self.multiple, math.ceil(image.height / self.multiple) * self.multiple
+        return math.ceil(image.width / self.multiple) * self.multiple, math.ceil(
+            image.height / self.multiple
+        ) * self.multiple
 
     def fit(self, image: Image) -> Image:
         """The picture as RGB at its inner size: padded with its edge."""
@@ -219,7 +265,9 @@ class FlowEditor(EditorWeights, ABC):
         return fromarray(np.pad(np.asarray(rgb), padding, mode="edge"))
 
     def pixels(self, images: Sequence[Image]) -> Tensor:
-        """pixels_BCHW in [-1, 1] at the inner size, on the editor's device and in its dtype. The pictures must have one size."""
+        """pixels_BCHW in [-1, 1] at the inner size, on the editor's device and in its dtype. The pictures
+        must have one size.
+        """
         sizes = sorted({image.size for image in images})
         if len(sizes) != 1:
             raise ModelError(f"one batch needs pictures of one size and got {sizes}: sort them by size first")

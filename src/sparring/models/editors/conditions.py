@@ -1,4 +1,5 @@
-"""What an editor knows of (picture, instruction) pairs before it denoises: encoded once, then repeated, selected and put together as rows.
+"""What an editor knows of (picture, instruction) pairs before it denoises: encoded once, then repeated,
+selected and put together as rows.
 
 Letters: B rows of a batch.
 """
@@ -21,7 +22,8 @@ Item = TypeVar("Item")
 class Conditions:
     """Everything that is encoded once for B (image, instruction) pairs of one size.
 
-    tensors: each with B rows. height, width: pixels of the decoded picture. grid: rows and columns of packed latent tokens.
+    tensors: each with B rows. height, width: pixels of the decoded picture. grid: rows and columns of packed
+    latent tokens.
     """
 
     tensors: dict[str, Tensor]
@@ -37,7 +39,9 @@ class Conditions:
 
     def repeat(self, n: int) -> Conditions:
         """Each entry n times in a row: entry i becomes rows i*n to i*n + n - 1."""
-        return replace(self, tensors={name: tensor.repeat_interleave(n, dim=0) for name, tensor in self.tensors.items()})
+        return replace(
+            self, tensors={name: tensor.repeat_interleave(n, dim=0) for name, tensor in self.tensors.items()}
+        )
 
     def select(self, rows: Tensor | slice | Sequence[int]) -> Conditions:
         """The given rows, in the given order; a row may come more than once."""
@@ -46,14 +50,18 @@ class Conditions:
 
     @staticmethod
     def cat(parts: Sequence[Conditions]) -> Conditions:
-        """Parts of the same size, one below the other; texts of unequal length are padded with zeros (their masks too)."""
+        """Parts of the same size, one below the other; texts of unequal length are padded with zeros (their
+        masks too).
+        """
         first = parts[0]
         if any(
-            (part.height, part.width, part.grid, part.guidance_scale) != (first.height, first.width, first.grid, first.guidance_scale)
+            (part.height, part.width, part.grid, part.guidance_scale)
+            != (first.height, first.width, first.grid, first.guidance_scale)
             for part in parts
         ):
             raise ModelError(
-                "conditions of different picture sizes or guidance scales cannot be put into one batch; sort them by size first"
+                "conditions of different picture sizes or guidance scales cannot be put into one batch; sort "
+                "them by size first"
             )
         tensors = {}
         for name in first.tensors:
@@ -66,7 +74,11 @@ class Conditions:
 def pad_rows(piece: Tensor, length: int) -> Tensor:
     """Zeros appended along axis 1 up to `length`."""
     missing = length - piece.shape[1]
-    return piece if missing == 0 else torch.cat([piece, piece.new_zeros(piece.shape[0], missing, *piece.shape[2:])], dim=1)
+    return (
+        piece
+        if missing == 0
+        else torch.cat([piece, piece.new_zeros(piece.shape[0], missing, *piece.shape[2:])], dim=1)
+    )
 
 
 def unique(items: Sequence[Item], key: Callable[[Item], Hashable]) -> tuple[list[Item], list[int]]:

@@ -1,4 +1,6 @@
-"""FLUX.2-klein: AutoencoderKLFlux2, Flux2Transformer2DModel and a Qwen3 text encoder, as in diffusers' Flux2KleinPipeline."""
+"""FLUX.2-klein: AutoencoderKLFlux2, Flux2Transformer2DModel and a Qwen3 text encoder, as in diffusers'
+Flux2KleinPipeline.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ TEXT_TOKENS = 512
 
 
 class Flux2KleinEditor(FlowEditor):
-    """Text of at most `tokenizer.model_max_length` tokens (512 for the real models) joins the picture's tokens, padding and all."""
+    """Text of at most `tokenizer.model_max_length` tokens (512 for the real models) joins the picture's
+    tokens, padding and all.
+    """
 
     pipeline_class: ClassVar[Any] = Flux2KleinPipeline
     lora_targets: ClassVar[str] = (
@@ -45,21 +49,28 @@ class Flux2KleinEditor(FlowEditor):
 
     @property
     def text_layers(self) -> tuple[int, int, int]:
-        """The encoder's layers that are read: the quarters of its depth, which are the pipeline's own 9, 18, 27 of 36."""
+        """The encoder's layers that are read: the quarters of its depth, which are the pipeline's own 9, 18,
+        27 of 36.
+        """
         depth = int(self.pipeline.text_encoder.config.num_hidden_layers)
         return depth // 4, depth * 2 // 4, depth * 3 // 4
 
     def _encode_text(self, images: Sequence[Image], texts: Sequence[str]) -> dict[str, Tensor]:
         different, places = unique(texts, str)
         embeddings, _ = self.pipeline.encode_prompt(
-            different, device=self.device, max_sequence_length=self.text_length, text_encoder_out_layers=self.text_layers
+            different,
+            device=self.device,
+            max_sequence_length=self.text_length,
+            text_encoder_out_layers=self.text_layers,
         )
         return {"text": torch.as_tensor(embeddings)[places]}
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         return image_positions(grid)
 
-    def _predict(self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Tensor) -> Tensor:
+    def _predict(
+        self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Tensor
+    ) -> Tensor:
         output: Tensor = self.transformer(
             hidden_states=state_BSC,
             timestep=sigma_B,
@@ -108,7 +119,9 @@ def _text_ids(length: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def image_positions(grid: tuple[int, int]) -> Tensor:
-    """Positions (T, H, W, L) of the edited picture's tokens (T = 0) and then of the input picture's (T = 10), [2 * tokens, 4]."""
+    """Positions (T, H, W, L) of the edited picture's tokens (T = 0) and then of the input picture's (T = 10),
+    [2 * tokens, 4].
+    """
     rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
     parts = [torch.cartesian_prod(torch.tensor([time]), rows, columns, torch.arange(1)) for time in (0, 10)]
     return torch.cat(parts)

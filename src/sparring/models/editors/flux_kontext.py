@@ -1,4 +1,6 @@
-"""FLUX.1-Kontext: AutoencoderKL, FluxTransformer2DModel, a T5 and a CLIP text encoder, as in diffusers' FluxKontextPipeline."""
+"""FLUX.1-Kontext: AutoencoderKL, FluxTransformer2DModel, a T5 and a CLIP text encoder, as in diffusers'
+FluxKontextPipeline.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ TEXT_TOKENS = 512
 
 
 class FluxKontextEditor(PackedEditor):
-    """T5 reads the instruction token by token, CLIP as a whole; a distilled guidance scale is one more input of the transformer.
+    """T5 reads the instruction token by token, CLIP as a whole; a distilled guidance scale is one more input
+    of the transformer.
 
-    The official pipeline scales every input picture to one of 17 sizes of about a megapixel; here a smaller one keeps its size (see `base`).
+    The official pipeline scales every input picture to one of 17 sizes of about a megapixel; here a smaller
+    one keeps its size (see `base`).
     """
 
     pipeline_class: ClassVar[Any] = FluxKontextPipeline
@@ -37,7 +41,9 @@ class FluxKontextEditor(PackedEditor):
 
     def _encode_text(self, images: Sequence[Image], texts: Sequence[str]) -> dict[str, Tensor]:
         different, places = unique(texts, str)
-        embeddings, pooled, _ = self.pipeline.encode_prompt(different, device=self.device, max_sequence_length=self.text_length)
+        embeddings, pooled, _ = self.pipeline.encode_prompt(
+            different, device=self.device, max_sequence_length=self.text_length
+        )
         tensors = {"text": torch.as_tensor(embeddings)[places], "pooled": torch.as_tensor(pooled)[places]}
         if self.transformer.config.guidance_embeds:
             # Kept with the rows, so that training sees the scale that the roll-out saw.
@@ -47,7 +53,9 @@ class FluxKontextEditor(PackedEditor):
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         return _image_positions(grid)
 
-    def _predict(self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Tensor) -> Tensor:
+    def _predict(
+        self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: Tensor
+    ) -> Tensor:
         output: Tensor = self.transformer(
             hidden_states=state_BSC,
             timestep=sigma_B,
@@ -74,5 +82,7 @@ class FluxKontextEditor(PackedEditor):
 
 @lru_cache(maxsize=64)
 def _image_positions(grid: tuple[int, int]) -> Tensor:
-    """Positions (which picture, row, column) of the edited picture's tokens (0) and then of the input picture's (1), [2 * tokens, 3]."""
+    """Positions (which picture, row, column) of the edited picture's tokens (0) and then of the input
+    picture's (1), [2 * tokens, 3].
+    """
     return torch.cartesian_prod(torch.arange(2), torch.arange(grid[0]), torch.arange(grid[1])).float()

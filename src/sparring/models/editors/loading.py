@@ -18,7 +18,12 @@ from sparring.models.editors.loras import read_lora
 from sparring.models.editors.qwen_image_edit import QwenImageEditEditor, QwenImageEditPlusEditor
 from sparring.models.names import require_there
 
-FAMILIES: tuple[type[FlowEditor], ...] = (Flux2KleinEditor, FluxKontextEditor, QwenImageEditEditor, QwenImageEditPlusEditor)
+FAMILIES: tuple[type[FlowEditor], ...] = (
+    Flux2KleinEditor,
+    FluxKontextEditor,
+    QwenImageEditEditor,
+    QwenImageEditPlusEditor,
+)
 
 
 def load_editor(
@@ -88,4 +93,6 @@ def _index(path: str | Path) -> dict[str, Any]:
     try:
         return dict(DiffusionPipeline.load_config(str(path)))
     except (OSError, ValueError) as error:
-        raise ModelError(f"editor {path}: no readable model_index.json, so this is no diffusers pipeline folder: {error}") from error
+        raise ModelError(
+            f"editor {path}: no readable model_index.json, so this is no diffusers pipeline folder: {error}"
+        ) from error

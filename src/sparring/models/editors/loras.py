@@ -22,8 +22,17 @@ from torch import Tensor, nn
 from sparring.data.errors import ModelError
 
 USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-PREFIXES = ("base_model.model.transformer.", "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "")
-FACTOR = re.compile(r"(.+?)\.(?:(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(?:\.default)?\.weight|(alpha))")
+PREFIXES = (
+    "base_model.model.transformer.",
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "",
+)
+FACTOR = re.compile(
+    r"(.+?)\.(?:(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(?:\.default)?\.weight|(alpha))"
+)
 SIDES = {"lora_A": "A", "lora_down": "A", "lora.down": "A", "lora_B": "B", "lora_up": "B", "lora.up": "B"}
 ELSEWHERE = {
     "unet": "a U-Net",
@@ -56,13 +65,17 @@ class Lora:
         if self.config is not None and not self.config.get("lora_alpha", 1):
             return False
         firsts = (name for name in self.tensors if name.endswith(".lora_A.weight"))
-        return any(bool(self.tensors[name].any()) and bool(self.tensors[name.replace("lora_A", "lora_B")].any()) for name in firsts)
+        return any(
+            bool(self.tensors[name].any()) and bool(self.tensors[name.replace("lora_A", "lora_B")].any())
+            for name in firsts
+        )
 
     def require_change(self) -> None:
         """Raises ModelError for an adapter that changes no weight."""
         if not self.changes:
             raise ModelError(
-                f"{self.file}: this LoRA changes no weight of the editor: in every layer one of its factors is zero. An Attacker that was never "
+                f"{self.file}: this LoRA changes no weight of the editor: in every layer one of its factors "
+                f"is zero. An Attacker that was never "
                 "trained is written so. Name another round's, or the editor alone."
             )
 
@@ -107,7 +120,9 @@ def read_lora(place: str | Path, transformer: nn.Module, convert: Convert) -> Lo
         # diffusers read differently.
         wider = rank - len(first) if config is None else 0
         tensors[f"{name}.lora_A.weight"] = nn.functional.pad(first, (0, 0, 0, wider))
-        tensors[f"{name}.lora_B.weight"] = nn.functional.pad(second if scale == 1 else second * scale, (0, wider))
+        tensors[f"{name}.lora_B.weight"] = nn.functional.pad(
+            second if scale == 1 else second * scale, (0, wider)
+        )
     return Lora(file, tensors, config)
 
 
@@ -119,58 +134,84 @@ def _file(place: Path) -> Path:
     if len(usual) == 1 or len(files) == 1:
         return (usual or files)[0]
     names = ", ".join(file.name for file in files[:5])
-    raise ModelError(f"{place}: no LoRA there: " + (f"it holds {names}; name one of them" if files else "it holds no .safetensors file"))
+    raise ModelError(
+        f"{place}: no LoRA there: "
+        + (f"it holds {names}; name one of them" if files else "it holds no .safetensors file")
+    )
 
 
-def _sorted(file: Path, raw: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Named], list[str]]:
+def _sorted(
+    file: Path, raw: Mapping[str, Tensor], layers: Mapping[str, Any]
+) -> tuple[dict[tuple[str, str], Named], list[str]]:
     """((layer, "A", "B" or "alpha") -> its name and tensor, names that fit no layer). Raises ModelError where
     two tensors are for the same."""
     found, unknown = dict[tuple[str, str], Named](), list[str]()
     for name, tensor in raw.items():
         match = FACTOR.fullmatch(name)
-        inner = (match[1].removeprefix(prefix) for prefix in PREFIXES if match[1].startswith(prefix)) if match else ()
+        inner = (
+            (match[1].removeprefix(prefix) for prefix in PREFIXES if match[1].startswith(prefix))
+            if match
+            else ()
+        )
         layer = next((layer for layer in inner if layer in layers), None)
         if match is None or layer is None:
             unknown.append(name)
         else:
             place = layer, SIDES.get(match[2] or "", "alpha")
             if place in found:
-                raise ModelError(f"{file}: tensors {found[place][0]} and {name} are for the same layer; a file holds one LoRA")
+                raise ModelError(
+                    f"{file}: tensors {found[place][0]} and {name} are for the same layer; a file holds "
+                    f"one LoRA"
+                )
             found[place] = name, tensor
     return found, unknown
 
 
 def _require_factor(file: Path, name: str, tensor: Tensor) -> None:
-    """Raises ModelError for a tensor that can be no factor and no scale, or holds numbers that are not finite."""
+    """Raises ModelError for a tensor that can be no factor and no scale, or holds numbers that are not
+    finite.
+    """
     if not tensor.is_floating_point() and not name.endswith(".alpha"):
-        raise ModelError(f"{file}: tensor {name} holds whole numbers ({tensor.dtype}): quantised LoRAs are not read here")
+        raise ModelError(
+            f"{file}: tensor {name} holds whole numbers ({tensor.dtype}): quantised LoRAs are not read here"
+        )
     if tensor.numel() != 1 if name.endswith(".alpha") else tensor.ndim == 0:
-        raise ModelError(f"{file}: tensor {name} is {list(tensor.shape)}, which is no {'scale' if name.endswith('.alpha') else 'factor'}")
+        raise ModelError(
+            f"{file}: tensor {name} is {list(tensor.shape)}, which is no "
+            f"{'scale' if name.endswith('.alpha') else 'factor'}"
+        )
     if not bool(torch.isfinite(tensor.float()).all()):
         raise ModelError(f"{file}: tensor {name} holds numbers that are not finite")
 
 
-def _converted(file: Path, raw: Mapping[str, Tensor], convert: Convert, unknown: list[str]) -> dict[str, Tensor]:
+def _converted(
+    file: Path, raw: Mapping[str, Tensor], convert: Convert, unknown: list[str]
+) -> dict[str, Tensor]:
     if not any(_elsewhere(name) != "a U-Net" or name.startswith("lora_unet") for name in unknown):
         return dict(raw)
     try:
         return convert(dict(raw))
     except CONVERSION_ERRORS as error:
-        raise ModelError(f"{file}: its tensors, such as {unknown[0]}, are for no layer of this editor ({error})") from error
+        raise ModelError(
+            f"{file}: its tensors, such as {unknown[0]}, are for no layer of this editor ({error})"
+        ) from error
 
 
 def _elsewhere(name: str) -> str | None:
     return next((what for start, what in ELSEWHERE.items() if name.startswith(start)), None)
 
 
-def _stranger(file: Path, unknown: list[str], raw: Mapping[str, Tensor], transformer: nn.Module) -> ModelError:
+def _stranger(
+    file: Path, unknown: list[str], raw: Mapping[str, Tensor], transformer: nn.Module
+) -> ModelError:
     if not unknown:
         return ModelError(f"{file}: it holds no tensors")
     first = next((name for name in raw if name in unknown), unknown[0])
     what = _elsewhere(first)
     told = f"it is for {what}" if what else f"there is no such layer in its {type(transformer).__name__}"
     return ModelError(
-        f"{file}: tensor {first} fits nothing of this editor that trains: {told} ({len(unknown)} of {len(raw)} tensors). "
+        f"{file}: tensor {first} fits nothing of this editor that trains: {told} ({len(unknown)} of "
+        f"{len(raw)} tensors). "
         "Name a LoRA of this editor's transformer."
     )
 
@@ -179,14 +220,17 @@ def _pair(file: Path, name: str, found: Mapping[tuple[str, str], Named], layer: 
     """Both factors of a layer, in the shapes that it needs."""
     for side in "AB":
         if (name, side) not in found:
-            raise ModelError(f"{file}: layer {name} has no tensor lora_{side}: a LoRA needs both of its factors")
+            raise ModelError(
+                f"{file}: layer {name} has no tensor lora_{side}: a LoRA needs both of its factors"
+            )
     (_, first), (_, second) = found[name, "A"], found[name, "B"]
     rank = len(first)
     for side, wanted in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank))):
         spelled, tensor = found[name, side]
         if tuple(tensor.shape) != wanted:
             raise ModelError(
-                f"{file}: tensor {spelled} is {list(tensor.shape)}, and this editor's layer takes {list(wanted)}. "
+                f"{file}: tensor {spelled} is {list(tensor.shape)}, and this editor's layer takes "
+                f"{list(wanted)}. "
                 "The LoRA was made for another editor."
             )
     return first.float(), second.float()
@@ -195,7 +239,11 @@ def _pair(file: Path, name: str, found: Mapping[tuple[str, str], Named], layer: 
 def _header_config(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
     try:
         told = json.loads(header[HEADER])
-        return {name.removeprefix("transformer."): value for name, value in told.items() if name.startswith("transformer.")}
+        return {
+            name.removeprefix("transformer."): value
+            for name, value in told.items()
+            if name.startswith("transformer.")
+        }
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{file}: its header's {HEADER} cannot be read ({error})") from error
 
@@ -221,4 +269,6 @@ def _scales(file: Path, names: set[str]) -> dict[str, float]:
 
 def _of_pattern(name: str, patterns: Mapping[str, Any], usual: Any) -> Any:
     """The value of the first pattern that ends a layer's name, as peft matches them."""
-    return next((value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", name)), usual)
+    return next(
+        (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", name)), usual
+    )

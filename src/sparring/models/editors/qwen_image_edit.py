@@ -1,4 +1,6 @@
-"""Qwen-Image-Edit: AutoencoderKLQwenImage, QwenImageTransformer2DModel and Qwen2.5-VL, as in diffusers' QwenImageEditPipeline."""
+"""Qwen-Image-Edit: AutoencoderKLQwenImage, QwenImageTransformer2DModel and Qwen2.5-VL, as in diffusers'
+QwenImageEditPipeline.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,17 @@ from sparring.models.private import size_to_read
 
 
 class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc, unused-ignore]
-    """transformers' processor of the same name without its video part, which would need torchvision; pictures and text are read alike."""
+    """transformers' processor of the same name without its video part, which would need torchvision; pictures
+    and text are read alike.
+    """
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
@@ -31,13 +41,17 @@ class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc, unu
 
 
 class QwenImageEditEditor(PackedEditor):
-    """Qwen2.5-VL reads the instruction together with the picture; the transformer also sees the picture's latents.
+    """Qwen2.5-VL reads the instruction together with the picture; the transformer also sees the picture's
+    latents.
 
-    The official pipeline scales every input picture to about one megapixel; here a smaller one keeps its size (see `base`).
+    The official pipeline scales every input picture to about one megapixel; here a smaller one keeps its
+    size (see `base`).
     """
 
     pipeline_class: ClassVar[Any] = QwenImageEditPipeline
-    lora_targets: ClassVar[str] = r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+    lora_targets: ClassVar[str] = (
+        r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+    )
     no_instruction: ClassVar[str] = " "
 
     @classmethod
@@ -48,7 +62,9 @@ class QwenImageEditEditor(PackedEditor):
             raise ModelError(f"editor {path}: its processor cannot be loaded: {error}") from error
 
     def save_pipeline(self, folder: str | Path) -> None:
-        """See `EditorWeights.save_pipeline`. The index names transformers' own processor class, so that any diffusers reads the folder."""
+        """See `EditorWeights.save_pipeline`. The index names transformers' own processor class, so that any
+        diffusers reads the folder.
+        """
         super().save_pipeline(folder)
         index = Path(folder) / "model_index.json"
         entries = json.loads(index.read_text())
@@ -62,7 +78,9 @@ class QwenImageEditEditor(PackedEditor):
 
     def _read(self, images: Sequence[Image], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Embeddings [B, length, channels] and mask [B, length] of (picture, text) pairs."""
-        embeddings, mask = self.pipeline.encode_prompt(prompt=list(texts), image=[self.fit(image) for image in images], device=self.device)
+        embeddings, mask = self.pipeline.encode_prompt(
+            prompt=list(texts), image=[self.fit(image) for image in images], device=self.device
+        )
         if mask is None:  # the pipeline's word for "no padding"
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
         return embeddings, mask
@@ -70,7 +88,13 @@ class QwenImageEditEditor(PackedEditor):
     def _positions(self, grid: tuple[int, int]) -> list[tuple[int, int, int]]:
         return [(1, *grid), (1, *grid)]
 
-    def _predict(self, state_BSC: Tensor, sigma_B: Tensor, texts: dict[str, Tensor], positions: list[tuple[int, int, int]]) -> Tensor:
+    def _predict(
+        self,
+        state_BSC: Tensor,
+        sigma_B: Tensor,
+        texts: dict[str, Tensor],
+        positions: list[tuple[int, int, int]],
+    ) -> Tensor:
         mask = texts["text_mask"]
         output: Tensor = self.transformer(
             hidden_states=state_BSC,
@@ -86,7 +110,9 @@ class QwenImageEditEditor(PackedEditor):
     def _guide(self, v_BTC: Tensor, negative_BTC: Tensor, scale: float) -> Tensor:
         """Guidance with the norm of the unguided velocity kept."""
         guided_BTC = super()._guide(v_BTC, negative_BTC, scale)
-        norm_BT1, guided_norm_BT1 = (torch.sqrt((velocity**2).sum(-1, keepdim=True)) for velocity in (v_BTC, guided_BTC))
+        norm_BT1, guided_norm_BT1 = (
+            torch.sqrt((velocity**2).sum(-1, keepdim=True)) for velocity in (v_BTC, guided_BTC)
+        )
         return guided_BTC * (norm_BT1 / guided_norm_BT1)
 
     def _encode_pixels(self, pixels_BCHW: Tensor) -> Tensor:
@@ -97,17 +123,23 @@ class QwenImageEditEditor(PackedEditor):
     def _decode_latents(self, latents_BTC: Tensor, grid: tuple[int, int]) -> Tensor:
         latents_BCFHW = self._unpack(latents_BTC, grid).unsqueeze(2)
         mean, std = self._statistics(latents_BCFHW)
-        pixels_BCHW: Tensor = self.pipeline.vae.decode(latents_BCFHW * std + mean, return_dict=False)[0][:, :, 0]
+        pixels_BCHW: Tensor = self.pipeline.vae.decode(latents_BCFHW * std + mean, return_dict=False)[0][
+            :, :, 0
+        ]
         return pixels_BCHW
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by which latents are normalised, held by the VAE's config."""
         config = self.pipeline.vae.config
-        return tuple(torch.tensor(values).view(1, -1, 1, 1, 1).to(like) for values in (config.latents_mean, config.latents_std))  # type: ignore[return-value]
+        return tuple(
+            torch.tensor(values).view(1, -1, 1, 1, 1).to(like)
+            for values in (config.latents_mean, config.latents_std)
+        )  # type: ignore[return-value]
 
 
 class QwenImageEditPlusEditor(QwenImageEditEditor):
-    """As Qwen-Image-Edit, but the language model sees the picture at about 384 x 384 pixels, whatever its size, as "Picture 1".
+    """As Qwen-Image-Edit, but the language model sees the picture at about 384 x 384 pixels, whatever its
+    size, as "Picture 1".
 
     Its prompts are read one by one: to this pipeline several pictures are the pictures of a single prompt.
     """
@@ -121,7 +153,9 @@ class QwenImageEditPlusEditor(QwenImageEditEditor):
         ]
         length = max(row.shape[1] for row in rows)
         masks = [torch.ones(row.shape[:2], dtype=torch.long, device=row.device) for row in rows]
-        return torch.cat([pad_rows(row, length) for row in rows]), torch.cat([pad_rows(mask, length) for mask in masks])
+        return torch.cat([pad_rows(row, length) for row in rows]), torch.cat(
+            [pad_rows(mask, length) for mask in masks]
+        )
 
     def _view(self, image: Image) -> Image:
         width, height = size_to_read(image.width, image.height)

@@ -1,8 +1,10 @@
-"""What of an editor trains, where its parts lie, and how it is stored: a LoRA as diffusers reads it, or the whole pipeline folder.
+"""What of an editor trains, where its parts lie, and how it is stored: a LoRA as diffusers reads it, or the
+whole pipeline folder.
 
-Offload: the text encoders and the VAE lie in the CPU's memory but for the moments when they work, and the transformer goes there while others
-need the accelerator. diffusers' own `enable_model_cpu_offload` is not used: it moves the transformer away whenever the VAE works, so for
-every batch of a roll-out, and back inside its forward pass, which would be in the middle of training.
+Offload: the text encoders and the VAE lie in the CPU's memory but for the moments when they work, and the
+transformer goes there while others need the accelerator. diffusers' own `enable_model_cpu_offload` is not
+used: it moves the transformer away whenever the VAE works, so for every batch of a roll-out, and back inside
+its forward pass, which would be in the middle of training.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ RESTING_PLACE = torch.device("cpu")
 class EditorWeights:
     """The parts of an editor's pipeline. `transformer` is what is trained; text encoders and VAE are frozen.
 
-    device: where the editor works. With `offload` only what works at the moment is there; on a CPU that changes nothing.
+    device: where the editor works. With `offload` only what works at the moment is there; on a CPU that
+    changes nothing.
     """
 
     lora_targets: ClassVar[str]
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
-    def __init__(self, pipeline: Any, *, device: torch.device | str | None = None, offload: bool = False) -> None:
+    def __init__(
+        self, pipeline: Any, *, device: torch.device | str | None = None, offload: bool = False
+    ) -> None:
         self.pipeline = pipeline
         self.transformer: Any = pipeline.transformer
         self.device = torch.device(self.transformer.device if device is None else device)
@@ -57,11 +62,14 @@ class EditorWeights:
         for name in names:
             getattr(self.pipeline, name).to(device)
         if self.device.type == "cuda" and device.type != "cuda":
-            torch.cuda.empty_cache()  # for those who share the card, and against splinters between large blocks
+            # for those who share the card, and against splinters between large blocks
+            torch.cuda.empty_cache()
 
     @contextmanager
     def _at_work(self, *names: str) -> Iterator[None]:
-        """Inside, these parts of the pipeline are on the editor's device; with offload they leave it afterwards."""
+        """Inside, these parts of the pipeline are on the editor's device; with offload they leave it
+        afterwards.
+        """
         try:
             if self.offload:
                 self._move(self.device, *names)
@@ -72,9 +80,11 @@ class EditorWeights:
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """Inside, with offload, the transformer leaves the accelerator to others; afterwards it is back, its trainable weights the same objects.
+        """Inside, with offload, the transformer leaves the accelerator to others; afterwards it is back, its
+        trainable weights the same objects.
 
-        Not inside code that computes gradients: what is kept for a backward pass would stay. Optimisers' states stay too.
+        Not inside code that computes gradients: what is kept for a backward pass would stay. Optimisers'
+        states stay too.
         """
         try:
             if self.offload:
@@ -85,7 +95,9 @@ class EditorWeights:
                 self._move(self.device, "transformer")
 
     def checkpoint_gradients(self, on: bool) -> None:
-        """Whether training keeps the input of every transformer block alone and computes the rest again: less memory, about a third more time."""
+        """Whether training keeps the input of every transformer block alone and computes the rest again: less
+        memory, about a third more time.
+        """
         if on:
             self.transformer.enable_gradient_checkpointing()
         else:
@@ -99,11 +111,15 @@ class EditorWeights:
         return ADAPTER in getattr(self.transformer, "peft_config", {})
 
     def add_lora(self, rank: int, alpha: int, seed: int) -> None:
-        """Attach a LoRA that changes nothing yet, and freeze the rest. Its first weights depend on `seed` alone."""
+        """Attach a LoRA that changes nothing yet, and freeze the rest. Its first weights depend on `seed`
+        alone.
+        """
         if self.has_lora:
             raise ModelError("the editor has a LoRA already: merge_lora() or remove_lora() first")
         self.transformer.requires_grad_(False)
-        self.transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=self.lora_targets), adapter_name=ADAPTER)
+        self.transformer.add_adapter(
+            LoraConfig(r=rank, lora_alpha=alpha, target_modules=self.lora_targets), adapter_name=ADAPTER
+        )
         generator = torch.Generator("cpu").manual_seed(seed)
         for name, parameter in sorted(self._lora_parameters().items()):
             start = torch.zeros(parameter.shape)
@@ -112,11 +128,17 @@ class EditorWeights:
             parameter.data = start.to(self.device)
 
     def _lora_parameters(self) -> dict[str, torch.nn.Parameter]:
-        return {name: parameter for name, parameter in self.transformer.named_parameters() if ".lora_" in name}
+        return {
+            name: parameter for name, parameter in self.transformer.named_parameters() if ".lora_" in name
+        }
 
     def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The LoRA's parameters by name, or all of the transformer's where no LoRA is attached."""
-        return {name: parameter for name, parameter in self.transformer.named_parameters() if parameter.requires_grad}
+        return {
+            name: parameter
+            for name, parameter in self.transformer.named_parameters()
+            if parameter.requires_grad
+        }
 
     @contextmanager
     def lora_disabled(self) -> Iterator[None]:
@@ -135,7 +157,9 @@ class EditorWeights:
             raise ModelError("the editor has no LoRA to save; save_pipeline() writes all weights")
         tensors = get_peft_model_state_dict(self.transformer, adapter_name=ADAPTER)
         config = self.transformer.peft_config[ADAPTER].to_dict()
-        self.pipeline.save_lora_weights(folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config)
+        self.pipeline.save_lora_weights(
+            folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config
+        )
 
     def load_lora(self, place: str | Path, *, must_change: bool = False) -> None:
         """Attach a saved LoRA in place of the present one; it is trainable, the rest is frozen.
@@ -149,16 +173,24 @@ class EditorWeights:
         if must_change:
             lora.require_change()
         self.transformer.requires_grad_(False)
-        config = None if lora.config is None else {f"transformer.{name}": value for name, value in lora.config.items()}
+        config = (
+            None
+            if lora.config is None
+            else {f"transformer.{name}": value for name, value in lora.config.items()}
+        )
         try:
             self.transformer.load_lora_adapter(
-                {f"transformer.{name}": tensor for name, tensor in lora.tensors.items()}, adapter_name=ADAPTER, metadata=config
+                {f"transformer.{name}": tensor for name, tensor in lora.tensors.items()},
+                adapter_name=ADAPTER,
+                metadata=config,
             )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise ModelError(f"{lora.file}: no LoRA that fits this editor: {error}") from error
         # diffusers rounds a LoRA to the dtype of the weights that it is attached to.
         for name, parameter in self._lora_parameters().items():
-            parameter.data = lora.tensors[name.replace(f".{ADAPTER}.", ".")].to(device=self.device, dtype=torch.float32)
+            parameter.data = lora.tensors[name.replace(f".{ADAPTER}.", ".")].to(
+                device=self.device, dtype=torch.float32
+            )
             parameter.requires_grad_(True)
 
     def remove_lora(self) -> None:
@@ -174,5 +206,8 @@ class EditorWeights:
     def save_pipeline(self, folder: str | Path) -> None:
         """Write the whole pipeline folder, as `from_pretrained` reads it."""
         if self.has_lora:
-            raise ModelError("save_pipeline() writes weights without a LoRA: merge_lora() or remove_lora() first, or save_lora()")
+            raise ModelError(
+                "save_pipeline() writes weights without a LoRA: merge_lora() or remove_lora() first, or "
+                "save_lora()"
+            )
         self.pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,7 +1,8 @@
 """Answers of endpoints on disk: what was answered once is never asked again, in this process or the next.
 
-An answer's key is a hash of all that decides it: the address, the picture's pixels (not its file, its id or its name), the text beside it and
-the settings of generation with their seed. Every answer is a transaction of its own, so a kill loses at most those on their way.
+An answer's key is a hash of all that decides it: the address, the picture's pixels (not its file, its id or
+its name), the text beside it and the settings of generation with their seed. Every answer is a transaction
+of its own, so a kill loses at most those on their way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from sparring.engine.files import open_database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, address TEXT, asked TEXT, answer TEXT);
-CREATE TABLE IF NOT EXISTS spending (address TEXT PRIMARY KEY, requests INTEGER, failures INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER);
+CREATE TABLE IF NOT EXISTS spending (
+    address TEXT PRIMARY KEY, requests INTEGER, failures INTEGER, prompt_tokens INTEGER,
+    completion_tokens INTEGER);
 """
 SPENT = ("requests", "failures", "prompt_tokens", "completion_tokens")
 
@@ -28,7 +31,9 @@ def answer_key(asked: Mapping[str, Any]) -> str:
 
 
 class AnswerCache:
-    """A SQLite file of answers and of what they cost; several processes may share it. Without a path it lives in memory."""
+    """A SQLite file of answers and of what they cost; several processes may share it. Without a path it lives
+    in memory.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -46,10 +51,15 @@ class AnswerCache:
 
     def knows(self, address: str) -> bool:
         """Has this address ever answered?"""
-        return self._db.execute("SELECT 1 FROM answers WHERE address = ? LIMIT 1", (address,)).fetchone() is not None
+        return (
+            self._db.execute("SELECT 1 FROM answers WHERE address = ? LIMIT 1", (address,)).fetchone()
+            is not None
+        )
 
     def holds_earlier_probe(self) -> bool:
-        """Are there answers of models on this machine as probes kept them before they asked by `sparring.asking.desk`?"""
+        """Are there answers of models on this machine as probes kept them before they asked by
+        `sparring.asking.desk`?
+        """
         like = '%"probed": %'  # as a key: the quotes of one in a text are escaped
         query = "SELECT 1 FROM answers WHERE address NOT LIKE '%://%' AND asked LIKE ? LIMIT 1"
         with self._lock:
@@ -59,10 +69,13 @@ class AnswerCache:
         """Keep an answer, with what was asked beside it for people who look."""
         self.put_all(address, {key: (asked, answer)})
 
-    def put_all(self, address: str, answers: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    def put_all(
+        self, address: str, answers: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+    ) -> None:
         """Keep answers, key -> (what was asked, what was answered), all of them or none."""
         rows = [
-            (key, address, json.dumps(dict(asked), sort_keys=True), json.dumps(dict(answer))) for key, (asked, answer) in answers.items()
+            (key, address, json.dumps(dict(asked), sort_keys=True), json.dumps(dict(answer)))
+            for key, (asked, answer) in answers.items()
         ]
         with self._lock, self._db:
             self._db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
@@ -72,11 +85,16 @@ class AnswerCache:
         row = tuple(amounts.get(name, 0) for name in SPENT)
         added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SPENT)
         with self._lock, self._db:
-            self._db.execute(f"INSERT INTO spending VALUES (?, ?, ?, ?, ?) ON CONFLICT (address) DO UPDATE SET {added}", (address, *row))
+            self._db.execute(
+                f"INSERT INTO spending VALUES (?, ?, ?, ?, ?) ON CONFLICT (address) DO UPDATE SET {added}",
+                (address, *row),
+            )
 
     def spent(self, address: str) -> dict[str, int]:
         """What an address has cost so far, in all processes that used this file."""
-        row = self._db.execute(f"SELECT {', '.join(SPENT)} FROM spending WHERE address = ?", (address,)).fetchone()
+        row = self._db.execute(
+            f"SELECT {', '.join(SPENT)} FROM spending WHERE address = ?", (address,)
+        ).fetchone()
         return dict(zip(SPENT, row or (0, 0, 0, 0), strict=True))
 
     def close(self) -> None:

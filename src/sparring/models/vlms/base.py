@@ -139,7 +139,9 @@ class VLM(Protocol):
         """
 
 
-def ask_each_once(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling) -> list[Reply | None]:
+def ask_each_once(
+    vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling
+) -> list[Reply | None]:
     """One reply to every prompt, None to one that the model refuses: what a judge asks, to whom a question
     without an answer is unread.
 
@@ -149,7 +151,9 @@ def ask_each_once(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], 
     return [None if isinstance(own, RefusedError) else own[0] for own in found]
 
 
-def generate_each(vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling) -> list[Sequence[Reply] | RefusedError]:
+def generate_each(
+    vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling
+) -> list[Sequence[Reply] | RefusedError]:
     """As `VLM.generate`, with the error in the place of a prompt that the model refuses. The others are asked
     all the same; their random numbers then follow from their places among those that are left.
 
@@ -197,8 +201,12 @@ def load_vlm(
     from sparring.models.vlms.endpoint import EndpointVLM
 
     if min_pixels is not None:
-        raise ModelError(f"{spec}: min_pixels cannot be set for an endpoint; its server decides. Leave it out.")
-    return EndpointVLM(spec, endpoint or EndpointSettings(), cache=cache, max_pixels=max_pixels, device=torch.device(device))
+        raise ModelError(
+            f"{spec}: min_pixels cannot be set for an endpoint; its server decides. Leave it out."
+        )
+    return EndpointVLM(
+        spec, endpoint or EndpointSettings(), cache=cache, max_pixels=max_pixels, device=torch.device(device)
+    )
 
 
 def traits_of(

@@ -3,9 +3,10 @@ the row to each other.
 
 In groups: several heads share their keys and values (grouped-query attention, arXiv 2305.13245).
 
-With a mask, transformers copies keys and values for every head before it attends, unless there is a single query a row. Branches of one row are
-several, and their prompt is long: in sampling that copy, of the whole cache in every layer and step, is much of the time. Here the heads of a group
-are further queries of one head instead. Without groups nothing is other than in transformers.
+With a mask, transformers copies keys and values for every head before it attends, unless there is a single
+query a row. Branches of one row are several, and their prompt is long: in sampling that copy, of the whole
+cache in every layer and step, is much of the time. Here the heads of a group are further queries of one head
+instead. Without groups nothing is other than in transformers.
 
 In blocks: FlexAttention (arXiv 2412.05496) skips blocks of tokens that do not see each other. Rows of every
 micro-batch have another length; transformers' own wrapper compiles for the first that it meets and then
@@ -38,14 +39,18 @@ def attend_in_groups(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(q k^T scaling + mask) v, query head h with the keys and values of head h // (heads / key heads).
+    """softmax(q k^T scaling + mask) v, query head h with the keys and values of head h // (heads / key
+    heads).
 
-    query: [P, heads, B, channels]; key, value: [P, key heads, K, channels]; attention_mask: additive, [P, 1, heads of a group * B, K], the branches' rows
-    once for every head of a group. Returns ([P, B, heads, channels], None).
+    query: [P, heads, B, channels]; key, value: [P, key heads, K, channels]; attention_mask: additive, [P, 1,
+    heads of a group * B, K], the branches' rows once for every head of a group. Returns ([P, B, heads,
+    channels], None).
     """
     rows, heads, branches, channels = query.shape
     grouped = query.reshape(rows, key.shape[1], -1, channels)
-    output = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
+    output = functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
     return output.reshape(rows, heads, branches, channels).transpose(1, 2), None
 
 
@@ -72,7 +77,9 @@ def attend_in_blocks(
     if shared & (shared - 1):  # kernels for short queries share keys among 2, 4, 8, ... heads only
         key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
     grouped = query.shape[1] != key.shape[1]
-    output = _flex_attention()(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=grouped)
+    output = _flex_attention()(
+        query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=grouped
+    )
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -1,10 +1,11 @@
 """Many continuations of one prompt in one row of a batch.
 
-A row is [prompt, continuation 1, continuation 2, ...]: the prompt, with its picture, is computed once. A mask lets every continuation see the
-prompt and itself alone, and positions start again after the prompt for each, so the numbers are those of separate rows.
+A row is [prompt, continuation 1, continuation 2, ...]: the prompt, with its picture, is computed once. A
+mask lets every continuation see the prompt and itself alone, and positions start again after the prompt for
+each, so the numbers are those of separate rows.
 
-Letters: P prompts, L prompt tokens (padded on the left), S tokens behind the prompt, N continuations in all (those of prompt 0 first), T
-tokens of the longest continuation, K = L + S.
+Letters: P prompts, L prompt tokens (padded on the left), S tokens behind the prompt, N continuations in all
+(those of prompt 0 first), T tokens of the longest continuation, K = L + S.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ PROMPT = -2  # ... and one that all continuations see
 class Branches:
     """Continuations laid out behind their prompts.
 
-    inputs_PS: every continuation but its last token, which predicts nothing. branch_PS: which continuation of its prompt a token belongs to;
-    depth_PS: how many tokens of it come before. tokens_NT and mask_NT: the continuations themselves. place_NT: which of the 1 + S last
-    outputs of row n // P predicts the token (output 0 is the prompt's last), as an index into P * (1 + S) of them.
+    inputs_PS: every continuation but its last token, which predicts nothing. branch_PS: which continuation
+    of its prompt a token belongs to; depth_PS: how many tokens of it come before. tokens_NT and mask_NT: the
+    continuations themselves. place_NT: which of the 1 + S last outputs of row n // P predicts the token
+    (output 0 is the prompt's last), as an index into P * (1 + S) of them.
     """
 
     inputs_PS: Tensor
@@ -49,7 +51,9 @@ def lay_out(continuations: Sequence[Sequence[Sequence[int]]], pad: int) -> Branc
     for p, own in enumerate(continuations):
         offset = 1
         for one in own:
-            places.append([p * width, *range(p * width + offset, p * width + offset + len(one) - 1)][: len(one)])
+            places.append(
+                [p * width, *range(p * width + offset, p * width + offset + len(one) - 1)][: len(one)]
+            )
             offset += max(len(one) - 1, 0)
     flat = [list(one) for own in continuations for one in own]
     longest = max((len(one) for one in flat), default=0)
@@ -65,11 +69,15 @@ def lay_out(continuations: Sequence[Sequence[Sequence[int]]], pad: int) -> Branc
 
 
 def _rows(rows: Sequence[Sequence[int]], width: int, fill: int) -> Tensor:
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long).view(
+        len(rows), width
+    )
 
 
 def branch_mask(prompt_mask_PL: Tensor, branch_PS: Tensor) -> Tensor:
-    """visible_P1KK (bool): which token (column) each token (row) sees. Causal; prompts see no padding; continuations see prompt and themselves."""
+    """visible_P1KK (bool): which token (column) each token (row) sees. Causal; prompts see no padding;
+    continuations see prompt and themselves.
+    """
     branch_PK = _branches(prompt_mask_PL, branch_PS)
     query, key = branch_PK.unsqueeze(2), branch_PK.unsqueeze(1)
     length = branch_PK.shape[1]
@@ -82,7 +90,9 @@ def branch_mask(prompt_mask_PL: Tensor, branch_PS: Tensor) -> Tensor:
 
 
 def flex_mask(prompt_mask_PL: Tensor, branch_PS: Tensor) -> BlockMask:
-    """`branch_mask` for FlexAttention (arXiv 2412.05496), which skips whole blocks of pairs that do not see each other: [P, 1, K, K]."""
+    """`branch_mask` for FlexAttention (arXiv 2412.05496), which skips whole blocks of pairs that do not see
+    each other: [P, 1, K, K].
+    """
     branch_PK = _branches(prompt_mask_PL, branch_PS)
 
     def visible(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -99,7 +109,9 @@ def _branches(prompt_mask_PL: Tensor, branch_PS: Tensor) -> Tensor:
 
 
 def step_mask(prompt_mask_PL: Tensor, branches: int, steps: int) -> Tensor:
-    """visible_P1BK (bool), K = L + B * steps: what the newest token of each of B branches sees when every step wrote one token a branch."""
+    """visible_P1BK (bool), K = L + B * steps: what the newest token of each of B branches sees when every
+    step wrote one token a branch.
+    """
     own_BK = torch.eye(branches, dtype=torch.bool, device=prompt_mask_PL.device).repeat(1, steps)
     prompt = prompt_mask_PL.bool().unsqueeze(1).expand(-1, branches, -1)
     return torch.cat([prompt, own_BK.expand(len(prompt), -1, -1)], dim=2).unsqueeze(1)
@@ -107,7 +119,9 @@ def step_mask(prompt_mask_PL: Tensor, branches: int, steps: int) -> Tensor:
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask to add to attention scores: 0 where visible, the most negative number elsewhere."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+        ~visible, torch.finfo(dtype).min
+    )
 
 
 def one_row_each(batch: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:
@@ -126,7 +140,9 @@ def one_row_each(batch: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str
 
 
 def of_each_prompt(batch: Mapping[str, Tensor], name: str) -> list[Tensor]:
-    """The part of a tensor about pictures that belongs to each prompt. `pixel_values` has a row a picture, or, where there are grids, a patch."""
+    """The part of a tensor about pictures that belongs to each prompt. `pixel_values` has a row a picture,
+    or, where there are grids, a patch.
+    """
     sizes = batch["picture_count"].tolist()
     if name == "pixel_values" and "image_grid_thw" in batch:
         sizes = [int(grid.prod(-1).sum()) for grid in torch.split(batch["image_grid_thw"], sizes)]
@@ -134,26 +150,38 @@ def of_each_prompt(batch: Mapping[str, Tensor], name: str) -> list[Tensor]:
 
 
 def prompt_positions(core: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """Positions of the prompts' tokens: counted from the first that is no padding, [P, L], or as the model lays pictures out in three axes, [3, P, L]."""
+    """Positions of the prompts' tokens: counted from the first that is no padding, [P, L], or as the model
+    lays pictures out in three axes, [3, P, L].
+    """
     if not hasattr(core, "get_rope_index"):
         return (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    # They depend on where pictures stand and how large they are, and the model goes through them row by row: once for every kind of row.
+    # They depend on where pictures stand and how large they are, and the model goes through them row by row:
+    # once for every kind of row.
     mask_PL, types_PL = batch["attention_mask"], batch["mm_token_type_ids"]
     length, counts = mask_PL.shape[1], batch["picture_count"].tolist()
     grids_PI3 = mask_PL.new_zeros(len(counts), max(counts), 3)
-    for grids_I3, own in zip(grids_PI3, torch.split(batch.get("image_grid_thw", mask_PL.new_zeros(0, 3)), counts), strict=True):
+    for grids_I3, own in zip(
+        grids_PI3, torch.split(batch.get("image_grid_thw", mask_PL.new_zeros(0, 3)), counts), strict=True
+    ):
         grids_I3[: len(own)] = own
-    kinds, kind_of = torch.unique(torch.cat([mask_PL, types_PL, grids_PI3.flatten(1)], dim=1), dim=0, return_inverse=True)
+    kinds, kind_of = torch.unique(
+        torch.cat([mask_PL, types_PL, grids_PI3.flatten(1)], dim=1), dim=0, return_inverse=True
+    )
     mask, types, flat = kinds.split([length, length, 3 * max(counts)], dim=1)
     grids = flat.reshape(-1, 3)
     positions_3KL: Tensor = core.get_rope_index(
-        torch.zeros_like(mask), mm_token_type_ids=types, image_grid_thw=grids[grids.prod(1) > 0], attention_mask=mask
+        torch.zeros_like(mask),
+        mm_token_type_ids=types,
+        image_grid_thw=grids[grids.prod(1) > 0],
+        attention_mask=mask,
     )[0]
     return positions_3KL[:, kind_of]
 
 
 def next_positions(position_ids: Tensor) -> Tensor:
-    """The position [P] of the first token behind each prompt, from [P, L] or [3, P, L]. Padding holds small positions."""
+    """The position [P] of the first token behind each prompt, from [P, L] or [3, P, L]. Padding holds small
+    positions.
+    """
     return position_ids.reshape(-1, *position_ids.shape[-2:]).amax(dim=(0, 2)) + 1
 
 
@@ -165,8 +193,12 @@ def text_positions(position_ids: Tensor, positions_PQ: Tensor) -> Tensor:
 FILL = {"attention_mask": 1, "mm_token_type_ids": 0}
 
 
-def append_starts(batch: Mapping[str, Tensor], starts: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    """A processor's batch with token ids behind each prompt; all rows padded on the left anew. It must not hold positions yet."""
+def append_starts(
+    batch: Mapping[str, Tensor], starts: Sequence[Sequence[int]], pad: int
+) -> dict[str, Tensor]:
+    """A processor's batch with token ids behind each prompt; all rows padded on the left anew. It must not
+    hold positions yet.
+    """
     prompts = batch["attention_mask"].sum(1).tolist()
     longest = max(length + len(start) for length, start in zip(prompts, starts, strict=True))
 

@@ -1,4 +1,6 @@
-"""A cache of keys and values that takes the tokens of a step into room kept free behind it. transformers' own is copied as a whole in every step."""
+"""A cache of keys and values that takes the tokens of a step into room kept free behind it. transformers' own
+is copied as a whole in every step.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ STEPS_AHEAD = 8
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values [rows, heads, tokens, channels] of one layer; `keys` and `values` are views of the longer tensors that they lie in."""
+    """Keys and values [rows, heads, tokens, channels] of one layer; `keys` and `values` are views of the
+    longer tensors that they lie in.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -19,7 +23,9 @@ class RoomyLayer(DynamicLayer):
         """By name, the view that was handed out last, and the tensor that it is the beginning of."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Put the tokens of a step, [rows, heads, step's tokens, channels], behind the others. Returns all keys and all values."""
+        """Put the tokens of a step, [rows, heads, step's tokens, channels], behind the others. Returns all
+        keys and all values.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys, self.values = self._appended("keys", key_states), self._appended("values", value_states)
@@ -42,7 +48,8 @@ class RoomyLayer(DynamicLayer):
         length = before.shape[-2] if before.numel() else 0
         needed = length + new.shape[-2]
         seen, whole = self.held.get(name, (None, new))
-        # Whatever else changes the cache (copies of rows, for instance) puts other tensors into it, behind which there is no room.
+        # Whatever else changes the cache (copies of rows, for instance) puts other tensors into it, behind
+        # which there is no room.
         if before is not seen or whole.shape[-2] < needed:
             room = needed // 4 + STEPS_AHEAD * new.shape[-2] if length else 0
             whole = new.new_empty(*new.shape[:-2], needed + room, new.shape[-1])

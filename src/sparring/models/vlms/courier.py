@@ -1,11 +1,13 @@
-"""Brings one request to an OpenAI-compatible endpoint and its answer back: with a deadline, again after a fault, within a budget.
+"""Brings one request to an OpenAI-compatible endpoint and its answer back: with a deadline, again after a
+fault, within a budget.
 
 Tried again: connections that fail or are cut, a deadline that passes, HTTP 408, 409, 425, 429 and 5xx,
 answers that are no chat completion, and replies that ended in an error or are empty without a reason. Given
 up at once: every other 4xx (a wrong key, an unknown model, a field that the server does not take, a filter's
 refusal), a model's refusal, and an account without quota.
 
-The wait before try k is drawn from [d/2, d], d = first_wait * 2^k, at most `longest_wait`; a server's Retry-After is waited for where it is longer.
+The wait before try k is drawn from [d/2, d], d = first_wait * 2^k, at most `longest_wait`; a server's
+Retry-After is waited for where it is longer.
 """
 
 from __future__ import annotations
@@ -34,10 +36,17 @@ LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
 class Courier:
-    """Requests to one address. `failed` stops further tries of all requests under way, once one of them has been given up."""
+    """Requests to one address. `failed` stops further tries of all requests under way, once one of them has
+    been given up.
+    """
 
     def __init__(
-        self, client: openai.AsyncOpenAI, address: Address, settings: EndpointSettings, cache: AnswerCache, key: str | None
+        self,
+        client: openai.AsyncOpenAI,
+        address: Address,
+        settings: EndpointSettings,
+        cache: AnswerCache,
+        key: str | None,
     ) -> None:
         self.client, self.address, self.settings, self.cache = client, address, settings, cache
         self.failed = False
@@ -45,7 +54,9 @@ class Courier:
         # Jitter is there to keep clients apart, so it must not follow from a seed that they share.
         self._random = random.SystemRandom()
 
-    async def fetch(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    async def fetch(
+        self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
         """What `read` makes of the answer to one chat-completion request; it raises Fault where the request
         is to be made again.
 
@@ -55,9 +66,11 @@ class Courier:
         return await self._patiently(lambda: self._complete(body, read))
 
     async def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
-        """Have the server do something that is asked for at `path`, below its URL, and that does no harm when done twice.
+        """Have the server do something that is asked for at `path`, below its URL, and that does no harm when
+        done twice.
 
-        A refusal that holds the text `done_before` means that an earlier try has been heard. Errors as for `fetch`.
+        A refusal that holds the text `done_before` means that an earlier try has been heard. Errors as for
+        `fetch`.
         """
         await self._patiently(lambda: self._post(path, body, done_before))
 
@@ -80,16 +93,20 @@ class Courier:
                 break
             await asyncio.sleep(self._wait(number, fault.retry_after))
         raise ModelError(
-            f"endpoint {self.address}: given up after {number + 1} tries; the last one: {fault}. What was answered so far "
+            f"endpoint {self.address}: given up after {number + 1} tries; the last one: {fault}. What was "
+            f"answered so far "
             "is kept: start again when the server is well, or raise endpoint.retries or endpoint.deadline."
         )
 
     def _take_from_budget(self) -> None:
-        """Count a request before it is made. A cut-off process counts it too, as the server may have answered it."""
+        """Count a request before it is made. A cut-off process counts it too, as the server may have answered
+        it.
+        """
         budget, spent = self.settings.budget, self.cache.spent(str(self.address))["requests"]
         if budget is not None and spent >= budget:
             raise RunError(
-                f"endpoint {self.address}: the budget of {budget} requests is used up. What was answered is kept: "
+                f"endpoint {self.address}: the budget of {budget} requests is used up. What was answered is "
+                f"kept: "
                 "raise endpoint.budget and start again to go on from there."
             )
         self.cache.spend(str(self.address), requests=1)
@@ -111,14 +128,18 @@ class Courier:
             retry_after = _seconds(error.response.headers.get("retry-after"))
             if retry_after > LONGEST_RETRY_AFTER:
                 raise ModelError(
-                    f"endpoint {self.address}: HTTP {error.status_code}, and it asks to wait {retry_after:.0f} s. Start again then."
+                    f"endpoint {self.address}: HTTP {error.status_code}, and it asks to wait "
+                    f"{retry_after:.0f} s. Start again then."
                 ) from error
             raise Fault(message, retry_after) from error
         except openai.APIConnectionError as error:
             raise Fault(f"the connection failed ({error.__cause__ or error})") from error
 
-    async def _complete(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        # The raw text is read here, because a broken one is a fault like others and must not raise what the client library does.
+    async def _complete(
+        self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        # The raw text is read here, because a broken one is a fault like others and must not raise what the
+        # client library does.
         response = await self.client.chat.completions.with_raw_response.create(**body)
         answer = self._json(response.content)
         if isinstance(answer, dict):
@@ -131,7 +152,8 @@ class Courier:
         """The answer as JSON, without halves of surrogate pairs, which nothing that keeps it could hold."""
         try:
             return json.loads(storable(json.dumps(json.loads(raw), ensure_ascii=False)))
-        except (ValueError, RecursionError) as error:  # json.JSONDecodeError and UnicodeDecodeError among them
+        # json.JSONDecodeError and UnicodeDecodeError among them
+        except (ValueError, RecursionError) as error:
             begins = self._scrubbed(raw[:100].decode("utf-8", "replace"))
             raise Fault(f"the answer is no JSON ({error}); it begins {begins!r}") from error
 
@@ -154,7 +176,8 @@ class Courier:
             if done_before not in self._said(error):
                 raise
             return {}
-        if not answer.strip('" ').startswith("Success"):  # vLLM's word; an empty or cut answer tells nothing, and asking again does no harm
+        # vLLM's word; an empty or cut answer tells nothing, and asking again does no harm
+        if not answer.strip('" ').startswith("Success"):
             raise Fault(f"the answer is no success: {self._scrubbed(answer)[:200]}")
         return {}
 
@@ -174,12 +197,17 @@ def _advice(error: openai.APIStatusError) -> str:
         (other,) = (name for name in LIMIT_FIELDS if name != error.param)
         return f" Set defender.endpoint.limit_field={other}."
     if error.param == "temperature":
-        return " This model cannot be asked greedily: serve another, or set another temperature where there is such a setting."
+        return (
+            " This model cannot be asked greedily: serve another, or set another temperature where there "
+            "is such a setting."
+        )
     return ""
 
 
 def _seconds(header: str | None) -> float:
-    """Retry-After in seconds, given as a number or a date (RFC 9110, section 10.2.3); 0 where it says nothing."""
+    """Retry-After in seconds, given as a number or a date (RFC 9110, section 10.2.3); 0 where it says
+    nothing.
+    """
     if header is None:
         return 0.0
     try:

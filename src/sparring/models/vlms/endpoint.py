@@ -1,11 +1,14 @@
-"""Vision-language models behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, a hosted model.
+"""Vision-language models behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, a hosted
+model.
 
-Asked through chat completions, one request a reply, several at a time. Every picture is sent as a PNG, so that the server sees the very pixels.
-A greedy reply is asked for once however many are wanted; sampled ones have seeds of their own, which servers follow as far as they can.
-Probabilities of given texts need a server that scores prompts (vLLM's `prompt_logprobs`).
+Asked through chat completions, one request a reply, several at a time. Every picture is sent as a PNG, so
+that the server sees the very pixels. A greedy reply is asked for once however many are wanted; sampled ones
+have seeds of their own, which servers follow as far as they can. Probabilities of given texts need a server
+that scores prompts (vLLM's `prompt_logprobs`).
 
-Inside, this is asyncio; outside it is plain. One event loop in a thread of its own serves all endpoints of a process, so that connections last from
-call to call, and so that a caller may be inside an event loop itself (a notebook).
+Inside, this is asyncio; outside it is plain. One event loop in a thread of its own serves all endpoints of a
+process, so that connections last from call to call, and so that a caller may be inside an event loop itself
+(a notebook).
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ GIVEN_UP = 32
 class EndpointReply:
     """One reply: its text, its tokens as the server counted them, and whether it ended by itself.
 
-    pieces: where log-probabilities were asked for, every token's text with the likeliest tokens at its place and their log-probabilities.
+    pieces: where log-probabilities were asked for, every token's text with the likeliest tokens at its place
+    and their log-probabilities.
     """
 
     text: str
@@ -67,9 +71,11 @@ class EndpointVLM:
         max_pixels: int | None = None,
         device: torch.device = torch.device("cpu"),
     ) -> None:
-        """spec: `http://host:port/v1#model`. cache: the SQLite file of its answers; without one they last as long as this object.
+        """spec: `http://host:port/v1#model`. cache: the SQLite file of its answers; without one they last as
+        long as this object.
 
-        max_pixels: pictures of a larger area are scaled down before they are sent. Raises ModelError for a spec that is none.
+        max_pixels: pictures of a larger area are scaled down before they are sent. Raises ModelError for a
+        spec that is none.
         """
         self.address = parse_address(spec)
         self.settings = settings
@@ -85,25 +91,35 @@ class EndpointVLM:
     # ---- asking
 
     def generate(
-        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
     ) -> list[list[EndpointReply]]:
-        """See `VLM.generate`. top_k needs a server that knows it (vLLM, SGLang). The seed of reply j to prompt i
-        follows from (seed, first + i, j). `batch` bounds nothing here: `endpoint.concurrency` requests are under
-        way.
+        """See `VLM.generate`. top_k needs a server that knows it (vLLM, SGLang). The seed of reply j to
+        prompt i follows from (seed, first + i, j). `batch` bounds nothing here: `endpoint.concurrency`
+        requests are under way.
 
         starts: sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
-        Errors: ModelError when a request is given up, RunError when the budget is used up; RefusedError, with
-        the places, once all others are answered. What was answered is in the cache.
+        Errors: ModelError when a request is given up, RunError when the budget is used up; RefusedError,
+        with the places, once all others are answered. What was answered is in the cache.
         """
         if len(images) != len(prompts):
             raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many")
         if starts and len(starts) != len(prompts):
-            raise DataError(f"{len(starts)} beginnings of replies for {len(prompts)} prompts: there must be as many")
+            raise DataError(
+                f"{len(starts)} beginnings of replies for {len(prompts)} prompts: there must be as many"
+            )
         jobs: list[list[Job]] = []
         for i, (pictures, prompt) in enumerate(zip(images, prompts, strict=True)):
             shown, how = self._shown(pictures), how_of(sampling, starts[i] if starts else "")
             places = range(sampling.n)
-            drawn = [how | _seed(sampling, sampling.first + i, j) if sampling.temperature > 0 else how for j in places]
+            drawn = [
+                how | _seed(sampling, sampling.first + i, j) if sampling.temperature > 0 else how
+                for j in places
+            ]
             jobs.append([self._requests.job(shown, prompt, one) for one in drawn])
         refused: dict[str, ModelError] = {}
         answers = self._answer([job for own in jobs for job in own], refused, only=RefusedError)
@@ -124,10 +140,10 @@ class EndpointVLM:
         all the same. Otherwise as `generate`.
 
         numbers: of the prompts, from which their seeds follow where the temperature is above 0; 0, 1, ... if
-        left out. top_logprobs: of every token, so many of the likeliest at its place are asked for (`pieces`);
-        servers give 20 at most. Errors: ModelError where the endpoint is taken to be down: it never answered
-        anything, or not for many requests in a row; RunError when the budget is used up. Questions that it
-        refuses, one by one, do not count for that.
+        left out. top_logprobs: of every token, so many of the likeliest at its place are asked for
+        (`pieces`); servers give 20 at most. Errors: ModelError where the endpoint is taken to be down: it
+        never answered anything, or not for many requests in a row; RunError when the budget is used up.
+        Questions that it refuses, one by one, do not count for that.
         """
         jobs = []
         for i, (pictures, prompt) in enumerate(zip(images, prompts, strict=True)):
@@ -151,8 +167,8 @@ class EndpointVLM:
         *,
         starts: Sequence[str] = (),
     ) -> list[Lettered | ModelError]:
-        """See `VLM.try_letters`: as the server tells the likeliest tokens at the answer. A letter that is not among
-        them has probability 0. Raises ModelError where it does not tell them.
+        """See `VLM.try_letters`: as the server tells the likeliest tokens at the answer. A letter that is not
+        among them has probability 0. Raises ModelError where it does not tell them.
         """
         return endpoint_letters(self, images, prompts, letters, locate, sampling, starts=starts)
 
@@ -161,19 +177,24 @@ class EndpointVLM:
         lost = [error for error in failed.values() if not isinstance(error, RefusedError)]
         self._given_up = 0 if answered or not lost else self._given_up + len(lost)
         if self._given_up >= GIVEN_UP or (self._given_up and not self.cache.knows(str(self.address))):
-            raise ModelError(f"none of {self._given_up} requests in a row was answered; the last one: {lost[-1]}")
+            raise ModelError(
+                f"none of {self._given_up} requests in a row was answered; the last one: {lost[-1]}"
+            )
 
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
     ) -> Tensor:
-        """probability_P (float32) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens).
+        """probability_P (float32) of each given text as the reply to its prompt, length-normalised: exp(mean
+        log-probability of its tokens).
 
-        The text is put as the beginning of the assistant's turn, and its tokens are those at the end of the prompt that the server scored.
-        Errors as for `generate`; ModelError where the server does not score prompts.
+        The text is put as the beginning of the assistant's turn, and its tokens are those at the end of the
+        prompt that the server scored. Errors as for `generate`; ModelError where the server does not score
+        prompts.
         """
         if not len(images) == len(prompts) == len(answers) or not all(answers):
             raise DataError(
-                f"{len(images)} pictures, {len(prompts)} prompts and {len(answers)} texts: as many are needed, and no empty text"
+                f"{len(images)} pictures, {len(prompts)} prompts and {len(answers)} texts: as many are "
+                f"needed, and no empty text"
             )
         jobs = [
             self._requests.job(self._shown(image), prompt, {"scored": text})
@@ -186,30 +207,40 @@ class EndpointVLM:
         except ModelError as error:
             places = error.places if isinstance(error, RefusedError) else {}
             message = (
-                f"{error} Asked was the probability of a text, which needs a server that scores prompts, such as vLLM; "
+                f"{error} Asked was the probability of a text, which needs a server that scores prompts, "
+                f"such as vLLM; "
                 "judge.dense_weight=0 does without."
             )
             raise (RefusedError(message, places) if places else ModelError(message)) from error
         return torch.tensor([found[job.key]["probability"] for job in jobs], dtype=torch.float32)
 
     def spending(self) -> dict[str, float]:
-        """What this address has cost since its cache was begun: requests, failures, tokens, and the price where prices are set."""
+        """What this address has cost since its cache was begun: requests, failures, tokens, and the price
+        where prices are set.
+        """
         spent: dict[str, float] = dict(self.cache.spent(str(self.address)))
         prices = self.settings.price_per_million
         if prices is not None:
-            spent["cost"] = (spent["prompt_tokens"] * prices.prompt + spent["completion_tokens"] * prices.completion) / 1e6
+            spent["cost"] = (
+                spent["prompt_tokens"] * prices.prompt + spent["completion_tokens"] * prices.completion
+            ) / 1e6
         return spent
 
-    def sample(self, images: Sequence[Image], prompts: Sequence[str], sampling: Sampling, *, model: str) -> list[list[dict[str, Any]]]:
+    def sample(
+        self, images: Sequence[Image], prompts: Sequence[str], sampling: Sampling, *, model: str
+    ) -> list[list[dict[str, Any]]]:
         """n replies of a served model, such as an adapter, to every prompt: text, finished, token_ids and
         logprobs of each.
 
-        The tokens' numbers are asked for in vLLM's manner. Every reply has a seed, at any temperature. Errors as
-        for `generate`; ModelError where the server does not tell tokens and log-probabilities.
+        The tokens' numbers are asked for in vLLM's manner. Every reply has a seed, at any temperature.
+        Errors as for `generate`; ModelError where the server does not tell tokens and log-probabilities.
         """
         how = how_of(sampling) | {"tokens": True, "model": model}
         jobs = [
-            [self._requests.job(self._shown(image), prompt, how | _seed(sampling, sampling.first + i, j)) for j in range(sampling.n)]
+            [
+                self._requests.job(self._shown(image), prompt, how | _seed(sampling, sampling.first + i, j))
+                for j in range(sampling.n)
+            ]
             for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
         ]
         answers = self._answer([job for own in jobs for job in own])
@@ -217,7 +248,11 @@ class EndpointVLM:
 
     def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
         """See `Courier.tell`."""
-        _run(Courier(self._client, self.address, self.settings, self.cache, self._key).tell(path, body, done_before=done_before))
+        _run(
+            Courier(self._client, self.address, self.settings, self.cache, self._key).tell(
+                path, body, done_before=done_before
+            )
+        )
 
     # ---- requests
 
@@ -229,12 +264,18 @@ class EndpointVLM:
         if self.max_pixels is None or rgb.width * rgb.height <= self.max_pixels:
             return rgb
         scale = math.sqrt(self.max_pixels / (rgb.width * rgb.height))
-        return rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Resampling.LANCZOS)
+        return rgb.resize(
+            (max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))), Resampling.LANCZOS
+        )
 
     def _answer(
-        self, jobs: Sequence[Job], failed: dict[str, ModelError] | None = None, only: type[ModelError] = ModelError
+        self,
+        jobs: Sequence[Job],
+        failed: dict[str, ModelError] | None = None,
+        only: type[ModelError] = ModelError,
     ) -> dict[str, dict[str, Any]]:
-        """Key -> answer of every job, from the cache where it is known; of jobs with the same key one is asked.
+        """Key -> answer of every job, from the cache where it is known; of jobs with the same key one is
+        asked.
 
         failed: takes the errors of that kind (only) of requests that are given up, by their keys; any other
         error is raised, the first one.
@@ -249,15 +290,21 @@ class EndpointVLM:
             known |= {job.key: self.cache.get(job.key) for job in missing}
         return {key: answer for key, answer in known.items() if answer is not None}
 
-    async def _ask(self, jobs: Sequence[Job], failed: dict[str, ModelError] | None, only: type[ModelError]) -> None:
-        """Ask the server and keep the answers. After an error that is raised no new request is begun, and those under way may still come back."""
+    async def _ask(
+        self, jobs: Sequence[Job], failed: dict[str, ModelError] | None, only: type[ModelError]
+    ) -> None:
+        """Ask the server and keep the answers. After an error that is raised no new request is begun, and
+        those under way may still come back.
+        """
         courier = Courier(self._client, self.address, self.settings, self.cache, self._key)
         queue, errors = iter(jobs), list[SparringError]()
 
         async def work() -> None:
             for job in queue:
                 try:
-                    self.cache.put(job.key, str(self.address), job.asked, await courier.fetch(job.body(), job.read))
+                    self.cache.put(
+                        job.key, str(self.address), job.asked, await courier.fetch(job.body(), job.read)
+                    )
                 except SparringError as error:
                     if failed is not None and isinstance(error, only):
                         failed[job.key] = error
@@ -278,7 +325,8 @@ class EndpointVLM:
             api_key=self._key or NO_KEY,
             max_retries=0,
             timeout=self.settings.deadline,
-            # Otherwise the client library takes both from its own environment variables and tells them to whatever server this is.
+            # Otherwise the client library takes both from its own environment variables and tells them to
+            # whatever server this is.
             default_headers={"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},
         )
 
@@ -301,7 +349,10 @@ def _key(variable: str) -> str | None:
     """
     key = os.environ.get(variable, "").strip()
     if not all("!" <= sign <= "~" for sign in key):
-        raise ModelError(f"the environment variable {variable} holds no API key: it has spaces, or signs beyond ASCII. Set it anew.")
+        raise ModelError(
+            f"the environment variable {variable} holds no API key: it has spaces, or signs beyond ASCII. "
+            f"Set it anew."
+        )
     return key or None
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 FEWEST_TOKENS = 4
 
 
-def sample_replies(vlm: LocalVLM, batch: dict[str, Tensor], uniform: Tensor, sampling: Sampling) -> list[list[Completion]]:
+def sample_replies(
+    vlm: LocalVLM, batch: dict[str, Tensor], uniform: Tensor, sampling: Sampling
+) -> list[list[Completion]]:
     """Replies to encoded prompts; uniform: [P, n, steps]. The n replies are branches B of one row, or
     rows of their own: R rows in all.
 
@@ -44,7 +46,9 @@ def sample_replies(vlm: LocalVLM, batch: dict[str, Tensor], uniform: Tensor, sam
     logits_RBV = output.logits.expand(-1, branches, -1)
     if copies > 1:
         cache.batch_repeat_interleave(copies)
-        mask_RL, position_R, logits_RBV = (part.repeat_interleave(copies, dim=0) for part in (mask_RL, position_R, logits_RBV))
+        mask_RL, position_R, logits_RBV = (
+            part.repeat_interleave(copies, dim=0) for part in (mask_RL, position_R, logits_RBV)
+        )
     uniform = uniform.reshape(prompts * copies, branches, steps)
     ends = torch.tensor(vlm.end_tokens, device=vlm.device)
     finished_RB = torch.zeros(uniform.shape[:2], dtype=torch.bool, device=vlm.device)
@@ -78,7 +82,9 @@ def sample_replies(vlm: LocalVLM, batch: dict[str, Tensor], uniform: Tensor, sam
             mask = additive(step_mask(mask_RL, branches, step + 1).repeat(1, 1, group, 1), vlm.model.dtype)
         else:
             mask = torch.cat([mask_RL, mask_RL.new_ones(len(mask_RL), step + 1)], dim=1)
-        positions = text_positions(batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches))
+        positions = text_positions(
+            batch["position_ids"], (position_R + step).unsqueeze(1).expand(-1, branches)
+        )
         step_inputs = {
             "input_ids": tokens_RB,
             "attention_mask": mask,

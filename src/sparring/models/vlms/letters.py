@@ -85,11 +85,14 @@ def endpoint_letters(
     with_text = [reply for reply in replies if not isinstance(reply, ModelError) and reply.text]
     if with_text and not any(reply.pieces for reply in with_text):
         raise ModelError(
-            f"endpoint {vlm.address}: its replies carry no log-probabilities, so option letters cannot be scored. "
+            f"endpoint {vlm.address}: its replies carry no log-probabilities, so option letters cannot be "
+            f"scored. "
             "Serve the model with log-probabilities, or leave them out."
         )
     return [
-        reply if isinstance(reply, ModelError) else _lettered(reply, _among(reply, own, locate(i, reply.text)))
+        reply
+        if isinstance(reply, ModelError)
+        else _lettered(reply, _among(reply, own, locate(i, reply.text)))
         for i, (reply, own) in enumerate(zip(replies, letters, strict=True))
     ]
 
@@ -116,14 +119,18 @@ def local_logprobs(
     found: list[tuple[float, ...] | None] = [None] * len(replies)
     todo: list[tuple[int, list[list[int]]]] = []
     for i, (reply, place) in enumerate(zip(replies, places, strict=True)):
-        spelled = None if place is None else _spelled(vlm.processor.tokenizer, reply.token_ids, place, letters[i])
+        spelled = (
+            None if place is None else _spelled(vlm.processor.tokenizer, reply.token_ids, place, letters[i])
+        )
         if spelled is not None:
             before, tokens = spelled
             todo.append((i, [[*reply.token_ids[:before], token] for token in tokens]))
     for start in range(0, len(todo), batch):
         part = todo[start : start + batch]
         rows = [i for i, _ in part]
-        encoded = vlm.encode([images[i] for i in rows], [prompts[i] for i in rows], [starts[i] for i in rows] if starts else ())
+        encoded = vlm.encode(
+            [images[i] for i in rows], [prompts[i] for i in rows], [starts[i] for i in rows] if starts else ()
+        )
         logprobs_NT, mask_NT = vlm.completion_logprobs(encoded, [own for _, own in part])
         last_N = logprobs_NT.gather(1, mask_NT.sum(1, keepdim=True) - 1).squeeze(1).tolist()
         for i, own in part:
@@ -131,7 +138,9 @@ def local_logprobs(
     return found
 
 
-def _spelled(tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequence[str]) -> tuple[int, list[int]] | None:
+def _spelled(
+    tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequence[str]
+) -> tuple[int, list[int]] | None:
     """(number of the tokens before the letter's, the token that each letter would be there); None where a
     letter is no token of its own.
     """
@@ -150,7 +159,8 @@ def _spelled(tokenizer: Any, token_ids: Sequence[int], place: int, letters: Sequ
     variants = [raw.replace(letter, other) for other in letters]
     tokens = [tokenizer.convert_tokens_to_ids(variant) for variant in variants]
     known = [
-        token is not None and tokenizer.convert_ids_to_tokens(token) == variant for token, variant in zip(tokens, variants, strict=True)
+        token is not None and tokenizer.convert_ids_to_tokens(token) == variant
+        for token, variant in zip(tokens, variants, strict=True)
     ]
     return (number, tokens) if all(known) else None
 

@@ -1,12 +1,16 @@
 """Vision-language models of transformers, on this machine: pictures and a text in, text out.
 
-Any checkpoint that `AutoModelForImageTextToText` loads. Replies are sampled by a loop of our own, because the log-probabilities that it
-records must be the very ones that training recomputes: log-softmax of logits / temperature in float32, over all tokens but the
-placeholders of pictures, also where top_p or top_k let only some of them be drawn. Settings of the checkpoint's generation_config other than its end-of-sequence tokens are not used.
+Any checkpoint that `AutoModelForImageTextToText` loads. Replies are sampled by a loop of our own, because
+the log-probabilities that it records must be the very ones that training recomputes: log-softmax of logits /
+temperature in float32, over all tokens but the placeholders of pictures, also where top_p or top_k let only
+some of them be drawn. Settings of the checkpoint's generation_config other than its end-of-sequence tokens
+are not used.
 
-The model is always in evaluation mode, in training too: dropout would make the recomputed log-probabilities other ones.
+The model is always in evaluation mode, in training too: dropout would make the recomputed log-probabilities
+other ones.
 
-Letters: P prompts, n replies of each, N = P * n replies, T tokens of the longest, V tokens of the vocabulary.
+Letters: P prompts, n replies of each, N = P * n replies, T tokens of the longest, V tokens of the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ from sparring.models.vlms.sampling import token_logprobs, uniforms
 from sparring.models.vlms.traits import LocalTraits
 from sparring.models.vlms.vision_attention import use_fast_vision_attention
 
-# Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others get a row for every reply.
+# Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others
+# get a row for every reply.
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
@@ -60,7 +65,9 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One reply: its text without special tokens, its tokens with the end token where it `finished`, and their log-probabilities."""
+    """One reply: its text without special tokens, its tokens with the end token where it `finished`, and
+    their log-probabilities.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -88,7 +95,8 @@ class LocalVLM:
         attention = attention_of(text)  # IN_BLOCKS in a copy of a model that has been here
         full = full and attention in ("sdpa", "eager", IN_BLOCKS)
         self.shares_rows: bool = config.model_type in SHARED_ROWS and full
-        # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is given that as a dense mask.
+        # On a GPU, FlexAttention skips what a packed row's tokens do not see of each other; elsewhere SDPA is
+        # given that as a dense mask.
         self.flex: bool = self.shares_rows and self.device.type == "cuda" and attention in ("sdpa", IN_BLOCKS)
         if self.flex:
             choose_attention(text, IN_BLOCKS)
@@ -98,7 +106,9 @@ class LocalVLM:
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
         # Renamed in transformers 5.24.
-        self.cache_argument = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self.cache_argument = (
+            "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        )
         self.end_tokens: tuple[int, ...] = tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
 
     @classmethod
@@ -111,20 +121,26 @@ class LocalVLM:
         min_pixels: int | None = None,
         max_pixels: int | None = None,
     ) -> Self:
-        """Load a folder or hub id; safetensors only. min_pixels, max_pixels: see `load_processor`. Raises ModelError when it cannot be loaded."""
+        """Load a folder or hub id; safetensors only. min_pixels, max_pixels: see `load_processor`. Raises
+        ModelError when it cannot be loaded.
+        """
         processor = load_processor(path, min_pixels=min_pixels, max_pixels=max_pixels)
         number_type = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         try:
-            model: Any = AutoModelForImageTextToText.from_pretrained(str(path), dtype=number_type, use_safetensors=True)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                str(path), dtype=number_type, use_safetensors=True
+            )
             folder = Path(str(cached_file(str(path), "config.json"))).parent
         except ImportError as error:
             raise ModelError(f"vision-language model {path}: {needs(error)}") from error
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"vision-language model {path}: not a readable image-text-to-text checkpoint with safetensors weights: {error}"
+                f"vision-language model {path}: not a readable image-text-to-text checkpoint with "
+                f"safetensors weights: {error}"
             ) from error
         for parameter in model.parameters():
-            # Weights may be a view of the file, which a later save into the same folder would change, and which lies unaligned in memory.
+            # Weights may be a view of the file, which a later save into the same folder would change, and
+            # which lies unaligned in memory.
             parameter.data = parameter.data.to(device, copy=True)
         return cls(model.to(device), processor, name=Path(path).name, folder=folder)
 
@@ -146,39 +162,50 @@ class LocalVLM:
     # ---- inputs
 
     def encode(self, images: Sequence[Pictures], prompts: Sequence[str], starts: Sequence[str] = ()) -> Batch:
-        """The model's inputs for one user turn each, its pictures and a text, ready to be answered. Texts are padded on the left.
+        """The model's inputs for one user turn each, its pictures and a text, ready to be answered. Texts are
+        padded on the left.
 
-        Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with multimodal rotary positions; and
-        `picture_count`: [P].
-        starts: what each reply begins with, "" where it is the model's alone; none at all if left out.
-        Raises RefusedError, with the places, for texts that hold a placeholder of pictures and for pictures
-        that the processor does not take.
+        Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with
+        multimodal rotary positions; and `picture_count`: [P]. starts: what each reply begins with, "" where
+        it is the model's alone; none at all if left out. Raises RefusedError, with the places, for texts
+        that hold a placeholder of pictures and for pictures that the processor does not take.
         """
         if not images or len(images) != len(prompts):
-            raise DataError(f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one")
+            raise DataError(
+                f"{len(images)} pictures and {len(prompts)} prompts: there must be as many, and at least one"
+            )
         shown = [each_picture(own) for own in images]
-        refused = {i: said for i in range(len(prompts)) if (said := self.takes.text(prompts[i], *starts[i : i + 1]))}
+        refused = {
+            i: said for i in range(len(prompts)) if (said := self.takes.text(prompts[i], *starts[i : i + 1]))
+        }
         if refused:
             raise refused_error(self.name, refused)
         turns = [
             [
                 {
                     "role": "user",
-                    "content": [*({"type": "image", "image": image} for image in own), {"type": "text", "text": prompt}],
+                    "content": [
+                        *({"type": "image", "image": image} for image in own),
+                        {"type": "text", "text": prompt},
+                    ],
                 }
             ]
             for own, prompt in zip(shown, prompts, strict=True)
         ]
         batch: Batch = processed(self.processor, turns, self.name)
         if any(starts):
-            tokens = [self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts]
+            tokens = [
+                self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts
+            ]
             batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
         batch["picture_count"] = torch.tensor([len(own) for own in shown])
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def forward(self, batch: Batch, **inputs: Any) -> Any:
-        """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is left out."""
+        """The model on a batch's pictures. Positions are given, so what the processor adds to derive them is
+        left out.
+        """
         pictures = {name: tensor for name, tensor in batch.items() if name not in NOT_FORWARDED}
         return self.model(**pictures, **inputs)
 
@@ -186,9 +213,16 @@ class LocalVLM:
 
     @torch.inference_mode()
     def generate(
-        self, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling, *, starts: Sequence[str] = ()
+        self,
+        images: Sequence[Pictures],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        starts: Sequence[str] = (),
     ) -> list[list[Completion]]:
-        """See `VLM.generate`; starts: as for `encode`. Pictures and prompt are computed once for all n replies."""
+        """See `VLM.generate`; starts: as for `encode`. Pictures and prompt are computed once for all n
+        replies.
+        """
         replies: list[list[Completion]] = []
         at_once, n, limit = max(1, sampling.batch // sampling.n), sampling.n, sampling.max_new_tokens
         for start in range(0, len(prompts), at_once):
@@ -196,7 +230,9 @@ class LocalVLM:
             try:
                 encoded = self.encode(images[part], prompts[part], starts[part])
             except RefusedError as error:
-                raise refused_error(self.name, {start + place: said for place, said in error.places.items()}) from error
+                raise refused_error(
+                    self.name, {start + place: said for place, said in error.places.items()}
+                ) from error
             first = sampling.first + start
             numbers = range(first, first + len(encoded["input_ids"]))
             uniform = uniforms(sampling.seed, numbers, n, limit).to(self.device)
@@ -226,9 +262,13 @@ class LocalVLM:
                     starts=[starts[i] for i in taken] if starts else (),
                 )
             except RefusedError as error:
-                refused |= {taken[place]: RefusedError(f"{self.name}: {said}") for place, said in error.places.items()}
+                refused |= {
+                    taken[place]: RefusedError(f"{self.name}: {said}") for place, said in error.places.items()
+                }
                 continue
-            answered: dict[int, Completion | ModelError] = dict(zip(taken, (own[0] for own in replies), strict=True))
+            answered: dict[int, Completion | ModelError] = dict(
+                zip(taken, (own[0] for own in replies), strict=True)
+            )
             return [(answered | refused)[i] for i in range(len(prompts))]
 
     def try_letters(
@@ -265,21 +305,39 @@ class LocalVLM:
     # ---- scoring
 
     def completion_logprobs(
-        self, batch: Batch, completions: Sequence[Sequence[Sequence[int]]], *, temperature: float = 1.0, forbid: bool = True
+        self,
+        batch: Batch,
+        completions: Sequence[Sequence[Sequence[int]]],
+        *,
+        temperature: float = 1.0,
+        forbid: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """logprobs_NT (float32, differentiable; 0 in padding) and mask_NT (bool) of the token ids of given replies to encoded prompts.
+        """logprobs_NT (float32, differentiable; 0 in padding) and mask_NT (bool) of the token ids of given
+        replies to encoded prompts.
 
-        completions: for every prompt any number of replies; the N rows are those of prompt 0, then of prompt 1, ... Every prompt and picture
-        is computed once, where the model's family allows it. `forbid`: as sampled, without the placeholders of pictures; else over all tokens.
+        completions: for every prompt any number of replies; the N rows are those of prompt 0, then of prompt
+        1, ... Every prompt and picture is computed once, where the model's family allows it. `forbid`: as
+        sampled, without the placeholders of pictures; else over all tokens.
         """
         if len(completions) != len(batch["input_ids"]):
-            raise DataError(f"{len(completions)} lists of replies for {len(batch['input_ids'])} prompts: give one list a prompt")
+            raise DataError(
+                f"{len(completions)} lists of replies for {len(batch['input_ids'])} prompts: give one list a "
+                f"prompt"
+            )
         if not self.shares_rows:
             batch = one_row_each(batch, [len(own) for own in completions])
             completions = [[one] for own in completions for one in own]
         laid = lay_out(completions, pad=self.processor.tokenizer.pad_token_id)
         inputs_PS, branch_PS, depth_PS, tokens_NT, mask_NT, place_NT = (
-            part.to(self.device) for part in (laid.inputs_PS, laid.branch_PS, laid.depth_PS, laid.tokens_NT, laid.mask_NT, laid.place_NT)
+            part.to(self.device)
+            for part in (
+                laid.inputs_PS,
+                laid.branch_PS,
+                laid.depth_PS,
+                laid.tokens_NT,
+                laid.mask_NT,
+                laid.place_NT,
+            )
         )
         mask: Any
         if self.flex:
@@ -294,7 +352,9 @@ class LocalVLM:
             batch,
             input_ids=torch.cat([batch["input_ids"], inputs_PS], dim=1),
             attention_mask=mask,
-            position_ids=torch.cat([batch["position_ids"], text_positions(batch["position_ids"], behind)], dim=-1),
+            position_ids=torch.cat(
+                [batch["position_ids"], text_positions(batch["position_ids"], behind)], dim=-1
+            ),
             use_cache=False,
             logits_to_keep=torch.arange(length - 1, length + inputs_PS.shape[1], device=self.device),
         )
@@ -305,12 +365,17 @@ class LocalVLM:
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
     ) -> Tensor:
-        """probability_P (float32, CPU) of each given text as the reply to its prompt, length-normalised: exp(mean log-probability of its tokens)."""
-        tokens = [self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        """probability_P (float32, CPU) of each given text as the reply to its prompt, length-normalised:
+        exp(mean log-probability of its tokens).
+        """
+        tokens = [
+            self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers
+        ]
         empty = [i for i, own in enumerate(tokens) if not own]
         if empty or len(answers) != len(prompts):
             raise DataError(
-                f"one text that is not empty is needed for each of {len(prompts)} prompts; got {len(answers)}, empty ones at {empty}"
+                f"one text that is not empty is needed for each of {len(prompts)} prompts; got "
+                f"{len(answers)}, empty ones at {empty}"
             )
         found = []
         for start in range(0, len(prompts), batch):
@@ -318,7 +383,9 @@ class LocalVLM:
             try:
                 encoded = self.encode(images[part], prompts[part])
             except RefusedError as error:
-                raise refused_error(self.name, {start + place: said for place, said in error.places.items()}) from error
+                raise refused_error(
+                    self.name, {start + place: said for place, said in error.places.items()}
+                ) from error
             logprobs_NT, mask_NT = self.completion_logprobs(encoded, [[own] for own in tokens[part]])
             found.append((logprobs_NT.sum(1) / mask_NT.sum(1)).exp().cpu())
         return torch.cat(found) if found else torch.zeros(0)
@@ -327,43 +394,63 @@ class LocalVLM:
 
     @property
     def tower(self) -> str:
-        """The name of the vision tower's module inside the model. What translates its features for the language model may lie outside of it."""
+        """The name of the vision tower's module inside the model. What translates its features for the
+        language model may lie outside of it.
+        """
         for name in TOWERS:
             if hasattr(self.model.model, name):
                 return f"model.{name}"
-        raise ModelError(f"{self.name}: no vision tower found in a {type(self.model).__name__}; looked for {', '.join(TOWERS)}")
+        raise ModelError(
+            f"{self.name}: no vision tower found in a {type(self.model).__name__}; looked for "
+            f"{', '.join(TOWERS)}"
+        )
 
-    def prepare_training(self, *, train_vision: bool, lora_rank: int | None = None, lora_alpha: int = 1, seed: int = 0) -> None:
-        """Choose what is trained: all weights, or with `lora_rank` an adapter on every linear layer; the vision tower only if `train_vision`.
+    def prepare_training(
+        self, *, train_vision: bool, lora_rank: int | None = None, lora_alpha: int = 1, seed: int = 0
+    ) -> None:
+        """Choose what is trained: all weights, or with `lora_rank` an adapter on every linear layer; the
+        vision tower only if `train_vision`.
 
-        Warns where the replies to one prompt cannot share a row: then picture and prompt are computed once for each of them.
+        Warns where the replies to one prompt cannot share a row: then picture and prompt are computed once
+        for each of them.
         """
         if not self.shares_rows:
             warnings.warn(
-                f"{self.name}: replies of a {self.model.config.model_type} cannot share their prompt in training, which will take longer",
+                f"{self.name}: replies of a {self.model.config.model_type} cannot share their prompt in "
+                f"training, which will take longer",
                 stacklevel=2,
             )
         tower = self.tower + "."
         self.model.requires_grad_(lora_rank is None)
         if lora_rank is not None:
             lora.add(
-                self.model, rank=lora_rank, alpha=lora_alpha, seed=seed, wanted=lambda name: train_vision or not name.startswith(tower)
+                self.model,
+                rank=lora_rank,
+                alpha=lora_alpha,
+                seed=seed,
+                wanted=lambda name: train_vision or not name.startswith(tower),
             )
         elif not train_vision:
             self.model.get_submodule(self.tower).requires_grad_(False)
 
     def checkpoint_gradients(self, enabled: bool) -> None:
-        """From here on, `completion_logprobs` keeps the input of every block alone for the backward pass, which computes the rest again; or not."""
+        """From here on, `completion_logprobs` keeps the input of every block alone for the backward pass,
+        which computes the rest again; or not.
+        """
         lora.set_up(self.model, enabled)
 
     def trainable_parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by name, in a fixed order."""
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {
+            name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad
+        }
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint that transformers and `load` read: weights, with an adapter merged in, and the processor's files as they were.
+        """Write a checkpoint that transformers and `load` read: weights, with an adapter merged in, and the
+        processor's files as they were.
 
-        An adapter is also written by itself, to `folder`/adapter, as peft reads it. Several processes all call it; the first one writes.
+        An adapter is also written by itself, to `folder`/adapter, as peft reads it. Several processes all
+        call it; the first one writes.
         """
         folder = Path(folder)
         adapted = bool(lora.layers(self.model))
@@ -372,7 +459,9 @@ class LocalVLM:
             lora.save(self.model, folder / "adapter")
         if not writes_files():
             return
-        self.model.save_pretrained(folder, state_dict=state if adapted or distributed.is_initialized() else None)
+        self.model.save_pretrained(
+            folder, state_dict=state if adapted or distributed.is_initialized() else None
+        )
         if self.folder is None:
             self.processor.save_pretrained(folder)
             return

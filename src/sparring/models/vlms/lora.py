@@ -1,4 +1,6 @@
-"""LoRA adapters (arXiv 2106.09685) inside a vision-language model, saved both as peft reads them and merged into the weights."""
+"""LoRA adapters (arXiv 2106.09685) inside a vision-language model, saved both as peft reads them and merged
+into the weights.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,14 @@ from sparring.models.private import checkpoint_block
 
 
 def set_up(model: nn.Module, enabled: bool) -> None:
-    """Let every block that transformers can checkpoint do so, or none. Raises ModelError where there is none to be had."""
+    """Let every block that transformers can checkpoint do so, or none. Raises ModelError where there is none
+    to be had.
+    """
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if enabled and not blocks:
         raise ModelError(
-            f"{type(model).__name__}: no blocks whose gradients could be checkpointed; set defender.gradient_checkpointing to false"
+            f"{type(model).__name__}: no blocks whose gradients could be checkpointed; set "
+            f"defender.gradient_checkpointing to false"
         )
     for block in blocks:
         block.training = block.gradient_checkpointing = enabled
@@ -38,12 +43,20 @@ ADAPTER = "default"
 
 
 def add(model: Any, *, rank: int, alpha: int, seed: int, wanted: Callable[[str], bool]) -> None:
-    """Put an adapter on every linear layer whose name is `wanted`, the output head excepted. Its weights follow from `seed`; it starts at zero."""
+    """Put an adapter on every linear layer whose name is `wanted`, the output head excepted. Its weights
+    follow from `seed`; it starts at zero.
+    """
     if layers(model):
         raise ModelError("this model has a LoRA adapter already")
     head = model.get_output_embeddings()
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head and wanted(name)]
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names, init_lora_weights=True)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and wanted(name)
+    ]
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names, init_lora_weights=True
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)
@@ -72,7 +85,9 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it. Several processes all call it; the first one writes."""
+    """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it. Several processes all call it;
+    the first one writes.
+    """
     tensors = {
         f"base_model.model.{name}": full(tensor).contiguous().cpu()
         for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTER).items()

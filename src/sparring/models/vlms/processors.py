@@ -16,19 +16,39 @@ from sparring.models.names import require_there
 
 # What processors raise on pictures and texts that they do not take; an error of another kind is a fault of
 # the program.
-REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, StopIteration)
-PICTURE_TOKENS = ("image", "video", "audio", "boi", "start_image", "fake_image")  # as processors name theirs, "_token" behind each
+REFUSALS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    StopIteration,
+)
+# as processors name theirs, "_token" behind each
+PICTURE_TOKENS = ("image", "video", "audio", "boi", "start_image", "fake_image")
 EXTRAS = ("torchvision", "num2words", "timm", "sentencepiece", "tiktoken", "einops", "av")
 
 
 class PicturesOnly(ProcessorMixin):
-    """In front of a processor of the Qwen-VL family: takes away its video part, which would need torchvision. Pictures and text are read alike."""
+    """In front of a processor of the Qwen-VL family: takes away its video part, which would need torchvision.
+    Pictures and text are read alike.
+    """
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+        ProcessorMixin.__init__(
+            self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs
+        )
 
 
 class Qwen2_5_VLProcessor(PicturesOnly, transformers.Qwen2_5_VLProcessor):
@@ -39,14 +59,19 @@ class Qwen3VLProcessor(PicturesOnly, transformers.Qwen3VLProcessor):
     """transformers' processor of the same name, without videos."""
 
 
-PICTURES_ONLY: dict[str, Any] = {"qwen2_vl": Qwen2_5_VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
+PICTURES_ONLY: dict[str, Any] = {
+    "qwen2_vl": Qwen2_5_VLProcessor,
+    "qwen2_5_vl": Qwen2_5_VLProcessor,
+    "qwen3_vl": Qwen3VLProcessor,
+}
 
 
 def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
     """The processor of a checkpoint folder or hub id, padding on the left.
 
-    min_pixels, max_pixels: area in pixels that pictures are resized to lie in, for processors that work so (Qwen-VL); None keeps the
-    checkpoint's own. Errors: ModelError when nothing can be loaded, the limits do not apply, or there is no chat template.
+    min_pixels, max_pixels: area in pixels that pictures are resized to lie in, for processors that work so
+    (Qwen-VL); None keeps the checkpoint's own. Errors: ModelError when nothing can be loaded, the limits do
+    not apply, or there is no chat template.
     """
     require_there(path, "vision-language model")
     try:
@@ -58,10 +83,13 @@ def load_processor(path: str | Path, *, min_pixels: int | None = None, max_pixel
         raise ModelError(f"vision-language model {path}: its processor cannot be loaded: {error}") from error
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ModelError(
-            f"vision-language model {path}: its processor has no picture or no text part; the folder needs both beside config.json"
+            f"vision-language model {path}: its processor has no picture or no text part; the folder needs "
+            f"both beside config.json"
         )
     if processor.chat_template is None:
-        raise ModelError(f"vision-language model {path}: no chat template. Put chat_template.jinja beside config.json.")
+        raise ModelError(
+            f"vision-language model {path}: no chat template. Put chat_template.jinja beside config.json."
+        )
     _limit_pixels(processor.image_processor, path, min_pixels, max_pixels)
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer.pad_token_id is None:
@@ -76,16 +104,28 @@ def needs(error: ImportError) -> str:
     advice = f"Install {' and '.join(missing)} beside this package" if missing else "Install what it names"
     if "torchvision" in missing:
         advice += ", torchvision in the version that goes with your torch"
-    return f"its classes in transformers {transformers.__version__} need a package that is not installed: {' '.join(said.split())[:200]}. {advice}."
+    return (
+        f"its classes in transformers {transformers.__version__} need a package that is not installed: "
+        f"{' '.join(said.split())[:200]}. {advice}."
+    )
 
 
-def _limit_pixels(image_processor: Any, path: str | Path, min_pixels: int | None, max_pixels: int | None) -> None:
+def _limit_pixels(
+    image_processor: Any, path: str | Path, min_pixels: int | None, max_pixels: int | None
+) -> None:
     if min_pixels is None and max_pixels is None:
         return
     size = dict(image_processor.size)
     # Areas under the names of edges: what the Qwen-VL processors call them.
-    if size.get("shortest_edge") is None or size.get("longest_edge") is None or not hasattr(image_processor, "merge_size"):
-        raise ModelError(f"vision-language model {path}: its processor makes every picture {size}; leave min_pixels and max_pixels unset")
+    if (
+        size.get("shortest_edge") is None
+        or size.get("longest_edge") is None
+        or not hasattr(image_processor, "merge_size")
+    ):
+        raise ModelError(
+            f"vision-language model {path}: its processor makes every picture {size}; leave min_pixels and "
+            f"max_pixels unset"
+        )
     low = size["shortest_edge"] if min_pixels is None else min_pixels
     high = size["longest_edge"] if max_pixels is None else max_pixels
     if low > high:
@@ -101,7 +141,9 @@ class Takes:
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         spelled = (getattr(processor, f"{kind}_token", None) for kind in PICTURE_TOKENS)
-        self.placeholders: tuple[str, ...] = tuple(dict.fromkeys(token for token in spelled if isinstance(token, str) and token))
+        self.placeholders: tuple[str, ...] = tuple(
+            dict.fromkeys(token for token in spelled if isinstance(token, str) and token)
+        )
         self._sizes: dict[tuple[int, int], str] = {}
 
     def text(self, *texts: str) -> str:
@@ -109,7 +151,11 @@ class Takes:
         picture that is not there.
         """
         held = next((token for token in self.placeholders if any(token in text for text in texts)), None)
-        return f"the text holds {held}, which stands for a picture there. Leave it out of the record" if held else ""
+        return (
+            f"the text holds {held}, which stands for a picture there. Leave it out of the record"
+            if held
+            else ""
+        )
 
     def picture(self, size: tuple[int, int]) -> str:
         """Why a picture of this size, (width, height), is not taken; "" where it is. Each size is tried
@@ -139,7 +185,8 @@ def checkpoint_folder(path: str | Path) -> Path:
 
 
 def processed(processor: Any, turns: Sequence[Any], name: str) -> dict[str, Any]:
-    """What a processor makes of a batch of turns. What it does not take of them is found by trying each alone.
+    """What a processor makes of a batch of turns. What it does not take of them is found by trying each
+    alone.
 
     Errors: RefusedError, with the places; ModelError where it takes each alone but not all at once.
     """
@@ -168,11 +215,15 @@ def processed(processor: Any, turns: Sequence[Any], name: str) -> dict[str, Any]
                 sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures)
                 refused[i] = f"its processor does not take it ({sizes or 'no'} pixels): {in_a_line(alone)}"
         if not refused:
-            raise ModelError(f"{name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}") from error
+            raise ModelError(
+                f"{name}: its processor does not take {len(turns)} questions at once: {in_a_line(error)}"
+            ) from error
         raise refused_error(name, refused) from error
 
 
 def refused_error(name: str, places: dict[int, str]) -> RefusedError:
     """The error that names the first questions of a batch that a model does not take; places: all of them."""
-    told = "; ".join(f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3])
+    told = "; ".join(
+        f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3]
+    )
     return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)

@@ -13,7 +13,14 @@ from typing import Any
 from sparring.data.errors import RefusedError
 
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
-CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded", "incomplete")
+CUT_OFF = (
+    "length",
+    "max_tokens",
+    "model_length",
+    "max_output_tokens",
+    "model_context_window_exceeded",
+    "incomplete",
+)
 FAULTY = ("error", "abort", "cancelled", "failed", "timeout", "network_error", "insufficient_system_resource")
 FILTERED = (
     "content_filter",
@@ -28,7 +35,13 @@ FILTERED = (
     "spii",
     "image_safety",
 )
-FILTER_CODES = (*FILTERED, "content_policy_violation", "data_inspection_failed", "moderation_blocked", "invalid_prompt")
+FILTER_CODES = (
+    *FILTERED,
+    "content_policy_violation",
+    "data_inspection_failed",
+    "moderation_blocked",
+    "invalid_prompt",
+)
 PASSING = (408, 409, 425, 429)
 TOKENS_OF_NOTHING = 2  # the end of a turn, and maybe a line's
 UNLIKELY = -9999.0  # what hosted models give for "not among the likeliest"
@@ -125,15 +138,31 @@ def read_pieces(answer: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
         if not isinstance(token, dict) or not isinstance(token.get("token"), str):
             return []  # without every token no place in the text is known
         others = token.get("top_logprobs")
-        likeliest = [other for other in (*(others if isinstance(others, list) else ()), token) if isinstance(other, dict)]
+        likeliest = [
+            other
+            for other in (*(others if isinstance(others, list) else ()), token)
+            if isinstance(other, dict)
+        ]
         pieces.append(
-            (token["token"], {str(own.get("token")): own["logprob"] for own in reversed(likeliest) if _is_known(own.get("logprob"))})
+            (
+                token["token"],
+                {
+                    str(own.get("token")): own["logprob"]
+                    for own in reversed(likeliest)
+                    if _is_known(own.get("logprob"))
+                },
+            )
         )
     return pieces
 
 
 def _is_known(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > UNLIKELY
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > UNLIKELY
+    )
 
 
 def _text(content: Any) -> str:
@@ -146,7 +175,11 @@ def _text(content: Any) -> str:
 
 
 def _of_part(part: Any) -> str:
-    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "output_text", "reasoning.text"):
+    if not isinstance(part, dict) or part.get("type", "text") not in (
+        "text",
+        "output_text",
+        "reasoning.text",
+    ):
         return ""
     text = part.get("text")
     return text if isinstance(text, str) else ""

@@ -41,7 +41,11 @@ def how_of(sampling: Sampling, start: str = "") -> dict[str, Any]:
         "max_new_tokens": sampling.max_new_tokens,
         "top_p": sampling.top_p,
     }
-    return how | {name: value for name, value in (("trial", sampling.trial), ("top_k", sampling.top_k), ("start", start)) if value}
+    return how | {
+        name: value
+        for name, value in (("trial", sampling.trial), ("top_k", sampling.top_k), ("start", start))
+        if value
+    }
 
 
 class Requests:
@@ -74,7 +78,9 @@ class Requests:
 
     def _body(self, images: Sequence[Image], prompt: str, how: Mapping[str, Any]) -> dict[str, Any]:
         shown = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in images]
-        turns: list[dict[str, Any]] = [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
+        turns: list[dict[str, Any]] = [
+            {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
+        ]
         common: dict[str, Any] = {"model": how.get("model", self.address.model), "messages": turns}
         start = how.get("scored", how.get("start"))
         own_turn: dict[str, Any] = {}
@@ -113,8 +119,10 @@ class Requests:
         field = reply.pop("from", None)
         if field is not None and reply["finished"]:
             warnings.warn(
-                f"endpoint {self.address}: replies come without content, and what stands in their field {field} is read as the reply. "
-                "If the model does think first, raise max_new_tokens or serve it without its reasoning parser.",
+                f"endpoint {self.address}: replies come without content, and what stands in their field "
+                f"{field} is read as the reply. "
+                "If the model does think first, raise max_new_tokens or serve it without its reasoning "
+                "parser.",
                 stacklevel=2,
             )
         return reply
@@ -127,7 +135,8 @@ class Requests:
             logprobs = [float(entry["logprob"]) for entry in content]
         except (TypeError, KeyError, ValueError) as error:
             raise ModelError(
-                f"endpoint {self.address.url}: the server does not tell its replies' tokens and their log-probabilities (logprobs and "
+                f"endpoint {self.address.url}: the server does not tell its replies' tokens and their "
+                f"log-probabilities (logprobs and "
                 "return_tokens_as_token_ids), which training needs."
             ) from error
         reply = self._reply(answer)
@@ -142,17 +151,25 @@ class Requests:
         """From the scored prompt: its last tokens, as many as spell the text."""
         scored = answer.get("prompt_logprobs")
         if not isinstance(scored, list):
-            raise ModelError(f"endpoint {self.address.url}: the server does not score prompts (prompt_logprobs is not in its answer).")
+            raise ModelError(
+                f"endpoint {self.address.url}: the server does not score prompts (prompt_logprobs is not in "
+                f"its answer)."
+            )
         spelled, logprobs = "", list[float]()
         for entry in reversed(scored):
             token = next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else None
-            if len(spelled) >= len(text) or not isinstance(token, dict) or not isinstance(token.get("logprob"), int | float):
+            if (
+                len(spelled) >= len(text)
+                or not isinstance(token, dict)
+                or not isinstance(token.get("logprob"), int | float)
+            ):
                 break
             spelled = str(token.get("decoded_token")) + spelled
             logprobs.append(token["logprob"])
         if spelled != text:
             raise ModelError(
-                f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text {text!r} that was to be scored."
+                f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text "
+                f"{text!r} that was to be scored."
             )
         return math.exp(math.fsum(logprobs) / len(logprobs))
 

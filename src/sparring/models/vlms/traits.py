@@ -52,7 +52,9 @@ class LocalTraits:
 
     repeats_itself, keeps_answers, gives_gradients = True, False, True
 
-    def __init__(self, name: str, dtype: str, *, folder: Callable[[], Path | None], processor: Callable[[], Any]) -> None:
+    def __init__(
+        self, name: str, dtype: str, *, folder: Callable[[], Path | None], processor: Callable[[], Any]
+    ) -> None:
         self.name, self.dtype = name, dtype
         self._folder, self._processor = folder, processor
 

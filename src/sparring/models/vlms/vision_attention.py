@@ -1,8 +1,9 @@
 """Fast attention inside the vision towers of the Qwen-VL family, for many small pictures at once.
 
-These towers put the patches of all pictures into one long row and attend within chunks of it (a picture, or a window of one). The
-implementations that ship with transformers loop over the chunks in Python; on a CPU with many small pictures that loop is most of the
-time. Here all chunks of one length go through one batched call. The result is the same, whatever the lengths.
+These towers put the patches of all pictures into one long row and attend within chunks of it (a picture, or
+a window of one). The implementations that ship with transformers loop over the chunks in Python; on a CPU
+with many small pictures that loop is most of the time. Here all chunks of one length go through one batched
+call. The result is the same, whatever the lengths.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ def attend_by_length(
 ) -> tuple[Tensor, None]:
     """Attention within chunks, without causality: softmax(q k^T scaling) v in each of them.
 
-    query, key, value: [1, heads, tokens, channels]; cu_seq_lens_q: [chunks + 1] borders of the chunks. Returns ([1, tokens, heads, channels], None).
+    query, key, value: [1, heads, tokens, channels]; cu_seq_lens_q: [chunks + 1] borders of the chunks.
+    Returns ([1, tokens, heads, channels], None).
     """
     if cu_seq_lens_q is None or attention_mask is not None:
-        raise ValueError("attention by length needs the borders of the chunks (cu_seq_lens_q) and no mask: use it for vision towers only")
+        raise ValueError(
+            "attention by length needs the borders of the chunks (cu_seq_lens_q) and no mask: use it for "
+            "vision towers only"
+        )
     borders = cu_seq_lens_q.tolist()
     lengths = [end - start for start, end in pairwise(borders)]
     options = {"dropout_p": dropout, "scale": scaling}
@@ -54,16 +59,24 @@ def attend_by_length(
 
 def _batched(query: Tensor, key: Tensor, value: Tensor, length: int, options: dict[str, Any]) -> Tensor:
     """[chunks, length, heads, channels] of attention within chunks that all have one length."""
-    q, k, v = (part[0].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1) for part in (query, key, value))
+    q, k, v = (
+        part[0].reshape(part.shape[1], -1, length, part.shape[3]).transpose(0, 1)
+        for part in (query, key, value)
+    )
     return functional.scaled_dot_product_attention(q, k, v, **options).transpose(1, 2)
 
 
 def use_fast_vision_attention(model: PreTrainedModel) -> bool:
-    """Let the model's vision tower attend by length. True where it has such a tower; any other model is left as it is.
+    """Let the model's vision tower attend by length. True where it has such a tower; any other model is left
+    as it is.
 
     Nothing of it is saved with the checkpoint. A tower that runs a real flash attention already keeps it.
     """
-    towers = [module for module in model.modules() if isinstance(module, PreTrainedModel) and _attends_in_chunks(module)]
+    towers = [
+        module
+        for module in model.modules()
+        if isinstance(module, PreTrainedModel) and _attends_in_chunks(module)
+    ]
     for tower in towers:
         if "flash" not in str(attention_of(tower.config)):
             AttentionInterface.register(IMPLEMENTATION, attend_by_length)
@@ -74,4 +87,8 @@ def use_fast_vision_attention(model: PreTrainedModel) -> bool:
 def _attends_in_chunks(module: PreTrainedModel) -> bool:
     """Towers of the Qwen-VL kind: patches in one row, and blocks that are told where a chunk ends."""
     blocks = getattr(module, "blocks", None)
-    return hasattr(module, "patch_embed") and isinstance(blocks, nn.ModuleList) and "Qwen" in type(module).__name__
+    return (
+        hasattr(module, "patch_embed")
+        and isinstance(blocks, nn.ModuleList)
+        and "Qwen" in type(module).__name__
+    )
