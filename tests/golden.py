@@ -24,8 +24,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+import sparring
 from sparring.scenes.dataset import write_questions
 
+PACKAGE = Path(sparring.__file__).parent
 FIGURES = Path(__file__).with_name("golden.json")
 TOO_PERSONAL = (
     "wall_seconds",
@@ -38,6 +40,7 @@ TOO_PERSONAL = (
     "source",
     "machine",
     "environment",
+    "settings",
 )
 
 
@@ -94,7 +97,11 @@ def plain(value: Any) -> Any:
 
 
 def json_of(file: Path, root: Path) -> str:
-    text = json.dumps(plain(json.loads(file.read_text())), sort_keys=True).replace(str(root), "")
+    text = (
+        json.dumps(plain(json.loads(file.read_text())), sort_keys=True)
+        .replace(str(root), "")
+        .replace(str(PACKAGE), "")
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
