@@ -41,7 +41,7 @@ from sparring.engine.files import write_json
 from sparring.engine.screen import Screen
 from sparring.measures.payoff import CLEAN, Opponent, attack_report, play_off
 from sparring.recipes.load import load_recipe
-from sparring.report.charts import ticks
+from sparring.report.axes import ticks
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game
 from sparring.selfplay.loop import open_game

@@ -12,7 +12,8 @@ from PIL import Image
 from small_benchmarks import write_tsv
 from sparring.benchmarks.items import shuffled_options
 from sparring.benchmarks.layouts import find_benchmark, read_benchmark
-from sparring.data.choices import Answers, embedded_options, options_of
+from sparring.data.answers import Answers
+from sparring.data.choices import embedded_options, options_of
 from sparring.data.errors import DataError, Fault
 from sparring.data.items import Item, options_speak_of_others
 from sparring.data.questions import read_questions

@@ -16,7 +16,7 @@ from sparring.config import (
     GSPOSettings,
     RewardedAlgorithm,
 )
-from sparring.defenders.trainer import OBJECTIVES, Reference, objective_of
+from sparring.defenders.objectives import OBJECTIVES, Reference, objective_of
 from sparring.models.vlms.local import LocalVLM
 
 REPLIES = [[[65, 66, 67], [68]], [[70, 71]]]

@@ -13,7 +13,8 @@ from sparring.config import DefenderSettings, TextSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout
-from sparring.defenders.rollout import KINDS, Told, collect, tell
+from sparring.defenders.rollout import collect
+from sparring.defenders.tasks import KINDS, Told, tell
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.vlms.local import LocalVLM
 

@@ -19,8 +19,9 @@ from sparring.config import DefenderSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
+from sparring.defenders.objectives import OBJECTIVES
 from sparring.defenders.rollout import Item
-from sparring.defenders.trainer import OBJECTIVES, DefenderTrainer
+from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 

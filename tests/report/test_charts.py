@@ -8,19 +8,8 @@ import pytest
 
 from sparring.data.records import Target
 from sparring.report import numbers
-from sparring.report.charts import (
-    Series,
-    Whisker,
-    boxes,
-    curves,
-    heat_map,
-    interval_bar,
-    progress_chart,
-    shares_chart,
-    smoothed,
-    span_of,
-    ticks,
-)
+from sparring.report.axes import Series, Whisker, curves, smoothed, span_of, ticks
+from sparring.report.charts import boxes, heat_map, interval_bar, progress_chart, shares_chart
 from sparring.report.numbers import HEAT, ON_NIGHT, ON_PAPER, color_of, contrast, ink_on, ramp
 
 

@@ -21,10 +21,9 @@ shown as options. A wrong reading is worse than none.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from sparring.asking.mentions import MANY, Mention, Vocabulary, Words, is_word, option_words, vocabulary_of
+from sparring.asking.mentions import MANY, Mention, Words, is_word
 from sparring.asking.wording import (
     AFFIRMS,
     ANNOUNCES,
@@ -37,15 +36,11 @@ from sparring.asking.wording import (
     DENIES_IN_PAIRS,
     ENDS,
     IDLE,
-    INABILITY,
-    JSON_KEY,
     LABELS,
     LINKS,
     NO_NOUNS,
     NOUNS,
-    NUMBERED,
     OPENS,
-    QUESTION_AND_ANSWER,
     RECONSIDERS,
     SINGULAR,
     STOPS,
@@ -53,7 +48,6 @@ from sparring.asking.wording import (
     TURNS,
     VERBS,
     VERDICTS,
-    plain_text,
 )
 
 Reading = tuple[str | None, str]
@@ -365,63 +359,3 @@ class Statements(Words):
 def _agreed(mentions: Sequence[Mention], rule: str) -> Reading:
     letters = {letter for mention in mentions for letter in mention.letters}
     return (letters.pop(), rule) if len(letters) == 1 else (None, f"ambiguous_{rule}")
-
-
-def _telling(text: str, vocabulary: Vocabulary) -> str:
-    """The sentences of a long text that name an option or announce an answer, those beside them, the
-    first and the last two.
-    """
-    low = text.lower()
-    ends = [match.end() for match in SENTENCE_END.finditer(text)]
-    if len(ends) < 6 or len(low) != len(text):
-        return text
-    telling = {0, len(ends)}
-    places = [match.start() for match in LETTER_ALONE.finditer(text)] if vocabulary.letters else []
-    for word in vocabulary.sought:
-        place = low.find(word)
-        while place >= 0:
-            places.append(place)
-            place = low.find(word, place + len(word))
-    for place in places:
-        telling.add(bisect_right(ends, place))
-    starts = [0, *ends]
-    parts, last = list[str](), -1
-    kept = {near for number in telling for near in (number - 1, number, number + 1)}
-    for number in sorted(kept & set(range(len(starts)))):
-        if number != last + 1:
-            parts.append(SKIPPED)
-        parts.append(text[starts[number] : ends[number] if number < len(ends) else len(text)])
-        last = number
-    return "".join(parts)
-
-
-def read_words(text: str, options: tuple[str, ...], *, lettered: bool) -> Reading:
-    """(letter, rule), or (None, why), of a text without boxes and thoughts."""
-    text = plain_text(text).strip()
-    vocabulary = vocabulary_of(options, lettered=lettered)
-    if vocabulary.grammar and len(text) < LONG and (own := vocabulary.grammar.get(option_words(text))):
-        return own, "whole"
-    if not vocabulary.numeric:
-        text = NUMBERED.sub("", text)
-    if '"' in text or "'" in text:
-        text = JSON_KEY.sub(" answer: ", text)
-    text = QUESTION_AND_ANSWER.sub(" answer: ", text)
-    if len(text) > LONG:
-        text = _telling(text, vocabulary)
-    letter, rule = Statements(text, vocabulary).reading()
-    if (
-        letter is not None
-        and vocabulary.polar
-        and INABILITY.search(text)
-        and rule in ("first", "last", "text")
-    ):
-        return None, "unparsed"  # "No, I can't see any image."
-    return letter, rule
-
-
-def read_box(text: str, options: tuple[str, ...], *, lettered: bool) -> str | None:
-    """The letter of the option that a box holds and nothing but it; None where it holds anything else,
-    or several options.
-    """
-    letter, rule = read_words(text, options, lettered=lettered)
-    return letter if rule in ("whole", "stated", "first") else None

@@ -14,20 +14,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sparring.data.answers import Answers, answer_in, references_of
 from sparring.data.choices import (
     ANSWERS,
     COLUMN,
     LISTS,
     TEXTS,
-    Answers,
     Options,
-    answer_in,
     check_text,
     embedded_options,
     is_open,
     options_of,
     python_list,
-    references_of,
 )
 from sparring.data.errors import Fault, Problem
 from sparring.data.items import Item, Kind, Record, Records

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparring.data.choices import answer_in, check_text, python_list, references_of
+from sparring.data.answers import answer_in, references_of
+from sparring.data.choices import check_text, python_list
 from sparring.data.errors import DataError, Fault
 from sparring.data.files import files_below, picture_beside, read_json
 from sparring.data.items import YES_NO, Item, Record, Records

@@ -9,31 +9,25 @@ Letters: P groups, G answers of each, N = P * G answers, T tokens of the longest
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from sparring.config import (
-    ClippedSettings,
     DefenderSettings,
     ImitationSettings,
-    NormalisedSettings,
-    RewardedAlgorithm,
 )
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
+from sparring.defenders.objectives import Objective, Reference, objective_of
 from sparring.defenders.rollout import (
     Group,
     Items,
@@ -47,84 +41,12 @@ from sparring.defenders.rollout import (
 )
 from sparring.engine.optimizer import Optimizer
 from sparring.engine.ranks import Ranks
-from sparring.models.vlms import lora
 from sparring.models.vlms.base import VLM
-from sparring.models.vlms.local import Batch, LocalVLM
+from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.rl.advantages import constrained_advantages, dual_ascent, group_advantages
-from sparring.rl.policy import MeanOver, RatioOver, Surrogate, clipped_surrogate
+from sparring.rl.policy import clipped_surrogate
 from sparring.seeds import derive_seed
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. Numbers are a recipe's, or not
-    read.
-    """
-
-    ratio_over: RatioOver
-    surrogate: Surrogate
-    mean_over: MeanOver
-    std_over: Literal["group", "none"]
-    clip_low: float = 0.0
-    clip_high: float = 0.0
-    dual_clip: float | None = None
-    epsilon: float = 0.0
-
-
-OBJECTIVES = {
-    "dapo": Objective("token", "clipped", "token", "group"),
-    "grpo": Objective("token", "clipped", "sequence", "group"),
-    "dr_grpo": Objective("token", "clipped", "constant", "none"),
-    "gspo": Objective("sequence", "clipped", "sequence", "group"),
-    "cispo": Objective("token", "detached", "token", "group"),
-}
-
-
-def objective_of(algorithm: RewardedAlgorithm) -> Objective:
-    """The objective that a recipe asks for, with its numbers."""
-    objective = replace(OBJECTIVES[algorithm.type], clip_high=algorithm.clip_high)
-    if isinstance(algorithm, ClippedSettings):
-        objective = replace(objective, clip_low=algorithm.clip_low, dual_clip=algorithm.dual_clip)
-    if isinstance(algorithm, NormalisedSettings):
-        objective = replace(objective, epsilon=algorithm.advantage_epsilon)
-    return objective
-
-
-class Reference:
-    """The Defender at the start, for the KL term.
-
-    One that trains a LoRA is its own reference with the LoRA switched off; else a frozen copy is kept in
-    memory.
-    """
-
-    def __init__(self, vlm: LocalVLM, *, adapted: bool) -> None:
-        """Make it before `vlm` is prepared for training. `adapted`: a LoRA is going to be trained, and
-        nothing else.
-        """
-        self.vlm = vlm if adapted else LocalVLM(copy.deepcopy(vlm.model), vlm.processor, name="reference")
-
-    @torch.no_grad()
-    def logprobs(
-        self, batch: Batch, replies: Sequence[Sequence[Sequence[int]]], temperature: float
-    ) -> Tensor:
-        """logprobs_NT of given replies, as `LocalVLM.completion_logprobs` orders them."""
-        with without_adapter(self.vlm):
-            return self.vlm.completion_logprobs(batch, replies, temperature=temperature)[0]
-
-
-@contextmanager
-def without_adapter(vlm: LocalVLM) -> Iterator[None]:
-    """Inside, the model computes what it would without its LoRA, if it has one."""
-    layers = lora.layers(vlm.model).values()
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-
 
 STATE = "trainer.safetensors"
 

@@ -24,7 +24,8 @@ from sparring.forge.panel import fields_of
 from sparring.forge.players import Players
 from sparring.forge.propose import check_proposals, own_seed
 from sparring.forge.records import Candidate, Outcome, Proposal, Result, Sample, concluded
-from sparring.judging.judge import Judgement, same_picture
+from sparring.judging.judge import Judgement
+from sparring.judging.vet import same_picture
 from sparring.seeds import derive_seed
 
 

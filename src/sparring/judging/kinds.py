@@ -115,9 +115,8 @@ def _kind(gone: list[Target], new: list[Target], regions: list[Box], change: flo
             replaced.append((a, max(over, key=lambda b: overlap(a.box, b.box))))
     removed = tuple(a for a in gone if all(a is not other for other, _ in replaced))
     added = tuple(b for b in new if all(b is not other for _, other in replaced))
-    found: list[Kind] = [
-        kind for kind, own in (("add", added), ("remove", removed), ("replace", replaced)) if own
-    ]  # type: ignore[misc]
+    by_kind: dict[Kind, object] = {"add": added, "remove": removed, "replace": replaced}
+    found = [kind for kind, own in by_kind.items() if own]
     nothing: Kind = "imperceptible" if change > 0 else "unchanged"
     kind: Kind = nothing if not found else found[0] if len(found) == 1 else "hybrid"
     return EditKind(kind, added, removed, tuple(replaced), tuple(regions), change)

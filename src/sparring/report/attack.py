@@ -12,7 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from sparring.data.errors import RunError
-from sparring.report.charts import Whisker, progress_chart
+from sparring.report.axes import Whisker
+from sparring.report.charts import progress_chart
 from sparring.report.gallery import choose, gallery_filters, hang
 from sparring.report.numbers import percent
 from sparring.report.render import write_page

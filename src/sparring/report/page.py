@@ -13,7 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from sparring.report import numbers
-from sparring.report.charts import Style, Whisker, heat_map, interval_bar, progress_chart, shares_chart
+from sparring.report.axes import Style, Whisker
+from sparring.report.charts import heat_map, interval_bar, progress_chart, shares_chart
 from sparring.report.gallery import choose, gallery_filters, hang
 from sparring.report.render import write_page
 from sparring.report.run import UNATTACKED, Run, read_run

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sparring.report.charts import Series, Style, curves, span_of
+from sparring.report.axes import Series, Style, curves, span_of
 from sparring.report.run import Run
 
 History = Sequence[tuple[int, Mapping[str, Any]]]
