@@ -276,6 +276,19 @@ def test_an_unfinished_run_says_not_yet(tmp_path: Path, until: int) -> None:
     assert ("stopped in, round" in page.text) == (until > 0)
 
 
+def test_the_algorithms_of_an_unfinished_run_are_its_recipes(tmp_path: Path) -> None:
+    write_fake_run(tmp_path, held_out=16, rounds=2, until_round=1, steps=6)
+    file = tmp_path / "recipe.yaml"
+    recipe = yaml.safe_load(file.read_text())
+    for spelling in (
+        {"type": "diffusion_nft", "beta": 0.1},
+        "diffusion_nft",
+    ):  # runs of earlier versions hold the name
+        recipe["attacker"]["algorithm"] = spelling
+        file.write_text(yaml.safe_dump(recipe))
+        assert "DiffusionNFT" in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+
+
 def test_a_run_that_has_hardly_begun(tmp_path: Path) -> None:
     run = FakeRun(tmp_path, held_out=4)
     run.ledger.close()
