@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def forge_of(questions: Path, url: str, *changes: str, **given: Any) -> ForgeSet
 class LightVLM:
     """The Defender of `players` in this process."""
 
-    name, device = "light", torch.device("cpu")
+    name, device, traits = "light", torch.device("cpu"), SimpleNamespace(gives_gradients=False)
 
     def generate(
         self, images: Sequence[Image.Image], prompts: Sequence[str], sampling: Sampling

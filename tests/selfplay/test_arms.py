@@ -92,16 +92,15 @@ def test_an_arm_is_played_to_its_end_and_goes_on_after_a_stop(
         assert editors == ({"round1"} if name == "arena-sft" else set())
     write_report(tmp_path / "whole")
 
-    step, taken = DefenderTrainer._step, []
+    begin = DefenderTrainer._set_rate
 
-    def stopped(trainer: DefenderTrainer) -> float | None:
-        taken.append(1)
-        if len(taken) == 2:
+    def stopped(trainer: DefenderTrainer, step: int) -> None:
+        if step == 1:
             raise KeyboardInterrupt
-        return step(trainer)
+        begin(trainer, step)
 
     with monkeypatch.context() as patched:
-        patched.setattr(DefenderTrainer, "_step", stopped)
+        patched.setattr(DefenderTrainer, "_set_rate", stopped)
         with pytest.raises(KeyboardInterrupt):
             play(recipe, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "round1" / "defender" / "done.json").exists()

@@ -74,7 +74,8 @@ def attend_in_blocks(
     if not isinstance(attention_mask, BlockMask):
         raise ValueError("attention in blocks needs a block mask: use it for rows of branches only")
     shared = query.shape[1] // key.shape[1]
-    if shared & (shared - 1):  # kernels for short queries share keys among 2, 4, 8, ... heads only
+    # Kernels of a GPU for short queries share keys among 2, 4, 8, ... heads only.
+    if query.is_cuda and shared & (shared - 1):
         key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
     grouped = query.shape[1] != key.shape[1]
     output = _flex_attention()(
