@@ -208,9 +208,9 @@ def _course(series: Series) -> str:
     return f"{series.name}: from {first} to {last} over {len(values)} updates, between {low} and {high}"
 
 
-def _axes(frame: Frame, x_label: str, y_label: str) -> None:
-    bottom = frame.height - frame.bottom
-    for value in ticks(*frame.y_range):
+def grid(frame: Frame, wanted: int = 4) -> None:
+    """A line across and a number on the left for every tick of the upright axis."""
+    for value in ticks(*frame.y_range, wanted=wanted):
         y = frame.y(value)
         frame.add(
             '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>',
@@ -225,6 +225,11 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> None:
             y + 3.5,
             number(value),
         )
+
+
+def _axes(frame: Frame, x_label: str, y_label: str) -> None:
+    bottom = frame.height - frame.bottom
+    grid(frame)
     low, high = frame.x_range
     for value in [v for v in ticks(low, high) if v == int(v)]:
         frame.add(

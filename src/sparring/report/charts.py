@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sparring.data.records import Target
-from sparring.report.axes import Frame, Style, Whisker, _labels, number, ticks
+from sparring.report.axes import Frame, Style, Whisker, _labels, grid, number, ticks
 from sparring.report.numbers import ON_NIGHT, ON_PAPER, color_of, ink_on, interval, percent, player
 from sparring.report.numbers import kind as kind_of_edit
 
@@ -31,21 +31,7 @@ def progress_chart(
     floor = max(0.0, math.floor(min(lows, default=0.0) * 10) / 10)
     frame = Frame(400, 270, 34, 84, 22, 44, (-0.25, max(1, len(names) - 1) + 0.25), (100 * floor, 100.0))
     bottom = frame.height - frame.bottom
-    for value in ticks(*frame.y_range, wanted=5):
-        y = frame.y(value)
-        frame.add(
-            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>',
-            frame.left,
-            frame.width - frame.right,
-            y,
-            y,
-        )
-        frame.add(
-            '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>',
-            frame.left - 6,
-            y + 3.5,
-            number(value),
-        )
+    grid(frame, wanted=5)
     frame.add(
         '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>',
         frame.left,
