@@ -14,9 +14,9 @@ STAMP := .venv/.installed
 install: $(STAMP)
 
 # Plain pip, not a lock file: with the upper bound of torch in pyproject.toml it takes the CPU build on a machine without GPU.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml arena/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable ./arena
 	touch $@
 
 demo: install

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-import sparring
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
+from sparring.recipes.paths import resolve_model
 
-DEFENDER = Path(sparring.__file__).parent / "zoo/defender"
+DEFENDER = Path(resolve_model("arena/defender"))
 PATCH, MERGE = 8, 2
 QUESTION = "Where is the cup?\nA. left\nB. right"
 # 22 M parameters in the proportions of Qwen2.5-VL-3B: a sixth of them sees, one block in eight of the vision

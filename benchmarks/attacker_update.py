@@ -27,16 +27,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import sparring
 from sparring.attackers.rollout import sample_seed, to_pictures
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings, FlowGRPOSettings
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import load_editor
 from sparring.models.editors.base import Conditions, FlowEditor
+from sparring.recipes.paths import resolve_model
 from sparring.seeds import derive_seed
 
-EDITOR = Path(sparring.__file__).parent / "zoo/editor"
+EDITOR = Path(resolve_model("arena/editor"))
 SIZE, SEED = 64, 0
 FAST = "window of 2 steps, shared start"
 

@@ -37,8 +37,8 @@ from sparring.models.vlms.generating import sample_replies
 from sparring.models.vlms.local import Completion, LocalVLM
 from sparring.models.vlms.sampling import uniforms
 from sparring.recipes import load_recipe
-from sparring.scenes.dataset import write_questions
 from sparring.selfplay.curriculum import Curriculum
+from sparring_arena.dataset import write_questions
 
 PARTS = ("update", "sampling", "learning")
 

@@ -42,7 +42,7 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.traits import LocalTraits
 from sparring.recipes.load import load_recipe
-from sparring.scenes.dataset import write_questions
+from sparring_arena.dataset import write_questions
 
 BATCH, LARGE = 8, (3840, 2160)
 MOST = 1.05
@@ -155,7 +155,7 @@ def main() -> None:
         time_figures = overhead(Path(folder), arguments.questions)
     case = {
         "measure": "time",
-        "model": "zoo/defender",
+        "model": "arena/defender",
         "questions": arguments.questions,
         "batch": BATCH,
         "pixels": [64, 64],

@@ -95,7 +95,7 @@ def processor_seconds() -> dict[int, float]:
 
 def write_sources(folder: Path, sizes: set[int]) -> None:
     """Files of so many records about the same scenes, the ids told apart by a number."""
-    from sparring.scenes.dataset import write_questions
+    from sparring_arena.dataset import write_questions
 
     path, _ = write_questions(folder, seed=0, train=PICTURES, held_out=1, sizes=(14, 26))
     lines = path.read_text().splitlines()

@@ -47,13 +47,13 @@ from sparring.models.editors import FlowEditor
 from sparring.models.players import load_attacking_editor
 from sparring.recipes.borrow import forge_settings
 from sparring.recipes.load import load_recipe
-from sparring.scenes.audit import added
-from sparring.scenes.dataset import draw, write_questions
-from sparring.scenes.questions import SceneQuestion
-from sparring.scenes.sprites import NAMES
-from sparring.scenes.world import Scene, render
 from sparring.seeds import derive_seed
 from sparring.selfplay.bootstrap import kept_pairs
+from sparring_arena.audit import added
+from sparring_arena.dataset import draw, write_questions
+from sparring_arena.questions import SceneQuestion
+from sparring_arena.sprites import NAMES
+from sparring_arena.world import Scene, render
 
 SIZES = (14, 26)
 MEASURED = ("second", "other", "anything", "changed")

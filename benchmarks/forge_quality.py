@@ -38,8 +38,8 @@ from sparring.forge.run import run_forge
 from sparring.measures.statistics import rate
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.borrow import forge_settings
-from sparring.scenes.audit import label_valid
-from sparring.scenes.dataset import write_questions
+from sparring_arena.audit import label_valid
+from sparring_arena.dataset import write_questions
 
 SIZES = (14, 26)  # of the things in a scene, in pixels: the demo's
 BATCHES = (50, 7)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-import sparring
 from sparring.attackers.rollout import to_pictures
 from sparring.judging.kinds import KINDS, classify, nobody
 from sparring.measures.statistics import wilson
 from sparring.models.editors import load_editor
-from sparring.zoo.planted import oracle_look, planted
+from sparring.recipes.paths import resolve_model
+from workshop.planted import oracle_look, planted
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cleans, edits, kinds = zip(*planted(arguments.seed, arguments.number), strict=True)
     if not arguments.plain:
-        editor = load_editor(Path(sparring.__file__).parent / "zoo/editor")
+        editor = load_editor(Path(resolve_model("arena/editor")))
         edits = tuple(
             picture
             for i in range(0, len(edits), 64)

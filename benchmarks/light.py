@@ -14,7 +14,7 @@ import numpy as np
 
 from sparring.judging.light import excess, light_change
 from sparring.measures.statistics import rate
-from sparring.zoo.planted import light_cases
+from workshop.planted import light_cases
 
 
 def main() -> None:

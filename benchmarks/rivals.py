@@ -25,7 +25,7 @@ from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.load import load_recipe
 from sparring.redteam.attackers import victim_of
-from sparring.scenes.dataset import write_questions
+from sparring_arena.dataset import write_questions
 
 SPECS = (
     *(

@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 
 import sparring
-from sparring.scenes.dataset import write_questions
+from sparring_arena.dataset import write_questions
 
 PACKAGE = Path(sparring.__file__).parent
 FIGURES = Path(__file__).with_name("golden.json")
@@ -131,12 +131,21 @@ def figures(root: Path) -> dict[str, str]:
         *one,
     )
     data = ["--data", str(held_out), "--recipe", "arena"]
-    sparring("eval", "--suite", "custom", *data, "--defender", "zoo/defender", "--out", str(root / "eval"))
-    probed = ["--attacker", "paste:add", "--attacker", "drawn=zoo/editor", "--limit", "12"]
-    sparring("probe", *data, "--defender", "zoo/defender", *probed, "--out", str(root / "probe"), *one)
-    attacked = ["--attacker", "zoo/editor", "--defender", "zoo/defender", "--samples", "2", "--limit", "12"]
+    sparring("eval", "--suite", "custom", *data, "--defender", "arena/defender", "--out", str(root / "eval"))
+    probed = ["--attacker", "paste:add", "--attacker", "drawn=arena/editor", "--limit", "12"]
+    sparring("probe", *data, "--defender", "arena/defender", *probed, "--out", str(root / "probe"), *one)
+    attacked = [
+        "--attacker",
+        "arena/editor",
+        "--defender",
+        "arena/defender",
+        "--samples",
+        "2",
+        "--limit",
+        "12",
+    ]
     sparring("attack", *data, *attacked, "--out", str(root / "attack"), *one)
-    sparring("sft", "--defender", "zoo/defender", *data, "--out", str(root / "sft"), *one)
+    sparring("sft", "--defender", "arena/defender", *data, "--out", str(root / "sft"), *one)
     return {
         "game weights": weights_of(root / "game"),
         "game summary": json_of(root / "game/summary.json", root),

@@ -78,7 +78,7 @@ def players(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
 def forge_of(questions: Path, url: str, *changes: str, **given: Any) -> ForgeSettings:
     """Settings of a forge with the Defender behind that URL, the judge left out."""
     basics = [
-        "attacker.model=zoo/editor",
+        "attacker.model=arena/editor",
         f"defender.model='{url}#defender'",
         "defender.prompt='{question} {options}'",
         "judge.dense_weight=0",

@@ -201,7 +201,7 @@ def test_plan_prints_settings_that_are_a_recipe(tmp_path: Path) -> None:
     assert result.exit_code == 0
     (tmp_path / "copy.yaml").write_text(result.stdout)
     assert load_recipe("copy.yaml") == load_recipe("arena", ["seed=3", "defender.learning_rate=3e-4"])
-    assert "sparring.scenes.dataset:write_questions(train=" in result.stderr
+    assert "sparring_arena.dataset:write_questions(train=" in result.stderr
     assert "Memory" in result.stderr
 
 
@@ -606,9 +606,9 @@ def test_attack_without_players_or_questions_is_a_message() -> None:
             "--out",
             "x",
             "--attacker",
-            "zoo/editor",
+            "arena/editor",
             "--defender",
-            "zoo/defender",
+            "arena/defender",
         ],
     )
     assert result.exit_code == 2
@@ -671,7 +671,7 @@ def test_out_that_is_a_file_is_a_message(verb: str, questions: Path) -> None:
             "--suite",
             "pope",
             "--data",
-            "sparring.scenes.benchmarks:pope:number=4",
+            "sparring_arena.benchmarks:pope:number=4",
             "--recipe",
             "arena",
         ],

@@ -158,7 +158,7 @@ def test_a_model_of_unknown_size_leaves_the_memory_open() -> None:
     assert memory(recipe, {model.player: model for model in plan.models}) == {}
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "zoo/nobody"])
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "arena/nobody"])
 def test_a_missing_folder_is_no_hub_id(name: str, recipe: Recipe) -> None:
     assert find_model("defender", name, "float32").where == "missing"
     with pytest.raises(ModelError, match=r"defender.model: .* is no folder and no hub id"):

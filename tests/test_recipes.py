@@ -4,11 +4,13 @@ from typing import Any
 import pytest
 import yaml
 
+import sparring_arena
 from sparring import recipes
 from sparring.config import DAPOSettings, FlowGRPOSettings, WindowSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, resolve_model
-from sparring.recipes.paths import PACKAGE
+
+PLAYERS = Path(sparring_arena.__file__).parent / "players"
 
 SMALL = """
 name: mine
@@ -299,14 +301,14 @@ def test_the_forge_of_a_run_is_resolved_like_that_of_the_verb(small: Path) -> No
     (small.parent / "cut-outs").mkdir()
     changes = [
         "painter.model=paste:cut-outs",
-        "propose.model=zoo/defender",
-        "extend={painter: {model: zoo/editor}, checks: []}",
+        "propose.model=arena/defender",
+        "extend={painter: {model: arena/editor}, checks: []}",
     ]
     stages = load_recipe(small, [f"forge.{change}" for change in changes]).forge
     assert stages.painter.model == f"paste:{small.parent / 'cut-outs'}"
-    assert stages.propose.model == str(PACKAGE / "zoo" / "defender")
+    assert stages.propose.model == str(PLAYERS / "defender")
     assert stages.extend.painter is not None
-    assert stages.extend.painter.model == str(PACKAGE / "zoo" / "editor")
+    assert stages.extend.painter.model == str(PLAYERS / "editor")
 
 
 def test_all_wrong_fields_are_named_at_once(small: Path) -> None:
@@ -397,11 +399,11 @@ def test_models_are_found_here_first_and_then_in_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve_model("zoo/defender") == str(PACKAGE / "zoo" / "defender")
+    assert resolve_model("arena/defender") == str(PLAYERS / "defender")
     assert resolve_model("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
-    (tmp_path / "zoo" / "defender").mkdir(parents=True)
-    assert resolve_model("zoo/defender") == str(tmp_path / "zoo" / "defender")
-    assert resolve_model("./zoo/defender") == str(tmp_path / "zoo" / "defender")
+    (tmp_path / "arena" / "defender").mkdir(parents=True)
+    assert resolve_model("arena/defender") == str(tmp_path / "arena" / "defender")
+    assert resolve_model("./arena/defender") == str(tmp_path / "arena" / "defender")
 
 
 def test_data_is_found_here_first_and_then_beside_the_recipe(

@@ -118,12 +118,15 @@ def attack(
     pictures, answers and verdict; open it with datasets.load_dataset) and ledger.sqlite. The same command
     again goes on where a stopped or killed one was, and asks nothing twice.
 
-    \b sparring attack --data my.jsonl --attacker zoo/editor --defender zoo/defender --recipe arena --out
-    attacks/zoo sparring attack --data my.jsonl --attacker zoo/editor+runs/a/round3/attacker/editor
-    --defender zoo/defender --recipe arena --samples 4 --out attacks/a sparring attack --data my.jsonl
-    --attacker corruption:fog:3 --defender zoo/defender --recipe arena --out attacks/fog sparring attack
-    --data my.jsonl --attacker black-forest-labs/FLUX.2-klein-4B --defender http://127.0.0.1:8000/v1#qwen
-    --budget 5000 --out attacks/b
+    \b
+    sparring attack --data my.jsonl --attacker arena/editor --defender arena/defender --recipe arena \\
+        --out attacks/untuned
+    sparring attack --data my.jsonl --attacker arena/editor+runs/a/round3/attacker/editor \\
+        --defender arena/defender --recipe arena --samples 4 --out attacks/a
+    sparring attack --data my.jsonl --attacker corruption:fog:3 --defender arena/defender --recipe arena \\
+        --out attacks/fog
+    sparring attack --data my.jsonl --attacker black-forest-labs/FLUX.2-klein-4B \\
+        --defender http://127.0.0.1:8000/v1#qwen --budget 5000 --out attacks/b
     """
     with clean_errors():
         from sparring.redteam.settings import attack_settings

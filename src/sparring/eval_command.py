@@ -57,7 +57,7 @@ def evaluate(
         typer.Option(
             metavar="PATH",
             help="The benchmark's file or folder, as it is distributed; or a function that writes it, such "
-            "as sparring.scenes.benchmarks:pope:number=100.",
+            "as sparring_arena.benchmarks:pope:number=100.",
             show_default=False,
         ),
     ],
@@ -159,13 +159,16 @@ def evaluate(
     replies), report.html (every item, to be filtered) and answers.sqlite. The same command again goes on
     where a stopped or killed one was, and asks nothing twice.
 
-    \b sparring eval --suite pope --data POPE/output/coco --images val2014 --defender
-    Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope sparring eval --suite hrbench-4k --data hr_bench_4k.tsv
-    --defender http://127.0.0.1:8000/v1#qwen --out evals/hr4k sparring eval --suite custom --data my.jsonl
-    --defender zoo/defender --recipe arena --out evals/mine sparring eval --suite vstar --data
-    sparring.scenes.benchmarks:vstar --defender zoo/defender --recipe arena --out evals/search sparring eval
-    --suite pope --data sparring.scenes.benchmarks:pope --prompt options --defender zoo/defender --recipe
-    arena --out evals/presence
+    \b
+    sparring eval --suite pope --data POPE/output/coco --images val2014 \\
+        --defender Qwen/Qwen2.5-VL-7B-Instruct --out evals/pope
+    sparring eval --suite hrbench-4k --data hr_bench_4k.tsv --defender http://127.0.0.1:8000/v1#qwen \\
+        --out evals/hr4k
+    sparring eval --suite custom --data my.jsonl --defender arena/defender --recipe arena --out evals/mine
+    sparring eval --suite vstar --data sparring_arena.benchmarks:vstar --defender arena/defender \\
+        --recipe arena --out evals/search
+    sparring eval --suite pope --data sparring_arena.benchmarks:pope --prompt options \\
+        --defender arena/defender --recipe arena --out evals/presence
     """
     with clean_errors():
         from sparring.engine.calls import absolute_data

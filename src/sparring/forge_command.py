@@ -89,9 +89,10 @@ def forge(
     out). Records that cannot be read or that break are set aside with the reason. The same command again
     goes on where a stopped or killed one was.
 
-    \b sparring forge --data questions/train.jsonl --recipe arena --out forged/arena sparring forge --data
-    spatial_relation_data.json --images pictures --recipe qwen2.5-vl-7b_qwen-image-edit --out forged/vstar
-    --dry-run
+    \b
+    sparring forge --data questions/train.jsonl --recipe arena --out forged/arena
+    sparring forge --data spatial_relation_data.json --images pictures \\
+        --recipe qwen2.5-vl-7b_qwen-image-edit --out forged/vstar --dry-run
     """
     with clean_errors():
         from sparring.recipes.borrow import forge_settings

@@ -38,7 +38,7 @@ from sparring.data.questions import Questions
 from sparring.engine.questions import named_sides
 from sparring.forge.painters import is_plain
 from sparring.models.vlms.address import is_endpoint
-from sparring.recipes.paths import PACKAGE
+from sparring.recipes.paths import packaged_models
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OVERHEAD = 1e9
@@ -194,7 +194,7 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
     if not folder.is_dir():
         cached = _in_hub_cache(name)
         if cached is None:
-            at_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "zoo/"))
+            at_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "arena/"))
             sizes = {part: round(size * 1e9) for part, size in PUBLISHED.get(name, {}).items()}
             lora = PUBLISHED_LORA[name] * lora_rank if lora_rank and name in PUBLISHED_LORA else None
             return ModelPlan(
@@ -235,15 +235,16 @@ def require_models(recipe: Recipe) -> None:
     ids are left to the hub.
     """
     bundled = ", ".join(
-        f"zoo/{path.parent.name}"
-        for path in sorted((PACKAGE / "zoo").glob("*/*.json"))
+        f"{prefix}/{path.parent.name}"
+        for prefix, folder in packaged_models().items()
+        for path in sorted(folder.glob("*/*.json"))
         if path.name in ("config.json", "model_index.json")
     )
     for model in (*find_models(recipe), *find_forging_models(recipe)):
         if model.where == "missing":
             raise ModelError(
                 f"{model.player}.model: {model.name} is no folder and no hub id (owner/name). Bundled are: "
-                f"{bundled or 'none'}."
+                f"{bundled or 'none: they come with the package sparring-arena'}."
             )
         if model.where == "on this disk" and not model.parts:
             raise ModelError(

@@ -21,7 +21,7 @@ def probe(
             metavar="PATH",
             help="Questions in any layout: JSONL, TSV, Parquet, ...; with --suite that benchmark's file or "
             "folder. Or a function that "
-            "writes it, such as sparring.scenes.benchmarks:pope:number=100.",
+            "writes it, such as sparring_arena.benchmarks:pope:number=100.",
             show_default=False,
         ),
     ],
@@ -177,13 +177,14 @@ def probe(
     with pictures/ (every edit and what the checks said). The same command again goes on where a stopped or
     killed one was, and asks nothing twice.
 
-    \b sparring probe --data my.jsonl --recipe arena --defender base=zoo/defender --defender
-    trained=runs/a/round3/defender/model \\
-        --attacker pgd:eps=4 --attacker paste:add --attacker round3=zoo/editor+runs/a/round3/attacker/editor
-        --out probes/a
-    sparring probe --data my.jsonl --defender http://127.0.0.1:8000/v1#qwen --attacker corruption:fog:3
-    --no-letters --out probes/b sparring probe --suite vstar --data vstar_bench --defender
-    Qwen/Qwen2.5-VL-7B-Instruct --attacker pgd:eps=4 --out probes/vstar
+    \b
+    sparring probe --data my.jsonl --recipe arena --defender base=arena/defender \\
+        --defender trained=runs/a/round3/defender/model --attacker pgd:eps=4 --attacker paste:add \\
+        --attacker round3=arena/editor+runs/a/round3/attacker/editor --out probes/a
+    sparring probe --data my.jsonl --defender http://127.0.0.1:8000/v1#qwen --attacker corruption:fog:3 \\
+        --no-letters --out probes/b
+    sparring probe --suite vstar --data vstar_bench --defender Qwen/Qwen2.5-VL-7B-Instruct \\
+        --attacker pgd:eps=4 --out probes/vstar
     """
     with clean_errors():
         from sparring.probe.settings import probe_settings

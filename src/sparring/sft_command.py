@@ -73,9 +73,10 @@ def sft(
     DIR/sft/model is then a checkpoint as transformers reads it, with a LoRA merged in (and by itself in
     DIR/sft/model/adapter). The same command again goes on where a stopped or killed one was.
 
-    \b sparring sft --defender zoo/defender --data my.jsonl --recipe arena --epochs 2 --out tuned sparring
-    sft --defender Qwen/Qwen2.5-VL-3B-Instruct --data my.jsonl --set defender.lora.rank=32 --set
-    defender.dtype=bfloat16 --out tuned
+    \b
+    sparring sft --defender arena/defender --data my.jsonl --recipe arena --epochs 2 --out tuned
+    sparring sft --defender Qwen/Qwen2.5-VL-3B-Instruct --data my.jsonl --set defender.lora.rank=32 \\
+        --set defender.dtype=bfloat16 --out tuned
     """
     with clean_errors():
         from sparring.recipes.borrow import sft_settings

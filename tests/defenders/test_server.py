@@ -42,7 +42,13 @@ ITEMS = list(zip(noise_pictures(2), QUESTIONS, strict=True))
 @contextmanager
 def server_process(log: Path, **settings: Any) -> Iterator[str]:
     options = [f"--{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, lora_server.__file__, resolve_model("zoo/defender"), f"--log={log}", *options]
+    command = [
+        sys.executable,
+        lora_server.__file__,
+        resolve_model("arena/defender"),
+        f"--log={log}",
+        *options,
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -66,12 +72,12 @@ def settings(url: str, **fields: Any) -> DefenderSettings:
         "lora": LoraSettings(rank=2, alpha=8),
         "rollout_server": RolloutServerSettings(address=f"{url}#defender", endpoint=endpoint),
     }
-    return DefenderSettings(model="zoo/defender", **(few | fields))
+    return DefenderSettings(model="arena/defender", **(few | fields))
 
 
 def trainer(chosen: DefenderSettings, folder: Path) -> DefenderTrainer:
     assert chosen.rollout_server is not None
-    vlm = LocalVLM.load(resolve_model("zoo/defender"))
+    vlm = LocalVLM.load(resolve_model("arena/defender"))
     return DefenderTrainer(vlm, chosen, seed=3, server=RolloutServer(chosen.rollout_server, folder))
 
 
@@ -118,7 +124,7 @@ def test_a_stale_server_is_corrected_for(tmp_path: Path, monkeypatch: pytest.Mon
     """One that goes on with the first adapter: the ratio shows it, and tokens weigh as the policy of now has
     them, within the cap.
     """
-    served = lora_server.Served(resolve_model("zoo/defender"))
+    served = lora_server.Served(resolve_model("arena/defender"))
     seen: list[tuple[Tensor, Tensor]] = []
     with serving(served.answer, adapters=served.adapters) as server:
         player = trainer(settings(server.url, learning_rate=5e-2), tmp_path)
@@ -171,7 +177,7 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="nothing was published"):
             one.generate([], [], Sampling(1, n=1, temperature=1.0))
         with pytest.raises(ModelError, match="LoRA"):
-            one.publish(LocalVLM.load(resolve_model("zoo/defender")))
+            one.publish(LocalVLM.load(resolve_model("arena/defender")))
         one.adapter = "dice"
         with pytest.raises(ModelError, match="return_tokens_as_token_ids"):
             one.generate(noise_pictures(1), ["Why?"], Sampling(4, n=1, temperature=1.0))

@@ -16,8 +16,8 @@ from sparring.data.questions import read_questions
 from sparring.forge.painters import box_mask
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.borrow import forge_settings
-from sparring.scenes.audit import label_valid
-from sparring.scenes.dataset import write_questions
+from sparring_arena.audit import label_valid
+from sparring_arena.dataset import write_questions
 
 pytestmark = pytest.mark.slow
 

@@ -28,8 +28,8 @@ from sparring.measures.faithfulness import (
     premises_of,
 )
 from sparring.models.vlms.endpoint import EndpointVLM
-from sparring.scenes.dataset import draw
-from sparring.scenes.questions import reasoning
+from sparring_arena.dataset import draw
+from sparring_arena.questions import reasoning
 
 SIDES = ("left", "right", "above", "below")
 

@@ -441,7 +441,7 @@ def test_an_endpoint_with_a_secret_in_its_name_is_refused_without_repeating_it()
     assert parse_address("https://host/v1/#org/model:4b").url == "https://host/v1"
     assert parse_address("https://host/v1/#org/model:4b").model == "org/model:4b"
     assert not any(
-        is_endpoint(name) for name in ("zoo/defender", "Qwen/Qwen2.5-VL-7B-Instruct", "/models/a#b", "C:/x")
+        is_endpoint(name) for name in ("arena/defender", "Qwen/Qwen2.5-VL-7B-Instruct", "/models/a#b", "C:/x")
     )
 
 

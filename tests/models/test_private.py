@@ -17,7 +17,6 @@ from sparring.models import private
 
 SOURCE = Path(sparring.__file__).parent
 PRIVATE = SOURCE / "models/private.py"
-WORKSHOP = SOURCE / "zoo"  # the scripts that made the bundled players: no part of what runs
 LIBRARIES = ("transformers", "diffusers")
 PUBLIC = ("transformers", "transformers.utils", "diffusers", "diffusers.utils")
 """Modules whose names are promised."""
@@ -91,7 +90,7 @@ def test_shifts_and_sizes_are_the_pipelines_own() -> None:
 
 def test_private_names_stand_in_one_file() -> None:
     for file in SOURCE.rglob("*.py"):
-        if file != PRIVATE and not file.is_relative_to(WORKSHOP):
+        if file != PRIVATE:
             found = {f"{module}.{name}" for module, name in deep_imports(file)}
             found |= private_attributes(file) - {"_exit"}  # of os, and public
             place, names = file.relative_to(SOURCE), ", ".join(sorted(found))

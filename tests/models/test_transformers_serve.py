@@ -22,7 +22,7 @@ pytest.importorskip("uvicorn")
 
 @pytest.mark.slow
 def test_replies_are_those_of_the_local_model() -> None:
-    judge = resolve_model("zoo/judge")
+    judge = resolve_model("arena/judge")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -11,7 +11,7 @@ from rich.console import Console
 from sparring.engine.screen import Screen
 from sparring.probe.run import run_probe
 from sparring.probe.settings import probe_settings
-from sparring.scenes.suites import write_suite
+from sparring_arena.suites import write_suite
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def test_the_letter_follows_the_word_and_the_letters_are_scored(tmp_path: Path) 
     path = write_suite(tmp_path / "suites", "visual_search", seed=5, number=24)
     settings = probe_settings(
         [("data", str(path)), ("controls", False)],
-        ["zoo/defender"],
+        ["arena/defender"],
         ["corruption:contrast:5"],
         recipe="arena",
         changes=["threads=1"],

@@ -330,7 +330,7 @@ def test_the_presence_suite_has_popes_figures_of_every_split(tmp_path: Path) -> 
         given = {"suite": "pope", "letters": False, "text": False, "attackers": {}}
         results = probe(
             settings_of(
-                Path("sparring.scenes.benchmarks:pope:number=3"), {"toy": f"{server.url}#toy"}, **given
+                Path("sparring_arena.benchmarks:pope:number=3"), {"toy": f"{server.url}#toy"}, **given
             ),
             tmp_path,
         )

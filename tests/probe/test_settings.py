@@ -20,7 +20,7 @@ from sparring.probe.questions import Asked
 from sparring.probe.settings import probe_settings, telling_name
 from sparring.probe.table import table
 from sparring.recipes import load_recipe
-from sparring.recipes.paths import PACKAGE
+from sparring.recipes.paths import resolve_model
 
 HERE = "http://127.0.0.1:8000/v1#m"
 DATA = [("data", "q.jsonl")]
@@ -33,15 +33,15 @@ def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(
     arena = load_recipe("arena")
     settings = probe_settings(
         [*DATA, ("seed", 7)],
-        ["base=zoo/defender", HERE],
-        ["pgd:eps=8", "old=zoo/editor", "benign@zoo/editor"],
+        ["base=arena/defender", HERE],
+        ["pgd:eps=8", "old=arena/editor", "benign@arena/editor"],
         recipe="arena",
     )
-    assert settings.defenders == {"base": str(PACKAGE / "zoo/defender"), "m": HERE}
+    assert settings.defenders == {"base": resolve_model("arena/defender"), "m": HERE}
     assert settings.attackers == {
         "pgd:eps=8": "pgd:eps=8",
-        "old": str(PACKAGE / "zoo/editor"),
-        "benign": f"benign@{PACKAGE / 'zoo/editor'}",
+        "old": resolve_model("arena/editor"),
+        "benign": f"benign@{resolve_model('arena/editor')}",
     }
     assert settings.defender == arena.defender
     assert settings.attacker == arena.attacker
@@ -54,7 +54,7 @@ def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(
     alone = probe_settings(
         DATA, [], [], recipe="arena", changes=["conditions.thought=so {option}", "adapt=3"]
     )
-    assert alone.defenders == {"defender": str(PACKAGE / "zoo/defender")}
+    assert alone.defenders == {"defender": resolve_model("arena/defender")}
     assert (alone.conditions.thought, alone.adapt) == ("so {option}", 3)
 
 
@@ -62,11 +62,11 @@ def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(
     ("spec", "name"),
     [
         ("runs/a/round3/defender/model", "round3"),
-        ("zoo/editor+runs/a/round2/attacker/editor", "round2"),
+        ("arena/editor+runs/a/round2/attacker/editor", "round2"),
         ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL-7B-Instruct"),
         (HERE, "m"),
         ("corruption:fog:3", "corruption:fog:3"),
-        ("/somewhere/zoo/defender", "defender"),
+        ("/somewhere/arena/defender", "defender"),
     ],
 )
 def test_telling_names(spec: str, name: str) -> None:
@@ -79,7 +79,7 @@ def test_telling_names(spec: str, name: str) -> None:
         ([], [], [], "--defender is missing"),
         ([], [HERE, HERE], [], 'two are called "m"'),
         ([], [HERE], ["roundtrip"], "attackers.roundtrip: roundtrip needs an editor"),
-        ([], [HERE], ["zoo/editor+no/such"], "the LoRA no/such is no folder"),
+        ([], [HERE], ["arena/editor+no/such"], "the LoRA no/such is no folder"),
         ([("adapt", 3)], [HERE], [], "adapt: an Attacker can only be trained on an editor"),
         ([("reasoning_judges", [HERE])], [HERE], [], "judge: is the Defender m's own checkpoint"),
         ([("images", "val2014")], [HERE], [], "images: goes with suite"),

@@ -48,8 +48,8 @@ def test_an_editor_with_and_without_its_lora(editor: Path, tmp_path: Path) -> No
 def test_where_an_editor_ends_and_its_lora_begins(tmp_path: Path) -> None:
     (tmp_path / "a+b").mkdir()
     there = str(tmp_path / "a+b")
-    assert split_lora("zoo/editor") == ("zoo/editor", None)
-    assert split_lora("zoo/editor+runs/a+b/editor") == ("zoo/editor", "runs/a+b/editor")
+    assert split_lora("arena/editor") == ("arena/editor", None)
+    assert split_lora("arena/editor+runs/a+b/editor") == ("arena/editor", "runs/a+b/editor")
     assert split_lora(there) == (there, None)
     assert split_lora(f"{there}+x+y") == (there, "x+y")
 
@@ -94,4 +94,4 @@ def test_names_of_rivals() -> None:
     assert split_rival("jpeg:30") == ("jpeg:30", None)
     assert split_rival("my.rivals:draw:size=3") == ("my.rivals:draw:size=3", None)
     assert split_rival("benign@a+b") == ("benign", "a+b")
-    assert split_rival("zoo/editor") == (None, "zoo/editor")
+    assert split_rival("arena/editor") == (None, "arena/editor")

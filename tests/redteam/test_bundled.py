@@ -16,8 +16,8 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.recipes import resolve_model
 from sparring.redteam.settings import attack_settings
-from sparring.scenes.dataset import write_questions
 from sparring.selfplay.loop import run_game
+from sparring_arena.dataset import write_questions
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +33,13 @@ def test_the_same_attack_on_a_defender_here_and_behind_an_endpoint(tmp_path: Pat
     path, _ = write_questions(tmp_path / "questions", seed=5, train=60, held_out=4, sizes=(14, 26))
     common = [
         ("data", str(path)),
-        ("attacker.model", "zoo/editor"),
+        ("attacker.model", "arena/editor"),
         ("limit", 24),
         ("samples", 2),
         ("threads", 1),
     ]
     here = attack(attack_settings(common, recipe="arena"), tmp_path / "here")
-    with serving(served(LocalVLM.load(resolve_model("zoo/defender")))) as server:
+    with serving(served(LocalVLM.load(resolve_model("arena/defender")))) as server:
         remote = attack_settings(
             [*common, ("defender.model", f"{server.url}#zoo"), ("defender.endpoint.concurrency", 1)],
             recipe="arena",

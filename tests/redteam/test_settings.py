@@ -7,12 +7,12 @@ import pytest
 
 from sparring.data.errors import RecipeError
 from sparring.recipes import load_recipe
-from sparring.recipes.paths import PACKAGE
+from sparring.recipes.paths import resolve_model
 from sparring.redteam.settings import attack_settings
 
 BASICS: dict[str, Any] = {
     "data": "q.jsonl",
-    "attacker.model": "zoo/editor",
+    "attacker.model": "arena/editor",
     "defender.model": "http://127.0.0.1:8000/v1#m",
 }
 
@@ -22,9 +22,9 @@ def test_models_and_files_become_absolute_and_endpoints_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lora").mkdir()
-    settings = attack_settings([*(BASICS | {"attacker.model": "zoo/editor+lora"}).items()])
+    settings = attack_settings([*(BASICS | {"attacker.model": "arena/editor+lora"}).items()])
     assert settings.data == str(tmp_path / "q.jsonl")
-    assert settings.attacker.model == f"{PACKAGE / 'zoo/editor'}+{tmp_path / 'lora'}"
+    assert settings.attacker.model == f"{resolve_model('arena/editor')}+{tmp_path / 'lora'}"
     assert settings.defender.model == BASICS["defender.model"]
     assert (settings.samples, settings.limit, settings.seed, settings.judge.model) == (1, None, 0, None)
 
@@ -63,7 +63,7 @@ def test_a_recipe_lends_its_players_settings_and_not_its_data_or_seed() -> None:
             "defender.model: endpoint http://127.0.0.1:8000/v1: which model",
         ),
         ({"audit": {"call": "nothing"}}, [], 'audit.call: must be "package.module:function"'),
-        ({"attacker.model": "zoo/editor+no/such"}, [], "the LoRA no/such is no folder"),
+        ({"attacker.model": "arena/editor+no/such"}, [], "the LoRA no/such is no folder"),
         ({"judge.model": BASICS["defender.model"]}, [], "judge.model: is the Defender's own checkpoint"),
     ],
 )

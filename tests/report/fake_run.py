@@ -23,18 +23,18 @@ from sparring.engine.stages import Stage
 from sparring.judging.kinds import KINDS as KINDS_OF_EDIT
 from sparring.measures.payoff import Opponent, Payoff, attack_report, gains, play_off
 from sparring.measures.statistics import rate
-from sparring.scenes.questions import KINDS, ask
-from sparring.scenes.sprites import NAMES
-from sparring.scenes.world import Scene, place, random_color, render, sample_scene
+from sparring_arena.questions import KINDS, ask
+from sparring_arena.sprites import NAMES
+from sparring_arena.world import Scene, place, random_color, render, sample_scene
 
 RECIPE: dict[str, Any] = {
     "name": "arena",
     "description": "A made-up run for developing the report.",
     "seed": 0,
     "data": {"held_out": 48},
-    "attacker": {"model": "zoo/editor", "algorithm": {"type": "diffusion_nft", "beta": 0.1}, "steps": 30},
+    "attacker": {"model": "arena/editor", "algorithm": {"type": "diffusion_nft", "beta": 0.1}, "steps": 30},
     "defender": {
-        "model": "zoo/defender",
+        "model": "arena/defender",
         "algorithm": {"type": "dapo"},
         "steps": 30,
         "prompt": "{question}\n{options}",

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-import sparring
 from sparring.config import AttackerSettings, CropSettings, DriftSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.engine.ledger import Ledger
 from sparring.engine.stages import Stage, train
 from sparring.models.editors import FlowEditor, load_editor
+from sparring.recipes.paths import resolve_model
 from sparring.selfplay import drift as module
 from sparring.selfplay.drift import Drift, DriftWatch, beyond, measure_drift
 from two_pixels import pictures
@@ -46,7 +46,7 @@ def test_what_is_beyond_its_bound_is_said(drift: Drift, said: list[str]) -> None
 
 @pytest.fixture(scope="module")
 def editor() -> FlowEditor:
-    return load_editor(Path(sparring.__file__).parent / "zoo/editor")
+    return load_editor(Path(resolve_model("arena/editor")))
 
 
 def drift_with(editor: FlowEditor, settings: AttackerSettings, blur: float = 0.0, off: float = 0.0) -> Drift:
@@ -72,7 +72,7 @@ def drift_with(editor: FlowEditor, settings: AttackerSettings, blur: float = 0.0
 
 
 def test_washed_out_edits_and_latents_that_no_picture_has_are_measured(editor: FlowEditor) -> None:
-    settings = AttackerSettings(model="zoo/editor", evaluation_steps=4, micro_batch=2)
+    settings = AttackerSettings(model="arena/editor", evaluation_steps=4, micro_batch=2)
     plain = drift_with(editor, settings)
     assert plain.sharpness == pytest.approx(1.0, abs=0.3)
     assert plain.round_trip < 1.6

@@ -95,7 +95,7 @@ def telling_name(spec: str) -> str:
         return rival
     parts = [part for part in re.split(r"[/+]", spec) if part]
     telling = [part for part in parts if part not in ("attacker", "defender", "editor", "model")]
-    return telling[-1] if telling and telling[-1] != "zoo" else parts[-1]
+    return telling[-1] if telling and telling[-1] not in ("arena", "players") else parts[-1]
 
 
 def _with_absolute_paths(settings: ProbeSettings) -> ProbeSettings:

@@ -4,31 +4,45 @@ from any directory.
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sparring.config import ForgeStages, PainterSettings, Recipe
 from sparring.forge.painters import PLAIN
 
-PACKAGE = Path(__file__).parent.parent
+GROUP = "sparring.models"
+"""The entry points by which an installed package offers a folder of models: a name, and the package that is
+that folder."""
+
+
+def packaged_models() -> dict[str, Path]:
+    """The folders of models that installed packages offer, by the name that a path begins with."""
+    found = {}
+    for point in entry_points(group=GROUP):
+        spec = find_spec(point.value)
+        if spec is not None and spec.submodule_search_locations:
+            found[point.name] = Path(next(iter(spec.submodule_search_locations)))
+    return found
 
 
 def resolve_model(name: str) -> str:
     """Where a model named by a recipe is: an absolute path if it is on this disk, else the name as it is.
 
-    A relative path is looked for in the current directory and then in the installed package, so that
-    `zoo/defender`, `zoo/editor` and `zoo/judge` are the bundled players wherever Sparring is installed.
+    A relative path is looked for in the current directory and then among the models of installed packages:
+    `arena/defender`, `arena/editor` and `arena/judge` are the bundled players wherever `sparring-arena` is.
     Anything that is found in neither is a hub id (`Qwen/Qwen2.5-VL-7B-Instruct`) or a path that is missing;
     `sparring.plan.find_model` tells which.
     """
     path = Path(name).expanduser()
-    for candidate in (path, PACKAGE / path):
-        if candidate.is_dir():
-            return str(candidate.resolve())
-    # never a hub id: the error that follows should name the place where it was looked for
-    if path.parts[:1] == ("zoo",):
-        return str(PACKAGE / path)
-    return name
+    if path.is_dir():
+        return str(path.resolve())
+    if path.is_absolute() or len(path.parts) < 2:
+        return name
+    folder = packaged_models().get(path.parts[0])
+    # where there is such a folder, never a hub id: an error should name the place where it was looked for
+    return name if folder is None else str(folder.joinpath(*path.parts[1:]).resolve())
 
 
 def resolve_file(name: str | None, folder: Path = Path()) -> str | None:

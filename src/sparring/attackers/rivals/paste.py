@@ -21,7 +21,7 @@ from sparring.data.errors import DataError
 from sparring.data.images import FORMATS, MAX_PIXELS
 from sparring.data.records import Box, VisualQuestion
 
-BUNDLED = Path(str(files("sparring").joinpath("scenes/assets/sprites")))
+BUNDLED = Path(str(files("sparring").joinpath("attackers/rivals/cut_outs")))
 PLACES = 64  # random places tried at each size
 SHRINK = (1.0, 0.75, 0.5, 0.35)  # shares of the wanted size that are tried in turn until one has a free place
 MARGIN = 0.02  # of the shorter side, kept free around protected boxes
