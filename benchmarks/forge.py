@@ -97,7 +97,7 @@ def write_sources(folder: Path, sizes: set[int]) -> None:
     """Files of so many records about the same scenes, the ids told apart by a number."""
     from sparring_arena.dataset import write_questions
 
-    path, _ = write_questions(folder, seed=0, train=PICTURES, held_out=1, sizes=(14, 26))
+    path, _ = write_questions(folder, seed=0, train=PICTURES, held_out=1)
     lines = path.read_text().splitlines()
     for size in sizes:
         records = (json.loads(lines[i % PICTURES]) | {"id": f"{i}"} for i in range(size))

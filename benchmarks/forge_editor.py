@@ -55,7 +55,6 @@ from sparring_arena.questions import SceneQuestion
 from sparring_arena.sprites import NAMES
 from sparring_arena.world import Scene, render
 
-SIZES = (14, 26)
 MEASURED = ("second", "other", "anything", "changed")
 MOST = 1 / 3  # of the untuned editor's share, what the tuned one may have
 Held = tuple[Scene, SceneQuestion, Image.Image]
@@ -66,7 +65,7 @@ def forge_pairs(options: argparse.Namespace, editor: FlowEditor, attacker: Attac
     """The kept pairs of so many embedded questions, under the benchmark's instruction."""
     source, out = options.out / "questions", options.out / "forge"
     if not (source / "train.jsonl").is_file():
-        write_questions(source, seed=options.seed, train=options.questions, held_out=1, sizes=SIZES)
+        write_questions(source, seed=options.seed, train=options.questions, held_out=1)
     settings = forge_settings(
         [("data", str(source / "train.jsonl")), ("seed", options.seed)],
         recipe="arena",
@@ -102,7 +101,7 @@ def held_out(options: argparse.Namespace) -> list[Held]:
     found: list[Held] = []
     index = 0
     while len(found) < options.scenes:
-        scene, asked = draw(options.seed, "held_out", index, SIZES)
+        scene, asked = draw(options.seed, "held_out", index)
         index += 1
         if asked.about:
             found.append((scene, asked, Image.fromarray(render(scene))))

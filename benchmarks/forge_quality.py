@@ -41,7 +41,6 @@ from sparring.recipes.borrow import forge_settings
 from sparring_arena.audit import label_valid
 from sparring_arena.dataset import write_questions
 
-SIZES = (14, 26)  # of the things in a scene, in pixels: the demo's
 BATCHES = (50, 7)
 EXTEND = (
     "stages.extend={painter: {model: edges}, checks: []}",
@@ -126,7 +125,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data, _ = write_questions(folder, seed=options.seed, train=options.records, held_out=1, sizes=SIZES)
+        data, _ = write_questions(folder, seed=options.seed, train=options.records, held_out=1)
         asked = {question.id: question for question in read_questions(data)}
         funnel = forge(data, folder / "pairs", (), options.records)
         kept, useless = rows(folder / "pairs"), rows(folder / "pairs", "useless")
@@ -180,7 +179,6 @@ def main() -> None:
         "records": options.records,
         "seed": options.seed,
         "recipe": "arena",
-        "sizes": SIZES,
         "extended_records": options.extended,
         "content_hash": funnel["content_hash"],
         "threads": 1,

@@ -107,10 +107,10 @@ def json_of(file: Path, root: Path) -> str:
 
 def figures(root: Path) -> dict[str, str]:
     """Play everything in `root` and say what came out."""
-    train, held_out = write_questions(root / "questions", seed=5, train=96, held_out=24, sizes=(14, 26))
+    train, held_out = write_questions(root / "questions", seed=5, train=96, held_out=24)
     game = settings(
         threads=1, data__held_out=24, selfplay__rounds=1,
-        data__generator__arguments="{train: 96, held_out: 24, sizes: [14, 26]}",
+        data__generator__arguments="{train: 96, held_out: 24}",
         attacker__steps=2, attacker__questions_per_step=4, defender__steps=2, defender__prompts_per_step=8,
         selfplay__curriculum="{questions: 16, clean_share: 0.5, replay_share: 0.2, "
         "effective_weight: 3, training_edits: true}",

@@ -154,6 +154,7 @@ class Trainer:
         sigma = 1.5 * sigma / (1 + 0.5 * sigma)
         sigma = torch.where(torch.rand(self.batch, 1, 1) < 0.5, torch.ones(()), sigma)
         text = self.net.embed([pair.instruction for pair in pairs])
+        noise = torch.where(sigma == 1, noise, _without_choice(noise))
         state = (1 - sigma) * target + sigma * noise
         velocity, made, seen = self._velocity(state, clean, sigma.flatten(), text, which)
         error = (velocity - (noise - target)).square() * sigma**2  # of the clean picture that is implied
@@ -181,6 +182,7 @@ class Trainer:
         if number % 3 == 0:  # once more, from what it has just made of it
             draft = (state - sigma * velocity).detach()
             lower = torch.rand(self.batch, 1, 1) * 0.65 + 0.25
+            noise = _without_choice(noise)
             second = (1 - lower) * draft + lower * noise
             again, _, _ = self._velocity(second, clean, lower.flatten(), text.detach(), which)
             (
@@ -244,6 +246,16 @@ class Trainer:
         known = load_file(average) if average.exists() else dict(self.parameters)
         self.average = {name: known[name].detach().clone() for name in self.parameters}
         return int(json.loads((self.out / "progress.json").read_text())["pairs"])
+
+
+def _without_choice(noise_BTC: Tensor) -> Tensor:
+    """The same noise, saying nothing of the choice: only from nothing but noise is it read. From the first
+    draft on the picture says what it will be, whatever the noise had said; so an Attacker that learns to
+    draft something else also finishes it.
+    """
+    other = noise_BTC.clone()
+    other[:, 0, PIXELS:] = NOISE * torch.randn(len(noise_BTC), CONSTANTS)
+    return other
 
 
 def _share(value: Tensor, weight: Tensor) -> float:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_pairs_of_the_bundled_players_hold(tmp_path: Path) -> None:
-    path, _ = write_questions(tmp_path / "questions", seed=5, train=96, held_out=1, sizes=(14, 26))
+    path, _ = write_questions(tmp_path / "questions", seed=5, train=96, held_out=1)
     settings = forge_settings([("data", str(path))], recipe="arena")
     funnel = forge_quietly(settings, tmp_path / "out")
     asked = {question.id: question for question in read_questions(path)}

@@ -30,7 +30,7 @@ def served(vlm: LocalVLM):  # type: ignore[no-untyped-def]
 
 
 def test_the_same_attack_on_a_defender_here_and_behind_an_endpoint(tmp_path: Path) -> None:
-    path, _ = write_questions(tmp_path / "questions", seed=5, train=60, held_out=4, sizes=(14, 26))
+    path, _ = write_questions(tmp_path / "questions", seed=5, train=60, held_out=4)
     common = [
         ("data", str(path)),
         ("attacker.model", "arena/editor"),

@@ -146,7 +146,7 @@ class FakeRun:
                 name = next(
                     n for n in (NAMES[int(i)] for i in self.rng.permutation(len(NAMES))) if not scene.count(n)
                 )
-                new = place(self.rng, name, random_color(self.rng), [t.box for t in scene.things], (14, 20))
+                new = place(self.rng, name, random_color(self.rng), scene.things)
             pixels = render(scene.with_thing(new) if new else scene).astype(np.float64)
             pixels += self.rng.normal(0, 2.0, pixels.shape)
             image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

@@ -132,7 +132,7 @@ def test_the_gallery_shows_before_after_and_difference(finished: Path, page: Pag
     exhibits = page.with_class("exhibit")
     pictures = [attrs for tag, attrs in page.elements if tag == "img"]
     assert len(pictures) == 4 * len(exhibits) > 0
-    assert all(attrs["class"] == "small" and attrs["width"] == attrs["height"] == "64" for attrs in pictures)
+    assert all(attrs["class"] == "small" and attrs["width"] == attrs["height"] == "72" for attrs in pictures)
     stored = {
         hashlib.sha256(Image.open(path).convert("RGB").tobytes()).digest() for path in finished.rglob("*.png")
     }

@@ -116,12 +116,16 @@ class ForwardProcess:
         self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int
     ) -> dict[str, float]:
         """Gradients of some rows, of `rows_in_all` in the optimiser step: each final latent is noised to some
-        of the roll-out's noise levels.
+        of the roll-out's noise levels, all of a group alike.
         """
         settings, editor = self.settings, self.editor
         levels, count = torch.tensor(rollout.sigmas[:-1]), self.algorithm.forward_timesteps
+        # The edits of a group share noise and levels: advantages add up to nothing over a group, so what the
+        # noise alone would do to the gradient cancels, and what differs between good and bad edits stays.
+        owners = rollout.rows_B.tolist()
         generators = [
-            torch.Generator().manual_seed(derive_seed(rollout.seeds[row], "forward")) for row in rows.tolist()
+            torch.Generator().manual_seed(derive_seed(rollout.seeds[owners.index(owners[row])], "forward"))
+            for row in rows.tolist()
         ]
         chosen_KB = torch.stack(
             [
