@@ -67,7 +67,8 @@ class PlainFlowGRPO:
     def __init__(self, editor: FlowEditor, settings: AttackerSettings) -> None:
         assert settings.lora is not None
         assert isinstance(settings.algorithm, FlowGRPOSettings)
-        editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(SEED, "lora"))
+        own = settings.lora
+        editor.add_lora(own.rank, own.alpha, derive_seed(SEED, "lora"), own.targets)
         self.editor, self.settings, self.algorithm = editor, settings, settings.algorithm
         self.parameters = editor.trainable_parameters()
         self.optimizer = torch.optim.AdamW(

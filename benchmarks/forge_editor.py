@@ -220,7 +220,8 @@ def main() -> None:
     held = held_out(options)
     untuned = measure("untuned", editor, held, options, attacker)
     assert attacker.lora is not None
-    editor.add_lora(attacker.lora.rank, attacker.lora.alpha, derive_seed(options.seed, "lora"))
+    own = attacker.lora
+    editor.add_lora(own.rank, own.alpha, derive_seed(options.seed, "lora"), own.targets)
     settings = BootstrapSettings(
         steps=options.steps, batch=options.batch, learning_rate=options.learning_rate
     )

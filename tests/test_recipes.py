@@ -1,3 +1,4 @@
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import sparring_arena
 from sparring import recipes
 from sparring.config import DAPOSettings, FlowGRPOSettings, WindowSettings
 from sparring.data.errors import RecipeError
-from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, resolve_model
+from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, paths, resolve_model
 
 PLAYERS = Path(sparring_arena.__file__).parent / "players"
 
@@ -404,6 +405,17 @@ def test_models_are_found_here_first_and_then_in_the_package(
     (tmp_path / "arena" / "defender").mkdir(parents=True)
     assert resolve_model("arena/defender") == str(tmp_path / "arena" / "defender")
     assert resolve_model("./arena/defender") == str(tmp_path / "arena" / "defender")
+
+
+def test_any_package_can_offer_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_models/small").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        paths, "entry_points", lambda group: [EntryPoint(name="theirs", value="their_models", group=group)]
+    )
+    assert resolve_model("theirs/small") == str(tmp_path / "their_models/small")
+    assert resolve_model("theirs/none") == str(tmp_path / "their_models/none")  # no hub id
+    assert resolve_model("arena/defender") == "arena/defender"
 
 
 def test_data_is_found_here_first_and_then_beside_the_recipe(

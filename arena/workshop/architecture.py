@@ -44,11 +44,12 @@ class SmallVLM:
         self.merge, self.side = merge, GRID // merge
         self.count = self.side**2  # visual tokens
         self.picture = "<|vision_start|>" + "<|image_pad|>" * self.count + "<|vision_end|>"
-        self.picture_start = 3  # index of the first visual token
         self.tokenizer = vocabulary.build(
             chat_template=TEMPLATE.format(image="<|vision_start|><|image_pad|><|vision_end|>")
         )
         token = self.tokenizer.convert_tokens_to_ids
+        opening = self.tokenizer.tokenize(self.chat("", picture=True))
+        self.picture_start = opening.index("<|image_pad|>")  # of the first visual token
         config = Qwen2_5_VLConfig(
             text_config={
                 "vocab_size": len(self.tokenizer), "hidden_size": WIDTH, "intermediate_size": 384, "num_hidden_layers": 5,

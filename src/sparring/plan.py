@@ -32,7 +32,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from sparring.attackers.distillation import distillation_warning
-from sparring.config import ForwardProcessSettings, Recipe
+from sparring.config import EditorLoraSettings, ForwardProcessSettings, Recipe
 from sparring.data.errors import ModelError
 from sparring.data.questions import Questions
 from sparring.engine.questions import named_sides
@@ -150,9 +150,8 @@ def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int], 
 
 def find_models(recipe: Recipe) -> list[ModelPlan]:
     """Attacker, Defender and judges: where they are and how large, from the headers of their files."""
-    rank = recipe.attacker.lora.rank if recipe.attacker.lora else None
     found = [
-        find_model("attacker", recipe.attacker.model, recipe.attacker.dtype, rank),
+        find_model("attacker", recipe.attacker.model, recipe.attacker.dtype, recipe.attacker.lora),
         find_model("defender", recipe.defender.model, recipe.defender.dtype),
     ]
     if recipe.judge.model is not None:
@@ -182,7 +181,7 @@ def find_forging_models(recipe: Recipe) -> list[ModelPlan]:
     return list(named.values())
 
 
-def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None) -> ModelPlan:
+def find_model(player: str, name: str, dtype: str, lora: EditorLoraSettings | None = None) -> ModelPlan:
     """Where a model is, and its parameters as its safetensors headers give them; nothing is loaded,
     downloaded or asked.
 
@@ -196,7 +195,8 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
         if cached is None:
             at_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "arena/"))
             sizes = {part: round(size * 1e9) for part, size in PUBLISHED.get(name, {}).items()}
-            lora = PUBLISHED_LORA[name] * lora_rank if lora_rank and name in PUBLISHED_LORA else None
+            known = lora is not None and lora.targets is None and name in PUBLISHED_LORA
+            adapted = PUBLISHED_LORA[name] * lora.rank if lora is not None and known else None
             return ModelPlan(
                 player,
                 name,
@@ -204,7 +204,7 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
                 dtype,
                 sizes,
                 bool(sizes),
-                lora,
+                adapted,
             )
         folder, where = cached, "in the hub cache"
     parts = {}
@@ -214,8 +214,8 @@ def find_model(player: str, name: str, dtype: str, lora_rank: int | None = None)
                 parts[part.name] = size
     elif shapes := tensor_shapes(folder):
         parts[""] = sum(prod(shape) for shape in shapes.values())
-    lora = _lora_parameters(folder / "transformer", lora_rank) if lora_rank else None
-    return ModelPlan(player, name, where, dtype, parts, lora=lora)  # type: ignore[arg-type]
+    adapted = _lora_parameters(folder / "transformer", lora) if lora else None
+    return ModelPlan(player, name, where, dtype, parts, lora=adapted)  # type: ignore[arg-type]
 
 
 def says_step_distilled(model: str) -> bool:
@@ -298,13 +298,14 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{path}: is no safetensors file ({error}). Copy or download it again.") from error
 
 
-def _lora_parameters(transformer: Path, rank: int) -> int:
+def _lora_parameters(transformer: Path, lora: EditorLoraSettings) -> int:
+    wanted = re.compile(f"(?:{lora.targets})\\.weight" if lora.targets else r".*\.attn\..*\.weight")
     linear = (
         shape
         for name, shape in tensor_shapes(transformer).items()
-        if ".attn." in name and name.endswith(".weight") and len(shape) == 2
+        if wanted.fullmatch(name) and len(shape) == 2
     )
-    return sum(rank * (outputs + inputs) for outputs, inputs in linear)
+    return sum(lora.rank * (outputs + inputs) for outputs, inputs in linear)
 
 
 def memory(

@@ -18,7 +18,7 @@ from small_checkpoints import tiny_flux2_klein
 from sparring.attackers.crops import Crop, choose_crop, cut_all
 from sparring.attackers.rollout import deterministic_edits
 from sparring.attackers.trainer import AttackerTrainer
-from sparring.config import AttackerSettings, CropSettings, LoraSettings
+from sparring.config import AttackerSettings, CropSettings, EditorLoraSettings
 from sparring.data.errors import ModelError
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring.models.editors import FlowEditor, load_editor
@@ -270,7 +270,7 @@ def test_an_attacker_learns_on_crops_and_is_judged_on_whole_pictures(
             "group_size": 3,
             "rollout_steps": 3,
             "learning_rate": 1e-2,
-            "lora": LoraSettings(rank=2, alpha=4),
+            "lora": EditorLoraSettings(rank=2, alpha=4),
             "crop": SMALL,
         }
     )

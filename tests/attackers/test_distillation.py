@@ -11,7 +11,7 @@ import torch
 from small_checkpoints import picture, tiny_flux2_klein
 from sparring.attackers.distillation import START_KL, distillation_warning
 from sparring.attackers.trainer import AttackerTrainer
-from sparring.config import AttackerSettings, LoraSettings
+from sparring.config import AttackerSettings, EditorLoraSettings
 from sparring.models.editors import load_editor
 
 
@@ -26,7 +26,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def settings(folder: Path, **changes: object) -> AttackerSettings:
     return AttackerSettings.model_validate(
-        {"model": str(folder), "lora": LoraSettings(rank=2, alpha=2), "steps": 3, **changes}
+        {"model": str(folder), "lora": EditorLoraSettings(rank=2, alpha=2), "steps": 3, **changes}
     )
 
 

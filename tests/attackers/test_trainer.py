@@ -19,7 +19,7 @@ from sparring.attackers import objectives
 from sparring.attackers import trainer as trainer_module
 from sparring.attackers.rollout import Rollout, roll_out
 from sparring.attackers.trainer import AttackerTrainer
-from sparring.config import AttackerSettings, LoraSettings
+from sparring.config import AttackerSettings, EditorLoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.models.editors import FlowEditor, load_editor
 from two_pixels import TwoPixels, pictures, questions
@@ -32,7 +32,7 @@ def settings(**changes: object) -> AttackerSettings:
         "rollout_steps": 3,
         "micro_batch": 3,
         "learning_rate": 1e-2,
-        "lora": LoraSettings(rank=4, alpha=8),
+        "lora": EditorLoraSettings(rank=4, alpha=8),
     }
     return AttackerSettings.model_validate({**start, **changes})
 
@@ -260,7 +260,7 @@ def test_a_state_of_other_weights_or_a_damaged_one_is_an_error(folder: Path, tmp
     with pytest.raises(RunError, match="no readable training state"):
         trainer.load(tmp_path)
     trainer.save(tmp_path)
-    other = AttackerTrainer(load_editor(folder), settings(lora=LoraSettings(rank=2, alpha=2)), seed=0)
+    other = AttackerTrainer(load_editor(folder), settings(lora=EditorLoraSettings(rank=2, alpha=2)), seed=0)
     with pytest.raises(RunError, match="other trainable weights"):
         other.load(tmp_path)
     (tmp_path / trainer_module.STATE).write_bytes(b"half a file")
@@ -420,6 +420,31 @@ def test_the_loss_of_nft_compares_with_the_old_policy(
         trainer.update(questions(2), pictures(2), redness, step)
     assert max(gaps[:4]) < 1e-5
     assert min(gaps[4:]) > 1e-4
+
+
+@pytest.mark.parametrize("algorithm", ["diffusion_nft", "awm"])
+def test_the_edits_of_a_group_meet_the_same_noise(
+    editor: FlowEditor, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """At the highest level nothing is left of a picture: there a group's rows are one and the same, another
+    group's are not."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    trainer = AttackerTrainer(editor, settings(algorithm=algorithm, rollout_steps=1, group_size=3), seed=1)
+    velocity = editor.velocity
+
+    def watched(x: Tensor, sigma: object, conditions: object) -> Tensor:
+        if isinstance(sigma, Tensor):
+            seen.append((x.detach().clone(), sigma))
+        return velocity(x, sigma, conditions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(editor, "velocity", watched)
+    trainer.update(questions(2), pictures(2), redness, 0)
+    x = torch.cat([x for x, _ in seen[1::2]])
+    assert all(bool((sigma == 1).all()) for _, sigma in seen)
+    groups = x.unflatten(0, (-1, 3))
+    assert torch.equal(groups[:, 0], groups[:, 1])
+    assert torch.equal(groups[:, 0], groups[:, 2])
+    assert not torch.equal(groups[0, 0], groups[1, 0])
 
 
 def not_finite(edits: list[list[Image.Image]]) -> Tensor:

@@ -48,6 +48,16 @@ def test_a_fresh_lora_changes_nothing_and_its_start_depends_on_its_seed_alone(ed
     assert all(p.grad is None for name, p in editor.transformer.named_parameters() if ".lora_" not in name)
 
 
+def test_a_lora_adapts_the_layers_that_are_named_and_no_other(editor: FlowEditor) -> None:
+    editor.add_lora(4, 8, seed=3, targets=r".*\.attn\.to_out(\.0)?")
+    adapted = {name.split(".lora_")[0] for name in editor.trainable_parameters()}
+    assert adapted
+    assert all(name.endswith((".attn.to_out", ".attn.to_out.0")) for name in adapted)
+    editor.remove_lora()
+    with pytest.raises(ModelError, match=r'attacker.lora.targets: "nothing" fits no layer'):
+        editor.add_lora(4, 8, seed=3, targets="nothing")
+
+
 def plain_pipeline(editor: FlowEditor, folder: Path) -> Any:
     """diffusers' own class, loaded by its own call; a processor's video part would need torchvision, so ours
     is handed over.

@@ -91,7 +91,8 @@ class AttackerTrainer:
                 "attacker.lora is null, but the editor carries a LoRA: merge_lora() or remove_lora() first"
             )
         if settings.lora is not None and not editor.has_lora:
-            editor.add_lora(settings.lora.rank, settings.lora.alpha, derive_seed(seed, "lora"))
+            own = settings.lora
+            editor.add_lora(own.rank, own.alpha, derive_seed(seed, "lora"), own.targets)
         settings = with_start_kl(settings, step_distilled=editor.step_distilled)
         self.editor, self.settings, self.seed = editor, settings, seed
         self.optimizer = Optimizer(

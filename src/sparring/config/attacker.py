@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -147,6 +148,25 @@ class CropSettings(Settings):
     )
 
 
+class EditorLoraSettings(LoraSettings):
+    """Low-rank adapters of the editor's transformer."""
+
+    targets: str | None = Field(
+        None,
+        description="regular expression of the names of the layers that are adapted (peft's target_modules); "
+        "null: every attention projection that the editor's family names",
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _is_an_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"must be a regular expression ({error})") from error
+        return value
+
+
 class AttackerSettings(OptimizerSettings, CheckpointSettings):
     """An editor, what it is told, and how it learns."""
 
@@ -214,8 +234,8 @@ class AttackerSettings(OptimizerSettings, CheckpointSettings):
         description="text encoders and VAE are on the accelerator only while they work, the transformer not "
         "while the Defender answers; without effect on a CPU",
     )
-    lora: LoraSettings | None = Field(
-        default_factory=lambda: LoraSettings(),
+    lora: EditorLoraSettings | None = Field(
+        default_factory=lambda: EditorLoraSettings(),
         description="null trains all weights of the transformer",
     )
     advantage_clip: float = Field(

@@ -150,7 +150,8 @@ def tune(game: Game) -> None:
     with closing(Ledger(game.stage(FORGE).folder)) as ledger:
         pairs = kept_pairs(ledger, recipe.attacker.crop, editor.multiple)
     if recipe.attacker.lora is not None:
-        editor.add_lora(recipe.attacker.lora.rank, recipe.attacker.lora.alpha, game.seed(BOOTSTRAP, "lora"))
+        own = recipe.attacker.lora
+        editor.add_lora(own.rank, own.alpha, game.seed(BOOTSTRAP, "lora"), own.targets)
     warnings = []
     if not pairs:
         warnings.append("the forge made no pair: the bootstrap Attacker is the editor as it came")

@@ -110,16 +110,25 @@ class EditorWeights:
         """A LoRA is attached to the transformer."""
         return ADAPTER in getattr(self.transformer, "peft_config", {})
 
-    def add_lora(self, rank: int, alpha: int, seed: int) -> None:
+    def add_lora(self, rank: int, alpha: int, seed: int, targets: str | None = None) -> None:
         """Attach a LoRA that changes nothing yet, and freeze the rest. Its first weights depend on `seed`
-        alone.
+        alone. targets: regular expression of the layers' names; None: the family's own.
+
+        ModelError where no layer has such a name.
         """
         if self.has_lora:
             raise ModelError("the editor has a LoRA already: merge_lora() or remove_lora() first")
         self.transformer.requires_grad_(False)
-        self.transformer.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, target_modules=self.lora_targets), adapter_name=ADAPTER
-        )
+        try:
+            self.transformer.add_adapter(
+                LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets or self.lora_targets),
+                adapter_name=ADAPTER,
+            )
+        except ValueError as error:
+            raise ModelError(
+                f'attacker.lora.targets: "{targets or self.lora_targets}" fits no layer of '
+                f"{type(self.transformer).__name__} ({error})"
+            ) from error
         generator = torch.Generator("cpu").manual_seed(seed)
         for name, parameter in sorted(self._lora_parameters().items()):
             start = torch.zeros(parameter.shape)
