@@ -20,9 +20,9 @@ from sparring.data.errors import DataError
 from sparring.data.images import load_image
 from sparring.data.pixels import same_light
 from sparring.data.records import Box, Target, VisualQuestion
-from sparring_arena.oracle import Sighting, find
+from sparring_arena.oracle import SHARED, Sighting, find, shared
 from sparring_arena.sprites import NAMES, plural
-from sparring_arena.world import SIZE
+from sparring_arena.world import SIZE, Thing
 
 _ANY = "|".join(NAMES)
 _MANY = "|".join(plural(name) for name in NAMES)
@@ -104,11 +104,25 @@ def still_right(
 
     A change of light alone, within bounds, leaves every answer true.
     """
-    after = same_light(
-        np.asarray(clean, dtype=np.float32), np.asarray(edited, dtype=np.float32), gain=GAIN, tint=TINT
-    )
-    seen = find(after, names)
+    seen = find(_in_light_of(clean, edited), names)
     kept = all(
         any(s.name == t.name and s.color == t.color and near(s.box, t.box) for s in seen) for t in targets
     )
     return kept and len(seen) == len(targets)
+
+
+def added(
+    names: Sequence[str], things: Sequence[Thing | Sighting], clean: NDArray[Any], edited: NDArray[Any]
+) -> list[Sighting]:
+    """The things of these names that an edit put where none of `things` was, best first.
+
+    `things` are, at least, all things with one of the `names` in the clean picture; what takes the place of
+    one of them is not added. Pictures as for `still_right`.
+    """
+    seen = find(_in_light_of(clean, edited), names)
+    return [s for s in seen if all(shared(s.box, thing.box) <= SHARED for thing in things)]
+
+
+def _in_light_of(clean: NDArray[Any], edited: NDArray[Any]) -> NDArray[np.float32]:
+    before, after = (np.asarray(picture, dtype=np.float32) for picture in (clean, edited))
+    return same_light(before, after, gain=GAIN, tint=TINT)

@@ -11,8 +11,8 @@ from sparring.data.errors import DataError
 from sparring.data.records import VisualQuestion
 from sparring_arena.audit import asked_names
 from sparring_arena.oracle import find, shared
-from sparring_arena.sprites import lookalikes, sprite
-from sparring_arena.world import PLACES, SIZE, Thing, random_color
+from sparring_arena.sprites import lookalikes
+from sparring_arena.world import PLACES, SIZE, Thing, paint, random_color
 
 
 def lookalike(question: VisualQuestion, image: Image.Image, *, seed: int) -> tuple[Image.Image, str] | None:
@@ -38,8 +38,5 @@ def lookalike(question: VisualQuestion, image: Image.Image, *, seed: int) -> tup
     if not free:
         return None
     thing = free[int(rng.integers(len(free)))]
-    rgba = np.asarray(sprite(name, color), dtype=np.float32)
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32).copy()
-    x0, y0, x1, y1 = thing.box
-    pixels[y0:y1, x0:x1] = pixels[y0:y1, x0:x1] * (1 - rgba[..., 3:] / 255) + rgba[..., :3]
-    return Image.fromarray((pixels + 0.5).clip(0, 255).astype(np.uint8)), f"a {color} {name}"
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
+    return Image.fromarray(paint(pixels, [thing])), f"a {color} {name}"

@@ -79,9 +79,9 @@ class Scene:
         return list(_clear(self.things))
 
 
-def _clear(things: Sequence[Thing]) -> Iterator[tuple[int, int]]:
-    for row in range(PLACES):
-        for column in range(PLACES):
+def _clear(things: Sequence[Thing], places: int = PLACES) -> Iterator[tuple[int, int]]:
+    for row in range(places):
+        for column in range(places):
             if all(thing.clear_of(column, row) for thing in things):
                 yield column, row
 
@@ -91,9 +91,14 @@ def random_color(rng: np.random.Generator) -> str:
     return tuple(COLORS)[int(rng.integers(len(COLORS)))]
 
 
-def place(rng: np.random.Generator, name: str, color: str, things: Sequence[Thing]) -> Thing | None:
-    """A thing of that name and colour at a free place beside those things, or None when no place is free."""
-    free = list(_clear(things))
+def place(
+    rng: np.random.Generator, name: str, color: str, things: Sequence[Thing], places: int = PLACES
+) -> Thing | None:
+    """A thing of that name and colour at a free place beside those things, or None when no place is free.
+
+    places: columns, and rows, that its block may begin in; more than `PLACES` in a larger picture.
+    """
+    free = list(_clear(things, places))
     return Thing(name, color, *free[int(rng.integers(len(free)))]) if free else None
 
 
@@ -146,11 +151,17 @@ def add_lookalike(scene: Scene, name: str, rng: np.random.Generator) -> Scene | 
 
 def render(scene: Scene) -> NDArray[np.uint8]:
     """The picture, [SIZE, SIZE, 3]."""
-    canvas = background(scene.background)
-    for thing in scene.things:
+    return paint(background(scene.background), scene.things)
+
+
+def paint(canvas: NDArray[np.float32], things: Sequence[Thing]) -> NDArray[np.uint8]:
+    """The picture, [height, width, 3], of those things before that background: a canvas of the same shape, in
+    0 to 255, that is drawn on.
+    """
+    for thing in things:
         rgba = np.asarray(sprite(thing.name, thing.color), dtype=np.float32)
-        x, y = thing.box[:2]
-        region = canvas[y : y + rgba.shape[0], x : x + rgba.shape[1]]
+        x0, y0, x1, y1 = thing.box
+        region = canvas[y0:y1, x0:x1]
         region *= 1 - rgba[..., 3:] / 255
         region += rgba[..., :3]
     picture: NDArray[np.uint8] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)

@@ -12,11 +12,11 @@ from PIL import Image, ImageFilter
 
 from sparring.data.errors import DataError
 from sparring.data.records import VisualQuestion
-from sparring_arena.audit import asked_names, label_valid
+from sparring_arena.audit import added, asked_names, label_valid
 from sparring_arena.dataset import draw, to_record
 from sparring_arena.questions import SceneQuestion
-from sparring_arena.sprites import COLORS, lookalikes
-from sparring_arena.world import Scene, add_lookalike, place, random_color, render
+from sparring_arena.sprites import COLORS, NAMES, lookalikes
+from sparring_arena.world import Scene, Thing, add_lookalike, place, random_color, render
 
 VALID = ("none", "look-alike", "darker", "other recolored")
 INVALID = ("second", "target removed", "target recolored", "target replaced", "target moved")
@@ -75,6 +75,34 @@ def test_planted_edits_are_judged_as_they_are(
         agreed.append(label_valid(record, picture) is (edit in VALID))
     assert len(agreed) >= 15
     assert np.mean(agreed) >= 0.97
+
+
+@pytest.mark.parametrize("edit", ["darker", "look-alike", "second", "target replaced"])
+def test_what_was_added_is_read(
+    edit: str, questions: list[tuple[Scene, SceneQuestion, VisualQuestion]]
+) -> None:
+    edited = 0
+    for i, (scene, asked, _) in enumerate(questions[:8]):
+        after = planted(edit, scene, asked, np.random.default_rng(i))
+        if after is None:
+            continue
+        edited += 1
+        new = {(t.name, t.color, t.box) for t in after.things[len(scene.things) :]}
+        assert len(new) == (edit in ("look-alike", "second"))
+        pixels = render(after) * (0.8 if edit == "darker" else 1.0)
+        found = added(NAMES, scene.things, render(scene), pixels)
+        assert {(s.name, s.color, s.box) for s in found} == new
+        found = added(asked.names, asked.about, render(scene), pixels)
+        assert {(s.name, s.color, s.box) for s in found} == (new if edit == "second" else set())
+    assert edited >= 5
+
+
+def test_what_takes_the_place_of_a_thing_that_was_not_told_of_was_added() -> None:
+    scene = Scene(1, (Thing("dog", "red", 0, 0), Thing("cup", "blue", 4, 4)))
+    after = scene.swapped(1, Thing("fox", "green", 4, 4))
+    asked = added(("dog", "fox"), scene.things[:1], render(scene), render(after))
+    assert [(s.name, s.color, s.box) for s in asked] == [("fox", "green", after.things[1].box)]
+    assert not added(NAMES, scene.things, render(scene), render(after))
 
 
 def test_other_questions_are_not_judged_and_other_sizes_are_refused(
