@@ -1,5 +1,5 @@
 """Which planted edits a guard of the light refuses: relit pictures, and edits of objects alone. One JSON
-line.
+line. It needs PYTHONPATH=arena:arena/src.
 
 python benchmarks/light.py --scenes 250
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from sparring.judging.light import excess, light_change
 from sparring.measures.statistics import rate
-from sparring.zoo.planted import light_cases
+from workshop.planted import light_cases
 
 
 def main() -> None:

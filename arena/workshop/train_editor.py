@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparring.zoo.muon import Muon
 from sparring_arena.oracle import find
 from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, Scene, render
@@ -43,6 +42,7 @@ from workshop.editor_net import (
     pick,
 )  # fmt: skip
 from workshop.edits import EDITS, Pair, draw_pair
+from workshop.muon import Muon
 
 FEW = 28  # tokens of the made picture in a batch that does not hold all of them
 GREY = SCALE * 127.5

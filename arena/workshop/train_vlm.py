@@ -29,12 +29,12 @@ import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sparring.zoo.muon import Muon
 from sparring_arena.questions import KINDS, NUMBERS, SceneQuestion, ask, reasoning, sightings
 from sparring_arena.sprites import COLORS, GROUPS, NAMES, lookalikes
 from sparring_arena.world import PLACES, SIZE, Scene, add_lookalike, place, random_color, render, sample_scene
 from workshop import light
 from workshop.architecture import WIDTH, SmallVLM
+from workshop.muon import Muon
 from workshop.vocabulary import COUNT_PROMPT
 
 COLOR_LIST = list(COLORS)

@@ -24,7 +24,7 @@ from sparring.judging.kinds import (
     nobody,
     overlap,
 )
-from sparring.zoo.planted import oracle_look, planted
+from workshop.planted import oracle_look, planted
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 160, 60)}
 HERE, THERE, FAR = (20, 20, 50, 50), (90, 30, 120, 60), (40, 90, 80, 120)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sparring.data.records import Box
 from sparring.judging.light import LightChange, excess, light_change
-from sparring.zoo.planted import light_cases
+from workshop.planted import light_cases
 
 BOX: Box = (10, 12, 40, 44)
 
