@@ -43,7 +43,7 @@ lint: install
 # gpu.py measures on a GPU, and here only shows that it runs; attack_progress.py trains for hours and is run by hand.
 bench: install
 	@for script in $$(find benchmarks -name '*.py' ! -name 'gpu*' ! -name '_*' ! -name attack_progress.py | sort); do \
-		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+		echo "== $$script"; PYTHONPATH=arena:arena/src $(BIN)/python "$$script" || exit 1; \
 	done
 	$(BIN)/python benchmarks/gpu.py --tiny
 

@@ -1,5 +1,5 @@
 """Which planted edits a guard of the light refuses: relit pictures, and edits of objects alone. One JSON
-line.
+line. It needs PYTHONPATH=arena:arena/src.
 
 python benchmarks/light.py --scenes 250
 """

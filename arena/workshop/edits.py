@@ -41,7 +41,7 @@ def draw_pair(rng: np.random.Generator, choice: int, weights: Sequence[float] = 
     while True:
         kind = EDITS[int(rng.choice(len(weights), p=weights))]
         scene = _scene(rng)
-        pair = _distract(scene, rng, choice) if kind == "distract" else _plain(scene, kind, rng)
+        pair = _distract(scene, rng, choice) if kind == "distract" else plain(scene, kind, rng)
         if pair is not None:
             return pair
 
@@ -57,7 +57,10 @@ def _scene(rng: np.random.Generator) -> Scene:
     return scene
 
 
-def _plain(scene: Scene, kind: str, rng: np.random.Generator) -> Pair | None:
+def plain(scene: Scene, kind: str, rng: np.random.Generator) -> Pair | None:
+    """A random instruction of one of `EDITS` but the last, and what it makes of the scene; None where it
+    allows none. Things whose name comes twice are left alone: an instruction could not tell them apart.
+    """
     name, color = _other(rng, NAMES, [thing.name for thing in scene.things]), random_color(rng)
     if kind == "add":
         new = stand(name, color, scene)

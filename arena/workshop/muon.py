@@ -1,6 +1,6 @@
 """Muon (Keller Jordan et al., 2024): momentum whose matrices are made orthogonal before the step.
 
-It learns rare things, here what forty objects look like, several times faster than AdamW. torch.optim.Muon
+It learns rare things, here what forty-four things look like, several times faster than AdamW. torch.optim.Muon
 is the same in bfloat16, which costs two thirds of all training time on a CPU without bfloat16 units; this
 one computes in float32.
 """

@@ -1,4 +1,4 @@
-"""The forge on the bundled players: kept pairs are judged by the scenes' oracle, by recomputed overlaps, and
+"""The forge on the bundled players: kept pairs are judged by the arena's oracle, by recomputed overlaps, and
 by asking the Defender again.
 """
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sparring_arena
 from small_forge import forge_quietly
 from sparring.asking.questions import ask
 from sparring.config import JudgeSettings
@@ -18,13 +19,17 @@ from sparring.models.vlms.local import LocalVLM
 from sparring.recipes.borrow import forge_settings
 from sparring_arena.audit import label_valid
 from sparring_arena.dataset import write_questions
+from sparring_arena.sprites import ASSETS
+from sparring_arena.world import SIZE
 
 pytestmark = pytest.mark.slow
+DEFENDER = Path(sparring_arena.__file__).parent / "players" / "defender"
 
 
 def test_pairs_of_the_bundled_players_hold(tmp_path: Path) -> None:
     path, _ = write_questions(tmp_path / "questions", seed=5, train=96, held_out=1)
-    settings = forge_settings([("data", str(path))], recipe="arena")
+    players = [("defender.model", str(DEFENDER)), ("stages.painter.model", f"paste:{ASSETS / 'sprites'}")]
+    settings = forge_settings([("data", str(path)), *players], recipe="arena")
     funnel = forge_quietly(settings, tmp_path / "out")
     asked = {question.id: question for question in read_questions(path)}
     loaded = datasets.load_dataset(str(tmp_path / "out" / "dataset"), cache_dir=str(tmp_path / "cache"))
@@ -33,7 +38,9 @@ def test_pairs_of_the_bundled_players_hold(tmp_path: Path) -> None:
     words = [label_valid(asked[row["id"]], row["adversarial_image"]) for row in kept]
     assert np.mean([word is True for word in words]) >= 0.95
     for row in kept:
-        masks = [box_mask((64, 64), [tuple(item["box"])]) for item in (*row["targets"], *row["distractors"])]
+        masks = [
+            box_mask((SIZE, SIZE), [tuple(item["box"])]) for item in (*row["targets"], *row["distractors"])
+        ]
         targets = len(row["targets"])
         assert all(
             not (mask & other).any() for i, mask in enumerate(masks[targets:], targets) for other in masks[:i]
