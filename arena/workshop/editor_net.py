@@ -207,7 +207,7 @@ def edit(
     pictures_BCHW: Tensor,
     texts: Sequence[str],
     noise_BTC: Tensor,
-    steps: int = 4,
+    steps: int = 1,
     batch: int = 32,
 ) -> Tensor:
     """Edited pictures in [-1, 1] by the deterministic sampler. noise: of standard deviation 1."""
