@@ -423,28 +423,48 @@ def test_the_loss_of_nft_compares_with_the_old_policy(
 
 
 @pytest.mark.parametrize("algorithm", ["diffusion_nft", "awm"])
-def test_the_edits_of_a_group_meet_the_same_noise(
+def test_the_edits_of_a_group_meet_the_same_noise_which_is_seen_once(
     editor: FlowEditor, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
-    """At the highest level nothing is left of a picture: there a group's rows are one and the same, another
-    group's are not."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    trainer = AttackerTrainer(editor, settings(algorithm=algorithm, rollout_steps=1, group_size=3), seed=1)
+    """At level 1 nothing is left of an edit: one row a group, with the gradient of all of them."""
+    trainer = AttackerTrainer(
+        editor,
+        settings(
+            algorithm={"type": algorithm, "forward_timesteps": 1},
+            rollout_steps=1,
+            group_size=3,
+            micro_batch=6,
+        ),
+        seed=1,
+    )
+    seen: list[Tensor] = []
     velocity = editor.velocity
 
     def watched(x: Tensor, sigma: object, conditions: object) -> Tensor:
         if isinstance(sigma, Tensor):
-            seen.append((x.detach().clone(), sigma))
+            assert bool((sigma == 1).all())
+            seen.append(x.detach().clone())
         return velocity(x, sigma, conditions)  # type: ignore[arg-type]
 
+    def gradients() -> list[Tensor]:
+        rollouts, _ = trainer._edit(questions(2), pictures(2), 0)
+        advantages = torch.tensor([1.0, -0.5, -0.5, 0.2, -1.2, 1.0])
+        editor.transformer.zero_grad()
+        trainer.algorithm.learn(rollouts[0], torch.arange(6), advantages, 6)
+        return [p.grad.clone() for p in editor.trainable_parameters().values() if p.grad is not None]
+
     monkeypatch.setattr(editor, "velocity", watched)
-    trainer.update(questions(2), pictures(2), redness, 0)
-    x = torch.cat([x for x, _ in seen[1::2]])
-    assert all(bool((sigma == 1).all()) for _, sigma in seen)
-    groups = x.unflatten(0, (-1, 3))
-    assert torch.equal(groups[:, 0], groups[:, 1])
-    assert torch.equal(groups[:, 0], groups[:, 2])
-    assert not torch.equal(groups[0, 0], groups[1, 0])
+    once = gradients()
+    assert [len(x) for x in seen] == [2, 2]
+    assert not torch.equal(seen[0][0], seen[0][1])
+    monkeypatch.setattr(objectives, "_different", lambda owners, _: (torch.arange(len(owners)),) * 2)
+    each = gradients()
+    assert [len(x) for x in seen[2:]] == [6, 6]
+    assert torch.equal(seen[2].unflatten(0, (2, 3))[:, 0], seen[0])
+    assert torch.equal(seen[2].unflatten(0, (2, 3))[:, 2], seen[0])
+    assert len(once) == len(each) > 0
+    for own, other in zip(once, each, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
 def not_finite(edits: list[list[Image.Image]]) -> Tensor:

@@ -93,6 +93,22 @@ class Policies:
         return ("old", self.old), ("reference", self.reference)
 
 
+def _different(owners_B: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows differ in what the editor is given, and for every row the place of its like among them.
+
+    The edits of a group share noise and level; at level 1 nothing is left of the edits themselves.
+    """
+    places: dict[tuple[int, int], int] = {}
+    first, back = list[int](), list[int]()
+    for row, (owner, sigma) in enumerate(zip(owners_B.tolist(), sigma_B.tolist(), strict=True)):
+        key = (owner, -1 if sigma == 1 else row)
+        if key not in places:
+            places[key] = len(first)
+            first.append(row)
+        back.append(places[key])
+    return torch.tensor(first), torch.tensor(back)
+
+
 class ForwardProcess:
     """The gradients of DiffusionNFT or AWM, by the settings of the one or the other."""
 
@@ -142,14 +158,16 @@ class ForwardProcess:
                 [torch.randn(x0.shape[1:], generator=generator) for generator in generators]
             ).to(x0)
             x, u = noised(x0, noise, sigma_B)
+            first, back_B = _different(rollout.rows_B[rows], sigma_B)
+            inputs = x[first], sigma_B[first], conditions.select(first)
             with torch.no_grad():
                 with self.policies.as_sampler():
-                    v_old = editor.velocity(x, sigma_B, conditions)
+                    v_old = editor.velocity(*inputs)[back_B]
                 v_reference = None
                 if settings.kl_weight:
                     with self.policies.as_reference():
-                        v_reference = editor.velocity(x, sigma_B, conditions)
-            v = editor.velocity(x, sigma_B, conditions)
+                        v_reference = editor.velocity(*inputs)[back_B]
+            v = editor.velocity(*inputs)[back_B]
             loss, metrics = self._loss(v, v_old, u, sigma_B, advantages_B, rows_in_all * count)
             if v_reference is not None and settings.kl_weight:
                 kl_B = ((v - v_reference) ** 2).flatten(1).mean(1)
