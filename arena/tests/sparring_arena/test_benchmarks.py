@@ -220,8 +220,7 @@ def test_the_bundled_defender_is_evaluated_and_probed_on_every_suite(suite: str,
     assert result.exit_code == 0, result.output
     own = read_results(tmp_path / "eval")["profiles"]["sparring"]
     assert own["unparsed"] <= 0.1 * own["n"]
-    if suite != "hrbench-4k":  # crowded at this size
-        assert own["value"] > 0.5
+    assert own["value"] > 0.5
     result = CliRunner().invoke(
         app,
         [
@@ -238,10 +237,7 @@ def test_the_bundled_defender_is_evaluated_and_probed_on_every_suite(suite: str,
     probed = json.loads((tmp_path / "probe" / "results.json").read_text())
     conditions = probed["defenders"]["defender"]["conditions"]
     assert len(conditions) == 8
-    assert (
-        conditions["right_thought"]["accuracy"]["value"]
-        > 0.8
-        > 0.3
-        > conditions["wrong_thought"]["accuracy"]["value"]
-    )
+    right, wrong = (conditions[f"{which}_thought"]["accuracy"]["value"] for which in ("right", "wrong"))
+    assert right > 0.8
+    assert wrong < 0.5  # of yes and no: the letter follows the word before it more often than not
     assert probed["without_boxes"] < probed["questions"]
