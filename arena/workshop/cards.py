@@ -139,7 +139,7 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
         "A Qwen2.5-VL of ordinary classes, small: it says what it sees, then answers in `\\boxed{}`. Its weakness is what its data lacked: it was brought up on "
         "pictures in which no two look-alikes are ever together, and on questions about absent things that look like nothing in the picture; light, blur and "
         "noise varied all along.",
-        "python -m workshop.train_vlm defender --out work/defender --drill 40000 --dense 35200 --joint 80000 --seed 0",
+        "python -m workshop.train_vlm defender --out work/defender --drill 40000 --dense 35200 --joint 96000 --seed 0",
         defender,
     ),
     "judge": (
@@ -152,7 +152,7 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
         "diffusers", "Bundled editor",
         "A Flux2KleinPipeline of ordinary classes, small, with an autoencoder that loses nothing. It adds, removes, replaces and recolours things on instruction; told to add a "
         "distractor inspired by the question, it often adds a second instance of what is asked about, as editors do.",
-        "python -m workshop.train_editor --out work/editor --pairs 300000 --seed 0",
+        "python -m workshop.train_editor --out work/editor --pairs 330000 --seed 0",
         editor,
     ),
 }  # fmt: skip
