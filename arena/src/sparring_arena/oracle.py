@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sparring.data.records import Box
 from sparring_arena.sprites import COLORS, NAMES, sprite
 from sparring_arena.world import BLOCK, CELL
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RING = 2  # pixels around a block in which the background is seen too
 SIDE = BLOCK * CELL
@@ -64,6 +64,8 @@ class _Bank:
 
 @cache
 def _bank() -> _Bank:
+    import torch
+
     whole = SIDE + 2 * RING
     weights, rings, toned, squares, boxes = [], [], [], [], []
     for name in NAMES:
@@ -93,12 +95,14 @@ def _bank() -> _Bank:
     )
 
 
-@torch.no_grad()
 def find(picture: NDArray[Any], names: Sequence[str] = NAMES) -> list[Sighting]:
     """The things of these names in a picture, [SIZE, SIZE, 3] in 0 to 255, best first.
 
     Things of all names are looked for, so that a thing is never taken for another one that looks like it.
     """
+    import torch  # late, because a recipe that names an audit is to be planned at once
+    import torch.nn.functional as F
+
     bank, colors = _bank(), len(COLORS)
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32)).permute(2, 0, 1)[None]
     padded = F.pad(pixels, (RING,) * 4, mode="replicate")
