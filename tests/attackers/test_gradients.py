@@ -27,9 +27,9 @@ def everywhere(**own: object) -> dict[str, object]:
     return {"type": "flow_grpo", "window": {"size": None}, **own}
 
 
-def rolled_out(trainer: AttackerTrainer) -> Rollout:
-    conditions = trainer.editor.encode(pictures(1, (2, 1)), ["x"])
-    rows = torch.zeros(ROWS, dtype=torch.long)
+def rolled_out(trainer: AttackerTrainer, groups: int = 1) -> Rollout:
+    conditions = trainer.editor.encode(pictures(groups, (2, 1)), ["x"] * groups)
+    rows = torch.arange(ROWS) * groups // ROWS
     return roll_out(
         trainer.editor, conditions, rows, list(range(ROWS)), steps=STEPS, chance=trainer.algorithm.chance(0)
     )
@@ -133,7 +133,7 @@ def test_the_advantages_clip_does_not_set_the_size_of_nfts_gradient() -> None:
 
 @pytest.mark.parametrize("algorithm", ["diffusion_nft", "awm"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_every_picture_is_noised_to_levels_of_its_own(
+def test_every_group_is_noised_to_levels_of_its_own(
     algorithm: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels: list[Tensor] = []
@@ -142,11 +142,14 @@ def test_every_picture_is_noised_to_levels_of_its_own(
         objectives, "noised", lambda x0, noise, sigma_B: levels.append(sigma_B) or noised(x0, noise, sigma_B)
     )
     trainer = trainer_of(algorithm={"type": algorithm, "forward_timesteps": count})
-    rollout = rolled_out(trainer)
+    rollout = rolled_out(trainer, groups=4)
     learned(trainer, rollout, torch.linspace(-1, 1, ROWS))
     drawn_KB = torch.stack(levels)
     assert drawn_KB.shape == (count, ROWS)
-    assert all(len(set(row)) > 1 for row in drawn_KB.tolist())  # pictures differ in their levels
-    # and no picture is noised to a level twice
+    assert all(len(set(row)) > 1 for row in drawn_KB.tolist())  # groups differ in their levels
+    for group in rollout.rows_B.unique():
+        own_KB = drawn_KB[:, rollout.rows_B == group]
+        assert bool((own_KB == own_KB[:, :1]).all())
+    # and nothing is noised to a level twice
     assert all(len(set(column)) == count for column in drawn_KB.T.tolist())
     assert set(drawn_KB.flatten().tolist()) <= set(rollout.sigmas[:-1])

@@ -49,7 +49,7 @@ def small(tmp_path: Path) -> Path:
         (["attacker.algorithm={type: awm, power: 0.5}"], AWMSettings(power=0.5)),
         (["attacker.algorithm.type=awm"], AWMSettings()),  # nothing of the other algorithm's
         (
-            ["attacker.algorithm=flow_grpo", "attacker.algorithm.window.size=1"],
+            ["attacker.algorithm=flow_grpo", "attacker.algorithm.window.size=1", "attacker.rollout_steps=4"],
             FlowGRPOSettings(window=WindowSettings(size=1)),
         ),
     ],

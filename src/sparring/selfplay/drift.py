@@ -34,11 +34,12 @@ SMALLEST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far edits have gone from what the autoencoder's round trip makes of clean pictures; both are ratios
-    of medians over pictures.
+    """How far edits have gone from what the autoencoder makes of clean pictures; both are ratios of medians
+    over pictures.
 
     sharpness: of the edits over that of the clean pictures' round trips, near 1 as a rule. round_trip: root
-    mean square change of an edit's latents by decoding and encoding, over that of a clean picture's latents.
+    mean square change of an edit's latents by decoding and encoding, over the standard deviation of a clean
+    picture's latents.
     """
 
     sharpness: float
@@ -55,7 +56,7 @@ def measure_drift(
     """The drift of a deterministic edit of every picture; these are what the editor works at, of
     any sizes.
     """
-    sharp, sharp_clean, moved, moved_clean = (list[float]() for _ in range(4))
+    sharp, sharp_clean, moved, spread = (list[float]() for _ in range(4))
     for places in by_size(cuts):
         for start in range(0, len(places), settings.micro_batch):
             part = places[start : start + settings.micro_batch]
@@ -69,9 +70,9 @@ def measure_drift(
             sharp += map(sharpness_ratio, cleans, made.edits)
             sharp_clean += map(sharpness_ratio, cleans, again)
             moved += _distances(made.final_BTC, editor.clean_latents(made.edits, conditions))
-            moved_clean += _distances(clean_BTC, editor.clean_latents(again, conditions))
-    clean = max(median(moved_clean), SMALLEST)
-    return Drift(median(sharp) / median(sharp_clean), max(median(moved), SMALLEST) / clean)
+            spread += clean_BTC.flatten(1).std(1).tolist()
+    farther = max(median(moved), SMALLEST) / max(median(spread), SMALLEST)
+    return Drift(median(sharp) / median(sharp_clean), farther)
 
 
 def _distances(one_BTC: Tensor, other_BTC: Tensor) -> list[float]:
