@@ -76,7 +76,7 @@ def test_washed_out_edits_and_latents_that_no_picture_has_are_measured(editor: F
     assert plain.sharpness == pytest.approx(1.0, abs=0.5)
     assert plain.round_trip < 0.3
     assert drift_with(editor, settings, blur=0.95).sharpness < plain.sharpness / 2
-    off = [drift_with(editor, settings, off=level).round_trip for level in (0.5, 2.0)]
+    off = [drift_with(editor, settings, off=level).round_trip for level in (4.0, 60.0)]
     assert plain.round_trip < off[0] < off[1]
     assert off[1] > BOUNDS.round_trip * plain.round_trip  # type: ignore[operator]
     again = drift_with(editor, settings.model_copy(update={"micro_batch": 3}))
