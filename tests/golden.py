@@ -25,9 +25,10 @@ import torch
 from safetensors import safe_open
 
 import sparring
+import sparring_arena
 from sparring_arena.dataset import write_questions
 
-PACKAGE = Path(sparring.__file__).parent
+PACKAGES = [str(Path(package.__file__).parent) for package in (sparring, sparring_arena)]
 FIGURES = Path(__file__).with_name("golden.json")
 TOO_PERSONAL = (
     "wall_seconds",
@@ -97,11 +98,9 @@ def plain(value: Any) -> Any:
 
 
 def json_of(file: Path, root: Path) -> str:
-    text = (
-        json.dumps(plain(json.loads(file.read_text())), sort_keys=True)
-        .replace(str(root), "")
-        .replace(str(PACKAGE), "")
-    )
+    text = json.dumps(plain(json.loads(file.read_text())), sort_keys=True)
+    for folder in (str(root), *PACKAGES):
+        text = text.replace(folder, "")
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -41,7 +41,7 @@ def test_the_same_attack_on_a_defender_here_and_behind_an_endpoint(tmp_path: Pat
     here = attack(attack_settings(common, recipe="arena"), tmp_path / "here")
     with serving(served(LocalVLM.load(resolve_model("arena/defender")))) as server:
         remote = attack_settings(
-            [*common, ("defender.model", f"{server.url}#zoo"), ("defender.endpoint.concurrency", 1)],
+            [*common, ("defender.model", f"{server.url}#arena"), ("defender.endpoint.concurrency", 1)],
             recipe="arena",
         )
         there = attack(remote, tmp_path / "there")
