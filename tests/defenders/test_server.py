@@ -65,6 +65,7 @@ def settings(url: str, **fields: Any) -> DefenderSettings:
         "prompts_per_step": 2,
         "group_size": 3,
         "max_new_tokens": 6,
+        "temperature": 2.0,  # the bundled Defender is sure of itself, and equal answers teach nothing
         "max_refills": 1,
         "learning_rate": 1e-2,
         "keep_reward_above": -1.0,

@@ -239,5 +239,5 @@ def test_the_bundled_defender_is_evaluated_and_probed_on_every_suite(suite: str,
     assert len(conditions) == 8
     right, wrong = (conditions[f"{which}_thought"]["accuracy"]["value"] for which in ("right", "wrong"))
     assert right > 0.8
-    assert wrong < 0.5  # of yes and no: the letter follows the word before it more often than not
+    assert wrong <= right - 0.25  # the letter follows the word before it
     assert probed["without_boxes"] < probed["questions"]
