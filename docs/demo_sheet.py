@@ -11,7 +11,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from sparring_arena.oracle import find
 
 ZOOM, ACROSS, GAP, LINE = 2, 4, 14, 16
 PAPER, INK, GOOD, BAD = (255, 255, 255), (30, 34, 40), (34, 120, 74), (176, 42, 42)
@@ -32,7 +35,8 @@ CHOSEN = """
 
 def exhibits(folder: Path, last: str, number: int) -> list[Exhibit]:
     """(clean, edited, lines of text with their colours) of edits that the base Defender fell for and the last
-    one did not, answers known to be still right; of every kind of question in turn.
+    one did not, answers still right by the oracle, which sees what was changed; of every kind of question in
+    turn.
     """
     found: dict[str, list[Exhibit]] = {}
     with closing(sqlite3.connect(f"file:{folder / 'ledger.sqlite'}?mode=ro", uri=True)) as ledger:
@@ -43,6 +47,9 @@ def exhibits(folder: Path, last: str, number: int) -> list[Exhibit]:
             said = ["no option" if choice is None else words[ord(choice) - 65] for choice in (base, trained)]
             lines = [(question, INK), (f"base Defender: {said[0]}", BAD), (f"last Defender: {said[1]}", GOOD)]
             pictures = [Image.open(folder / path).convert("RGB") for path in (image, edit)]
+            seen = [{(one.name, one.color, one.box) for one in find(np.asarray(own))} for own in pictures]
+            if seen[0] == seen[1]:  # too smudged for the oracle, whose word is then worth little
+                continue
             found.setdefault(kind, []).append((pictures[0], pictures[1], lines))
     turns = [own[place] for place in range(number) for own in found.values() if place < len(own)]
     return turns[:number]
@@ -51,7 +58,7 @@ def exhibits(folder: Path, last: str, number: int) -> list[Exhibit]:
 def main() -> None:
     folder = Path(sys.argv[1])
     payoff = json.loads((folder / "summary.json").read_text())["payoff"]
-    shown = exhibits(folder, payoff["defenders"][-1], 8)
+    shown = exhibits(folder, payoff["defenders"][-1], ACROSS)
     font = ImageFont.load_default(13)
     side = shown[0][0].width * ZOOM
     width, height = 2 * side + GAP, side + 3 * LINE + GAP
