@@ -447,7 +447,7 @@ def test_sft_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert runner.invoke(app, [*command, "--recipe", "arena"]).exit_code == 0
     defender = calls[1][0].defender
     assert (defender.learning_rate, defender.interpolation, defender.algorithm.type, defender.kl_weight) == (
-        1.2e-4,
+        5e-5,
         1.0,
         "sft",
         0.0,
