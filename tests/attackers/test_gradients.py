@@ -131,6 +131,14 @@ def test_the_advantages_clip_does_not_set_the_size_of_nfts_gradient() -> None:
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-6)
 
 
+def test_only_at_level_one_is_a_group_one_row() -> None:
+    """Below it something is left of each edit, so that no two rows are the same."""
+    owners, levels = torch.tensor([0, 0, 1, 1, 1, 0]), torch.tensor([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])
+    first, back = objectives._different(owners, levels)
+    assert first.tolist() == [0, 2, 3, 4, 5]
+    assert back.tolist() == [0, 0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("algorithm", ["diffusion_nft", "awm"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_group_is_noised_to_levels_of_its_own(
