@@ -248,7 +248,7 @@ def held_out(number: int, kind: str) -> tuple[list[Pair], Tensor]:
     return [draw_pair(np.random.default_rng([HELD_OUT, i]), choice, weights) for i, choice in made], noise
 
 
-def evaluate(net: EditorNet, number: int, sheet: Path | None = None, steps: int = 1) -> str:
+def evaluate(net: EditorNet, number: int, sheet: Path | None = None) -> str:
     """By kind: the share of edits in which the oracle sees the thing that was asked for, and the share in
     which it sees all others unchanged; error in grey levels on changed and other pixels.
     """
@@ -256,7 +256,7 @@ def evaluate(net: EditorNet, number: int, sheet: Path | None = None, steps: int 
     for kind in EDITS:
         pairs, noise = held_out(number, kind)
         clean, wanted = tensor_of([p.before for p in pairs]), tensor_of([p.after for p in pairs])
-        made = edit(net, clean, [p.instruction for p in pairs], noise, steps)
+        made = edit(net, clean, [p.instruction for p in pairs], noise)
         pictures = [((m + 1) * 127.5 + 0.5).byte().permute(1, 2, 0).numpy() for m in made]
         done, kept = [], []
         for pair, picture in zip(pairs, pictures, strict=True):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sparring_arena
 from small_forge import forge_quietly
 from sparring.asking.questions import ask
 from sparring.config import JudgeSettings
@@ -23,13 +22,12 @@ from sparring_arena.sprites import ASSETS
 from sparring_arena.world import SIZE
 
 pytestmark = pytest.mark.slow
-DEFENDER = Path(sparring_arena.__file__).parent / "players" / "defender"
 
 
 def test_pairs_of_the_bundled_players_hold(tmp_path: Path) -> None:
     path, _ = write_questions(tmp_path / "questions", seed=5, train=96, held_out=1)
-    players = [("defender.model", str(DEFENDER)), ("stages.painter.model", f"paste:{ASSETS / 'sprites'}")]
-    settings = forge_settings([("data", str(path)), *players], recipe="arena")
+    given = [("data", str(path)), ("stages.painter.model", f"paste:{ASSETS / 'sprites'}")]
+    settings = forge_settings(given, recipe="arena")
     funnel = forge_quietly(settings, tmp_path / "out")
     asked = {question.id: question for question in read_questions(path)}
     loaded = datasets.load_dataset(str(tmp_path / "out" / "dataset"), cache_dir=str(tmp_path / "cache"))

@@ -2,7 +2,7 @@
 from noise to pictures.
 
 What trains on freshly noised pictures asks such an editor for velocities that it was never taught, and its
-pictures blur while the reward rises (NVlabs/DiffusionNFT, issue 45). Flow-GRPO replays the editor's own
+pictures blur while the reward rises (NVlabs/DiffusionNFT#45). Flow-GRPO replays the editor's own
 steps; it can drift too, which a KL to the start slows down.
 """
 
