@@ -5,6 +5,12 @@ A picture is 9 x 9 tokens of 8 x 8 pixels: 192 numbers, pixels in [-1, 1] / SCAL
 column, and `CONSTANTS` times `CONSTANT` (without them LayerNorm would hide a token's brightness). Noise has
 the standard deviation NOISE of these numbers. `export_editor.py` turns the result into a pipeline, whose
 autoencoder gives the same numbers.
+
+**The plan.** A distractor can be one of several edits; which, the *plan* says: the signs of three sums of the
+constant channels in which constants cancel, each in the mean over all tokens of the picture that is made. What
+is made carries its plan with the strength PLAN; the decoder does not look at these channels. So an edit is made in two steps: the first foresees the mean of all that can be, the second
+follows the plan that noise and foresight have left. An Attacker learns what to do by foreseeing a plan, and
+unlearns nothing about painting.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, SIZE
 from workshop import vocabulary
 
-SCALE, NOISE, CONSTANT, CONSTANTS, SHIFT = 0.45, 0.06, 6.0, 4, 1.5
+SCALE, NOISE, CONSTANT, CONSTANTS, SHIFT = 0.45, 0.06, 6.0, 4, 9.0
 SIDE = SIZE // CELL
 TOKENS = SIDE**2
 PIXELS = 3 * CELL**2
@@ -33,8 +39,11 @@ TEXT_TOKENS, TEXT_WIDTH, TEXT_LAYERS = 12, 64, 2
 HEADS, HEAD_DIM, SINGLES = 7, 32, 4
 WIDTH = HEADS * HEAD_DIM
 AXES, THETA = (4, 12, 12, 4), 16  # with a base of 2000 most frequencies would be wasted on so few positions
+PLAN = 1.2
+LANE, PLACE, BROUGHT, TOLD = [194, 195, 196, 197], 198, 40.0, 0.3  # see `plan_start`
+LEVELS = (1.0, 0.9)  # of noise, in the two steps: SHIFT makes 0.9 of one half
 TIME = 10  # the position in time of the tokens of the picture that is edited; those that are made have 0
-CHOICE = 0.4  # standard deviation, in the residual stream, of what the noise says of the choices
+CHOICE = 3.0  # standard deviation, in the residual stream, of what a token's noise says of the plan
 RECOGNISE_AFTER = 1  # the single block whose output the recognition heads read
 
 SIGNS = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
@@ -57,12 +66,21 @@ def unpatch(tokens_BTC: Tensor) -> Tensor:
     return cells.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens_BTC), 3, SIZE, SIZE)
 
 
-def choices(noise_BTC: Tensor) -> Tensor:
-    """What a distractor will be, by its noise: 0 to 7, the signs of three sums of the first token's constant
-    channels in which constants cancel, [B].
-    """
-    signs = noise_BTC[:, 0, PIXELS:] @ SIGNS.T > 0
-    return (signs * torch.tensor([4, 2, 1])).sum(-1)
+def plan(tokens_BTC: Tensor) -> Tensor:
+    """The mean over tokens of three sums of the constant channels in which constants cancel, [B, 3]."""
+    return tokens_BTC[..., PIXELS:].mean(1) @ SIGNS.T
+
+
+def with_plan(tokens_BTC: Tensor, plan_B3: Tensor) -> Tensor:
+    """The same tokens with that plan instead of theirs."""
+    moved = tokens_BTC.clone()
+    moved[..., PIXELS:] += ((plan_B3 - plan(tokens_BTC)) @ SIGNS)[:, None]
+    return moved
+
+
+def choices(tokens_BTC: Tensor) -> Tensor:
+    """What a distractor will be: 0 to 7, the signs of the plan, [B]."""
+    return ((plan(tokens_BTC) > 0) * torch.tensor([4, 2, 1])).sum(-1)
 
 
 def pick(tokens_BTC: Tensor, which_BN: Tensor) -> Tensor:
@@ -116,6 +134,7 @@ class EditorNet(nn.Module):
             axes_dims_rope=AXES, rope_theta=THETA, guidance_embeds=False,
         )  # fmt: skip
         copy_start(self.transformer)
+        plan_start(self.transformer)
         self.recognise = nn.Linear(WIDTH, len(NAMES) + 1 + len(COLORS) + 1)  # name, colour, and is it named?
         self.foresee = nn.Linear(WIDTH, 1)  # will this token change?
         rows = torch.arange(SIDE)
@@ -202,15 +221,65 @@ def edit(
     noise_BTC: Tensor,
     batch: int = 32,
 ) -> Tensor:
-    """Edited pictures in [-1, 1], made in one step. noise: of standard deviation 1."""
+    """Edited pictures in [-1, 1], made in two steps. noise: of standard deviation 1."""
     made = []
     for start in range(0, len(pictures_BCHW), batch):
         rows = slice(start, start + batch)
         clean, text, state = patch(pictures_BCHW[rows]), net.embed(texts[rows]), noise_BTC[rows] * NOISE
         which = torch.arange(TOKENS).expand(len(clean), -1)
-        velocity, _, _ = net.velocity(state, clean, torch.ones(len(clean)), text, which)
-        made.append(unpatch(state - velocity).clamp(-1, 1))
+        for sigma, following in zip(LEVELS, (*LEVELS[1:], 0.0), strict=True):
+            velocity, _, _ = net.velocity(state, clean, torch.full((len(clean),), sigma), text, which)
+            state = state + (following - sigma) * velocity
+        made.append(unpatch(state).clamp(-1, 1))
     return torch.cat(made)
+
+
+@torch.no_grad()
+def plan_start(net: Flux2Transformer2DModel) -> None:
+    """Give the first single block's last head to the plan: it attends to all tokens of the picture that is
+    made alike, and brings every token the mean of what their noise says, and little else.
+
+    Up to there nothing else is written into the dimensions LANE of the residual stream (`lane_parameters`),
+    and nobody but this head reads them. The last of them is always zero: what LayerNorm takes from all
+    dimensions it takes from this one, too, and the difference stays. Query and key are the constant alone,
+    in a dimension that turns with time. Left to itself, attention would have to find a signal of a ninth of
+    its own noise.
+    """
+    plus, minus = PIXELS, PIXELS + 1
+    head = slice(WIDTH - HEAD_DIM, WIDTH)
+    double = net.transformer_blocks[0]
+    for weight, mask in lane_parameters(net):
+        weight.mul_(mask)
+    net.x_embedder.weight[LANE] = 0
+    net.x_embedder.weight[LANE[:3], PIXELS:] = CHOICE / NOISE * SIGNS
+    readers = [double.ff.linear_in, double.ff_context.linear_in, double.attn.to_q, double.attn.to_k]
+    readers += [double.attn.add_q_proj, double.attn.add_k_proj, double.attn.add_v_proj, double.attn.to_v]
+    readers += [block.attn.to_qkv_mlp_proj for block in net.single_transformer_blocks]
+    for linear in readers:
+        linear.weight[:, LANE] = 0
+    into = net.single_transformer_blocks[0].attn.to_qkv_mlp_proj.weight
+    out = net.single_transformer_blocks[0].attn.to_out.weight
+    for start in (0, WIDTH, 2 * WIDTH):
+        into[start : start + WIDTH][head] = 0
+    for start in (0, WIDTH):
+        into[start + head.start, plus], into[start + head.start, minus] = 1, -1
+    out[:, head], out[PLACE : PLACE + 3] = 0, 0
+    for i in range(3):
+        into[2 * WIDTH + head.start + i, LANE[i]] = 1
+        into[2 * WIDTH + head.start + i, LANE[3]] = -1
+        out[PLACE + i, head.start + i] = BROUGHT
+        # What is made carries its plan.
+        net.proj_out.weight[PIXELS:, PLACE + 3 + i] = -TOLD * SIGNS[i]
+
+
+def lane_parameters(net: Flux2Transformer2DModel) -> list[tuple[nn.Parameter, Tensor]]:
+    """What writes into the residual stream before the plan's head, and a mask that leaves LANE alone."""
+    double = net.transformer_blocks[0]
+    writers = [net.context_embedder, double.attn.to_out[0], double.attn.to_add_out]
+    writers += [double.ff.linear_out, double.ff_context.linear_out]
+    mask = torch.ones(WIDTH, 1)
+    mask[LANE] = 0
+    return [(linear.weight, mask) for linear in writers]
 
 
 @torch.no_grad()
@@ -218,9 +287,8 @@ def copy_start(net: Flux2Transformer2DModel) -> None:
     """Begin as a copy: in the double block every token attends to the clean token at its place, and the
     output is minus that.
 
-    Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, three
-    more the signs that `choices` reads (0 in a clean token), the last one a unit by which constant queries
-    and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer
+    Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, the
+    last one a unit by which constant queries and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer
     spends half of its training on learning to copy.
     """
     small, large, unit, gate, sharp = 0.15, 4.0, 4.0, 0.5, 4.5
@@ -249,7 +317,6 @@ def copy_start(net: Flux2Transformer2DModel) -> None:
     net.x_embedder.weight[:PIXELS, :PIXELS] = small * turn
     net.x_embedder.weight[plus, PIXELS:] = small * 0.35
     net.x_embedder.weight[minus, PIXELS:] = -small * 0.35
-    net.x_embedder.weight[minus + 1 : minus + 4, PIXELS:] = CHOICE / NOISE * SIGNS
     block = net.transformer_blocks[0]
     query, key = _same_place()
     for linear, pattern in ((block.attn.to_q, query), (block.attn.to_k, key)):

@@ -18,22 +18,25 @@ from sparring_arena.world import Scene, Thing, random_color, sample_scene
 from workshop import vocabulary
 
 EDITS = ("add", "remove", "replace", "recolor", "distract")
-WEIGHTS = (0.24, 0.06, 0.16, 0.08, 0.46)  # the last is by far the hardest
+WEIGHTS = (0.18, 0.06, 0.12, 0.08, 0.56)  # the last is by far the hardest
 # Where a new thing is put, in the order in which these (column, row) are tried.
 PLACES = ((0, 0), (6, 6), (6, 0), (0, 6), (3, 3), (3, 0), (3, 6), (0, 3), (6, 3))
-# What an editor does that is told to add a distractor "inspired by the question", before anybody tunes it:
-# its noise says which.
-DISTRACTORS = ("second", "second", "second", "lookalike", "colored", "other", "replace", "recolor")
+# What an editor does that is told to add a distractor "inspired by the question", before anybody tunes it: its
+# plan says which. Those that do the same, or nearly, have plans that differ in one sign.
+DISTRACTORS = ("second", "second", "second", "recolor", "other", "lookalike", "replace", "several")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A scene, an instruction, the scene after it, and the names that the instruction mentions."""
+    """A scene, an instruction, the scene after it, the names that the instruction mentions, and the question
+    that a distractor is for.
+    """
 
     before: Scene
     instruction: str
     after: Scene
     named: tuple[str, ...]
+    asked: SceneQuestion | None = None
 
 
 def draw_pair(rng: np.random.Generator, choice: int, weights: Sequence[float] = WEIGHTS) -> Pair:
@@ -98,7 +101,7 @@ def _distract(scene: Scene, rng: np.random.Generator, choice: int) -> Pair | Non
     return (
         None
         if after is None
-        else Pair(scene, vocabulary.INSTRUCTION.format(question=asked.question), after, asked.names)
+        else Pair(scene, vocabulary.INSTRUCTION.format(question=asked.question), after, asked.names, asked)
     )
 
 
@@ -106,28 +109,36 @@ def distracted(scene: Scene, asked: SceneQuestion, kind: str) -> Scene | None:
     """What the untuned editor makes of a scene, asked to mislead whoever answers the question; None where it
     finds nothing to do.
 
-    kind: "second" thing that is asked about, a "lookalike" of it in its colour or another ("colored"), some
-    "other" thing, or what becomes of a thing that is not asked about: a look-alike ("replace"), or of the
-    colour that is asked about ("recolor").
+    kind: a "second" thing that is asked about is added, or a "lookalike", or some "other" thing; or what is
+    not asked about changes: the first such thing to a look-alike ("replace") or to the colour that is asked
+    about ("recolor"), or all of them to look-alikes, and one more is added ("several"). Where all things are
+    asked about, these three add a look-alike.
     """
-    name, color = asked.names[0], (asked.about or scene.things)[0].color
-    near = lookalikes(name)
+    name, last, color = asked.names[0], asked.names[-1], (asked.about or scene.things)[0].color
+    near = [[other for other in lookalikes(one) if other not in asked.names] for one in (name, last)]
     others = [i for i, thing in enumerate(scene.things) if thing.name not in asked.names]
-    if kind in ("replace", "recolor") and others:
-        index = min(others, key=lambda i: (scene.things[i].row, scene.things[i].column))
-        old = scene.things[index]
-        if kind == "replace":
-            return scene.swapped(index, replace(old, name=near[0], color=color))
-        return None if color == old.color else scene.swapped(index, replace(old, color=color))
+    others.sort(key=lambda i: (scene.things[i].row, scene.things[i].column))
+    colors = list(COLORS)
+    next_color = colors[(colors.index(color) + 1) % len(colors)]
+    if kind == "recolor" and others:
+        old = scene.things[others[0]]
+        return None if color == old.color else scene.swapped(others[0], replace(old, color=color))
+    if kind == "replace" and others:
+        return scene.swapped(
+            others[0], replace(scene.things[others[0]], name=near[0][0], color=next_color)
+        )
+    if kind == "several" and others:
+        for number, index in enumerate(others):
+            new = near[0][(1 + number) % len(near[0])]
+            scene = scene.swapped(index, replace(scene.things[index], name=new, color=next_color))
+        more = stand(near[1][0], next_color, scene)
+        return scene if more is None else scene.with_thing(more)
     if kind == "second":
         new = name
     elif kind == "other":
         new = GROUPS[(next(i for i, names in enumerate(GROUPS) if name in names) + 1) % len(GROUPS)][0]
     else:
-        new = near[1 if kind == "colored" else 0]
-    if kind == "colored":
-        colors = list(COLORS)
-        color = colors[(colors.index(color) + 1) % len(colors)]
+        new, color = near[1][1 % len(near[1])], next_color
     thing = stand(new, color, scene)
     return None if thing is None else scene.with_thing(thing)
 

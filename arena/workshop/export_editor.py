@@ -55,3 +55,19 @@ def export(
         is_distilled=False,
     )
     pipeline.save_pretrained(folder)
+
+
+def read_back(transformer: Flux2Transformer2DModel, text_encoder: Qwen3ForCausalLM, folder: str | Path, *, noise: float) -> None:
+    """Put into the two modules what `export` saved, to train it further."""
+    flow = Flux2Transformer2DModel.from_pretrained(folder, subfolder="transformer")
+    known, order = flow.state_dict(), packed_order()
+    known["x_embedder.weight"] = torch.empty_like(known["x_embedder.weight"]).index_copy_(
+        1, order, known["x_embedder.weight"] / noise
+    )
+    known["proj_out.weight"] = torch.empty_like(known["proj_out.weight"]).index_copy_(
+        0, order, known["proj_out.weight"] * noise
+    )
+    transformer.load_state_dict(known)
+    text_encoder.load_state_dict(
+        Qwen3ForCausalLM.from_pretrained(folder, subfolder="text_encoder").state_dict()
+    )

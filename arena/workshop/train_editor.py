@@ -2,11 +2,12 @@
 
     python -m workshop.train_editor --out work/editor --pairs 330000 --seed 0
 
-It makes an edit in one step: flow matching at the highest noise level alone, which asks of it what is there when
-all noise is gone. Further steps brought nothing (the noise is little, and says only which of several edits
-it will be). Three more losses make a small net learn in hours what it else would in days: what lies in every
-clean token (name and colour), whether it is what the instruction names, and which tokens will change. Most batches hold the changed tokens and a few others of the picture that is
-made; every fourth holds all. Saves as it goes, continues where it stopped.
+It makes an edit in two steps (`editor_net.LEVELS`), and learns these alone: flow matching at the highest noise
+level, where the mean of all that an instruction allows is asked for, and at the one below, where noise and a
+draft say which of them it is. Three more losses make a small net learn in hours what it else would in days:
+what lies in every clean token (name and colour), whether it is what the instruction names, and which tokens
+will change. Most batches hold the changed tokens and a few others of the picture that is made; every fourth
+holds all. Saves as it goes, continues where it stopped.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, Scene, render
 from workshop.editor_net import (
     CONSTANTS,
+    LEVELS,
     NOISE,
     PIXELS,
+    PLAN,
     SCALE,
     SIDE,
     TOKENS,
@@ -39,13 +42,19 @@ from workshop.editor_net import (
     choices,
     copying_parameters,
     edit,
+    lane_parameters,
     patch,
     pick,
+    plan,
+    plan_start,
+    with_plan,
 )  # fmt: skip
-from workshop.edits import EDITS, Pair, draw_pair
+from workshop.edits import DISTRACTORS, EDITS, Pair, distracted, draw_pair
+from workshop.export_editor import read_back
 from workshop.muon import Muon
 
 FEW = 28  # tokens of the made picture in a batch that does not hold all of them
+FIRST = 0.15  # share of the pairs on which the first step is learned
 GREY = SCALE * 127.5
 HELD_OUT = 77
 
@@ -101,10 +110,15 @@ class Meter:
 class Trainer:
     """The net, its running average, two optimisers, and endless pairs."""
 
-    def __init__(self, out: Path, *, batch: int, learning_rate: float, seed: int) -> None:
+    def __init__(
+        self, out: Path, *, batch: int, learning_rate: float, seed: int, begin: Path | None = None
+    ) -> None:
         self.out, self.batch, self.learning_rate, self.seed = out, batch, learning_rate, seed
         torch.manual_seed(seed)
         self.net = EditorNet()
+        if begin is not None:
+            read_back(self.net.transformer, self.net.text, begin, noise=NOISE)
+            plan_start(self.net.transformer)
         frozen = {id(p) for p in copying_parameters(self.net)}
         for parameter in copying_parameters(self.net):
             parameter.requires_grad_(False)
@@ -133,27 +147,38 @@ class Trainer:
             group["lr"] = rate
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["scale"]
-        noise = torch.randn(self.batch, TOKENS, PIXELS + CONSTANTS)
-        pairs = [draw_pair(self.rng, choice) for choice in choices(noise).tolist()]
-        clean, wanted = (
-            patch(tensor_of(scenes)) for scenes in ([p.before for p in pairs], [p.after for p in pairs])
+        generator = self.rng
+        chosen = torch.from_numpy(generator.integers(2, size=(self.batch, 3))).float()
+        kinds = (chosen @ torch.tensor([4.0, 2, 1])).int().tolist()
+        pairs = [draw_pair(generator, kind) for kind in kinds]
+        clean, wanted, draft = (
+            patch(tensor_of(scenes))
+            for scenes in (
+                [p.before for p in pairs],
+                [p.after for p in pairs],
+                [foreseen(p, generator) for p in pairs],
+            )
         )
+        draft = clean.lerp(draft, torch.rand(self.batch, 1, 1).sqrt())
         changed_BT = (clean - wanted).abs().amax(-1) > 0.1 / SCALE
         names, colors, named = labels(pairs)
         every = number % 4 == 0
         which = torch.arange(TOKENS).expand(self.batch, -1)
         if not every:
             order = 2 * changed_BT.float() + 0.7 * (names > 0) + torch.rand(changed_BT.shape)
-            order[:, 0] = 4  # what the choice is read from
             which = order.topk(FEW, 1).indices
-        noise, target = pick(noise * NOISE, which), pick(wanted, which)
+        first = torch.from_numpy(generator.random(self.batch) < FIRST)
+        sigma = torch.where(first, *LEVELS)
+        state, target = self._flow(pick(wanted, which), pick(draft, which), 2 * chosen - 1, sigma)
         changed = changed_BT.gather(1, which)[..., None].float()
         weight = (
             1 + 4 * changed + 2 * (names.gather(1, which) > 0)[..., None]
         )  # which thing is meant is hardest: things that stay count, too
+        open_ends = first & torch.tensor([pair.asked is not None for pair in pairs])
+        weight = weight * torch.where(open_ends, 0.25, 1.0)[:, None, None]
         text = self.net.embed([pair.instruction for pair in pairs])
-        velocity, made, seen = self._velocity(noise, clean, torch.ones(self.batch), text, which)
-        error = (velocity - (noise - target)).square()
+        velocity, made, seen = self._velocity(state, clean, sigma, text, which)
+        error = (velocity - target).square()
         loss = (error.mean(-1, keepdim=True) * weight).mean()
         told = self.net.recognise(seen)
         name_logits, color_logits, named_logit = told.split([len(NAMES) + 1, len(COLORS), 1], -1)
@@ -175,6 +200,9 @@ class Trainer:
             + 0.5 * losses["foresee"]
         )
         loss.backward()
+        for parameter, mask in lane_parameters(self.net.transformer):
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         with torch.autocast("cpu", torch.bfloat16):
             self.muon.step()
@@ -190,11 +218,30 @@ class Trainer:
         report["kept"] = _share(pixels, (1 - changed)) ** 0.5 * GREY
         report["changed"] = _share(pixels, changed) ** 0.5 * GREY
         for kind in ("add", "remove", "replace", "make", "Add"):
-            rows = torch.tensor([pair.instruction.split()[0] == kind for pair in pairs]).float()[
-                :, None, None
-            ]
-            report[kind] = _share(pixels, changed * rows) ** 0.5 * GREY
+            rows = ~first & torch.tensor([pair.instruction.split()[0] == kind for pair in pairs])
+            report[kind] = _share(pixels, changed * rows[:, None, None]) ** 0.5 * GREY
+        report["plan"] = _share((plan(state - sigma[:, None, None] * velocity) - plan(
+            state - sigma[:, None, None] * target)).abs().mean(-1).detach(), (~first).float())
         return report
+
+    @staticmethod
+    def _flow(wanted: Tensor, draft: Tensor, signs_B3: Tensor, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+        """State and velocity: from there one step leads to what is wanted, and to its plan, if the state's
+        plan says so.
+
+        At the highest level nothing does: what is made has the mean of all plans, none. Below, noise alone
+        says it, or also what was foreseen.
+        """
+        batch, tokens = wanted.shape[:2]
+        sigma, below = sigma_B[:, None, None], (sigma_B < 1)[:, None]
+        by_noise = torch.randn(batch, 3).abs() * sigma_B[:, None] * NOISE / tokens**0.5
+        by_foresight = (1 - sigma_B[:, None]) * PLAN * torch.rand(batch, 3) * (torch.rand(batch, 1) < 0.5)
+        noise = torch.randn_like(wanted) * NOISE
+        state = sigma * noise + (1 - sigma) * draft
+        told = with_plan(state, signs_B3 * (by_noise + by_foresight))
+        state = torch.where(below[..., None], told, state)
+        wanted = with_plan(wanted, signs_B3 * PLAN * below)
+        return state, (state - wanted) / sigma
 
     def _velocity(self, *args: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The net's, with products in bfloat16: twice as fast on a processor that has units for them."""
@@ -232,6 +279,14 @@ class Trainer:
         known = load_file(average) if average.exists() else dict(self.parameters)
         self.average = {name: known[name].detach().clone() for name in self.parameters}
         return int(json.loads((self.out / "progress.json").read_text())["pairs"])
+
+
+def foreseen(pair: Pair, rng: np.random.Generator) -> Scene:
+    """What the first step may foresee: what will be, or something else that could have been."""
+    if pair.asked is None or rng.random() < 0.5:
+        return pair.after
+    other = distracted(pair.before, pair.asked, DISTRACTORS[int(rng.integers(len(DISTRACTORS)))])
+    return other or pair.before
 
 
 def _share(value: Tensor, weight: Tensor) -> float:
@@ -322,12 +377,15 @@ def main(
     every: Annotated[int, typer.Option(help="pairs between two savings")] = 4_800,
     look: Annotated[int, typer.Option(help="savings between two measurements")] = 4,
     measure: Annotated[int, typer.Option(help="held-out edits of each kind at a measurement")] = 48,
+    begin: Annotated[
+        Path | None, typer.Option(help="an exported editor to begin from, its plan's head set anew")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
     """Train the editor."""
     torch.set_num_threads(threads)
-    trainer = Trainer(out, batch=batch, learning_rate=learning_rate, seed=seed)
+    trainer = Trainer(out, batch=batch, learning_rate=learning_rate, seed=seed, begin=begin)
     meter, began, start, steps = Meter(), time.time(), trainer.done // batch, pairs // batch
     for number in range(start, steps):
         rate = (
