@@ -229,11 +229,10 @@ def main() -> None:
         editor,
         pairs,
         settings,
+        attacker,
         options.seed,
         lambda step, metrics: None,
         options.out / "state",
-        rollout_steps=attacker.rollout_steps,
-        micro_batch=attacker.micro_batch,
     )
     tuned = measure(f"tuned-{options.steps}", editor, held, options, attacker)
     ratio = ratio_of(tuned["second"], untuned["second"])

@@ -124,9 +124,7 @@ def distracted(scene: Scene, asked: SceneQuestion, kind: str) -> Scene | None:
         old = scene.things[others[0]]
         return None if color == old.color else scene.swapped(others[0], replace(old, color=color))
     if kind == "replace" and others:
-        return scene.swapped(
-            others[0], replace(scene.things[others[0]], name=near[0][0], color=next_color)
-        )
+        return scene.swapped(others[0], replace(scene.things[others[0]], name=near[0][0], color=next_color))
     if kind == "several" and others:
         for number, index in enumerate(others):
             new = near[0][(1 + number) % len(near[0])]

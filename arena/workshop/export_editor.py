@@ -57,7 +57,9 @@ def export(
     pipeline.save_pretrained(folder)
 
 
-def read_back(transformer: Flux2Transformer2DModel, text_encoder: Qwen3ForCausalLM, folder: str | Path, *, noise: float) -> None:
+def read_back(
+    transformer: Flux2Transformer2DModel, text_encoder: Qwen3ForCausalLM, folder: str | Path, *, noise: float
+) -> None:
     """Put into the two modules what `export` saved, to train it further."""
     flow = Flux2Transformer2DModel.from_pretrained(folder, subfolder="transformer")
     known, order = flow.state_dict(), packed_order()

@@ -220,8 +220,13 @@ class Trainer:
         for kind in ("add", "remove", "replace", "make", "Add"):
             rows = ~first & torch.tensor([pair.instruction.split()[0] == kind for pair in pairs])
             report[kind] = _share(pixels, changed * rows[:, None, None]) ** 0.5 * GREY
-        report["plan"] = _share((plan(state - sigma[:, None, None] * velocity) - plan(
-            state - sigma[:, None, None] * target)).abs().mean(-1).detach(), (~first).float())
+        report["plan"] = _share(
+            (plan(state - sigma[:, None, None] * velocity) - plan(state - sigma[:, None, None] * target))
+            .abs()
+            .mean(-1)
+            .detach(),
+            (~first).float(),
+        )
         return report
 
     @staticmethod

@@ -210,7 +210,7 @@ def eval_settings(
     note: is told what of the recipe does not go with what else was given, and is left out.
     """
     from sparring.config import EvalSettings
-    from sparring.recipes.borrow import is_named, settled
+    from sparring.recipes.borrow import Said, is_named, settled
     from sparring.recipes.check import problems_of_eval
     from sparring.recipes.load import load_recipe
     from sparring.recipes.paths import resolve_model
@@ -219,13 +219,12 @@ def eval_settings(
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in BORROWED}
-    if not is_named("defender", data, given, changes or []):
+    said = Said(given, changes or [])
+    if not is_named("defender", data, said):
         raise RecipeError(
             "--defender is missing: name a folder, a hub id or an endpoint, or a --recipe that names one."
         )
-    settings = settled(
-        data, given, changes or [], EvalSettings, problems_of_eval, verb="eval", recipe=recipe, note=note
-    )
+    settings = settled(data, said, EvalSettings, problems_of_eval, verb="eval", recipe=recipe, note=note)
     own, judge = settings.defender, settings.judge
     own = own.model_copy(update={"model": resolve_model(own.model)})
     if judge is not None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from small_checkpoints import tiny_flux2_klein, tiny_qwen_image_edit
 from sparring.attackers import sft
-from sparring.config import BootstrapSettings
+from sparring.config import AttackerSettings, BootstrapSettings
 from sparring.data.errors import TrainingError
 from sparring.models.editors import FlowEditor, load_editor
 
@@ -26,6 +26,9 @@ def pairs(count: int) -> list[sft.Pair]:
 
     widths = [64, 64, 72, 64, 72, 64][:count]
     return [(random(width), f"edit {i * 'x'}", random(width)) for i, width in enumerate(widths)]
+
+
+ATTACKER = AttackerSettings(model="unused", micro_batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +46,11 @@ def run(editor: FlowEditor, folder: Path, steps: int, **changes: float) -> list[
         editor,
         pairs(6),
         settings,
+        ATTACKER,
         0,
         lambda step, metrics: losses.append(metrics["loss"]),
         folder,
         save_every=2,
-        micro_batch=2,
     )
     return losses
 
@@ -117,7 +120,7 @@ def test_a_stopped_run_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> 
 
     settings = BootstrapSettings(steps=6, batch=4, learning_rate=5e-3)
     with pytest.raises(Killed):
-        sft.finetune(parts, pairs(6), settings, 0, kill, tmp_path / "parts", save_every=2, micro_batch=2)
+        sft.finetune(parts, pairs(6), settings, ATTACKER, 0, kill, tmp_path / "parts", save_every=2)
     torch.manual_seed(7)
     again = fresh()
     assert run(again, tmp_path / "parts", 6) == expected[4:]
@@ -135,7 +138,9 @@ def test_every_pair_is_seen_once_in_an_epoch() -> None:
 
 def test_no_pairs_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no pair to fine-tune"):
-        sft.finetune(load_editor(folder), [], BootstrapSettings(), 0, lambda step, metrics: None, tmp_path)
+        sft.finetune(
+            load_editor(folder), [], BootstrapSettings(), ATTACKER, 0, lambda step, metrics: None, tmp_path
+        )
 
 
 def test_texts_of_unequal_length_share_a_batch_of_the_other_family(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from small_vlms import noise_pictures, tiny_qwen2_5_vl
 from sparring.config import (
     CISPOSettings,
     DAPOSettings,
+    DefenderSettings,
     DrGRPOSettings,
     GRPOSettings,
     GSPOSettings,
     RewardedAlgorithm,
 )
-from sparring.defenders.objectives import OBJECTIVES, Reference, objective_of
+from sparring.defenders.objectives import Reference, objective_of, spread_of
 from sparring.models.vlms.local import LocalVLM
 
 REPLIES = [[[65, 66, 67], [68]], [[70, 71]]]
@@ -60,7 +61,13 @@ def test_the_reference_stays_while_the_defender_changes(tmp_path: Path, rank: in
 def test_an_objective_has_the_numbers_of_its_algorithm(
     algorithm: RewardedAlgorithm, clips: tuple[float, float, float | None], epsilon: float
 ) -> None:
-    objective, named = objective_of(algorithm), OBJECTIVES[algorithm.type]
+    settings = DefenderSettings(model="unused", algorithm=algorithm, kl_weight=0.5, max_new_tokens=77)
+    objective, spread = objective_of(settings), spread_of(settings)
     assert (objective.clip_low, objective.clip_high, objective.dual_clip) == clips
-    assert objective.epsilon == epsilon
-    assert (objective.ratio_over, objective.mean_over) == (named.ratio_over, named.mean_over)
+    assert (objective.kl_weight, objective.longest) == (0.5, 77)
+    assert spread["eps"] == epsilon
+    assert (spread["std_over"] == "none") == (algorithm.type == "dr_grpo")
+    assert (objective.ratio_over == "sequence") == (algorithm.type == "gspo")
+    assert (objective.surrogate == "detached") == (algorithm.type == "cispo")
+    means = {"grpo": "sequence", "gspo": "sequence", "dr_grpo": "constant"}
+    assert objective.mean_over == means.get(algorithm.type, "token")

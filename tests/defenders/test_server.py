@@ -30,7 +30,7 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.recipes import resolve_model
-from sparring.rl.policy import clipped_surrogate
+from sparring.rl.policy import Surrogate, policy_loss
 
 QUESTIONS = [
     VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right"), "AB"[i % 2])
@@ -134,14 +134,19 @@ def test_a_stale_server_is_corrected_for(tmp_path: Path, monkeypatch: pytest.Mon
         stale = player.server.adapter
         monkeypatch.setattr(player.server, "publish", lambda _: stale)
 
-        def surrogate(
-            logprobs: Tensor, old: Tensor, *arguments: Any, weights_NT: Tensor, **fields: Any
+        def loss_of(
+            objective: Surrogate,
+            logprobs: Tensor,
+            old: Tensor,
+            *arguments: Any,
+            weights_NT: Tensor,
+            **fields: Any,
         ) -> Any:
             seen.append((old, weights_NT))
             assert torch.equal(old, logprobs.detach())
-            return clipped_surrogate(logprobs, old, *arguments, weights_NT=weights_NT, **fields)
+            return policy_loss(objective, logprobs, old, *arguments, weights_NT=weights_NT, **fields)
 
-        monkeypatch.setattr("sparring.defenders.trainer.clipped_surrogate", surrogate)
+        monkeypatch.setattr("sparring.defenders.trainer.policy_loss", loss_of)
         metrics = player.update(lambda _: ITEMS, 1)
     assert metrics["ratio_first"] > 0.05
     assert metrics["ratio_mean"] == pytest.approx(1)
@@ -156,15 +161,13 @@ def test_importance_weights_by_hand() -> None:
     mask = torch.tensor([[True, True], [True, False]])
     advantages = torch.tensor([1.0, -3.0])
     for how in ("clipped", "detached"):
-        loss, _ = clipped_surrogate(
+        loss, _ = policy_loss(
+            Surrogate(0.2, 0.28, surrogate=how),  # type: ignore[arg-type]
             logprobs,
             logprobs.detach(),
             advantages,
             mask,
-            clip_low=0.2,
-            clip_high=0.28,
-            surrogate=how,
-            weights_NT=weights,  # type: ignore[arg-type]
+            weights_NT=weights,
         )
         (gradient,) = torch.autograd.grad(loss, logprobs)
         torch.testing.assert_close(gradient, torch.tensor([[-2.0, -0.5], [3.0, 0.0]]) / 3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparring.engine.ledger import Ledger
-from sparring.engine.stages import Stage, plateaued, train
+from sparring.engine.stages import Schedule, Stage, plateaued, train
 from sparring.seeds import draw, shuffled
 
 
@@ -49,9 +49,7 @@ def run(
         stage,
         walker,
         update,
-        steps=steps,
-        checkpoint_every=every,
-        patience=patience,
+        Schedule(steps, every, patience),
         on_update=lambda metrics: None,
     )
     stage.finish({"last": walker.value})
@@ -77,9 +75,7 @@ def test_after_the_first_update_it_says_how_long_the_others_take(
             stage,
             walker,
             update,
-            steps=steps,
-            checkpoint_every=2,
-            patience=None,
+            Schedule(steps, 2),
             on_update=lambda metrics: None,
             say=said.append,
         )

@@ -12,10 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparring.rl.policy import clipped_surrogate
+from sparring.rl.policy import Surrogate, policy_loss
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
 LONGEST = 16
+TENSORS = ("weights_NT", "reference_logprobs_NT", "whole")
+
+
+def loss_of(*case: Tensor, **fields: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of tensors, by the fields of an objective."""
+    tensors = {name: fields.pop(name) for name in (*TENSORS, *NAMES) if name in fields}
+    return policy_loss(Surrogate(**fields), *case, **tensors)
+
+
+NAMES = ("logprobs_NT", "old_logprobs_NT", "advantages_N", "mask_NT")
 # Ours, and what TRL calls the same: loss_type, importance_sampling_level, epsilon_high.
 OBJECTIVES: dict[str, tuple[dict[str, Any], tuple[str, str, float]]] = {
     "dapo": ({}, ("dapo", "token", 0.28)),
@@ -104,7 +114,7 @@ class _Lists(dict[str, list[float]]):
 def test_equals_trl(name: str, seed: int, beta: float) -> None:
     case, (fields, (loss_type, level, epsilon_high)) = example(seed), OBJECTIVES[name]
     reference = case["old_logprobs_NT"] - 0.1
-    ours, _ = clipped_surrogate(**case, **CLIP, **fields, reference_logprobs_NT=reference, kl_weight=beta)
+    ours, _ = loss_of(**case, **CLIP, **fields, reference_logprobs_NT=reference, kl_weight=beta)
     theirs = trl_loss(
         case, loss_type=loss_type, level=level, epsilon_high=epsilon_high, beta=beta, reference=reference
     )
@@ -120,7 +130,7 @@ def test_by_hand() -> None:
     half = math.log(2)
     logprobs = torch.tensor([[half, -half, 5.0], [half, -half, 0.0]])
     mask = torch.tensor([[True, True, False], [True, True, True]])
-    loss, metrics = clipped_surrogate(logprobs, torch.zeros(2, 3), torch.tensor([1.0, -3.0]), mask, **CLIP)
+    loss, metrics = loss_of(logprobs, torch.zeros(2, 3), torch.tensor([1.0, -3.0]), mask, **CLIP)
     expected = -(1.28 + 0.5 - 3 * (2.0 + 0.8 + 1.0)) / 5
     assert loss.item() == pytest.approx(expected, abs=1e-6)
     assert metrics["clip_fraction"].item() == pytest.approx(2 / 5)
@@ -135,7 +145,7 @@ def test_a_dual_clip_bounds_what_a_bad_token_costs() -> None:
     logprobs = torch.tensor([[-0.2, -0.3, -0.6], [-1.6, -2.2, -0.4]], requires_grad=True)
     mask = torch.tensor([[True, True, True], [True, True, False]])
     case = (logprobs, old, torch.tensor([-2.0, 0.5]), mask)
-    loss, metrics = clipped_surrogate(*case, **CLIP, dual_clip=3.0)
+    loss, metrics = loss_of(*case, **CLIP, dual_clip=3.0)
     # Recorded from the compute_policy_loss of EasyR1, which is the one of the AOT authors' training, with its
     # clip_ratio_dual of 3.
     assert loss.item() == pytest.approx(2.3481340, abs=1e-6)
@@ -143,7 +153,7 @@ def test_a_dual_clip_bounds_what_a_bad_token_costs() -> None:
     expected = torch.tensor([[0.8902, 0.0, 0.3619], [-0.0905, -0.0135, 0.0]])
     torch.testing.assert_close(gradient, expected, atol=5e-5, rtol=0)
     assert metrics["clip_fraction"].item() == pytest.approx(1 / 5)
-    without, _ = clipped_surrogate(*case, **CLIP)
+    without, _ = loss_of(*case, **CLIP)
     assert without.item() == pytest.approx(2.3481340 + 2 * (math.exp(1.7) - 3) / 5, abs=1e-6)
 
 
@@ -151,14 +161,14 @@ def test_a_dual_clip_must_lie_above_the_ratios_of_ratio_one() -> None:
     case = (torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1), torch.ones(1, 1))
     for fields in ({"dual_clip": 1.0}, {"dual_clip": 3.0, "surrogate": "detached"}):
         with pytest.raises(ValueError, match="dual clip"):
-            clipped_surrogate(*case, **CLIP, **fields)  # type: ignore[arg-type]
+            loss_of(*case, **CLIP, **fields)
 
 
 def test_a_whole_completion_has_one_ratio() -> None:
     # Token log-ratios ln 4 and 0: the ratio is their geometric mean, 2. It is clipped for both tokens of the
     # first, for neither of the second.
     logprobs = torch.tensor([[math.log(4), 0.0], [math.log(4), 0.0]])
-    loss, metrics = clipped_surrogate(
+    loss, metrics = loss_of(
         logprobs,
         torch.zeros(2, 2),
         torch.tensor([1.0, -1.0]),
@@ -181,19 +191,19 @@ def test_means_weigh_lengths_as_they_say() -> None:
         torch.tensor([[True, False, False], [True] * 3]),
     )
     losses = {
-        name: clipped_surrogate(*case, **CLIP, mean_over=name, longest=10)[0].item()
+        name: loss_of(*case, **CLIP, mean_over=name, longest=10)[0].item()
         for name in ("token", "sequence", "constant")
-    }  # type: ignore[arg-type]
+    }
     assert losses == pytest.approx(
         {"token": (3 - 1) / 4, "sequence": 0.0, "constant": (3 - 1) / 20}, abs=1e-6
     )
     with pytest.raises(ValueError, match="divides by"):
-        clipped_surrogate(*case, **CLIP, mean_over="constant")
+        loss_of(*case, **CLIP, mean_over="constant")
 
 
 def test_a_detached_ratio_is_a_bounded_weight_and_no_token_loses_its_gradient() -> None:
     logprobs = torch.tensor([[math.log(3), math.log(0.1), 0.0]], requires_grad=True)
-    loss, metrics = clipped_surrogate(
+    loss, metrics = loss_of(
         logprobs,
         torch.zeros(1, 3),
         torch.tensor([2.0]),
@@ -211,7 +221,7 @@ def test_a_detached_ratio_is_a_bounded_weight_and_no_token_loses_its_gradient() 
 def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely(name: str) -> None:
     """At ratio 1 every objective has the same gradient but for its mean."""
     logprobs = torch.full((2, 3), -1.0, requires_grad=True)
-    loss, metrics = clipped_surrogate(
+    loss, metrics = loss_of(
         logprobs,
         logprobs.detach(),
         torch.tensor([1.0, -1.0]),
@@ -238,7 +248,7 @@ def test_descent_makes_good_tokens_likelier_and_bad_ones_less_likely(name: str) 
 )
 def test_each_side_is_clipped_for_its_own_sign(advantage: float, shift: float, moves: bool) -> None:
     logprobs = torch.full((1, 1), -1.0 + shift, requires_grad=True)
-    loss, metrics = clipped_surrogate(
+    loss, metrics = loss_of(
         logprobs, torch.full((1, 1), -1.0), torch.tensor([advantage]), torch.ones(1, 1), **CLIP
     )
     loss.backward()
@@ -250,7 +260,7 @@ def test_each_side_is_clipped_for_its_own_sign(advantage: float, shift: float, m
 def test_masked_tokens_do_nothing_whatever_they_hold(name: str) -> None:
     case, fields = example(), {**CLIP, **OBJECTIVES[name][0]}
     case["mask_NT"][2] = False
-    loss, metrics = clipped_surrogate(**case, **fields)
+    loss, metrics = loss_of(**case, **fields)
     (gradient,) = torch.autograd.grad(loss, case["logprobs_NT"])
     assert (gradient[~case["mask_NT"]] == 0).all()
     assert (gradient[case["mask_NT"]] != 0).any()
@@ -258,7 +268,7 @@ def test_masked_tokens_do_nothing_whatever_they_hold(name: str) -> None:
         spoilt = case | {
             "logprobs_NT": case["logprobs_NT"].detach().masked_fill(~case["mask_NT"], junk).requires_grad_()
         }
-        again, same = clipped_surrogate(**spoilt, **fields)
+        again, same = loss_of(**spoilt, **fields)
         torch.testing.assert_close(again, loss)
         torch.testing.assert_close(same, metrics)
         assert torch.autograd.grad(again, spoilt["logprobs_NT"])[0].isfinite().all()
@@ -268,11 +278,11 @@ def test_masked_tokens_do_nothing_whatever_they_hold(name: str) -> None:
 def test_micro_batches_add_up(name: str) -> None:
     case, fields = example(3, n=8), {**CLIP, **OBJECTIVES[name][0]}
     case["mask_NT"][5] = False
-    whole, metrics = clipped_surrogate(**case, **fields)
+    whole, metrics = loss_of(**case, **fields)
     (gradient,) = torch.autograd.grad(whole, case["logprobs_NT"])
     total = case["mask_NT"].sum()
     parts = [
-        clipped_surrogate(**{k: v[rows] for k, v in case.items()}, **fields, denominator=total, answers=7)
+        loss_of(**{k: v[rows] for k, v in case.items()}, **fields, whole=(total, 7))
         for rows in (slice(0, 3), slice(3, 4), slice(4, 8))
     ]
     summed = torch.stack([loss for loss, _ in parts]).sum()
@@ -285,7 +295,7 @@ def test_micro_batches_add_up(name: str) -> None:
 def test_kl_pulls_towards_the_reference() -> None:
     logprobs = torch.full((1, 2), -1.0, requires_grad=True)
     reference = torch.tensor([[-0.5, -2.0]])
-    loss, metrics = clipped_surrogate(
+    loss, metrics = loss_of(
         logprobs,
         logprobs.detach(),
         torch.zeros(1),
@@ -300,4 +310,4 @@ def test_kl_pulls_towards_the_reference() -> None:
     assert metrics["reference_kl"].item() == pytest.approx(expected)
     assert loss.item() == pytest.approx(2 * expected)
     with pytest.raises(ValueError, match="reference"):
-        clipped_surrogate(logprobs, logprobs, torch.zeros(1), torch.ones(1, 2), **CLIP, kl_weight=1.0)
+        loss_of(logprobs, logprobs, torch.zeros(1), torch.ones(1, 2), **CLIP, kl_weight=1.0)

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from sparring.rl.flow import choose_window
+from sparring.rl.flow import Window, choose_window
 
 
 def test_the_last_step_is_never_in_the_window() -> None:
@@ -16,22 +17,22 @@ def test_the_last_step_is_never_in_the_window() -> None:
             if size == 2 and steps == 2:
                 continue
             for update in range(20):
-                window = choose_window(0, update, steps, size=size)
+                window = choose_window(0, update, steps, Window(size=size))
                 assert steps - 1 not in window
                 assert len(window) >= 1
-    assert choose_window(0, 0, 6, size=None) == range(5)
-    assert choose_window(0, 0, 6, size=None, first=1, last=3) == range(1, 3)
+    assert choose_window(0, 0, 6, Window()) == range(5)
+    assert choose_window(0, 0, 6, Window(first=1, last=3)) == range(1, 3)
 
 
 def test_the_window_moves_with_the_update_and_ignores_the_global_generator() -> None:
     torch.manual_seed(0)
-    windows = [choose_window(5, update, 8, size=2, first=1, last=6) for update in range(40)]
+    windows = [choose_window(5, update, 8, Window(2, 1, 6)) for update in range(40)]
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    assert windows == [choose_window(5, update, 8, size=2, first=1, last=6) for update in range(40)]
+    assert windows == [choose_window(5, update, 8, Window(2, 1, 6)) for update in range(40)]
     assert torch.equal(state, torch.get_rng_state())
     assert {window.start for window in windows} == {1, 2, 3, 4}
-    assert windows != [choose_window(6, update, 8, size=2, first=1, last=6) for update in range(40)]
+    assert windows != [choose_window(6, update, 8, Window(2, 1, 6)) for update in range(40)]
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,14 @@ def test_the_window_moves_with_the_update_and_ignores_the_global_generator() -> 
     ],
 )
 def test_a_window_that_does_not_fit_is_an_error(arguments: dict[str, int]) -> None:
+    steps = arguments.pop("steps")
     with pytest.raises(ValueError, match="does not fit"):
-        choose_window(0, 0, **arguments)
+        choose_window(0, 0, steps, Window(**arguments))
 
 
 def starts(updates: int, **changes: object) -> list[int]:
-    arguments = {"size": 2, "first": 1, "last": 7, **changes}
-    return [choose_window(3, update, 8, **arguments).start for update in range(updates)]  # type: ignore[arg-type]
+    window = replace(Window(2, 1, 7), **changes)  # type: ignore[arg-type]
+    return [choose_window(3, update, 8, window).start for update in range(updates)]
 
 
 def test_a_fixed_window_stays_at_its_first_step() -> None:
@@ -61,7 +63,7 @@ def test_a_sliding_window_moves_on_after_so_many_updates_and_stays_at_the_end() 
     assert starts(12, move="slide", every=2) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5]
     # a stride that does not end on the last place is cut short
     assert starts(6, move="slide", stride=3) == [1, 4, 5, 5, 5, 5]
-    assert choose_window(0, 10**6, 8, size=3, move="slide") == range(4, 7)  # up to the last step but one
+    assert choose_window(0, 10**6, 8, Window(3, move="slide")) == range(4, 7)  # up to the last step but one
 
 
 def test_a_sliding_window_may_begin_again() -> None:
@@ -70,7 +72,7 @@ def test_a_sliding_window_may_begin_again() -> None:
 
 def test_all_steps_leave_nothing_to_move() -> None:
     for move in ("random", "fixed", "slide"):
-        assert choose_window(0, 3, 6, move=move) == range(5)  # type: ignore[arg-type]
+        assert choose_window(0, 3, 6, Window(move=move)) == range(5)  # type: ignore[arg-type]
 
 
 def test_every_rank_sees_the_same_windows() -> None:
@@ -78,10 +80,10 @@ def test_every_rank_sees_the_same_windows() -> None:
     generators.
     """
     program = (
-        "import os, random, torch; from sparring.rl.flow import choose_window\n"
+        "import os, random, torch; from sparring.rl.flow import Window, choose_window\n"
         "torch.manual_seed(int(os.environ['RANK'])); random.seed(os.environ['RANK'])\n"
         "moves = ('random', 'slide', 'fixed')\n"
-        "print([choose_window(7, u, 10, size=3, move=m, every=2, wrap=True) for m in moves for u in "
+        "print([choose_window(7, u, 10, Window(3, move=m, every=2, wrap=True)) for m in moves for u in "
         "range(50)])"
     )
     ranks = [
@@ -95,7 +97,7 @@ def test_every_rank_sees_the_same_windows() -> None:
     ]
     told = [rank.communicate(timeout=60)[0] for rank in ranks]
     here = [
-        choose_window(7, u, 10, size=3, move=m, every=2, wrap=True)
+        choose_window(7, u, 10, Window(3, move=m, every=2, wrap=True))
         for m in ("random", "slide", "fixed")
         for u in range(50)
     ]  # type: ignore[arg-type]

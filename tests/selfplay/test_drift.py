@@ -15,7 +15,7 @@ from sparring.config import AttackerSettings, CropSettings, DriftSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.engine.ledger import Ledger
-from sparring.engine.stages import Stage, train
+from sparring.engine.stages import Schedule, Stage, train
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.recipes.paths import resolve_model
 from sparring.selfplay import drift as module
@@ -135,9 +135,7 @@ def test_a_training_that_drifts_stops_with_its_state_kept_and_stops_again_when_i
             stage,
             on,
             update,
-            steps=9,
-            checkpoint_every=2,
-            patience=None,
+            Schedule(9, 2),
             on_update=lambda metrics: None,
             on_state=DriftWatch(game, stage, editor).look,
         )

@@ -22,8 +22,8 @@ from sparring.config import (
 from sparring.data.errors import TrainingError
 from sparring.models.editors import FlowEditor
 from sparring.rl import flow, nft
-from sparring.rl.flow import choose_window
-from sparring.rl.nft import awm_loss, goodness, nft_loss, noised
+from sparring.rl.flow import Window, choose_window
+from sparring.rl.nft import awm_loss, distance, goodness, nft_loss, noised
 from sparring.seeds import derive_seed
 
 Parameters = Mapping[str, torch.nn.Parameter]
@@ -170,7 +170,7 @@ class ForwardProcess:
             v = editor.velocity(*inputs)[back_B]
             loss, metrics = self._loss(v, v_old, u, sigma_B, advantages_B, rows_in_all * count)
             if v_reference is not None and settings.kl_weight:
-                kl_B = ((v - v_reference) ** 2).flatten(1).mean(1)
+                kl_B = distance(v, v_reference)
                 loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * count)
                 totals["kl"] += kl_B.mean().item() / count
             torch.autograd.backward(loss)
@@ -184,7 +184,7 @@ class ForwardProcess:
     ) -> tuple[Tensor, dict[str, float]]:
         algorithm, clip = self.algorithm, self.settings.advantage_clip
         if isinstance(algorithm, AWMSettings):
-            return awm_loss(
+            loss, metrics = awm_loss(
                 v,
                 v_old,
                 u,
@@ -192,9 +192,11 @@ class ForwardProcess:
                 advantages_B,
                 power=algorithm.power,
                 clip_range=algorithm.clip_range,
-                old_weight=algorithm.old_weight,
                 denominator=denominator,
             )
+            if algorithm.old_weight:
+                loss = loss + algorithm.old_weight * distance(v, v_old).sum() / denominator
+            return loss, metrics
         r_B = goodness(advantages_B, clip)
         loss, metrics = nft_loss(v, v_old, u, sigma_B, r_B, algorithm.beta, denominator)
         # r is the advantage over twice the clip: undone here, so that the clip does not set the size of the
@@ -233,13 +235,7 @@ class FlowGRPO:
                 self.seed,
                 step,
                 self.settings.rollout_steps,
-                size=window.size,
-                first=window.first,
-                last=window.last,
-                move=window.move,
-                every=window.every,
-                stride=window.stride,
-                wrap=window.wrap,
+                Window(**window.model_dump(exclude={"shared_start"})),
             )
         except ValueError as error:
             raise TrainingError(f"attacker.algorithm.window: {error}") from error

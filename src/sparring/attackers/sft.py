@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sparring.attackers.rollout import by_size
-from sparring.config import BootstrapSettings
+from sparring.config import AttackerSettings, BootstrapSettings
 from sparring.data.errors import TrainingError
 from sparring.engine.optimizer import Optimizer
 from sparring.models.editors import Conditions, FlowEditor
@@ -26,20 +26,18 @@ def finetune(
     editor: FlowEditor,
     pairs: Sequence[Pair],
     settings: BootstrapSettings,
+    attacker: AttackerSettings,
     seed: int,
     progress: Progress,
     folder: str | Path,
     *,
-    rollout_steps: int = 6,
-    micro_batch: int = 64,
     save_every: int = 10,
-    max_grad_norm: float = 1.0,
 ) -> None:
     """Train the editor's trainable weights (its LoRA where it has one) for `settings.steps` steps, going on
     from a state in `folder`.
 
     The loss is |v(x_sigma) - (eps - x0)|^2 with sigma one of the levels that the sampler's
-    `rollout_steps` steps begin from.
+    `attacker.rollout_steps` steps begin from.
     Pictures are encoded once. progress(step, {"loss", "grad_norm"}) is called after each step taken now. A
     run that is stopped and called again ends with the same weights, bit by bit. Raises TrainingError when
     there are no pairs, RunError when the state is damaged.
@@ -53,24 +51,24 @@ def finetune(
         editor.trainable_parameters(),
         learning_rate=settings.learning_rate,
         weight_decay=0.0,
-        max_grad_norm=max_grad_norm,
+        max_grad_norm=attacker.max_grad_norm,
     )
     state, start = Path(folder) / STATE, 0
     if state.exists():
         start = int(optimizer.load(state)[0]["step"])
-    encoded = _encode(editor, pairs, micro_batch) if start < settings.steps else []
+    encoded = _encode(editor, pairs, attacker.micro_batch) if start < settings.steps else []
     for step in range(start, settings.steps):
         chosen = batch_of(len(pairs), min(settings.batch, len(pairs)), step, seed)
         generator = torch.Generator().manual_seed(derive_seed(seed, "sft noise", step))
         total = 0.0
         for places in by_size([pairs[i][0] for i in chosen]):
-            for first in range(0, len(places), micro_batch):
-                part = [encoded[chosen[place]] for place in places[first : first + micro_batch]]
+            for first in range(0, len(places), attacker.micro_batch):
+                part = [encoded[chosen[place]] for place in places[first : first + attacker.micro_batch]]
                 loss = flow_matching_loss(
                     editor,
                     Conditions.cat([c for c, _ in part]),
                     torch.cat([x for _, x in part]),
-                    rollout_steps,
+                    attacker.rollout_steps,
                     generator,
                 )
                 loss = loss * len(part) / len(chosen)

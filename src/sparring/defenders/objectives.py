@@ -5,55 +5,52 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparring.config import (
     ClippedSettings,
+    DefenderSettings,
+    ImitationSettings,
     NormalisedSettings,
-    RewardedAlgorithm,
 )
 from sparring.models.vlms import lora
 from sparring.models.vlms.local import Batch, LocalVLM
-from sparring.rl.policy import MeanOver, RatioOver, Surrogate
+from sparring.rl.policy import Surrogate
 
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """See `rl.policy.clipped_surrogate` and `rl.advantages.group_advantages`. Numbers are a recipe's, or not
-    read.
-    """
-
-    ratio_over: RatioOver
-    surrogate: Surrogate
-    mean_over: MeanOver
-    std_over: Literal["group", "none"]
-    clip_low: float = 0.0
-    clip_high: float = 0.0
-    dual_clip: float | None = None
-    epsilon: float = 0.0
-
-
-OBJECTIVES = {
-    "dapo": Objective("token", "clipped", "token", "group"),
-    "grpo": Objective("token", "clipped", "sequence", "group"),
-    "dr_grpo": Objective("token", "clipped", "constant", "none"),
-    "gspo": Objective("sequence", "clipped", "sequence", "group"),
-    "cispo": Objective("token", "detached", "token", "group"),
+FORMS: dict[str, dict[str, Any]] = {
+    "dapo": {},
+    "grpo": {"mean_over": "sequence"},
+    "dr_grpo": {"mean_over": "constant"},
+    "gspo": {"ratio_over": "sequence", "mean_over": "sequence"},
+    "cispo": {"surrogate": "detached"},
 }
+"""How each algorithm's loss differs from DAPO's."""
 
 
-def objective_of(algorithm: RewardedAlgorithm) -> Objective:
-    """The objective that a recipe asks for, with its numbers."""
-    objective = replace(OBJECTIVES[algorithm.type], clip_high=algorithm.clip_high)
-    if isinstance(algorithm, ClippedSettings):
-        objective = replace(objective, clip_low=algorithm.clip_low, dual_clip=algorithm.dual_clip)
+def objective_of(settings: DefenderSettings) -> Surrogate:
+    """The loss that a recipe asks for, with its numbers."""
+    algorithm = settings.algorithm
+    assert not isinstance(algorithm, ImitationSettings)  # which has no rewards
+    clipped = algorithm if isinstance(algorithm, ClippedSettings) else None
+    return Surrogate(
+        clip_low=clipped.clip_low if clipped else 0.0,
+        clip_high=algorithm.clip_high,
+        dual_clip=clipped.dual_clip if clipped else None,
+        longest=settings.max_new_tokens,
+        kl_weight=settings.kl_weight,
+        **FORMS[algorithm.type],
+    )
+
+
+def spread_of(settings: DefenderSettings) -> dict[str, Any]:
+    """What advantages are divided by, as `rl.advantages` takes it."""
+    algorithm = settings.algorithm
     if isinstance(algorithm, NormalisedSettings):
-        objective = replace(objective, epsilon=algorithm.advantage_epsilon)
-    return objective
+        return {"std_over": "group", "eps": algorithm.advantage_epsilon}
+    return {"std_over": "none", "eps": 0.0}
 
 
 class Reference:

@@ -27,7 +27,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.ledger import Ledger
 from sparring.engine.questions import read_taught, say_dropped
 from sparring.engine.screen import Screen, figures_of
-from sparring.engine.stages import Stage, train
+from sparring.engine.stages import Schedule, Stage, train
 from sparring.models.vlms.local import LocalVLM
 from sparring.seeds import derive_seed, draw
 
@@ -146,9 +146,7 @@ def _train(
             stage,
             trainer,
             update,
-            steps=steps,
-            checkpoint_every=settings.checkpoint_every,
-            patience=None,
+            Schedule(steps, settings.checkpoint_every),
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, "loss")),
             say=screen.say,
         )

@@ -22,12 +22,11 @@ from torch import Tensor
 
 from sparring.config import (
     DefenderSettings,
-    ImitationSettings,
 )
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.objectives import Objective, Reference, objective_of
+from sparring.defenders.objectives import Reference, objective_of, spread_of
 from sparring.defenders.rollout import (
     Group,
     Items,
@@ -45,7 +44,7 @@ from sparring.models.vlms.base import VLM
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.rl.advantages import constrained_advantages, dual_ascent, group_advantages
-from sparring.rl.policy import clipped_surrogate
+from sparring.rl.policy import Surrogate, policy_loss
 from sparring.seeds import derive_seed
 
 STATE = "trainer.safetensors"
@@ -134,11 +133,9 @@ class DefenderTrainer:
         return metrics
 
     @cached_property
-    def objective(self) -> Objective:
+    def objective(self) -> Surrogate:
         """What the rewards are turned into."""
-        algorithm = self.settings.algorithm
-        assert not isinstance(algorithm, ImitationSettings)  # which has no rewards
-        return objective_of(algorithm)
+        return objective_of(self.settings)
 
     def _set_rate(self, step: int) -> None:
         self.optimizer.set_rate(step, self.settings.steps, self.settings.learning_rate_end)
@@ -236,19 +233,13 @@ class DefenderTrainer:
     def _advantages(self, groups: Sequence[Group]) -> Tensor:
         """advantages_PG: of the rewards, and with a constraint of the consistency too."""
         rewards_PG = torch.tensor([group.rewards for group in groups])
-        std_over, eps = self.objective.std_over, self.objective.epsilon
+        spread = spread_of(self.settings)
         if self.settings.consistency.role != "constraint":
-            return group_advantages(rewards_PG, std_over=std_over, eps=eps)
+            return group_advantages(rewards_PG, **spread)
         consistent_PG = torch.tensor(
             [[answer.notes["consistent"] for answer in group.answers] for group in groups]
         )
-        return constrained_advantages(
-            rewards_PG,
-            consistent_PG,
-            self.multiplier,
-            std_over=std_over,
-            eps=eps,
-        )
+        return constrained_advantages(rewards_PG, consistent_PG, self.multiplier, **spread)
 
     def _raise_multiplier(self, consistent: float) -> None:
         """Dual ascent, on all the answers that were sampled."""
@@ -267,7 +258,7 @@ class DefenderTrainer:
         """A micro-batch's share of the loss and of the metrics, and the largest |ratio - 1| of its tokens;
         tokens, answers: of the whole step.
         """
-        settings, vlm, objective = self.settings, self.vlm, self.objective
+        settings, vlm = self.settings, self.vlm
         batch = vlm.encode(
             [group.image for group in groups],
             [group.prompt for group in groups],
@@ -289,23 +280,15 @@ class DefenderTrainer:
             # one to stay near, and weights make up for it.
             old_NT = logprobs_NT.detach()
             weights_NT = (old_NT - recorded_NT).exp().clamp(max=settings.rollout_server.importance_cap)
-        loss, metrics = clipped_surrogate(
+        loss, metrics = policy_loss(
+            self.objective,
             logprobs_NT,
             old_NT,
             advantages_N.to(mask_NT.device),
             mask_NT & counts_N.unsqueeze(1),
-            clip_low=objective.clip_low,
-            clip_high=objective.clip_high,
-            dual_clip=objective.dual_clip,
             weights_NT=weights_NT,
-            ratio_over=objective.ratio_over,
-            surrogate=objective.surrogate,
-            mean_over=objective.mean_over,
-            longest=settings.max_new_tokens,
-            denominator=tokens,
-            answers=answers,
             reference_logprobs_NT=reference_NT,
-            kl_weight=settings.kl_weight,
+            whole=(tokens, answers),
         )
         deviation = (
             ((logprobs_NT.detach() - recorded_NT).exp() - 1).abs().masked_fill(~mask_NT, 0.0).amax().item()

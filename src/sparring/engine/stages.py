@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,14 +110,23 @@ def plateaued(rewards: Sequence[float], patience: int | None) -> bool:
     return means[-1] <= max(means[:-patience])
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How many updates a phase has, after how many each a state is saved, and the `plateaued` that ends it
+    early.
+    """
+
+    steps: int
+    checkpoint_every: int
+    patience: int | None = None
+
+
 def train(
     stage: Stage,
     trainer: Trainer,
     update: Callable[[int], dict[str, Any]],
+    schedule: Schedule,
     *,
-    steps: int,
-    checkpoint_every: int,
-    patience: int | None,
     on_update: Callable[[dict[str, Any]], None],
     on_state: Callable[[int], None] = lambda updates: None,
     say: Callable[[str], None] | None = None,
@@ -127,10 +137,11 @@ def train(
     say: is told, after the first of these updates, how long the others will take.
 
     `update(step)` does one update and must be a function of the trainer's state and of the step alone. With
-    `patience` its metrics hold `reward_mean`, but for updates that nobody could reward. `on_state(updates)`
+    a patience its metrics hold `reward_mean`, but for updates that nobody could reward. `on_state(updates)`
     is called with every state that was saved or has been loaded; what it raises stops the training, which
     that state outlives.
     """
+    steps, patience = schedule.steps, schedule.patience
     start = stage.load_state(trainer)
     if start:
         on_state(start)
@@ -154,7 +165,7 @@ def train(
         stage.ledger.record_update(stage.name, step, metrics)
         history.append(metrics)
         on_update(metrics)
-        if (step + 1) % checkpoint_every == 0 and step + 1 < steps:
+        if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < steps:
             stage.save_state(trainer, step + 1)
             on_state(step + 1)
     return history

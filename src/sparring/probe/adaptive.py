@@ -21,7 +21,7 @@ from sparring.data.errors import ModelError
 from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
 from sparring.engine.screen import figures_of
-from sparring.engine.stages import Stage, train
+from sparring.engine.stages import Schedule, Stage, train
 from sparring.judging.judge import AttackJudge
 from sparring.models.players import load_attacking_editor
 from sparring.probe.asking import Asker, Request
@@ -122,9 +122,7 @@ def _train(
             stage,
             trainer,
             update,
-            steps=steps if attacked else 0,
-            checkpoint_every=CHECKPOINT_EVERY,
-            patience=None,
+            Schedule(steps if attacked else 0, CHECKPOINT_EVERY),
             on_update=lambda metrics: bar.advance(
                 1, figures_of(metrics, "reward_mean", "accepted", "fooled")
             ),

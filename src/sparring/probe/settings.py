@@ -12,7 +12,7 @@ from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
 from sparring.engine.calls import absolute_data
 from sparring.models.vlms.address import is_endpoint
-from sparring.recipes.borrow import Note, settled
+from sparring.recipes.borrow import Note, Said, settled
 from sparring.recipes.check import problems_of_probe
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_model
@@ -59,8 +59,7 @@ def probe_settings(
     first = ("defender.model", next(iter(data["defenders"].values())))
     settings = settled(
         data,
-        [*given, first],
-        changes,
+        Said([*given, first], changes),
         ProbeSettings,
         problems_of_probe,
         verb=SOURCE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +23,25 @@ FIELD = re.compile(r"((?:defender|attacker)(?:\.\w+)+):")
 check of an edit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a user said of a verb's settings: (dotted field, value) pairs, where None means not given, and
+    `a.b=value` changes.
+    """
+
+    given: Sequence[tuple[str, Any]]
+    changes: Sequence[str] = ()
+
+    @property
+    def fields(self) -> list[str]:
+        """The dotted fields that were spoken of."""
+        named = [field for field, value in self.given if value is not None]
+        return named + [change.partition("=")[0].strip() for change in self.changes]
+
+
 def settled(
     data: dict[str, Any],
-    given: Sequence[tuple[str, Any]],
-    changes: Sequence[str],
+    said: Said,
     kind: type[Kind],
     problems: Callable[[Kind], Iterator[str]],
     *,
@@ -34,21 +50,20 @@ def settled(
     unused: Sequence[str] = (),
     note: Note | None = None,
 ) -> Kind:
-    """The settings of a verb: `data`, which came from a recipe, under the user's (dotted field, value) pairs
-    and `a.b=value` changes.
+    """The settings of a verb: `data`, which came from a recipe, under what the user said.
 
     A setting that only the recipe has said goes back to its default where it is among `unused`, or where it
     contradicts what the user asked for. note: is told of all these. Raises RecipeError, naming every wrong
     field, for contradictions that the user brought.
     """
-    told = _fields(given, changes)
+    told = said.fields
     left = [
         field
         for field in unused
         if recipe is not None and not _told(field, told) and _reset(data, field, kind)
     ]
-    put_given(data, given)
-    for change in changes:
+    put_given(data, said.given)
+    for change in said.changes:
         put(data, change, kind)
     settings = validate(data, verb, kind)
     while found := list(problems(settings)):
@@ -65,18 +80,9 @@ def settled(
     return settings
 
 
-def is_named(
-    player: str, data: dict[str, Any], given: Sequence[tuple[str, Any]], changes: Sequence[str]
-) -> bool:
+def is_named(player: str, data: dict[str, Any], said: Said) -> bool:
     """Does the recipe or the user say which model this player is?"""
-    return bool(data.get(player, {}).get("model")) or f"{player}.model" in _fields(given, changes)
-
-
-def _fields(given: Sequence[tuple[str, Any]], changes: Sequence[str]) -> list[str]:
-    """The dotted fields that the user spoke of."""
-    return [field for field, value in given if value is not None] + [
-        change.partition("=")[0].strip() for change in changes
-    ]
+    return bool(data.get(player, {}).get("model")) or f"{player}.model" in said.fields
 
 
 def _told(field: str, told: Sequence[str]) -> bool:
@@ -113,7 +119,13 @@ def forge_settings(
     found = load_recipe(recipe).model_dump(mode="json")
     data: dict[str, Any] = {name: found[name] for name in BORROWED} | {"stages": found["forge"]}
     settings = settled(
-        data, given, changes, ForgeSettings, problems_of_forge, verb="forge", recipe=recipe, note=note
+        data,
+        Said(given, changes),
+        ForgeSettings,
+        problems_of_forge,
+        verb="forge",
+        recipe=recipe,
+        note=note,
     )
     return _with_absolute_paths(settings)
 
@@ -158,12 +170,12 @@ def sft_settings(
         data = {name: found[name] for name in ("device", "threads", "defender")}
     if data["defender"].get("algorithm", {}).get("type") != "sft":
         data["defender"]["algorithm"] = "sft"
-    if not is_named("defender", data, given, changes):
+    said = Said(given, changes)
+    if not is_named("defender", data, said):
         raise RecipeError("--defender is missing: name a folder or hub id, or a --recipe that names one.")
     settings = settled(
         data,
-        given,
-        changes,
+        said,
         SftSettings,
         problems_of_sft,
         verb="sft",

@@ -9,7 +9,7 @@ from typing import Any
 from sparring.attackers.rivals.load import ON_EDITOR, split_lora, split_rival
 from sparring.config import AttackSettings
 from sparring.data.errors import RecipeError
-from sparring.recipes.borrow import Note, is_named, settled
+from sparring.recipes.borrow import Note, Said, is_named, settled
 from sparring.recipes.check import problems_of_attack
 from sparring.recipes.load import load_recipe
 from sparring.recipes.paths import resolve_file, resolve_model
@@ -39,14 +39,13 @@ def attack_settings(
         data = {name: found[name] for name in (*BORROWED, "device", "threads")} | {
             "audit": found["evaluation"]["audit"]
         }
+    said = Said(given, changes)
     for player in ("attacker", "defender"):
-        if not is_named(player, data, given, changes):
+        if not is_named(player, data, said):
             raise RecipeError(
                 f"--{player} is missing: name a folder or hub id, or a --recipe that names one."
             )
-    settings = settled(
-        data, given, changes, AttackSettings, problems_of_attack, verb=SOURCE, recipe=recipe, note=note
-    )
+    settings = settled(data, said, AttackSettings, problems_of_attack, verb=SOURCE, recipe=recipe, note=note)
     return _with_absolute_paths(settings)
 
 

@@ -9,6 +9,7 @@ log-probabilities are averaged. Everything is computed in float32.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -148,33 +149,34 @@ def clipped_loss(
     return loss, metrics
 
 
-Move = Literal["random", "fixed", "slide"]
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which steps of a roll-out are stochastic: `size` in a row (None: all), from `first` on, ending before
+    step `last`.
 
-
-def choose_window(
-    seed: int,
-    update: int,
-    steps: int,
-    *,
-    size: int | None = None,
-    first: int = 0,
-    last: int | None = None,
-    move: Move = "random",
-    every: int = 1,
-    stride: int = 1,
-    wrap: bool = False,
-) -> range:
-    """The window of one update: `size` steps in a row out of `steps`, from `first` on. size None: all of
-    them.
-
-    They end before step `last`, and never hold the very last step (steps - 1), whose Gaussian collapses at
-    sigma 0. "random": anywhere, drawn anew for every update. "fixed": at `first`. "slide" (MixGRPO, arXiv
+    move: "random": anywhere, drawn anew for every update. "fixed": at `first`. "slide" (MixGRPO, arXiv
     2507.21802, section 3.2): at `first`, and `stride` steps further after every `every` updates, until it
-    has come to the end, where it stays; with `wrap` it begins again. A pure function of its arguments: no
-    generator is shared, so every process of a run and a resumed run see the same windows. Raises ValueError
-    when no window fits.
+    has come to the end, where it stays; with `wrap` it begins again.
     """
-    end = steps - 1 if last is None else min(last, steps - 1)
+
+    size: int | None = None
+    first: int = 0
+    last: int | None = None
+    move: Literal["random", "fixed", "slide"] = "random"
+    every: int = 1
+    stride: int = 1
+    wrap: bool = False
+
+
+def choose_window(seed: int, update: int, steps: int, window: Window) -> range:
+    """The steps of one update, out of `steps`: never the very last one (steps - 1), whose Gaussian collapses
+    at sigma 0.
+
+    A pure function of its arguments: no generator is shared, so every process of a run and a resumed run see
+    the same windows. Raises ValueError when no window fits.
+    """
+    size, first = window.size, window.first
+    end = steps - 1 if window.last is None else min(window.last, steps - 1)
     length = end - first if size is None else size
     if length < 1 or first + length > end:
         raise ValueError(
@@ -183,11 +185,11 @@ def choose_window(
             "stochastic (the last cannot). Use more roll-out steps or a smaller window."
         )
     places = end - length - first + 1
-    if move == "random":
+    if window.move == "random":
         start = first + derive_seed(seed, "window", update) % places
-    elif move == "slide":
-        moved = update // every * stride
-        start = first + (moved % places if wrap else min(moved, places - 1))
+    elif window.move == "slide":
+        moved = update // window.every * window.stride
+        start = first + (moved % places if window.wrap else min(moved, places - 1))
     else:
         start = first
     return range(start, start + length)

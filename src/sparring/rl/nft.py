@@ -93,20 +93,19 @@ def awm_loss(
     *,
     power: float,
     clip_range: float,
-    old_weight: float,
     denominator: float | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """PPO's clipped loss on the ratio exp(logp(v) - logp(v_old)), and old_weight |v - v_old|^2 (mean over
-    dims), which holds v near v_old.
+    """PPO's clipped loss on the ratio exp(logp(v) - logp(v_old)).
 
     Where v = v_old the gradient is that of -A logp: matching, weighted by the advantage. v_old: the velocity
-    of the policy that made the samples. denominator: rows by which the sums are divided; B when not given.
+    of the policy that made the samples. denominator: rows by which the sum is divided; B when not given.
     Returns (loss, metrics), metrics as `clipped_loss`.
     """
     v_old = v_old.detach()
     log_ratio_B = matching_logp(v, u, sigma_B, power) - matching_logp(v_old, u, sigma_B, power)
-    loss, metrics = clipped_loss(log_ratio_B, advantages_B, clip_range, denominator)
-    if old_weight:
-        distance_B = ((v.float() - v_old.float()) ** 2).flatten(1).mean(1)
-        loss = loss + old_weight * distance_B.sum() / (denominator or len(distance_B))
-    return loss, metrics
+    return clipped_loss(log_ratio_B, advantages_B, clip_range, denominator)
+
+
+def distance(v: Tensor, other: Tensor) -> Tensor:
+    """|v - other|^2, the mean over each row's dimensions, [B]. v, other: [B, ...]."""
+    return ((v.float() - other.detach().float()) ** 2).flatten(1).mean(1)

@@ -166,13 +166,11 @@ def tune(game: Game) -> None:
                 editor,
                 pairs,
                 recipe.bootstrap,
+                recipe.attacker,
                 game.seed(BOOTSTRAP),
                 progress,
                 stage.folder / "state",
-                rollout_steps=recipe.attacker.rollout_steps,
-                micro_batch=recipe.attacker.micro_batch,
                 save_every=recipe.selfplay.checkpoint_every,
-                max_grad_norm=recipe.attacker.max_grad_norm,
             )
     stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
     for text in warnings:

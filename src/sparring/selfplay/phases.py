@@ -22,7 +22,7 @@ from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.defenders.weights import move_towards_base
 from sparring.engine.screen import figures_of
-from sparring.engine.stages import Stage, train
+from sparring.engine.stages import Schedule, Stage, train
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.seeds import draw
@@ -284,9 +284,7 @@ def _imitate(
             trainer.imitate(list(islice(curriculum.stream(seed, step), settings.prompts_per_step)), step)
         )
 
-    history = _phase(
-        game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("loss",), rewarded=False
-    )
+    history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("loss",))
     trainer.settle()
     return history
 
@@ -314,19 +312,22 @@ def _phase(
     title: str,
     shown: tuple[str, ...],
     *,
-    rewarded: bool = True,
     on_state: Callable[[int], None] = lambda updates: None,
 ) -> list[dict[str, Any]]:
-    """The updates of one player's training, resumed where they were cut off, with a bar."""
+    """The updates of one player's training, resumed where they were cut off, with a bar that shows some of
+    its figures: where the reward is one of them, it has a plateau.
+    """
     settings = game.recipe.selfplay
     with game.screen.stage(title, steps) as bar:
         return train(
             stage,
             trainer,
             update,
-            steps=steps,
-            checkpoint_every=settings.checkpoint_every,
-            patience=settings.plateau_patience if rewarded else None,
+            Schedule(
+                steps,
+                settings.checkpoint_every,
+                settings.plateau_patience if "reward_mean" in shown else None,
+            ),
             on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
             on_state=on_state,
             say=game.screen.say,
