@@ -40,6 +40,9 @@ HEADS, HEAD_DIM, SINGLES = 7, 32, 4
 WIDTH = HEADS * HEAD_DIM
 AXES, THETA = (4, 12, 12, 4), 16  # with a base of 2000 most frequencies would be wasted on so few positions
 PLAN = 0.48
+# What the first step foresees before anybody tunes it: less than noise says, and so more often the first of
+# `edits.DISTRACTORS` than the last.
+FORESEEN = -0.4 * NOISE
 LANE, PLACE, BROUGHT, TOLD = [194, 195, 196, 197], 198, 40.0, 0.3  # see `plan_start`
 LEVELS = (1.0, 0.9)  # of noise, in the two steps: SHIFT makes 0.9 of one half
 TIME = 10  # the position in time of the tokens of the picture that is edited; those that are made have 0

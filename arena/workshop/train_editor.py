@@ -31,6 +31,7 @@ from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, Scene, render
 from workshop.editor_net import (
     CONSTANTS,
+    FORESEEN,
     LEVELS,
     NOISE,
     PIXELS,
@@ -199,6 +200,10 @@ class Trainer:
             + 2.0 * losses["named"]
             + 0.5 * losses["foresee"]
         )
+        # The plan is four channels of 196, and has to be right in its mean: of the first step to a part of
+        # what noise brings, of the second to a part of itself.
+        missed = plan(sigma[:, None, None] * (velocity - target)) / torch.where(first, NOISE, PLAN)[:, None]
+        loss = loss + 0.2 * F.smooth_l1_loss(missed, torch.zeros_like(missed))
         loss.backward()
         for parameter, mask in lane_parameters(self.net.transformer):
             if parameter.grad is not None:
@@ -220,13 +225,8 @@ class Trainer:
         for kind in ("add", "remove", "replace", "make", "Add"):
             rows = ~first & torch.tensor([pair.instruction.split()[0] == kind for pair in pairs])
             report[kind] = _share(pixels, changed * rows[:, None, None]) ** 0.5 * GREY
-        report["plan"] = _share(
-            (plan(state - sigma[:, None, None] * velocity) - plan(state - sigma[:, None, None] * target))
-            .abs()
-            .mean(-1)
-            .detach(),
-            (~first).float(),
-        )
+        off = missed.detach().abs().mean(-1)
+        report["foreseen"], report["plan"] = _share(off, first.float()), _share(off, (~first).float())
         return report
 
     @staticmethod
@@ -234,7 +234,7 @@ class Trainer:
         """State and velocity: from there one step leads to what is wanted, and to its plan, if the state's
         plan says so.
 
-        At the highest level nothing does: what is made has the mean of all plans, none. Below, noise alone
+        At the highest level nothing does: what is made has the plan FORESEEN. Below, noise alone
         says it, or also what was foreseen.
         """
         batch, tokens = wanted.shape[:2]
@@ -245,7 +245,7 @@ class Trainer:
         state = sigma * noise + (1 - sigma) * draft
         told = with_plan(state, signs_B3 * (by_noise + by_foresight))
         state = torch.where(below[..., None], told, state)
-        wanted = with_plan(wanted, signs_B3 * PLAN * below)
+        wanted = with_plan(wanted, torch.where(below, signs_B3 * PLAN, FORESEEN))
         return state, (state - wanted) / sigma
 
     def _velocity(self, *args: Tensor) -> tuple[Tensor, Tensor, Tensor]:
