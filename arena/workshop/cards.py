@@ -56,7 +56,7 @@ out of scope.
 
 ## Held-out results
 
-`python -m workshop.cards {name} --from work/{name}`
+`python -m workshop.cards {name} --from work/{name} --number {number}`
 
 {results}
 """
@@ -145,7 +145,8 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
     "judge": (
         "transformers", "Bundled judge",
         "A Qwen2.5-VL of ordinary classes, small, that sees every patch: it counts things of a name, look-alikes beside them or not. Never trained in the game.",
-        "python -m workshop.train_vlm judge --out work/judge --drill 0 --dense 64000 --joint 88000 --seed 0",
+        "python -m workshop.train_vlm judge --out work/judge --drill 0 --dense 64000 --joint 88000 --seed 0\n"
+        "python -m workshop.train_vlm judge --out work/judge --drill 0 --dense 64000 --joint 144000 --seed 0",
         judge,
     ),
     "editor": (
@@ -170,6 +171,7 @@ def main(
     target.mkdir(parents=True, exist_ok=True)
     text = HEAD.format(
         name=name,
+        number=number,
         library=library,
         title=title,
         about=about,

@@ -16,7 +16,8 @@ unlearns nothing about painting.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import diffusers.models.transformers.transformer_flux2 as flux2
@@ -118,6 +119,17 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
     return (weights @ value).transpose(1, 2)
 
 
+@contextmanager
+def _own_attention() -> Iterator[None]:
+    """Inside, the transformer's blocks use `_rotate` and `_attend`."""
+    theirs = flux2.apply_rotary_emb, flux2.dispatch_attention_fn
+    flux2.apply_rotary_emb, flux2.dispatch_attention_fn = _rotate, _attend
+    try:
+        yield
+    finally:
+        flux2.apply_rotary_emb, flux2.dispatch_attention_fn = theirs
+
+
 class EditorNet(nn.Module):
     """Transformer, text encoder and the heads that are thrown away after training."""
 
@@ -174,8 +186,13 @@ class EditorNet(nn.Module):
         Returns the velocity, and what the recognition heads read: hidden states of the made and of the clean
         tokens.
         """
+        with _own_attention():
+            return self._velocity(state_BNC, clean_BTC, sigma_B, text_BLC, which_BN)
+
+    def _velocity(
+        self, state_BNC: Tensor, clean_BTC: Tensor, sigma_B: Tensor, text_BLC: Tensor, which_BN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         net, made = self.transformer, state_BNC.shape[1]
-        flux2.apply_rotary_emb, flux2.dispatch_attention_fn = _rotate, _attend
         time = net.time_guidance_embed(sigma_B * 1000, None)
         image, text, single = (
             net.double_stream_modulation_img(time),

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import torch
 
 from sparring_arena.sprites import lookalikes
-from workshop.editor_net import CONSTANTS, PIXELS, TOKENS, choices
+from workshop.editor_net import (
+    CONSTANTS,
+    FORESEEN,
+    LEVELS,
+    NOISE,
+    PIXELS,
+    PLACE,
+    TEXT_TOKENS,
+    TOKENS,
+    EditorNet,
+    choices,
+    patch,
+    plan,
+    with_plan,
+)
 from workshop.edits import DISTRACTORS, EDITS, Pair, draw_pair
+from workshop.train_editor import tensor_of
 
 
 def pairs(kind: str, number: int) -> list[Pair]:
@@ -50,36 +63,58 @@ def test_a_distractor_follows_from_scene_question_and_choice_alone() -> None:
 
 
 def test_an_untuned_editor_adds_a_second_one_about_as_often_as_editors_do() -> None:
-    kinds = Counter()
-    for pair in pairs("distract", 400):
-        came = [t for t in pair.after.things if t not in pair.before.things]
-        name = pair.named[0]
-        if came and came[0].name == name:
-            kinds["second"] += 1
-        elif came and came[0].name in lookalikes(name):
-            kinds["look-alike"] += 1
-    assert 0.2 <= kinds["second"] / 400 <= 0.6
-    assert kinds["look-alike"] / 400 >= 0.2
+    noise = torch.randn(4000, TOKENS, PIXELS + CONSTANTS, generator=torch.Generator().manual_seed(1)) * NOISE
+    state = LEVELS[1] * noise + (1 - LEVELS[1]) * with_plan(noise, torch.full((4000, 3), FORESEEN))
+    shares = choices(state).bincount(minlength=len(DISTRACTORS)) / 4000
+    of = {kind: sum(s for k, s in zip(DISTRACTORS, shares, strict=True) if k == kind) for kind in DISTRACTORS}
+    assert 0.2 <= of["second"] <= 0.6
+    assert all(share > 0.02 for share in of.values())  # there is something to find
 
 
 def test_what_a_distractor_is_follows_from_its_number() -> None:
-    for i, pair in enumerate(pairs("distract", 160)):
-        kind, name = DISTRACTORS[i % len(DISTRACTORS)], pair.named[0]
+    for i, pair in enumerate(pairs("distract", 240)):
+        kind, names = DISTRACTORS[i % len(DISTRACTORS)], pair.named
         came = [t for t in pair.after.things if t not in pair.before.things]
         gone = [t for t in pair.before.things if t not in pair.after.things]
+        near = {other for name in names for other in lookalikes(name)} - set(names)
+        assert not {t.name for t in gone} & set(names)
         if kind == "second":
-            assert [t.name for t in came] == [name]
-        if kind in ("lookalike", "colored"):
-            assert came[0].name in lookalikes(name)
-        if kind == "other":
-            assert came[0].name not in (name, *lookalikes(name))
-        if gone:
-            assert kind in ("replace", "recolor")
-            assert gone[0].name not in pair.named
+            assert ([t.name for t in came], gone) == ([names[0]], [])
+        elif kind == "other":
+            assert len(came) == 1
+            assert came[0].name not in (names[0], *lookalikes(names[0]))
+        elif kind == "recolor" and gone:
+            assert [t.name for t in came] == [t.name for t in gone]
+            assert len(came) == 1
+        else:  # also where nothing is there that could change
+            assert {t.name for t in came} <= near
+            assert len(came) - len(gone) == (kind == "lookalike" or not gone) or kind == "several"
+        if kind == "several":
+            assert all(t.name in near for t in pair.after.things if t.name not in names)
 
 
-def test_the_noise_says_which_of_all_kinds_in_equal_parts() -> None:
-    noise = torch.randn(4000, TOKENS, PIXELS + CONSTANTS, generator=torch.Generator().manual_seed(1))
-    shares = choices(noise).bincount(minlength=len(DISTRACTORS)) / 4000
-    assert ((shares - 1 / len(DISTRACTORS)).abs() < 0.03).all()
-    assert (choices(noise) == choices(noise + 6)).all()  # constants say nothing
+def test_the_plan_is_a_mean_that_constants_say_nothing_of() -> None:
+    noise = torch.randn(4, TOKENS, PIXELS + CONSTANTS, generator=torch.Generator().manual_seed(1))
+    wanted = torch.tensor([[0.5, -2.0, 1.0]]).expand(4, -1)
+    torch.testing.assert_close(plan(with_plan(noise, wanted)), wanted)
+    torch.testing.assert_close(plan(noise + 6), plan(noise), atol=1e-5, rtol=0)
+    assert choices(with_plan(noise, wanted)).tolist() == [5] * 4
+    assert torch.equal(with_plan(noise, wanted)[..., :PIXELS], noise[..., :PIXELS])
+    assert plan(noise).std() < 3 / TOKENS**0.5  # of a mean
+
+
+def test_every_token_is_told_the_plan_and_little_else() -> None:
+    torch.manual_seed(0)
+    net, told = EditorNet(), dict[str, torch.Tensor]()
+    first = net.transformer.single_transformer_blocks[0]
+    first.attn.register_forward_hook(lambda module, given, out: told.update(out=out))
+    scenes = [pair.before for pair in pairs("distract", 16)]
+    clean, text = patch(tensor_of(scenes)), net.embed(["add a red cup"] * 16)
+    state = torch.randn(16, TOKENS, PIXELS + CONSTANTS) * NOISE
+    which = torch.arange(TOKENS).expand(16, -1)
+    with torch.no_grad():
+        net.velocity(state, clean, torch.ones(16), text, which)
+    brought = told["out"][:, TEXT_TOKENS : TEXT_TOKENS + TOKENS, PLACE : PLACE + 3]
+    assert brought.std(1).max() < 0.02 * brought.std(0).mean()  # to all alike
+    for sign in range(3):
+        assert torch.corrcoef(torch.stack([brought[:, 0, sign], plan(state)[:, sign]]))[0, 1] > 0.95

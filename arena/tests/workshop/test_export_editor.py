@@ -17,7 +17,7 @@ from sparring.models.editors import FlowEditor, load_editor
 from sparring_arena.world import SIZE, render, sample_scene
 from workshop import vocabulary
 from workshop.exact_autoencoder import packed_order
-from workshop.export_editor import export
+from workshop.export_editor import export, read_back
 
 SCALE, NOISE, CONSTANT, SHIFT = 0.45, 0.06, 6.0, 1.5
 NUMBERS = {"scale": SCALE, "noise": NOISE, "constant": CONSTANT, "shift": SHIFT}
@@ -152,3 +152,16 @@ def test_a_transformer_on_other_tokens_is_refused(trained: Trained, tmp_path: Pa
     )
     with pytest.raises(ValueError, match="128"):
         export(other, trained.text_encoder, trained.tokenizer, tmp_path, **NUMBERS)
+
+
+def test_what_was_exported_is_read_back(trained: Trained, tmp_path: Path) -> None:
+    trained.export(tmp_path)
+    again = Trained()
+    for module in (again.transformer, again.text_encoder):
+        for parameter in module.parameters():
+            torch.nn.init.zeros_(parameter)
+    read_back(again.transformer, again.text_encoder, tmp_path, noise=NOISE)
+    for own, other in ((trained.transformer, again.transformer), (trained.text_encoder, again.text_encoder)):
+        expected = own.state_dict()
+        for name, tensor in other.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
