@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--editor", help="folder of an editor that makes the edits, by instructions")
-    parser.add_argument("--steps", type=int, default=1, help="steps of the editor")
+    parser.add_argument("--steps", type=int, default=2, help="steps of the editor")
     parser.add_argument(
         "--look", choices=("oracle", "nobody"), default="oracle", help="who names what is in a changed region"
     )
