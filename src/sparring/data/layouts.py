@@ -14,7 +14,8 @@ from sparring.data.files import PICTURES, files_below, lines_of, read_json
 from sparring.data.items import Records
 from sparring.data.rows import Layout, read_rows
 from sparring.data.suites import HALLUSION, pope_files, read_amber, read_hallusionbench, read_pope, read_vqav2
-from sparring.data.tables import LFS, LONGEST_LINE, SUFFIXES, json_object, rows_in, table_kind
+from sparring.data.tables import SUFFIXES
+from sparring.data.text_tables import LFS, LONGEST_LINE, json_object, rows_in, table_kind
 from sparring.data.vstar import read_relations, read_vstar, vstar_files
 
 Reader = Callable[[Path, Path | None], Records]

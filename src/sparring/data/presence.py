@@ -21,7 +21,7 @@ from sparring.data.errors import DataError, Fault
 from sparring.data.images import ImageError, upright_size
 from sparring.data.pictures import named_picture
 from sparring.data.records import Target, VisualQuestion
-from sparring.data.tables import read_table, table_kind
+from sparring.data.text_tables import read_table, table_kind
 
 Negatives = Literal["random", "popular", "adversarial"]
 NEGATIVES: tuple[Negatives, ...] = ("random", "popular", "adversarial")

@@ -31,7 +31,8 @@ from sparring.data.errors import Fault, Problem
 from sparring.data.items import Item, Kind, Record, Records
 from sparring.data.pictures import is_empty
 from sparring.data.records import LETTERS, Target
-from sparring.data.tables import IDS, KINDS, PICTURES, Row, Table, four_numbers, read_table, text_of
+from sparring.data.tables import IDS, KINDS, PICTURES, Row, Table, four_numbers, text_of
+from sparring.data.text_tables import read_table
 
 Extra = Callable[[Row], Mapping[str, Any]]
 KNOWN = (*IDS, *TEXTS, *ANSWERS, *LISTS, "image", "images", "targets", "category", "reasoning", "hint")

@@ -14,7 +14,8 @@ from sparring.data.files import files_below, picture_beside, read_json
 from sparring.data.items import YES_NO, Item, Record, Records
 from sparring.data.pictures import PictureFile, is_empty, named_picture
 from sparring.data.rows import targets_of
-from sparring.data.tables import IDS, PICTURES, Row, Table, read_table
+from sparring.data.tables import IDS, PICTURES, Row, Table
+from sparring.data.text_tables import read_table
 from sparring.data.vstar import records_of
 
 POPE_SPLITS = ("random", "popular", "adversarial")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,14 @@ def refused_error(name: str, places: dict[int, str]) -> RefusedError:
         f"question {place + 1} of {name}'s batch: {said}" for place, said in sorted(places.items())[:3]
     )
     return RefusedError(told + (f"; and {len(places) - 3} more" if len(places) > 3 else ""), places)
+
+
+def copy_own_files(source: Path, target: Path) -> None:
+    """Copy the small files of a checkpoint that `target` has none of: the processor's, as they were."""
+    for file in sorted(source.iterdir()):
+        if (
+            file.suffix in (".json", ".jinja", ".txt", ".model")
+            and not (target / file.name).exists()
+            and not file.name.endswith(".index.json")
+        ):
+            shutil.copyfile(file, target / file.name)
