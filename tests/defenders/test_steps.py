@@ -191,13 +191,13 @@ def test_the_old_policy_of_every_step_is_the_one_that_answered(
         LocalVLM.load(folder), settings(optimizer_steps=3, learning_rate=1e-2, micro_batch=6), seed=0
     )
     before = LocalVLM.load(folder)
-    surrogate, seen = trainer.clipped_surrogate, []
+    surrogate, seen = trainer.policy_loss, []
 
-    def watched(logprobs_NT: Tensor, old_NT: Tensor, *rest: Any, **fields: Any) -> Any:
-        seen.append((logprobs_NT.detach().clone(), old_NT.clone(), fields["denominator"]))
-        return surrogate(logprobs_NT, old_NT, *rest, **fields)
+    def watched(objective: Any, logprobs_NT: Tensor, old_NT: Tensor, *rest: Any, **fields: Any) -> Any:
+        seen.append((logprobs_NT.detach().clone(), old_NT.clone(), fields["whole"][0]))
+        return surrogate(objective, logprobs_NT, old_NT, *rest, **fields)
 
-    monkeypatch.setattr(trainer, "clipped_surrogate", watched)
+    monkeypatch.setattr(trainer, "policy_loss", watched)
     player.update(lambda _: ITEMS, 0)
     # Four groups in three steps: 0 and 3, 1, 2; a pass for each group. The denominator is that of the step.
     lengths = [sum(s.answer.tokens for s in player.sampled[i : i + 6]) for i in range(0, 24, 6)]
@@ -248,7 +248,7 @@ def test_memory_that_runs_out_in_a_later_step_repeats_that_step_alone(
 @pytest.mark.usefixtures("toy_reward")
 def test_a_broken_step_leaves_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     player = DefenderTrainer(LocalVLM.load(folder), settings(optimizer_steps=4, learning_rate=1e-3), seed=0)
-    surrogate, calls = trainer.clipped_surrogate, []
+    surrogate, calls = trainer.policy_loss, []
 
     def spoilt(*arguments: Any, **fields: Any) -> Any:
         loss, metrics = surrogate(*arguments, **fields)
@@ -257,7 +257,7 @@ def test_a_broken_step_leaves_the_others(folder: Path, monkeypatch: pytest.Monke
 
     steps: list[int] = []
     player.optimizer.adamw.register_step_pre_hook(lambda *_: steps.append(1))
-    monkeypatch.setattr(trainer, "clipped_surrogate", spoilt)
+    monkeypatch.setattr(trainer, "policy_loss", spoilt)
     metrics = player.update(lambda _: ITEMS, 0)
     assert (metrics["broken"], len(steps), player.optimizer.skipped_in_a_row) == (0.25, 3, 0)
     assert metrics["ratio_first"] < 1e-4

@@ -19,7 +19,7 @@ from sparring.config import DefenderSettings, LoraSettings
 from sparring.data.errors import RunError, TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
-from sparring.defenders.objectives import OBJECTIVES
+from sparring.defenders.objectives import FORMS
 from sparring.defenders.rollout import Item
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.vlms.base import Sampling
@@ -113,9 +113,9 @@ def test_epsilon_and_dual_clip_are_the_settings_own(
     folder: Path, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    surrogate = trainer.clipped_surrogate
+    surrogate = trainer.policy_loss
     monkeypatch.setattr(
-        trainer, "clipped_surrogate", lambda *a, **k: given.append(k["dual_clip"]) or surrogate(*a, **k)
+        trainer, "policy_loss", lambda *a, **k: given.append(a[0].dual_clip) or surrogate(*a, **k)
     )
     consistency = {"role": role, "weight": 1.0}
     algorithm = {"type": "dapo", "advantage_epsilon": 0.5, "dual_clip": 3.0}
@@ -200,7 +200,7 @@ def gradient_and_metrics(folder: Path, **fields: Any) -> tuple[list[Tensor], dic
     return seen, player.update(lambda _: ITEMS, 0)
 
 
-@pytest.mark.parametrize(("algorithm", "steps"), [*((name, 1) for name in OBJECTIVES), ("dapo", 2)])
+@pytest.mark.parametrize(("algorithm", "steps"), [*((name, 1) for name in FORMS), ("dapo", 2)])
 def test_micro_batches_make_the_same_step(folder: Path, algorithm: str, steps: int) -> None:
     fields = {"algorithm": algorithm, "kl_weight": 0.1, "optimizer_steps": steps, "learning_rate": 1e-4}
     (small, some), (whole, all_of_it) = (
@@ -353,13 +353,13 @@ def test_what_is_not_finite_is_skipped_counted_and_finally_an_error(
     before = weights(player.vlm)
     broken = [True]
     if where == "loss":
-        surrogate = trainer.clipped_surrogate
+        surrogate = trainer.policy_loss
 
         def spoilt(*arguments: Any, **fields: Any) -> Any:
             loss, metrics = surrogate(*arguments, **fields)
             return loss * float("nan") if broken[0] else loss, metrics
 
-        monkeypatch.setattr(trainer, "clipped_surrogate", spoilt)
+        monkeypatch.setattr(trainer, "policy_loss", spoilt)
     else:
         next(iter(player.optimizer.parameters.values())).register_hook(
             lambda gradient: gradient * torch.inf if broken[0] else gradient
