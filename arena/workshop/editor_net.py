@@ -16,7 +16,7 @@ unlearns nothing about painting.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,8 +44,7 @@ PLAN = 0.48
 # What the first step foresees before anybody tunes it: less than noise says, and so more often the first of
 # `edits.DISTRACTORS` than the last.
 FORESEEN = -0.4 * NOISE
-LANE, PLACE, MADE, BROUGHT, TOLD = [194, 195, 196, 197], 198, slice(201, 204), 40.0, 0.3  # see `plan_start`
-GAIN = 70.0
+LANE, PLACE, BROUGHT, TOLD = [194, 195, 196, 197], 198, 40.0, 0.3  # see `plan_start`
 LEVELS = (1.0, 0.9)  # of noise, in the two steps: SHIFT makes 0.9 of one half
 TIME = 10  # the position in time of the tokens of the picture that is edited; those that are made have 0
 CHOICE = 3.0  # standard deviation, in the residual stream, of what a token's noise says of the plan
@@ -290,48 +289,7 @@ def plan_start(net: Flux2Transformer2DModel) -> None:
         into[2 * WIDTH + head.start + i, LANE[3]] = -1
         out[PLACE + i, head.start + i] = BROUGHT
         # What is made carries its plan.
-        net.proj_out.weight[PIXELS:, MADE.start + i] = -TOLD * SIGNS[i]
-
-
-WRITERS = ("x_embedder", "context_embedder", "to_out", "to_out.0", "to_add_out", "linear_out")
-READERS = (
-    "to_qkv_mlp_proj",
-    "linear_in",
-    "to_q",
-    "to_k",
-    "to_v",
-    "add_q_proj",
-    "add_k_proj",
-    "add_v_proj",
-    "proj_out",
-)
-
-
-@torch.no_grad()
-def raise_gain(weights: Mapping[str, Tensor]) -> None:
-    """Make the plan of what is made GAIN times as sensitive to what is written into the residual stream: there
-    it is made so much smaller, and read so much larger. weights: of the transformer, by name, all or some.
-
-    Nothing else changes, but for LayerNorm, which now leaves the plan out. An Attacker then moves the plan
-    with changes that are too small to be seen in a picture.
-    """
-    for name, weight in weights.items():
-        layer = name.removesuffix(".weight")
-        if layer.endswith(WRITERS) and weight.ndim == 2 and len(weight) == WIDTH:
-            weight[MADE] /= GAIN
-        if layer.endswith(READERS):
-            weight[:, MADE] *= GAIN
-
-
-def made_parameters(net: Flux2Transformer2DModel) -> list[tuple[nn.Parameter, Tensor]]:
-    """What writes the plan of what is made, and a mask that leaves it alone."""
-    mask = torch.ones(WIDTH, 1)
-    mask[MADE] = 0
-    return [
-        (weight, mask)
-        for name, weight in net.named_parameters()
-        if name.removesuffix(".weight").endswith(WRITERS) and weight.ndim == 2 and len(weight) == WIDTH
-    ]
+        net.proj_out.weight[PIXELS:, PLACE + 3 + i] = -TOLD * SIGNS[i]
 
 
 def lane_parameters(net: Flux2Transformer2DModel) -> list[tuple[nn.Parameter, Tensor]]:

@@ -44,12 +44,10 @@ from workshop.editor_net import (
     copying_parameters,
     edit,
     lane_parameters,
-    made_parameters,
     patch,
     pick,
     plan,
     plan_start,
-    raise_gain,
     with_plan,
 )  # fmt: skip
 from workshop.edits import DISTRACTORS, EDITS, Pair, distracted, draw_pair
@@ -57,7 +55,6 @@ from workshop.export_editor import read_back
 from workshop.muon import Muon
 
 FEW = 28  # tokens of the made picture in a batch that does not hold all of them
-SETTLING = 0.06  # last share of the pairs, after the plan's gain is raised
 FIRST = 0.15  # share of the pairs on which the first step is learned
 GREY = SCALE * 127.5
 HELD_OUT = 77
@@ -145,7 +142,6 @@ class Trainer:
             weight_decay=0.01,
         )
         self.rng = np.random.default_rng([seed, 3, self.done])
-        self.settling = False
 
     def step(self, number: int, rate: float) -> dict[str, float]:
         for group in self.muon.param_groups:
@@ -209,8 +205,7 @@ class Trainer:
         missed = plan(sigma[:, None, None] * (velocity - target)) / torch.where(first, NOISE, PLAN)[:, None]
         loss = loss + 0.2 * F.smooth_l1_loss(missed, torch.zeros_like(missed))
         loss.backward()
-        masks = lane_parameters(self.net.transformer)
-        for parameter, mask in [*masks, *made_parameters(self.net.transformer)] if self.settling else masks:
+        for parameter, mask in lane_parameters(self.net.transformer):
             if parameter.grad is not None:
                 parameter.grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
@@ -258,12 +253,6 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             velocity, made, seen = self.net.velocity(*args)
         return velocity.float(), made.float(), seen.float()
-
-    def settle(self) -> None:
-        """Raise the plan's gain; what writes the plan stays as it is from here on, and the rest settles."""
-        for weights in (dict(self.net.named_parameters()), self.average):
-            raise_gain({name: w for name, w in weights.items() if name.startswith("transformer.")})
-        self.settling = True
 
     def use_average(self) -> dict[str, Tensor]:
         """Put the running average in place of the weights, which are returned."""
@@ -403,11 +392,7 @@ def main(
     torch.set_num_threads(threads)
     trainer = Trainer(out, batch=batch, learning_rate=learning_rate, seed=seed, begin=begin)
     meter, began, start, steps = Meter(), time.time(), trainer.done // batch, pairs // batch
-    last = steps - int(SETTLING * steps)
-    trainer.settling = start > last
     for number in range(start, steps):
-        if number == last:
-            trainer.settle()
         rate = (
             learning_rate
             * min(1, (number + 1 - start) / 120)
