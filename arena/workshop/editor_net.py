@@ -44,7 +44,9 @@ PLAN = 0.48
 # What the first step foresees before anybody tunes it: less than noise says, and so more often the first of
 # `edits.DISTRACTORS` than the last.
 FORESEEN = -0.4 * NOISE
-LANE, PLACE, BROUGHT, TOLD = [194, 195, 196, 197], 198, 40.0, 0.3  # see `plan_start`
+# See `plan_start`.
+LANE, PLACE, FREE = [194, 195, 196, 197], 198, [204, 205, 206, 207]
+BROUGHT, TOLD, HEARD = 40.0, 0.3, 12.0
 LEVELS = (1.0, 0.9)  # of noise, in the two steps: SHIFT makes 0.9 of one half
 TIME = 10  # the position in time of the tokens of the picture that is edited; those that are made have 0
 CHOICE = 3.0  # standard deviation, in the residual stream, of what a token's noise says of the plan
@@ -259,18 +261,22 @@ def plan_start(net: Flux2Transformer2DModel) -> None:
     """Give the first single block's last head to the plan: it attends to all tokens of the picture that is
     made alike, and brings every token the mean of what their noise says, and little else.
 
-    Up to there nothing else is written into the dimensions LANE of the residual stream (`lane_parameters`),
+    Up to there nothing else is written into the dimensions LANE of the residual stream (`empty_parameters`),
     and nobody but this head reads them. The last of them is always zero: what LayerNorm takes from all
     dimensions it takes from this one, too, and the difference stays. Query and key are the constant alone,
     in a dimension that turns with time. Left to itself, attention would have to find a signal of a ninth of
     its own noise.
+
+    Nothing at all is written into the dimensions FREE, of which the last is again what the others are compared
+    with, but they are read as a part of the plan that is made, and with a large weight: what is trained later
+    can say there what to do with changes that are too small to be seen in a picture.
     """
     plus, minus = PIXELS, PIXELS + 1
     head = slice(WIDTH - HEAD_DIM, WIDTH)
     double = net.transformer_blocks[0]
-    for weight, mask in lane_parameters(net):
+    for weight, mask in empty_parameters(net):
         weight.mul_(mask)
-    net.x_embedder.weight[LANE] = 0
+    net.x_embedder.weight[LANE], net.x_embedder.weight[FREE] = 0, 0
     net.x_embedder.weight[LANE[:3], PIXELS:] = CHOICE / NOISE * SIGNS
     readers = [double.ff.linear_in, double.ff_context.linear_in, double.attn.to_q, double.attn.to_k]
     readers += [double.attn.add_q_proj, double.attn.add_k_proj, double.attn.add_v_proj, double.attn.to_v]
@@ -290,16 +296,23 @@ def plan_start(net: Flux2Transformer2DModel) -> None:
         out[PLACE + i, head.start + i] = BROUGHT
         # What is made carries its plan.
         net.proj_out.weight[PIXELS:, PLACE + 3 + i] = -TOLD * SIGNS[i]
+        net.proj_out.weight[PIXELS:, FREE[i]] = -HEARD * SIGNS[i]
+    net.proj_out.weight[PIXELS:, FREE[3]] = HEARD * SIGNS.sum(0)
 
 
-def lane_parameters(net: Flux2Transformer2DModel) -> list[tuple[nn.Parameter, Tensor]]:
-    """What writes into the residual stream before the plan's head, and a mask that leaves LANE alone."""
+def empty_parameters(net: Flux2Transformer2DModel) -> list[tuple[nn.Parameter, Tensor]]:
+    """What writes into the residual stream, and a mask that leaves empty what is to stay so: FREE everywhere,
+    LANE before the plan's head.
+    """
     double = net.transformer_blocks[0]
-    writers = [net.context_embedder, double.attn.to_out[0], double.attn.to_add_out]
-    writers += [double.ff.linear_out, double.ff_context.linear_out]
+    early = [net.context_embedder, double.attn.to_out[0], double.attn.to_add_out]
+    early += [double.ff.linear_out, double.ff_context.linear_out]
+    late = [block.attn.to_out for block in net.single_transformer_blocks]
     mask = torch.ones(WIDTH, 1)
-    mask[LANE] = 0
-    return [(linear.weight, mask) for linear in writers]
+    mask[FREE] = 0
+    earlier = mask.clone()
+    earlier[LANE] = 0
+    return [(linear.weight, earlier) for linear in early] + [(linear.weight, mask) for linear in late]
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ from workshop.editor_net import (
     choices,
     copying_parameters,
     edit,
-    lane_parameters,
+    empty_parameters,
     patch,
     pick,
     plan,
@@ -205,7 +205,7 @@ class Trainer:
         missed = plan(sigma[:, None, None] * (velocity - target)) / torch.where(first, NOISE, PLAN)[:, None]
         loss = loss + 0.2 * F.smooth_l1_loss(missed, torch.zeros_like(missed))
         loss.backward()
-        for parameter, mask in lane_parameters(self.net.transformer):
+        for parameter, mask in empty_parameters(self.net.transformer):
             if parameter.grad is not None:
                 parameter.grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
