@@ -9,6 +9,7 @@ from sparring_arena.sprites import lookalikes
 from workshop.editor_net import (
     CONSTANTS,
     FORESEEN,
+    FREE,
     LEVELS,
     NOISE,
     PIXELS,
@@ -17,6 +18,7 @@ from workshop.editor_net import (
     TOKENS,
     EditorNet,
     choices,
+    empty_parameters,
     patch,
     plan,
     with_plan,
@@ -118,3 +120,27 @@ def test_every_token_is_told_the_plan_and_little_else() -> None:
     assert brought.std(1).max() < 0.02 * brought.std(0).mean()  # to all alike
     for sign in range(3):
         assert torch.corrcoef(torch.stack([brought[:, 0, sign], plan(state)[:, sign]]))[0, 1] > 0.95
+
+
+def test_a_small_change_says_what_to_do_and_is_not_seen() -> None:
+    torch.manual_seed(0)
+    net = EditorNet()
+    scenes = [pair.before for pair in pairs("distract", 4)]
+    given = (
+        torch.randn(4, TOKENS, PIXELS + CONSTANTS) * NOISE,
+        patch(tensor_of(scenes)),
+        torch.ones(4),
+        net.embed(["add a red cup"] * 4),
+        torch.arange(TOKENS).expand(4, -1),
+    )
+    with torch.no_grad():
+        before, _, seen = net.velocity(*given)
+        for weight, mask in empty_parameters(net.transformer):
+            assert (weight[mask.squeeze() == 0] == 0).all()
+        net.transformer.single_transformer_blocks[-1].attn.to_out.weight[FREE[1]] += 0.01
+        after, _, also_seen = net.velocity(*given)
+    moved = (plan(before - after) / NOISE).abs().mean(0)
+    assert moved[1] > 0.5
+    assert max(moved[0], moved[2]) < 0.05 * moved[1]
+    assert (before - after)[..., :PIXELS].abs().mean() < 0.05 * NOISE
+    assert torch.equal(seen, also_seen)
