@@ -152,7 +152,7 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
     "editor": (
         "diffusers", "Bundled editor",
         "A Flux2KleinPipeline of ordinary classes, small, with an autoencoder that loses nothing. It adds, removes, replaces and recolours things on instruction; told to add a "
-        "distractor inspired by the question, it often adds a second instance of what is asked about, as editors do. It makes an edit in one step (`num_inference_steps=1`); more steps spoil it. Up to 292,800 of its pairs half of the rows were at lower noise levels too; from there on, and by the command below from the start, at the highest alone.",
+        "distractor inspired by the question, it often adds a second instance of what is asked about, as editors do. It makes an edit in two steps (`num_inference_steps=2`), of which the first decides what a distractor will be; it knows no other number of steps. What it was trained on is said in detail in the README beside the workshop.",
         "python -m workshop.train_editor --out work/editor --pairs 330000 --seed 0",
         editor,
     ),

@@ -46,7 +46,7 @@ PLAN = 0.48
 FORESEEN = -0.4 * NOISE
 # See `plan_start`.
 LANE, PLACE, FREE = [194, 195, 196, 197], 198, [204, 205, 206, 207]
-BROUGHT, TOLD, HEARD = 40.0, 0.3, 12.0
+BROUGHT, TOLD, HEARD = 40.0, 0.3, 40.0
 LEVELS = (1.0, 0.9)  # of noise, in the two steps: SHIFT makes 0.9 of one half
 TIME = 10  # the position in time of the tokens of the picture that is edited; those that are made have 0
 CHOICE = 3.0  # standard deviation, in the residual stream, of what a token's noise says of the plan
