@@ -304,7 +304,9 @@ def held_out(number: int, kind: str) -> tuple[list[Pair], Tensor]:
     """Pairs of one kind that no training has seen, and the noise that tells their choices."""
     weights = [float(name == kind) for name in EDITS]
     noise = torch.randn(number, TOKENS, PIXELS + CONSTANTS, generator=torch.Generator().manual_seed(HELD_OUT))
-    made = enumerate(choices(noise).tolist())
+    below = LEVELS[1]
+    shift = (1 - below) / below * FORESEEN / NOISE
+    made = enumerate(choices(with_plan(noise, plan(noise) + shift)).tolist())
     return [draw_pair(np.random.default_rng([HELD_OUT, i]), choice, weights) for i, choice in made], noise
 
 
