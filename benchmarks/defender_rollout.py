@@ -12,9 +12,9 @@ as ours did. That both are the same model is checked greedily before anything is
 preparation of the pictures. Seconds are processor time; a ratio above 1 means that ours is faster. Bar: 4
 times faster.
 
-Other rivals are ours without one of its parts: `copied_cache` has transformers' cache, which every step copies;
-`copied_heads` copies keys and values for every head. They draw the same replies. Bar: 1.05 times faster, or the
-part is not worth its lines.
+Other rivals are ours without one of its parts: `copied_cache` has transformers' cache, which every step
+copies; `copied_heads` copies keys and values for every head. They draw the same replies. Bar: 1.05 times
+faster, or the part is not worth its lines.
 """
 
 from __future__ import annotations
