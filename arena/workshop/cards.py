@@ -152,8 +152,9 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
     "editor": (
         "diffusers", "Bundled editor",
         "A Flux2KleinPipeline of ordinary classes, small, with an autoencoder that loses nothing. It adds, removes, replaces and recolours things on instruction; told to add a "
-        "distractor inspired by the question, it often adds a second instance of what is asked about, as editors do. It makes an edit in two steps (`num_inference_steps=2`), of which the first decides what a distractor will be; it knows no other number of steps. What it was trained on is said in detail in the README beside the workshop.",
-        "python -m workshop.train_editor --out work/editor --pairs 330000 --seed 0",
+        "distractor inspired by the question, it often adds a second instance of what is asked about, as editors do. It makes an edit in two steps (`num_inference_steps=2`), of which the first decides what a distractor will be; it knows no other number of steps. How it came about is told in detail in `arena/README.md`.",
+        "python -m workshop.train_editor --out work/first --pairs 330000 --seed 0    # by an earlier state of this code: one step, no plan\n"
+        "python -m workshop.train_editor --out work/editor --pairs 170000 --decay 0.6 --learning-rate 2e-3 --seed 0 --begin FOLDER",
         editor,
     ),
 }  # fmt: skip

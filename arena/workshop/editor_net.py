@@ -8,9 +8,9 @@ autoencoder gives the same numbers.
 
 **The plan.** A distractor can be one of several edits; which, the *plan* says: the signs of three sums of the
 constant channels in which constants cancel, each in the mean over all tokens of the picture that is made. What
-is made carries its plan with the strength PLAN; the decoder does not look at these channels. So an edit is made in two steps: the first foresees the mean of all that can be, the second
-follows the plan that noise and foresight have left. An Attacker learns what to do by foreseeing a plan, and
-unlearns nothing about painting.
+is made carries its plan with the strength PLAN; the decoder does not look at these channels. So an edit is
+made in two steps: the first foresees the mean of all that can be, the second follows the plan that noise and
+foresight have left. An Attacker learns what to do by foreseeing a plan, and unlearns nothing about painting.
 """
 
 from __future__ import annotations
@@ -321,8 +321,8 @@ def copy_start(net: Flux2Transformer2DModel) -> None:
     output is minus that.
 
     Dimensions 0..191 of the residual stream hold pixels, the next two the constants with either sign, the
-    last one a unit by which constant queries and keys come about: rotary attention then sees positions alone. Left to itself, a small transformer
-    spends half of its training on learning to copy.
+    last one a unit by which constant queries and keys come about: rotary attention then sees positions
+    alone. Left to itself, a small transformer spends half of its training on learning to copy.
     """
     small, large, unit, gate, sharp = 0.15, 4.0, 4.0, 0.5, 4.5
     length = 0.35 * CONSTANT * CONSTANTS

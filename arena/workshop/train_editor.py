@@ -148,16 +148,16 @@ class Trainer:
             group["lr"] = rate
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["scale"]
-        generator = self.rng
-        chosen = torch.from_numpy(generator.integers(2, size=(self.batch, 3))).float()
+        rng = self.rng
+        chosen = torch.from_numpy(rng.integers(2, size=(self.batch, 3))).float()
         kinds = (chosen @ torch.tensor([4.0, 2, 1])).int().tolist()
-        pairs = [draw_pair(generator, kind) for kind in kinds]
+        pairs = [draw_pair(rng, kind) for kind in kinds]
         clean, wanted, draft = (
             patch(tensor_of(scenes))
             for scenes in (
                 [p.before for p in pairs],
                 [p.after for p in pairs],
-                [foreseen(p, generator) for p in pairs],
+                [foreseen(p, rng) for p in pairs],
             )
         )
         draft = clean.lerp(draft, torch.rand(self.batch, 1, 1).sqrt())
@@ -168,7 +168,7 @@ class Trainer:
         if not every:
             order = 2 * changed_BT.float() + 0.7 * (names > 0) + torch.rand(changed_BT.shape)
             which = order.topk(FEW, 1).indices
-        first = torch.from_numpy(generator.random(self.batch) < FIRST)
+        first = torch.from_numpy(rng.random(self.batch) < FIRST)
         sigma = torch.where(first, *LEVELS)
         state, target = self._flow(pick(wanted, which), pick(draft, which), 2 * chosen - 1, sigma)
         changed = changed_BT.gather(1, which)[..., None].float()
