@@ -84,9 +84,9 @@ def with_plan(tokens_BTC: Tensor, plan_B3: Tensor) -> Tensor:
     return moved
 
 
-def choices(tokens_BTC: Tensor) -> Tensor:
+def choices(plan_B3: Tensor) -> Tensor:
     """What a distractor will be: 0 to 7, the signs of the plan, [B]."""
-    return ((plan(tokens_BTC) > 0) * torch.tensor([4, 2, 1])).sum(-1)
+    return ((plan_B3 > 0) * torch.tensor([4, 2, 1])).sum(-1)
 
 
 def pick(tokens_BTC: Tensor, which_BN: Tensor) -> Tensor:

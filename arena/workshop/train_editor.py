@@ -149,9 +149,8 @@ class Trainer:
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["scale"]
         rng = self.rng
-        chosen = torch.from_numpy(rng.integers(2, size=(self.batch, 3))).float()
-        kinds = (chosen @ torch.tensor([4.0, 2, 1])).int().tolist()
-        pairs = [draw_pair(rng, kind) for kind in kinds]
+        signs = 2 * torch.from_numpy(rng.integers(2, size=(self.batch, 3))).float() - 1
+        pairs = [draw_pair(rng, choice) for choice in choices(signs).tolist()]
         clean, wanted, draft = (
             patch(tensor_of(scenes))
             for scenes in (
@@ -170,7 +169,7 @@ class Trainer:
             which = order.topk(FEW, 1).indices
         first = torch.from_numpy(rng.random(self.batch) < FIRST)
         sigma = torch.where(first, *LEVELS)
-        state, target = self._flow(pick(wanted, which), pick(draft, which), 2 * chosen - 1, sigma)
+        state, target = self._flow(pick(wanted, which), pick(draft, which), signs, sigma)
         changed = changed_BT.gather(1, which)[..., None].float()
         weight = (
             1 + 4 * changed + 2 * (names.gather(1, which) > 0)[..., None]
@@ -306,7 +305,7 @@ def held_out(number: int, kind: str) -> tuple[list[Pair], Tensor]:
     noise = torch.randn(number, TOKENS, PIXELS + CONSTANTS, generator=torch.Generator().manual_seed(HELD_OUT))
     below = LEVELS[1]
     shift = (1 - below) / below * FORESEEN / NOISE
-    made = enumerate(choices(with_plan(noise, plan(noise) + shift)).tolist())
+    made = enumerate(choices(plan(noise) + shift).tolist())
     return [draw_pair(np.random.default_rng([HELD_OUT, i]), choice, weights) for i, choice in made], noise
 
 

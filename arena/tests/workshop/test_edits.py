@@ -67,7 +67,7 @@ def test_a_distractor_follows_from_scene_question_and_choice_alone() -> None:
 def test_an_untuned_editor_adds_a_second_one_about_as_often_as_editors_do() -> None:
     noise = torch.randn(4000, TOKENS, PIXELS + CONSTANTS, generator=torch.Generator().manual_seed(1)) * NOISE
     state = LEVELS[1] * noise + (1 - LEVELS[1]) * with_plan(noise, torch.full((4000, 3), FORESEEN))
-    shares = choices(state).bincount(minlength=len(DISTRACTORS)) / 4000
+    shares = choices(plan(state)).bincount(minlength=len(DISTRACTORS)) / 4000
     of = {kind: sum(s for k, s in zip(DISTRACTORS, shares, strict=True) if k == kind) for kind in DISTRACTORS}
     assert 0.2 <= of["second"] <= 0.6
     assert all(share > 0.02 for share in of.values())  # there is something to find
@@ -100,7 +100,7 @@ def test_the_plan_is_a_mean_that_constants_say_nothing_of() -> None:
     wanted = torch.tensor([[0.5, -2.0, 1.0]]).expand(4, -1)
     torch.testing.assert_close(plan(with_plan(noise, wanted)), wanted)
     torch.testing.assert_close(plan(noise + 6), plan(noise), atol=1e-5, rtol=0)
-    assert choices(with_plan(noise, wanted)).tolist() == [5] * 4
+    assert choices(plan(with_plan(noise, wanted))).tolist() == [5] * 4
     assert torch.equal(with_plan(noise, wanted)[..., :PIXELS], noise[..., :PIXELS])
     assert plan(noise).std() < 3 / TOKENS**0.5  # of a mean
 
