@@ -139,6 +139,10 @@ def test_a_small_change_says_what_to_do_and_is_not_seen() -> None:
             assert (weight[mask.squeeze() == 0] == 0).all()
         net.transformer.single_transformer_blocks[-1].attn.to_out.weight[FREE[1]] += 0.01
         after, _, also_seen = net.velocity(*given)
+        net.transformer.single_transformer_blocks[-1].attn.to_out.weight[FREE[1]] -= 0.01
+        net.transformer.proj_out.weight[:, FREE] = 0
+        unread, _, _ = net.velocity(*given)
+    torch.testing.assert_close(unread, before, atol=1e-3 * NOISE, rtol=0)  # empty, they say nothing
     moved = (plan(before - after) / NOISE).abs().mean(0)
     assert moved[1] > 0.5
     assert max(moved[0], moved[2]) < 0.05 * moved[1]
