@@ -1,6 +1,7 @@
 # make install    a .venv with everything for development
 # make demo       the whole game on the bundled players; resumes where a killed one stopped
 # make test       the tests, without the slow ones      make lint   style, types, import rules
+# make docs       the documentation site, in build/site
 # make bench      every benchmark that needs no GPU      make clean  what was built, not .venv and not runs/
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ OUT ?= runs/demo
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test slow lint bench clean
+.PHONY: install demo test slow lint docs bench clean
 
 install: $(STAMP)
 
@@ -39,6 +40,11 @@ lint: install
 	$(BIN)/ruff format --check src tests benchmarks arena docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python docs/site.py
+	$(BIN)/zensical build --clean --strict
+	@echo "Open build/site/index.html in a browser."
 
 # gpu.py measures on a GPU, and here only shows that it runs; attack_progress.py trains for hours and is run by hand.
 bench: install

@@ -46,7 +46,7 @@ from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game
 from sparring.selfplay.loop import open_game
 from sparring.selfplay.phases import pair
-from sparring.selfplay.turns import FrozenOpponent, right_when_clean
+from sparring.selfplay.turns import FrozenOpponent, answers_when_clean, right_when_clean
 
 Point = dict[str, float]
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -177,7 +177,8 @@ def learn(game: Game, algorithm: str, options: argparse.Namespace) -> list[Point
             f"--out."
         )
     points: list[Point] = [point for point in written.get("points", []) if point["update"] <= done]
-    opponent, questions = FrozenOpponent(game, stage, 0), right_when_clean(game, 0)
+    questions = right_when_clean(game, 0)
+    opponent = FrozenOpponent(game, stage.name, 0, answers_when_clean(game, 0))
     examiner = Examiner(game, opponent, game.held_out[: options.held_out])
     seconds = points[-1]["seconds"] if points else 0.0
 
@@ -208,7 +209,8 @@ def learn(game: Game, algorithm: str, options: argparse.Namespace) -> list[Point
                 seed_of=lambda question, sample: sample_seed(seed, step, question.id, sample),
                 step=step,
             )
-            return torch.tensor([[verdict.reward for verdict in own] for own in faced])
+            faced.record(game.ledger, stage.name, step)
+            return torch.tensor([[verdict.reward for verdict in own] for own in faced.verdicts])
 
         began = time.process_time()
         metrics = trainer.update(chosen, images, reward, step)

@@ -32,10 +32,9 @@ from torch import Tensor
 from sparring.config import Recipe
 from sparring.data.questions import read_questions
 from sparring.defenders.trainer import DefenderTrainer
-from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.generating import sample_replies
-from sparring.models.vlms.local import Completion, LocalVLM
-from sparring.models.vlms.sampling import uniforms
+from sparring.models.vlms.base import Completion, Sampling
+from sparring.models.vlms.generating import sample_replies, uniforms
+from sparring.models.vlms.local import LocalVLM
 from sparring.recipes import load_recipe
 from sparring.selfplay.curriculum import Curriculum
 from sparring_arena.dataset import write_questions
@@ -56,7 +55,7 @@ class Unshared(LocalVLM):
             places = range(start, min(start + at_once, len(prompts)))
             rows = [place for place in places for _ in range(n)]
             encoded = self.encode([images[row] for row in rows], [prompts[row] for row in rows])
-            drawn = uniforms(sampling.seed, [sampling.first + place for place in places], n, limit)
+            drawn = uniforms(sampling.seed, [sampling.number(place) for place in places], n, limit)
             flat = [
                 own[0] for own in sample_replies(self, encoded, drawn.reshape(len(rows), 1, limit), sampling)
             ]

@@ -35,6 +35,8 @@ from rich.console import Console
 from sparring.asking.desk import Desk, Query
 from sparring.benchmarks.items import PictureFile
 from sparring.benchmarks.run import run_evaluation
+from sparring.config import EngineSettings
+from sparring.engine.crew import Alone, Engine
 from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
 from sparring.models.vlms.answer_cache import AnswerCache
@@ -94,7 +96,8 @@ def overhead(folder: Path, questions: int) -> dict[str, Any]:
         out, inside, inside_processor = folder / f"evaluated-{data.stem}", 0.0, 0.0
         out.mkdir()
         began, began_processor = time.perf_counter(), time.process_time()
-        run_evaluation(settings, out, Screen(Console(file=io.StringIO())), torch.device("cpu"), vlm)
+        screen = Screen(Console(file=io.StringIO()))
+        run_evaluation(settings, out, screen, Engine(EngineSettings(), torch.device("cpu"), screen.warn), vlm)
     whole, whole_processor = time.perf_counter() - began, time.process_time() - began_processor
     return {
         "ours": round(whole, 2),
@@ -124,7 +127,7 @@ def memory(folder: Path, pictures: int) -> dict[str, Any]:
         paths.append(folder / f"{number}.jpg")
         blocks.save(paths[-1], quality=60)
     instant, cache = Instant(), AnswerCache(folder / "answers.sqlite")
-    desk = Desk(instant.traits, lambda: instant, Sampling(1), BATCH, cache, {"model": "instant"})  # type: ignore[arg-type, return-value]
+    desk = Desk(instant.traits, lambda: Alone(instant), Sampling(1), BATCH, cache, {"model": "instant"})  # type: ignore[arg-type, return-value]
     used = [
         resident()
         for _ in desk.ask(Query(f"{k}", (PictureFile(paths[k % 20]),), f"{k}?") for k in range(pictures))

@@ -52,6 +52,7 @@ def forge(folder: str, records: int, workers: int, changes: Sequence[str]) -> di
     """Forge so many scenes: wall and processor seconds a record (as in the module's text), records kept, this
     process's peak memory in MB.
     """
+    from sparring.config import EngineSettings
     from sparring.engine.ledger import peak_rss_mb
     from sparring.engine.screen import Screen
     from sparring.forge.ledger import Ledger
@@ -70,7 +71,8 @@ def forge(folder: str, records: int, workers: int, changes: Sequence[str]) -> di
     )
     with tempfile.TemporaryDirectory(dir=folder) as out, mock.patch.object(Ledger, "write", timed):
         began = time.monotonic()
-        funnel = run_forge(settings, Path(out), workers=workers, screen=Screen(Console(file=io.StringIO())))
+        quiet, engine = Screen(Console(file=io.StringIO())), EngineSettings(workers=workers)
+        funnel = run_forge(settings, Path(out), engine=engine, screen=quiet)
         seconds = time.monotonic() - began
     (start, busy_before), (end, busy) = moments[EDGE - 1], moments[-1 - EDGE]
     spent = [busy[process] - busy_before[process] for process in busy]

@@ -74,7 +74,7 @@ def forge_pairs(options: argparse.Namespace, editor: FlowEditor, attacker: Attac
     run_forge(settings, out, screen=Screen(Console(file=io.StringIO())))
     with closing(Ledger(out)) as ledger:
         questions = [ledger.question(row) for row in ledger.rows("kept")]
-        pairs = kept_pairs(ledger, attacker.crop, editor.multiple)
+        pairs = [pair.cut(attacker.crop, editor.multiple) for pair in kept_pairs(ledger)]
     names = [[target.name for target in question.targets] for question in questions]
     told = [
         instruct(options, attacker, own[0], question.question) if own else text
@@ -225,15 +225,8 @@ def main() -> None:
     settings = BootstrapSettings(
         steps=options.steps, batch=options.batch, learning_rate=options.learning_rate
     )
-    finetune(
-        editor,
-        pairs,
-        settings,
-        attacker,
-        options.seed,
-        lambda step, metrics: None,
-        options.out / "state",
-    )
+    for _ in finetune(editor, pairs, settings, attacker, options.seed, options.out / "state"):
+        pass
     tuned = measure(f"tuned-{options.steps}", editor, held, options, attacker)
     ratio = ratio_of(tuned["second"], untuned["second"])
     shares = {

@@ -32,10 +32,10 @@ from peft import LoraConfig
 
 from sparring.config import DefenderSettings, LoraSettings
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.engine.device import peak_tflops as known_peak
 from sparring.models.editors.flux2_klein import image_positions
 from sparring.models.vlms.base import Sampling
 
-PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # dense bfloat16, from the vendor's data sheets
 QWEN_7B: dict[str, Any] = {
     "text": {
         "hidden_size": 3584,
@@ -97,9 +97,8 @@ class Meter:
 
     def __init__(self, device: torch.device, peak_tflops: float | None, repeats: int) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        known = next((peak for part, peak in PEAKS.items() if part in name), None)
         self.device, self.name, self.repeats = device, name, repeats
-        self.peak = peak_tflops or known
+        self.peak = peak_tflops or known_peak(name)
 
     def figures(self, work: Callable[[], object], flops: float) -> dict[str, float | None]:
         """Of the mean of some calls, after one that does not count; flops: of use in one call."""

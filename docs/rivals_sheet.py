@@ -17,8 +17,8 @@ from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.models.editors import load_editor
 from sparring.models.vlms.local import LocalVLM
+from sparring.probe.attackers import victim_of
 from sparring.recipes.load import load_recipe
-from sparring.redteam.attackers import victim_of
 from sparring_arena.dataset import write_questions
 
 SPECS = (

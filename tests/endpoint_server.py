@@ -32,10 +32,8 @@ Answer = Callable[[Image.Image, dict[str, Any]], dict[str, Any]]
 "prompt_logprobs").
 """
 
-Adapters = Callable[[str, dict[str, Any]], tuple[int, str]]
-"""load_lora_adapter or unload_lora_adapter, and the body of the request: the status and the text of the
-answer.
-"""
+Orders = Callable[[str, dict[str, Any]], tuple[int, str]]
+"""The path of a request that asks for no completion, and its body: the status and the text of the answer."""
 
 
 def dice(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +58,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, answer: Answer = dice, *, faulty: int = 0, share: float = 0.0, faults: tuple[str, ...] = FAULTS, key: str | None = None, delay: float = 0.0,
-                 slow: float = 3.0, log: Path | None = None, adapters: Adapters | None = None) -> None:  # fmt: skip
+                 slow: float = 3.0, log: Path | None = None, orders: Orders | None = None) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), Handler)
         self.share = share
         self.answer, self.faulty, self.key, self.delay, self.slow, self.log = (
@@ -71,7 +69,7 @@ class Server(ThreadingHTTPServer):
             slow,
             log,
         )
-        self.adapters = adapters
+        self.orders = orders
         self.lines: list[dict[str, Any]] = []
         self.tries: Counter[str] = Counter()
         self.due = cycle(faults)
@@ -123,8 +121,8 @@ class Handler(BaseHTTPRequestHandler):
                 )
             if fault:
                 return self._fail(fault, key)
-            if server.adapters is not None and self.path.endswith("_lora_adapter"):
-                status, text = server.adapters(self.path.rpartition("/")[2], body)
+            if server.orders is not None and not self.path.endswith("/chat/completions"):
+                status, text = server.orders(self.path, body)
                 return self._send(status, text, key, f"{self.path.rpartition('/')[2]} {status}", body=body)
             encoded = next(
                 (

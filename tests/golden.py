@@ -43,6 +43,8 @@ TOO_PERSONAL = (
     "environment",
     "settings",
 )
+LATER = ("by_category", "edits")
+"""Figures of a probe that its hash does not know; those of an attack are hashed with them."""
 
 
 def machine() -> str:
@@ -86,19 +88,21 @@ def weights_of(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, without: tuple[str, ...] = ()) -> Any:
     """JSON without what differs from one run of the same code to the next."""
     if isinstance(value, dict):
         return {
-            key: plain(inner) for key, inner in value.items() if not any(word in key for word in TOO_PERSONAL)
+            key: plain(inner, without)
+            for key, inner in value.items()
+            if key not in without and not any(word in key for word in TOO_PERSONAL)
         }
     if isinstance(value, list):
-        return [plain(inner) for inner in value]
+        return [plain(inner, without) for inner in value]
     return value
 
 
-def json_of(file: Path, root: Path) -> str:
-    text = json.dumps(plain(json.loads(file.read_text())), sort_keys=True)
+def json_of(file: Path, root: Path, without: tuple[str, ...] = ()) -> str:
+    text = json.dumps(plain(json.loads(file.read_text()), without), sort_keys=True)
     for folder in (str(root), *PACKAGES):
         text = text.replace(folder, "")
     return hashlib.sha256(text.encode()).hexdigest()
@@ -150,8 +154,8 @@ def figures(root: Path) -> dict[str, str]:
         "game summary": json_of(root / "game/summary.json", root),
         "forge funnel": json_of(root / "forge/funnel.json", root),
         "eval results": json_of(root / "eval/results.json", root),
-        "probe results": json_of(root / "probe/results.json", root),
-        "attack summary": json_of(root / "attack/summary.json", root),
+        "probe results": json_of(root / "probe/results.json", root, LATER),
+        "attack results": json_of(root / "attack/results.json", root),
         "sft weights": weights_of(root / "sft"),
     }
 

@@ -1,5 +1,5 @@
-"""A server as vLLM is one for a Defender in training: a base model, LoRA adapters loaded and unloaded while
-it runs, replies with tokens.
+"""A server as vLLM or SGLang is one for a Defender in training: a base model, LoRA adapters or whole weights
+loaded while it runs, replies with tokens.
 
 python lora_server.py MODEL [--faulty N] [--slow S] [--log FILE]
 """
@@ -23,39 +23,78 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 
+LOADING = threading.Lock()
+"""transformers loads in one thread at a time: it changes torch's defaults while it does."""
+
 
 class Served:
-    """The adapters by name, each merged into a copy of the base model."""
+    """The base model under the name "defender", and adapters by name, each merged into a copy of it.
 
-    def __init__(self, folder: str) -> None:
-        self.folder, self.processor = folder, load_processor(folder)
-        self.models: dict[str, LocalVLM] = {}
+    kind: whose protocol it speaks. fault: "deaf" says that it takes new weights and goes on with the old ones;
+    "blind" takes all but those of the vision tower.
+    """
+
+    def __init__(self, folder: str, *, kind: str = "vllm", fault: str = "") -> None:
+        self.folder, self.processor, self.kind, self.fault = folder, load_processor(folder), kind, fault
+        self.models = {"defender": self._vlm(AutoModelForImageTextToText.from_pretrained(folder))}
         self.lock = threading.Lock()
+        self.told = list[str]()
 
-    def adapters(self, verb: str, body: dict[str, Any]) -> tuple[int, str]:
-        name = body["lora_name"]
-        with self.lock:
-            if verb == "unload_lora_adapter":
-                if self.models.pop(name, None) is None:
-                    return 404, json.dumps(
-                        {"error": {"message": f"The lora adapter '{name}' cannot be found."}}
-                    )
-                return 200, f"Success: LoRA adapter '{name}' removed successfully."
-            if name in self.models:
-                return 400, json.dumps(
-                    {"error": {"message": f"The lora adapter '{name}' has already been loaded."}}
-                )
-            base = AutoModelForImageTextToText.from_pretrained(self.folder)
-            self.models[name] = LocalVLM(
-                PeftModel.from_pretrained(base, body["lora_path"]).merge_and_unload(),
-                self.processor,
-                name=name,
-            )
-            return 200, f"Success: LoRA adapter '{name}' added successfully."
+    def _vlm(self, model: Any) -> LocalVLM:
+        return LocalVLM(model, self.processor, name="served")
+
+    def obey(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        """What a request says that asks for no completion."""
+        with self.lock, LOADING:
+            self.told.append(path)
+            if path.endswith("_lora_adapter"):
+                return self._adapter(path, body)
+            if self.kind == "sglang":
+                assert (path, body["flush_cache"]) == ("/update_weights_from_disk", True)
+                self._load(body["model_path"])
+                return 200, json.dumps({"success": True, "message": "Succeeded to update model weights."})
+            if path == "/collective_rpc":
+                assert body["method"] == "reload_weights"
+                self._load(body["kwargs"]["weights_path"])
+                return 200, json.dumps({"results": [None]})
+            assert path in ("/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache")
+            return 200, ""
+
+    def _adapter(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        name, sglang = body["lora_name"], self.kind == "sglang"
+        assert path.rpartition("/")[0] == ("" if sglang else "/v1")
+
+        def say(done: bool, text: str) -> tuple[int, str]:
+            if sglang:
+                return (200 if done else 400), json.dumps({"success": done, "error_message": text})
+            said = f"Success: {text}" if done else json.dumps({"error": {"message": text}})
+            return (200 if done else 400), said
+
+        if path.endswith("/unload_lora_adapter"):
+            if self.models.pop(name, None) is None:
+                return say(False, f"The lora adapter {name} cannot be found, or does not exist.")
+            return say(True, f"LoRA adapter {name} removed.")
+        if name in self.models:
+            return say(False, f"The lora adapter {name} has already been loaded.")
+        base = AutoModelForImageTextToText.from_pretrained(self.folder)
+        self.models[name] = self._vlm(PeftModel.from_pretrained(base, body["lora_path"]).merge_and_unload())
+        return say(True, f"LoRA adapter {name} added.")
+
+    def _load(self, folder: str) -> None:
+        if self.fault == "deaf":
+            return
+        model = self.models["defender"].model
+        state = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+        if self.fault == "blind":
+            tower = self.models["defender"].tower
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(tower)}
+        model.load_state_dict(state, strict=not self.fault)
 
     def answer(self, image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        """A reply with its tokens."""
         assert body["logprobs"]
-        assert body["return_tokens_as_token_ids"]
+        assert body["return_token_ids" if self.kind == "sglang" else "return_tokens_as_token_ids"]
+        name = body.get("lora_path", body["model"])
         sampling = Sampling(
             body["max_tokens"],
             body["temperature"],
@@ -64,13 +103,15 @@ class Served:
             seed=body["seed"],
         )
         with self.lock:
-            ((reply,),) = self.models[body["model"]].generate([image], [question(body)], sampling)
+            ((reply,),) = self.models[name].generate([image], [question(body)], sampling)
+        beside = {"choice": {"token_ids": reply.token_ids}} if self.kind == "sglang" else {}
         content = [
-            {"token": f"token_id:{token}", "logprob": value}
+            {"token": "?" if beside else f"token_id:{token}", "logprob": value}
             for token, value in zip(reply.token_ids, reply.logprobs, strict=True)
         ]
         reason = "stop" if reply.finished else "length"
         return {
+            **beside,
             "text": reply.text,
             "tokens": reply.tokens,
             "logprobs": {"content": content},
@@ -92,7 +133,7 @@ if __name__ == "__main__":
         faulty=arguments.faulty,
         slow=arguments.slow,
         log=arguments.log,
-        adapters=served.adapters,
+        orders=served.obey,
     ) as own:
         print(own.url, flush=True)
         # the parent is gone

@@ -17,3 +17,8 @@ def by_width(question: VisualQuestion, image: Image.Image, limit: int) -> bool |
 def first_alone(question: VisualQuestion, image: Image.Image) -> bool | None:
     """An auditor that accepts the first question's edits alone, and cannot tell of the last."""
     return None if question.id == "q5" else question.id == "q0"
+
+
+def breaks(question: VisualQuestion, image: Image.Image) -> bool | None:
+    """An auditor with a fault."""
+    return {f"q{number}": True for number in (0, 1, 3, 4, 5)}[question.id]

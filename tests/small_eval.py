@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from PIL.Image import Image
 from rich.console import Console
 
 from sparring.benchmarks.run import run_evaluation
-from sparring.config import EvalSettings
+from sparring.config import EngineSettings, EvalSettings
+from sparring.engine.crew import Engine
 from sparring.engine.screen import Screen
 from sparring.eval_command import eval_settings
 from sparring.models.vlms.base import VLM
@@ -66,7 +68,13 @@ def settings_of(data: Path, model: str, **given: Any) -> EvalSettings:
     )
 
 
-def evaluate(settings: EvalSettings, out: Path, vlm: VLM | None = None) -> dict[str, Any]:
+def engine_of(**settings: Any) -> Engine:
+    """An engine on CPUs that says nothing."""
+    return Engine(EngineSettings.model_validate(settings), torch.device("cpu"), lambda text: None)
+
+
+def evaluate(settings: EvalSettings, out: Path, vlm: VLM | None = None, **engine: Any) -> dict[str, Any]:
     """Evaluate without a word."""
     out.mkdir(parents=True, exist_ok=True)
-    return run_evaluation(settings, out, Screen(Console(file=io.StringIO())), torch.device("cpu"), vlm)
+    with closing(engine_of(**engine)) as crews:
+        return run_evaluation(settings, out, Screen(Console(file=io.StringIO())), crews, vlm)

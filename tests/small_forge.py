@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from endpoint_server import question
-from sparring.config import ForgeSettings
+from sparring.config import EngineSettings, ForgeSettings
 from sparring.data.convert import write_questions
 from sparring.data.records import Target, VisualQuestion
 from sparring.engine.screen import Screen
@@ -103,7 +103,9 @@ class LightVLM:
 
 def forge_quietly(settings: ForgeSettings, out: Path, workers: int = 1) -> dict[str, Any]:
     """Forge without a word."""
-    return run_forge(settings, out, workers=workers, screen=Screen(Console(file=io.StringIO())))
+    return run_forge(
+        settings, out, engine=EngineSettings(workers=workers), screen=Screen(Console(file=io.StringIO()))
+    )
 
 
 def forge_process(settings: str, out: str, started: Any) -> None:

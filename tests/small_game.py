@@ -8,6 +8,7 @@ everything; the editor is random, so what it makes is noise, which changes some 
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from rich.console import Console
 
 from small_checkpoints import tiny_flux2_klein
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
-from sparring.config import Recipe
+from sparring.config import Recipe, StudySettings
 from sparring.data.convert import write_questions
 from sparring.data.records import Target, VisualQuestion
 from sparring.engine.screen import Screen
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.loop import run_game
+from sparring.study.plan import Study
+from sparring.study.run import run_study
 
 PROMPT = "{question}"
 
@@ -150,6 +153,7 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
             "checkpoint_every": 2,
             "curriculum": {"questions": 8, "training_edits": True},
         },
+        "engine": {},
         "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},
     }
     for name, own in changes.items():  # e.g. judge={"trials": 1}
@@ -172,3 +176,16 @@ def blot(question: VisualQuestion, image: Image.Image, *, seed: int) -> tuple[Im
 def play_quietly(recipe: str, out: str) -> None:
     """Play a recipe, given as JSON, in a process of its own."""
     run_game(Recipe.model_validate_json(recipe), Path(out), Screen(Console(file=io.StringIO())))
+
+
+def plan_of(settings: str, recipes: str) -> Study:
+    """A study, given as JSON."""
+    return Study(
+        StudySettings.model_validate_json(settings),
+        {name: Recipe.model_validate_json(json.dumps(own)) for name, own in json.loads(recipes).items()},
+    )
+
+
+def study_quietly(settings: str, recipes: str, out: str, *, trim: bool = False) -> None:
+    """Do a study, given as JSON, with two workers."""
+    run_study(plan_of(settings, recipes), Path(out), 2, Screen(Console(file=io.StringIO())), trim=trim)

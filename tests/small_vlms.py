@@ -4,6 +4,7 @@ model, processor, tokenizer, chat template.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
+
+from sparring.config import DefenderSettings
+from sparring.defenders.rollout import Items, Rollout, add_batch
 
 SPECIALS = [
     "<|endoftext|>",
@@ -142,7 +146,12 @@ def _write_qwen(
 
 
 def tiny_qwen2_5_vl(
-    folder: Path, *, seed: int = 0, scale: float = 3.0, text: dict[str, Any] | None = None
+    folder: Path,
+    *,
+    seed: int = 0,
+    scale: float = 3.0,
+    text: dict[str, Any] | None = None,
+    tower: dict[str, Any] | None = None,
 ) -> Path:
     """Write a Qwen2.5-VL; one window block, one full block."""
     vision = {
@@ -151,7 +160,7 @@ def tiny_qwen2_5_vl(
         "out_hidden_size": 32,
         "window_size": 32,
         "fullatt_block_indexes": [1],
-    }
+    } | (tower or {})
     return _write_qwen(
         (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration), text or {}, vision, folder, seed, scale
     )
@@ -234,3 +243,12 @@ def noise_pictures(count: int, *, size: tuple[int, int] = (64, 64), seed: int = 
         )
         for _ in range(count)
     ]
+
+
+def collect(vlm: Any, items: Items, settings: DefenderSettings, **where: Any) -> Rollout:
+    """All batches of one update's roll-out."""
+    rollout, done = Rollout(), False
+    while not done:
+        batch = items(rollout.batches) if callable(items) else islice(items, settings.prompts_per_step)
+        done = add_batch(rollout, vlm, list(batch), settings, **where)
+    return rollout

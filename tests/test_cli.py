@@ -15,13 +15,12 @@ from typer.testing import CliRunner
 
 import sparring
 from sparring.cli import app
-from sparring.config import AttackSettings, DefenderSettings, Recipe, SftSettings
+from sparring.config import DefenderSettings, Recipe, SftSettings
 from sparring.data.errors import RecipeError
 from sparring.eval_command import eval_settings
 from sparring.probe.settings import probe_settings
 from sparring.recipes import bundled_recipes, load_recipe
 from sparring.recipes.borrow import forge_settings, sft_settings
-from sparring.redteam.settings import attack_settings
 
 runner = CliRunner()
 
@@ -211,7 +210,7 @@ def test_large_recipes_plan_here(name: str) -> None:
     assert result.exit_code == 2  # their data are the user's
     assert yaml.safe_load(result.stdout)["name"] == name
     assert "not on this disk" in result.stderr
-    assert "defender trains:" in result.stderr
+    assert "Defender trains" in result.stderr
     assert "no such file. Name yours with --set data.path=FILE" in result.stderr
 
 
@@ -227,7 +226,7 @@ def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
         "3 questions about 2 image files",
         "(none): 1",
         "existence: 2",
-        "1 bad records dropped",
+        "1 bad record dropped",
         "answer is no option: 1",
     ):
         assert line in result.stderr
@@ -286,6 +285,10 @@ def test_resume_takes_the_recipe_of_the_folder(tmp_path: Path, played: list[tupl
         result = runner.invoke(app, ["run", "--resume", "there", *extra])
         assert result.exit_code == 2
         assert "--resume goes on with the recipe that there holds" in result.stderr
+    others = ["--set", "engine.workers=3", "--set", "engine.peak_tflops=989"]
+    again = runner.invoke(app, ["run", "--resume", "there", *others])
+    assert again.exit_code == 0, again.stderr
+    assert (played[-1][0].engine.workers, played[-1][0].engine.peak_tflops) == (3, 989)
 
 
 @pytest.mark.parametrize(
@@ -361,8 +364,13 @@ def test_every_recipe_serves_every_verb_about_an_endpoint(recipe: str, tmp_path:
     given = [("data", "q.jsonl"), ("defender.model", ENDPOINT)]
     said: list[str] = []
     for settings in (
-        attack_settings(
-            [*given, ("attacker.model", "paste:add")], recipe="mine.yaml", note=said.append
+        probe_settings(
+            [("data", "q.jsonl")],
+            [ENDPOINT],
+            ["paste:add"],
+            verb="attack",
+            recipe="mine.yaml",
+            note=said.append,
         ).defender,
         probe_settings([("data", "q.jsonl")], [ENDPOINT], [], recipe="mine.yaml", note=said.append).defender,
         eval_settings([*given, ("suite", "custom")], recipe="mine.yaml", note=said.append).defender,
@@ -373,8 +381,10 @@ def test_every_recipe_serves_every_verb_about_an_endpoint(recipe: str, tmp_path:
     assert all("of mine.yaml and leaves them out: defender.min_pixels." in text for text in said)
     # the user's own wish is not dropped
     with pytest.raises(RecipeError, match="min_pixels: cannot be set for an endpoint"):
-        attack_settings(
-            [*given, ("attacker.model", "paste:add")],
+        probe_settings(
+            [("data", "q.jsonl")],
+            [ENDPOINT],
+            ["paste:add"],
             recipe="mine.yaml",
             changes=["defender.min_pixels=4000"],
         )
@@ -382,8 +392,8 @@ def test_every_recipe_serves_every_verb_about_an_endpoint(recipe: str, tmp_path:
 
 def test_a_judge_is_never_left_out_of_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: arena\njudge: {model: some/vlm}\n")
-    with pytest.raises(RecipeError, match=r"judge\.model: is the Defender's own checkpoint"):
-        attack_settings([("data", "q.jsonl"), ("defender.model", "some/vlm")], recipe="mine.yaml")
+    with pytest.raises(RecipeError, match=r"judge: is the Defender vlm's own checkpoint"):
+        probe_settings([("data", "q.jsonl")], ["some/vlm"], [], recipe="mine.yaml")
 
 
 def test_recipes_lists_the_bundled_ones() -> None:
@@ -521,78 +531,6 @@ def test_an_attack_whose_attacker_is_refused_leaves_no_folder(questions: Path) -
     assert not (questions.parent / "there").exists()
 
 
-def test_attack_hands_its_options_on_and_says_what_came_out(
-    monkeypatch: pytest.MonkeyPatch, questions: Path
-) -> None:
-    attack, page = ModuleType("sparring.redteam.attack"), ModuleType("sparring.report.attack")
-    calls: list[tuple[AttackSettings, Path]] = []
-    some, none = {"value": 0.25, "n": 8, "ci95": [0.1, 0.5]}, {"value": None, "n": 0, "ci95": [0.0, 1.0]}
-    rates = {"clean_accuracy": some, "accepted_rate": some, "robust_accuracy": none}
-    tries = [{"k": 1, "asr": some, "valid_asr": none}]
-    spending = {"defender": {"requests": 12, "cost": 0.5}}
-    summary = {
-        **rates,
-        "asr_at_k": tries,
-        "audited": False,
-        "warnings": ["mind [this]"],
-        "spending": spending,
-    }
-    attack.run_attack = lambda settings, out, screen, questions: (calls.append((settings, out)), summary)[1]  # type: ignore[attr-defined]
-    page.write_attack_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
-    checked: list[tuple[str, str]] = []
-    check = ModuleType("sparring.redteam.attackers")
-    check.check_attacker = lambda own, defender: checked.append((own.model, defender.model))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sparring.redteam.attackers", check)
-    monkeypatch.setitem(sys.modules, "sparring.redteam.attack", attack)
-    monkeypatch.setitem(sys.modules, "sparring.report.attack", page)
-    options = [
-        "--samples",
-        "3",
-        "--limit",
-        "5",
-        "--seed",
-        "7",
-        "--integrity-threshold",
-        "0.6",
-        "--budget",
-        "9",
-        "--audit",
-        "m:f",
-    ]
-    given = ["--data", "my.jsonl", "--skip-bad-records", "--attacker", "a/b", "--defender", "http://h/v1#m"]
-    command = ["attack", *given, "--out", "there", *options]
-    result = runner.invoke(app, [*command, "--concurrency", "2", "--set", "attacker.evaluation_steps=9"])
-    assert result.exit_code == 0, result.output
-    assert checked == [("a/b", "http://h/v1#m")]
-    ((settings, out),) = calls
-    assert out == Path("there")
-    assert (settings.data, settings.attacker.model, settings.defender.model) == (
-        str(questions),
-        "a/b",
-        "http://h/v1#m",
-    )
-    assert (settings.samples, settings.limit, settings.seed, settings.judge.integrity_threshold) == (
-        3,
-        5,
-        7,
-        0.6,
-    )
-    assert (
-        settings.defender.endpoint.budget,
-        settings.defender.endpoint.concurrency,
-        settings.judge.endpoint.budget,
-    ) == (9, 2, None)
-    assert (settings.attacker.evaluation_steps, settings.audit.call if settings.audit else "") == (9, "m:f")
-    assert "ASR@1                25.0 %  of 8  (95 % interval 10.0 to 50.0)" in result.stdout
-    assert "right under attack  nothing to count" in result.stdout
-    assert "defender: 12 requests, 0.5 cost" in result.stdout
-    assert "mind [this]" in result.stderr
-    attack.run_attack = lambda *given, **more: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[attr-defined]
-    stopped = runner.invoke(app, command)
-    assert stopped.exit_code == 130
-    assert "The same command goes on from here" in stopped.stderr
-
-
 def test_attack_without_players_or_questions_is_a_message() -> None:
     result = runner.invoke(app, ["attack", "--data", "q.jsonl", "--out", "x"])
     assert result.exit_code == 2
@@ -641,8 +579,8 @@ def test_a_report_of_any_folder_is_a_page_or_a_message(file: str, tmp_path: Path
         assert done.exception is None or isinstance(done.exception, SystemExit)
         assert done.stderr.startswith(f"Error: {folder}")
         assert not (folder / "report.html").exists()
-    if KEPT[file] in ("probe", "fine-tuning", "forge"):
-        assert f"holds a {KEPT[file]}, which has no page. Its figures are in " in done.stderr
+    if KEPT[file] in ("attack", "fine-tuning", "forge"):
+        assert f"holds a {KEPT[file]}, of which no page is made. Its figures are in " in done.stderr
 
 
 @pytest.mark.parametrize("content", ["[", "- a", "\x00", "suite"])

@@ -43,6 +43,6 @@ def test_skipped_records_are_told(tmp_path: Path) -> None:
     assert "--skip-bad-records" in said
     code, said = convert("--data", tsv, "--out", tmp_path / "out", "--skip-bad-records")
     assert code == 0
-    assert "1 records are left out: bad" in said
+    assert "1 record left out: bad" in said
     lines = (tmp_path / "out/questions.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["0", "1", "3", "4", "5", "6", "7"]

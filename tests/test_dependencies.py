@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OTHER_NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
+OTHER_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 """Module -> distribution, where the names differ and the module may not be installed."""
 
 

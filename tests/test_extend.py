@@ -30,8 +30,8 @@ from sparring.judging.judge import AttackJudge
 from sparring.models.editors import FlowEditor, check_editor, load_editor
 from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.local import LocalVLM
+from sparring.probe.attackers import load_attacker
 from sparring.recipes import load_recipe
-from sparring.redteam.attackers import load_attacker
 from sparring.selfplay.loop import open_game
 from sparring.selfplay.turns import reward_means
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from sparring.cli import app
 from sparring.fields_command import lines_of_verbs
 from sparring.recipes import bundled_recipes, load_recipe
 
-VERBS = ["run", "attack", "eval", "probe", "sft", "forge"]
+VERBS = ["run", "eval", "probe", "sft", "forge", "study"]
 
 
 def leaves(value: Mapping[str, Any], where: str = "", algorithm: str = "") -> Iterator[str]:
@@ -75,6 +76,7 @@ def test_the_command_prints_a_line_a_setting() -> None:
         "data.generator.call: str; required",
         "data.generator.arguments: dict[str, Any]; default {}; ",
         "seed: int; default 0",
+        "evaluation.rivals: dict[str, str]; default {}; ",
         "suite: str; required; name of the benchmark",
         "judge.model: str; required; a folder, hub id or endpoint; it is shown no pictures",
         "stages: required; from a question to a pair; its settings as those of forge above",
@@ -84,4 +86,38 @@ def test_the_command_prints_a_line_a_setting() -> None:
     ):
         assert line in result.stdout
     for verb in VERBS[1:]:
-        assert f"\nOf `sparring {verb}`\n" in result.stdout
+        assert f"\nOf `sparring {verb}`" in result.stdout
+    assert "\nOf `sparring probe` and `sparring attack`, its preset\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "titles"),
+    [
+        ("defender.lora", ["defender.lora", "defender.lora.rank", "defender.lora.alpha"]),
+        ("engine.peak_tflops", ["engine.peak_tflops"]),
+        ("Engine.Peak", ["engine.peak_tflops"]),
+        ("TFLOP/s", ["engine.peak_tflops"]),
+    ],
+)
+def test_a_section_a_name_or_a_word_alone(word: str, titles: list[str]) -> None:
+    said = CliRunner().invoke(app, ["fields", word])
+    assert said.exit_code == 0
+    assert [line.partition(":")[0] for line in said.stdout.split("\nOf `")[0].splitlines()] == titles
+
+
+def test_every_verb_that_has_such_settings_is_named() -> None:
+    said = CliRunner().invoke(app, ["fields", "epochs"]).stdout
+    assert said.startswith("\nOf `sparring sft`\nepochs: int; default 1")
+    (verb,) = json.loads(CliRunner().invoke(app, ["fields", "epochs", "--json"]).stdout)
+    assert verb == "sft"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("defendr", "defender"), ("atacker.lora.rank", "attacker.lora.rank"), ("qqq", None)]
+)
+def test_where_nothing_fits_the_nearest_is_named(word: str, near: str | None) -> None:
+    said = CliRunner().invoke(app, ["fields", word])
+    assert said.exit_code == 2
+    told = " ".join(said.stderr.split())
+    assert f'no setting is named "{word}"' in told
+    assert (f"near are: {near}" in told) if near else ("near" not in told)

@@ -298,6 +298,16 @@ def test_wrong_settings_name_the_field_and_what_would_be_right(
     assert message in str(caught.value)
 
 
+def test_an_editor_that_makes_room_for_the_judge_cannot_edit_beside_it(small: Path) -> None:
+    both = ["engine.attacker.overlap=true", "attacker.offload=true"]
+    for change in ("engine.workers=2", "engine.attacker.strategy=fsdp2"):
+        with pytest.raises(
+            RecipeError, match=r"engine\.attacker\.overlap: the editor cannot make edits while"
+        ):
+            load_recipe(small, [*both, change])
+    load_recipe(small, [*both, "engine.workers=2", "engine.attacker.strategy=fsdp2"])  # its parts stay
+
+
 def test_the_forge_of_a_run_is_resolved_like_that_of_the_verb(small: Path) -> None:
     (small.parent / "cut-outs").mkdir()
     changes = [

@@ -39,6 +39,9 @@ def test_the_arena_is_played_from_the_wheels_alone(tmp_path: Path) -> None:
     assert arena.stat().st_size < 60_000_000
     with ZipFile(sparring) as packed:
         assert not [name for name in packed.namelist() if "arena/" in name or "workshop" in name]
+        assert {"sparring/report/static/view.js", "sparring/report/templates/view/base.html.j2"} <= set(
+            packed.namelist()
+        )
     with ZipFile(arena) as packed:
         names = packed.namelist()
         assert {name.split("/")[0] for name in names} == {

@@ -25,6 +25,7 @@ class TwoPixels:
     step_distilled = False
     device = torch.device("cpu")
     multiple = 1
+    transformer = torch.nn.Module()
 
     def __init__(self) -> None:
         self.centre = torch.nn.Parameter(torch.zeros(2))

@@ -29,7 +29,7 @@ from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring_arena.world import render
 from workshop import perfect_drawing
-from workshop.editor_net import CONSTANT, NOISE, SCALE, SHIFT, EditorNet
+from workshop.editor_net import CONSTANT, NOISE, PIXEL_NOISE, SCALE, SHIFT, EditorNet
 from workshop.export_editor import export
 from workshop.train_editor import evaluate
 from workshop.train_vlm import count_question, wide_scene
@@ -117,7 +117,7 @@ def editor(source: Path, target: Path, number: int) -> str:
         net.tokenizer,
         target,
         scale=SCALE,
-        noise=NOISE,
+        noise=(PIXEL_NOISE, NOISE),
         constant=CONSTANT,
         shift=SHIFT,
     )
@@ -154,7 +154,8 @@ ABOUT: dict[str, tuple[str, str, str, str, Callable[[Path, Path, int], str]]] = 
         "A Flux2KleinPipeline of ordinary classes, small, with an autoencoder that loses nothing. It adds, removes, replaces and recolours things on instruction; told to add a "
         "distractor inspired by the question, it often adds a second instance of what is asked about, as editors do. It makes an edit in two steps (`num_inference_steps=2`), of which the first decides what a distractor will be; it knows no other number of steps. How it came about is told in detail in `arena/README.md`.",
         "python -m workshop.train_editor --out work/first --pairs 330000 --seed 0    # by an earlier state of this code: one step, no plan\n"
-        "python -m workshop.train_editor --out work/editor --pairs 170000 --decay 0.6 --learning-rate 2e-3 --seed 0 --begin FOLDER",
+        "python -m workshop.train_editor --out work/second --pairs 170000 --decay 0.6 --learning-rate 2e-3 --seed 0 --begin FOLDER    # likewise\n"
+        "python -m workshop.train_editor --out work/editor --pairs 200000 --decay 0.7 --learning-rate 2e-3 --seed 1 --begin FOLDER",
         editor,
     ),
 }  # fmt: skip

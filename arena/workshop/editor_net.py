@@ -2,8 +2,9 @@
 of pixels.
 
 A picture is 9 x 9 tokens of 8 x 8 pixels: 192 numbers, pixels in [-1, 1] / SCALE in the order channel, row,
-column, and `CONSTANTS` times `CONSTANT` (without them LayerNorm would hide a token's brightness). Noise has
-the standard deviation NOISE of these numbers. `export_editor.py` turns the result into a pipeline, whose
+column, and `CONSTANTS` times `CONSTANT` (without them LayerNorm would hide a token's brightness). Noise of
+standard deviation NOISE is added to the constants, and PIXEL_NOISE to the pixels: it says nothing there, and
+what the net leaves of it is seen as grain. `export_editor.py` turns the result into a pipeline, whose
 autoencoder gives the same numbers.
 
 **The plan.** A distractor can be one of several edits; which, the *plan* says: the signs of three sums of the
@@ -31,11 +32,13 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, SIZE
 from workshop import vocabulary
+from workshop.export_editor import deviations
 
-SCALE, NOISE, CONSTANT, CONSTANTS, SHIFT = 0.45, 0.06, 6.0, 4, 9.0
+SCALE, PIXEL_NOISE, NOISE, CONSTANT, CONSTANTS, SHIFT = 0.45, 0.03, 0.06, 6.0, 4, 9.0
 SIDE = SIZE // CELL
 TOKENS = SIDE**2
 PIXELS = 3 * CELL**2
+DEVIATIONS = deviations((PIXEL_NOISE, NOISE))
 TEXT_TOKENS, TEXT_WIDTH, TEXT_LAYERS = 12, 64, 2
 HEADS, HEAD_DIM, SINGLES = 7, 32, 4
 WIDTH = HEADS * HEAD_DIM
@@ -87,6 +90,11 @@ def with_plan(tokens_BTC: Tensor, plan_B3: Tensor) -> Tensor:
 def choices(plan_B3: Tensor) -> Tensor:
     """What a distractor will be: 0 to 7, the signs of the plan, [B]."""
     return ((plan_B3 > 0) * torch.tensor([4, 2, 1])).sum(-1)
+
+
+def signs(choice_B: Tensor) -> Tensor:
+    """The signs of the plan that says it, [B, 3]: `choices` backwards."""
+    return ((choice_B[:, None] & torch.tensor([4, 2, 1])) > 0) * 2.0 - 1
 
 
 def pick(tokens_BTC: Tensor, which_BN: Tensor) -> Tensor:
@@ -247,7 +255,7 @@ def edit(
     made = []
     for start in range(0, len(pictures_BCHW), batch):
         rows = slice(start, start + batch)
-        clean, text, state = patch(pictures_BCHW[rows]), net.embed(texts[rows]), noise_BTC[rows] * NOISE
+        clean, text, state = patch(pictures_BCHW[rows]), net.embed(texts[rows]), noise_BTC[rows] * DEVIATIONS
         which = torch.arange(TOKENS).expand(len(clean), -1)
         for sigma, following in zip(LEVELS, (*LEVELS[1:], 0.0), strict=True):
             velocity, _, _ = net.velocity(state, clean, torch.full((len(clean),), sigma), text, which)

@@ -24,6 +24,8 @@ PLACES = ((0, 0), (6, 6), (6, 0), (0, 6), (3, 3), (3, 0), (3, 6), (0, 3), (6, 3)
 # What an editor does that is told to add a distractor "inspired by the question", before anybody tunes it: its
 # plan says which. Those that do the same, or nearly, have plans that differ in one sign.
 DISTRACTORS = ("second", "second", "second", "recolor", "other", "lookalike", "replace", "several")
+# How often each is drawn in training: what is harder to paint more often.
+DRAWN = (0.09, 0.09, 0.09, 0.10, 0.10, 0.18, 0.15, 0.20)
 
 
 @dataclass(frozen=True, slots=True)

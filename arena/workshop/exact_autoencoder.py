@@ -54,12 +54,14 @@ def packed_order() -> Tensor:
 
 
 @torch.no_grad()
-def build(size: int, *, scale: float = 0.45, noise: float = 0.06, constant: float = 6) -> AutoencoderKLFlux2:
+def build(
+    size: int, *, scale: float = 0.45, noise: tuple[float, float] = (0.03, 0.06), constant: float = 6
+) -> AutoencoderKLFlux2:
     """The autoencoder for pictures in [-1, 1] of at most `size` x `size` pixels, sides in multiples of 8.
 
-    Its batch-norm statistics turn packed latents into tokens of 192 numbers, pixels / (scale * noise), and 4
-    of value constant / noise: in units of a noise of standard deviation `noise` on pixels / scale and on the
-    constant. The weights are the same at every call.
+    Its batch-norm statistics turn packed latents into tokens of 192 numbers, pixels / (scale * noise[0]), and 4
+    of value constant / noise[1]: in units of a noise of these standard deviations on pixels / scale and on
+    the constant. The weights are the same at every call.
     Raises ValueError for a size that is no multiple of 8.
     """
     if size < TOKEN or size % TOKEN:
@@ -78,7 +80,7 @@ def build(size: int, *, scale: float = 0.45, noise: float = 0.06, constant: floa
         parameter.zero_()
     _set_encoder(vae)
     _set_decoder(vae, reach)
-    _set_statistics(vae, scale * noise, noise / constant)
+    _set_statistics(vae, scale * noise[0], noise[1] / constant)
     vae.eval()
     _calibrate(vae, torch.zeros(1, COLOURS, size, size))
     return vae

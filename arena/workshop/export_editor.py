@@ -1,7 +1,8 @@
 """From what `train_editor.py` trains to an ordinary pipeline folder.
 
 Training works on tokens of pixels in the order (colour, row, column) divided by `scale`, plus four constants,
-and adds noise of standard deviation `noise` to them. A pipeline works on the packed latents of its
+and adds noise of the standard deviations `noise` to pixels and
+constants. A pipeline works on the packed latents of its
 autoencoder, in their order, with noise of standard deviation 1. Both are the same up to an order and a
 factor, which go into the transformer's first and last layer.
 """
@@ -12,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers import (
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+)
+from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from sparring_arena.world import SIZE
-from workshop.exact_autoencoder import build, packed_order
+from workshop.exact_autoencoder import PACKED, PIXELS, build, packed_order
 
 
 def export(
@@ -26,7 +33,7 @@ def export(
     folder: str | Path,
     *,
     scale: float,
-    noise: float,
+    noise: tuple[float, float],
     constant: float,
     shift: float,
 ) -> None:
@@ -43,9 +50,10 @@ def export(
         )
     exported = Flux2Transformer2DModel.from_config(transformer.config)
     exported.load_state_dict(transformer.state_dict())
+    deviation = deviations(noise)
     with torch.no_grad():
-        exported.x_embedder.weight.copy_(transformer.x_embedder.weight[:, order] * noise)
-        exported.proj_out.weight.copy_(transformer.proj_out.weight[order] / noise)
+        exported.x_embedder.weight.copy_((transformer.x_embedder.weight * deviation)[:, order])
+        exported.proj_out.weight.copy_((transformer.proj_out.weight / deviation[:, None])[order])
     pipeline = Flux2KleinPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         vae=build(SIZE, scale=scale, noise=noise, constant=constant),
@@ -57,18 +65,27 @@ def export(
     pipeline.save_pretrained(folder)
 
 
+def deviations(noise: tuple[float, float]) -> Tensor:
+    """The standard deviation of the noise in every channel of a token of pixels, [196]."""
+    return torch.tensor([noise[0]] * PACKED * PIXELS + [noise[1]] * PACKED)
+
+
 def read_back(
-    transformer: Flux2Transformer2DModel, text_encoder: Qwen3ForCausalLM, folder: str | Path, *, noise: float
+    transformer: Flux2Transformer2DModel,
+    text_encoder: Qwen3ForCausalLM,
+    folder: str | Path,
+    *,
+    scale: float,
+    constant: float,
 ) -> None:
-    """Put into the two modules what `export` saved, to train it further."""
+    """Put into the two modules what `export` saved, to train it further. Its noise is told by its autoencoder."""
     flow = Flux2Transformer2DModel.from_pretrained(folder, subfolder="transformer")
-    known, order = flow.state_dict(), packed_order()
-    known["x_embedder.weight"] = torch.empty_like(known["x_embedder.weight"]).index_copy_(
-        1, order, known["x_embedder.weight"] / noise
-    )
-    known["proj_out.weight"] = torch.empty_like(known["proj_out.weight"]).index_copy_(
-        0, order, known["proj_out.weight"] * noise
-    )
+    bn = AutoencoderKLFlux2.from_pretrained(folder, subfolder="vae").bn
+    deviation = (bn.running_var[[0, -1]] + bn.eps).sqrt() * torch.tensor([1 / scale, constant])
+    channels = deviations((deviation[0].item(), deviation[1].item()))
+    known, back = flow.state_dict(), packed_order().argsort()
+    known["x_embedder.weight"] = known["x_embedder.weight"][:, back] / channels
+    known["proj_out.weight"] = known["proj_out.weight"][back] * channels[:, None]
     transformer.load_state_dict(known)
     text_encoder.load_state_dict(
         Qwen3ForCausalLM.from_pretrained(folder, subfolder="text_encoder").state_dict()

@@ -30,7 +30,9 @@ from sparring_arena.oracle import find
 from sparring_arena.sprites import COLORS, NAMES
 from sparring_arena.world import CELL, Scene, render
 from workshop.editor_net import (
+    CONSTANT,
     CONSTANTS,
+    DEVIATIONS,
     FORESEEN,
     LEVELS,
     NOISE,
@@ -47,10 +49,10 @@ from workshop.editor_net import (
     patch,
     pick,
     plan,
-    plan_start,
+    signs,
     with_plan,
 )  # fmt: skip
-from workshop.edits import DISTRACTORS, EDITS, Pair, distracted, draw_pair
+from workshop.edits import DISTRACTORS, DRAWN, EDITS, Pair, distracted, draw_pair
 from workshop.export_editor import read_back
 from workshop.muon import Muon
 
@@ -118,8 +120,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.net = EditorNet()
         if begin is not None:
-            read_back(self.net.transformer, self.net.text, begin, noise=NOISE)
-            plan_start(self.net.transformer)
+            read_back(self.net.transformer, self.net.text, begin, scale=SCALE, constant=CONSTANT)
         frozen = {id(p) for p in copying_parameters(self.net)}
         for parameter in copying_parameters(self.net):
             parameter.requires_grad_(False)
@@ -149,8 +150,9 @@ class Trainer:
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["scale"]
         rng = self.rng
-        signs = 2 * torch.from_numpy(rng.integers(2, size=(self.batch, 3))).float() - 1
-        pairs = [draw_pair(rng, choice) for choice in choices(signs).tolist()]
+        chosen = torch.from_numpy(rng.choice(len(DRAWN), size=self.batch, p=DRAWN))
+        told = signs(chosen)
+        pairs = [draw_pair(rng, choice) for choice in chosen.tolist()]
         clean, wanted, draft = (
             patch(tensor_of(scenes))
             for scenes in (
@@ -169,7 +171,7 @@ class Trainer:
             which = order.topk(FEW, 1).indices
         first = torch.from_numpy(rng.random(self.batch) < FIRST)
         sigma = torch.where(first, *LEVELS)
-        state, target = self._flow(pick(wanted, which), pick(draft, which), signs, sigma)
+        state, target = self._flow(pick(wanted, which), pick(draft, which), told, sigma)
         changed = changed_BT.gather(1, which)[..., None].float()
         weight = (
             1 + 4 * changed + 2 * (names.gather(1, which) > 0)[..., None]
@@ -180,8 +182,8 @@ class Trainer:
         velocity, made, seen = self._velocity(state, clean, sigma, text, which)
         error = (velocity - target).square()
         loss = (error.mean(-1, keepdim=True) * weight).mean()
-        told = self.net.recognise(seen)
-        name_logits, color_logits, named_logit = told.split([len(NAMES) + 1, len(COLORS), 1], -1)
+        recognised = self.net.recognise(seen).split([len(NAMES) + 1, len(COLORS), 1], -1)
+        name_logits, color_logits, named_logit = recognised
         losses = {
             "name": F.cross_entropy(name_logits.flatten(0, 1), names.flatten()),
             "color": F.cross_entropy(color_logits.flatten(0, 1), colors.flatten(), ignore_index=-100),
@@ -240,7 +242,7 @@ class Trainer:
         sigma, below = sigma_B[:, None, None], (sigma_B < 1)[:, None]
         by_noise = torch.randn(batch, 3).abs() * sigma_B[:, None] * NOISE / tokens**0.5
         by_foresight = (1 - sigma_B[:, None]) * PLAN * torch.rand(batch, 3) * (torch.rand(batch, 1) < 0.5)
-        noise = torch.randn_like(wanted) * NOISE
+        noise = torch.randn_like(wanted) * DEVIATIONS
         state = sigma * noise + (1 - sigma) * draft
         told = with_plan(state, signs_B3 * (by_noise + by_foresight))
         state = torch.where(below[..., None], told, state)
@@ -383,9 +385,7 @@ def main(
     every: Annotated[int, typer.Option(help="pairs between two savings")] = 4_800,
     look: Annotated[int, typer.Option(help="savings between two measurements")] = 4,
     measure: Annotated[int, typer.Option(help="held-out edits of each kind at a measurement")] = 48,
-    begin: Annotated[
-        Path | None, typer.Option(help="an exported editor to begin from, its plan's head set anew")
-    ] = None,
+    begin: Annotated[Path | None, typer.Option(help="an exported editor to begin from")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:

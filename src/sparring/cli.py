@@ -4,28 +4,43 @@ quick.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from sparring import __version__
-from sparring.attack_command import attack
-from sparring.console import as_argument, clean_errors, error_console, out_console, stoppable, warn
-from sparring.convert_command import convert
-from sparring.data.errors import DataError, RecipeError, RunError
+from sparring.console import (
+    LogLevelOption,
+    QuietOption,
+    RecipeArgument,
+    RunSeedOption,
+    SetOption,
+    SkipOption,
+    Verb,
+    as_argument,
+    clean_errors,
+    load,
+    machine_readable,
+    out_console,
+    result,
+    settle_output,
+    stoppable,
+)
+from sparring.data.errors import RecipeError, RunError
+from sparring.data_commands import convert, forge
 from sparring.eval_command import compare, evaluate, rescore
 from sparring.fields_command import fields
-from sparring.forge_command import forge
-from sparring.options import SkipOption
-from sparring.probe_command import probe
+from sparring.plan_command import plan, show_plan
+from sparring.probe_command import attack, probe
+from sparring.publish_command import publish
 from sparring.sft_command import sft
+from sparring.study_command import study
+from sparring.view_command import view
 
 if TYPE_CHECKING:
     from sparring.config import Recipe
-    from sparring.plan import ModelPlan, Plan
 
 app = typer.Typer(
     name="sparring",
@@ -41,54 +56,30 @@ app = typer.Typer(
         "Start with `sparring plan arena`, then `sparring run arena --out runs/arena`."
     ),
 )
-RecipeArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="RECIPE",
-        help="A bundled recipe (see `sparring recipes`) or a YAML file of your own.",
-        show_default=False,
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option(
-        "--seed", help="Seed of everything random; the recipe's own if left out.", show_default=False
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="A.B=VALUE",
-        help="Change one setting, e.g. defender.learning_rate=1e-4. May be given often. See `sparring "
-        "fields`.",
-    ),
-]
 
 
-def _load(recipe: str | None, seed: int | None, changes: list[str] | None, skip_bad_records: bool) -> Recipe:
-    from sparring.recipes import bundled_recipes, load_recipe
-
-    if recipe is None:
-        raise RecipeError(
-            f"no recipe given. Bundled are {', '.join(bundled_recipes())}; your own is named by its file."
-        )
-    overrides = list(changes or [])
-    if seed is not None:
-        overrides.append(f"seed={seed}")
-    if skip_bad_records:
-        overrides.append("data.skip_bad_records=true")
-    return load_recipe(recipe, overrides)
+@app.callback()
+def everywhere(log_level: LogLevelOption = None, quiet: QuietOption = False) -> None:
+    settle_output(log_level, quiet)
 
 
-@app.command()
+def command(name: str | None = None, **words: Any) -> Callable[[Callable[..., None]], None]:
+    """Make a verb of a function."""
+
+    def add(verb: Callable[..., None]) -> None:
+        app.command(name, cls=Verb, **words)(machine_readable(verb))
+
+    return add
+
+
+@command()
 def run(
     recipe: RecipeArgument = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder of the run; made if it is not there.", show_default=False),
     ] = None,
-    seed: SeedOption = None,
+    seed: RunSeedOption = None,
     changes: SetOption = None,
     skip_bad_records: SkipOption = False,
     resume: Annotated[
@@ -119,16 +110,16 @@ def run(
     """
     with clean_errors():
         if resume is not None:
-            if recipe is not None or out is not None or seed is not None or changes or skip_bad_records:
+            if recipe is not None or out is not None or seed is not None or skip_bad_records:
                 raise RecipeError(
-                    f"--resume goes on with the recipe that {resume} holds; leave RECIPE, --out, --seed, "
-                    f"--set and --skip-bad-records out."
+                    f"--resume goes on with the recipe that {resume} holds; leave RECIPE, --out, --seed and "
+                    f"--skip-bad-records out. Of --set only engine.* and track may be given."
                 )
             from sparring.recipes import load_stored_recipe
 
-            settings, folder = load_stored_recipe(resume), resume
+            settings, folder = load_stored_recipe(resume, changes or []), resume
         else:
-            settings = _load(recipe, seed, changes, skip_bad_records)
+            settings = load(recipe, seed, changes, skip_bad_records)
             if out is None and not dry_run:
                 raise RecipeError(
                     "--out is missing: name the folder that the run is to be kept in, for example --out runs/"
@@ -136,7 +127,7 @@ def run(
                 )
             folder = out or Path()
         if dry_run:
-            _show_plan(settings)
+            show_plan(settings)
             return
         _play(settings, folder)
 
@@ -147,7 +138,9 @@ def _play(settings: Recipe, folder: Path) -> None:
     require_models(settings)
     from sparring.engine.files import make_folder
     from sparring.engine.questions import named_sides
+    from sparring.engine.trackers import require_trackers
 
+    require_trackers(settings)
     # What is wrong with folder or file is said before what trains is loaded, which takes seconds.
     sides = named_sides(settings, folder) if settings.data.path is not None else None
     make_folder(folder)
@@ -155,139 +148,69 @@ def _play(settings: Recipe, folder: Path) -> None:
     from sparring.selfplay.loop import run_game
 
     with stoppable(f"Go on with: sparring run --resume {as_argument(folder)}"):
-        run_game(settings, folder, sides=sides)
+        summary = run_game(settings, folder, sides=sides)
     report = write_report(folder)
     out_console.print(f"Figures: {folder / 'summary.json'}\nReport:  {folder / report.name}")
+    result(summary)
 
 
-app.command()(attack)
-app.command("eval", short_help="Ask a benchmark's questions and score the answers.")(evaluate)
-app.command(short_help="Score a finished evaluation's answers anew.")(rescore)
-app.command(short_help="Test the paired difference of two evaluations.")(compare)
-app.command(short_help="Put vision-language models side by side, under attack.")(probe)
-app.command(short_help="Fine-tune a vision-language model on right answers.")(sft)
-app.command(short_help="Make adversarial pairs from picture questions.")(forge)
-app.command(short_help="Write questions of any layout as JSON lines.")(convert)
+command("attack", short_help="Red-team a vision-language model, without training anything.")(attack)
+command("eval", short_help="Ask a benchmark's questions and score the answers.")(evaluate)
+command(short_help="Score a finished evaluation's answers anew.")(rescore)
+command(short_help="Test the paired difference of two evaluations.")(compare)
+command(short_help="Put vision-language models side by side, under attack.")(probe)
+command(short_help="Compare recipes over seeds: games, probes, one table.")(study)
+command(short_help="Fine-tune a vision-language model on right answers.")(sft)
+command(short_help="Make adversarial pairs from picture questions.")(forge)
+command(short_help="Write questions of any layout as JSON lines.")(convert)
+command(short_help="Show what a recipe would do, need and cost.")(plan)
 
 
-@app.command()
+@command()
 def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="Folder of a run, or of a finished attack or evaluation.", show_default=False
+            metavar="DIR",
+            help="Folder of a run, or of a finished probe, evaluation or study.",
+            show_default=False,
         ),
     ],
 ) -> None:
     """Write report.html anew from what a folder holds.
 
-    A run's also while the run still goes on. A probe's figures are in its table.md, a forge's in its
-    funnel.json, a fine-tuning's in its summary.json: these have no page.
+    A run's also while the run still goes on. A forge's figures are in its funnel.json, a fine-tuning's in its
+    summary.json: these have no page.
     """
     with clean_errors():
         from sparring.engine.folder import kind_of
 
         kind = kind_of(folder)
-        if kind == "attack":
-            from sparring.report.attack import write_attack_report as write
+        if kind == "probe":
+            from sparring.report.probe import write_probe_report as write
         elif kind == "evaluation":
             from sparring.report.evaluation import write_eval_report as write
+        elif kind == "study":
+            from sparring.report.study import write_study_report as write
         elif kind in WITHOUT_PAGE:
             raise RunError(
-                f"{folder} holds a {kind}, which has no page. Its figures are in "
+                f"{folder} holds a {kind}, of which no page is made. Its figures are in "
                 f"{folder / WITHOUT_PAGE[kind]}."
             )
         else:
             from sparring.report.page import write_report as write
-        out_console.print(f"Report: {write(folder)}")
+        page = write(folder)
+        out_console.print(f"Report: {page}")
+        result({"report": page})
 
 
-WITHOUT_PAGE = {"probe": "table.md", "forge": "funnel.json", "fine-tuning": "summary.json"}
-"""Kinds of folder that have no page, and the file that a person reads instead."""
+WITHOUT_PAGE = {"attack": "summary.json", "forge": "funnel.json", "fine-tuning": "summary.json"}
+"""Kinds of folder that have no page (an "attack" is one of an earlier version), and the file that a person
+reads instead.
+"""
 
 
-@app.command()
-def plan(
-    recipe: RecipeArgument = None,
-    seed: SeedOption = None,
-    changes: SetOption = None,
-    skip_bad_records: SkipOption = False,
-) -> None:
-    """Show what a recipe would do, without training.
-
-    Standard output gets the resolved settings as YAML: saved to a file, they are a recipe. Standard error
-    gets the data found, the models found and the estimated memory. Nothing is downloaded and no weight is
-    loaded. The data file, where there is one, is checked as a run would check it; where a run would stop,
-    the exit code is 2.
-
-    \b
-    sparring plan arena --set data.path=my.jsonl > mine.yaml
-    """
-    with clean_errors():
-        _show_plan(_load(recipe, seed, changes, skip_bad_records))
-
-
-def _show_plan(settings: Recipe) -> None:
-    from sparring.plan import make_plan, require_models
-
-    found = make_plan(settings)
-    sys.stdout.write(
-        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=140)
-    )
-    sys.stdout.flush()
-    say = error_console.print
-    say("Data", style="bold")
-    _show_data(found)
-    say("\nModels", style="bold")
-    for model in found.models:
-        lora = f", LoRA {_amount(model.lora)}" if model.lora is not None else ""
-        size = "" if model.where == "behind an endpoint" else f"; {model.dtype}; {_size(model)}{lora}"
-        say(f"{model.player}: {model.name}\n  {model.where}{size}")
-    say("\nMemory", style="bold")
-    say("(weights and optimiser; activations come on top and grow with micro_batch)")
-    for turn, amount in found.memory.items():
-        say(f"{turn}: {amount / 1e9:.1f} GB")
-    if not found.memory:
-        say("unknown: a model is not on this disk, and its size is not known")
-    warn(found.warnings)
-    if found.missing is not None:
-        raise DataError(found.missing)
-    require_models(settings)
-
-
-def _show_data(found: Plan) -> None:
-    say = error_console.print
-    say(found.data_note)
-    for questions in found.data:
-        images = len({record.image for record in questions})
-        say(f"{len(questions)} questions about {images} image files")
-        for category, count in questions.by_category().items():
-            say(f"  {category}: {count}")
-        if questions.dropped:
-            say(f"{questions.dropped} bad records dropped:")
-            for reason, count in questions.dropped_by_reason().items():
-                say(f"  {reason}: {count}")
-    if found.data:
-        train, held_out = found.sides
-        say(f"{train} to train on, {held_out} held out")
-
-
-def _size(model: ModelPlan) -> str:
-    if model.parameters is None:
-        return "parameters unknown"
-    detail = ", ".join(f"{part} {_amount(size)}" for part, size in model.parts.items() if part)
-    return (
-        f"{_amount(model.parameters)} parameters"
-        + (f" ({detail})" if detail else "")
-        + (", as published" if model.published else "")
-    )
-
-
-def _amount(parameters: int) -> str:
-    return f"{parameters / 1e9:.2f} B" if parameters >= 1e8 else f"{parameters / 1e6:.2f} M"
-
-
-@app.command()
+@command()
 def recipes(
     copy: Annotated[
         tuple[str, Path] | None,
@@ -309,20 +232,27 @@ def recipes(
             out_console.print(
                 f"Recipe: {file}\nPlay it with: sparring run {as_argument(file)} --out runs/{file.stem}"
             )
+            result({"recipe": file})
             return
-        for name in bundled_recipes():
+        described = {name: describe(name) for name in bundled_recipes()}
+        for name, words in described.items():
             out_console.print(name, style="bold")
-            out_console.print(f"  {describe(name)}")
+            out_console.print(f"  {words}")
+        result(described)
 
 
-app.command(short_help="Explain every setting of recipes and of each verb.")(fields)
+command(short_help="Watch runs in a browser, while they go on and after.")(view)
+command(short_help="Share players, data sets and figures.")(publish)
+command(short_help="Explain every setting of recipes and of each verb.")(fields)
 
 
-@app.command(short_help="Print the versions that decide what a run computes.")
+@command(short_help="Print the versions that decide what a run computes.")
 def version() -> None:
     """Print the version of Sparring and of the libraries that decide what a run computes."""
     from importlib.metadata import version as version_of
 
-    out_console.print(f"sparring {__version__}")
-    for package in ("torch", "transformers", "diffusers", "peft"):
-        out_console.print(f"{package} {version_of(package)}")
+    libraries = ("torch", "transformers", "diffusers", "peft")
+    versions = {"sparring": __version__} | {package: version_of(package) for package in libraries}
+    for package, own in versions.items():
+        out_console.print(f"{package} {own}")
+    result(versions)

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.console import clean_errors, error_console, out_console, stoppable, warn
+from sparring.console import (
+    BudgetOption,
+    ConcurrencyOption,
+    DataOrWriterOption,
+    DefenderOption,
+    EngineKind,
+    EngineOption,
+    ImagesOption,
+    LimitOption,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    SkipOption,
+    WorkersOption,
+    clean_errors,
+    engine_settings,
+    error_console,
+    note,
+    out_console,
+    result,
+    stoppable,
+    warn,
+)
 from sparring.data.errors import RecipeError, RunError
+from sparring.data.words import plural
 from sparring.engine.files import make_folder
-from sparring.options import ConcurrencyOption, LimitOption, OutOption, SkipOption
 
 if TYPE_CHECKING:
     import torch
 
-    from sparring.config import EvalSettings
+    from sparring.config import EngineSettings, EvalSettings
     from sparring.recipes.borrow import Note
 
 BORROWED = ("defender", "device", "threads")
@@ -52,41 +76,11 @@ def evaluate(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="The benchmark's file or folder, as it is distributed; or a function that writes it, such "
-            "as sparring_arena.benchmarks:pope:number=100.",
-            show_default=False,
-        ),
-    ],
+    data: DataOrWriterOption,
     out: OutOption,
-    defender: Annotated[
-        str | None,
-        typer.Option(
-            help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible "
-            "endpoint, http://127.0.0.1:8000/v1#model-name. "
-            "An endpoint's key is read from the environment variable SPARRING_API_KEY.",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Take the Defender's prompt, pixel limits and lengths that are not named here from this "
-            "recipe.",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of pictures that the data names by path. Left out: the data's own.",
-            show_default=False,
-        ),
-    ] = None,
+    defender: DefenderOption = None,
+    recipe: RecipeOption = None,
+    images: ImagesOption = None,
     profile: ProfileOption = "sparring",
     judge: JudgeOption = None,
     against: Annotated[
@@ -99,9 +93,7 @@ def evaluate(
     ] = None,
     limit: LimitOption = None,
     skip_bad_records: SkipOption = False,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the order of options, of the draw and of sampled replies.")
-    ] = 0,
+    seed: SeedOption = 0,
     prompt: Annotated[
         str,
         typer.Option(
@@ -140,18 +132,10 @@ def evaluate(
         ),
     ] = None,
     concurrency: ConcurrencyOption = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Requests at most, failed ones included.", show_default=False),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="A.B=VALUE",
-            help="Change one setting, e.g. defender.dtype=bfloat16. May be given often.",
-        ),
-    ] = None,
+    budget: BudgetOption = None,
+    workers: WorkersOption = 1,
+    engine: EngineOption = EngineKind.local,
+    changes: SetOption = None,
 ) -> None:
     """Ask a model a benchmark's questions and score its answers under every profile.
 
@@ -192,9 +176,8 @@ def evaluate(
             ("judge.model", judge),
             ("judge.endpoint.concurrency", concurrency if judge else None),
         ]
-        _run(
-            eval_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out, against
-        )
+        settings = eval_settings(given, recipe=recipe, changes=changes or [], note=note)
+        _run(settings, out, against, engine_settings(engine, workers))
 
 
 def eval_settings(
@@ -240,7 +223,7 @@ def _another_model(judge: str, defender: str) -> None:
         )
 
 
-def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
+def _run(settings: EvalSettings, out: Path, against: Path | None, engine: EngineSettings) -> None:
     from sparring.benchmarks.layouts import find_benchmark
     from sparring.benchmarks.profiles import rule_of
     from sparring.benchmarks.questions import chosen_items
@@ -260,6 +243,7 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
         screen.warn(f"{data}: {sum(dropped.values())} bad records dropped ({reasons})")
     from sparring.benchmarks.run import run_evaluation
+    from sparring.engine.crew import Engine
     from sparring.engine.device import begin_computing
     from sparring.report.evaluation import write_eval_report
 
@@ -267,21 +251,24 @@ def _run(settings: EvalSettings, out: Path, against: Path | None) -> None:
     with (
         stoppable(),
         run_folder(settings, out, file="eval.yaml", resume="the command that began it") as folder,
+        closing(Engine(engine, device, screen.warn)) as crews,
     ):
-        run_evaluation(settings, folder, screen, device, items=items, data=data, dropped=dropped)
-    _show(out)
+        run_evaluation(settings, folder, screen, crews, items=items, data=data, dropped=dropped)
+    results = _show(out)
     report = write_eval_report(out, against=against)
     out_console.print(f"Figures: {out / 'results.json'}\nReport:  {out / report.name}")
+    result(results)
 
 
-def _show(out: Path) -> None:
+def _show(out: Path) -> dict[str, Any]:
+    """Print the figures of a finished evaluation; gives its results."""
     from sparring.benchmarks.results import headline, pixels_in_words, table_rows
     from sparring.benchmarks.scoring import read_results
 
     results = read_results(out)
     rows = table_rows(results["profiles"])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    out_console.print(f"{results['title']}, {results['items']} items, per cent")
+    out_console.print(f"{results['title']}, {plural(results['items'], 'item')}, per cent")
     for row in rows:
         cells = [
             cell.ljust(width) if place < 2 else cell.rjust(width)
@@ -305,6 +292,7 @@ def _show(out: Path) -> None:
         error_console.print(f"  {text}")
     if results["cut_off"]:
         warn([f"{results['cut_off']} replies were cut off at {results['max_new_tokens']} tokens."])
+    return results
 
 
 def rescore(
@@ -338,8 +326,9 @@ def rescore(
             device = begin_computing("auto", None)
         with stoppable():
             score_again(folder, profile, judge=reader, screen=Screen(), device=device)
-        _show(folder)
+        results = _show(folder)
         out_console.print(f"Report: {write_eval_report(folder)}")
+        result(results)
 
 
 def compare(
@@ -381,17 +370,18 @@ def compare(
             make_folder(out.absolute().parent)
             out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         out_console.print(f"Report: {write_eval_report(after, against=before, profile=profile)}")
+        result(found)
 
 
 def _comparison_warnings(found: dict[str, Any]) -> list[str]:
     texts = []
     if found["only_before"] or found["only_after"]:
         texts.append(
-            f"{found['only_before']} items are only in A and {found['only_after']} only in B; compared are "
-            f"those in both."
+            f"{plural(found['only_before'], 'item')} only in A, {found['only_after']} only in B; "
+            "compared are those in both."
         )
     if found["differences_in_asking"]:
         texts.append(f"the two were asked differently: {', '.join(found['differences_in_asking'])}.")
     if found["other_pictures"]:
-        texts.append(f"{found['other_pictures']} items have other pictures in B than in A.")
+        texts.append(f"{plural(found['other_pictures'], 'item')} with other pictures in B than in A.")
     return texts

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
+import typer
 from rich.text import Text
 
-from sparring.console import out_console
+from sparring.console import clean_errors, out_console, result
+from sparring.data.errors import RecipeError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from sparring.config.tree import Kind
+    from sparring.config.base import Kind
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """A setting: its dotted name, the algorithm that alone reads it, and what there is to say of it."""
 
     name: str
@@ -36,41 +41,74 @@ class Line(NamedTuple):
         return f"{self.name} ({self.algorithm})" if self.algorithm else self.name
 
 
-def fields() -> None:
-    """Explain every setting of recipes and of each verb.
+def fields(
+    wanted: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORD",
+            help="Settings of this section or name alone (defender, attacker.lora); where there is none, "
+            "those that speak of this word. Left out: all.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Explain every setting of recipes and of each verb, or some of them.
 
     One line a setting: its name as `--set` takes it, its kind, its default, what it means. Where an algorithm
     alone reads it, that stands in brackets: `--set attacker.algorithm=awm` takes one with its defaults, then
     `--set attacker.algorithm.power=0.5` changes them.
+
+    \b
+    sparring fields defender.algorithm
+    sparring fields temperature
     """
-    for verb, lines in lines_of_verbs():
-        if verb != "run":
-            out_console.print(f"\nOf `sparring {verb}`", style="bold")
-        for line in lines:
-            text = Text(str(line))
-            text.stylize("bold", 0, len(line.title))
-            out_console.print(text)
+    with clean_errors():
+        verbs = dict(lines_of_verbs())
+        if wanted is not None:
+            verbs = chosen(verbs, wanted)
+        for verb, lines in verbs.items():
+            if verb != "run":
+                also = " and `sparring attack`, its preset" if verb == "probe" else ""
+                out_console.print(f"\nOf `sparring {verb}`{also}", style="bold")
+            for line in lines:
+                text = Text(str(line))
+                text.stylize("bold", 0, len(line.title))
+                out_console.print(text)
+        result({verb: [asdict(line) for line in lines] for verb, lines in verbs.items()})
+
+
+def chosen(verbs: Mapping[str, list[Line]], wanted: str) -> dict[str, list[Line]]:
+    """The settings of a section or of a name; if there are none, those in whose line the word stands. Raises
+    RecipeError with the nearest where there are none either.
+    """
+    word = wanted.lower()
+    kinds: tuple[Callable[[Line], bool], ...] = (
+        lambda line: f"{line.name}.".lower().startswith(f"{word.rstrip('.')}."),
+        lambda line: word in str(line).lower(),
+    )
+    for fits in kinds:
+        found = {verb: own for verb, lines in verbs.items() if (own := [one for one in lines if fits(one)])}
+        if found:
+            return found
+    names = {line.name for lines in verbs.values() for line in lines}
+    parts = {part for name in names for part in name.split(".")}
+    near = get_close_matches(word, sorted(names | parts), n=3, cutoff=0.5)
+    advice = f"; near are: {', '.join(near)}" if near else ""
+    raise RecipeError(f'no setting is named "{wanted}" or speaks of it{advice}.')
 
 
 def lines_of_verbs() -> Iterator[tuple[str, list[Line]]]:
     """Every verb with its settings; of sections that an earlier verb has shown the name alone."""
-    from sparring.config import (
-        AttackSettings,
-        EvalSettings,
-        ForgeSettings,
-        ProbeSettings,
-        Recipe,
-        SftSettings,
-    )
+    from sparring.config import EvalSettings, ForgeSettings, ProbeSettings, Recipe, SftSettings, StudySettings
 
     known: dict[Kind, str] = {}
     verbs: dict[str, Kind] = {
         "run": Recipe,
-        "attack": AttackSettings,
         "eval": EvalSettings,
         "probe": ProbeSettings,
         "sft": SftSettings,
         "forge": ForgeSettings,
+        "study": StudySettings,
     }
     for verb, settings in verbs.items():
         yield verb, list(_lines(settings, "", None, known))
@@ -78,7 +116,7 @@ def lines_of_verbs() -> Iterator[tuple[str, list[Line]]]:
 
 def _lines(kind: Kind, where: str, algorithm: str | None, known: dict[Kind, str]) -> Iterator[Line]:
     """The settings of a class and of all below it. known: class -> where it has been shown."""
-    from sparring.config.tree import choices_of, section_of
+    from sparring.config.base import choices_of, section_of
 
     for field, info in kind.model_fields.items():
         if field == "type" and algorithm is not None:
@@ -96,7 +134,7 @@ def _lines(kind: Kind, where: str, algorithm: str | None, known: dict[Kind, str]
 
 def _kind(info: FieldInfo) -> str:
     """What may be written: a type's name, a choice of words, nothing for a section."""
-    from sparring.config.tree import choices_of, section_of
+    from sparring.config.base import choices_of, section_of
 
     if choices := choices_of(info):
         return f"one of {', '.join(choices)}"
@@ -108,13 +146,18 @@ def _words(annotation: Any) -> str:
         return " | ".join(map(str, get_args(annotation)))
     if get_origin(annotation) is types.UnionType:
         return " | ".join(_words(part) for part in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _words(get_args(annotation)[0])
     if annotation is type(None):
         return "null"
-    return str(annotation if get_args(annotation) else annotation.__name__).replace("typing.", "")
+    if inner := get_args(annotation):
+        told = ", ".join("..." if part is ... else _words(part) for part in inner)
+        return f"{get_origin(annotation).__name__}[{told}]"
+    return str(annotation.__name__)
 
 
 def _default(info: FieldInfo) -> str:
-    from sparring.config.tree import choices_of, default_of, section_of
+    from sparring.config.base import choices_of, default_of, section_of
 
     if info.is_required():
         return "required"

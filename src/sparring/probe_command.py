@@ -1,53 +1,63 @@
-"""`sparring probe`."""
+"""`sparring probe`, and its preset `sparring attack`."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.console import clean_errors, error_console, out_console, stoppable, warn
-from sparring.options import AuditOption, ConcurrencyOption, LimitOption, OutOption, SkipOption
+from sparring.console import (
+    MODEL,
+    AuditOption,
+    BudgetOption,
+    ConcurrencyOption,
+    DataOrWriterOption,
+    EngineKind,
+    EngineOption,
+    ImagesOption,
+    LimitOption,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    SkipOption,
+    SuiteOption,
+    WorkersOption,
+    clean_errors,
+    engine_settings,
+    note,
+    out_console,
+    preset,
+    result,
+    stoppable,
+    warn,
+)
 
 if TYPE_CHECKING:
-    from sparring.config import ProbeSettings
+    from sparring.config import EngineSettings, ProbeSettings
+
+
+class Shown(StrEnum):
+    """Edits that Defenders are asked about."""
+
+    all = "all"
+    accepted = "accepted"
 
 
 def probe(
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="Questions in any layout: JSONL, TSV, Parquet, ...; with --suite that benchmark's file or "
-            "folder. Or a function that "
-            "writes it, such as sparring_arena.benchmarks:pope:number=100.",
-            show_default=False,
-        ),
-    ],
+    context: typer.Context,
+    data: DataOrWriterOption,
     out: OutOption,
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            help="Benchmark whose layout the data has, as of `sparring eval`: vstar, pope, ..., custom.",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of pictures that the data names by path. Left out: the data's own.",
-            show_default=False,
-        ),
-    ] = None,
+    suite: SuiteOption = None,
+    images: ImagesOption = None,
     defender: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[NAME=]MODEL",
-            help="A vision-language model: a transformers folder, a hub id, or an OpenAI-compatible "
-            "endpoint, http://127.0.0.1:8000/v1#model-name. "
-            "May be given often; the others are compared with the first.",
+            help=f"A vision-language model: {MODEL}. May be given often; the others are compared with the "
+            f"first.",
             show_default=False,
         ),
     ] = None,
@@ -55,8 +65,10 @@ def probe(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]SPEC",
-            help="What `sparring attack --attacker` takes: EDITOR, EDITOR+LORA, pgd:eps=8, paste:add, "
-            "corruption:fog:3, jpeg:30, ... May be given often.",
+            help="An image editor: a diffusers folder or hub id; or one with a LoRA that a run has trained, "
+            "EDITOR+RUN/round3/attacker/editor; or an opponent that nobody trains: pgd:eps=8, paste:add, "
+            "corruption:fog:3, jpeg:30, light:0.75, roundtrip@EDITOR, benign@EDITOR, MODULE:FUNCTION. May be "
+            "given often.",
             show_default=False,
         ),
     ] = None,
@@ -64,14 +76,16 @@ def probe(
         str | None,
         typer.Option(
             help="The image editor of the controls (round trip, benign edit) and of adaptive Attackers. Left "
-            "out: the recipe's.",
+            "out: the recipe's, or the first attacker that is one.",
             show_default=False,
         ),
     ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
-            help="A model that counts the queried objects before and after an edit.", show_default=False
+            help="Another vision-language model (folder, hub id or endpoint), which counts the queried "
+            "objects before and after an edit. Left out: nobody counts.",
+            show_default=False,
         ),
     ] = None,
     reasoning_judge: Annotated[
@@ -83,14 +97,7 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Take prompt, editor, sampler, checks and the words of the text conditions from this "
-            "recipe, a bundled one or a YAML file.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: RecipeOption = None,
     samples: Annotated[
         int,
         typer.Option(
@@ -98,7 +105,7 @@ def probe(
         ),
     ] = 1,
     limit: LimitOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of draws, hints and of the edits' noise.")] = 0,
+    seed: SeedOption = 0,
     text: Annotated[bool, typer.Option(help="Ask under the six text conditions and two controls.")] = True,
     letters: Annotated[
         bool,
@@ -112,14 +119,24 @@ def probe(
             help="Ask unchanged pictures again; round trip and benign edit where there is an editor."
         ),
     ] = True,
+    shown: Annotated[
+        Shown,
+        typer.Option(
+            help="Edits that Defenders are asked about; accepted: those alone that pass the checks, and no "
+            "other is an attack."
+        ),
+    ] = Shown.all,
+    dataset: Annotated[
+        bool, typer.Option(help="Also write DIR/dataset: a row for every edit and Defender.")
+    ] = False,
     integrity_threshold: Annotated[
         float | None,
         typer.Option(
             metavar="X",
             min=-1,
             max=1,
-            help="An edit is valid when every target keeps this mean local SSIM. Left out: the recipe's, "
-            "or 0.8.",
+            help="An edit passes when every target keeps this mean local SSIM. Left out: the recipe's, or "
+            "0.8.",
             show_default=False,
         ),
     ] = None,
@@ -149,23 +166,10 @@ def probe(
         ),
     ] = None,
     concurrency: ConcurrencyOption = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Requests to each Defender at most, failed ones included.",
-            show_default=False,
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="A.B=VALUE",
-            help="Any other setting, e.g. conditions.thought='{option}'. May be given often.",
-        ),
-    ] = None,
+    budget: BudgetOption = None,
+    workers: WorkersOption = 1,
+    engine: EngineOption = EngineKind.local,
+    changes: SetOption = None,
     skip_bad_records: SkipOption = False,
 ) -> None:
     """Probe vision-language models side by side: clean, under attack, under misleading words; do they answer
@@ -173,9 +177,9 @@ def probe(
 
     Nobody is trained, but for the fresh Attackers of --adapt. Every attacker's edits are made once and put
     to every Defender. DIR then holds results.json (every figure with n and interval), table.md (the same as
-    one table), probe.yaml (the settings), answers.sqlite (every answer as it was given), and ledger.sqlite
-    with pictures/ (every edit and what the checks said). The same command again goes on where a stopped or
-    killed one was, and asks nothing twice.
+    one table), report.html (figures and a gallery of edits), probe.yaml (the settings), answers.sqlite (every
+    answer as it was given), and ledger.sqlite with pictures/ (every edit and what the checks said). The same
+    command again goes on where a stopped or killed one was, and asks nothing twice.
 
     \b
     sparring probe --data my.jsonl --recipe arena --defender base=arena/defender \\
@@ -202,6 +206,8 @@ def probe(
             ("text", text),
             ("letters", letters),
             ("controls", controls),
+            ("shown", shown.value),
+            ("dataset", dataset),
             ("judge.integrity_threshold", integrity_threshold),
             ("audit", {"call": audit} if audit is not None else None),
             ("adapt", adapt),
@@ -212,20 +218,50 @@ def probe(
             ("defender.endpoint.budget", budget),
             ("skip_bad_records", skip_bad_records),
         ]
-        _run(
-            probe_settings(
-                given,
-                defender or [],
-                attacker or [],
-                recipe=recipe,
-                changes=changes or [],
-                note=error_console.print,
-            ),
-            out,
+        settings = probe_settings(
+            given,
+            defender or [],
+            attacker or [],
+            verb=context.info_name or "probe",
+            recipe=recipe,
+            changes=changes or [],
+            note=note,
         )
+        _run(settings, out, engine_settings(engine, workers))
 
 
-def _run(settings: ProbeSettings, out: Path) -> None:
+attack = preset(
+    probe,
+    """Red-team a vision-language model, without training anything: `sparring probe` with nothing but attacks.
+
+    The Defender answers every question about its clean picture. The Attacker edits the pictures; an edit
+    counts when every target of the question is intact (and, with --judge, when no queried object was added
+    or lost). Then the Defender answers about the edits that count. What comes out: how often it was right
+    and is no longer (ASR), with intervals. Several Attackers and Defenders may be named.
+
+    DIR then holds results.json and table.md (the figures), report.html (figures and a gallery), dataset/
+    (every edit with pictures, answers and verdict; open it with datasets.load_dataset), ledger.sqlite and
+    answers.sqlite. The same command again goes on where a stopped or killed one was, and asks nothing twice.
+
+    \b
+    sparring attack --data my.jsonl --attacker arena/editor --defender arena/defender --recipe arena \\
+        --out attacks/untuned
+    sparring attack --data my.jsonl --attacker arena/editor+runs/a/round3/attacker/editor \\
+        --defender arena/defender --recipe arena --samples 4 --out attacks/a
+    sparring attack --data my.jsonl --attacker corruption:fog:3 --defender arena/defender --recipe arena \\
+        --out attacks/fog
+    sparring attack --data my.jsonl --attacker black-forest-labs/FLUX.2-klein-4B \\
+        --defender http://127.0.0.1:8000/v1#qwen --budget 5000 --out attacks/b
+    """,
+    text=False,
+    letters=False,
+    controls=False,
+    shown=Shown.accepted,
+    dataset=True,
+)
+
+
+def _run(settings: ProbeSettings, out: Path, engine: EngineSettings) -> None:
     from sparring.engine.screen import Screen
     from sparring.probe.questions import read_asked
 
@@ -233,9 +269,21 @@ def _run(settings: ProbeSettings, out: Path) -> None:
     screen = Screen()
     asked = read_asked(settings, out, screen)
     from sparring.probe.run import run_probe
+    from sparring.report.probe import write_probe_report
 
     with stoppable():
-        results = run_probe(settings, out, screen, asked=asked)
+        results = run_probe(settings, out, screen, asked=asked, engine=engine)
+    report = write_probe_report(out)
     warn(results["warnings"])
     out_console.print((out / "table.md").read_text(encoding="utf-8"))
-    out_console.print(f"Figures: {out / 'results.json'}\nTable:   {out / 'table.md'}")
+    spent = {name: own["spending"] for name, own in results["defenders"].items()}
+    for player, amounts in (spent | {"judge": results["spending_of_judge"]}).items():
+        if amounts:
+            words = (f"{amount:,.6g} {name.replace('_', ' ')}" for name, amount in amounts.items())
+            out_console.print(f"{player}: {', '.join(words)}")
+    out_console.print(
+        f"Figures: {out / 'results.json'}\nTable:   {out / 'table.md'}\nReport:  {out / report.name}"
+    )
+    if settings.dataset:
+        out_console.print(f"Data set: {out / 'dataset'}")
+    result(results)

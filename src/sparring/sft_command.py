@@ -7,44 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring.console import clean_errors, error_console, out_console, stoppable
-from sparring.options import OutOption, SkipOption
+from sparring.console import (
+    DataOption,
+    ImagesOption,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    SkipOption,
+    clean_errors,
+    note,
+    out_console,
+    result,
+    stoppable,
+)
+from sparring.data.words import plural
 
 if TYPE_CHECKING:
     from sparring.config import SftSettings
 
 
 def sft(
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Questions in any layout: JSONL, TSV, Parquet, ...; `reasoning` is learned where there "
-            "is one.",
-            show_default=False,
-        ),
-    ],
+    data: DataOption,
     out: OutOption,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of pictures that the data names by path. Left out: the data's own.",
-            show_default=False,
-        ),
-    ] = None,
+    images: ImagesOption = None,
     defender: Annotated[
         str | None,
         typer.Option(help="A vision-language model: a transformers folder or a hub id.", show_default=False),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Take prompt, optimiser and a Defender that is not named here from this recipe.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: RecipeOption = None,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Times that every question comes.")] = 1,
     batch: Annotated[
         int | None,
@@ -56,15 +47,8 @@ def sft(
             "--lr", help="Learning rate; 1e-5 if neither this nor a recipe says one.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the questions.")] = 0,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="A.B=VALUE",
-            help="Any other setting, e.g. defender.lora.rank=16. May be given often. See `sparring fields`.",
-        ),
-    ] = None,
+    seed: SeedOption = 0,
+    changes: SetOption = None,
     skip_bad_records: SkipOption = False,
 ) -> None:
     """Fine-tune a vision-language model on right answers, with their reasoning where the data has it.
@@ -83,7 +67,7 @@ def sft(
 
         own_rate = learning_rate if learning_rate is not None or recipe is not None else 1e-5
         given = [
-            ("data", str(data)),
+            ("data", data),
             ("defender.model", defender),
             ("images", str(images) if images is not None else None),
             ("epochs", epochs),
@@ -92,7 +76,7 @@ def sft(
             ("seed", seed),
             ("skip_bad_records", skip_bad_records),
         ]
-        _run(sft_settings(given, recipe=recipe, changes=changes or [], note=error_console.print), out)
+        _run(sft_settings(given, recipe=recipe, changes=changes or [], note=note), out)
 
 
 def _run(settings: SftSettings, out: Path) -> None:
@@ -107,6 +91,7 @@ def _run(settings: SftSettings, out: Path) -> None:
     if summary["loss_first"] is not None:
         out_console.print(
             f"loss    {summary['loss_first']:.4f} -> {summary['loss_last']:.4f}, first and last tenth of "
-            f"{summary['updates']} updates"
+            f"{plural(summary['updates'], 'update')}"
         )
     out_console.print(f"Model:  {summary['model']}\nFigures: {out / 'summary.json'}")
+    result(summary)

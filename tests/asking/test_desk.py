@@ -14,10 +14,12 @@ from PIL import Image
 
 from endpoint_server import dice, serving
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from small_workers import Hand
 from sparring.asking.desk import Desk, Query, RawAnswer
 from sparring.config import EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.pictures import PictureFile, PictureInMemory
+from sparring.engine.crew import Alone, Make, Team
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import Sampling, traits_of
 from sparring.models.vlms.endpoint import EndpointVLM
@@ -29,7 +31,7 @@ def all_of(desk: Desk, queries: Sequence[Query], **how: Any) -> list[RawAnswer]:
     return [answer for part in desk.ask(queries, **how) for answer in part]
 
 
-def never() -> LocalVLM:
+def never() -> Alone[Any]:
     raise AssertionError("the model was wanted")
 
 
@@ -54,7 +56,7 @@ def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
             asked.append(len(images)),
             generate(images, *more, **rest),
         )[1]  # type: ignore[method-assign]
-        desk = Desk(vlm.traits, lambda: vlm, Sampling(**({"max_new_tokens": 3} | how)), cache=cache)
+        desk = Desk(vlm.traits, lambda: Alone(vlm), Sampling(**({"max_new_tokens": 3} | how)), cache=cache)
         ((answer,),) = desk.ask([Query("x", (PictureInMemory(image),), prompt)])
         assert answer.trouble is None
         return sum(asked)
@@ -93,7 +95,7 @@ def test_a_local_model_asked_in_batches_says_what_it_says_alone(tmp_path: Path, 
     ]
 
     def texts(batch: int, **how: Any) -> dict[str, str]:
-        desk = Desk(vlm.traits, lambda: vlm, Sampling(6, batch=batch, **how), batch, AnswerCache(None))
+        desk = Desk(vlm.traits, lambda: Alone(vlm), Sampling(6, batch=batch, **how), batch, AnswerCache(None))
         return {answer.id: answer.text for part in desk.ask(queries) for answer in part}
 
     together, alone = texts(4), texts(1)
@@ -116,7 +118,7 @@ def test_only_two_batches_of_pictures_are_in_memory(tmp_path: Path) -> None:
             return super().load()
 
     vlm = LocalVLM.load(tiny_qwen2_5_vl(tmp_path / "m"))
-    desk = Desk(vlm.traits, lambda: vlm, Sampling(2), batch=4, cache=AnswerCache(None))
+    desk = Desk(vlm.traits, lambda: Alone(vlm), Sampling(2), batch=4, cache=AnswerCache(None))
     queries = (Query(str(k), (Counted(tmp_path / "x.png"),), f"{k}?") for k in range(40))
     for number, answers in enumerate(desk.ask(queries)):
         assert len(answers) == 4
@@ -132,7 +134,7 @@ def test_what_is_known_needs_neither_the_model_nor_its_pictures_again(
     noise_pictures(1)[0].save(path)
     traits, cache = traits_of(str(folder)), AnswerCache(tmp_path / "answers.sqlite")
     query = Query("q", (PictureFile(path),), "What?", options=("left", "right"))
-    desk = Desk(traits, lambda: LocalVLM.load(folder), Sampling(4), cache=cache)
+    desk = Desk(traits, lambda: Alone(LocalVLM.load(folder)), Sampling(4), cache=cache)
     first = all_of(desk, [query])
     again = Desk(traits_of(str(folder)), never, Sampling(4), cache=cache, pictures=desk.pictures)
     monkeypatch.setattr(PictureFile, "load", lambda self: pytest.fail("it was decoded again"))
@@ -193,7 +195,7 @@ def test_an_endpoints_answers_are_stored_once(tmp_path: Path) -> None:
     def asked(trial: int) -> list[RawAnswer]:
         vlm = EndpointVLM(f"{server.url}#toy", EndpointSettings(), cache=path)
         return all_of(
-            Desk(vlm.traits, lambda: vlm, Sampling(8), cache=AnswerCache(path)), queries, trial=trial
+            Desk(vlm.traits, lambda: Alone(vlm), Sampling(8), cache=AnswerCache(path)), queries, trial=trial
         )
 
     with serving(dice) as server:
@@ -216,10 +218,63 @@ def test_troubles_are_each_questions_own(tmp_path: Path) -> None:
         Query("refused", (fine,), "<|image_pad|>?"),
     ]
     for cache in (None, AnswerCache(None)):
-        found = all_of(Desk(vlm.traits, lambda: vlm, Sampling(4), cache=cache), queries)
+        found = all_of(Desk(vlm.traits, lambda: Alone(vlm), Sampling(4), cache=cache), queries)
         assert [answer.trouble for answer in found] == [None, "picture", "refused"]
         assert "broken.png" in found[1].error
         assert "<|image_pad|>" in found[2].error
+
+
+def loaded(folder: Path) -> LocalVLM:
+    """A model that breaks over what it is told to break over; its words are noted."""
+    vlm = LocalVLM.load(folder)
+    generate = vlm.generate
+
+    def broken(images: Any, prompts: Sequence[str], *more: Any, **rest: Any) -> Any:
+        if "break" in " ".join(prompts):
+            raise IndexError("index 3 is out of bounds")
+        PROMPTS.extend(prompts)
+        return generate(images, prompts, *more, **rest)
+
+    vlm.generate = broken  # type: ignore[method-assign]
+    return vlm
+
+
+PROMPTS: list[str] = []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("options", [None, ("left", "right")])
+def test_several_workers_ask_the_very_batches_of_one_process(
+    tmp_path: Path, temperature: float, options: tuple[str, ...] | None
+) -> None:
+    """What comes in two batches is asked once, even while the first is on its way; a query that the model
+    breaks over is refused, and the others are answered.
+    """
+    folder = tiny_qwen2_5_vl(tmp_path / "m")
+    pictures = [PictureInMemory(image) for image in noise_pictures(3)]
+    words = ["a?", "b?", "c?", "a?", "d?", "break", "e?", "b?", "break", "f?", "a?"]
+    queries = [
+        Query(f"q{k}", (pictures[0 if word in ("a?", "b?") else k % 3],), word, options=options)
+        for k, word in enumerate(words)
+    ]
+    found, kept, asked = [], [], []
+    for workers in (0, 1, 3):
+        PROMPTS.clear()
+        team = Team([Hand()] * workers, Make(loaded, (folder,)), print) if workers else Alone(loaded(folder))
+        cache = AnswerCache(tmp_path / f"{workers}.sqlite")
+        sampling = Sampling(4, temperature=temperature)
+        desk = Desk(LocalVLM.load(folder).traits, lambda team=team: team, sampling, 2, cache)  # type: ignore[misc]
+        found.append(all_of(desk, queries))
+        kept.append(sorted(cache._db.execute("SELECT * FROM answers")))
+        asked.append(list(PROMPTS))
+    assert found[0] == found[1] == found[2]
+    assert kept[0] == kept[1] == kept[2]
+    assert asked[0] == asked[1] == asked[2]
+    if temperature == 0:
+        assert sorted(asked[0]) == ["a?", "b?", "c?", "d?", "e?", "f?"]
+    assert [answer.trouble for answer in found[0]].count("refused") == 2
+    assert "IndexError: index 3 is out of bounds" in found[0][5].error
+    assert all(answer.text for answer in found[0] if answer.trouble is None)
 
 
 def test_letters_come_with_the_answer_and_survive_the_cache(tmp_path: Path) -> None:
@@ -237,7 +292,7 @@ def test_letters_come_with_the_answer_and_survive_the_cache(tmp_path: Path) -> N
 
     cache, traits = AnswerCache(None), {"model": "m"}
     query = Query("q", (), "?", options=("left", "right"))
-    desk = Desk(Lettering.traits, Lettering, Sampling(8), cache=cache, identity=traits)  # type: ignore[arg-type]
+    desk = Desk(Lettering.traits, lambda: Alone(Lettering()), Sampling(8), cache=cache, identity=traits)  # type: ignore[arg-type]
     (fresh,) = all_of(desk, [query])
     (kept,) = all_of(Desk(Lettering.traits, never, Sampling(8), cache=cache, identity=traits), [query])
     assert fresh == kept

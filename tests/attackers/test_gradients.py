@@ -79,7 +79,7 @@ def test_the_kl_term_of_flow_grpo_is_the_published_one(sampler: str) -> None:
         sigma, after = rollout.sigmas[place], rollout.sigmas[place + 1]
         means = []
         for centre in (trainer.editor.centre.detach(), trainer.policies.reference["centre"]):  # type: ignore[attr-defined]
-            with objectives.using(trainer.optimizer.parameters, {"centre": centre}):
+            with trainer.policies.ranks.using(trainer.optimizer.parameters, {"centre": centre}):
                 v = trainer.editor.velocity(before, sigma, rollout.conditions.select(rollout.rows_B)).detach()
             means.append(forward_mean(sampler, before, v, sigma, after))
         diffusion = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
+from allocator import peak
 from small_checkpoints import tiny_flux2_klein
 from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
@@ -36,19 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def brightness(edits: list[list[Image.Image]]) -> Tensor:
     return torch.tensor([[float(np.asarray(edit).mean()) for edit in group] for group in edits])
-
-
-def peak(work: Callable[[], object]) -> int:
-    """Bytes that torch's allocator held at most, above what it held at the start: the running sum of all that
-    it gave and took back.
-    """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    # The raw events: profiler.events() folds what an operator allocates into the operator, and loses its
-    # place in time.
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    return max(accumulate(change for _, change in changes))
 
 
 FIXED = {"type": "flow_grpo", "window": {"size": 2, "move": "fixed", "first": 1}}

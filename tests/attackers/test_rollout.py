@@ -16,6 +16,7 @@ from sparring.attackers.rollout import (
     roll_out,
     sample_seed,
     to_pictures,
+    velocities,
 )
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.rl import flow
@@ -59,6 +60,26 @@ def test_edits_are_those_of_the_official_pipeline(editor: FlowEditor) -> None:
         max_sequence_length=editor.text_length,  # type: ignore[attr-defined]
     ).images[0]
     assert furthest(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize(
+    "chance", [Chance(), Chance(range(1, 3), "sde", 0.7), Chance(range(1, 3), "sde", 0.7, shared_start=True)]
+)
+def test_how_often_the_editor_is_asked_is_known_beforehand(
+    editor: FlowEditor, chance: Chance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = editor.encode([picture(64, 64, 0), picture(64, 64, 1), picture(64, 64, 2)], ["a", "b", "c"])
+    asked: list[int] = []
+    velocity = editor.velocity
+
+    def counted(x: torch.Tensor, *arguments: object) -> torch.Tensor:
+        asked.append(len(x))
+        return velocity(x, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(editor, "velocity", counted)
+    rows = torch.arange(3).repeat_interleave(3)
+    roll_out(editor, conditions, rows, list(range(9)), steps=5, chance=chance, batch=2)
+    assert len(asked) == velocities(9, 3, 5, chance, 2)
 
 
 @pytest.mark.parametrize("sampler", ["sde", "constant", "cps"])

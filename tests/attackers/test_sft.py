@@ -38,21 +38,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(editor: FlowEditor, folder: Path, steps: int, **changes: float) -> list[float]:
-    losses: list[float] = []
     settings = BootstrapSettings.model_validate(
         {"steps": steps, "batch": 4, "learning_rate": 5e-3, **changes}
     )
-    sft.finetune(
-        editor,
-        pairs(6),
-        settings,
-        ATTACKER,
-        0,
-        lambda step, metrics: losses.append(metrics["loss"]),
-        folder,
-        save_every=2,
-    )
-    return losses
+    told = sft.finetune(editor, pairs(6), settings, ATTACKER, 0, folder, save_every=2)
+    return [metrics["loss"] for _, metrics in told]
 
 
 def held_loss(editor: FlowEditor) -> float:
@@ -111,16 +101,12 @@ def test_a_stopped_run_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> 
     whole, parts = fresh(), fresh()
     expected = run(whole, tmp_path / "whole", 6)
 
-    class Killed(Exception):
-        pass
-
-    def kill(step: int, metrics: dict[str, float]) -> None:
-        if step == 4:  # after the state of step 4 was saved, before that of step 6
-            raise Killed
-
     settings = BootstrapSettings(steps=6, batch=4, learning_rate=5e-3)
-    with pytest.raises(Killed):
-        sft.finetune(parts, pairs(6), settings, ATTACKER, 0, kill, tmp_path / "parts", save_every=2)
+    stopped = sft.finetune(parts, pairs(6), settings, ATTACKER, 0, tmp_path / "parts", save_every=2)
+    for step, _ in stopped:
+        if step == 4:  # after the state of step 4 was saved, before that of step 6
+            break
+    stopped.close()
     torch.manual_seed(7)
     again = fresh()
     assert run(again, tmp_path / "parts", 6) == expected[4:]
@@ -138,9 +124,7 @@ def test_every_pair_is_seen_once_in_an_epoch() -> None:
 
 def test_no_pairs_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no pair to fine-tune"):
-        sft.finetune(
-            load_editor(folder), [], BootstrapSettings(), ATTACKER, 0, lambda step, metrics: None, tmp_path
-        )
+        list(sft.finetune(load_editor(folder), [], BootstrapSettings(), ATTACKER, 0, tmp_path))
 
 
 def test_texts_of_unequal_length_share_a_batch_of_the_other_family(tmp_path: Path) -> None:

@@ -447,10 +447,10 @@ def test_the_edits_of_a_group_meet_the_same_noise_which_is_seen_once(
         return velocity(x, sigma, conditions)  # type: ignore[arg-type]
 
     def gradients() -> list[Tensor]:
-        rollouts, _ = trainer._edit(questions(2), pictures(2), 0)
+        (edited,) = trainer._edit(questions(2), pictures(2), range(2), 0, lambda *_: None)
         advantages = torch.tensor([1.0, -0.5, -0.5, 0.2, -1.2, 1.0])
         editor.transformer.zero_grad()
-        trainer.algorithm.learn(rollouts[0], torch.arange(6), advantages, 6)
+        trainer.algorithm.learn(edited.made, torch.arange(6), advantages, 6)
         return [p.grad.clone() for p in editor.trainable_parameters().values() if p.grad is not None]
 
     monkeypatch.setattr(editor, "velocity", watched)

@@ -27,7 +27,7 @@ def test_items_without_a_picture_are_counted(tmp_path: Path) -> None:
     with serving(lambda image, body: {"text": r"\boxed{yes}"}) as server:
         found = evaluate(settings_of(tmp_path, f"{server.url}#toy", suite="hallusionbench"), tmp_path / "out")
     assert (found["items"], found["without_picture"], found["unreadable_pictures"]) == (2, 1, 0)
-    assert "1 items are asked without a picture" in (tmp_path / "out/results.md").read_text()
+    assert "1 item asked without a picture" in (tmp_path / "out/results.md").read_text()
 
 
 def test_dropped_records_are_counted(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_dropped_records_are_counted(tmp_path: Path) -> None:
         settings = settings_of(tmp_path / "q.jsonl", f"{server.url}#toy", skip_bad_records=True)
         found = evaluate(settings, tmp_path / "out")
     assert (found["items"], found["dropped"]) == (2, {"image missing": 1, "answer is no option": 1})
-    assert "Left out are 2 bad records" in (tmp_path / "out/results.md").read_text()
+    assert "Left out: 2 bad records" in (tmp_path / "out/results.md").read_text()
 
 
 def test_any_reference_of_an_open_question_is_right(tmp_path: Path) -> None:

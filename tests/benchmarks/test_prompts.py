@@ -1,10 +1,12 @@
 """How items are put into words."""
 
+from typing import get_args
+
 import pytest
 
 from sparring.benchmarks.items import Answered, Item, with_yes_no_options
 from sparring.benchmarks.profiles import rule_of
-from sparring.benchmarks.questions import STYLES, render_item
+from sparring.benchmarks.questions import Style, render_item
 from sparring.config import DefenderSettings
 
 TEMPLATE = DefenderSettings(model="m").prompt
@@ -34,7 +36,7 @@ def test_ours_and_the_direct_one() -> None:
     )
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", get_args(Style))
 def test_every_kind_has_its_words(style: str) -> None:
     for kind in ("yes_no", "open", "caption"):
         said = render_item(Item("q", kind, "What {A}?", "x"), style, TEMPLATE)  # type: ignore[arg-type]

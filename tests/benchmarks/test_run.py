@@ -15,18 +15,17 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
 
 import endpoint_server
 from endpoint_server import FAULTS, dice, question, serving
-from small_eval import evaluate, settings_of, write_custom
+from small_eval import engine_of, evaluate, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from small_workers import contents, use_hands
 from sparring.benchmarks.compare import compare
 from sparring.benchmarks.items import Item, PictureInMemory
-from sparring.benchmarks.pixels import was_reduced
-from sparring.benchmarks.run import run_evaluation
+from sparring.benchmarks.run import Thumbnails, run_evaluation, was_reduced
 from sparring.benchmarks.scoring import read_items, rescore
 from sparring.data.errors import ModelError, RecipeError, RunError
 from sparring.data.records import RULES_VERSION
@@ -64,7 +63,7 @@ def test_scores_with_a_third_of_faults_are_those_without(tmp_path: Path) -> None
 RUN = """
 import sys
 from pathlib import Path
-from small_eval import evaluate, settings_of
+from small_eval import engine_of, evaluate, settings_of
 evaluate(settings_of(Path(sys.argv[1]), sys.argv[2] + "#toy", defender__endpoint__concurrency=2), Path(sys.argv[3]))
 """
 
@@ -97,6 +96,34 @@ def test_killed_ten_times_no_finished_answer_is_asked_for_again(tmp_path: Path) 
     with serving() as server:
         whole = evaluate(settings_of(path, f"{server.url}#toy"), tmp_path / "whole")
     assert figures(results) == figures(whole)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_workers_find_what_one_process_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """The model and the judge that reads what rules have not, both on this machine."""
+    path, model = write_custom(tmp_path / "q", 11), tiny_qwen2_5_vl(tmp_path / "m")
+    settings = settings_of(
+        path,
+        str(model),
+        batch=2,
+        trials=2,
+        temperature=temperature,
+        judge={"model": str(tiny_qwen2_5_vl(tmp_path / "judge", seed=1))},
+    )
+    evaluate(settings, tmp_path / "one")
+    crews = use_hands(monkeypatch)
+    evaluate(settings, tmp_path / "three", workers=3)
+    assert crews == [3, 3]
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+
+
+def test_a_model_that_takes_nothing_is_told(tmp_path: Path) -> None:
+    path, model = write_custom(tmp_path / "q", 3), tiny_qwen2_5_vl(tmp_path / "m")
+    settings = settings_of(path, str(model), defender__prompt="{question} {options} <|image_pad|>")
+    with pytest.raises(ModelError, match=r"takes none of the 3 items.*image_pad"):
+        evaluate(settings, tmp_path / "out")
 
 
 def test_what_is_given_up_is_an_error_and_asked_again_next_time(tmp_path: Path) -> None:
@@ -293,9 +320,27 @@ def test_half_a_surrogate_pair_anywhere_in_the_data_ends_nothing(field: str, tmp
     out.mkdir()
     with serving() as server:
         settings = settings_of(tmp_path / "questions.jsonl", f"{server.url}#toy")
-        results = run_evaluation(
-            settings, out, screen, torch.device("cpu"), load_vlm(f"{server.url}#toy"), items
-        )
+        results = run_evaluation(settings, out, screen, engine_of(), load_vlm(f"{server.url}#toy"), items)
     assert (results["items"], results["api_errors"]) == (1, 0)
     (one,) = read_items(out)
     assert len(one.replies) == 1
+
+
+def test_a_small_copy_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (picture,) = noise_pictures(1)
+    encode = Image.Image.save
+
+    def killed_half_way(self: Image.Image, to: Any, *arguments: Any, **options: Any) -> None:
+        stream = io.BytesIO()
+        encode(self, stream, *arguments, **options)
+        half = stream.getvalue()[: len(stream.getvalue()) // 2]
+        to.write(half) if hasattr(to, "write") else Path(to).write_bytes(half)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", killed_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            Thumbnails(tmp_path, 1).keep(picture, "a")
+    Thumbnails(tmp_path, 1).keep(picture, "a")
+    with Image.open(tmp_path / "a.webp") as kept:
+        kept.load()

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from sparring.config import (
     AttackerSettings,
-    AttackSettings,
     AWMSettings,
     DAPOSettings,
     DefenderSettings,
@@ -29,9 +28,9 @@ from sparring.config import (
     SftSettings,
     WindowSettings,
 )
-from sparring.config.tree import Kind, choices_of, field_at, kind_at, section_of
+from sparring.config.base import Kind, choices_of, field_at, kind_at, section_of
 
-VERBS = (Recipe, AttackSettings, EvalSettings, ProbeSettings, SftSettings, ForgeSettings)
+VERBS = (Recipe, EvalSettings, ProbeSettings, SftSettings, ForgeSettings)
 
 
 def kinds_in(kind: Kind) -> Iterator[Kind]:

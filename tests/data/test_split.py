@@ -49,7 +49,7 @@ def test_too_few_questions(questions: list[VisualQuestion]) -> None:
     for count in (21, 40):
         with pytest.raises(DataError, match="too few to hold"):
             split_held_out(questions, count, 0)
-    with pytest.raises(DataError, match="about 1 pictures are too few"):
+    with pytest.raises(DataError, match="about 1 picture are too few"):
         split_held_out(questions[:2], 1, 0)
 
 

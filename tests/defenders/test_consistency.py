@@ -12,8 +12,7 @@ from sparring.config import ConsistencySettings
 from sparring.data.errors import ModelError, RecipeError, RefusedError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge, Verdict, reasoning_of, verdict_of
-from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.local import Completion
+from sparring.models.vlms.base import Completion, Sampling
 
 COLOURS = ("blue", "red", "dark red")
 QUESTION = VisualQuestion("q", Path("q.png"), "Which {colour}?", COLOURS, "B")

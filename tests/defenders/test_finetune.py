@@ -129,5 +129,5 @@ def test_records_that_the_defender_does_not_take_are_named_and_set_aside(
         assert f'question "{records[number]["id"]}" is set aside' in said.getvalue()
         assert reason in said.getvalue()
     path.write_text(json.dumps(records[2]) + "\n")
-    with pytest.raises(DataError, match="takes none of 1 questions"):
+    with pytest.raises(DataError, match="takes none of 1 question;"):
         quietly(chosen, tmp_path / "none")

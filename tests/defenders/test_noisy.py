@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from small_vlms import noise_pictures, tiny_qwen2_5_vl
+from small_vlms import collect, noise_pictures, tiny_qwen2_5_vl
 from sparring.config import DefenderSettings, NoisySettings
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
-from sparring.defenders.rollout import Item, collect
+from sparring.defenders.rollout import Item
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.defenders.weights import distort, kept_signal, strength
 from sparring.models.vlms.base import Sampling

@@ -10,7 +10,7 @@ from sparring.asking.prompts import render_prompt
 from sparring.config import ConsistencySettings, DefenderSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.defenders.tasks import answer_reward
+from sparring.defenders.rewards import answer_reward
 
 SETTINGS = DefenderSettings(model="none")
 QUESTION = VisualQuestion("q", Path("q.png"), "Where is {it}?", ("left", "right"), "B")

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from small_vlms import collect
 from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.rollout import Item, Rollout, collect
-from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.local import Completion
+from sparring.defenders.rollout import Item, Rollout
+from sparring.models.vlms.base import Completion, Sampling
 
 PICTURE = Image.new("RGB", (8, 8))
 

@@ -5,12 +5,14 @@ every update's adapter.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def server_process(log: Path, **settings: Any) -> Iterator[str]:
         process.kill()
 
 
-def settings(url: str, **fields: Any) -> DefenderSettings:
+def settings(*urls: str, served: dict[str, Any] | None = None, **fields: Any) -> DefenderSettings:
     endpoint = EndpointSettings(first_wait=0.01, deadline=fields.pop("deadline", 60.0))
     few = {
         "prompt": "{question}\n{options}",
@@ -71,7 +73,9 @@ def settings(url: str, **fields: Any) -> DefenderSettings:
         "keep_reward_above": -1.0,
         "keep_reward_below": 2.0,
         "lora": LoraSettings(rank=2, alpha=8),
-        "rollout_server": RolloutServerSettings(address=f"{url}#defender", endpoint=endpoint),
+        "rollout_server": RolloutServerSettings(
+            address=[f"{one}#defender" for one in urls], endpoint=endpoint, **(served or {})
+        ),
     }
     return DefenderSettings(model="arena/defender", **(few | fields))
 
@@ -127,12 +131,13 @@ def test_a_stale_server_is_corrected_for(tmp_path: Path, monkeypatch: pytest.Mon
     """
     served = lora_server.Served(resolve_model("arena/defender"))
     seen: list[tuple[Tensor, Tensor]] = []
-    with serving(served.answer, adapters=served.adapters) as server:
+    with serving(served.answer, orders=served.obey) as server:
         player = trainer(settings(server.url, learning_rate=5e-2), tmp_path)
         assert player.server is not None
         player.update(lambda _: ITEMS, 0)
-        stale = player.server.adapter
+        stale = player.server.published
         monkeypatch.setattr(player.server, "publish", lambda _: stale)
+        monkeypatch.setattr(player.server, "look", lambda *_: 0.0)
 
         def loss_of(
             objective: Surrogate,
@@ -180,8 +185,110 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
         one = RolloutServer(chosen.rollout_server, tmp_path)
         with pytest.raises(ModelError, match="nothing was published"):
             one.generate([], [], Sampling(1, n=1, temperature=1.0))
-        with pytest.raises(ModelError, match="LoRA"):
-            one.publish(LocalVLM.load(resolve_model("arena/defender")))
-        one.adapter = "dice"
+        one.published = "dice"
         with pytest.raises(ModelError, match="return_tokens_as_token_ids"):
             one.generate(noise_pictures(1), ["Why?"], Sampling(4, n=1, temperature=1.0))
+
+
+@pytest.mark.parametrize(("kind", "adapted"), [("vllm", False), ("sglang", True), ("sglang", False)])
+def test_two_servers_take_what_was_trained_and_share_the_prompts(
+    tmp_path: Path, kind: str, adapted: bool
+) -> None:
+    """A LoRA or all weights, the vision tower among them: the updates are those of one server, and the tokens
+    come with the log-probabilities that training gives them.
+    """
+    how = {"learning_rate": 1e-2 if adapted else 1e-3, "served": {"kind": kind}}
+    how |= {} if adapted else {"lora": None}
+    weights: list[dict[str, Tensor]] = []
+    for count in (1, 2):
+        own = [lora_server.Served(resolve_model("arena/defender"), kind=kind) for _ in range(count)]
+        with ExitStack() as stack:
+            servers = [stack.enter_context(serving(one.answer, orders=one.obey)) for one in own]
+            player = trainer(settings(*(server.url for server in servers), **how), tmp_path / str(count))
+            history = [player.update(lambda _: ITEMS, step) for step in range(3)]
+            asked = [sum("messages" in line.get("body", {}) for line in server.lines) for server in servers]
+        weights.append({name: value.detach().clone() for name, value in player.optimizer.parameters.items()})
+        assert all(metrics["ratio_first"] < 1e-3 for metrics in history)
+        assert all(metrics["server_difference"] < 1e-4 for metrics in history)
+        assert all(metrics["grad_norm"] > 0 and metrics["untrusted"] == 0 for metrics in history)
+        assert len(set(asked)) == 1, "prompts are not shared out evenly"
+        assert len(list((tmp_path / str(count)).glob("sparring-*"))) == 1
+        if not adapted and kind == "vllm":  # nothing that was computed with the old weights is left
+            assert {"/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache"} <= set(own[-1].told)
+    assert any("visual" in name or "vision" in name for name in weights[0])
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("deaf", "exactly what it said before"), ("blind", "differ by .* nats a token")]
+)
+def test_a_server_that_does_not_take_the_weights_ends_the_training(
+    tmp_path: Path, fault: str, said: str
+) -> None:
+    """Beside one that does; the message names the faulty one. "Blind" is one that leaves the vision tower."""
+    own = [lora_server.Served(resolve_model("arena/defender"), fault=one) for one in ("", fault)]
+    with (
+        serving(own[0].answer, orders=own[0].obey) as good,
+        serving(own[1].answer, orders=own[1].obey) as bad,
+    ):
+        player = trainer(settings(good.url, bad.url, lora=None, learning_rate=3e-3), tmp_path)
+        player.update(lambda _: ITEMS, 0)
+        with pytest.raises(ModelError, match=f"{bad.url}#defender does not answer .*{said}"):
+            player.update(lambda _: ITEMS, 1)
+
+
+def test_another_model_is_found_out_at_once(tmp_path: Path) -> None:
+    """One whose weights are not those of defender.model, under an adapter of the right shape."""
+    served = lora_server.Served(resolve_model("arena/defender"))
+    noisy = served.models["defender"].model
+    with torch.no_grad():
+        for parameter in noisy.parameters():
+            parameter.add_(torch.randn_like(parameter) * parameter.std() * 0.5)
+    noisy.save_pretrained(tmp_path / "other")
+    served.folder = str(tmp_path / "other")
+    with serving(served.answer, orders=served.obey) as server:
+        player = trainer(settings(server.url), tmp_path / "player")
+        with pytest.raises(ModelError, match=r"differ by .* nats a token .*allowed: 0\.2"):
+            player.update(lambda _: ITEMS, 0)
+
+
+def test_replies_that_differ_too_far_are_counted_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that claims for one reply a token that the policy finds a million times less likely: the
+    update is the one in which that reply weighs nothing.
+    """
+    updates = []
+    for claimed in (False, True):
+        served = lora_server.Served(resolve_model("arena/defender"))
+        with serving(served.answer, orders=served.obey) as server:
+            player = trainer(settings(server.url), tmp_path / str(claimed))
+            assert player.server is not None
+            generate = player.server.generate
+
+            def lying(*arguments: Any, generate: Any = generate, claimed: bool = claimed) -> Any:
+                replies = generate(*arguments, starts=())
+                first = replies[0][0]
+                if claimed:
+                    wrong = (first.logprobs[0] + math.log(1e6), *first.logprobs[1:])
+                    replies[0][0] = replace(first, logprobs=wrong)
+                return replies
+
+            monkeypatch.setattr(player.server, "generate", lambda *a, lying=lying, **_: lying(*a))
+            if not claimed:  # the same, by hand: nothing of it counts
+                whole = player._loss
+
+                def without(groups: Any, advantages_N: Tensor, *more: Any, whole: Any = whole) -> Any:
+                    if groups[0].question.id == "q0":
+                        advantages_N = advantages_N.clone()
+                        advantages_N[0] = 0.0
+                    return whole(groups, advantages_N, *more)
+
+                monkeypatch.setattr(player, "_loss", without)
+            updates.append(player.update(lambda _: ITEMS, 0))
+            updates[-1]["weights"] = torch.cat(  # type: ignore[assignment]
+                [value.detach().flatten() for value in player.optimizer.parameters.values()]
+            )
+    assert [metrics["untrusted"] for metrics in updates] == [0.0, 1.0]
+    assert torch.equal(updates[0]["weights"], updates[1]["weights"])  # type: ignore[arg-type]
+    assert updates[0]["grad_norm"] == pytest.approx(updates[1]["grad_norm"])

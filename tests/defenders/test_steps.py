@@ -20,8 +20,8 @@ from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout, trainer
 from sparring.defenders.rollout import Item, mini_batches, of_all_steps
 from sparring.defenders.trainer import DefenderTrainer
-from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.models.vlms.base import Completion, Sampling
+from sparring.models.vlms.local import LocalVLM
 
 ITEMS: list[Item] = [
     (picture, VisualQuestion(f"q{i}", Path("q.png"), text, ("yes", "no"), "AB"[i % 2]))

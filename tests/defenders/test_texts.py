@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from small_vlms import noise_pictures, tiny_qwen2_5_vl
+from small_vlms import collect, noise_pictures, tiny_qwen2_5_vl
+from sparring.asking.conditions import KINDS, Told, tell
 from sparring.config import DefenderSettings, TextSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout
-from sparring.defenders.rollout import collect
-from sparring.defenders.tasks import KINDS, Told, tell
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.models.vlms.local import LocalVLM
 
@@ -50,12 +49,12 @@ def test_shares_are_kept_and_drawn_from_the_place_alone() -> None:
 def test_right_and_wrong_are_what_they_say() -> None:
     fields = {"caption": "{answer} {option}! ", "thought": "{reasoning}"}
     assert set(tell([QUESTION] * 9, settings(right_caption=1, **fields), 0)) == {
-        Told("B blue! Colour?", kind="right_caption")
+        Told("B blue! Colour?", kind="right_caption", hint="B")
     }
     wrong = tell([QUESTION] * 40, settings(wrong_caption=1, **fields), 0)
     assert {one.prompt for one in wrong} == {"A red! Colour?", "C green! Colour?"}
     assert set(tell([QUESTION] * 9, settings(right_thought=1, **fields), 0)) == {
-        Told("Colour?", "a blue cup, so blue it is", "right_thought")
+        Told("Colour?", "a blue cup, so blue it is", "right_thought", "B")
     }
     wrong = tell([QUESTION] * 40, settings(wrong_thought=1, **fields), 0)
     assert {(one.prompt, one.start) for one in wrong} == {

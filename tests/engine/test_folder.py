@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sparring.config import SftSettings
+from sparring.config import Recipe, SftSettings
 from sparring.data.errors import RunError
 from sparring.engine.folder import COMPUTED, KINDS, kind_of, run_folder
 
@@ -126,3 +126,14 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
             run_folder(settings(), tmp_path / "b", file="sft.yaml", resume=RESUME),
         ):
             pass
+
+
+def test_a_run_may_go_on_with_another_engine(tmp_path: Path) -> None:
+    def recipe(**engine: object) -> Recipe:
+        players = {"attacker": {"model": "a"}, "defender": {"model": "d"}}
+        return Recipe.model_validate({"name": "x", "data": {"path": "q"}, "engine": engine} | players)
+
+    with run_folder(recipe(workers=2), tmp_path) as folder:
+        (folder / "summary.json").write_text("{}")
+    with run_folder(recipe(kind="ray", workers=5, attacker={"strategy": "fsdp2"}), tmp_path):
+        pass

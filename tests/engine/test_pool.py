@@ -1,4 +1,4 @@
-"""Processes that share work: order, errors, and scripts that are not run again."""
+"""Processes that do work: scripts that are not run again."""
 
 import operator
 import os
@@ -8,21 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.engine.pool import Workers, in_order
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_results_come_in_the_order_of_the_items(processes: int) -> None:
-    done = in_order(operator.neg, range(9), processes=processes, begin=os.getpid, arguments=())
-    assert list(done) == [-number for number in range(9)]
-
-
-def test_what_work_raises_comes_through() -> None:
-    done = in_order(operator.index, [1, "a"], processes=2, begin=os.getpid, arguments=())
-    assert next(done) == 1
-    with pytest.raises(TypeError):
-        next(done)
-
+from sparring.engine.pool import Workers
 
 SCRIPT = """
 import operator, os, pathlib

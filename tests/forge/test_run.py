@@ -127,7 +127,7 @@ def test_the_funnel_adds_up(finished: tuple[Path, Any, dict[str, Any]]) -> None:
     assert funnel["stages"][-1]["out"] == funnel["records"]["kept"]
     assert funnel["settings"] == settings.model_dump(mode="json")
     card = (out / "dataset" / "README.md").read_text()
-    assert "license: cc-by-4.0" in card
+    assert 'license: "cc-by-4.0"' in card
     assert funnel["content_hash"] in card
     assert str(Path(settings.data).parent.parent) not in card
     assert "127.0.0.1" not in card

@@ -16,7 +16,7 @@ from PIL import Image
 from sparring.config import CallSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
-from sparring.judging.auditor import Auditor
+from sparring.judging.validity import Auditor
 
 HERE = CallSettings(call="small_auditor:by_width", arguments={"limit": 6})
 
@@ -27,7 +27,7 @@ def cases() -> tuple[list[VisualQuestion], list[Image.Image]]:
     return questions, [Image.new("RGB", (width + 1, 4)) for width in range(len(names))]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_words_of_the_recipes_function(processes: int) -> None:
     with closing(Auditor(HERE, processes)) as auditor:
         for _ in range(2):
@@ -74,6 +74,7 @@ def audit_and_wait(pids: multiprocessing.Queue[list[int]]) -> None:
     time.sleep(60)
 
 
+@pytest.mark.slow
 def test_its_processes_end_when_the_run_is_killed() -> None:
     context = multiprocessing.get_context("spawn")
     pids = context.Queue()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from sparring.data.records import Answer, VisualQuestion
 from sparring.judging.rewards import ask_until_right, efficacy, frontier, relative_fall
@@ -21,41 +20,32 @@ def answer(right: bool) -> Answer:
 
 
 class Stubborn:
-    """Fails a given number of times on each question, and records who was asked, beside which picture, with
-    which seed.
-    """
+    """Fails a given number of times on each item, and records which were asked, with which seed."""
 
-    def __init__(self, failures: dict[str, int]) -> None:
-        self.failures = dict(failures)
-        self.asked: list[list[str]] = []
+    def __init__(self, failures: Sequence[int]) -> None:
+        self.failures = list(failures)
+        self.asked: list[list[int]] = []
         self.seeds: list[int] = []
 
-    def __call__(
-        self, questions: Sequence[VisualQuestion], images: Sequence[Image.Image], seed: int
-    ) -> list[Answer]:
-        assert [f"q{image.width}" for image in images] == [q.id for q in questions]
-        self.asked.append([q.id for q in questions])
+    def __call__(self, places: Sequence[int], seed: int) -> list[Answer]:
+        self.asked.append(list(places))
         self.seeds.append(seed)
         replies = []
-        for q in questions:
-            replies.append(answer(self.failures[q.id] == 0))
-            self.failures[q.id] -= 1
+        for place in places:
+            replies.append(answer(self.failures[place] == 0))
+            self.failures[place] -= 1
         return replies
 
 
 def run(failures: list[int], *, trials: int, greedy: bool, seed: int = 0) -> tuple[Stubborn, list[float]]:
-    numbers = range(1, len(failures) + 1)
-    player = Stubborn({f"q{i}": f for i, f in zip(numbers, failures, strict=True)})
-    images = [Image.new("RGB", (i, 1)) for i in numbers]
-    answers = ask_until_right(
-        player, [question(i) for i in numbers], images, trials=trials, greedy=greedy, seed=seed
-    )
+    player = Stubborn(failures)
+    answers = ask_until_right(player, len(failures), trials=trials, greedy=greedy, seed=seed)
     return player, [efficacy(own, trials) for own in answers]
 
 
 def test_each_trial_asks_those_that_have_always_failed() -> None:
     player, efficacies = run([0, 1, 2, 5], trials=3, greedy=False)
-    assert player.asked == [["q1", "q2", "q3", "q4"], ["q2", "q3", "q4"], ["q3", "q4"]]
+    assert player.asked == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
     assert efficacies == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert len(set(player.seeds)) == 3
     assert player.seeds == run([0, 1, 2, 5], trials=3, greedy=False)[0].seeds
@@ -70,7 +60,7 @@ def test_no_further_trial_once_all_are_right() -> None:
 
 def test_a_greedy_reply_stands_for_all_trials() -> None:
     player, efficacies = run([0, 1], trials=3, greedy=True)
-    assert player.asked == [["q1", "q2"]]
+    assert player.asked == [[0, 1]]
     assert efficacies == [0, 1]
 
 
@@ -98,11 +88,8 @@ def test_the_frontier_is_where_half_the_trials_fail(wrong: int, trials: int, exp
 
 
 def test_all_trials_can_be_asked_and_efficacy_still_counts_up_to_the_first_right_answer() -> None:
-    player = Stubborn({"q1": 0, "q2": 2})
-    images = [Image.new("RGB", (i, 1)) for i in (1, 2)]
-    answers = ask_until_right(
-        player, [question(1), question(2)], images, trials=3, greedy=False, seed=0, go_on=True
-    )
-    assert player.asked == [["q1", "q2"]] * 3
+    player = Stubborn([0, 2])
+    answers = ask_until_right(player, 2, trials=3, greedy=False, seed=0, go_on=True)
+    assert player.asked == [[0, 1]] * 3
     assert [len(own) for own in answers] == [3, 3]
     assert [efficacy(own, 3) for own in answers] == pytest.approx([0, 2 / 3])

@@ -26,8 +26,8 @@ from sparring.judging.judge import AttackJudge
 from sparring.judging.light import LightChange
 from sparring.judging.rewards import Gate, reward_of, reward_parts
 from sparring.judging.validity import DuplicateCheck
-from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.models.vlms.base import Completion, Sampling
+from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay.turns import reward_means
 
 REPLY = "the cup is left \\boxed{A}"
@@ -246,7 +246,7 @@ def test_a_question_that_the_defender_refuses_is_left_out_and_told_once(
     assert len(said) == 1
     assert '"q1"' in said[0]
     judge.require_some(questions)
-    with pytest.raises(ModelError, match="all 1 questions"):
+    with pytest.raises(ModelError, match="all 1 question;"):
         judge.require_some(questions[1:2])
 
 

@@ -111,19 +111,25 @@ def test_targets_are_queried_once_each_whatever_the_wording() -> None:
 def test_a_count_that_rises_falls_or_is_not_given_rejects() -> None:
     check = DuplicateCheck(PixelCounter(), JudgeSettings())  # type: ignore[arg-type]
     edits = [picture(2, 1), picture(3, 1), picture(1, 1), picture(2, 2), picture(200, 1)]
-    assert check.changed(about("cup", "bottle"), picture(2, 1), edits) == [False, True, True, True, True]
-    assert check.changed(about("cup"), picture(2, 1), edits) == [False, True, True, False, True]
+    assert check.changed([about("cup", "bottle")], [picture(2, 1)], [edits]) == [
+        [False, True, True, True, True]
+    ]
+    assert check.changed([about("cup")], [picture(2, 1)], [edits]) == [[False, True, True, False, True]]
 
 
 def test_an_unknown_clean_count_rejects_every_edit() -> None:
     check = DuplicateCheck(PixelCounter(), JudgeSettings())  # type: ignore[arg-type]
-    assert check.changed(about("cup"), picture(200, 0), [picture(200, 0), picture(1, 0)]) == [True, True]
+    assert check.changed([about("cup")], [picture(200, 0)], [[picture(200, 0), picture(1, 0)]]) == [
+        [True, True]
+    ]
 
 
 def test_nothing_queried_asks_nothing() -> None:
     judge = PixelCounter()
-    assert DuplicateCheck(judge, JudgeSettings()).changed(about(), picture(1, 1), [picture(2, 2)]) == [False]  # type: ignore[arg-type]
-    assert DuplicateCheck(judge, JudgeSettings()).changed_batch([about("cup")], [picture(1, 1)], [[]]) == [[]]  # type: ignore[arg-type]
+    assert DuplicateCheck(judge, JudgeSettings()).changed([about()], [picture(1, 1)], [[picture(2, 2)]]) == [
+        [False]
+    ]  # type: ignore[arg-type]
+    assert DuplicateCheck(judge, JudgeSettings()).changed([about("cup")], [picture(1, 1)], [[]]) == [[]]  # type: ignore[arg-type]
     assert judge.calls == []
 
 
@@ -135,21 +141,21 @@ def test_many_questions_are_two_passes_and_clean_pictures_are_counted_once() -> 
         [picture(1, 4), picture(2, 5), picture(2, 5)],
     )
     edits = [[picture(1, 9)], [picture(2, 5), picture(2, 6)], [picture(9, 5)]]
-    assert check.changed_batch(questions, cleans, edits) == [[False], [False, True], [False]]
+    assert check.changed(questions, cleans, edits) == [[False], [False, True], [False]]
     assert judge.calls[0] == [
         (1, "Count each cup."),
         (2, "Count each cup."),
         (5, "Count each bottle."),
     ]  # the third shares the second's picture
     assert len(judge.calls) == 2
-    assert check.changed_batch(questions, cleans, edits) == [[False], [False, True], [False]]
+    assert check.changed(questions, cleans, edits) == [[False], [False, True], [False]]
     assert len(judge.calls) == 3
 
 
 def test_the_cache_knows_pictures_by_their_pixels() -> None:
     check = DuplicateCheck(PixelCounter(), JudgeSettings())  # type: ignore[arg-type]
-    assert check.changed(about("cup"), picture(1, 0), [picture(2, 0)]) == [True]
-    assert check.changed(about("cup"), picture(2, 0), [picture(2, 0)]) == [False]
+    assert check.changed([about("cup")], [picture(1, 0)], [[picture(2, 0)]]) == [[True]]
+    assert check.changed([about("cup")], [picture(2, 0)], [[picture(2, 0)]]) == [[False]]
 
 
 def test_the_judge_is_asked_in_batches() -> None:
@@ -163,4 +169,4 @@ def test_a_prompt_that_cannot_be_filled_in_fails_at_once() -> None:
     with pytest.raises(RecipeError, match=r"judge\.count_prompt"):
         DuplicateCheck(PixelCounter(), JudgeSettings(count_prompt="How many {thing}s?"))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="belong together"):
-        DuplicateCheck(PixelCounter(), JudgeSettings()).changed_batch([about("cup")], [], [])  # type: ignore[arg-type]
+        DuplicateCheck(PixelCounter(), JudgeSettings()).changed([about("cup")], [], [])  # type: ignore[arg-type]

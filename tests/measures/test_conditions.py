@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from sparring.asking.conditions import CONDITIONS, CONTROLS, hint_of, under
 from sparring.config import ConditionSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Answer, VisualQuestion
-from sparring.measures.conditions import CONDITIONS, CONTROLS, condition_report, hint_of, under
+from sparring.measures.conditions import condition_report
 
 SETTINGS = ConditionSettings()
 
@@ -35,12 +36,12 @@ def test_six_conditions_and_two_controls_say_what_they_should() -> None:
     assert len(CONTROLS) == 2
     hint = hint_of(question, 0)
     wrong = question.options["ABCD".index(hint)]
-    made = {name: under(name, question, SETTINGS, 0) for name in (*CONDITIONS, *CONTROLS)}
+    made = {name: under(name, question, "Q?", SETTINGS, 0) for name in (*CONDITIONS, *CONTROLS)}
     for name, own in made.items():
-        assert own.question is question  # nothing but words beside it
-        assert bool(own.before) == ("caption" in name)
+        assert own.prompt.endswith("Q?")
+        assert (own.prompt != "Q?") == ("caption" in name)
         assert bool(own.start) == ("thought" in name or name == "stop_think")
-        words = own.before + own.start
+        words = own.prompt + own.start
         assert (wrong in words) == name.startswith("wrong"), name
         assert ("left" in words) == name.startswith("right"), name
         assert ("but I" in words) == name.endswith("hedged")
@@ -48,11 +49,7 @@ def test_six_conditions_and_two_controls_say_what_they_should() -> None:
         **{name: hint for name in CONDITIONS if name.startswith("wrong")},
         **dict.fromkeys(CONTROLS, "A"),
     }
-    assert (
-        made["wrong_caption"].prompt("Q?")
-        == f'Caption: the answer to "Where is the {{cup}}?" is {wrong}.\nQ?'
-    )
-    assert made["plain"].prompt("Q?") == made["wrong_thought"].prompt("Q?") == "Q?"
+    assert made["wrong_caption"].prompt == f'Caption: the answer to "Where is the {{cup}}?" is {wrong}.\nQ?'
     assert made["stop_think"].start.endswith("</think>\n")
     assert "</think>" not in made["wrong_thought"].start
 
@@ -69,13 +66,13 @@ def test_hints_are_wrong_spread_and_follow_from_seed_and_id_alone() -> None:
 
 def test_words_that_cannot_be_filled_in_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"conditions.caption .*placeholders are \{question\}"):
-        under("wrong_caption", item("q"), ConditionSettings(caption="{answer}"), 0)
+        under("wrong_caption", item("q"), "Q?", ConditionSettings(caption="{answer}"), 0)
     own = under(
-        "wrong_thought", item("q"), ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5"
+        "wrong_thought", item("q"), "Q?", ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5"
     )
     assert own.start == f"cup red 2 5, {item('q').options['ABCD'.index(own.hint or '')]}"
     with pytest.raises(DataError, match="no text condition 'caption'"):
-        under("caption", item("q"), SETTINGS, 0)  # type: ignore[arg-type]
+        under("caption", item("q"), "Q?", SETTINGS, 0)  # type: ignore[arg-type]
 
 
 def test_flips_less_drift_by_hand() -> None:

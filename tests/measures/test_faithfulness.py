@@ -16,7 +16,7 @@ from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 from endpoint_server import question as text_of
 from endpoint_server import serving
 from sparring.asking.answers import parse_answer
-from sparring.asking.letters import letter_place
+from sparring.asking.questions import letter_place
 from sparring.config import ConsistencySettings, EndpointSettings
 from sparring.data.errors import DataError
 from sparring.data.records import Answer, VisualQuestion
@@ -68,7 +68,6 @@ def test_certainty_over_the_letters_alone() -> None:
     found = letter_score(logprobs.tolist(), "B")
     assert found.probabilities == pytest.approx((0.6, 0.2, 0.1, 0.1))
     assert found.right_probability == pytest.approx(0.2)
-    assert found.mass == pytest.approx(0.5)
     assert found.entropy == pytest.approx(entropy([0.6, 0.2, 0.1, 0.1]))
     assert letter_score([0.0, -math.inf], "A").entropy == 0.0
     assert letter_score([-2000.0, -2000.0], "A").probabilities == (0.5, 0.5)

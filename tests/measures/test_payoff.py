@@ -9,7 +9,7 @@ import pytest
 
 from sparring.data.errors import DataError
 from sparring.data.records import Verdict
-from sparring.measures.payoff import Opponent, Payoff, asr_at_k, attack_report, gains, play_off
+from sparring.measures.payoff import Opponent, Payoff, attack_report, gains, play_off
 from sparring.measures.statistics import mcnemar_exact, paired_bootstrap, wilson
 
 T, F = True, False
@@ -224,26 +224,3 @@ def test_games_that_are_missing_are_errors() -> None:
         payoff.fooled("base", "round9")
     with pytest.raises(DataError, match="attacks nobody"):
         attack_report(payoff, attacker="clean", defender="base")
-
-
-def test_asr_at_k_by_hand_and_never_falling() -> None:
-    """Right when clean: all but item 3. First opponent: 0 fooled, 2 by a false label; second: 1, and
-    0 again.
-    """
-    first, second = (
-        Opponent("a", (OK, BROKEN, FALSE, OK, DOUBLED, OK)),
-        Opponent("b", (OK, OK, BROKEN, OK, OK, OK)),
-    )
-    right = {
-        ("base", "clean"): [T, T, T, F, T, T],
-        ("base", "a"): [F, None, F, F, None, T],
-        ("base", "b"): [F, F, None, T, T, T],
-    }
-    payoff = play_off(["base"], [Opponent("clean"), first, second], right, CLUSTERS)
-    tries = asr_at_k(payoff, attackers=["a", "b"], defender="base")
-    assert [(asr.value, asr.n, valid.value, valid.n) for asr, valid in tries] == [
-        (2 / 5, 5, 1 / 5, 5),
-        (3 / 5, 5, 2 / 5, 5),
-    ]
-    report = attack_report(payoff, attacker="a", defender="base")
-    assert tries[0] == (report.asr, report.valid_asr)

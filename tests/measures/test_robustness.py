@@ -23,6 +23,25 @@ def report(*played: Played) -> dict:  # type: ignore[type-arg]
     return robustness_report(CLEAN.tolist(), played, list("aabbccdd"), resamples=300, seed=0)
 
 
+def test_edits_that_are_not_shown_by_hand() -> None:
+    """Right when clean: all but item 3. First edits: 0 and 3 fooled, 2 fooled by a false label, 1 and 4 not
+    shown; second ones: 1, and 0 again, 2 not shown.
+    """
+    clean = np.array([1, 1, 1, 0, 1, 1], dtype=bool)
+    shown = np.array([[1, 0, 1, 1, 0, 1], [1, 1, 0, 1, 1, 1]], dtype=bool)
+    answered = np.array([[0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]], dtype=bool)
+    valid = shown & np.array([[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=bool)
+    played = Played("a", np.where(shown, answered, clean), valid, shown_SN=shown)
+    found = robustness_report(clean.tolist(), [played], list("aabccd"), resamples=300, seed=0)
+    own = found["attackers"]["a"]
+    tries = [(k["asr"]["value"], k["asr"]["n"], k["valid_asr"]["value"]) for k in own["asr_at_k"]]
+    assert tries == [(2 / 5, 5, 1 / 5), (3 / 5, 5, 2 / 5)]
+    # Item 3 is wrong on an edit that it was shown; items that were not shown fool nobody, whatever stands there.
+    assert own["asr_unconditional"]["value"] == 3 / 6
+    assert (own["harmed"], own["rescued"]) == (2, 0)
+    assert found["robust_accuracy"]["value"] == 2 / 6
+
+
 def test_one_attack_by_hand() -> None:
     found = report(Played("fog", np.stack([FIRST, SECOND]), VALID))
     own = found["attackers"]["fog"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -14,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 from sparring.data.errors import DataError
 from sparring.measures.statistics import (
     bootstrap_statistic,
+    hierarchical_bootstrap,
     holm,
     mcnemar_exact,
     paired_bootstrap,
@@ -191,3 +193,56 @@ def test_empty_and_ill_matched_input() -> None:
         paired_bootstrap([1.0], [1.0, 0.0], None, resamples=100, seed=0)
     with pytest.raises(DataError, match="cluster"):
         paired_bootstrap([1.0, 0.0], [1.0, 0.0], ["a"], resamples=100, seed=0)
+
+
+def test_the_hierarchical_bootstrap_is_that_of_all_resamples_written_out() -> None:
+    """Three seeds of two, one and three items: every draw of seeds, and for each of them every draw of its
+    items."""
+    seeds = [[0.0, 1.0], [0.25], [0.0, 0.5, 2.0]]
+    means = [[np.mean(items) for items in product(own, repeat=len(own))] for own in seeds]
+    values, weights = [], []
+    for drawn in product(range(3), repeat=3):
+        for picked in product(*(means[place] for place in drawn)):
+            values.append(np.mean(picked))
+            weights.append(1 / 27 / np.prod([len(means[place]) for place in drawn]))
+    order = np.argsort(values)
+    reached = np.cumsum(np.array(weights)[order])
+    low, high = (np.array(values)[order][np.searchsorted(reached, tail)] for tail in (0.025, 0.975))
+    found = hierarchical_bootstrap(seeds, resamples=100_000, seed=1)
+    assert found.value == pytest.approx((0.5 + 0.25 + 2.5 / 3) / 3)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+    assert (found.n, found.means) == (6, pytest.approx((0.5, 0.25, 2.5 / 3)))
+    assert found == hierarchical_bootstrap(seeds, resamples=100_000, seed=1)
+
+
+def test_of_one_seed_the_hierarchical_bootstrap_is_scipys() -> None:
+    values = np.random.default_rng(3).normal(size=60)
+    found = hierarchical_bootstrap([values], resamples=20_000, seed=0)
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=5).confidence_interval
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert found.p is None
+
+
+def test_items_of_one_picture_are_drawn_together() -> None:
+    values = np.random.default_rng(3).normal(size=50)
+    once = hierarchical_bootstrap([values, values + 1], resamples=4000, seed=0)
+    copies, owners = np.repeat(values, 4), np.repeat(np.arange(50), 4)
+    found = hierarchical_bootstrap([copies, copies + 1], [owners, owners], resamples=4000, seed=0)
+    assert (found.low, found.high) == pytest.approx((once.low, once.high))
+
+
+def test_items_that_are_not_counted_are_in_no_mean() -> None:
+    with_gap = hierarchical_bootstrap([[1.0, np.nan, 0.0, 1.0]], resamples=500, seed=0)
+    assert (with_gap.value, with_gap.n) == (pytest.approx(2 / 3), 3)
+    nothing = hierarchical_bootstrap([[1.0, 0.0], [np.nan]], resamples=500, seed=0)
+    assert (nothing.value, nothing.low, nothing.p, nothing.means) == (None, None, None, (0.5, None))
+
+
+def test_p_is_students_t_of_the_seeds_means() -> None:
+    rng = np.random.default_rng(11)
+    for shift in (0.0, 0.1, 1.0):
+        seeds = [rng.normal(shift, 1, size=30) for _ in range(5)]
+        found = hierarchical_bootstrap(seeds, resamples=100, seed=0)
+        assert found.p == pytest.approx(ttest_1samp([own.mean() for own in seeds], 0).pvalue)
+    assert hierarchical_bootstrap([[0.0], [0.0]], resamples=100, seed=0).p == 1.0
+    assert hierarchical_bootstrap([[0.5], [0.5]], resamples=100, seed=0).p == 0.0

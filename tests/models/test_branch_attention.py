@@ -13,7 +13,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
-from sparring.models.vlms import branch_attention, generating
+from sparring.models.vlms import attention, generating
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out, step_mask
 from sparring.models.vlms.local import LocalVLM
@@ -27,7 +27,7 @@ def test_equals_transformers(key_heads: int) -> None:
     key, value = torch.randn(2, 2, key_heads, mask.shape[-1], 8, generator=generator, dtype=torch.float64)
     module: Any = SimpleNamespace(num_key_value_groups=6 // key_heads, is_causal=True)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
-    found, _ = branch_attention.attend_in_groups(
+    found, _ = attention.attend_in_groups(
         module, query, key, value, mask.repeat(1, 1, 6 // key_heads, 1), scaling=0.3
     )
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
@@ -36,7 +36,7 @@ def test_equals_transformers(key_heads: int) -> None:
 def test_attention_in_blocks_needs_its_mask() -> None:
     states = torch.zeros(1, 2, 4, 16)
     with pytest.raises(ValueError, match="block mask"):
-        branch_attention.attend_in_blocks(torch.nn.Identity(), states, states, states, None)  # type: ignore[arg-type]
+        attention.attend_in_blocks(torch.nn.Identity(), states, states, states, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_attention_in_blocks_is_compiled_for_rows_of_every_length_at_once(heads:
         query = torch.randn(2, heads, length, 16, generator=generator)
         key, value = torch.randn(2, 2, key_heads, length, 16, generator=generator)
         with torch.no_grad():
-            found, _ = branch_attention.attend_in_blocks(
+            found, _ = attention.attend_in_blocks(
                 torch.nn.Identity(), query, key, value, flex_mask(shown, branch), scaling=0.3
             )
         key, value = (states.repeat_interleave(heads // key_heads, dim=1) for states in (key, value))
@@ -72,12 +72,13 @@ def test_replies_are_the_same_and_the_model_is_left_as_it_was(
 ) -> None:
     vlm = LocalVLM.load(family(tmp_path))
     sampling = Sampling(6, 1.0, seed=3, n=4)
-    calls, attend = [], branch_attention.functional.scaled_dot_product_attention
-    monkeypatch.setattr(
-        branch_attention,
-        "functional",
-        SimpleNamespace(scaled_dot_product_attention=lambda *a, **k: calls.append(1) or attend(*a, **k)),
-    )
+    calls, attend = [], attention.functional.scaled_dot_product_attention
+
+    def counted(*given: Any, **options: Any) -> Any:
+        calls.extend([1] if "attn_mask" in options else [])  # the vision tower's come without a mask
+        return attend(*given, **options)
+
+    monkeypatch.setattr(attention, "functional", SimpleNamespace(scaled_dot_product_attention=counted))
     grouped = vlm.generate(noise_pictures(2), ["Where?", "What is it?"], sampling)
     assert len(calls) == 5 * 2  # layers, and steps after the first token
     assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"

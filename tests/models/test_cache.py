@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from sparring.models.vlms.cache import RoomyLayer
+from sparring.models.vlms.generating import RoomyLayer
 
 
 def states(tokens: int, seed: int, rows: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

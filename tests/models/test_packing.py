@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl, tiny_qwen2_vl, tiny_qwen3_vl
+from sparring.models.vlms.attention import IN_BLOCKS
 from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.branch_attention import IN_BLOCKS
 from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out
+from sparring.models.vlms.generating import choose
 from sparring.models.vlms.local import LocalVLM, Pictures
-from sparring.models.vlms.sampling import choose
 
 FAMILIES: dict[str, Callable[..., Path]] = {
     "qwen2": tiny_qwen2_vl,

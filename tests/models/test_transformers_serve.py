@@ -1,4 +1,6 @@
-"""A server that is not ours: `transformers serve` with the bundled judge. It needs fastapi and uvicorn."""
+"""A server that is not ours: `transformers serve` with the bundled judge. It needs fastapi, uvicorn and torchvision,
+without which it loads no processor of this family.
+"""
 
 import os
 import socket
@@ -18,6 +20,7 @@ from sparring.recipes import resolve_model
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
+pytest.importorskip("torchvision")
 
 
 @pytest.mark.slow

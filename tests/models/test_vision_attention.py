@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.models.vlms.attention import BY_LENGTH, use_fast_vision_attention
 from sparring.models.vlms.processors import load_processor
-from sparring.models.vlms.vision_attention import IMPLEMENTATION, use_fast_vision_attention
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def test_equals_the_loop(folder: Path, sizes: list[tuple[int, int]]) -> None:
     inputs = load_processor(folder).image_processor(pictures, return_tensors="pt")
     plain, plain_gradients = features_and_gradients(model, inputs["pixel_values"], inputs["image_grid_thw"])
     assert use_fast_vision_attention(model)
-    assert model.model.visual.config._attn_implementation == IMPLEMENTATION
-    assert model.model.language_model.config._attn_implementation != IMPLEMENTATION
+    assert model.model.visual.config._attn_implementation == BY_LENGTH
+    assert model.model.language_model.config._attn_implementation != BY_LENGTH
     fast, fast_gradients = features_and_gradients(model, inputs["pixel_values"], inputs["image_grid_thw"])
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
     for got, expected in zip(fast_gradients, plain_gradients, strict=True):
@@ -64,7 +64,7 @@ def test_nothing_of_it_is_saved(folder: Path, tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder)
     use_fast_vision_attention(model)
     model.save_pretrained(tmp_path)
-    assert IMPLEMENTATION not in (tmp_path / "config.json").read_text()
+    assert BY_LENGTH not in (tmp_path / "config.json").read_text()
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert again.model.visual.config._attn_implementation == "sdpa"
 

@@ -18,9 +18,9 @@ from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from sparring.data.errors import DataError, ModelError
 from sparring.models.vlms import generating
 from sparring.models.vlms.base import Sampling
+from sparring.models.vlms.generating import choose, token_logprobs
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
-from sparring.models.vlms.sampling import choose, token_logprobs
 
 FAMILIES = {"qwen": tiny_qwen2_5_vl, "llava": tiny_llava}
 PROMPTS = ["Where is the cup?", "Is it red or blue, and how many are there?", "Why?"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from rich.console import Console
 from endpoint_server import dice, serving
 from small_benchmarks import hr_rows, write_tsv
 from small_checkpoints import tiny_flux2_klein
+from small_eval import engine_of
 from small_game import write_game_questions
 from small_vlms import tiny_llava, tiny_qwen2_5_vl
+from small_workers import Hand, contents, use_hands
 from sparring.asking.desk import Desk
-from sparring.config import ProbeSettings
-from sparring.data.errors import RunError
+from sparring.config import EngineSettings, ProbeSettings
+from sparring.data.errors import RecipeError, RunError
 from sparring.data.images import image_sha256
 from sparring.data.questions import read_questions
 from sparring.engine.ledger import Ledger
+from sparring.engine.pool import WorkersLostError
 from sparring.engine.screen import Screen
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import Sampling
@@ -32,9 +36,10 @@ from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.traits import folder_sha256
 from sparring.probe import asking
 from sparring.probe.asking import Asker
-from sparring.probe.attacks import slug
+from sparring.probe.attackers import attackers_of, check_attackers
 from sparring.probe.questions import read_asked
 from sparring.probe.run import run_probe
+from sparring.probe.settings import slug
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +78,8 @@ def settings_of(questions: Path, defenders: dict[str, str], **changes: Any) -> P
     return ProbeSettings.model_validate(data | changes)
 
 
-def probe(settings: ProbeSettings, out: Path) -> dict[str, Any]:
-    return run_probe(settings, out, Screen(Console(file=io.StringIO())))
+def probe(settings: ProbeSettings, out: Path, engine: EngineSettings | None = None) -> dict[str, Any]:
+    return run_probe(settings, out, Screen(Console(file=io.StringIO())), engine=engine)
 
 
 def steady(results: dict[str, Any]) -> str:
@@ -192,21 +197,19 @@ def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: Counter[str] = Counter()
-    plain = Desk._fetch
+    plain = Desk._answer
     calls = 0
 
-    def counted(self: Desk, places: Any, loaded: Any, trial: int) -> Any:
+    def counted(self: Desk, batch: Any, found: Any, errors: Any) -> Any:
         nonlocal calls
-        calls += bool(places)
+        calls += bool(found)
         if calls == at:
             calls += 1
             raise Cut
-        answers = plain(self, places, loaded, trial)
-        asked = self._asked(loaded, trial)
-        seen.update(json.dumps(asked[place], sort_keys=True) for place in places)
-        return answers
+        seen.update(json.dumps(batch.asked[place], sort_keys=True) for place in found)
+        return plain(self, batch, found, errors)
 
-    monkeypatch.setattr(Desk, "_fetch", counted)
+    monkeypatch.setattr(Desk, "_answer", counted)
     settings = everything(players, questions)
     with pytest.raises(Cut):
         probe(settings, tmp_path)
@@ -221,6 +224,60 @@ def test_cut_anywhere_and_resumed_it_ends_the_same_and_asks_nothing_twice(
     assert set(seen.values()) == {1}
 
 
+def test_workers_find_what_one_process_finds(
+    finished: tuple[Path, dict[str, Any]],
+    players: Path,
+    questions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crews = use_hands(monkeypatch)
+    whole, real, calls = contents(finished[0]), Desk._answer, 0
+
+    def cut(self: Desk, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise Cut
+        return real(self, *given)
+
+    settings = everything(players, questions)
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "_answer", cut)
+        with pytest.raises(Cut):
+            probe(settings, tmp_path, EngineSettings(workers=3))
+    probe(settings, tmp_path, EngineSettings(workers=2))
+    assert set(crews) == {3, 2}
+    assert contents(tmp_path) == whole
+
+
+def test_lost_workers_are_replaced_as_often_as_they_may(
+    players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(questions, {"one": str(players / "one")}, text=False, letters=False)
+    probe(settings, tmp_path / "whole")
+    use_hands(monkeypatch)
+    real, calls, said = Hand.submit, 0, io.StringIO()
+
+    def dies(self: Hand, *given: Any) -> Future[Any]:
+        nonlocal calls
+        calls += 1
+        if calls not in (4, 10):
+            return real(self, *given)
+        lost = Future[Any]()
+        lost.set_exception(WorkersLostError("a worker process has died"))
+        return lost
+
+    monkeypatch.setattr(Hand, "submit", dies)
+    screen = Screen(Console(file=said, width=200))
+    run_probe(settings, tmp_path / "out", screen, engine=EngineSettings(workers=2, restarts=2))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert said.getvalue().count("a worker process has died. It goes on") == 2
+    calls = 0
+    with pytest.raises(WorkersLostError):
+        probe(settings, tmp_path / "once", EngineSettings(workers=2, restarts=1))
+
+
 def test_answers_that_earlier_probes_kept_are_refused(players: Path, questions: Path, tmp_path: Path) -> None:
     path = tmp_path / "answers.sqlite"
     cache = AnswerCache(path)
@@ -229,10 +286,8 @@ def test_answers_that_earlier_probes_kept_are_refused(players: Path, questions: 
     cache.close()
     settings = settings_of(questions, {"one": str(players / "one")})
     with pytest.raises(RunError, match="an earlier version of this program kept the answers"):
-        Asker("one", str(players / "one"), settings.defender, torch.device("cpu"), path, {}, batch=3)
-    served = Asker(
-        "toy", "http://127.0.0.1:9/v1#toy", settings.defender, torch.device("cpu"), path, {}, batch=3
-    )
+        Asker("one", str(players / "one"), settings, engine_of(), path, {})
+    served = Asker("toy", "http://127.0.0.1:9/v1#toy", settings, engine_of(), path, {})
     served.close()  # what endpoints answered is read as before
 
 
@@ -243,7 +298,7 @@ def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:
             {"toy": f"{server.url}#toy"},
             letters=False,
             samples=2,
-            attackers={"noise": "corruption:gaussian_noise:3", "pgd": "pgd:eps=8"},
+            attackers={"noise": "corruption:gaussian_noise:3"},
         )
         results = probe(settings, tmp_path)
         asked = len(server.lines)
@@ -257,13 +312,25 @@ def test_a_defender_behind_an_endpoint(questions: Path, tmp_path: Path) -> None:
         assert len(server.lines) == asked
     own = results["defenders"]["toy"]
     assert (own["calibration"], own["spending"]["requests"]) == (None, 44)
-    assert results["warnings"] == ["pgd against toy: left out, because an endpoint gives no gradients"]
+    assert not any("left out" in text for text in results["warnings"])
     # Dice: "xxxxxx \boxed{A}" has a reasoning that says nothing.
     assert own["conditions"]["plain"]["consistency"]["readable"]["value"] == 0
     assert results["transfer"] == {}
     assert [tries["k"] for tries in own["robustness"]["attackers"]["noise"]["asr_at_k"]] == [1, 2]
     with pytest.raises(RunError, match="holds the run of another probe"):
         probe(settings.model_copy(update={"seed": 4}), tmp_path)
+
+
+def test_gradients_are_taken_of_whoever_has_any(players: Path, questions: Path) -> None:
+    defenders = {"toy": "http://127.0.0.1:9/v1#toy", "one": str(players / "one")}
+    settings = settings_of(questions, defenders, attackers={"pgd": "pgd:eps=8"})
+    check_attackers(settings)
+    attackers, warnings = attackers_of(settings)
+    assert [(own.name, own.against) for own in attackers] == [("pgd", "one")]
+    assert warnings == ["pgd against toy: left out, because an endpoint gives no gradients"]
+    del defenders["one"]
+    with pytest.raises(RecipeError, match='attacker "pgd" takes the gradients'):
+        check_attackers(settings_of(questions, defenders, attackers={"pgd": "pgd:eps=8"}))
 
 
 def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
@@ -303,8 +370,8 @@ def test_a_benchmark_in_its_own_layout(tmp_path: Path) -> None:
         8,
     )
     assert results["left_out"] == {"the answer is free, without options": 1}
-    assert "8 of 8 questions have no boxes: integrity is not checked there" in " ".join(results["warnings"])
-    assert "Note: 8 of 8 questions have no boxes" in (tmp_path / "out" / "table.md").read_text()
+    assert "8 of 8 questions without boxes: integrity is not checked there" in " ".join(results["warnings"])
+    assert "Note: 8 of 8 questions without boxes" in (tmp_path / "out" / "table.md").read_text()
     assert len(own["conditions"]) == 8
     assert [tries["k"] for tries in own["robustness"]["attackers"]["fog"]["asr_at_k"]] == [1, 2]
     # Nothing is protected, so nothing fails the check.

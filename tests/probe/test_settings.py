@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from small_game import write_game_questions
 from sparring.cli import app
-from sparring.config import ProbeSettings
+from sparring.config import EngineSettings, ProbeSettings
 from sparring.data.errors import RecipeError
 from sparring.engine.screen import Screen
 from sparring.probe.questions import Asked
@@ -82,7 +82,6 @@ def test_telling_names(spec: str, name: str) -> None:
         ([], [HERE], ["arena/editor+no/such"], "the LoRA no/such is no folder"),
         ([("adapt", 3)], [HERE], [], "adapt: an Attacker can only be trained on an editor"),
         ([("reasoning_judges", [HERE])], [HERE], [], "judge: is the Defender m's own checkpoint"),
-        ([("images", "val2014")], [HERE], [], "images: goes with suite"),
         ([("samples", 0)], [HERE], [], "samples: must be greater than or equal to 1"),
         ([("defender.prompt", "{question}")], [HERE], [], "defender.prompt: must hold {options}"),
         ([], ["http://127.0.0.1:8000/v1"], [], "which model"),
@@ -99,18 +98,26 @@ def test_what_is_wrong_is_named(
 def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     calls: list[tuple[ProbeSettings, Path]] = []
+    engines: list[tuple[str, int]] = []
 
     write_game_questions(tmp_path, 3)
 
-    def run_probe(settings: ProbeSettings, out: Path, screen: Screen, *, asked: Asked) -> dict[str, Any]:
+    def run_probe(
+        settings: ProbeSettings, out: Path, screen: Screen, *, asked: Asked, engine: EngineSettings
+    ) -> dict[str, Any]:
         assert len(asked.probed) == 3
+        engines.append((engine.kind, engine.workers_of("play")))
         calls.append((settings, out))
         (out / "table.md").write_text("| a table |\n")
-        return {"warnings": ["mind [this]"]}
+        spent = {"requests": 12, "cost": 0.5}
+        defenders = {"toy": {"spending": spent}, "here": {"spending": None}}
+        return {"warnings": ["mind [this]"], "defenders": defenders, "spending_of_judge": None}
 
-    run = ModuleType("sparring.probe.run")
+    run, page = ModuleType("sparring.probe.run"), ModuleType("sparring.report.probe")
     run.run_probe = run_probe  # type: ignore[attr-defined]
+    page.write_probe_report = lambda out: out / "report.html"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sparring.probe.run", run)
+    monkeypatch.setitem(sys.modules, "sparring.report.probe", page)
     options = [
         "--defender",
         f"toy={HERE}",
@@ -123,8 +130,10 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
         "--adapt-queries",
         "9",
     ]
+    crew = ["--engine", "ray", "--workers", "3"]
     result = CliRunner().invoke(
-        app, ["probe", "--data", "questions.jsonl", "--out", "there", *options, "--set", "resamples=500"]
+        app,
+        ["probe", "--data", "questions.jsonl", "--out", "there", *crew, *options, "--set", "resamples=500"],
     )
     assert result.exit_code == 0, result.output
     ((settings, out),) = calls
@@ -134,6 +143,18 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert (settings.adapt_queries, settings.resamples) == (9, 500)
     assert "| a table |" in result.stdout
     assert "mind [this]" in result.stderr
+    assert "toy: 12 requests, 0.5 cost" in result.stdout
+    assert engines == [("ray", 3)]
+    preset = CliRunner().invoke(app, ["attack", "--data", "questions.jsonl", "--out", "there", *options[:6]])
+    assert preset.exit_code == 0, preset.output
+    settings = calls[1][0]
+    assert (settings.text, settings.letters, settings.controls) == (False, False, False)
+    assert (settings.shown, settings.dataset, settings.samples) == ("accepted", True, 2)
+    assert f"Data set: {Path('there/dataset')}" in preset.stdout
+    run.run_probe = lambda *given, **more: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    stopped = CliRunner().invoke(app, ["attack", "--data", "questions.jsonl", "--out", "there", *options[:4]])
+    assert stopped.exit_code == 130
+    assert "The same command goes on from here" in stopped.stderr
     missing = CliRunner().invoke(app, ["probe", "--data", "q.jsonl", "--out", "x"])
     assert missing.exit_code == 2
     assert "--defender is missing" in missing.stderr

@@ -99,7 +99,10 @@ def test_the_made_up_summary_is_what_the_game_writes(made: tuple[FakeRun, Path],
     recipe = Recipe.model_validate(yaml.safe_load((out / "recipe.yaml").read_text()))
     with closing(Ledger(tmp_path / "run")) as ledger:
         absent = cast("Any", None)  # no players, screen or auditor are needed to sum up
-        found = summarise(Game(recipe, tmp_path / "run", ledger, absent, absent, absent, [], fake.questions))
+        players = recipe, absent, absent, absent
+        found = summarise(
+            Game(*players, tmp_path / "run", ledger, absent, absent, [], fake.questions, absent)
+        )
 
     def fields(value: Any) -> Any:
         if isinstance(value, dict):

@@ -73,6 +73,23 @@ def test_kinds_of_edits_stand_out_and_their_figures_can_be_read(scheme: str) -> 
             assert contrast(color, SCHEMES[scheme][place]) >= 3  # WCAG 2.2: what a graphic is made of
 
 
+VIEW = files("sparring.report").joinpath("static/view.css").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_colours_of_the_viewer_stand_out(scheme: str) -> None:
+    """What is good or bad, and the line of every run, on whatever they may lie on; runs differ."""
+    found = re.findall(r"--(bad|good): (#[0-9a-f]{6})", VIEW)
+    runs = re.findall(r"\.run\d \{ --run: (#[0-9a-f]{6});", VIEW)
+    assert (len(found), len(runs)) == (4, 12)
+    own = [color for _, color in found][:2] if scheme == "light" else [color for _, color in found][2:]
+    lines = runs[:6] if scheme == "light" else runs[6:]
+    assert len(set(lines)) == 6
+    for color in (*own, *lines):
+        for place in ("paper", "card"):
+            assert contrast(color, SCHEMES[scheme][place]) >= LEAST, (color, place)
+
+
 @pytest.mark.parametrize("stops", [ON_PAPER, ON_NIGHT])
 def test_figures_can_be_read_on_every_colour_of_a_heat_map(stops: tuple[str, ...]) -> None:
     assert (

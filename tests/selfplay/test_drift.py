@@ -13,13 +13,21 @@ from PIL import Image
 
 from sparring.config import AttackerSettings, CropSettings, DriftSettings
 from sparring.data.errors import TrainingError
+from sparring.data.images import pictures_of
 from sparring.data.records import VisualQuestion
 from sparring.engine.ledger import Ledger
 from sparring.engine.stages import Schedule, Stage, train
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.recipes.paths import resolve_model
 from sparring.selfplay import drift as module
-from sparring.selfplay.drift import Drift, DriftWatch, beyond, measure_drift
+from sparring.selfplay.drift import (
+    Drift,
+    DriftWatch,
+    beyond,
+    drift_on,
+    drift_questions,
+    measure_drift,
+)
 from sparring_arena.world import render, sample_scene
 from two_pixels import pictures
 
@@ -137,10 +145,13 @@ def test_a_training_that_drifts_stops_with_its_state_kept_and_stops_again_when_i
             update,
             Schedule(9, 2),
             on_update=lambda metrics: None,
-            on_state=DriftWatch(game, stage, editor).look,
+            on_state=DriftWatch(
+                game, stage, lambda: drift_on(game, editor, asked, pictures_of(asked), seeds)
+            ).look,
         )
 
     editor: Any = SimpleNamespace(multiple=8)
+    asked, seeds = drift_questions(game)
     monkeypatch.setattr(module, "measure_drift", measure)
     with pytest.raises(
         TrainingError, match=r"round1/attacker is stopped after 6 updates: .*0\.100 times as sharp"

@@ -18,11 +18,11 @@ from typing import Any
 
 import diffusers
 import pytest
-import torch
 from PIL import ImageChops
 from rich.console import Console
 from transformers import AutoModelForImageTextToText
 
+from small_eval import engine_of
 from small_game import game_recipe, play_quietly
 from sparring.benchmarks.run import run_evaluation
 from sparring.config import EvalSettings, ProbeSettings, Recipe
@@ -97,7 +97,7 @@ def test_the_harness_and_a_probe_find_the_figures_of_the_summary(
     screen = Screen(Console(file=io.StringIO()))
     (tmp_path / "eval").mkdir()
     results = run_evaluation(
-        EvalSettings(suite="custom", shuffle=False, **common), tmp_path / "eval", screen, torch.device("cpu")
+        EvalSettings(suite="custom", shuffle=False, **common), tmp_path / "eval", screen, engine_of()
     )
     assert results["profiles"]["sparring"]["value"] == payoff["accuracy"][-1][0]["value"]
     probe = ProbeSettings(
@@ -353,6 +353,7 @@ def test_the_parts_of_the_reward_add_up_to_it(undisturbed: tuple[Path, dict[str,
         assert sum(parts.values()) == pytest.approx(found["reward_mean"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_game_on_pictures_that_are_too_large_for_the_editor(
     players: Path, questions: Path, tmp_path: Path
 ) -> None:
@@ -425,6 +426,7 @@ CUTS = [
 ]
 
 
+@pytest.mark.slow
 def test_cut_off_in_every_kind_of_stage_and_resumed(
     undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,12 @@
-"""A game whose Attacker makes room for the Defender. "cpu:0" stands for the accelerator, "cpu" for where
-parts rest.
+"""A game whose Attacker makes room for the Defender, and the Defender for a frozen Attacker. "cpu:0" stands
+for the accelerator, "cpu" for where parts rest.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from rich.console import Console
 from small_game import game_recipe
 from sparring.config import Recipe
 from sparring.engine.screen import Screen
+from sparring.measures.payoff import CLEAN
 from sparring.models.editors import FlowEditor
 from sparring.models.vlms.local import LocalVLM
 from sparring.selfplay import loop
+from sparring.selfplay.game import at_the_table
+from sparring.selfplay.heldout import make_pictures, play_cell
 from sparring.selfplay.league import League
 
 
@@ -47,7 +51,7 @@ def test_while_a_vlm_answers_the_editor_rests_and_the_game_is_the_same(
 
     leagues: list[League] = []
     transformer_at: dict[int, str] = {}
-    answered = 0
+    answered, edited, vlms_at_rest = 0, 0, set[int]()
     own_move, own_init = FlowEditor._move, League.__init__
 
     def move(self: FlowEditor, device: torch.device, *names: str) -> None:
@@ -63,6 +67,7 @@ def test_while_a_vlm_answers_the_editor_rests_and_the_game_is_the_same(
         def answer(self: LocalVLM, *arguments: Any, **options: Any) -> Any:
             nonlocal answered
             editor = leagues[0]._editor
+            assert id(self) not in vlms_at_rest
             assert editor is None or transformer_at[id(editor)] == "cpu"
             answered += editor is not None
             return method(self, *arguments, **options)
@@ -70,11 +75,32 @@ def test_while_a_vlm_answers_the_editor_rests_and_the_game_is_the_same(
         return answer
 
     def velocity(self: FlowEditor, *arguments: Any, **options: Any) -> Any:
+        nonlocal edited
         assert transformer_at[id(self)] == "cpu:0"
+        if (league := leagues[0])._editor_is is not None:  # nobody trains it
+            edited += 1
+            held = [
+                vlm
+                for vlm in (
+                    league._defender and league._defender[1],
+                    league._duplicates and league._duplicates.judge,
+                )
+                if vlm
+            ]
+            assert held
+            assert vlms_at_rest == set(map(id, held))
         assert self.transformer.gradient_checkpointing
         return own_velocity(self, *arguments, **options)
 
-    own_velocity = FlowEditor.velocity_at
+    @contextmanager
+    def resting(self: LocalVLM) -> Iterator[None]:
+        with own_rest(self):
+            vlms_at_rest.add(id(self))
+            yield
+            vlms_at_rest.remove(id(self))
+
+    own_velocity, own_rest = FlowEditor.velocity_at, LocalVLM.resting
+    monkeypatch.setattr(LocalVLM, "resting", resting)
     monkeypatch.setattr(FlowEditor, "_move", move)
     monkeypatch.setattr(FlowEditor, "velocity_at", velocity)
     monkeypatch.setattr(League, "__init__", init)
@@ -83,6 +109,7 @@ def test_while_a_vlm_answers_the_editor_rests_and_the_game_is_the_same(
     monkeypatch.setattr(loop, "begin_computing", lambda device, threads: torch.device("cpu:0"))
     assert play(recipe(offload=True, gradient_checkpointing=True), tmp_path / "frugal") == expected
     assert answered > 10
+    assert edited > 10
 
 
 def test_the_league_hands_an_editor_what_the_recipe_says_and_lets_it_rest(
@@ -107,3 +134,46 @@ def test_the_league_hands_an_editor_what_the_recipe_says_and_lets_it_rest(
     with league.defenders_turn():
         pass
     assert len(moves) == 2
+
+
+def test_a_frozen_attacker_leaves_once_for_all_cells(
+    players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = game_recipe(
+        players,
+        questions,
+        attacker={"offload": True},
+        data={"held_out": 6},
+        evaluation={"batch": 2, "rivals": {"blots": "tests.small_game:blot"}},
+    )
+    monkeypatch.setattr(loop, "begin_computing", lambda device, threads: torch.device("cpu:0"))
+    with loop.open_game(recipe, tmp_path, Screen(Console(file=io.StringIO()))) as game:
+        editor, moves = game.league.attacker("untuned"), list[str]()
+        monkeypatch.setattr(editor.transformer, "to", lambda device: moves.append(str(device)))
+        with game.crew("play", at_the_table, defenders=["base"]) as crew:
+            make_pictures(game, "blots", crew)
+            for opponent in (CLEAN, "blots"):
+                play_cell(game, "base", opponent, crew)
+        assert moves == ["cpu"]
+        assert game.league.attacker("untuned") is editor
+        assert moves == ["cpu", "cpu:0"]
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_vlms_rest_while_a_frozen_attacker_edits(
+    offload: bool, players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = game_recipe(players, questions, attacker={"offload": offload})
+    league = League(recipe, tmp_path, torch.device("cpu:0"))
+    with league.attackers_turn():  # nobody there to rest
+        pass
+    moves: list[tuple[str, str]] = []
+    vlms = {"defender": league.defender("base"), "judge": league.duplicate_check().judge}  # type: ignore[union-attr]
+    for name, vlm in vlms.items():
+        move = lambda device, name=name: moves.append((name, str(device)))  # noqa: E731
+        monkeypatch.setattr(vlm.model, "to", move)  # type: ignore[attr-defined]
+    expected = [("defender", "cpu"), ("judge", "cpu")] if offload else []
+    with pytest.raises(KeyError), league.attackers_turn():  # noqa: PT012
+        assert moves == expected
+        raise KeyError
+    assert moves == expected + expected[::-1]

@@ -5,6 +5,7 @@ training.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sparring.config import AttackerSettings, CurriculumSettings, SelfplaySettings
+from sparring.config import AttackerSettings, CurriculumSettings, EngineSettings, SelfplaySettings
 from sparring.data.records import Verdict, VisualQuestion
-from sparring.selfplay import phases
+from sparring.engine.crew import Alone
+from sparring.engine.ranks import Ranks
+from sparring.selfplay import phases, seats
 from sparring.selfplay.phases import pair, train_attacker, weighted_edits, write_curriculum
 
 
@@ -86,17 +89,19 @@ def stub_game(said: list[str], attacker: AttackerSettings, *, distilled: bool = 
         )
 
     selfplay = SelfplaySettings(curriculum=CurriculumSettings(questions=4, clean_share=0.5))
-    return SimpleNamespace(
+    game = SimpleNamespace(
         stage=stage,
-        recipe=SimpleNamespace(attacker=attacker, selfplay=selfplay),
+        recipe=SimpleNamespace(attacker=attacker, selfplay=selfplay, engine=EngineSettings()),
         seed=lambda *_: 0,
         league=SimpleNamespace(
             attacker=lambda name, keep=True: SimpleNamespace(name=name, step_distilled=distilled)
         ),
         screen=SimpleNamespace(warn=said.append),
-        ledger=SimpleNamespace(unjudged=lambda stage: []),
+        ledger=SimpleNamespace(unjudged=lambda stage: [], answers=lambda *_: []),
         train=questions(0, 8),
     )
+    game.crew = lambda phase, host, *arguments, **_: nullcontext(Alone(host(game, *arguments)))
+    return game
 
 
 class NoTraining(Exception):
@@ -109,13 +114,20 @@ class NoTraining(Exception):
 def test_a_distilled_editor_is_warned_of_before_it_trains(
     distilled: bool, algorithm: str, warned: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trainer(*_: object) -> None:
+    class Trainer:
+        def __init__(self, editor: Any, *_: object) -> None:
+            self.editor = editor
+
+    def train(*_: object, **__: object) -> None:
         raise NoTraining
 
     said: list[str] = []
     monkeypatch.setattr(phases, "right_when_clean", lambda game, n: questions(0, 8))
-    monkeypatch.setattr(phases, "DriftWatch", lambda *_: None)
-    monkeypatch.setattr(phases, "AttackerTrainer", trainer)
+    monkeypatch.setattr(phases, "DriftWatch", lambda *_: SimpleNamespace(look=None))
+    monkeypatch.setattr(phases, "drift_questions", lambda game: ([], []))
+    monkeypatch.setattr(phases, "_phase", train)
+    monkeypatch.setattr(seats, "AttackerTrainer", Trainer)
+    monkeypatch.setattr(seats, "FrozenOpponent", lambda *_: None)
     with pytest.raises(NoTraining):
         train_attacker(
             stub_game(
@@ -135,7 +147,7 @@ def test_the_curriculum_is_made_by_the_rounds_own_attacker_against_the_defender_
     made: list[tuple[str, int]] = []
 
     def edit_and_judge(
-        game: Any, stage: Any, attacker: str, defender: int, asked: Any, samples: Any, *, title: str
+        game: Any, stage: Any, attacker: str, defender: int, asked: Any, *, title: str
     ) -> list[Verdict]:
         made.append((attacker, defender))
         return []
@@ -154,27 +166,34 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
     faced: list[tuple[int, list[str]]] = []
 
     class Opponent:
-        def __init__(self, game: Any, stage: Any, number: int) -> None:
+        def __init__(self, game: Any, stage: Any, number: int, *_: Any) -> None:
             self.number = number
 
+        def hear(self, asked: Any, images: Any, edits: Any, step: int) -> list[int]:
+            return [self.number for _ in asked]
+
         def face(
-            self, attacker: str, asked: Any, images: Any, edits: Any, *, seed_of: Any, step: int
-        ) -> list[list[Verdict]]:
+            self, attacker: str, asked: Any, images: Any, edits: Any, heard: Any, *, seed_of: Any
+        ) -> Any:
+            assert heard == [self.number] * len(asked)
             faced.append((self.number, [question.id for question in asked]))
             assert [[edit.getpixel((0, 0)) for edit in own] for own in edits] == [
                 [int(q.id[1:])] * 2 for q in asked
             ]
-            return [
+            verdicts = [
                 [Verdict(q.id, 1.0, True, False, 0.0, self.number + number / 10) for number in range(2)]
                 for q in asked
             ]
+            return SimpleNamespace(verdicts=verdicts, record=lambda *_: None)
 
     rewards = []
 
     class Trainer:
+        ranks = Ranks()
+
         def __init__(self, *_: object) -> None: ...
 
-        def update(self, asked: Any, images: Any, reward: Any, step: int) -> dict[str, float]:
+        def update(self, asked: Any, images: Any, reward: Any, step: int, made: Any) -> dict[str, float]:
             pixel = [
                 Image.fromarray(np.full((1, 1), int(question.id[1:]), dtype=np.uint8)) for question in asked
             ]
@@ -185,8 +204,11 @@ def test_every_defender_is_faced_on_what_it_gets_right_itself(monkeypatch: pytes
 
     monkeypatch.setattr(phases, "right_when_clean", lambda game, n: right[n])
     monkeypatch.setattr(phases, "pictures_of", lambda asked: [question.id for question in asked])
-    monkeypatch.setattr(phases, "FrozenOpponent", Opponent)
-    monkeypatch.setattr(phases, "AttackerTrainer", Trainer)
+    monkeypatch.setattr(seats, "FrozenOpponent", Opponent)
+    monkeypatch.setattr(seats, "AttackerTrainer", Trainer)
+    monkeypatch.setattr(seats, "save_attacker", lambda *_: None)
+    monkeypatch.setattr(phases, "drift_questions", lambda game: ([], []))
+    monkeypatch.setattr(phases, "is_step_distilled", lambda seat: False)
     monkeypatch.setattr(
         phases, "_phase", lambda game, stage, trainer, update, *_, **__: [update(step) for step in range(2)]
     )

@@ -105,7 +105,8 @@ def test_the_measures_are_those_of_the_ledger(tmp_path: Path) -> None:
         {"name": "x", "data": {"path": "q"}, "attacker": {"model": "e"}, "defender": {"model": "d"}}
     )
     absent = cast("Any", None)
-    game = Game(recipe, tmp_path, ledger, Screen(Console(file=out, width=400)), absent, absent, [], [])
+    screen = Screen(Console(file=out, width=400))
+    game = Game(recipe, absent, absent, absent, tmp_path, ledger, screen, absent, [], [], absent)
     watch(game, 1, payoff)
     result = game.stage("round1/watch").result
     assert result["reward"] == pytest.approx({"before": 0.2, "after": 0.8})
@@ -132,13 +133,16 @@ def test_a_ledger_from_before_these_measures_is_still_read(tmp_path: Path) -> No
     (tmp_path / "round1/watch/done.json").unlink()
     game = Game(
         recipe,
+        absent,
+        absent,
+        absent,
         tmp_path,
         Ledger(tmp_path),
         Screen(Console(file=io.StringIO())),
         absent,
-        absent,
         [],
         run.questions,
+        absent,
     )
     watch(game, 1, run.payoff())
     result = json.loads((tmp_path / "round1/watch/done.json").read_text())

@@ -66,7 +66,7 @@ def label_valid(question: VisualQuestion, edited: Image.Image) -> bool | None:
     )
     if reference is None:
         return None
-    clean, targets = reference
+    clean, targets = reference[0].astype(np.float32), reference[1]
     pixels = np.asarray(edited.convert("RGB"), dtype=np.float32)
     if pixels.shape != clean.shape:
         raise DataError(
@@ -76,17 +76,17 @@ def label_valid(question: VisualQuestion, edited: Image.Image) -> bool | None:
     return still_right(names, targets, clean, pixels)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)  # a game's held-out questions come again with every opponent; 27 KB each
 def _reference(
     path: Path, version: object, targets: tuple[Target, ...]
-) -> tuple[NDArray[np.float32], tuple[Sighting, ...]] | None:
+) -> tuple[NDArray[np.uint8], tuple[Sighting, ...]] | None:
     """The clean picture and the targets as they are seen in it; `version` only tells files of one
     path apart.
     """
-    clean = np.asarray(load_image(path), dtype=np.float32)
+    clean = np.asarray(load_image(path))
     if clean.shape != (SIZE, SIZE, 3):
         return None
-    seen = find(clean, [target.name for target in targets])
+    seen = find(clean.astype(np.float32), [target.name for target in targets])
     found = [next((s for s in seen if s.name == t.name and near(s.box, t.box)), None) for t in targets]
     return (clean, tuple(s for s in found if s is not None)) if all(found) else None
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from sparring_arena.oracle import count_objects, find
-from sparring_arena.sprites import COLORS, NAMES, lookalikes
+from sparring_arena.sprites import COLORS, NAMES, lookalikes, sprite
 from sparring_arena.world import Scene, Thing, add_lookalike, render, sample_scene
 
 
@@ -69,3 +69,35 @@ def test_what_changes_is_told() -> None:
     other = scene.swapped(0, replace(scene.things[0], color="green"))
     assert read(render(other)) == drawn(other)
     assert find(render(Scene(3, ()))) == []
+
+
+def test_a_sighting_says_what_its_own_sprite_and_the_background_leave() -> None:
+    """Summed by hand in float64, from the sprite as it is drawn: its colours are put together from a few
+    parts, and sums are made by Fourier transforms.
+    """
+    rng = np.random.default_rng(8)
+    for i in range(12):
+        clean = render(crowded(i)).astype(float)
+        picture = np.clip(clean + rng.normal(0, 6, clean.shape), 0, 255)
+        seen = find(picture)
+        assert seen
+        for sighting in seen:
+            x0, y0, x1, y1 = sighting.box
+            rgba = np.asarray(sprite(sighting.name, sighting.color), dtype=float)
+            alpha = rgba[..., 3:] / 255
+            weight, straight = alpha**2, rgba[..., :3] / np.maximum(alpha, 1e-3)
+            left = (weight * (picture[y0:y1, x0:x1] - straight) ** 2).sum()
+            area = weight.sum()
+            assert sighting.error == pytest.approx(np.sqrt(left / (3 * area)), abs=0.1)
+            # The background is seen where the sprite lets it through, up to two pixels around its block.
+            tall, wide = alpha.shape[:2]
+            top, before = y0 - 2 - (24 - tall) // 2, x0 - 2 - (24 - wide) // 2
+            ring = np.ones((28, 28), dtype=bool)
+            ring[y0 - top : y1 - top, x0 - before : x1 - before] = alpha[..., 0] < 0.04
+            padded = np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")
+            ground = padded[top + 2 : top + 30, before + 2 : before + 30][ring].mean(0)
+            plain = (weight * (picture[y0:y1, x0:x1] - ground) ** 2).sum()
+            noise = 3 * 8.0**2 * area
+            nats = 0.5 * area * np.log((plain + noise) / (left + noise))
+            assert sighting.nats == pytest.approx(nats, rel=5e-3)
+            assert sighting.explained == pytest.approx(1 - left / plain, abs=5e-3)

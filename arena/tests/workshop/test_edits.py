@@ -21,9 +21,10 @@ from workshop.editor_net import (
     empty_parameters,
     patch,
     plan,
+    signs,
     with_plan,
 )
-from workshop.edits import DISTRACTORS, EDITS, Pair, draw_pair
+from workshop.edits import DISTRACTORS, DRAWN, EDITS, Pair, draw_pair
 from workshop.train_editor import tensor_of
 
 
@@ -148,3 +149,10 @@ def test_a_small_change_says_what_to_do_and_is_not_seen() -> None:
     assert max(moved[0], moved[2]) < 0.05 * moved[1]
     assert (before - after)[..., :PIXELS].abs().mean() < 0.05 * NOISE
     assert torch.equal(seen, also_seen)
+
+
+def test_every_choice_has_its_plan() -> None:
+    every = torch.arange(len(DISTRACTORS))
+    assert torch.equal(choices(signs(every)), every)
+    assert len(DRAWN) == len(DISTRACTORS)
+    assert sum(DRAWN) == 1

@@ -17,9 +17,9 @@ from sparring.models.editors import FlowEditor, load_editor
 from sparring_arena.world import SIZE, render, sample_scene
 from workshop import vocabulary
 from workshop.exact_autoencoder import packed_order
-from workshop.export_editor import export, read_back
+from workshop.export_editor import deviations, export, read_back
 
-SCALE, NOISE, CONSTANT, SHIFT = 0.45, 0.06, 6.0, 1.5
+SCALE, NOISE, CONSTANT, SHIFT = 0.45, (0.02, 0.06), 6.0, 1.5
 NUMBERS = {"scale": SCALE, "noise": NOISE, "constant": CONSTANT, "shift": SHIFT}
 SIDE, TEXT, WIDTH = SIZE // 8, 12, 64
 INSTRUCTIONS = ["Add a red cup beside the tomato", "Remove the dog"]
@@ -112,17 +112,18 @@ def test_its_velocity_is_the_trained_one(
     trained: Trained, editor: FlowEditor, images: list[Image], sigma: float
 ) -> None:
     state = torch.randn(2, SIDE**2, 196, generator=torch.Generator().manual_seed(1))
-    expected = trained.velocity(state * NOISE, sigma, images, INSTRUCTIONS)
+    expected = trained.velocity(state * deviations(NOISE), sigma, images, INSTRUCTIONS)
     order = packed_order()
     with torch.no_grad():
-        velocity = editor.velocity(state[..., order], sigma, editor.encode(images, INSTRUCTIONS)) * NOISE
+        velocity = editor.velocity(state[..., order], sigma, editor.encode(images, INSTRUCTIONS))
+    velocity = velocity * deviations(NOISE)[order]
     error = (velocity - expected[..., order]).abs().max()
     assert error < 1e-4 * expected.std()
 
 
 def test_its_latents_are_the_trained_tokens(editor: FlowEditor, images: list[Image]) -> None:
     conditions = editor.encode(images, INSTRUCTIONS)
-    latents = conditions.tensors["image"] * NOISE
+    latents = conditions.tensors["image"] * deviations(NOISE)[packed_order()]
     torch.testing.assert_close(latents, tokens(images)[..., packed_order()], rtol=1e-4, atol=1e-3)
     assert conditions.tensors["text"].shape == (2, TEXT, 3 * WIDTH)
 
@@ -160,7 +161,7 @@ def test_what_was_exported_is_read_back(trained: Trained, tmp_path: Path) -> Non
     for module in (again.transformer, again.text_encoder):
         for parameter in module.parameters():
             torch.nn.init.zeros_(parameter)
-    read_back(again.transformer, again.text_encoder, tmp_path, noise=NOISE)
+    read_back(again.transformer, again.text_encoder, tmp_path, scale=SCALE, constant=CONSTANT)
     for own, other in ((trained.transformer, again.transformer), (trained.text_encoder, again.text_encoder)):
         expected = own.state_dict()
         for name, tensor in other.state_dict().items():

@@ -20,13 +20,7 @@ from collections.abc import Sequence
 
 from sparring.asking.mentions import Vocabulary, option_words, vocabulary_of
 from sparring.asking.statements import LETTER_ALONE, LONG, SENTENCE_END, SKIPPED, Reading, Statements
-from sparring.asking.wording import (
-    INABILITY,
-    JSON_KEY,
-    NUMBERED,
-    QUESTION_AND_ANSWER,
-    plain_text,
-)
+from sparring.asking.wording import INABILITY, JSON_KEY, NUMBERED, QUESTION_AND_ANSWER, plain_text
 from sparring.data.records import LETTERS
 
 HEAD, TAIL = 2_000, 4_000

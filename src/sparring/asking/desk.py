@@ -5,27 +5,32 @@ An endpoint keeps its answers itself, one by one. What a model on this machine a
 a key of all that decides it: the pixels of the pictures, the prompt and how the reply was begun, the model
 with its revision and the limits of its pictures, the settings of generation and the number of the try. Its
 answers may differ in their last digits with what is asked beside them, so a batch is kept whole or not at
-all: a run that was killed asks the very batches of one that was not. Pictures of the next batch are decoded
-while the model answers; those of two batches at most are in memory.
+all, and in order: a run that was killed, or that several workers share, asks the very batches of any other.
+Pictures of the next batch are decoded while the model answers; those of two batches a worker at most are in
+memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from PIL.Image import Image
+from torch import OutOfMemoryError
 
-from sparring.asking.letters import letter_behind
-from sparring.data.errors import DataError, ModelError, RefusedError
+from sparring.asking.questions import letter_behind
+from sparring.data.errors import DataError, ModelError, RefusedError, SparringError
 from sparring.data.files import storable
 from sparring.data.images import image_sha256
 from sparring.data.items import Trouble
 from sparring.data.pictures import Picture, PictureInMemory
 from sparring.data.records import LETTERS
+from sparring.engine.crew import Crew
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import VLM, Reply, Sampling
 from sparring.models.vlms.letters import Lettered
@@ -82,9 +87,79 @@ class _Loaded:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a model is asked of a batch: the queries at these places, about these images."""
+
+    places: list[int]
+    queries: list[Query]
+    images: list[tuple[Image, ...]]
+    sampling: Sampling
+
+
+_Found = dict[str, Any] | ModelError
+"""An answer as it is kept, or why there is none."""
+
+
+def fetch(vlm: VLM, task: Task) -> dict[int, _Found]:
+    """Place -> answer or error, as the model gives them. Where it breaks over a batch, which is no error of
+    its own kinds, each query is asked by itself, and the one that it breaks over is refused.
+    """
+    if not task.places:
+        return {}
+    try:
+        return _fetch(vlm, task)
+    except (SparringError, MemoryError, OutOfMemoryError):
+        raise  # says nothing of any one query
+    except Exception as error:  # noqa: BLE001  any error of one query must not cost the others
+        if len(task.places) > 1:
+            each = zip(task.places, task.queries, task.images, strict=True)
+            alone = (Task([place], [query], [own], task.sampling) for place, query, own in each)
+            return {place: own for one in alone for place, own in fetch(vlm, one).items()}
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return {task.places[0]: RefusedError(f"{vlm.name} breaks over it: {words}")}
+
+
+def _fetch(vlm: VLM, task: Task) -> dict[int, _Found]:
+    queries = task.queries
+    prompts, starts = [query.prompt for query in queries], [query.start for query in queries]
+    begun = starts if any(starts) else ()
+    wanted = [query.options for query in queries if query.options is not None]
+    replies: Sequence[Reply | ModelError]
+    if wanted:
+        letters = [LETTERS[: len(options)] for options in wanted]
+        replies = vlm.try_letters(
+            task.images,
+            prompts,
+            letters,
+            lambda i, text: letter_behind(starts[i], text, wanted[i]),
+            task.sampling,
+            starts=begun,
+        )
+    else:
+        replies = vlm.try_each(task.images, prompts, task.sampling, numbers=task.places, starts=begun)
+    return {
+        place: reply if isinstance(reply, ModelError) else _record(reply)
+        for place, reply in zip(task.places, replies, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch on its way. asked, keys: what decides each answer, and its hash by place; nothing where answers
+    are not kept here.
+    """
+
+    loaded: list[_Loaded]
+    asked: list[dict[str, Any]]
+    keys: dict[int, str]
+    task: Task
+
+
 @dataclass
 class Desk:
-    """Asks one model. load: gives it, when there is something to ask.
+    """Asks one model. crew: gives those who have it, when there is something to ask; an endpoint is asked by
+    this process.
 
     sampling: how replies are drawn; its seed is the run's. batch: queries of one batch of a model on this
     machine. cache: keeps what such a model answers; None where the caller keeps it. identity: stands in the
@@ -93,7 +168,7 @@ class Desk:
     """
 
     traits: Traits
-    load: Callable[[], VLM]
+    crew: Callable[[], Crew[VLM]]
     sampling: Sampling
     batch: int = 8
     cache: AnswerCache | None = None
@@ -114,8 +189,21 @@ class Desk:
         """As `ask`, in these batches. Each is drawn from `batches` while the one before it is answered. Those
         of one batch have the same number of pictures, and want letters or not.
         """
-        for loaded in _ahead(batches, lambda batch: self._load(batch, trial)):
-            yield self._answer(loaded, trial)
+        waiting, errors = deque[_Batch](), dict[str, ModelError]()
+
+        def tasks() -> Iterator[Task]:
+            for loaded in _ahead(batches, lambda batch: self._load(batch, trial)):
+                known = {key for other in waiting for key in other.keys.values()} | errors.keys()
+                waiting.append(self._batch(loaded, trial, known))
+                yield waiting[-1].task
+
+        rest = tasks()
+        for task in rest:
+            if task.places:
+                for found in self.crew().map(fetch, chain([task], rest)):
+                    yield self._answer(waiting.popleft(), found, errors)
+            else:  # nobody is called for what is known
+                yield self._answer(waiting.popleft(), {}, errors)
 
     # ---- pictures
 
@@ -194,70 +282,48 @@ class Desk:
         return asked
 
     def _seed(self, loaded: Sequence[_Loaded], trial: int) -> int:
-        if self.sampling.temperature == 0:
+        if self.sampling.temperature == 0 or not loaded:
             return 0
         return derive_seed(self.sampling.seed, "batch", loaded[0].query.id, trial)
 
-    def _answer(self, loaded: Sequence[_Loaded], trial: int) -> list[RawAnswer]:
-        if not loaded:
-            return []
+    def _batch(self, loaded: Sequence[_Loaded], trial: int, known: Set[str]) -> _Batch:
+        """What is to be asked of a batch: each thing once, and nothing that is kept. known: keys that have
+        been asked in this round, whose answers may be on their way.
+        """
         readable = [place for place, one in enumerate(loaded) if not one.error]
-        if self._kept is None:
-            found = self._fetch(readable, loaded, trial)
-        else:
-            found = self._from_kept(self._kept, readable, loaded, trial)
-        return [self._read(one, found.get(place)) for place, one in enumerate(loaded)]
-
-    def _from_kept(
-        self, cache: AnswerCache, readable: Sequence[int], loaded: Sequence[_Loaded], trial: int
-    ) -> dict[int, dict[str, Any] | ModelError]:
-        """Place -> answer or error; what is not known is asked, each thing once, and kept."""
-        asked = self._asked(loaded, trial)
-        keys = {place: answer_key(asked[place]) for place in readable}
-        first: dict[str, int] = {}
-        for place, key in keys.items():
-            first.setdefault(key, place)
-        known: dict[str, dict[str, Any] | ModelError | None] = {key: cache.get(key) for key in first}
-        missing = [place for key, place in first.items() if known[key] is None]
-        if missing and self.sampling.temperature > 0:
-            missing = list(first.values())  # what is drawn depends on the place in the batch
-        fresh = {keys[place]: answer for place, answer in self._fetch(missing, loaded, trial).items()}
-        answered = {
-            key: (asked[first[key]], own) for key, own in fresh.items() if not isinstance(own, ModelError)
-        }
-        cache.put_all(str(asked[0]["model"]), answered)
-        known |= fresh
-        return {place: own for place, key in keys.items() if (own := known[key]) is not None}
-
-    def _fetch(
-        self, places: Sequence[int], loaded: Sequence[_Loaded], trial: int
-    ) -> dict[int, dict[str, Any] | ModelError]:
-        """Place -> answer or error of the queries at these places, as the model gives them."""
-        if not places:
-            return {}
-        vlm, queries = self.load(), [loaded[place].query for place in places]
-        images = [loaded[place].images or () for place in places]
-        prompts, starts = [query.prompt for query in queries], [query.start for query in queries]
+        asked, keys, cache = list[dict[str, Any]](), dict[int, str](), self._kept
+        if cache is not None:
+            asked = self._asked(loaded, trial)
+            keys = {place: answer_key(asked[place]) for place in readable}
+            first = {key: place for place, key in reversed(keys.items())}
+            readable = sorted(first.values())
+            missing = [place for place in readable if keys[place] not in known and not cache.get(keys[place])]
+            if not missing or self.sampling.temperature == 0:
+                readable = missing  # what is drawn depends on the place in the batch: all or nothing
         sampling = replace(self.sampling, seed=self._seed(loaded, trial), trial=trial)
-        begun = starts if any(starts) else ()
-        wanted = [query.options for query in queries if query.options is not None]
-        replies: Sequence[Reply | ModelError]
-        if wanted:
-            letters = [LETTERS[: len(options)] for options in wanted]
-            replies = vlm.try_letters(
-                images,
-                prompts,
-                letters,
-                lambda i, text: letter_behind(starts[i], text, wanted[i]),
-                sampling,
-                starts=begun,
-            )
-        else:
-            replies = vlm.try_each(images, prompts, sampling, numbers=places, starts=begun)
-        return {
-            place: reply if isinstance(reply, ModelError) else _record(reply)
-            for place, reply in zip(places, replies, strict=True)
-        }
+        queries = [replace(loaded[place].query, pictures=()) for place in readable]
+        images = [loaded[place].images or () for place in readable]
+        task = Task(readable, queries, images, sampling)
+        return _Batch([replace(one, images=None) for one in loaded], asked, keys, task)
+
+    def _answer(
+        self, batch: _Batch, found: Mapping[int, _Found], errors: dict[str, ModelError]
+    ) -> list[RawAnswer]:
+        """Keep what was found of a batch, place -> answer or error, and read all its answers. errors: by key,
+        of this round; those of the batch are added.
+        """
+        cache = self._kept
+        if cache is not None:
+            fresh = {batch.keys[place]: (batch.asked[place], own) for place, own in found.items()}
+            errors.update((key, own) for key, (_, own) in fresh.items() if isinstance(own, ModelError))
+            answered = {
+                key: (what, own) for key, (what, own) in fresh.items() if not isinstance(own, ModelError)
+            }
+            if answered:
+                cache.put_all(str(batch.asked[0]["model"]), answered)
+            kept = {place: cache.get(key) or errors.get(key) for place, key in batch.keys.items()}
+            found = {place: own for place, own in kept.items() if own is not None}
+        return [self._read(one, found.get(place)) for place, one in enumerate(batch.loaded)]
 
     def _read(self, one: _Loaded, answer: dict[str, Any] | ModelError | None) -> RawAnswer:
         if one.error:

@@ -204,12 +204,7 @@ class Words:
                 "see",
                 "count",
                 "(",
-            ) or after in (
-                "of",
-                "on",
-                "in",
-                "is",
-            )
+            ) or after in ("of", "on", "in", "is")
         if word.isdecimal() and any(
             near.replace(",", "").isdecimal() for near in (before, after, *self._beyond_commas(index))
         ):
@@ -257,12 +252,7 @@ class Words:
         if raw == "I" and not labelled and following == "," and start == 0:
             return None
         return Mention(
-            start,
-            end,
-            (letter,),
-            bare=not labelled,
-            small=raw.islower() and not labelled,
-            labelled=labelled,
+            start, end, (letter,), bare=not labelled, small=raw.islower() and not labelled, labelled=labelled
         )
 
     # -- joining

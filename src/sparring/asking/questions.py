@@ -1,8 +1,10 @@
-"""Questions put to a Defender, and its replies read as answers."""
+"""Questions put to a Defender, and its replies read as answers: which option, and where its letter stands."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from PIL.Image import Image
 
@@ -43,12 +45,14 @@ def ask_each(
     temperature: float = 0.0,
     seed: int = 0,
     batch: int = 128,
+    numbers: Sequence[int] = (),
 ) -> list[Answer | RefusedError]:
-    """As `ask`, with the error in the place of a question that the Defender refuses."""
+    """As `ask`, with the error in the place of a question that the Defender refuses. numbers: of the
+    questions, from which the random numbers follow; their places if left out.
+    """
     prompts = [render_prompt(question, settings.prompt) for question in questions]
-    found = generate_each(
-        vlm, images, prompts, sampling_of(settings, temperature=temperature, seed=seed, batch=batch)
-    )
+    sampling = sampling_of(settings, temperature=temperature, seed=seed, batch=batch)
+    found = generate_each(vlm, images, prompts, replace(sampling, numbers=numbers))
     return [
         own if isinstance(own, RefusedError) else read(own[0], question, vlm.name)
         for own, question in zip(found, questions, strict=True)
@@ -83,3 +87,37 @@ def read(reply: Reply, question: VisualQuestion, defender: str, start: str = "")
     text = start + reply.text
     choice, rule = parse_answer(text, question.options)
     return Answer(question.id, defender, text, choice, rule, choice == question.answer, tokens=reply.tokens)
+
+
+LETTER_BOX = re.compile(r"\\boxed\s*\{\s*\(?(?:\\text\s*\{\s*)?([A-Z])(?![A-Za-z])")
+LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
+
+
+def letter_place(text: str, options: Sequence[str]) -> int | None:
+    """Where the first letter that answers stands in a reply; None where the reply is not read, or names
+    its option in words alone.
+    """
+    choice, rule = parse_answer(text, options)
+    if choice is None:
+        return None
+    start = max(text.rfind("</think>"), text.rfind("<answer>"), 0)
+    pattern = LETTER_BOX if rule == "boxed" else LETTER_WORD
+    return next((match.start(1) for match in pattern.finditer(text, start) if match[1] == choice), None)
+
+
+def letter_behind(start: str, text: str, options: Sequence[str]) -> int | None:
+    """`letter_place` in what was written behind `start`, which was put into the model's mouth; None where the
+    letter stands in that.
+    """
+    own, put = answering(start, text)
+    place = letter_place(own, options)
+    return None if place is None or place < put else place - put
+
+
+def answering(start: str, text: str) -> tuple[str, int]:
+    """The part of a reply that is read for its answer, and how many of its characters were put there.
+
+    What was put into the model's mouth is not its answer. A thought in tags is passed over by the parser,
+    which needs to see it whole; where a thought without tags was begun, what follows is read alone.
+    """
+    return (start + text, len(start)) if "<think>" in start else (text, 0)

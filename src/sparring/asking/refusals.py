@@ -10,6 +10,7 @@ from sparring.asking.prompts import render_prompt, render_reply, reply_of
 from sparring.config import DefenderSettings
 from sparring.data.errors import DataError
 from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.screen import Screen
 from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.processors import Takes, load_processor
@@ -55,7 +56,8 @@ def taken(
     if len(found) == len(questions):
         name, reason = next(iter(found.items()), ("", "there are none"))
         raise DataError(
-            f'the Defender takes none of {len(questions)} questions; the first one, "{name}": {reason}'
+            f'the Defender takes none of {plural(len(questions), "question")}; the first one, "{name}": '
+            f"{reason}"
         )
     return [question for question in questions if question.id not in found]
 
@@ -78,4 +80,4 @@ def refused(
 def left_out_text(ids: Sequence[str]) -> str:
     """How many questions were left out, and the first of them by name."""
     named = ", ".join(f'"{name}"' for name in ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
-    return f"the Defender refused {len(ids)} question(s), left out: {named}"
+    return f"the Defender refused {plural(len(ids), 'question')}, left out: {named}"

@@ -5,8 +5,8 @@ Beside them the policies that they compare the present weights with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from sparring.config import (
     ForwardProcessSettings,
 )
 from sparring.data.errors import TrainingError
+from sparring.engine.ranks import Ranks, placed_like
 from sparring.models.editors import FlowEditor
 from sparring.rl import flow, nft
 from sparring.rl.flow import Window, choose_window
@@ -34,19 +35,6 @@ def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-@contextmanager
-def using(parameters: Parameters, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, the parameters hold other weights. Not for code that computes gradients."""
-    present = {name: parameter.data for name, parameter in parameters.items()}
-    try:
-        for name, parameter in parameters.items():
-            parameter.data = weights[name]
-        yield
-    finally:
-        for name, parameter in parameters.items():
-            parameter.data = present[name]
-
-
 class Policies:
     """`old` makes the samples of DiffusionNFT and AWM and follows the present weights slowly.
 
@@ -54,14 +42,21 @@ class Policies:
     start where all weights are trained; with a LoRA it is the editor without it, and nothing is stored.
     """
 
-    def __init__(self, editor: FlowEditor, parameters: Parameters, settings: AttackerSettings) -> None:
+    def __init__(
+        self,
+        editor: FlowEditor,
+        parameters: Parameters,
+        settings: AttackerSettings,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.editor, self.parameters, self.settings = editor, parameters, settings
+        self.ranks = ranks or Ranks()
         self.old = copied(parameters) if isinstance(settings.algorithm, ForwardProcessSettings) else {}
         self.reference = copied(parameters) if settings.kl_weight and settings.lora is None else {}
 
     def as_sampler(self) -> AbstractContextManager[None]:
         """Inside, the editor is the policy that makes the samples. Not for code that computes gradients."""
-        return using(self.parameters, self.sampler())
+        return self._as(self.old) if self.old else nullcontext()
 
     def sampler(self) -> dict[str, Tensor]:
         """The weights of the policy that makes the samples, not copied."""
@@ -69,7 +64,10 @@ class Policies:
 
     def as_reference(self) -> AbstractContextManager[None]:
         """Inside, the editor is the reference. Not for code that computes gradients."""
-        return using(self.parameters, self.reference) if self.reference else self.editor.lora_disabled()
+        return self._as(self.reference) if self.reference else self.editor.lora_disabled()
+
+    def _as(self, weights: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        return self.ranks.using(self.parameters, weights)
 
     def follow(self, step: int) -> None:
         """After update `step`: the old policy moves towards the present weights."""
@@ -87,7 +85,7 @@ class Policies:
         """Take over what `state` gave."""
         for kind, own in self._stored():
             for name in own:
-                own[name].copy_(tensors[f"{kind}/{name}"])
+                own[name].copy_(placed_like(tensors[f"{kind}/{name}"], own[name]))
 
     def _stored(self) -> tuple[tuple[str, dict[str, Tensor]], ...]:
         return ("old", self.old), ("reference", self.reference)
@@ -129,10 +127,11 @@ class ForwardProcess:
         return Chance()
 
     def learn(
-        self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int
+        self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int, *, counts: bool = True
     ) -> dict[str, float]:
         """Gradients of some rows, of `rows_in_all` in the optimiser step: each final latent is noised to some
-        of the roll-out's noise levels, all of a group alike.
+        of the roll-out's noise levels, all of a group alike. Rows that do not count leave the gradients as
+        they are.
         """
         settings, editor = self.settings, self.editor
         levels, count = torch.tensor(rollout.sigmas[:-1]), self.algorithm.forward_timesteps
@@ -173,7 +172,7 @@ class ForwardProcess:
                 kl_B = distance(v, v_reference)
                 loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * count)
                 totals["kl"] += kl_B.mean().item() / count
-            torch.autograd.backward(loss)
+            self.policies.ranks.backward(loss if counts else loss * 0.0)
             totals["loss"] += loss.item() * rows_in_all / len(rows)
             for name in self.metrics[1:]:
                 totals[name] += metrics[name] / count
@@ -249,10 +248,10 @@ class FlowGRPO:
         )
 
     def learn(
-        self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int
+        self, rollout: Rollout, rows: Tensor, advantages_B: Tensor, rows_in_all: int, *, counts: bool = True
     ) -> dict[str, float]:
         """Gradients of some rows, of `rows_in_all` in the optimiser step: every step of the window is
-        replayed.
+        replayed. Rows that do not count leave the gradients as they are.
         """
         settings, algorithm, window = self.settings, self.algorithm, rollout.chance.window
         width = len(window)
@@ -275,7 +274,7 @@ class FlowGRPO:
                 kl_B = flow.reference_divergence(rollout.chance.sampler, mean, reference, std, length)
                 loss = loss + settings.kl_weight * kl_B.sum() / (rows_in_all * width)
                 totals["kl"] += kl_B.mean().item() / width
-            torch.autograd.backward(loss)
+            self.policies.ranks.backward(loss if counts else loss * 0.0)
             totals["loss"] += loss.item() * rows_in_all / len(rows)
             totals["ratio_mean"] += metrics["ratio_mean"] / width
             totals["clip_fraction"] += metrics["clip_fraction"] / width

@@ -10,7 +10,8 @@ could not be used in training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,6 +72,10 @@ class Rollout:
     means: list[Tensor]
 
 
+def nobodys(first: int, edits: Sequence[Image]) -> None:
+    """Edits that nobody waits for."""
+
+
 @torch.no_grad()
 def roll_out(
     editor: FlowEditor,
@@ -81,9 +86,10 @@ def roll_out(
     steps: int,
     chance: Chance = Chance(),
     batch: int = 64,
+    made: Callable[[int, Sequence[Image]], None] = nobodys,
 ) -> Rollout:
     """Edit: row b starts from the noise of `seeds[b]` under conditions row `rows_B[b]`, `batch` rows at a
-    time.
+    time. made: is given every batch's first row and its edits, as soon as they are decoded.
 
     A row depends on its own seed and conditions alone, not on its neighbours; with a shared start, on the
     first seed of its group too.
@@ -96,7 +102,7 @@ def roll_out(
         else None
     )
     begin = window.start if trunk else 0
-    finals, edits = [], []
+    finals, edits = [], list[Image]()
     states: list[list[Tensor]] = [[] for _ in range(len(window) + 1 if window else 0)]
     logps: list[list[Tensor]] = [[] for _ in window]
     means: list[list[Tensor]] = [[] for _ in window]
@@ -128,6 +134,7 @@ def roll_out(
                 means[place].append(mean_BTC)
         finals.append(x_BTC)
         edits += to_pictures(editor.decode(x_BTC, part))
+        made(start, edits[start:])
     old_logp_WB = torch.stack([torch.cat(parts) for parts in logps]) if logps else torch.zeros(0, len(rows_B))
     return Rollout(
         conditions=conditions,
@@ -141,6 +148,14 @@ def roll_out(
         old_logp_WB=old_logp_WB,
         means=[torch.cat(parts) for parts in means if parts],
     )
+
+
+def velocities(rows: int, questions: int, steps: int, chance: Chance, batch: int) -> int:
+    """How often `roll_out` asks the editor for a velocity, for so many rows of so many conditions rows."""
+    if chance.shared_start and chance.window:
+        begin = chance.window.start
+        return math.ceil(questions / batch) * (begin + 1) + math.ceil(rows / batch) * (steps - begin - 1)
+    return math.ceil(rows / batch) * steps
 
 
 def _shared_start(

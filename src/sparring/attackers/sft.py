@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ from sparring.rl.nft import noised
 from sparring.seeds import derive_seed
 
 Pair = tuple[Image, str, Image]
-Progress = Callable[[int, dict[str, float]], None]
 STATE = "sft.safetensors"
 
 
@@ -28,19 +27,18 @@ def finetune(
     settings: BootstrapSettings,
     attacker: AttackerSettings,
     seed: int,
-    progress: Progress,
     folder: str | Path,
     *,
     save_every: int = 10,
-) -> None:
+) -> Iterator[tuple[int, dict[str, float]]]:
     """Train the editor's trainable weights (its LoRA where it has one) for `settings.steps` steps, going on
-    from a state in `folder`.
+    from a state in `folder`. Gives (step, {"loss", "grad_norm"}) after each step, and takes the next one
+    when that is asked for.
 
     The loss is |v(x_sigma) - (eps - x0)|^2 with sigma one of the levels that the sampler's
     `attacker.rollout_steps` steps begin from.
-    Pictures are encoded once. progress(step, {"loss", "grad_norm"}) is called after each step taken now. A
-    run that is stopped and called again ends with the same weights, bit by bit. Raises TrainingError when
-    there are no pairs, RunError when the state is damaged.
+    Pictures are encoded once. A run that is stopped and called again ends with the same weights, bit by bit.
+    Raises TrainingError when there are no pairs, RunError when the state is damaged.
     """
     if not pairs:
         raise TrainingError(
@@ -75,7 +73,7 @@ def finetune(
                 torch.autograd.backward(loss)
                 total += loss.item()
         norm = optimizer.step(f"fine-tuning step {step}")
-        progress(step, {"loss": total, "grad_norm": norm or 0.0})
+        yield step, {"loss": total, "grad_norm": norm or 0.0}
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
             optimizer.save(state, {"step": step + 1})
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from sparring.benchmarks.items import Item, Kind, shuffled_options, with_yes_no_options
 from sparring.benchmarks.layouts import Benchmark, read_benchmark, read_benchmark_records
@@ -80,7 +80,6 @@ def data_sha256(items: Sequence[Item]) -> str:
 
 
 Style = Literal["boxed", "options", "direct", "vlmevalkit"]
-STYLES: tuple[Style, ...] = get_args(Style)
 TEMPLATES: dict[Style, dict[Kind, str]] = {
     # Of options the Defender's own prompt (`defender.prompt`), whose default asks for a box too.
     "boxed": {

@@ -12,6 +12,7 @@ from sparring.benchmarks.items import Answered, Mark, Marked
 from sparring.benchmarks.judge import RULE, read_marks
 from sparring.benchmarks.profiles import PROFILES, Rule, profiles_of, rule_of
 from sparring.benchmarks.rules.figures import grouped
+from sparring.data.words import plural
 from sparring.measures.statistics import bootstrap_statistic, rate
 
 RESAMPLES = 500
@@ -63,7 +64,7 @@ def profile_figures(
     }
     if judge is not None:
         read = sum(mark.rule == RULE for mark in marks)
-        asked = f"{judge} read {read} answers that the rule did not" if rule.unjudged else ""
+        asked = f"{judge} read {plural(read, 'answer')} that the rule did not" if rule.unjudged else ""
         found |= {"judged": read, "note": "; ".join(part for part in (asked, rule.note) if part)}
     return found
 
@@ -143,20 +144,21 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * 2 + "---:|" * (len(rows[0]) - 2))
     facts = [
-        f"{results['title']} ({results['items']} items, {results['pictures']} pictures), answered by "
+        f"{results['title']} ({plural(results['items'], 'item')}, "
+        f"{plural(results['pictures'], 'picture')}), answered by "
         f"{results['defender']}."
     ]
     facts.append(
-        f"Prompt style {results['prompt']}, {results['trials']} trial(s), temperature "
+        f"Prompt style {results['prompt']}, {plural(results['trials'], 'trial')}, temperature "
         f"{results['temperature']:g}. {pixels_in_words(results)}"
     )
     if results.get("without_picture"):
         facts.append(
-            f"{results['without_picture']} items are asked without a picture, as the benchmark wants it."
+            f"{plural(results['without_picture'], 'item')} asked without a picture, as the benchmark wants."
         )
     if dropped := results.get("dropped"):
         facts.append(
-            f"Left out are {sum(dropped.values())} bad records "
+            f"Left out: {plural(sum(dropped.values()), 'bad record')} "
             f"({', '.join(f'{why}: {n}' for why, n in dropped.items())})."
         )
     if judge := results.get("judge"):
@@ -186,7 +188,7 @@ def pixels_in_words(results: Mapping[str, Any]) -> str:
     else:
         return "Pictures were sent as they are; what the server makes of them it decides by itself."
     return (
-        f"{text}; {reduced} of {results['pictures']} pictures were made smaller."
+        f"{text}; {reduced} of {plural(results['pictures'], 'picture')} were made smaller."
         if reduced is not None
         else f"{text}."
     )

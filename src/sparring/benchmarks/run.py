@@ -8,26 +8,34 @@ item with its raw replies and what every profile makes of them), `results.json`,
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image, Resampling
 
 from sparring.asking.desk import Desk, Query, RawAnswer
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.layouts import find_benchmark
-from sparring.benchmarks.pixels import Thumbnails, was_reduced
 from sparring.benchmarks.profiles import rule_of
 from sparring.benchmarks.questions import chosen_items, data_sha256, render_item, shuffles
 from sparring.benchmarks.scoring import ANSWERS, RESOURCES, THUMBNAILS, judge_answers, score
 from sparring.config import EvalSettings
+from sparring.data.errors import ModelError
+from sparring.data.words import plural
+from sparring.engine.crew import Engine, Make, OnCall
+from sparring.engine.device import begin_computing
+from sparring.engine.files import write_whole
 from sparring.engine.screen import Screen
 from sparring.measures.statistics import wilson
+from sparring.models.players import load_asked_defender, spending_of, traits_of_defender
 from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import VLM, Sampling, load_vlm
+from sparring.models.vlms.base import VLM, Sampling
 
 SCHEMA = 1
 
@@ -49,14 +57,15 @@ def run_evaluation(
     settings: EvalSettings,
     out: Path,
     screen: Screen,
-    device: torch.device,
+    engine: Engine,
     vlm: VLM | None = None,
     items: Sequence[Item] | None = None,
     data: Path | None = None,
     dropped: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Ask and score; writes and returns `out/results.json`. vlm, items: a model and items that are loaded
-    already, else those of the settings are.
+    """Ask and score; writes and returns `out/results.json`. engine: who asks models on this machine; the
+    results do not depend on it. vlm, items: a model and items that are loaded already, else those of the
+    settings are.
 
     data: where the data lie that `settings.data` names; None: there. dropped: reason -> bad records that are
     not among the items.
@@ -74,35 +83,33 @@ def run_evaluation(
     resources = benchmark.resources(data)
     (out / RESOURCES).write_text(json.dumps(resources), encoding="utf-8")
     (out / THUMBNAILS).mkdir(exist_ok=True)
-    vlm = vlm or _load(settings, device, out)
-    traits, sampling = (
-        vlm.traits,
-        Sampling(
-            settings.defender.max_new_tokens,
-            settings.temperature,
-            settings.defender.top_p,
-            seed=settings.seed,
-            batch=settings.batch,
-        ),
+    own = settings.defender
+    traits = vlm.traits if vlm is not None else traits_of_defender(own.model, own)
+    elsewhere = None if vlm or traits.keeps_answers else Make(ready_model, (settings, out))
+    crew = OnCall(engine, elsewhere, lambda: vlm or ready_model(settings, out))
+    sampling = Sampling(
+        own.max_new_tokens, settings.temperature, own.top_p, seed=settings.seed, batch=settings.batch
     )
     thumbnails = Thumbnails(out / THUMBNAILS, settings.thumbnails)
-    desk = Desk(
-        traits,
-        lambda: vlm,
-        sampling,
-        batch=settings.batch,
-        cache=AnswerCache(out / ANSWERS),
-        seen=thumbnails.keep,
-    )
+    cache = AnswerCache(out / ANSWERS)
+    desk = Desk(traits, crew, sampling, settings.batch, cache, seen=thumbnails.keep)
     screen.say(
-        f"{benchmark.title}: {len(items)} items, profile {settings.profile}, "
-        f"{settings.defender.model}, in {out}"
+        f"{benchmark.title}: {plural(len(items), 'item')}, profile {settings.profile}, {own.model}, in {out}"
     )
-    answered = ask_items(desk, items, settings, screen, resources, benchmark.rules)
+
+    def ask() -> list[Answered]:
+        with closing(crew):
+            return ask_items(desk, items, settings, screen, resources, benchmark.rules)
+
+    answered = engine.outlive(ask)
+    if answered and all(one.trouble == "refused" for one in answered):
+        raise ModelError(
+            f"{own.model} takes none of the {plural(len(items), 'item')}. The last: {answered[-1].error}"
+        )
     told: dict[str, Any] = {}
     if settings.judge is not None:
         answered, told = judge_answers(
-            out, answered, settings.judge, benchmark.rules, resources, screen, device
+            out, answered, settings.judge, benchmark.rules, resources, screen, engine
         )
     facts = {
         "schema": SCHEMA,
@@ -113,7 +120,7 @@ def run_evaluation(
         "data": settings.data,
         "data_sha256": data_sha256(items),
         "dropped": dict(dropped or {}),
-        "defender": settings.defender.model,
+        "defender": own.model,
         "revision": traits.identity.get("revision", settings.revision),
         "profile": settings.profile,
         "prompt": settings.prompt,
@@ -123,23 +130,16 @@ def run_evaluation(
         "max_new_tokens": settings.defender.max_new_tokens,
         "seed": settings.seed,
         "pixels": _pixels(answered, traits.pixels),
-        "spending": dict(vlm.spending()),
+        "spending": spending_of(own.model, own.endpoint, out / ANSWERS) or {},
         **told,
     }
     return score(out, facts, answered, resources)
 
 
-def _load(settings: EvalSettings, device: torch.device, out: Path) -> VLM:
-    own = settings.defender
-    return load_vlm(
-        own.model,
-        dtype=own.dtype,
-        device=device,
-        min_pixels=own.min_pixels,
-        max_pixels=own.max_pixels,
-        endpoint=own.endpoint,
-        cache=out / ANSWERS,
-    )
+def ready_model(settings: EvalSettings, out: Path) -> VLM:
+    """The model, loaded by whoever asks it."""
+    device, own = begin_computing(settings.device, settings.threads), settings.defender
+    return load_asked_defender(own.model, own, device, out / ANSWERS)
 
 
 def ask_items(
@@ -214,3 +214,46 @@ def _pixels(answered: Sequence[Answered], limits: Mapping[str, Any]) -> dict[str
     areas = [width * height for own in sizes.values() for width, height in own]
     known = None if any(one is None for one in reduced) else sum(bool(one) for one in reduced)
     return {"limits": dict(limits), "largest_area": max(areas, default=0), "reduced": known}
+
+
+THUMBNAIL = 320
+
+
+class Thumbnails:
+    """Small copies of the first pictures, by their hashes."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder, most
+        self._kept: set[str] = set()
+
+    def keep(self, image: Image, digest: str) -> None:
+        """Write a small copy of a picture, unless there are enough."""
+        if digest in self._kept or len(self._kept) >= self.most:
+            return
+        self._kept.add(digest)
+        path = self.folder / f"{digest}.webp"
+        if not path.exists():
+            small = (
+                image.copy()
+                if max(image.size) <= THUMBNAIL
+                else image.reduce(max(1, max(image.size) // (2 * THUMBNAIL)))
+            )
+            small.thumbnail((THUMBNAIL, THUMBNAIL), Resampling.BILINEAR)
+            stream = io.BytesIO()
+            small.save(stream, "WEBP", quality=80, method=0)
+            write_whole(path, stream.getvalue())  # a torn one would stay when the evaluation goes on
+
+
+def was_reduced(size: tuple[int, int], limits: Mapping[str, Any]) -> bool | None:
+    """Is a picture of this size made smaller before the model sees it? None where that is not known."""
+    if "size" in limits:
+        fixed = limits["size"]
+        height, width = (
+            fixed.get("height", fixed.get("shortest_edge")),
+            fixed.get("width", fixed.get("shortest_edge")),
+        )
+        return None if not width or not height else bool(size[0] * size[1] > width * height)
+    most = limits.get("max_area", limits.get("max_area_sent"))
+    if most is None:
+        return False if "max_area_sent" in limits else None
+    return bool(size[0] * size[1] > most)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from sparring.benchmarks.items import Answered, Item, Mark
 from sparring.benchmarks.judge import BATCH, TOKENS, ask_judge, judge_figures, read_marks
 from sparring.benchmarks.profiles import rule_of
 from sparring.benchmarks.results import mark_all, markdown, profile_figures
-from sparring.config import ReaderSettings
+from sparring.config import EngineSettings, ReaderSettings
 from sparring.data.errors import RunError
 from sparring.data.files import storable
 from sparring.data.records import RULES_VERSION, Target
@@ -30,6 +31,8 @@ from sparring.engine.screen import Screen
 if TYPE_CHECKING:
     import torch
 
+    from sparring.engine.crew import Engine
+    from sparring.models.vlms.base import VLM
 
 FILE = "items.parquet"
 
@@ -169,31 +172,52 @@ def judge_answers(
     settings: ReaderSettings,
     rules: str,
     resources: Mapping[str, Any],
-    screen: Screen | None,
-    device: torch.device,
+    screen: Screen,
+    engine: Engine,
 ) -> tuple[list[Answered], dict[str, Any]]:
     """The answers as a judge model reads what rules have not; and what the results tell of it. What it
     has said is kept in `out/answers.sqlite`.
     """
     # What loads and asks models; nothing else here should make anybody wait for it.
-    from sparring.asking.desk import Desk
-    from sparring.models.vlms.answer_cache import AnswerCache
-    from sparring.models.vlms.base import Sampling, load_vlm
+    import torch
 
-    vlm = load_vlm(
-        settings.model, dtype=settings.dtype, device=device, endpoint=settings.endpoint, cache=out / ANSWERS
-    )
+    from sparring.asking.desk import Desk
+    from sparring.engine.crew import Make, OnCall
+    from sparring.models.players import spending_of
+    from sparring.models.vlms.answer_cache import AnswerCache
+    from sparring.models.vlms.base import Sampling, traits_of
+
+    endpoint = settings.endpoint
+    traits = traits_of(settings.model, dtype=settings.dtype, endpoint=endpoint)
+    make = Make(ready_reader, (settings, out, engine.device.type, torch.get_num_threads()))
+    crew = OnCall(engine, None if traits.keeps_answers else make, lambda: ready_reader(*make.arguments))
     # It sees no pictures: their limits decide nothing.
-    identity = {**vlm.traits.identity, "pixels": {}}
-    desk = Desk(
-        vlm.traits, lambda: vlm, Sampling(TOKENS, batch=BATCH), BATCH, AnswerCache(out / ANSWERS), identity
+    identity = {**traits.identity, "pixels": {}}
+    sampling = Sampling(TOKENS, batch=BATCH)
+    desk = Desk(traits, crew, sampling, BATCH, AnswerCache(out / ANSWERS), identity)
+    screen.say(f"judge of unread answers: {settings.model}")
+
+    def ask() -> list[Answered]:
+        with closing(crew):
+            return ask_judge(desk, answered, rules, resources)
+
+    read = engine.outlive(ask)
+    spent = spending_of(settings.model, endpoint, out / ANSWERS) or {}
+    return read, {"judge": {"model": settings.model, **judge_figures(read), "spending": spent}}
+
+
+def ready_reader(settings: ReaderSettings, out: Path, device: str, threads: int) -> VLM:
+    """The judge model, loaded by whoever asks it."""
+    from sparring.engine.device import begin_computing
+    from sparring.models.vlms.base import load_vlm
+
+    return load_vlm(
+        settings.model,
+        dtype=settings.dtype,
+        device=begin_computing(device, threads),
+        endpoint=settings.endpoint,
+        cache=out / ANSWERS,
     )
-    if screen is not None:
-        screen.say(f"judge of unread answers: {settings.model}")
-    answered = ask_judge(desk, answered, rules, resources)
-    return answered, {
-        "judge": {"model": settings.model, **judge_figures(answered), "spending": dict(vlm.spending())}
-    }
 
 
 def score(
@@ -255,9 +279,11 @@ def rescore(
     if judge is not None:
         import torch
 
-        answered, told = judge_answers(
-            out, answered, judge, facts["rules"], resources, screen, torch.device(device)
-        )
+        from sparring.engine.crew import Engine
+
+        screen = screen or Screen()
+        engine = Engine(EngineSettings(), torch.device(device), screen.warn)
+        answered, told = judge_answers(out, answered, judge, facts["rules"], resources, screen, engine)
         facts |= told
     return score(out, facts, answered, resources)
 

@@ -24,7 +24,7 @@ from sparring.config.base import (
     PriceSettings,
     Settings,
 )
-from sparring.config.commands import AttackSettings, EvalSettings, ProbeSettings, ReaderSettings, SftSettings
+from sparring.config.commands import EvalSettings, ProbeSettings, ReaderSettings, SftSettings
 from sparring.config.defender import (
     CISPOSettings,
     ClippedSettings,
@@ -41,6 +41,7 @@ from sparring.config.defender import (
     RolloutServerSettings,
     TextSettings,
 )
+from sparring.config.engine import EngineSettings, Phase, PhaseSettings, TrainingPhaseSettings
 from sparring.config.forge import (
     BoxSettings,
     ExtendSettings,
@@ -62,11 +63,12 @@ from sparring.config.game import (
     SelfplaySettings,
 )
 from sparring.config.judge import JudgeSettings, KindSettings, RewardSettings
+from sparring.config.study import ArmSettings, PrimarySettings, StudySettings
 
 __all__ = [
     "AWMSettings",
     "AlarmSettings",
-    "AttackSettings",
+    "ArmSettings",
     "AttackerSettings",
     "BootstrapSettings",
     "BoxSettings",
@@ -85,6 +87,7 @@ __all__ = [
     "DriftSettings",
     "EditorLoraSettings",
     "EndpointSettings",
+    "EngineSettings",
     "EvalSettings",
     "EvaluationSettings",
     "ExtendSettings",
@@ -106,7 +109,10 @@ __all__ = [
     "PanelSettings",
     "PasteSettings",
     "PgdSettings",
+    "Phase",
+    "PhaseSettings",
     "PriceSettings",
+    "PrimarySettings",
     "ProbeSettings",
     "ProposeSettings",
     "ReaderSettings",
@@ -117,6 +123,8 @@ __all__ = [
     "SelfplaySettings",
     "Settings",
     "SftSettings",
+    "StudySettings",
     "TextSettings",
+    "TrainingPhaseSettings",
     "WindowSettings",
 ]

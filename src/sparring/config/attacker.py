@@ -32,8 +32,7 @@ class WindowSettings(Settings):
     every: int = Field(1, ge=1, description="slide: updates after which the window moves on")
     stride: int = Field(1, ge=1, description="slide: steps by which it moves")
     wrap: bool = Field(
-        False,
-        description="slide: begin again at `first` after the last place, instead of staying there",
+        False, description="slide: begin again at `first` after the last place, instead of staying there"
     )
     shared_start: bool = Field(
         False,
@@ -47,8 +46,7 @@ class FlowGRPOSettings(AlgorithmSettings):
     """Flow-GRPO (arXiv 2505.05470) and its variants: some denoising steps are stochastic, and trained."""
 
     type: Literal["flow_grpo"] = Field(
-        "flow_grpo",
-        description="policy gradients of stochastic denoising steps",
+        "flow_grpo", description="policy gradients of stochastic denoising steps"
     )
     noise_level: float = Field(0.7, ge=0, description="how much noise a stochastic step brings")
     sampler: Literal["sde", "constant", "cps"] = Field(
@@ -58,8 +56,7 @@ class FlowGRPOSettings(AlgorithmSettings):
         "(CPS)",
     )
     window: WindowSettings = Field(
-        default_factory=lambda: WindowSettings(),
-        description="which steps are stochastic and trained",
+        default_factory=lambda: WindowSettings(), description="which steps are stochastic and trained"
     )
     state_dtype: DType = Field(
         "float32",
@@ -83,10 +80,7 @@ class ForwardProcessSettings(AlgorithmSettings):
         description="the EMA decay of the old policy, which makes the samples, grows by this per update",
     )
     old_ema_max: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="upper bound of that decay; 0 makes the samples with the present weights",
+        0.5, ge=0, le=1, description="upper bound of that decay; 0 makes the samples with the present weights"
     )
 
 
@@ -94,13 +88,10 @@ class DiffusionNFTSettings(ForwardProcessSettings):
     """DiffusionNFT (arXiv 2509.16117)."""
 
     type: Literal["diffusion_nft"] = Field(
-        "diffusion_nft",
-        description="from good pictures, away from bad ones",
+        "diffusion_nft", description="from good pictures, away from bad ones"
     )
     beta: float = Field(
-        0.1,
-        gt=0,
-        description="how far the implicit positive and negative policies lie apart",
+        0.1, gt=0, description="how far the implicit positive and negative policies lie apart"
     )
 
 
@@ -116,9 +107,7 @@ class AWMSettings(ForwardProcessSettings):
     )
     clip_range: float = Field(1.0, gt=0, description="symmetric clip of the ratio to the old policy")
     old_weight: float = Field(
-        5.0,
-        ge=0,
-        description="weight of the squared distance to the old policy's velocity, the trust region",
+        5.0, ge=0, description="weight of the squared distance to the old policy's velocity, the trust region"
     )
 
 
@@ -142,9 +131,7 @@ class CropSettings(Settings):
         description="pixels around the targets that the crop takes in too, or as many of them as fit",
     )
     feather: int = Field(
-        32,
-        ge=0,
-        description="pixels over which an edit fades in from the crop's border; 0: a hard seam",
+        32, ge=0, description="pixels over which an edit fades in from the crop's border; 0: a hard seam"
     )
 
 
@@ -193,14 +180,11 @@ class AttackerSettings(OptimizerSettings, CheckpointSettings):
     questions_per_step: int = Field(8, ge=1, description="groups in one update")
     group_size: int = Field(16, ge=2, description="edits of the same image with the same instruction")
     crop: CropSettings = Field(
-        default_factory=lambda: CropSettings(),
-        description="where in a large picture the editor works",
+        default_factory=lambda: CropSettings(), description="where in a large picture the editor works"
     )
     rollout_steps: int = Field(6, ge=1, description="denoising steps of a roll-out")
     evaluation_steps: int = Field(
-        6,
-        ge=1,
-        description="denoising steps of the deterministic sampler that makes the edits that count",
+        6, ge=1, description="denoising steps of the deterministic sampler that makes the edits that count"
     )
     guidance_scale: float = Field(1.0, ge=1.0, description="true classifier-free guidance; 1 is off")
     embedded_guidance: float = Field(
@@ -232,16 +216,14 @@ class AttackerSettings(OptimizerSettings, CheckpointSettings):
     offload: bool = Field(
         False,
         description="text encoders and VAE are on the accelerator only while they work, the transformer not "
-        "while the Defender answers; without effect on a CPU",
+        "while the Defender answers, Defender and judge not while a frozen Attacker edits; without effect on "
+        "a CPU",
     )
     lora: EditorLoraSettings | None = Field(
-        default_factory=lambda: EditorLoraSettings(),
-        description="null trains all weights of the transformer",
+        default_factory=lambda: EditorLoraSettings(), description="null trains all weights of the transformer"
     )
     advantage_clip: float = Field(
-        5.0,
-        gt=0,
-        description="advantages are clamped to this, in standard deviations",
+        5.0, gt=0, description="advantages are clamped to this, in standard deviations"
     )
     std_over: Literal["group", "batch"] = Field(
         "group",
@@ -284,8 +266,7 @@ class PgdSettings(Settings):
         description="attacks from different starts, of which the best is kept; they are in memory together",
     )
     random_start: bool = Field(
-        True,
-        description="start at a random place inside the budget instead of at the clean picture",
+        True, description="start at a random place inside the budget instead of at the clean picture"
     )
     goal: Literal["right", "wrong"] = Field(
         "right",
@@ -297,16 +278,12 @@ class PasteSettings(Settings):
     """Static distractors (`sparring.attackers.rivals.paste`)."""
 
     mode: Literal["add", "insert"] = Field(
-        "add",
-        description="paste onto free space, or beside the picture on a widened canvas",
+        "add", description="paste onto free space, or beside the picture on a widened canvas"
     )
     folder: str | None = Field(
         None,
         description="folder of RGBA cut-outs, each file named after its object; null: the bundled sprites",
     )
     size: float = Field(
-        0.3,
-        gt=0,
-        le=1,
-        description="longer side of the cut-out, as a share of the picture's shorter side",
+        0.3, gt=0, le=1, description="longer side of the cut-out, as a share of the picture's shorter side"
     )

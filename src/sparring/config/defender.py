@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from sparring.config.base import (
     AlgorithmSettings,
@@ -54,8 +54,7 @@ class GRPOSettings(ClippedSettings, NormalisedSettings):
     """GRPO (arXiv 2402.03300)."""
 
     type: Literal["grpo"] = Field(
-        "grpo",
-        description="ratios of tokens, mean over answers of the mean over their tokens",
+        "grpo", description="ratios of tokens, mean over answers of the mean over their tokens"
     )
 
 
@@ -63,8 +62,7 @@ class DrGRPOSettings(ClippedSettings):
     """Dr. GRPO (arXiv 2503.20783)."""
 
     type: Literal["dr_grpo"] = Field(
-        "dr_grpo",
-        description="ratios of tokens, sum over tokens per answer and max_new_tokens, no std",
+        "dr_grpo", description="ratios of tokens, sum over tokens per answer and max_new_tokens, no std"
     )
 
 
@@ -83,8 +81,7 @@ class CISPOSettings(NormalisedSettings):
     """
 
     type: Literal["cispo"] = Field(
-        "cispo",
-        description="bounded ratios of tokens as weights, without a gradient",
+        "cispo", description="bounded ratios of tokens as weights, without a gradient"
     )
     clip_high: Annotated[float, Field(gt=0, description="a ratio weighs at most 1 + this")] = 4.0
 
@@ -117,17 +114,11 @@ class NoisySettings(Settings):
         description="share of a group's answers that are sampled about the distorted picture; 0: off",
     )
     strength: int = Field(
-        500,
-        ge=0,
-        le=999,
-        description="noise in the first updates, as the step of a diffusion of 1000 steps",
+        500, ge=0, le=999, description="noise in the first updates, as the step of a diffusion of 1000 steps"
     )
     steepness: float = Field(30.0, gt=0, description="how sharply the noise goes, per length of a round")
     midpoint: float = Field(
-        2 / 3,
-        ge=0,
-        le=1,
-        description="share of a round's updates after which half of the strength is left",
+        2 / 3, ge=0, le=1, description="share of a round's updates after which half of the strength is left"
     )
 
 
@@ -135,17 +126,11 @@ class TextSettings(Settings):
     """Words beside the picture that say what is right or wrong there (arXiv 2602.12506), for some groups."""
 
     right_caption: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of groups that are told a right caption, before the question",
+        0.0, ge=0, le=1, description="share of groups that are told a right caption, before the question"
     )
     wrong_caption: float = Field(0.0, ge=0, le=1, description="... a wrong caption")
     right_thought: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="... whose replies are begun for them by a right thought",
+        0.0, ge=0, le=1, description="... whose replies are begun for them by a right thought"
     )
     wrong_thought: float = Field(0.0, ge=0, le=1, description="... by a wrong thought")
     caption: str = Field(
@@ -177,38 +162,52 @@ class ConsistencySettings(ModelSettings):
         description="what the judge model is told; {question}, {options} and {reasoning} are replaced",
     )
     target: float = Field(
-        0.95,
-        gt=0,
-        le=1,
-        description="constraint: share of consistent answers that is wanted",
+        0.95, gt=0, le=1, description="constraint: share of consistent answers that is wanted"
     )
     weight: float = Field(
-        0.0,
-        ge=0,
-        description="constraint: the weight (Lagrange multiplier) that a round begins with",
+        0.0, ge=0, description="constraint: the weight (Lagrange multiplier) that a round begins with"
     )
     weight_rate: float = Field(
-        0.2,
-        gt=0,
-        description="constraint: what the weight rises by in an update for each unit of shortfall",
+        0.2, gt=0, description="constraint: what the weight rises by in an update for each unit of shortfall"
     )
     weight_max: float = Field(5.0, gt=0, description="constraint: upper bound of the weight")
 
 
 class RolloutServerSettings(Settings):
-    """A server that samples the answers which a Defender learns from.
+    """Servers that sample the answers which a Defender learns from.
 
-    vLLM, with the Defender's base model and LoRA adapters loaded at run time.
+    They have the Defender's base model, and are given its LoRA, or all its weights, after every update.
     """
 
-    address: str = Field(description="http://127.0.0.1:8000/v1#model, the same model as defender.model")
+    address: Annotated[
+        list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+    ] = Field(
+        min_length=1,
+        description="http://127.0.0.1:8000/v1#model, the same model as defender.model; or a list of such "
+        "servers, which share the prompts out evenly",
+    )
+    kind: Literal["vllm", "sglang"] = Field(
+        "vllm", description="how they are given weights: see docs/defender-engine.md"
+    )
     endpoint: EndpointSettings = Field(
-        default_factory=lambda: EndpointSettings(),
-        description="how it is asked",
+        default_factory=lambda: EndpointSettings(), description="how it is asked"
     )
     folder: str | None = Field(
-        None,
-        description="where adapters are written for the server; null: in the run's folder",
+        None, description="where adapters or weights are written for the servers; null: in the run's folder"
+    )
+    probe_tolerance: float = Field(
+        0.2,
+        gt=0,
+        description="after every update a few fixed replies show whether the servers answer with what they "
+        "were sent: mean difference of log-probabilities, in nats a token, beyond which the run stops; it "
+        "also stops at ten times the difference after the first update",
+    )
+    importance_floor: float = Field(
+        1e-4,
+        ge=0,
+        lt=1,
+        description="a reply is left out of the loss, and counted (untrusted), where the policy gives one of "
+        "its tokens less than this share of the probability that the server gave it; 0: none is",
     )
     importance_cap: float = Field(
         2.0,
@@ -231,12 +230,10 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         description="beside the image; {question} and {options} are replaced, {{ }} are literal braces",
     )
     min_pixels: int | None = Field(
-        None,
-        description="lower bound of the image size handed to the processor; null keeps its own",
+        None, description="lower bound of the image size handed to the processor; null keeps its own"
     )
     max_pixels: int | None = Field(
-        None,
-        description="upper bound of the image size handed to the processor; null keeps its own",
+        None, description="upper bound of the image size handed to the processor; null keeps its own"
     )
     algorithm: DefenderAlgorithm = Field(
         default_factory=lambda: DAPOSettings(),
@@ -269,13 +266,10 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         description="sampled answers are drawn from the likeliest tokens of this probability; 1: from all",
     )
     top_k: int = Field(
-        0,
-        ge=0,
-        description="sampled answers are drawn from so many likeliest tokens; 0: from all",
+        0, ge=0, description="sampled answers are drawn from so many likeliest tokens; 0: from all"
     )
     rollout_server: RolloutServerSettings | None = Field(
-        None,
-        description="who samples the answers of training; null: the Defender itself. Needs a lora",
+        None, description="who samples the answers of training; null: the Defender itself"
     )
     learning_rate: float = Field(1e-6, gt=0, description="of a round's first update")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, decoupled from the gradient")
@@ -285,8 +279,7 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         description="weight of the KL divergence to the Defender as it was before the round (DAPO: 0)",
     )
     keep_reward_above: float = Field(
-        0.01,
-        description="dynamic sampling keeps groups whose mean reward is above this",
+        0.01, description="dynamic sampling keeps groups whose mean reward is above this"
     )
     keep_reward_below: float = Field(0.99, description="... and below this")
     max_refills: int = Field(
@@ -295,13 +288,10 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         description="batches of prompts sampled at most to fill one update with groups that have signal",
     )
     overlong_cache: int = Field(
-        0,
-        ge=0,
-        description="soft overlong punishment over the last so many tokens; 0: off",
+        0, ge=0, description="soft overlong punishment over the last so many tokens; 0: off"
     )
     overlong_filter: bool = Field(
-        False,
-        description="mask completions cut off at max_new_tokens out of the loss",
+        False, description="mask completions cut off at max_new_tokens out of the loss"
     )
     reward: Literal["unambiguous", "released"] = Field(
         "unambiguous",
@@ -311,8 +301,7 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
     )
     reward_accuracy: float = Field(0.8, description="reward for the right letter")
     reward_format: float = Field(
-        0.2,
-        description=r"added when the answer is exactly \boxed{X}, only when it is right",
+        0.2, description=r"added when the answer is exactly \boxed{X}, only when it is right"
     )
     consistency: ConsistencySettings = Field(
         default_factory=lambda: ConsistencySettings(),
@@ -320,8 +309,7 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
     )
     noisy: NoisySettings = Field(default_factory=lambda: NoisySettings(), description="answers about noise")
     text: TextSettings = Field(
-        default_factory=lambda: TextSettings(),
-        description="captions and thoughts beside pictures",
+        default_factory=lambda: TextSettings(), description="captions and thoughts beside pictures"
     )
     train_vision: bool = Field(True, description="train the vision tower too")
     lora: LoraSettings | None = Field(None, description="null trains all weights")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from sparring.config.attacker import AttackerSettings, CropSettings
-from sparring.config.base import CheckpointSettings, Device, ModelSettings, Seed, Settings
+from sparring.config.base import CheckpointSettings, Device, Images, ModelSettings, Seed, Settings
 from sparring.config.defender import DefenderSettings
 from sparring.config.judge import JudgeSettings
 
@@ -24,8 +24,7 @@ class PainterSettings(CheckpointSettings):
         "draws the picture's border outwards",
     )
     transformer: str | None = Field(
-        None,
-        description="a transformer in place of the model's own: folder, hub id or REPO:SUBFOLDER",
+        None, description="a transformer in place of the model's own: folder, hub id or REPO:SUBFOLDER"
     )
     steps: int = Field(28, ge=1, description="denoising steps")
     guidance_scale: float = Field(
@@ -34,12 +33,10 @@ class PainterSettings(CheckpointSettings):
         description="embedded (FLUX.1-Fill: 30 is usual) or true classifier-free guidance (1 is off)",
     )
     prompt: str = Field(
-        "{object}",
-        description="what the model is told; {object} is replaced by what is to be painted",
+        "{object}", description="what the model is told; {object} is replaced by what is to be painted"
     )
     crop: CropSettings = Field(
-        default_factory=lambda: CropSettings(),
-        description="where in a large picture the model works",
+        default_factory=lambda: CropSettings(), description="where in a large picture the model works"
     )
 
 
@@ -52,8 +49,7 @@ class ExtendSettings(Settings):
         description="the {object} of the painter's prompt",
     )
     share: tuple[float, float] = Field(
-        (0.02, 0.1),
-        description="what core objects take up of the extended picture is drawn between these",
+        (0.02, 0.1), description="what core objects take up of the extended picture is drawn between these"
     )
     growth: float = Field(
         3.0,
@@ -66,9 +62,7 @@ class ExtendSettings(Settings):
         description="where room is made; one of them is drawn",
     )
     least: float = Field(
-        1.15,
-        ge=1,
-        description="a picture that would grow by less than this factor in area is left as it is",
+        1.15, ge=1, description="a picture that would grow by less than this factor in area is left as it is"
     )
     checks: tuple[Literal["composition", "duplication", "realism"], ...] = Field(
         ("composition", "duplication", "realism"),
@@ -80,8 +74,7 @@ class ProposeSettings(ModelSettings):
     """Stage 2, proposals: boxes and what is to be put there."""
 
     model: str | None = Field(
-        None,
-        description="a VLM (folder, hub id, endpoint); null: free places, objects from `categories`",
+        None, description="a VLM (folder, hub id, endpoint); null: free places, objects from `categories`"
     )
     temperature: float = Field(0.8, ge=0, description="of the VLM's proposals")
     max_new_tokens: int = Field(400, ge=1, description="longest reply of the VLM")
@@ -95,8 +88,7 @@ class ProposeSettings(ModelSettings):
         description="longer side of a box without a VLM, in shorter sides of the picture: drawn between",
     )
     locate: bool = Field(
-        False,
-        description="a VLM finds the boxes of the targets of questions that have none",
+        False, description="a VLM finds the boxes of the targets of questions that have none"
     )
 
 
@@ -109,10 +101,7 @@ class BoxSettings(Settings):
     side: int = Field(6, ge=1, description="least side in pixels")
     margin: int = Field(1, ge=0, description="pixels kept free between a box and a target or another box")
     margin_share: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="... and so large a share of the picture's shorter side, if that is more",
+        0.0, ge=0, lt=1, description="... and so large a share of the picture's shorter side, if that is more"
     )
 
 
@@ -127,12 +116,10 @@ class PanelSettings(Settings):
     temperature: float = Field(0.7, ge=0, description="of its replies")
     max_new_tokens: int = Field(200, ge=1, description="longest reply")
     templates: str | None = Field(
-        None,
-        description="folder of templates that take the place of the bundled ones of the same name",
+        None, description="folder of templates that take the place of the bundled ones of the same name"
     )
     prompts: bool = Field(
-        False,
-        description="ask also whether a proposed object would leave the right answer right",
+        False, description="ask also whether a proposed object would leave the right answer right"
     )
 
 
@@ -150,27 +137,20 @@ class ForgeStages(Settings):
         "painter: a painter fills the proposed box",
     )
     painter: PainterSettings = Field(
-        default_factory=lambda: PainterSettings(),
-        description="of the distractors",
+        default_factory=lambda: PainterSettings(), description="of the distractors"
     )
     panel: PanelSettings = Field(
-        default_factory=lambda: PanelSettings(),
-        description="how verdicts are asked for",
+        default_factory=lambda: PanelSettings(), description="how verdicts are asked for"
     )
     attempts: int = Field(2, ge=1, description="candidates tried of every question, until one is effective")
     right_when_clean: bool = Field(
-        True,
-        description="go on only with questions that the Defender gets right on the clean picture",
+        True, description="go on only with questions that the Defender gets right on the clean picture"
     )
     effective: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="share of the judge's trials that must fail, in a row from the first on",
+        1.0, gt=0, le=1, description="share of the judge's trials that must fail, in a row from the first on"
     )
     splits: tuple[float, float] = Field(
-        (0.05, 0.05),
-        description="shares of the source pictures in the validation and test splits",
+        (0.05, 0.05), description="shares of the source pictures in the validation and test splits"
     )
 
 
@@ -191,27 +171,20 @@ class ForgeSettings(Settings):
         "vqav2",
         "amber",
     ] = Field("auto", description="kind of the source; auto: told by what lies there")
-    images: str | None = Field(
-        None,
-        description="folder of the pictures, where the source has them elsewhere; null: beside the file",
-    )
+    images: Images = None
     licence: str | None = Field(
-        None,
-        description="licence of the source pictures and questions, for the dataset's card",
+        None, description="licence of the source pictures and questions, for the dataset's card"
     )
     limit: int | None = Field(None, ge=1, description="records at most, the source's first; null: all")
     seed: Seed = 0
     device: Device = "auto"
     threads: int = Field(
-        1,
-        ge=1,
-        description="CPU threads of torch in every worker; last digits may depend on it",
+        1, ge=1, description="CPU threads of torch in every worker; last digits may depend on it"
     )
     batch: int = Field(32, ge=1, description="records worked on together; what a kill can cost each worker")
     stages: ForgeStages = Field(description="from a question to a pair")
     attacker: AttackerSettings = Field(description="its editor, where that implants distractors")
     defender: DefenderSettings = Field(description="whom a distractor must mislead")
     judge: JudgeSettings = Field(
-        default_factory=lambda: JudgeSettings(),
-        description="checks of edits, and the panel's model",
+        default_factory=lambda: JudgeSettings(), description="checks of edits, and the panel's model"
     )

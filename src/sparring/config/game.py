@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sparring.config.attacker import AttackerSettings
 from sparring.config.base import Audit, CallSettings, Device, Images, Seed, Settings, SkipBadRecords
 from sparring.config.defender import DefenderSettings
+from sparring.config.engine import EngineSettings
 from sparring.config.forge import ForgeStages, Implant
 from sparring.config.judge import JudgeSettings
 
@@ -27,8 +28,7 @@ class DataSettings(Settings):
         "the JSONL file. Used when path is not set",
     )
     held_out_path: str | None = Field(
-        None,
-        description="held-out questions, in any layout; without it they are split off `path`, by image",
+        None, description="held-out questions, in any layout; without it they are split off `path`, by image"
     )
     held_out: int = Field(320, ge=1, description="held-out questions on which every player is judged")
     skip_bad_records: SkipBadRecords = False
@@ -38,9 +38,7 @@ class BootstrapSettings(Settings):
     """Fine-tuning of the editor on forged pairs, before the first round."""
 
     questions: int = Field(
-        512,
-        ge=0,
-        description="training questions, right when clean, from which the forge makes pairs",
+        512, ge=0, description="training questions, right when clean, from which the forge makes pairs"
     )
     implant: Implant | None = Field(None, description="takes the place of forge.implant in a run")
     attempts: int | None = Field(None, ge=1, description="takes the place of forge.attempts in a run")
@@ -53,26 +51,16 @@ class CurriculumSettings(Settings):
     """What a round's Defender learns from."""
 
     questions: int = Field(
-        512,
-        ge=1,
-        description="training questions edited by the frozen Attacker for one round's curriculum",
+        512, ge=1, description="training questions edited by the frozen Attacker for one round's curriculum"
     )
     clean_share: float = Field(
-        0.25,
-        ge=0,
-        le=1,
-        description="share of untouched items mixed in; 1 trains on clean data alone",
+        0.25, ge=0, le=1, description="share of untouched items mixed in; 1 trains on clean data alone"
     )
     effective_weight: int = Field(
-        1,
-        ge=1,
-        description="an edit that fooled the frozen Defender comes so many times as often as others",
+        1, ge=1, description="an edit that fooled the frozen Defender comes so many times as often as others"
     )
     replay_share: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="share of items that come from earlier rounds' Attackers",
+        0.2, ge=0, le=1, description="share of items that come from earlier rounds' Attackers"
     )
     training_edits: bool = Field(
         False,
@@ -96,17 +84,13 @@ class SelfplaySettings(Settings):
         "guessing, measured on at least 100 questions; false: play all the same",
     )
     curriculum: CurriculumSettings = Field(
-        default_factory=lambda: CurriculumSettings(),
-        description="what a round's Defender learns from",
+        default_factory=lambda: CurriculumSettings(), description="what a round's Defender learns from"
     )
     plateau_patience: int | None = Field(
-        None,
-        description="a phase ends early when its reward has not risen for so many updates; null: never",
+        None, description="a phase ends early when its reward has not risen for so many updates; null: never"
     )
     checkpoint_every: int = Field(
-        10,
-        ge=1,
-        description="updates between saved states inside a phase; what a kill can cost",
+        10, ge=1, description="updates between saved states inside a phase; what a kill can cost"
     )
 
 
@@ -127,9 +111,7 @@ class AlarmSettings(Settings):
         description="fall of the share of accepted edits whose right answer the audit finds still right",
     )
     sharpness: float | None = Field(
-        0.2,
-        ge=0,
-        description="fall of min(ratio, 1 / ratio) of the sharpness ratio: blurred or grainy",
+        0.2, ge=0, description="fall of min(ratio, 1 / ratio) of the sharpness ratio: blurred or grainy"
     )
 
 
@@ -143,9 +125,7 @@ class DriftSettings(Settings):
 
     items: int = Field(16, ge=1, description="held-out questions whose pictures are edited for it")
     sharpness: float | None = Field(
-        8.0,
-        gt=1,
-        description="stop where edits are so many times as sharp or blurred as at the start",
+        8.0, gt=1, description="stop where edits are so many times as sharp or blurred as at the start"
     )
     round_trip: float | None = Field(
         4.0,
@@ -155,7 +135,7 @@ class DriftSettings(Settings):
 
 
 class ConditionSettings(Settings):
-    """The words of the text conditions (`sparring.measures.conditions`).
+    """The words of the text conditions (`sparring.asking.conditions`).
 
     Replaced in all but `stopped`: {question}; {option} and {letter} of an option, right or wrong; {own}, the
     Defender's own reasoning about the plain question without its last part.
@@ -187,12 +167,10 @@ class EvaluationSettings(Settings):
     """What is measured on held-out questions, and watched."""
 
     alarms: AlarmSettings = Field(
-        default_factory=lambda: AlarmSettings(),
-        description="when a warning is given",
+        default_factory=lambda: AlarmSettings(), description="when a warning is given"
     )
     drift: DriftSettings = Field(
-        default_factory=lambda: DriftSettings(),
-        description="when training is stopped",
+        default_factory=lambda: DriftSettings(), description="when training is stopped"
     )
     audit: Audit = None
     rivals: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
@@ -202,15 +180,16 @@ class EvaluationSettings(Settings):
         "image, seed=...) -> (edited picture, what was done) or None",
     )
     resamples: int = Field(
-        2000,
-        ge=100,
-        description="bootstrap resamples of paired differences, clustered by image",
+        2000, ge=100, description="bootstrap resamples of paired differences, clustered by image"
     )
     batch: int = Field(64, ge=1, description="questions handled at a time")
     conditions: ConditionSettings = Field(
         default_factory=lambda: ConditionSettings(),
         description="words beside the picture, as `sparring probe` puts them; no part of a run",
     )
+
+
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
 class Recipe(Settings):
@@ -221,15 +200,13 @@ class Recipe(Settings):
     seed: Seed = 0
     device: Device = "auto"
     threads: int | None = Field(
-        None,
-        description="CPU threads of torch, and processes of the audit; null: torch's choice, and none",
+        None, description="CPU threads of torch, and processes of the audit; null: torch's choice, and none"
     )
     data: DataSettings = Field(description="the questions")
     attacker: AttackerSettings = Field(description="who edits pictures")
     defender: DefenderSettings = Field(description="who answers questions about them")
     judge: JudgeSettings = Field(
-        default_factory=lambda: JudgeSettings(),
-        description="checks and rewards of edits",
+        default_factory=lambda: JudgeSettings(), description="checks and rewards of edits"
     )
     bootstrap: BootstrapSettings = Field(
         default_factory=lambda: BootstrapSettings(),
@@ -241,8 +218,16 @@ class Recipe(Settings):
     )
     selfplay: SelfplaySettings = Field(default_factory=lambda: SelfplaySettings(), description="the rounds")
     evaluation: EvaluationSettings = Field(
-        default_factory=lambda: EvaluationSettings(),
-        description="what is measured on held-out questions",
+        default_factory=lambda: EvaluationSettings(), description="what is measured on held-out questions"
+    )
+
+    engine: EngineSettings = Field(
+        default_factory=lambda: EngineSettings(),
+        description="on how many processes and machines it is computed",
+    )
+    track: list[Tracker] = Field(
+        default_factory=list,
+        description="trackers that are told of the run besides its ledger (docs/track.md)",
     )
 
     def bootstrap_stages(self) -> ForgeStages:

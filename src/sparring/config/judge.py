@@ -26,10 +26,7 @@ class JudgeSettings(ModelSettings):
         description="{name} is replaced by a queried object's name",
     )
     integrity_threshold: float = Field(
-        0.8,
-        ge=-1,
-        le=1,
-        description="every protected box must keep at least this mean local SSIM",
+        0.8, ge=-1, le=1, description="every protected box must keep at least this mean local SSIM"
     )
     light_level: float | None = Field(
         None,
@@ -44,14 +41,10 @@ class JudgeSettings(ModelSettings):
         description="the same for contrast: 0.2 refuses a fifth more or less; null does not guard it",
     )
     trials: int = Field(
-        1,
-        ge=1,
-        description="k: the Defender is asked up to k times and stops at the first right answer",
+        1, ge=1, description="k: the Defender is asked up to k times and stops at the first right answer"
     )
     trial_temperature: float = Field(
-        0.0,
-        ge=0,
-        description="temperature of those trials; 0 with trials=1 is greedy",
+        0.0, ge=0, description="temperature of those trials; 0 with trials=1 is greedy"
     )
     dense_weight: float = Field(
         0.5,
@@ -59,10 +52,9 @@ class JudgeSettings(ModelSettings):
         le=1,
         description="share of the fall of the right answer's probability; 0 is the paper's reward",
     )
+    batch: int = Field(128, ge=1, description="pictures that the judge model is shown at once")
     validity_bonus: float = Field(
-        0.0,
-        ge=0,
-        description="reward of an accepted edit that fools nobody; 0 is the paper's reward",
+        0.0, ge=0, description="reward of an accepted edit that fools nobody; 0 is the paper's reward"
     )
     shortfall_penalty: float = Field(
         0.0,
@@ -101,14 +93,10 @@ class KindSettings(Settings):
     """How an edit's kind is told (`sparring.judging.kinds`)."""
 
     threshold: float = Field(
-        14.0,
-        gt=0,
-        description="grey levels from which a place of the smoothed difference map has changed",
+        14.0, gt=0, description="grey levels from which a place of the smoothed difference map has changed"
     )
     smooth: float = Field(
-        0.016,
-        ge=0,
-        description="sigma of that smoothing, as a share of the picture's shorter side",
+        0.016, ge=0, description="sigma of that smoothing, as a share of the picture's shorter side"
     )
     join: float = Field(
         0.016,
@@ -116,10 +104,7 @@ class KindSettings(Settings):
         description="gaps up to twice this share of the shorter side are closed within a changed region",
     )
     smallest: float = Field(
-        0.006,
-        gt=0,
-        lt=1,
-        description="changed regions of less than this share of the picture are left out",
+        0.006, gt=0, lt=1, description="changed regions of less than this share of the picture are left out"
     )
     stands_out: float = Field(
         20.0,
@@ -132,7 +117,5 @@ class KindSettings(Settings):
         description="asked of a judge model beside a cut-out of every changed region, before and after",
     )
     margin: float = Field(
-        0.25,
-        ge=0,
-        description="share of a region's size that is cut out around it for the judge model",
+        0.25, ge=0, description="share of a region's size that is cut out around it for the judge model"
     )

@@ -33,6 +33,7 @@ from sparring.data.layouts import find_layout
 from sparring.data.pictures import Picture, PictureFile, PictureInMemory
 from sparring.data.records import LETTERS, VisualQuestion
 from sparring.data.vstar import spread
+from sparring.data.words import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +303,8 @@ def split_held_out(
             chosen.update(group)
     if not chosen or len(chosen) == len(questions) or len(questions) <= count:
         raise DataError(
-            f"{len(questions)} questions about {len(groups)} pictures are too few to hold {count} out and "
+            f"{plural(len(questions), 'question')} about {plural(len(groups), 'picture')} are too few to "
+            f"hold {count} out and "
             f"train on the rest. "
             "Lower data.held_out, add questions, or name a file with data.held_out_path."
         )

@@ -110,6 +110,18 @@ def yes_or_no(value: Any, name: str) -> str:
     return word
 
 
+def _yes_no_row(row: Row, meta: Mapping[str, Any]) -> Item:
+    return Item(
+        row.text("index"),
+        "yes_no",
+        check_text("question", row.text("question")),
+        yes_or_no(row.text("answer"), "answer"),
+        pictures=row.pictures,
+        category=row.text("category"),
+        meta=meta,
+    )
+
+
 def table_records(table: Table, read: Any) -> Records:
     """Records of what `read` makes of each row of a table."""
     seen = dict[str, int]()
@@ -169,15 +181,7 @@ def _hallusion_row(row: Row) -> Item:
         "pair": parts[5],
         "shown": bool(row.pictures),
     }
-    return Item(
-        row.text("index"),
-        "yes_no",
-        check_text("question", row.text("question")),
-        yes_or_no(row.text("answer"), "answer"),
-        pictures=row.pictures,
-        category=row.text("category"),
-        meta=meta,
-    )
+    return _yes_no_row(row, meta)
 
 
 def _hallusion_record(record: Any, folder: Path) -> Item:
@@ -326,14 +330,7 @@ def read_amber(path: Path, images: Path | None = None) -> Records:
 def _amber_row(row: Row) -> Item:
     if not row.pictures:
         raise Fault("no picture", "there is no picture in it. A question without one is not asked.")
-    return Item(
-        row.text("index"),
-        "yes_no",
-        check_text("question", row.text("question")),
-        yes_or_no(row.text("answer"), "answer"),
-        pictures=row.pictures,
-        category=row.text("category"),
-    )
+    return _yes_no_row(row, {})
 
 
 def _amber_record(record: Mapping[str, Any], truths: Mapping[str, Any], folder: Path) -> Item:

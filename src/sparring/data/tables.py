@@ -15,14 +15,7 @@ from typing import Any
 from sparring.data.errors import DataError, Fault, Problem
 from sparring.data.files import files_below
 from sparring.data.images import ImageError
-from sparring.data.pictures import (
-    FIELDS,
-    LONGEST_NAME,
-    OTHER_FIELDS,
-    Picture,
-    is_empty,
-    pictures_of,
-)
+from sparring.data.pictures import FIELDS, LONGEST_NAME, OTHER_FIELDS, Picture, is_empty, pictures_of
 
 LONGEST_TEXT = 2**24
 """Characters of a text, pictures apart, above which its record is refused."""

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from statistics import fmean
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sparring.asking.conditions import Told, tell
 from sparring.asking.questions import read
 from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.tasks import PREFIX, Told, answer_reward, tell
+from sparring.defenders.rewards import PREFIX, answer_reward
 from sparring.defenders.weights import as_of_clean, distort, strength
 from sparring.engine.ranks import Ranks
-from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.models.vlms.base import Completion, Sampling
+from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.rl.policy import keep_groups, overlong_penalty
 from sparring.seeds import derive_seed
@@ -87,59 +87,58 @@ class Rollout:
         ]
 
 
-def collect(
+def add_batch(
+    rollout: Rollout,
     vlm: LocalVLM | RolloutServer,
-    items: Items,
+    batch: Sequence[Item],
     settings: DefenderSettings,
     *,
     seed: int,
     step: int,
     judge: ConsistencyJudge | None = None,
     ranks: Ranks | None = None,
-) -> Rollout:
-    """Sample batches of `prompts_per_step` groups until as many groups have a signal, at most `max_refills`
-    batches.
+) -> bool:
+    """Sample the groups of one batch of items, and keep those that have a signal. True when no more batches
+    are wanted: there are `prompts_per_step` such groups, or `max_refills` batches.
 
     A group has a signal if the mean of its answers' rewards, before any overlong punishment, lies strictly
-    between keep_reward_above and keep_reward_below. Groups beyond the number needed are not trained on.
-    Fewer than needed may remain; none is no error. `judge`: reads whether answers are consistent, where the
-    settings ask for it.
+    between keep_reward_above and keep_reward_below. Groups beyond the `prompts_per_step` of an update are
+    not trained on. Fewer than needed may remain; none is no error. `judge`: reads whether answers are
+    consistent, where the settings ask for it.
     """
-    rollout = Rollout()
-    while rollout.batches < settings.max_refills and len(rollout.kept) < settings.prompts_per_step:
-        batch = list(items(rollout.batches) if callable(items) else islice(items, settings.prompts_per_step))
-        if not batch:
-            raise TrainingError(
-                f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts "
-                f"is empty)"
-            )
-        told = tell([question for _, question in batch], settings, seed, "texts", step, rollout.batches)
-        noise = strength(settings.noisy, step, settings.steps)
-        replies = _sample(
-            vlm, batch, told, settings, (seed, "answers", step, rollout.batches), noise, ranks or Ranks()
+    if not batch:
+        raise TrainingError(
+            f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts "
+            f"is empty)"
         )
-        groups, accuracy_PG = _rewarded(vlm, batch, told, replies, settings, judge)
-        for group, rewards_G, keep in zip(
-            groups,
-            accuracy_PG,
-            keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(),
-            strict=True,
-        ):
-            if not keep:
-                low = rewards_G.mean().item() <= settings.keep_reward_above
-                rollout.thrown_low, rollout.thrown_high = (
-                    rollout.thrown_low + low,
-                    rollout.thrown_high + (not low),
-                )
-            elif len(rollout.kept) < settings.prompts_per_step:
-                rollout.kept.append(len(rollout.groups))
-            else:
-                rollout.surplus += 1
-            rollout.groups.append(group)
-        rollout.batches += 1
-    if distorted(settings) and rollout.kept:
+    told = tell([question for _, question in batch], settings, seed, "texts", step, rollout.batches)
+    noise = strength(settings.noisy, step, settings.steps)
+    replies = _sample(
+        vlm, batch, told, settings, (seed, "answers", step, rollout.batches), noise, ranks or Ranks()
+    )
+    groups, accuracy_PG = _rewarded(vlm, batch, told, replies, settings, judge)
+    for group, rewards_G, keep in zip(
+        groups,
+        accuracy_PG,
+        keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(),
+        strict=True,
+    ):
+        if not keep:
+            low = rewards_G.mean().item() <= settings.keep_reward_above
+            rollout.thrown_low, rollout.thrown_high = (
+                rollout.thrown_low + low,
+                rollout.thrown_high + (not low),
+            )
+        elif len(rollout.kept) < settings.prompts_per_step:
+            rollout.kept.append(len(rollout.groups))
+        else:
+            rollout.surplus += 1
+        rollout.groups.append(group)
+    rollout.batches += 1
+    done = rollout.batches >= settings.max_refills or len(rollout.kept) >= settings.prompts_per_step
+    if done and distorted(settings) and rollout.kept:
         _move_to_clean(vlm, rollout, settings)
-    return rollout
+    return done
 
 
 def distorted(settings: DefenderSettings) -> int:
@@ -178,7 +177,7 @@ def _sample(
                 settings.top_k,
                 seed=seed,
                 n=count,
-                first=share.start,
+                numbers=range(share.start, share.stop),
                 # Sampling keeps nothing for a backward pass, so several times as many fit.
                 batch=4 * settings.micro_batch,
             )

@@ -19,6 +19,7 @@ from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
 from sparring.data.questions import Questions
 from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
 from sparring.defenders.rollout import Item, Metrics
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.engine.device import begin_computing
@@ -48,12 +49,16 @@ class SftTrainer(DefenderTrainer):
         tokens, total = sum(len(reply) for reply in replies), 0.0
         where, norm = self._where(step, (question for _, question in items)), None
         self.optimizer.clear_gradients()
-        for start in range(0, len(items), self.settings.micro_batch):
-            part = slice(start, start + self.settings.micro_batch)
-            loss = self._cross_entropy(items[part], replies[part]) / tokens
+        own, size = range(len(items))[self.ranks.share(len(items))], self.settings.micro_batch
+        passes = int(self.ranks.largest(math.ceil(len(own) / size)))
+        for start in range(0, passes * size, size):
+            part = own[start : start + size]
+            # All processes make as many passes, see `DefenderTrainer`.
+            chosen = slice(part.start, part.stop) if part else slice(0, 1)
+            loss = self._cross_entropy(items[chosen], replies[chosen]) / tokens * float(bool(part))
             total += loss.item()
-            if math.isfinite(total):
-                loss.backward()
+            self.ranks.backward(loss)
+        total = sum(self.ranks.gather([total]))
         if math.isfinite(total):
             norm = self.optimizer.step(where)
         else:
@@ -133,7 +138,8 @@ def _train(
     trainer = SftTrainer(vlm, defender, derive_seed(settings.seed, STAGE))
     reasoned = sum(question.reasoning is not None for question in questions)
     screen.say(
-        f"{len(questions)} questions, {reasoned} with reasoning, {steps} updates of {batch}, seed "
+        f"{plural(len(questions), 'question')}, {reasoned} with reasoning, {plural(steps, 'update')} of "
+        f"{batch}, seed "
         f"{settings.seed}, on {device}, in {stage.folder}"
     )
 

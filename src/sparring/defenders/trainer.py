@@ -13,11 +13,11 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from sparring.config import (
@@ -29,11 +29,12 @@ from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.objectives import Reference, objective_of, spread_of
 from sparring.defenders.rollout import (
     Group,
+    Item,
     Items,
     Metrics,
     Rollout,
     Sampled,
-    collect,
+    add_batch,
     micro_batches,
     mini_batches,
     of_all_steps,
@@ -60,23 +61,24 @@ class DefenderTrainer:
         seed: int,
         *,
         judge: VLM | None = None,
-        accelerator: Accelerator | None = None,
+        ranks: Ranks | None = None,
         server: RolloutServer | None = None,
     ) -> None:
-        """judge: the model that settings.consistency.model names. accelerator: where several processes train
-        together, see `Ranks`.
+        """judge: the model that settings.consistency.model names. ranks: the processes that train the
+        Defender together; each is given the same questions.
 
         server: what settings.rollout_server names. It samples the answers; the updates' tokens then count by
         truncated importance sampling.
         """
         self.server = server
-        self.ranks = Ranks(accelerator)
+        self.ranks = ranks or Ranks()
         self.vlm, self.settings, self.seed = vlm, settings, seed
         self.consistency = (
             ConsistencyJudge(settings.consistency, judge) if settings.consistency.role != "off" else None
         )
         self.multiplier = settings.consistency.weight
         self.sampled: list[Sampled] = []
+        self.served: Metrics = {}
         self.updates = 0
         self.micro_batch = settings.micro_batch
         adapter = settings.lora
@@ -107,22 +109,39 @@ class DefenderTrainer:
         questions, after five of them in a row. Where memory runs out, the micro-batch is halved for good
         (`micro_batch_halved` is 1) and the step begun again; TrainingError when that does not help.
         """
-        self._set_rate(step)
-        if self.server is not None:
-            self.server.adapter = self.ranks.gather([self.server.publish(self.vlm)])[0]
+        rollout, done = Rollout(), False
+        while not done:
+            batch = (
+                items(rollout.batches) if callable(items) else islice(items, self.settings.prompts_per_step)
+            )
+            done = self.sample(rollout, list(batch), step)
+        return self.learn(rollout, step)
+
+    def sample(self, rollout: Rollout, batch: Sequence[Item], step: int) -> bool:
+        """Sample one batch of items more for update `step`; True when no more are wanted."""
+        first = rollout.batches == 0
+        if self.server is not None and first:
+            self.server.published = self.ranks.gather([self.server.publish(self.vlm)])[0]
         with self.ranks.whole(self.vlm.model):
-            rollout = collect(
+            if self.server is not None and first:
+                self.served = {"server_difference": self.server.look(self.vlm, self.settings.temperature)}
+            return add_batch(
+                rollout,
                 self.server or self.vlm,
-                items,
+                batch,
                 self.settings,
                 seed=self.seed,
                 step=step,
                 judge=self.consistency,
                 ranks=self.ranks,
             )
+
+    def learn(self, rollout: Rollout, step: int) -> Metrics:
+        """The rest of update `step`, when all is sampled; its metrics."""
+        self._set_rate(step)
         self.sampled = rollout.sampled()
         groups = [rollout.groups[place] for place in rollout.kept]
-        metrics = self._sampling_metrics(rollout)
+        metrics = self._sampling_metrics(rollout) | self.served
         if groups:
             shares = mini_batches(groups, self.settings.optimizer_steps)
             metrics |= of_all_steps([self._learn_within_memory(own, step) for own in shares])
@@ -274,12 +293,18 @@ class DefenderTrainer:
             [self._counts(reply.finished) for group in groups for reply in group.replies],
             device=mask_NT.device,
         )
-        old_NT, weights_NT = recorded_NT, None
+        old_NT, weights_NT, own = recorded_NT, None, dict[str, float]()
         if settings.rollout_server is not None and self.server is not None:
             # The server's arithmetic differs, and its adapter may be an older one: the policy of now is the
             # one to stay near, and weights make up for it.
             old_NT = logprobs_NT.detach()
             weights_NT = (old_NT - recorded_NT).exp().clamp(max=settings.rollout_server.importance_cap)
+            # Its tokens still count in the step's means, as if they weighed nothing.
+            trusted_N = (
+                weights_NT.masked_fill(~mask_NT, 1.0).amin(1) >= settings.rollout_server.importance_floor
+            )
+            own["untrusted"] = float((counts_N & ~trusted_N).sum().item())
+            counts_N = counts_N & trusted_N
         loss, metrics = policy_loss(
             self.objective,
             logprobs_NT,
@@ -295,7 +320,7 @@ class DefenderTrainer:
         )
         return (
             loss,
-            {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}},
+            {"loss": loss.item(), **own, **{name: value.item() for name, value in metrics.items()}},
             deviation,
         )
 

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from sparring.config import DefenderSettings, NoisySettings
-from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.engine.ranks import placed_like
+from sparring.models.vlms.base import Completion
+from sparring.models.vlms.local import LocalVLM
 
 
 @torch.no_grad()
@@ -25,7 +27,7 @@ def move_towards_base(vlm: LocalVLM, base: LocalVLM, share: float) -> None:
         vlm.model.named_parameters(), base.model.named_parameters(), strict=True
     ):
         assert name == same
-        parameter.copy_(torch.lerp(start.to(parameter), parameter, share))
+        parameter.copy_(torch.lerp(placed_like(start.to(parameter.dtype), parameter), parameter, share))
 
 
 STEPS = 1000

@@ -46,7 +46,7 @@ def import_named(text: str, field: str, *, form: str = "package.module:function"
         return getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise RecipeError(
-            f'{field}: "{text}" cannot be imported ({error}). Install the package or correct the name.',
+            f'{field}: "{text}" cannot be imported ({error}). Install the package or correct the name.'
         ) from error
 
 

@@ -1,10 +1,35 @@
-"""Which device computes, and with how many threads."""
+"""Which device computes, with how many threads, and how fast at its peak."""
 
 from __future__ import annotations
+
+import re
 
 import torch
 
 from sparring.data.errors import RecipeError
+
+# TFLOP/s of tensor cores in bfloat16 and float16, summed in float32, without sparsity (where a data sheet
+# gives the figure with sparsity alone, half of it). From NVIDIA's data sheets: A100 Tensor Core GPU; H100
+# Tensor Core GPU (SXM, PCIe, NVL); H200 Tensor Core GPU (SXM, NVL); HGX B200; L40S; and for the RTX 4090 the
+# white paper of the Ada GPU architecture, appendix A. The first name that fits counts.
+PEAKS = (
+    (r"A100", 312.0),
+    (r"H100 PCIe", 756.0),
+    (r"H[12]00 NVL", 835.0),
+    (r"H[12]00", 989.0),
+    (r"B200", 2250.0),
+    (r"L40S", 362.0),
+    (r"RTX 4090", 165.2),
+)
+OTHERS = re.compile(r"\b(MIG|Laptop|4090 D)\b")
+"""Parts of such GPUs, and slower ones of a like name."""
+
+
+def peak_tflops(name: str) -> float | None:
+    """TFLOP/s of a GPU by the name that CUDA gives it, dense, in 16 bits; None where it is not known."""
+    if OTHERS.search(name):
+        return None
+    return next((peak for known, peak in PEAKS if re.search(rf"\b{known}\b", name)), None)
 
 
 def choose_device(name: str) -> torch.device:

@@ -26,9 +26,13 @@ KINDS = {
     "probe.yaml": "probe",
     "sft.yaml": "fine-tuning",
     "forge.yaml": "forge",
+    "study.yaml": "study",
 }
-"""File of the resolved settings -> kind of the work in a folder that holds it."""
-RESULTS = ("summary.json", "results.json", "funnel.json", "items.parquet")
+"""File of the resolved settings -> kind of the work in a folder that holds it. "attack.yaml" is of an earlier
+version: an attack is a probe now.
+"""
+RESULTS = ("summary.json", "results.json", "funnel.json", "items.parquet", "games")
+"""Files, and of a study the folder, that are there once something has come of the work."""
 COMPUTED = {
     "ledger.sqlite": ("edits", "answers", "verdicts", "updates"),
     "forge.sqlite": ("candidates", "records WHERE outcome != 'refused'"),
@@ -56,9 +60,9 @@ def run_folder(
 
     The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
     in which nothing was computed yet belongs to nobody, whatever a failed try left in it. How fast and how
-    patiently endpoints are asked may change between processes. Errors: RunError if no such folder can be
-    made, if another process works in it, if it holds the work of other settings, or if its settings cannot
-    be read.
+    patiently endpoints are asked, on which engine is computed, and who is told of it, may change between
+    processes. Errors: RunError if no such folder can be made, if another process works in it, if it holds
+    the work of other settings, or if its settings cannot be read.
     """
     out = make_folder(out.resolve())
     stored, lock_file = out / file, out / ".lock"
@@ -144,7 +148,7 @@ def _clear(out: Path) -> None:
 def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Where two recipes differ, in words; None where they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
-        passed_over = PACE if where.endswith("endpoint") else ()
+        passed_over = PACE if where.endswith("endpoint") else () if where else ("engine", "track")
         for key in [*new, *(k for k in old if k not in new)]:
             if key in passed_over:
                 continue

@@ -11,18 +11,23 @@ of the payoff matrix apart. In "evaluation/<opponent>" an edit that was not acce
 answer to the clean picture ("evaluation/clean") stands for it. In "round<i>/defender" the answers are those
 that the Defender was trained on: `sample` numbers the groups of an update, `trial` a group's answers.
 Elsewhere `trial` counts how often the Defender was asked about the same edit.
+
+`times` holds when an update was written, in seconds since 1970, and under step -1 when a process last began
+or resumed its stage. No figure of a run depends on it, and ledgers of earlier versions have none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import resource
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,8 +52,14 @@ CREATE TABLE IF NOT EXISTS verdicts (
     label_valid INTEGER, notes TEXT, PRIMARY KEY (stage, step, question_id, sample));
 CREATE TABLE IF NOT EXISTS updates (stage TEXT, step INTEGER, metrics TEXT, PRIMARY KEY (stage, step));
 CREATE TABLE IF NOT EXISTS stages (name TEXT PRIMARY KEY, status TEXT, seconds REAL, result TEXT);
+CREATE TABLE IF NOT EXISTS times (stage TEXT, step INTEGER, at REAL, PRIMARY KEY (stage, step));
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL);
 """
+
+BEGUN = -1
+"""The step of `times` at which a stage was begun or resumed."""
+RESTARTS = "restarts/"
+"""What a key of `meta` begins with that counts how often a stage has lost its workers."""
 
 
 def picture_name(stage: str, step: int, question_id: str, sample: int) -> str:
@@ -143,22 +154,7 @@ class Ledger:
         self._insert(
             "answers",
             [
-                (
-                    *(
-                        stage,
-                        step,
-                        a.question_id,
-                        sample,
-                        trial,
-                        a.defender,
-                        a.text,
-                        a.choice,
-                        a.rule,
-                        a.right,
-                        a.right_probability,
-                    ),
-                    *(a.tokens, json.dumps(a.notes)),
-                )
+                (stage, step, a.question_id, sample, trial, a.defender, *_said(a))
                 for a, sample, trial in zip(answers, samples or zeros, trials or zeros, strict=True)
             ],
         )
@@ -170,21 +166,7 @@ class Ledger:
         self._insert(
             "verdicts",
             [
-                (
-                    *(
-                        stage,
-                        step,
-                        v.question_id,
-                        sample,
-                        v.integrity,
-                        v.intact,
-                        v.duplicate,
-                        v.accepted,
-                        v.efficacy,
-                        v.reward,
-                    ),
-                    *(v.probability_drop, v.label_valid, json.dumps(v.notes)),
-                )
+                (stage, step, v.question_id, sample, *_judged(v))
                 for v, sample in zip(verdicts, samples or [0] * len(verdicts), strict=True)
             ],
         )
@@ -192,6 +174,7 @@ class Ledger:
     def record_update(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
         """The metrics of one update of a player."""
         self._insert("updates", [(stage, step, json.dumps(dict(metrics)))])
+        self._insert("times", [(stage, step, time.time())])
         self.tick()
 
     def record_stage(
@@ -201,13 +184,26 @@ class Ledger:
         stage's own done-marker.
         """
         self._insert("stages", [(name, status, seconds, json.dumps(dict(result or {})))])
+        if status == "running":
+            self._insert("times", [(name, BEGUN, time.time())])
         self.tick()
 
     def forget(self, stage: str, from_step: int = 0) -> None:
         """Drop what a stage wrote from a step on, because it is about to be done again."""
         with self._db:
-            for table in ("edits", "answers", "verdicts", "updates"):
+            for table in ("edits", "answers", "verdicts", "updates", "times"):
                 self._db.execute(f"DELETE FROM {table} WHERE stage = ? AND step >= ?", (stage, from_step))
+
+    def take_over(self, stage: str, other: Path) -> None:
+        """Edits and verdicts of a stage from another folder on the same disk; the pictures are linked."""
+        with closing(sqlite3.connect(other / "ledger.sqlite")) as source:
+            for table in ("edits", "verdicts"):
+                rows = source.execute(f"SELECT * FROM {table} WHERE stage = ?", (stage,)).fetchall()
+                for picture in [self.folder / row[-1] for row in rows if table == "edits"]:
+                    picture.parent.mkdir(parents=True, exist_ok=True)
+                    picture.unlink(missing_ok=True)
+                    os.link(other / picture.relative_to(self.folder), picture)
+                self._insert(table, rows)
 
     def tick(self) -> None:
         """Add the time since the last tick to the run's wall seconds, and note the peak of memory. A kill
@@ -232,6 +228,27 @@ class Ledger:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return float(row["value"]) if row else 0.0
 
+    def running(self) -> str:
+        """The stage that was begun last and is not done; "" where there is none."""
+        row = self._db.execute(
+            "SELECT name FROM stages WHERE status = 'running' ORDER BY rowid DESC LIMIT 1"
+        ).fetchone()
+        return "" if row is None else str(row["name"])
+
+    def count_restart(self, stage: str) -> int:
+        """Note that a stage has lost its workers; how often it now has."""
+        with self._db:
+            self._db.execute(
+                "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
+                (RESTARTS + stage,),
+            )
+        return int(self.meta(RESTARTS + stage))
+
+    def restarts(self) -> dict[str, int]:
+        """How often each stage has lost its workers, of those that have."""
+        rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (RESTARTS + "%",))
+        return {row["key"].removeprefix(RESTARTS): int(row["value"]) for row in rows}
+
     def count(self, table: str, stage: str) -> int:
         """How many rows of a table belong to a stage."""
         return int(
@@ -242,6 +259,22 @@ class Ledger:
         """The metrics of a stage's updates, in order."""
         rows = self._db.execute("SELECT metrics FROM updates WHERE stage = ? ORDER BY step", (stage,))
         return [json.loads(row["metrics"]) for row in rows]
+
+    def updates_after(self, row: int) -> list[dict[str, Any]]:
+        """All stages' updates after a row of the table, in the order in which they were written: `row`,
+        `stage`, `step`, `metrics`; `edits`, how many were made for it; `seconds` since the update before it,
+        None where the same process did not do that one, or did none.
+        """
+        rows = self._db.execute(
+            "SELECT u.rowid AS row, u.stage, u.step, metrics, this.at - last.at AS seconds,"
+            " (SELECT count(*) FROM edits e WHERE e.stage = u.stage AND e.step = u.step) AS edits"
+            " FROM updates u LEFT JOIN times begun ON begun.stage = u.stage AND begun.step = ?"
+            " LEFT JOIN times this ON this.stage = u.stage AND this.step = u.step LEFT JOIN times last"
+            " ON last.stage = u.stage AND u.step > 0 AND last.step = u.step - 1 AND last.at >= begun.at"
+            " WHERE u.rowid > ? ORDER BY u.rowid",
+            (BEGUN, row),
+        )
+        return [dict(found) | {"metrics": json.loads(found["metrics"])} for found in rows]
 
     def unjudged(self, stage: str) -> list[str]:
         """Ids of the questions with edits of a stage that have no verdict: the Defender refused them."""
@@ -334,6 +367,15 @@ class Ledger:
             )
             for row in rows
         ]
+
+
+def _said(a: Answer) -> tuple[Any, ...]:
+    return a.text, a.choice, a.rule, a.right, a.right_probability, a.tokens, json.dumps(a.notes)
+
+
+def _judged(v: Verdict) -> tuple[Any, ...]:
+    gate = v.integrity, v.intact, v.duplicate, v.accepted
+    return *gate, v.efficacy, v.reward, v.probability_drop, v.label_valid, json.dumps(v.notes)
 
 
 def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -> None:

@@ -55,7 +55,10 @@ class Optimizer:
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.copies = {name: p.detach().float() for name, p in parameters.items() if p.dtype != torch.float32}
         self.master: dict[str, Tensor] = {**parameters, **self.copies}
-        self.adamw = torch.optim.AdamW(self.master.values(), lr=learning_rate, weight_decay=weight_decay)
+        # One tensor at a time: all at once, torch's way on a GPU, takes another copy of the weights.
+        self.adamw = torch.optim.AdamW(
+            self.master.values(), lr=learning_rate, weight_decay=weight_decay, foreach=False
+        )
         self.skipped_in_a_row = 0
 
     def set_rate(self, step: int, steps: int, end: float) -> None:

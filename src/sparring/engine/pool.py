@@ -1,55 +1,28 @@
-"""Several processes that share work out among them: results come in the order of the items, and no process
-outlives the one that started it.
-"""
+"""Processes that do work for another one, and do not outlive it."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import signal
+import socket
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, TypeVar
 
-Item = TypeVar("Item")
+from sparring.data.errors import RunError
+from sparring.engine.stopping import leave_signals_to_parent
+
 Result = TypeVar("Result")
-AHEAD = 2
-"""Items that are under way or done for every process before the first of them is given back: bounds memory,
-and what a kill can cost.
-"""
 
 
-def in_order(
-    work: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    processes: int,
-    begin: Callable[..., None],
-    arguments: tuple[Any, ...],
-) -> Iterator[Result]:
-    """work(item) of every item, in order. Every process calls begin(*arguments) first; with one process, this
-    one does all.
-
-    Both functions must be importable by name. What `work` raises comes through, when its turn is.
-    """
-    if processes == 1:
-        begin(*arguments)
-        yield from map(work, items)
-        return
-    pool = Workers(processes, begin, arguments)
-    try:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= AHEAD * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+class WorkersLostError(RunError):
+    """A worker or its machine has died, or cannot be reached: the phase may begin anew."""
 
 
 class Workers(ProcessPoolExecutor):
@@ -74,6 +47,7 @@ class Workers(ProcessPoolExecutor):
 
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    leave_signals_to_parent()
     end_with_parent()
     begin(*arguments)
 
@@ -90,3 +64,75 @@ def end_with_parent() -> None:
             os._exit(1)
 
         threading.Thread(target=wait, daemon=True).start()
+
+
+class LocalWorker:
+    """A process of this machine, which sees those GPUs alone; none named: all there are."""
+
+    def __init__(self, gpus: Sequence[int] = ()) -> None:
+        self._pool = Workers(1, _see, (gpus,))
+        self._process: int | None = None
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        if self._process is None:
+            self._process = self._pool.submit(os.getpid).result()
+        try:
+            return relayed(self._pool.submit(function, *arguments), BrokenExecutor)
+        except BrokenExecutor as error:
+            failed = Future[Any]()
+            failed.set_exception(WorkersLostError(f"a worker process has died: {error}"))
+            return failed
+
+    def share(self, value: Any) -> Any:
+        return value
+
+    def address(self) -> Callable[[], str]:
+        return free_address
+
+    def end(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process, signal.SIGKILL)
+        self._pool.shutdown(cancel_futures=True)
+
+
+def gpus_of(number: int, workers: int, each: float) -> Sequence[int]:
+    """The GPUs of one of so many workers, by number; several may share one. A worker alone sees all."""
+    first = int(number * each)
+    return range(first, max(first + 1, math.ceil((number + 1) * each))) if each and workers > 1 else ()
+
+
+def _see(gpus: Sequence[int]) -> None:
+    if gpus:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [str(gpu) for gpu in range(max(gpus) + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in gpus)
+
+
+def relayed(source: Future[Any], lost: type[Exception]) -> Future[Any]:
+    """The same future, in which an error of that kind is the loss of the worker."""
+    target = Future[Any]()
+
+    def pass_on(done: Future[Any]) -> None:
+        if done.cancelled():
+            target.cancel()
+            return
+        error = done.exception()
+        if isinstance(error, lost):
+            told = WorkersLostError(f"a worker has died: {error}")
+            told.__cause__ = error
+            target.set_exception(told)
+        elif error is not None:
+            target.set_exception(error)
+        else:
+            target.set_result(done.result())
+
+    source.add_done_callback(pass_on)
+    return target
+
+
+def free_address(host: str = "127.0.0.1") -> str:
+    """An address of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return f"{host}:{free.getsockname()[1]}"

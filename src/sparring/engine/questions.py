@@ -3,6 +3,7 @@ that judge."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sparring.config import CallSettings, Recipe, SftSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.questions import Questions, read_questions, require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.calls import import_call
 from sparring.engine.files import unless_refused
 from sparring.engine.ledger import Ledger
@@ -17,6 +19,8 @@ from sparring.engine.screen import Screen
 from sparring.engine.stages import Stage
 from sparring.seeds import derive_seed, shuffled
 
+DATA = "data"
+"""The stage, and folder, in which a generator writes."""
 PICTURES = "questions"
 """The folder, in a run's, of pictures that data carry inside them."""
 Sides = tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]
@@ -86,7 +90,7 @@ def say_dropped(found: Questions, screen: Screen) -> None:
     """Warn of the bad records that were dropped, if any."""
     if found.dropped:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
-        screen.warn(f"{found.path}: {found.dropped} bad records dropped ({reasons})")
+        screen.warn(f"{found.path}: {plural(found.dropped, 'bad record')} dropped ({reasons})")
 
 
 def named_sides(recipe: Recipe, out: Path | None = None) -> Sides:
@@ -126,6 +130,16 @@ def read_sides(
     return train, held_out, read
 
 
+def played_sides(recipe: Recipe, out: Path) -> Sides:
+    """The sides of the game in a folder, which has been begun there. Errors as of `named_sides`."""
+    if recipe.data.path is not None:
+        return named_sides(recipe, out)
+    files = json.loads((out / DATA / "done.json").read_text(encoding="utf-8"))["files"]
+    train, *held_out = (out / DATA / name for name in files)
+    with unless_refused(out, PICTURES) as folder:
+        return read_sides(recipe, train, held_out[0] if held_out else None, folder)
+
+
 def _some(questions: list[VisualQuestion], count: int) -> list[VisualQuestion]:
     """`count` of them, in their order, chosen alike for every run's seed: runs are compared on the same
     questions."""
@@ -138,7 +152,7 @@ def _generated(
 ) -> tuple[Path, Path | None]:
     """The files of a generator: it is called as f(folder, seed=..., **arguments) and names one file, or a
     training and a held-out file."""
-    stage = Stage(out, "data", ledger)
+    stage = Stage(out, DATA, ledger)
     if not stage.done:
         generator = import_call(settings, "data.generator")
         stage.clear()

@@ -1,25 +1,23 @@
-"""Several processes that train one Defender together, one a device: data parallel, or with FSDP2, as
-accelerate has set them up.
+"""Several processes that train one player together, one a device: data parallel, or with FSDP2.
 
-All of them draw the same questions. Each samples the answers to its own share of them, and every process is
-told all answers, so that all agree on which groups are kept. Then each learns from its own share of these.
-The update is the one that a single process would make of the same questions, whatever the number of
-processes.
+All of them draw the same questions. Each makes the samples of its own share of them, edits or answers, and
+every process is told what they earn, so that all agree on advantages and on which groups are learned from.
+Then each learns from its own share of these. The update is the one that a single process would make of the
+same questions, whatever the number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any, Self, TypeVar
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-
-from sparring.data.errors import TrainingError
 
 Thing = TypeVar("Thing")
 
@@ -42,25 +40,36 @@ def writes_files() -> bool:
     return not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
 
 
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others before it gives up: one may have much longer replies to write."""
+
+
+def meet(count: int, number: int, address: str, *, device: torch.device) -> None:
+    """Meet the other processes at "host:port", where number 0 listens; waits for all of them."""
+    distributed.init_process_group(
+        "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl",
+        init_method=f"tcp://{address}",
+        world_size=count,
+        rank=number,
+        timeout=PATIENCE,
+    )
+
+
 class Ranks:
-    """The processes of one training, and which of them this is. Without an accelerator it is the only one,
+    """The processes of one training, and which of them this is. Made without arguments it is the only one,
     and everything here does nothing.
     """
 
-    def __init__(self, accelerator: Accelerator | None = None) -> None:
-        """Raises TrainingError for an accelerator that shards weights otherwise than FSDP2 (FSDP 1,
-        DeepSpeed).
-        """
-        kind = "NO" if accelerator is None else accelerator.distributed_type.value
-        self.accelerator = accelerator
-        self.count: int = 1 if accelerator is None else accelerator.num_processes
-        self.number: int = 0 if accelerator is None else accelerator.process_index
-        self.sharded = accelerator is not None and bool(accelerator.is_fsdp2)
-        if kind not in ("NO", "MULTI_CPU", "MULTI_GPU") and not self.sharded:
-            raise TrainingError(
-                f"a Defender trains on one process, data parallel, or with FSDP2 (fsdp_version 2), not with "
-                f"{kind}"
-            )
+    def __init__(self, count: int = 1, number: int = 0, *, sharded: bool = False) -> None:
+        """sharded: weights are shared out among the processes (FSDP2); else each has all."""
+        self.count, self.number, self.sharded = count, number, sharded and count > 1
+
+    @classmethod
+    def here(cls, *, sharded: bool = False) -> Self:
+        """The processes that have met, of which this is one; alone where none have."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls()
+        return cls(distributed.get_world_size(), distributed.get_rank(), sharded=sharded)
 
     def share(self, length: int) -> slice:
         """This process's part of so many things in a row; the parts of all processes are nearly equal."""
@@ -75,6 +84,10 @@ class Ranks:
         distributed.all_gather_object(parts, list(own))
         return [thing for part in parts for thing in part]
 
+    def before(self, length: int) -> int:
+        """How many things the processes before this one have together; length: how many this one has."""
+        return sum(self.gather([length])[: self.number])
+
     def largest(self, value: float) -> float:
         """The largest of the processes' values."""
         return max(self.gather([value]))
@@ -85,20 +98,24 @@ class Ranks:
         return {name: sum(part[name] for part in parts) for name in metrics}
 
     def prepare(self, model: nn.Module) -> None:
-        """Let the model's weights be sharded in place, where they are to be. Its parameters are other ones
-        afterwards.
+        """Let the model's weights be sharded in place, where they are to be, block by block. Its parameters
+        are other ones afterwards.
         """
-        if self.sharded and self.accelerator is not None:
-            # Accelerate insists on an optimizer beside the model. The trainer's own is made later, on the
-            # weights as they are then.
-            self.accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
+        if not self.sharded:
+            return
+        mesh = init_device_mesh(next(model.parameters()).device.type, (self.count,))
+        blocks = set(getattr(model, "_no_split_modules", None) or ())
+        for module in reversed([one for one in model.modules() if type(one).__name__ in blocks]):
+            fully_shard(module, mesh=mesh)
+        # What is left of the model, too, leaves again after a pass: its weights may change before the next.
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model's weights are not sharded, so that processes may run it each at its own pace. For
         sampling: gradients are not for here.
         """
-        modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        modules: list[Any] = [module for module in model.modules() if isinstance(module, FSDPModule)]
         for module in modules:
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
@@ -107,7 +124,13 @@ class Ranks:
         finally:
             for module in modules:
                 module.reshard()
-                module.set_reshard_after_forward(module is not model, recurse=False)
+                module.set_reshard_after_forward(True, recurse=False)
+
+    def using(
+        self, parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]
+    ) -> AbstractContextManager[None]:
+        """Inside, the parameters hold other weights. Not for code that computes gradients."""
+        return _copied_in(parameters, weights) if self.sharded else _put_in(parameters, weights)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of this process's share of a loss. FSDP2 means over the processes what is to be summed
@@ -130,3 +153,32 @@ class Ranks:
             if users:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 distributed.all_reduce(parameter.grad)
+
+
+@contextmanager
+def _put_in(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    present = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = present[name]
+
+
+@contextmanager
+def _copied_in(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """FSDP2 gathers from storage of its own, so weights are copied into it."""
+
+    @torch.no_grad()
+    def fill(values: Mapping[str, Tensor]) -> None:
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
+
+    present = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    try:
+        fill(weights)
+        yield
+    finally:
+        fill(present)

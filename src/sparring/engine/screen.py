@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import (
@@ -61,7 +61,12 @@ class Bar:
 
 
 class Screen:
-    """Where a run reports: standard error, so that standard output stays for results."""
+    """Where a run reports: standard error, so that standard output stays for results.
+
+    quiet: of the whole process; of what it reports, warnings alone are shown.
+    """
+
+    quiet: ClassVar[bool] = False
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or plain_console(stderr=True)
@@ -70,7 +75,9 @@ class Screen:
     def stage(self, title: str, total: int | None = None) -> Iterator[Bar]:
         """A bar for one stage; in a log, a line when it ends."""
         began = time.monotonic()
-        if self.console.is_terminal:
+        if self.quiet:
+            yield Bar(Console(quiet=True), title, total, None)
+        elif self.console.is_terminal:
             with Progress(*_columns(self.console.width), console=self.console) as progress:
                 yield Bar(self.console, title, total, progress)
         else:
@@ -79,7 +86,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line of news."""
-        _print(self.console, text)
+        if not self.quiet:
+            _print(self.console, text)
 
     def warn(self, text: str) -> None:
         """Something that a person should know and that does not stop the run."""

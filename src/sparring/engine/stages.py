@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from sparring.engine.files import write_json
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import duration
+from sparring.engine.stopping import finished_first, stop_wanted
 
 
 class Trainer(Protocol):
@@ -139,7 +140,8 @@ def train(
     `update(step)` does one update and must be a function of the trainer's state and of the step alone. With
     a patience its metrics hold `reward_mean`, but for updates that nobody could reward. `on_state(updates)`
     is called with every state that was saved or has been loaded; what it raises stops the training, which
-    that state outlives.
+    that state outlives. A signal that asks the process to end is followed after the update under way, whose
+    state is saved whatever the schedule says (`engine.stopping`).
     """
     steps, patience = schedule.steps, schedule.patience
     start = stage.load_state(trainer)
@@ -155,17 +157,20 @@ def train(
         ):
             break
         began = time.monotonic()
-        metrics = update(step)
-        if say is not None and step == start and steps - start > 1:
-            seconds = time.monotonic() - began
-            say(
-                f"{stage.name}: an update takes {duration(seconds)}, the {steps - start - 1} left some "
-                f"{duration(seconds * (steps - start - 1))}"
-            )
-        stage.ledger.record_update(stage.name, step, metrics)
-        history.append(metrics)
-        on_update(metrics)
-        if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < steps:
-            stage.save_state(trainer, step + 1)
+        with finished_first():
+            metrics = update(step)
+            if say is not None and step == start and steps - start > 1:
+                seconds = time.monotonic() - began
+                say(
+                    f"{stage.name}: an update takes {duration(seconds)}, the {steps - start - 1} left some "
+                    f"{duration(seconds * (steps - start - 1))}"
+                )
+            stage.ledger.record_update(stage.name, step, metrics)
+            history.append(metrics)
+            on_update(metrics)
+            due = (step + 1) % schedule.checkpoint_every == 0 and step + 1 < steps
+            if due or stop_wanted():
+                stage.save_state(trainer, step + 1)
+        if due:
             on_state(step + 1)
     return history

@@ -18,7 +18,7 @@ from sparring.judging.judge import AttackJudge
 from sparring.judging.validity import DuplicateCheck, load_duplicate_check
 from sparring.models.editors import FlowEditor
 from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
-from sparring.models.vlms.base import VLM, load_vlm
+from sparring.models.vlms.base import VLM, all_resting, load_vlm
 
 
 class Players:
@@ -50,6 +50,15 @@ class Players:
             with self.editor.resting():
                 yield
         else:
+            yield
+
+    @contextmanager
+    def others_resting(self) -> Iterator[None]:
+        """Inside, with `attacker.offload`, Defender and judge model make room for an editor that implants."""
+        others = list[VLM]()
+        if self.settings.attacker.offload and self.stages.implant != "painter":
+            others = [self.defender, *([self.duplicates.judge] if self.duplicates else [])]
+        with all_resting(others):
             yield
 
     @cached_property

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -45,13 +45,16 @@ def write_card(
 ) -> None:
     """Write README.md, and samples.png where a pair was kept. splits, apart: name -> file of those that have
     rows. Of paths on this disk only the last two names are told."""
-    samples = _samples(folder / "samples.png", ledger)
+    kept = [(row.clean, row.picture or "") for row in islice(ledger.rows("kept"), SHOWN)]
+    samples = write_samples(
+        folder / "samples.png", [(ledger.path(clean), ledger.path(picture)) for clean, picture in kept]
+    )
     template = files("sparring.forge").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    told = _without_paths(settings.model_dump(mode="json"))
-    funnel = funnel | {"models": _without_paths(funnel["models"])}
+    told = without_paths(settings.model_dump(mode="json"))
+    funnel = funnel | {"models": without_paths(funnel["models"])}
     text = environment.from_string(template).render(
         title=f"Forged pairs from {Path(settings.data).stem}",
         source=short(settings.data),
@@ -67,30 +70,35 @@ def write_card(
 
 def short(name: str) -> str:
     """A model's or file's name without the folders or the server that it lies in: those are nobody else's
-    affair.
+    affair. A text that only holds an address, such as a prompt, stays as it is.
     """
+    if "\n" in name or (" " in name.partition("://")[0] and "://" in name):
+        return name
     if "://" in name:
         return name.partition("#")[2] or "an endpoint"
     return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
+    """Nested settings or figures with `short` names in place of paths."""
     if isinstance(value, dict):
-        return {key: _without_paths(inner) for key, inner in value.items()}
+        return {key: without_paths(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_without_paths(inner) for inner in value]
+        return [without_paths(inner) for inner in value]
     return short(value) if isinstance(value, str) else value
 
 
-def _samples(path: Path, ledger: Ledger) -> str | None:
-    """The first kept pairs, clean above adversarial."""
-    pairs = [(row.clean, row.picture) for row in islice(ledger.rows("kept"), SHOWN)]
+def write_samples(path: Path, pairs: Sequence[tuple[Path, Path]]) -> str | None:
+    """Draw the first pairs of picture files, clean above adversarial; gives the file's name, None where there
+    are none.
+    """
     if not pairs:
         return None
+    pairs = pairs[:SHOWN]
     sheet = Image.new("RGB", (len(pairs) * (SIDE + 4) - 4, 2 * SIDE + 4), "white")
     for column, pair in enumerate(pairs):
-        for line, name in enumerate(pair):
-            picture = load_image(ledger.path(name or ""))
+        for line, file in enumerate(pair):
+            picture = load_image(file)
             scale = min(SIDE / picture.width, SIDE / picture.height)
             small = picture.resize(
                 (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),

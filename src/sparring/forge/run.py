@@ -5,19 +5,20 @@ is done.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sparring.config import ForgeSettings
+from sparring.config import EngineSettings, ForgeSettings
 from sparring.data.errors import DataError, ModelError, Problem, RecipeError, RunError
 from sparring.data.items import Record
+from sparring.data.words import plural
+from sparring.engine.crew import Engine, Make
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
-from sparring.engine.pool import in_order
 from sparring.engine.screen import Screen
 from sparring.forge.funnel import make_funnel
 from sparring.forge.ledger import Ledger, Packed, pack
@@ -30,17 +31,21 @@ FATAL = (ModelError, RecipeError, RunError)
 """Errors that no other record would be spared: they stop the forge, which can be started again."""
 
 
-def work(smith: Smith, source: Source, units: Sequence[Record]) -> list[Result]:
-    """What became of every unit, in order. Raises only what is fatal."""
+Read = tuple[int, "Sample | list[Problem] | Result"]
+"""A record's number, and what was read of it."""
+
+
+def work(smith: Smith, batch: Sequence[Read]) -> list[Result]:
+    """What became of every record, in order. Raises only what is fatal."""
     samples: list[Sample] = []
     found: dict[int, Result] = {}
-    for unit, read in zip(units, _read(source, units), strict=True):
+    for number, read in batch:
         if isinstance(read, Sample):
             samples.append(read)
         else:
-            found[unit.number] = read if isinstance(read, Result) else refused(read)
+            found[number] = read if isinstance(read, Result) else refused(read)
     found |= {result.number: result for result in forge(smith, samples)}
-    return [found[unit.number] for unit in units]
+    return [found[number] for number, _ in batch]
 
 
 def forge(smith: Smith, samples: Sequence[Sample]) -> list[Result]:
@@ -79,20 +84,17 @@ def _broken(number: int, name: str | None, stage: str, error: Exception) -> Resu
     return Result(number, name, "broken", stage, type(error).__name__, text)
 
 
-_at_work: tuple[Smith, Source] | None = None
-
-
 def run_forge(
-    settings: ForgeSettings, out: Path, *, workers: int = 1, screen: Screen | None = None
+    settings: ForgeSettings, out: Path, *, engine: EngineSettings | None = None, screen: Screen | None = None
 ) -> dict[str, Any]:
     """Forge, from the start or from where an earlier process was stopped; writes `out/dataset`, and
     `out/funnel.json`, which is returned.
 
-    What comes out does not depend on the number of workers. Errors: DataError for a source that cannot be
+    What comes out does not depend on the engine. Errors: DataError for a source that cannot be
     opened or holds nothing, ModelError where a player cannot be had, RunError if the folder is in use, holds
     another forge, or if the source has changed.
     """
-    screen = screen or Screen()
+    screen, engine = screen or Screen(), engine or EngineSettings()
     source = open_source(settings.data, settings.format, settings.images)
     with (
         run_folder(settings, out, file="forge.yaml", resume="the command that began it") as folder,
@@ -102,15 +104,19 @@ def run_forge(
         total = sum(1 for _ in islice(source.units(), settings.limit))
         if total == 0:
             raise DataError(f"{settings.data}: there is no record in it.")
-        done = ledger.batches
-        batches = islice(batched(islice(source.units(), settings.limit), settings.batch), done, None)
-        screen.say(f"{total} records, seed {settings.seed}, {workers} worker(s), in {folder}")
-        if done * settings.batch < total:
-            _work(settings, folder, ledger, batches, workers, screen, total)
+        screen.say(
+            f"{plural(total, 'record')}, seed {settings.seed}, "
+            f"{plural(engine.workers_of('play'), 'worker')}, in {folder}"
+        )
+        if ledger.batches * settings.batch < total:
+            device = begin_computing(settings.device, settings.threads)
+            with closing(Engine(engine, device, screen.warn)) as crews:
+                crews.outlive(lambda: _work(settings, ledger, source, crews, screen, total))
         if (counts := ledger.counts())["refused"] == sum(counts.values()):
             first = next(ledger.set_aside("refused"))
             raise DataError(
-                f"{settings.data}: none of its {total} records can be used. The first: {first['message']}"
+                f"{settings.data}: none of its {plural(total, 'record')} can be used. The first: "
+                f"{first['message']}"
             )
         funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
         publish(folder, settings, ledger, funnel)
@@ -119,41 +125,35 @@ def run_forge(
 
 
 def _work(
-    settings: ForgeSettings,
-    folder: Path,
-    ledger: Ledger,
-    batches: Iterable[list[Record]],
-    workers: int,
-    screen: Screen,
-    total: int,
+    settings: ForgeSettings, ledger: Ledger, source: Source, crews: Engine, screen: Screen, total: int
 ) -> None:
-    with screen.stage("forge", total) as bar:
+    """Forge and write the batches that are not in the ledger."""
+    units = batched(islice(source.units(), settings.limit), settings.batch)
+    batches = islice(units, ledger.batches, None)
+    read = ([*zip((u.number for u in own), _read(source, own), strict=True)] for own in batches)
+    make = Make(ready_smith, (settings, ledger.folder / "answers.sqlite"))
+    with (
+        screen.stage("forge", total) as bar,
+        crews.crew("play", make, lambda: ready_smith(*make.arguments)) as crew,
+    ):
         bar.advance(sum(ledger.counts().values()), ledger.counts())
-        results = in_order(
-            forge_batch,
-            batches,
-            processes=workers,
-            begin=begin,
-            arguments=(settings, folder / "answers.sqlite"),
-        )
-        for packed in results:
+        for packed in crew.map(forge_batch, read):
             ledger.write(packed)
             bar.advance(len(packed), ledger.counts())
 
 
-def begin(settings: ForgeSettings, answers: Path) -> None:
-    """Load the players into this process."""
-    global _at_work
+def ready_smith(settings: ForgeSettings, answers: Path) -> Smith:
+    """A smith with all players loaded. answers: see `Players`."""
     begin_computing(settings.device, settings.threads)
-    _at_work = Smith(settings, answers), open_source(settings.data, settings.format, settings.images)
-    _at_work[0].load()
+    answers.parent.mkdir(parents=True, exist_ok=True)  # on another machine there is no such folder
+    smith = Smith(settings, answers)
+    smith.load()
+    return smith
 
 
-def forge_batch(units: list[Record]) -> list[Packed]:
+def forge_batch(smith: Smith, batch: Sequence[Read]) -> list[Packed]:
     """What became of a batch, ready to be written."""
-    assert _at_work is not None
-    smith, source = _at_work
-    results = work(smith, source, units)
+    results = work(smith, batch)
     smith.forget()
     return [pack(result) for result in results]
 

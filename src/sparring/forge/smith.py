@@ -196,12 +196,13 @@ class Smith(Players):
         with self.editor_resting():
             proposed = self._propose(attempt, tracks, seed)
         going = [track for track in tracks if id(track) in proposed]
-        implants = self.implanter.implant(
-            [t.question for t in going],
-            [t.image for t in going],
-            [proposed[id(t)] for t in going],
-            [self.noise_of(t.question, attempt) for t in going],
-        )
+        with self.others_resting():
+            implants = self.implanter.implant(
+                [t.question for t in going],
+                [t.image for t in going],
+                [proposed[id(t)] for t in going],
+                [self.noise_of(t.question, attempt) for t in going],
+            )
         pictures: list[tuple[Track, Image, tuple[Proposal, ...]]] = []
         for track, made in zip(going, implants, strict=True):
             wrong = self._wrong_implant(track, made.picture, made.proposals)

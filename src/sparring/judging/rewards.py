@@ -66,21 +66,14 @@ def variety(kinds: Sequence[Kind]) -> list[float]:
     ]
 
 
-Ask = Callable[[Sequence[VisualQuestion], Sequence[Image], int], Sequence[Answer | RefusedError]]
-"""Questions, the picture beside each, and a seed: one answer each, or the error by which there is none."""
+Ask = Callable[[Sequence[int], int], Sequence[Answer | RefusedError]]
+"""The places of items, and a seed: one answer about each, or the error by which there is none."""
 
 SMALLEST_PROBABILITY = 1e-6
 
 
 def ask_until_right(
-    ask: Ask,
-    questions: Sequence[VisualQuestion],
-    images: Sequence[Image],
-    *,
-    trials: int,
-    greedy: bool,
-    seed: int,
-    go_on: bool = False,
+    ask: Ask, items: int, *, trials: int, greedy: bool, seed: int, go_on: bool = False
 ) -> list[tuple[Answer, ...] | RefusedError]:
     """Every item's answers up to the first right one, at most `trials`; each trial is one batch of the items
     that have always failed so far. An item that is refused once has the error in their place.
@@ -90,14 +83,13 @@ def ask_until_right(
     `greedy`: the Defender always gives the same reply, so a wrong one stands for all trials and is not asked
     for again. Trial t of a call has a seed of its own, derived from (seed, t).
     """
-    answers: list[list[Answer]] = [[] for _ in questions]
+    answers: list[list[Answer]] = [[] for _ in range(items)]
     refused = dict[int, RefusedError]()
-    failing = list(range(len(questions)))
+    failing = list(range(items))
     for trial in range(trials):
         if not failing:
             break
-        trial_seed = derive_seed(seed, "trial", trial)
-        replies = ask([questions[i] for i in failing], [images[i] for i in failing], trial_seed)
+        replies = ask(failing, derive_seed(seed, "trial", trial))
         going = list[int]()
         for i, reply in zip(failing, replies, strict=True):
             if isinstance(reply, RefusedError):

@@ -3,21 +3,27 @@ about.
 
 A judge model, which is not the Defender and never trained in the game, counts each queried object in the
 clean and in the edited picture. Two counts that differ, or a reply that names no number, reject the edit.
+
+An auditor, a function that the recipe names, is asked whether the right answer still is right. It is in no
+reward.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from PIL.Image import Image
 
-from sparring.config import JudgeSettings
+from sparring.config import CallSettings, JudgeSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
+from sparring.engine.calls import import_call
+from sparring.engine.pool import Workers
 from sparring.models.players import DTYPES
 from sparring.models.vlms.base import VLM, Sampling, ask_each_once, load_vlm
 
@@ -125,17 +131,12 @@ class DuplicateCheck:
         replies = ask_each_once(self.judge, images, prompts, Sampling(COUNT_TOKENS, batch=self.batch))
         return [None if reply is None else parse_count(reply.text) for reply in replies]
 
-    def changed(self, question: VisualQuestion, clean: Image, edited: Sequence[Image]) -> list[bool]:
-        """For every edit of one picture: True where a queried object's count differs from the clean
-        picture's, or either is unknown.
-        """
-        return self.changed_batch([question], [clean], [edited])[0]
-
-    def changed_batch(
+    def changed(
         self, questions: Sequence[VisualQuestion], cleans: Sequence[Image], edits: Sequence[Sequence[Image]]
     ) -> list[list[bool]]:
-        """`changed` for many questions at once: two passes of the judge, over clean pictures not counted
-        before and over all edits.
+        """For every edit of every picture: True where a queried object's count differs from the clean
+        picture's, or either is unknown. Two passes of the judge: over clean pictures not counted before, and
+        over all edits.
         """
         if not len(questions) == len(cleans) == len(edits):
             raise DataError(
@@ -174,4 +175,47 @@ def load_duplicate_check(settings: JudgeSettings, device: torch.device, cache: P
     judge = load_vlm(
         settings.model, dtype=DTYPES[settings.dtype], device=device, endpoint=settings.endpoint, cache=cache
     )
-    return DuplicateCheck(judge, settings)
+    return DuplicateCheck(judge, settings, batch=settings.batch)
+
+
+class Auditor:
+    """Asks the function that `evaluation.audit` names; without one nothing is known.
+
+    With more than one process the pictures are shared out among them: they start with the first audit and
+    end with `close` or with this process, however it ends. What is found does not depend on their number.
+    """
+
+    def __init__(self, settings: CallSettings | None, processes: int) -> None:
+        if settings is not None:
+            import_call(settings, "evaluation.audit")
+        # Other processes do not import the script that started them, so what stands in it is asked in this
+        # process.
+        of_script = settings is not None and settings.call.partition(":")[0] == "__main__"
+        self.settings, self.processes = settings, 1 if of_script else processes
+        self._pool: Workers | None = None
+
+    def audit(self, questions: Sequence[VisualQuestion], edits: Sequence[Image]) -> list[bool | None]:
+        """The auditor's word on each edited picture of these questions; what it raises comes through."""
+        if self.settings is None:
+            return [None] * len(questions)
+        ask = partial(_ask, self.settings)
+        if self.processes < 2 or len(questions) < 2:
+            return list(map(ask, questions, edits))
+        if self._pool is None:
+            self._pool = Workers(self.processes, _one_thread)
+        return list(self._pool.map(ask, questions, edits, chunksize=4))
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _ask(settings: CallSettings, question: VisualQuestion, edit: Image) -> bool | None:
+    word = import_call(settings, "evaluation.audit")(question, edit, **settings.arguments)
+    return None if word is None else bool(word)

@@ -16,9 +16,7 @@ from sparring.data.errors import DataError
 from sparring.data.records import UNCHANGED, Edit, Verdict, VisualQuestion
 from sparring.judging.integrity import local_ssim
 from sparring.judging.light import LightChange, excess, light_change
-from sparring.judging.rewards import (
-    Gate,
-)
+from sparring.judging.rewards import Gate
 from sparring.judging.validity import DuplicateCheck
 
 Audit = Callable[[Sequence[VisualQuestion], Sequence[Image]], list[bool | None]]
@@ -57,7 +55,7 @@ def vet(
     doubled = [False] * len(gates)
     if duplicates is not None:
         intact = [[picture] if gate.intact else [] for picture, gate in zip(pictures, gates, strict=True)]
-        doubled = [any(own) for own in duplicates.changed_batch(asked, originals, intact)]
+        doubled = [any(own) for own in duplicates.changed(asked, originals, intact)]
     passed = [place for place, gate in enumerate(gates) if gate.intact and not doubled[place]]
     heard = (
         audit([asked[i] for i in passed], [pictures[i] for i in passed])
@@ -123,7 +121,7 @@ def check_edits(
     duplicate = [[False] * len(own) for own in edits]
     if duplicates is not None:
         to_check = [[e for e, whole in enumerate(own) if whole] for own in intact]
-        changed = duplicates.changed_batch(
+        changed = duplicates.changed(
             questions, clean_images, [[edits[q][e] for e in own] for q, own in enumerate(to_check)]
         )
         for q, own in enumerate(to_check):

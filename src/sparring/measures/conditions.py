@@ -1,12 +1,4 @@
-"""Misleading and helpful words beside an untouched picture (after arXiv 2602.12506), for any multiple-choice
-question.
-
-Six conditions: the plain question; a wrong caption before it; a wrong thought that begins the reply; both of
-these with a doubt in them; and a thought that is over before it has begun (stop-think). Two controls: a
-caption and a thought that are right. The words are settings.
-
-Which wrong option is hinted at follows from (seed, question id) alone and is the same in all conditions, so
-that they can be compared.
+"""What words beside a picture did to a Defender's answers (`sparring.asking.conditions`).
 
 Flips toward the hint are answers that the words turned into the hinted option, of the items whose plain
 answer is another one. Words that disturb also move answers by chance: drift is the share of answers that
@@ -19,90 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from sparring.asking.prompts import filled
-from sparring.config import ConditionSettings
+from sparring.asking.conditions import PLAIN, Name, hint_of
 from sparring.data.errors import DataError
-from sparring.data.records import LETTERS, Answer, VisualQuestion
+from sparring.data.records import Answer, VisualQuestion
 from sparring.measures.statistics import Difference, Rate, mcnemar_exact, paired_bootstrap, rate
-from sparring.seeds import derive_seed
-
-Name = Literal[
-    "plain",
-    "wrong_caption",
-    "wrong_caption_hedged",
-    "wrong_thought",
-    "wrong_thought_hedged",
-    "stop_think",
-    "right_caption",
-    "right_thought",
-]
-CONDITIONS: tuple[Name, ...] = (
-    "plain",
-    "wrong_caption",
-    "wrong_caption_hedged",
-    "wrong_thought",
-    "wrong_thought_hedged",
-    "stop_think",
-)
-CONTROLS: tuple[Name, ...] = ("right_caption", "right_thought")
-PLAIN: Name = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Conditioned:
-    """A question under a condition: the words before it, how the reply begins, and the option that is hinted
-    at (None where none is).
-    """
-
-    condition: Name
-    question: VisualQuestion
-    before: str
-    start: str
-    hint: str | None
-
-    def prompt(self, rendered: str) -> str:
-        """The Defender's prompt with the words before it."""
-        return f"{self.before}\n{rendered}" if self.before else rendered
-
-
-def hint_of(question: VisualQuestion, seed: int) -> str:
-    """The letter of a wrong option, drawn by (seed, question id)."""
-    wrong = [letter for letter in question.letters if letter != question.answer]
-    return wrong[derive_seed(seed, "hint", question.id) % len(wrong)]
-
-
-def under(
-    condition: Name, question: VisualQuestion, settings: ConditionSettings, seed: int, own: str = ""
-) -> Conditioned:
-    """The question under that condition. own: what {own} stands for, the Defender's own reasoning about the
-    plain question without its verdict.
-
-    RecipeError where a template has another placeholder than {question}, {option}, {letter} and {own}.
-    """
-    if condition not in (*CONDITIONS, *CONTROLS):
-        raise DataError(
-            f"there is no text condition {condition!r}, only {', '.join((*CONDITIONS, *CONTROLS))}"
-        )
-    if condition == PLAIN:
-        return Conditioned(condition, question, "", "", None)
-    if condition == "stop_think":
-        return Conditioned(condition, question, "", settings.stopped, None)
-    template = condition.removeprefix("wrong_").removeprefix("right_")
-    hint = question.answer if condition.startswith("right_") else hint_of(question, seed)
-    words = _filled(template, str(getattr(settings, template)), question, hint, own)
-    caption = template.startswith("caption")
-    return Conditioned(condition, question, words if caption else "", "" if caption else words, hint)
-
-
-def _filled(field: str, template: str, question: VisualQuestion, hint: str, own: str) -> str:
-    option = question.options[LETTERS.index(hint)]
-    return filled(
-        template, f"conditions.{field}", question=question.question, option=option, letter=hint, own=own
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,14 +28,11 @@ from sparring.measures.statistics import Difference, Rate, paired_bootstrap, rat
 
 @dataclass(frozen=True, slots=True)
 class LetterScore:
-    """The option letters at an answer. probabilities: renormalised over the letters, in their order.
-    mass: what they had together of all tokens.
-    """
+    """The option letters at an answer. probabilities: renormalised over the letters, in their order."""
 
     probabilities: tuple[float, ...]
     entropy: float
     right_probability: float
-    mass: float
 
 
 def letter_score(logprobs: Sequence[float], answer: str) -> LetterScore:
@@ -49,7 +46,7 @@ def letter_score(logprobs: Sequence[float], answer: str) -> LetterScore:
     total = math.fsum(weights)
     probabilities = tuple(weight / total for weight in weights)
     entropy = -math.fsum(p * math.log(p) for p in probabilities if p > 0)
-    return LetterScore(probabilities, entropy, probabilities[LETTERS.index(answer)], math.exp(top) * total)
+    return LetterScore(probabilities, entropy, probabilities[LETTERS.index(answer)])
 
 
 # ---- what the reasoning argues for

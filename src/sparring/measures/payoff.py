@@ -237,24 +237,6 @@ def attack_report(payoff: Payoff, *, attacker: str, defender: str) -> AttackRepo
     )
 
 
-def asr_at_k(payoff: Payoff, *, attackers: Sequence[str], defender: str) -> list[tuple[Rate, Rate]]:
-    """(ASR@k, valid ASR@k) for k = 1, 2, ...: of the items right when clean whose picture one of the first k
-    opponents changed, the share that one fools.
-
-    An attack with a budget of k tries, stopped at its first success. Neither figure can fall as k grows,
-    unless it comes to pictures that no opponent before had changed.
-    """
-    n, clean_N = len(payoff.clusters), payoff.right(defender, CLEAN)
-    fooled_N, valid_N, tried_N = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    found = []
-    for name in attackers:
-        fooled_N |= payoff.opponent(name).accepted(n) & ~payoff.right(defender, name)
-        valid_N |= payoff.fooled(defender, name)
-        tried_N |= clean_N & payoff.opponent(name).attacked(n)
-        found.append((rate(fooled_N[tried_N]), rate(valid_N[tried_N])))
-    return found
-
-
 def against_rival(
     payoff: Payoff, *, rival: str, base: str, last: str, last_attacker: str, resamples: int, seed: int
 ) -> dict[str, Difference]:

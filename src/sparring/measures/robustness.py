@@ -4,7 +4,7 @@ that are already there.
 Two readings stand side by side. *All* edits count as they are. *Valid* ones alone leave the right answer
 right: every target intact by local SSIM, no queried object added or lost, no objection from an auditor, as
 far as each of these was there to ask. What is not valid is no attack, and the answer to the clean picture
-stands there (as in `evaluation.payoff`). A picture that came back as it was is no attack in either reading:
+stands there (as in `measures.payoff`). A picture that came back as it was is no attack in either reading:
 its item is in none of that attack's figures.
 
 Controls are played like attacks and never enter robust accuracy: the unchanged picture asked again (the
@@ -31,7 +31,8 @@ class Played:
     """One attacker's edits as one Defender answered them. right_SN: samples S of every item N; valid_SN: the
     edit leaves the answer right.
 
-    changed_SN: the edit changed its picture; all of them did if left out.
+    changed_SN: the edit changed its picture. shown_SN: the Defender was asked about it; where it was not,
+    right_SN holds the clean answer, which stands for it. Both are true of all if left out.
     """
 
     name: str
@@ -39,24 +40,24 @@ class Played:
     valid_SN: Bools
     control: bool = False
     changed_SN: Bools = field(default_factory=lambda: np.ones((0, 0), dtype=bool))
+    shown_SN: Bools = field(default_factory=lambda: np.ones((0, 0), dtype=bool))
 
     def __post_init__(self) -> None:
-        if not self.changed_SN.size:
-            object.__setattr__(self, "changed_SN", np.ones_like(self.valid_SN))
-        shapes = {self.right_SN.shape, self.valid_SN.shape, self.changed_SN.shape}
-        if len(shapes) > 1 or self.right_SN.ndim != 2 or not len(self.right_SN):
+        for name in ("changed_SN", "shown_SN"):
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, np.ones_like(self.valid_SN))
+        shapes = [own.shape for own in (self.right_SN, self.valid_SN, self.changed_SN, self.shown_SN)]
+        if len(set(shapes)) > 1 or self.right_SN.ndim != 2 or not len(self.right_SN):
             raise DataError(
-                f"attacker {self.name!r}: answers {self.right_SN.shape}, validity {self.valid_SN.shape} and "
-                f"changes "
-                f"{self.changed_SN.shape} must be [samples, items]"
+                f"attacker {self.name!r}: answers, validity, changes and what was shown are {shapes}; all of "
+                f"them must be [samples, items]"
             )
 
     def only(self, items: Sequence[int]) -> Played:
         """The same of these items alone."""
-        own = list(items)
-        return Played(
-            self.name, self.right_SN[:, own], self.valid_SN[:, own], self.control, self.changed_SN[:, own]
-        )
+        arrays = (self.right_SN, self.valid_SN, self.changed_SN, self.shown_SN)
+        right_SN, valid_SN, changed_SN, shown_SN = (own[:, list(items)] for own in arrays)
+        return Played(self.name, right_SN, valid_SN, self.control, changed_SN, shown_SN)
 
 
 def attack_figures(
@@ -66,12 +67,12 @@ def attack_figures(
     is said.
 
     accuracy: right about the edits. asr: wrong about the edit, of the items right when clean;
-    asr_unconditional: of all. valid: share of edits that leave the answer right; valid_asr: as asr, invalid
-    edits counting as no attack; valid_accuracy: accuracy then. drop: clean accuracy less accuracy,
-    valid_drop the same of valid edits, both paired and clustered. harmed, rescued, net_flips and McNemar's
-    exact p are of all edits. unchanged: edits that left their picture as it was, which no other figure
-    counts. asr_at_k: for k = 1, 2, ... the share of items right when clean that one of the first k edits
-    turned wrong, of all and of valid edits.
+    asr_unconditional: of all; an edit that was not shown fools nobody. valid: share of edits that leave the
+    answer right; valid_asr: as asr, invalid edits counting as no attack; valid_accuracy: accuracy then. drop:
+    clean accuracy less accuracy, valid_drop the same of valid edits, both paired and clustered. harmed,
+    rescued, net_flips and McNemar's exact p are of all edits. unchanged: edits that left their picture as it
+    was, which no other figure counts. asr_at_k: for k = 1, 2, ... the share of items right when clean that
+    one of the first k edits turned wrong, of all and of valid edits.
     """
     right_N, valid_N = played.right_SN[0], played.valid_SN[0]
     if clean_N.shape != right_N.shape or len(clusters) != clean_N.size:
@@ -100,7 +101,7 @@ def attack_figures(
         "accuracy": rate(after_N).as_dict(),
         "valid_accuracy": rate(as_played_N).as_dict(),
         "asr": rate(~after_N[before_N]).as_dict(),
-        "asr_unconditional": rate(~after_N).as_dict(),
+        "asr_unconditional": rate((~right_N & played.shown_SN[0])[changed_N]).as_dict(),
         "valid": rate(valid_N[changed_N]).as_dict(),
         "valid_asr": rate((~right_N & valid_N)[clean_N & changed_N]).as_dict(),
         "drop": paired_bootstrap(before_N, after_N, owners, resamples=resamples, seed=seed).as_dict(),

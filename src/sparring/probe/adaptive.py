@@ -20,12 +20,15 @@ from sparring.config import AttackerSettings
 from sparring.data.errors import ModelError
 from sparring.data.images import pictures_of
 from sparring.data.records import Verdict, VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.screen import figures_of
 from sparring.engine.stages import Schedule, Stage, train
 from sparring.judging.judge import AttackJudge
 from sparring.models.players import load_attacking_editor
 from sparring.probe.asking import Asker, Request
-from sparring.probe.attacks import ADAPTIVE, Attacker, Workshop, slug
+from sparring.probe.attackers import Attacker
+from sparring.probe.attacks import Workshop
+from sparring.probe.settings import ADAPTIVE, slug
 from sparring.seeds import derive_seed, draw
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.turns import shares
@@ -86,13 +89,14 @@ def _train(
         workshop.screen.warn(f'{stage.name}: question "{name}" gets no answer and is left out: {why}')
     if questions and len(refused) == len(questions):
         raise ModelError(
-            f"{asker.name} refuses all {len(questions)} questions to train on. See the warnings above."
+            f"{asker.name} refuses all {plural(len(questions), 'question')} to train on. See the "
+            f"warnings above."
         )
     attacked = [question for question, one in zip(questions, said, strict=True) if one.answer.right]
     clean = {one.answer.question_id: one.answer for one in said}
     stage.begin(resumes=True)
     seed = derive_seed(probe.seed, stage.name)
-    editor = load_attacking_editor(settings.model, settings, workshop.device)
+    editor = load_attacking_editor(settings.model, settings, workshop.engine.device)
     editor.checkpoint_gradients(settings.gradient_checkpointing)
     if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
         workshop.screen.warn(f"{stage.name}: {warning}")

@@ -17,11 +17,13 @@ import torch
 
 from sparring.asking.answers import parse_answer
 from sparring.asking.desk import Desk, Query, RawAnswer, Size
-from sparring.asking.letters import answering
-from sparring.config import DefenderSettings
+from sparring.asking.questions import answering
+from sparring.config import ProbeSettings
 from sparring.data.errors import RunError
 from sparring.data.pictures import Picture, PictureFile
 from sparring.data.records import Answer, VisualQuestion
+from sparring.engine.crew import Engine, Make, OnCall
+from sparring.engine.device import begin_computing
 from sparring.engine.screen import Bar
 from sparring.measures.faithfulness import LetterScore, letter_score
 from sparring.models.players import load_asked_defender, traits_of_defender
@@ -30,6 +32,8 @@ from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import VLM, Sampling
 from sparring.models.vlms.processors import checkpoint_folder
 
+ANSWERS = "answers.sqlite"
+"""The file of a probe's folder that keeps answers."""
 Pictures = dict[Picture, tuple[str, Size]]
 """What is known of pictures, for all Defenders: hash and size."""
 
@@ -64,29 +68,19 @@ class Said:
 
 
 class Asker:
-    """One Defender and the file of its answers. The model is loaded when it has something to answer."""
+    """One Defender and the file of its answers. The model is loaded when it has something to answer, by this
+    process or by a crew.
+    """
 
     def __init__(
-        self,
-        name: str,
-        spec: str,
-        settings: DefenderSettings,
-        device: torch.device,
-        cache: Path,
-        pictures: Pictures,
-        *,
-        batch: int,
+        self, name: str, spec: str, probe: ProbeSettings, engine: Engine, cache: Path, pictures: Pictures
     ) -> None:
         """cache: the file of answers. Raises RunError where it holds some that are kept in another way than
         now.
         """
-        self.name, self.spec, self.settings, self.device, self.cache_file = (
-            name,
-            spec,
-            settings,
-            device,
-            cache,
-        )
+        settings = probe.defender
+        self.name, self.spec, self.settings, self.device = name, spec, settings, engine.device
+        self.cache_file = cache
         self.traits = traits_of_defender(spec, settings)
         self.cache = AnswerCache(cache)
         if not self.traits.keeps_answers and self.cache.holds_earlier_probe():
@@ -97,7 +91,9 @@ class Asker:
                 "one cannot read them. Go on with that version, or begin another probe with --out."
             )
         sampling = Sampling(settings.max_new_tokens, batch=settings.micro_batch)
-        self.desk = Desk(self.traits, lambda: self.vlm, sampling, batch, self.cache, pictures=pictures)
+        make = Make(ready_defender, (spec, probe, cache))
+        self._crew = OnCall(engine, None if self.traits.keeps_answers else make, lambda: self.vlm)
+        self.desk = Desk(self.traits, self._crew, sampling, probe.batch, self.cache, pictures=pictures)
         self.unanswered: dict[str, str] = {}
         """Question id -> why it got no answer; such a question is not asked again in this process."""
         self._vlm: VLM | None = None
@@ -105,19 +101,24 @@ class Asker:
 
     @property
     def vlm(self) -> VLM:
-        """The model. Raises ModelError where it cannot be had."""
+        """The model in this process; a crew that had it makes room. Raises ModelError where it cannot be
+        had.
+        """
         if self._vlm is None:
+            self.rest()
             self._vlm = load_asked_defender(self.spec, self.settings, self.device, self.cache_file)
         return self._vlm
 
     def rest(self) -> None:
         """Take the model out of memory."""
         self._vlm = None
+        self._crew.close()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def close(self) -> None:
-        """Close the file of answers."""
+        """Let the model go, and close the file of answers."""
+        self.rest()
         self.cache.close()
 
     @property
@@ -185,6 +186,12 @@ class Asker:
             raw.tokens,
         )
         return Said(answer, score, picture)
+
+
+def ready_defender(spec: str, probe: ProbeSettings, cache: Path) -> VLM:
+    """In a worker: the Defender, loaded."""
+    device = begin_computing(probe.device, probe.threads)
+    return load_asked_defender(spec, probe.defender, device, cache)
 
 
 def files_sha256(folder: Path) -> str:

@@ -3,174 +3,129 @@
 Edits and what the checks say of them go into the ledger batch by batch, so that a resumed probe makes none
 twice: stage "attack/NAME", or "attack/NAME/DEFENDER" for an attacker that is made against one Defender (by
 its gradients, or trained on it). The pictures lie below `pictures/`. A question whose picture an attacker
-cannot edit is set aside.
+cannot edit is set aside. Answers are noted there too, for whoever shows or publishes them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sparring.asking.prompts import render_prompt
-from sparring.attackers.rivals import Rival
-from sparring.attackers.rivals.load import split_rival
-from sparring.config import AttackerSettings, ProbeSettings
-from sparring.data.errors import SparringError
+from sparring.config import DefenderSettings, ProbeSettings
 from sparring.data.images import pictures_of
-from sparring.data.records import Edit, Verdict, VisualQuestion
-from sparring.engine.calls import import_call
+from sparring.data.records import Answer, Verdict, VisualQuestion
+from sparring.engine.crew import Crew, Engine, Make
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
-from sparring.judging.auditor import Auditor
-from sparring.judging.validity import DuplicateCheck
-from sparring.judging.vet import vet
+from sparring.judging.validity import Auditor, DuplicateCheck
 from sparring.measures.robustness import Played
-from sparring.models.editors import check_editor
-from sparring.models.vlms.address import is_endpoint
+from sparring.models.vlms.base import VLM
 from sparring.probe.asking import Asker, Request
-from sparring.redteam.attackers import check_attacker, load_attacker
+from sparring.probe.attackers import Attacker, load_attacker, settings_of
+from sparring.probe.bench import Bench, Made, Work, check_of, checked, ready_bench
+from sparring.probe.settings import ADAPTIVE
 from sparring.seeds import derive_seed
 
 AGAIN = "asked again"
-ADAPTIVE = "adaptive"
+CLEAN = "clean"
+"""The ledger's stage of the answers to clean pictures."""
 Key = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Attacker:
-    """One attacker: its name and specification; against: the Defender that it is made against, None where it
-    is the same for all.
-    """
-
-    name: str
-    spec: str
-    control: bool = False
-    against: str | None = None
-
-    @property
-    def stage(self) -> str:
-        """Its stage in the ledger."""
-        return "/".join(
-            ["attack", slug(self.name), *([slug(self.against)] if self.against is not None else [])]
-        )
-
-
-def slug(name: str) -> str:
-    """A name as a folder; different names give different ones."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
-    return plain if plain == name else f"{plain}-{derive_seed(name) % 16**6:06x}"
-
-
-def attackers_of(settings: ProbeSettings) -> tuple[list[Attacker], list[str]]:
-    """Every attacker and control that needs no training, and warnings about those that cannot be had."""
-    found, warnings = [], []
-    for name, spec in settings.attackers.items():
-        if (split_rival(spec)[0] or "").split(":")[0] != "pgd":
-            found.append(Attacker(name, spec))
-            continue
-        for defender, model in settings.defenders.items():
-            if is_endpoint(model):
-                warnings.append(
-                    f"{name} against {defender}: left out, because an endpoint gives no gradients"
-                )
-            else:
-                found.append(Attacker(name, spec, against=defender))
-    if settings.controls and settings.attacker is not None:
-        known = {spec.partition("@")[0] for spec in settings.attackers.values()}
-        editor = settings.attacker.model
-        found += [
-            Attacker(name, f"{name}@{editor}", control=True)
-            for name in ("roundtrip", "benign")
-            if name not in known
-        ]
-    return found, warnings
-
-
-def settings_of(settings: ProbeSettings, attacker: Attacker) -> AttackerSettings:
-    """What an attack with this attacker alone would be told."""
-    base = settings.attacker or AttackerSettings(model=attacker.spec)
-    return base.model_copy(update={"model": attacker.spec})
-
-
-def check_attackers(settings: ProbeSettings) -> None:
-    """Would all attackers and controls load, and what an adaptive one is paid by? See `check_attacker`."""
-    for attacker in attackers_of(settings)[0]:
-        against = settings.defenders.get(attacker.against or "", settings.defender.model)
-        check_attacker(
-            settings_of(settings, attacker), settings.defender.model_copy(update={"model": against})
-        )
-    if settings.adapt and settings.attacker is not None:
-        check_editor(settings.attacker.model, family=settings.attacker.family)
-        if settings.judge.reward is not None:
-            import_call(settings.judge.reward, "judge.reward")
+"""An edit: its question's id and the number of the sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What makes and checks edits."""
+    """What makes and checks edits. duplicates: the judge in this process, None where there is none or where
+    the workers have it.
+    """
 
     settings: ProbeSettings
     ledger: Ledger
     screen: Screen
     auditor: Auditor
-    device: torch.device
+    engine: Engine
     duplicates: DuplicateCheck | None
+    shared: Path | None = None
+    """The folder of `make_shared_edits` that has been at work for this probe."""
     set_aside: dict[str, str] = field(default_factory=dict)
     """Question id -> why an attacker has no edit of it."""
-
-    def load(self, attacker: Attacker, asker: Asker | None) -> Rival:
-        """The attacker, ready to edit. asker: the Defender that it is made against."""
-
-        def defender() -> tuple[Any, Any]:
-            assert asker is not None
-            return asker.vlm, self.settings.defender
-
-        return load_attacker(settings_of(self.settings, attacker), self.device, defender)
+    answers: dict[tuple[str, str], dict[Key, Answer]] = field(default_factory=dict)
+    """(stage of an attacker, Defender) -> edit that it was shown -> its answer."""
 
     def make_edits(
-        self, attacker: Attacker, questions: Sequence[VisualQuestion], load: Callable[[], Rival]
+        self, attacker: Attacker, questions: Sequence[VisualQuestion], asker: Asker | None
     ) -> None:
-        """Edits of all questions with their verdicts, except those that are in the ledger."""
-        settings, stage = self.settings, attacker.stage
-        done, rival = set(self.ledger.keys("verdicts", stage)), None
-        title = attacker.name + (f" against {attacker.against}" if attacker.against is not None else "")
-        with self.screen.stage(f"edits: {title}", len(questions) * settings.samples) as bar:
-            for sample in range(settings.samples):
-                for start in range(0, len(questions), settings.batch):
-                    part = questions[start : start + settings.batch]
-                    if not done.issuperset((question.id, sample) for question in part):
-                        rival = rival or load()
-                        self._edit(rival, stage, part, sample)
-                    bar.advance(len(part), {})
+        """Edits of all questions with their verdicts, except those that are in the ledger. asker: the
+        Defender that they are made against.
+        """
+        settings, found = self.settings, self.verdicts(attacker)
+        if not found and asker is None and self.shared is not None:
+            self.ledger.take_over(attacker.stage, self.shared)
+            found = self.verdicts(attacker)
+        parts = [questions[i : i + settings.batch] for i in range(0, len(questions), settings.batch)]
+        left = [
+            (sample, part)
+            for sample in range(settings.samples)
+            for part in parts
+            if not found.keys() >= {(question.id, sample) for question in part}
+        ]
+        with self.screen.stage(f"edits: {attacker.title}", len(questions) * settings.samples) as bar:
 
-    def _edit(self, rival: Rival, stage: str, questions: Sequence[VisualQuestion], sample: int) -> None:
-        cleans = pictures_of(questions)
-        # The first sample has the noise of held-out play in a run with this seed.
-        seed = self.settings.seed if sample == 0 else derive_seed(self.settings.seed, "sample", sample)
-        made = rival.try_edit(questions, cleans, seed)
-        self.set_aside.update(
-            {q.id: str(own) for q, own in zip(questions, made, strict=True) if isinstance(own, SparringError)}
-        )
-        places = [place for place, own in enumerate(made) if isinstance(own, Edit)]
-        questions, cleans = [questions[i] for i in places], [cleans[i] for i in places]
-        edits = [own for own in made if isinstance(own, Edit)]
-        judged = vet(
-            questions,
-            cleans,
-            edits,
-            settings=self.settings.judge,
-            duplicates=self.duplicates,
-            device=self.device,
-            audit=self.auditor.audit,
-        )
-        self.ledger.record_edits(stage, 0, edits, [sample] * len(edits))
-        self.ledger.record_verdicts(stage, 0, judged, [sample] * len(edits))
+            def advance(count: int) -> None:
+                accepted = sum(verdict.accepted for verdict in found.values())
+                bar.advance(count, {"accepted": accepted / max(1, len(found))})
+
+            advance(len(questions) * settings.samples - sum(len(part) for _, part in left))
+            if not left:
+                return
+            with self._benches(attacker, asker) as crew:
+                work = (Work(part, pictures_of(part), self._seed(sample)) for sample, part in left)
+                for (sample, part), made in zip(left, crew.map(Bench.make, work), strict=True):
+                    judged = self._record(attacker.stage, sample, part, made)
+                    found |= {(verdict.question_id, sample): verdict for verdict in judged}
+                    advance(len(part))
+
+    def _seed(self, sample: int) -> int:
+        """The first sample has the noise of held-out play in a run with this seed."""
+        return self.settings.seed if sample == 0 else derive_seed(self.settings.seed, "sample", sample)
+
+    def _benches(self, attacker: Attacker, asker: Asker | None) -> AbstractContextManager[Crew[Bench]]:
+        """Those who make an attacker's edits, and check them, unless an endpoint is asked for that."""
+        settings, engine, out = self.settings, self.engine, self.ledger.folder
+
+        def defender() -> tuple[VLM, DefenderSettings]:
+            assert asker is not None
+            return asker.vlm, settings.defender
+
+        def here() -> Bench:
+            rival = load_attacker(settings_of(settings, attacker), engine.device, defender)
+            return Bench(rival, check_of(settings, self.duplicates, engine.device, self.auditor))
+
+        if asker is not None and not engine.is_here("play"):
+            asker.rest()  # its crew makes room for this one
+        trained = [own for own in out.glob(f"{ADAPTIVE}/*/editor") if str(own) in attacker.spec]
+        carried = engine.carried(out, trained) if trained else None
+        make = Make(ready_bench, (settings, attacker, out, carried))
+        return engine.crew("play", make, here)
+
+    def _record(
+        self, stage: str, sample: int, questions: Sequence[VisualQuestion], made: Made
+    ) -> list[Verdict]:
+        if made.verdicts is None:
+            check = check_of(self.settings, self.duplicates, self.engine.device, self.auditor)
+            made = checked(made, questions, pictures_of(questions), check)
+        assert made.verdicts is not None
+        self.set_aside.update(made.set_aside)
+        samples = [sample] * len(made.edits)
+        self.ledger.record_edits(stage, 0, made.edits, samples)
+        self.ledger.record_verdicts(stage, 0, made.verdicts, samples)
+        return made.verdicts
 
     def verdicts(self, attacker: Attacker) -> dict[Key, Verdict]:
         """Edit -> what the checks said."""
@@ -182,48 +137,68 @@ class Workshop:
             )
         )
 
-    def pictures(self, attacker: Attacker) -> dict[Key, Path]:
-        """Edit -> its file."""
-        return {
-            (edit["question_id"], edit["sample"]): edit["picture"]
-            for edit in self.ledger.edits(attacker.stage)
-        }
+    def edits(self, attacker: Attacker) -> dict[Key, dict[str, Any]]:
+        """Edit -> its row in the ledger; `picture` is its file."""
+        return {(row["question_id"], row["sample"]): row for row in self.ledger.edits(attacker.stage)}
 
 
-def play(workshop: Workshop, attacker: Attacker, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:
-    """One Defender's answers about one attacker's edits.
+def play(
+    workshop: Workshop,
+    attacker: Attacker,
+    asker: Asker,
+    questions: Sequence[VisualQuestion],
+    clean: Mapping[str, bool],
+) -> Played:
+    """One Defender's answers about one attacker's edits. clean: question id -> right about the clean picture,
+    which counts for edits that it is not shown.
 
-    An edit is valid where the checks passed it and the auditor, if there is one, says that the right answer
-    still is; one it cannot read is not. Questions that are set aside, or have no answer, stand as wrong:
-    they are in no figure.
+    An edit is valid where the checks passed it and the auditor says that the right answer still is; one that
+    it cannot read is not. Where it had no word on any of them, the checks' is all there is. Questions that
+    are set aside, or have no answer, stand as wrong: they are in no figure.
     """
-    settings, pictures, found = workshop.settings, workshop.pictures(attacker), workshop.verdicts(attacker)
-    right, valid, changed = [], [], []
+    settings, edits, found = workshop.settings, workshop.edits(attacker), workshop.verdicts(attacker)
+    audited = any(verdict.label_valid is not None for verdict in found.values())
+    answers = workshop.answers.setdefault((attacker.stage, asker.name), {})
+    right, valid, changed, shown = [], [], [], []
     for sample in range(settings.samples):
-        keys = [(question.id, sample) for question in questions]
+        verdicts = [found.get((question.id, sample)) for question in questions]
+        shown.append(
+            [
+                verdict is not None
+                and question.id not in workshop.set_aside
+                and (settings.shown == "all" or attacker.control or verdict.accepted)
+                for question, verdict in zip(questions, verdicts, strict=True)
+            ]
+        )
         requests = [
-            Request(question, pictures[key], render_prompt(question, settings.defender.prompt))
-            for question, key in zip(questions, keys, strict=True)
-            if key in pictures
+            Request(
+                question,
+                edits[question.id, sample]["picture"],
+                render_prompt(question, settings.defender.prompt),
+            )
+            for question, seen in zip(questions, shown[-1], strict=True)
+            if seen
         ]
         with workshop.screen.stage(f"{asker.name}: {attacker.name}", len(requests)) as bar:
-            said = {
-                request.question.id: own
-                for request, own in zip(requests, asker.ask(requests, bar), strict=True)
-            }
-        right.append([question.id in said and said[question.id].answer.right for question in questions])
-        verdicts = [found.get(key) for key in keys]
-        valid.append(
+            said = [one.answer for one in asker.ask(requests, bar) if not one.error]
+        workshop.ledger.record_answers(attacker.stage, 0, said, [sample] * len(said))
+        answered = {answer.question_id: answer for answer in said}
+        answers.update(((name, sample), answer) for name, answer in answered.items())
+        right.append(
             [
-                v is not None and v.accepted and (settings.audit is None or v.label_valid is True)
-                for v in verdicts
+                question.id in answered and answered[question.id].right if seen else clean[question.id]
+                for question, seen in zip(questions, shown[-1], strict=True)
             ]
+        )
+        valid.append(
+            [v is not None and v.accepted and (not audited or v.label_valid is True) for v in verdicts]
         )
         # What is no attack at all is a control: a round trip that gives the picture back counts as one.
         changed.append([attacker.control or v is None or not v.unchanged for v in verdicts])
-    arrays = (np.array(own, dtype=bool) for own in (right, valid, changed))
-    right_SN, valid_SN, changed_SN = arrays
-    return Played(attacker.name, right_SN, valid_SN, attacker.control, changed_SN)
+    right_SN, valid_SN, changed_SN, shown_SN = (
+        np.array(own, dtype=bool) for own in (right, valid, changed, shown)
+    )
+    return Played(attacker.name, right_SN, valid_SN, attacker.control, changed_SN, shown_SN)
 
 
 def play_again(workshop: Workshop, asker: Asker, questions: Sequence[VisualQuestion]) -> Played:

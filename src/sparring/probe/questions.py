@@ -14,6 +14,7 @@ from sparring.data.errors import RunError
 from sparring.data.layouts import data_digest
 from sparring.data.questions import read_questions, require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.calls import written_data
 from sparring.engine.files import unless_refused
 from sparring.engine.ledger import Ledger
@@ -61,13 +62,13 @@ class Asked:
         if self.left_out:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
             texts.append(
-                f"{sum(self.left_out.values())} items of the suite cannot be probed and are left out "
-                f"({reasons})"
+                f"left out, because a probe cannot ask it: {plural(sum(self.left_out.values()), 'item')} of "
+                f"the suite ({reasons})"
             )
         if self.without_boxes:
             texts.append(
-                f"{self.without_boxes} of {len(self.probed)} questions have no boxes: integrity is not "
-                f"checked there, and an edit of theirs counts as "
+                f"{self.without_boxes} of {plural(len(self.probed), 'question')} without boxes: integrity is "
+                f"not checked there, and an edit of theirs counts as "
                 "valid unless the judge (--judge) or the auditor (--audit) objects"
             )
         return texts
@@ -83,7 +84,7 @@ def read_asked(settings: ProbeSettings, out: Path, screen: Screen) -> Asked:
     data = written_data(settings.data, out)
     with unless_refused(out, PICTURES) as folder:
         asked = _read_asked(settings, data, folder, screen)
-        from sparring.probe.attacks import check_attackers  # models' libraries, after all that needs none
+        from sparring.probe.attackers import check_attackers  # models' libraries, after all that needs none
 
         check_attackers(settings)
         return asked

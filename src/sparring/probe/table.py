@@ -1,16 +1,21 @@
-"""A probe's figures as one Markdown table: rows are measures, columns Defenders; every figure with its 95 %
-interval and n.
+"""A probe's figures as tables, of Markdown or of a page: rows are measures, columns Defenders; every figure
+with its 95 % interval and n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.data.words import plural
 from sparring.engine.files import write_whole
 
 Figures = Mapping[str, Any]
+Where = tuple[str | int, ...]
+"""Keys of mappings and places of lists, from one Defender's figures to one of them."""
 CONDITION_NAMES = {
     "wrong_caption": "wrong caption",
     "wrong_caption_hedged": "wrong caption, hedged",
@@ -22,6 +27,15 @@ CONDITION_NAMES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What stands above a table, its header, and its rows, each with its label first."""
+
+    words: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 def write_table(path: Path, results: Figures) -> None:
     """Write the table, and what a reader should know, beside it."""
     write_whole(path, table(results))
@@ -29,33 +43,64 @@ def write_table(path: Path, results: Figures) -> None:
 
 def table(results: Figures) -> str:
     """The Markdown text."""
+    notes = [f"Note: {text}." for text in results["warnings"]]
+    return markdown(tables(results), [baselines_in_words(results), *notes])
+
+
+def markdown(tables: Iterable[Table], notes: Iterable[str]) -> str:
+    """Tables, then lines of text."""
+    lines = []
+    for one in tables:
+        lines += [one.words, "", _line(one.header), f"|{'---|' * len(one.header)}"]
+        lines += [*map(_line, one.rows), ""]
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def tables(results: Figures) -> list[Table]:
+    """The figures of every Defender, then by category, transfer and differences where there are any."""
     defenders: Mapping[str, Figures] = results["defenders"]
-    lines = [
-        f"{results['questions']} questions about {results['pictures']} pictures. Each cell: value (95 "
-        f"% interval) n. Rates have Wilson intervals; means and "
-        "differences have intervals from the bootstrap clustered by picture.",
-        "",
-        f"| measure | {' | '.join(_cell(name) for name in defenders)} |",
-        f"|---|{'---|' * len(defenders)}",
+    first, header = next(iter(defenders.values())), ["measure", *defenders]
+    found = [
+        Table(
+            f"{plural(results['questions'], 'question')} about {plural(results['pictures'], 'picture')}. "
+            f"Each cell: value (95 % "
+            f"interval) n. Rates have Wilson intervals; means and differences have intervals from the "
+            f"bootstrap clustered by picture.",
+            header,
+            _told(measures_of(first), defenders),
+        ),
+        Table("By category; ASR of any sample.", header, _told(_categories(first), defenders)),
+        *_transfer(results["transfer"]),
+        *_differences(results["differences"]),
     ]
-    for label, path in _rows(next(iter(defenders.values()))):
-        cells = [_shown(_at(own, *path)) for own in defenders.values()]
-        if any(cell != "-" for cell in cells):
-            lines.append(f"| {_cell(label)} | {' | '.join(cells)} |")
-    lines += _transfer_lines(results["transfer"]) + _difference_lines(results["differences"])
+    return [table for table in found if table.rows]
+
+
+def baselines_in_words(results: Figures) -> str:
+    """What a Defender gets that never looks."""
     first, majority = (results["baselines"][name]["value"] for name in ("first", "majority"))
-    lines += [
-        "",
-        f"Baselines: always option A {_number(first)}, always the most frequent letter {_number(majority)}.",
+    return (
+        f"Baselines: always option A {_number(first)}, always the most frequent letter {_number(majority)}."
+    )
+
+
+def _told(measures: Iterable[tuple[str, Where]], defenders: Mapping[str, Figures]) -> list[list[str]]:
+    """The rows of which some Defender has a figure."""
+    rows = [
+        [label, *(shown(figure_at(own, *path)) for own in defenders.values())] for label, path in measures
     ]
-    lines += [f"Note: {text}." for text in results["warnings"]]
-    return "\n".join(lines) + "\n"
+    return [row for row in rows if any(cell != "-" for cell in row[1:])]
 
 
-def _rows(sample: Figures) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(label, the path of its figure among one Defender's)."""
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def measures_of(sample: Figures) -> Iterator[tuple[str, Where]]:
+    """(label, the path of its figure among one Defender's) of every measure but those by category."""
     yield "clean accuracy", ("clean_accuracy",)
     yield "unparsed", ("unparsed",)
+    where: Where
     for name, own in sample["robustness"]["attackers"].items():
         where = ("robustness", "attackers", name)
         yield f"accuracy under {name}{' (control)' if own['control'] else ''}", (*where, "accuracy")
@@ -63,6 +108,12 @@ def _rows(sample: Figures) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield f"ASR of {name}", (*where, "asr")
             yield f"valid ASR of {name}", (*where, "valid_asr")
             yield f"right answer still right after {name}", (*where, "label_valid_rate")
+            for tries in own["asr_at_k"][1:]:
+                yield f"ASR@{tries['k']} of {name}", (*where, "asr_at_k", tries["k"] - 1, "asr")
+                yield f"valid ASR@{tries['k']} of {name}", (*where, "asr_at_k", tries["k"] - 1, "valid_asr")
+            yield f"targets intact after {name}", (*where, "edits", "intact")
+            yield f"passed all checks: {name}", (*where, "edits", "accepted")
+            yield f"unparsed under {name}", (*where, "edits", "unparsed")
         yield f"net flips of {name}", (*where, "net_flips")
     yield "robust accuracy, all edits", ("robustness", "robust_accuracy")
     yield "robust accuracy, valid edits", ("robustness", "valid_robust_accuracy")
@@ -96,16 +147,29 @@ def _rows(sample: Figures) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "kept objects: indecision", ("hallucination", "changes", "kept", "indecision")
 
 
-def _at(figures: Any, *path: str) -> Any:
-    """What lies at a path of keys; None where something on it is not there."""
+def _categories(sample: Figures) -> Iterator[tuple[str, Where]]:
+    for name, own in sample.get("by_category", {}).items():
+        where = ("by_category", name)
+        yield f"{name}: clean accuracy", (*where, "clean_accuracy")
+        yield f"{name}: robust accuracy", (*where, "robust_accuracy")
+        for attacker in own["asr"]:
+            yield f"{name}: ASR of {attacker}", (*where, "asr", attacker)
+
+
+def figure_at(figures: Any, *path: str | int) -> Any:
+    """What lies at a path; None where something on it is not there."""
     for key in path:
-        if not isinstance(figures, Mapping) or key not in figures:
+        if not isinstance(figures, Mapping | Sequence) or key not in _keys(figures):
             return None
-        figures = figures[key]
+        figures = figures[key]  # type: ignore[index]  # a key of these
     return figures
 
 
-def _shown(figure: Any) -> str:
+def _keys(figures: Mapping[str, Any] | Sequence[Any]) -> Collection[Any]:
+    return figures.keys() if isinstance(figures, Mapping) else range(len(figures))
+
+
+def shown(figure: Any) -> str:
     """A rate or difference as "0.812 (0.76 to 0.85) 320", a plain number as itself, "-" for nothing."""
     if figure is None:
         return "-"
@@ -122,41 +186,38 @@ def _number(value: float) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Names and categories are anybody's: no column, picture, link or markup comes of them."""
+    return re.sub(r"[\\|<\[`]", r"\\\g<0>", " ".join(text.split()))
 
 
-def _transfer_lines(transfer: Figures) -> list[str]:
-    lines = []
+def _transfer(transfer: Figures) -> Iterator[Table]:
     for name, matrix in transfer.items():
-        names = [_cell(target) for target in matrix["answered_by"]]
-        lines += [
-            "",
-            f"ASR of {_cell(name)}: rows, whom the edits were made against; columns, who answered (of what "
-            f"each gets right when clean).",
-            "",
-        ]
-        lines += [f"| made against | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-        for source, row in zip(matrix["made_against"], matrix["asr"], strict=True):
-            lines.append(f"| {_cell(source)} | {' | '.join(_shown(_at(cell, 'asr')) for cell in row)} |")
-    return lines
+        yield Table(
+            f"ASR of {name}: rows, whom the edits were made against; columns, who answered (of what each "
+            f"gets right when clean).",
+            ["made against", *matrix["answered_by"]],
+            [
+                [source, *(shown(figure_at(cell, "asr")) for cell in row)]
+                for source, row in zip(matrix["made_against"], matrix["asr"], strict=True)
+            ],
+        )
 
 
-def _difference_lines(differences: Figures) -> list[str]:
+def _differences(differences: Figures) -> Iterator[Table]:
     found: Mapping[str, Figures] = differences["of"]
-    if not found:
-        return []
-    measures = list(dict.fromkeys(name for own in found.values() for name in own))
-    lines = [
-        "",
-        f"Accuracy less that of {_cell(differences['less'])}, paired by question; p: McNemar's exact, "
-        f"adjusted by Holm down each column.",
-        "",
-    ]
-    lines += [f"| measure | {' | '.join(_cell(name) for name in found)} |", f"|---|{'---|' * len(found)}"]
-    for name in measures:
-        cells = [
-            f"{_shown(own[name])}, p {own[name]['mcnemar_holm']:.2g}" if name in own else "-"
-            for own in found.values()
-        ]
-        lines.append(f"| {_cell(name)} | {' | '.join(cells)} |")
-    return lines
+    if found:
+        yield Table(
+            f"Accuracy less that of {differences['less']}, paired by question; p: McNemar's exact, adjusted "
+            f"by Holm down each column.",
+            ["measure", *found],
+            [
+                [
+                    name,
+                    *(
+                        f"{shown(own[name])}, p {own[name]['mcnemar_holm']:.2g}" if name in own else "-"
+                        for own in found.values()
+                    ),
+                ]
+                for name in dict.fromkeys(name for own in found.values() for name in own)
+            ],
+        )

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparring.asking.conditions import CONDITIONS, CONTROLS, PLAIN, Name, under
 from sparring.asking.prompts import render_prompt
 from sparring.config import ProbeSettings
 from sparring.data.records import LETTERS, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.engine.screen import Screen
 from sparring.measures.calibration import calibration_report
-from sparring.measures.conditions import CONDITIONS, CONTROLS, PLAIN, Name, condition_report, under
+from sparring.measures.conditions import condition_report
 from sparring.measures.faithfulness import consistency_report, premises_of
 from sparring.measures.hallucination import change_scores, changes_of, is_presence, presence_metrics
 from sparring.measures.statistics import paired_bootstrap, rate
@@ -35,15 +36,9 @@ def ask_conditions(
         requests = []
         for place, question in enumerate(questions):
             premises = premises_of(found[PLAIN][place].answer.text) if condition != PLAIN else ""
-            own = under(condition, question, settings.conditions, settings.seed, premises)
-            requests.append(
-                Request(
-                    question,
-                    question.image,
-                    own.prompt(render_prompt(question, settings.defender.prompt)),
-                    own.start,
-                )
-            )
+            prompt = render_prompt(question, settings.defender.prompt)
+            told = under(condition, question, prompt, settings.conditions, settings.seed, premises)
+            requests.append(Request(question, question.image, told.prompt, told.start))
         with screen.stage(f"{asker.name}: {condition}", len(requests)) as bar:
             found[condition] = asker.ask(requests, bar, letters=settings.letters)
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparring.config import ForgeSettings, Settings, SftSettings
-from sparring.config.tree import default_of, field_at
+from sparring.config.base import default_of, field_at
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_of_forge, problems_of_sft
 from sparring.recipes.load import load_recipe, put, put_given, validate
@@ -119,13 +119,7 @@ def forge_settings(
     found = load_recipe(recipe).model_dump(mode="json")
     data: dict[str, Any] = {name: found[name] for name in BORROWED} | {"stages": found["forge"]}
     settings = settled(
-        data,
-        Said(given, changes),
-        ForgeSettings,
-        problems_of_forge,
-        verb="forge",
-        recipe=recipe,
-        note=note,
+        data, Said(given, changes), ForgeSettings, problems_of_forge, verb="forge", recipe=recipe, note=note
     )
     return _with_absolute_paths(settings)
 
@@ -174,14 +168,7 @@ def sft_settings(
     if not is_named("defender", data, said):
         raise RecipeError("--defender is missing: name a folder or hub id, or a --recipe that names one.")
     settings = settled(
-        data,
-        said,
-        SftSettings,
-        problems_of_sft,
-        verb="sft",
-        recipe=recipe,
-        unused=UNUSED,
-        note=note,
+        data, said, SftSettings, problems_of_sft, verb="sft", recipe=recipe, unused=UNUSED, note=note
     )
     return settings.model_copy(
         update={

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 
 from sparring.config import (
     AttackerSettings,
-    AttackSettings,
     CallSettings,
     DefenderSettings,
     EvalSettings,
@@ -22,6 +21,7 @@ from sparring.config import (
     WindowSettings,
 )
 from sparring.data.errors import DataError, ModelError, RecipeError
+from sparring.data.words import plural
 from sparring.models.vlms.address import is_endpoint, parse_address
 
 
@@ -37,6 +37,13 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "defender.model: is an endpoint, which can be attacked and evaluated but not trained. Set "
             "defender.steps to 0 to train an Attacker "
             "against it, or attack it without any training: `sparring attack`."
+        )
+    engine = recipe.engine
+    moves = not (engine.sharded("attacker") and engine.workers_of("attacker") > 1)
+    if engine.attacker.overlap and recipe.attacker.offload and moves:
+        yield (
+            "engine.attacker.overlap: the editor cannot make edits while it makes room for the Defender. Set "
+            "it, or attacker.offload, to false."
         )
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
     yield from _rivals("selfplay.curriculum.rivals", recipe.selfplay.curriculum.rivals)
@@ -55,20 +62,12 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         yield from _call(field, call)
 
 
-def problems_of_attack(settings: AttackSettings) -> Iterator[str]:
-    """As `problems_between_fields`, for an attack without training."""
-    yield from _players(settings.attacker, settings.defender, settings.judge)
-    yield from _call("audit", settings.audit)
-
-
 def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
     """As `problems_between_fields`, for a probe."""
     if settings.attacker is not None:
         yield from _attacker(settings.attacker)
     elif settings.adapt:
         yield "adapt: an Attacker can only be trained on an editor. Name one with --editor, or a recipe."
-    if settings.images is not None and settings.suite is None:
-        yield "images: goes with suite. Pictures of a JSONL file lie in its own folder."
     yield from _defender(settings.defender)
     yield from _judge(settings.judge)
     for name, model in settings.defenders.items():
@@ -195,7 +194,7 @@ def _attacker(attacker: AttackerSettings) -> Iterator[str]:
         yield from _window(attacker.algorithm.window, attacker.rollout_steps)
     edits = attacker.questions_per_step * attacker.group_size
     if attacker.optimizer_steps > edits:
-        yield f"attacker.optimizer_steps: must be at most the {edits} edits of one update."
+        yield f"attacker.optimizer_steps: must be at most the {plural(edits, 'edit')} of one update."
     if attacker.family is not None and not _is_name(attacker.family):
         yield f'attacker.family: must be "package.module:Class", not "{attacker.family}".'
     if "{question}" not in attacker.instruction:
@@ -238,7 +237,8 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
         yield (
-            f"defender.optimizer_steps: must be at most the {defender.prompts_per_step} groups of one "
+            f"defender.optimizer_steps: must be at most the {plural(defender.prompts_per_step, 'group')} "
+            f"of one "
             f"update (prompts_per_step)."
         )
     if isinstance(defender.algorithm, ImitationSettings):
@@ -263,8 +263,6 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         if "{answer}" not in defender.algorithm.reply and "{option}" not in defender.algorithm.reply:
             yield "defender.algorithm.reply: must hold {answer} or {option}."
     if defender.rollout_server is not None:
-        if defender.lora is None:
-            yield "defender.rollout_server: is handed a LoRA after every update. Set defender.lora."
         if defender.optimizer_steps > 1:
             yield (
                 "defender.optimizer_steps: a server's tokens are weighed by the policy of each step, so "
@@ -275,10 +273,11 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
                 "defender.rollout_server: samples neither about distorted pictures (defender.noisy) nor "
                 "replies begun for it (defender.text's thoughts)."
             )
-        try:
-            parse_address(defender.rollout_server.address)
-        except ModelError as error:
-            yield f"defender.rollout_server.address: {error}"
+        for address in defender.rollout_server.address:
+            try:
+                parse_address(address)
+            except ModelError as error:
+                yield f"defender.rollout_server.address: {error}"
     consistency = defender.consistency
     if consistency.model is not None and consistency.role == "off":
         yield (

@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from sparring.config import Recipe, Settings
-from sparring.config.tree import below, opened, type_in
+from sparring.config.base import below, opened, type_in
 from sparring.data.errors import RecipeError
 from sparring.recipes.check import problems_between_fields
 from sparring.recipes.paths import with_absolute_paths
@@ -36,7 +36,7 @@ def bundled_recipes() -> dict[str, Path]:
 
 def describe(name: str) -> str:
     """What a bundled recipe says of itself."""
-    return " ".join(str(_read(bundled_recipes()[name]).get("description", "")).split())
+    return " ".join(str(read_yaml(bundled_recipes()[name]).get("description", "")).split())
 
 
 def copy_recipe(name: str, file: Path) -> None:
@@ -72,17 +72,25 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     return with_absolute_paths(recipe, path.parent)
 
 
-def load_stored_recipe(folder: str | Path) -> Recipe:
-    """The resolved recipe that a run keeps in its folder as `recipe.yaml`. Raises RecipeError if there is
-    none or it is not whole.
+def load_stored_recipe(folder: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The resolved recipe that a run keeps in its folder as `recipe.yaml`, with overrides of its engine and
+    trackers put in. Raises RecipeError if there is none, it is not whole, or something else is to be changed.
     """
+    if other := [override for override in overrides if not override.startswith(("engine.", "track="))]:
+        raise RecipeError(
+            f"--resume goes on with the recipe that {folder} holds, of which only engine.* and track may be "
+            f"changed; leave out --set {other[0]}."
+        )
     path = Path(folder) / "recipe.yaml"
     if not path.is_file():
         raise RecipeError(
             f"{folder} holds no run: there is no recipe.yaml in it. Start one with `sparring run RECIPE "
             f"--out {folder}`."
         )
-    return _validate(_read(path), str(path))
+    data = read_yaml(path)
+    for override in overrides:
+        put(data, override, Recipe)
+    return _validate(data, str(path))
 
 
 def _find(name: str, folder: Path) -> Path:
@@ -130,7 +138,8 @@ def _parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds. Raises RecipeError where it cannot be read, or is none."""
     try:
         data = _parse(path.read_text(encoding="utf-8"))
     except RecipeError as error:
@@ -152,7 +161,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise RecipeError(f"{path}: extends itself, by way of {seen[-1].name}.")
-    data = _read(path)
+    data = read_yaml(path)
     base = data.pop("extends", None)
     if base is None:
         return data

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sparring.config.tree import Kind, choices_of, field_at, kind_at, section_of, type_in
+from sparring.config.base import Kind, choices_of, field_at, kind_at, section_of, type_in
 
 FORMERLY = {
     "clip_range": ("flow_grpo", "clip_range"),

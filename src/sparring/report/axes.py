@@ -10,7 +10,10 @@ from typing import Literal
 
 from markupsafe import Markup
 
-Style = Literal["accent", "ink", "soft"]
+from sparring.data.words import plural
+
+Style = Literal["accent", "ink", "soft", "run0", "run1", "run2", "run3", "run4", "run5"]
+"""The class of a line: by its weight on a page, or by the run that it belongs to."""
 
 
 Point = tuple[float, float]
@@ -205,7 +208,8 @@ def _course(series: Series) -> str:
     if not values:
         return f"{series.name}: no values"
     first, last, low, high = (number(value) for value in (values[0], values[-1], min(values), max(values)))
-    return f"{series.name}: from {first} to {last} over {len(values)} updates, between {low} and {high}"
+    over = plural(len(values), "update")
+    return f"{series.name}: from {first} to {last} over {over}, between {low} and {high}"
 
 
 def grid(frame: Frame, wanted: int = 4) -> None:

@@ -16,8 +16,9 @@ from sparring.report import numbers
 from sparring.report.axes import Style, Whisker
 from sparring.report.charts import heat_map, interval_bar, progress_chart, shares_chart
 from sparring.report.gallery import choose, gallery_filters, hang
+from sparring.report.heldout import UNATTACKED
 from sparring.report.render import write_page
-from sparring.report.run import UNATTACKED, Run, read_run
+from sparring.report.run import Run, read_run
 from sparring.report.training import players
 
 KIND_ORDER = ("add", "remove", "replace", "hybrid", "imperceptible", "unchanged")
@@ -35,33 +36,15 @@ def write_report(out: Path) -> Path:
 
 def _contents(run: Run) -> dict[str, Any]:
     summary = run.summary or {}
-    payoff = run.payoff
     hung, notes = hang(choose([exhibit for exhibit in run.exhibits if exhibit.attacker not in run.rivals]))
-    gains = _gains(summary.get("gains", {}), run)
-    accuracy, asr = payoff.get("accuracy") or [], payoff.get("valid_asr")
-    played = any(cell for row in accuracy for cell in row)
-    names = payoff.get("defenders", []), payoff.get("opponents", [])
     return {
-        "run": run,
+        **outcome(run),
         "name": summary.get("recipe") or run.recipe.get("name") or run.out.name,
         "seed": summary.get("seed", run.recipe.get("seed")),
         "seconds": summary.get("wall_seconds", run.meta.get("wall_seconds")),
         "memory": summary.get("peak_rss_mb", run.meta.get("peak_rss_mb")),
+        "restarts": sum(summary.get("restarts", {}).values()),
         "description": run.recipe.get("description", ""),
-        "gains": gains,
-        "headline": _headline(gains, run.summary is not None),
-        "progress": _progress(payoff, run.rivals) if played else None,
-        "heat": heat_map(*names, accuracy, "accuracy") if played else None,
-        "read_off": _read_off(payoff),
-        "worst": payoff.get("worst_case"),
-        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0)
-        if asr
-        else None,
-        "rivals": summary.get("rivals") or {},
-        "light_guarded": any(
-            (run.recipe.get("judge") or {}).get(name) for name in ("light_level", "light_spread")
-        ),
-        "strategies": _strategies(summary.get("strategies") or {}),
         "rounds": [_round(run, number) for number in range(1, run.rounds + 1)],
         "players": players(run),
         "forged": _forged(run),
@@ -70,9 +53,35 @@ def _contents(run: Run) -> dict[str, Any]:
         "gallery_notes": notes,
         "gallery_words": {"questions": "Held-out questions", "defender": "base Defender"},
         "counts_judged": bool((run.recipe.get("judge") or {}).get("model")),
-        "last_defender": run.last_defender,
+        "last_defender": run.last_defender if run.last_defender != "base" else None,
         "filters": gallery_filters(hung),
         "warnings": summary.get("warnings") or _warnings(run),
+    }
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """What held-out play came to, so far: the contents of "outcome.html.j2"."""
+    summary, payoff = run.summary or {}, run.payoff
+    gains = _gains(summary.get("gains", {}), run)
+    accuracy, asr = payoff.get("accuracy") or [], payoff.get("valid_asr")
+    played = any(cell for row in accuracy for cell in row)
+    names = payoff.get("defenders", []), payoff.get("opponents", [])
+    return {
+        "run": run,
+        "gains": gains,
+        "headline": _headline(gains, run.summary is not None),
+        "progress": progress(payoff, run.rivals) if played else None,
+        "heat": heat_map(*names, accuracy, "accuracy") if played else None,
+        "read_off": _read_off(payoff, run.rivals),
+        "worst": payoff.get("worst_case"),
+        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0)
+        if asr
+        else None,
+        "rivals": summary.get("rivals") or {},
+        "light_guarded": any(
+            (run.recipe.get("judge") or {}).get(name) for name in ("light_level", "light_spread")
+        ),
+        "strategies": _strategies(run.strategies),
     }
 
 
@@ -123,13 +132,13 @@ def _said(title: str, gain: Mapping[str, Any]) -> str:
     return f"{title}: {numbers.points(gain['value'])} points, 95 % interval {numbers.points_interval(gain)}"
 
 
-def _read_off(payoff: Mapping[str, Any]) -> dict[str, str]:
+def _read_off(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> dict[str, str]:
     """What the figures of the payoff matrix say, whatever it is: of the Defenders over the rounds, and of
     attack success."""
     table, names = payoff.get("accuracy") or [], list(payoff.get("opponents", []))
     success = payoff.get("valid_asr") or []
     said = {"defenders": "", "success": ""}
-    attackers = [i for i, name in enumerate(names) if name not in UNATTACKED]
+    attackers = [i for i, name in enumerate(names) if name not in (*UNATTACKED, *rivals)]
     if table and attackers:
         last = attackers[-1]
         under = [row[last] for row in table]
@@ -240,7 +249,7 @@ def _strategies(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] |
     }
 
 
-def _progress(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> Markup:
+def progress(payoff: Mapping[str, Any], rivals: Mapping[str, str]) -> Markup:
     """Accuracy on clean pictures and under the first and last Attackers, Defender by Defender."""
     opponents, table = payoff["opponents"], payoff["accuracy"]
     attackers = [name for name in opponents if name not in (*UNATTACKED, *rivals)]

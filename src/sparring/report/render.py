@@ -1,4 +1,4 @@
-"""From a template and its contents to one self-contained page."""
+"""From a template and its contents to a page."""
 
 from __future__ import annotations
 
@@ -28,19 +28,27 @@ FILTERS = (
 )
 
 
-def write_page(out: Path, template: str, contents: Mapping[str, Any]) -> Path:
-    """Write `out/report.html`, whole or not at all; gives its path."""
-    environment = Environment(
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment() -> Environment:
+    """The templates of pages, with the filters that write figures as a person reads them."""
+    found = Environment(
         loader=PackageLoader("sparring.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({name: getattr(numbers, name) for name in FILTERS})
-    environment.globals["boxes"] = boxes
-    style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
-    text = environment.get_template(template).render(style=style, **contents)
+    found.filters.update({name: getattr(numbers, name) for name in FILTERS})
+    found.globals["boxes"] = boxes
+    return found
+
+
+def write_page(out: Path, template: str, contents: Mapping[str, Any]) -> Path:
+    """Write `out/report.html`, whole or not at all; gives its path."""
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    text = environment().get_template(template).render(style=style, **contents)
     path = out / "report.html"
     write_whole(path, text)
     return path

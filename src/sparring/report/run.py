@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,9 @@ import yaml
 
 from sparring.data.errors import RunError
 from sparring.data.records import LETTERS, Target
-from sparring.measures.statistics import rate
+from sparring.report.heldout import HeldOut, StageRow, defenders_until, read_stages
 
 Outcome = Literal["fooled", "held", "rejected"]
-UNATTACKED = ("clean", "reencoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +78,6 @@ class Exhibit:
         return f"{letter}. {self.options[LETTERS.index(letter)]}"
 
 
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """What the ledger says of a stage."""
-
-    status: str
-    seconds: float
-    result: Mapping[str, Any]
-
-
 @dataclass(frozen=True)
 class Run:
     """All that a report shows. `summary` is None until the run is finished; `payoff` has None where a cell
@@ -106,6 +96,7 @@ class Run:
     payoff: Mapping[str, Any]
     exhibits: tuple[Exhibit, ...]
     last_defender: str
+    strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -123,8 +114,11 @@ class Run:
         return next((name for name, row in self.stages.items() if row.status != "done"), None)
 
 
-def read_run(out: Path) -> Run:
+def read_run(out: Path, *, played: bool = True, exhibits: bool = True) -> Run:
     """Read a run's folder. What is not there yet is empty.
+
+    played: also the figures of held-out play; exhibits: also its edits, all of them. Both take longer to read
+    than all the rest.
 
     Errors: RunError if the folder holds no run at all, or a file of it cannot be read.
     """
@@ -133,7 +127,7 @@ def read_run(out: Path) -> Run:
     if not ledger.is_file() and not recipe_path.is_file() and not summary_path.is_file():
         raise RunError(
             f"{out} holds no run: none of recipe.yaml, ledger.sqlite and summary.json is there. "
-            "Name the folder that a run, an attack or an evaluation had as its --out."
+            "Name the folder that a run, a probe or an evaluation had as its --out."
         )
     try:
         recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
@@ -142,25 +136,33 @@ def read_run(out: Path) -> Run:
     recipe, summary = _recipe(recipe_path, recipe_text), _summary(summary_path)
     if not ledger.is_file():
         payoff = (summary or {}).get("payoff", {})
-        return Run(out, recipe_text, recipe, summary, {}, {}, {}, {}, {}, payoff, (), _last(payoff))
+        strategies = (summary or {}).get("strategies", {})
+        return Run(
+            out, recipe_text, recipe, summary, {}, {}, {}, {}, {}, payoff, (), _last(payoff), strategies
+        )
     try:
         with closing(open_ledger(ledger)) as db:
-            stages = {
-                row["name"]: StageRow(row["status"], row["seconds"], json.loads(row["result"]))
-                for row in db.execute("SELECT * FROM stages")
-            }
+            stages = read_stages(db)
             histories: dict[str, list[tuple[int, dict[str, Any]]]] = {}
             for row in db.execute("SELECT * FROM updates ORDER BY stage, step"):
                 histories.setdefault(row["stage"], []).append((row["step"], json.loads(row["metrics"])))
             rounds = int(recipe.get("selfplay", {}).get("rounds", 0)) or _rounds_in(stages)
-            payoff = summary["payoff"] if summary else _payoff_so_far(db, stages, rounds, _rivals(recipe))
+            payoff = (summary or {}).get("payoff", {})
+            strategies = (summary or {}).get("strategies", {})
+            if played and summary is None:
+                so_far = HeldOut(db, stages, rounds, list(_rivals(recipe)))
+                payoff = {
+                    "defenders": so_far.defenders,
+                    "opponents": so_far.opponents,
+                    "accuracy": so_far.accuracy(),
+                }
             asked = {
                 row["defender"]
                 for row in db.execute(
                     "SELECT DISTINCT defender FROM answers WHERE stage = 'evaluation/clean'"
                 )
             }
-            last = next((name for name in reversed(_defenders(rounds)) if name in asked), "base")
+            last = next((name for name in reversed(defenders_until(rounds)) if name in asked), "base")
             return Run(
                 out=out,
                 recipe_text=recipe_text,
@@ -172,7 +174,8 @@ def read_run(out: Path) -> Run:
                 meta=dict(db.execute("SELECT key, value FROM meta").fetchall()),
                 questions=dict(db.execute("SELECT split, count(*) FROM questions GROUP BY split").fetchall()),
                 payoff=payoff,
-                exhibits=tuple(read_exhibits(db, out, last)),
+                strategies=strategies,
+                exhibits=tuple(read_exhibits(db, out, last)) if exhibits else (),
                 last_defender=last,
             )
     except sqlite3.Error as error:
@@ -220,10 +223,6 @@ def _rounds_in(stages: Mapping[str, StageRow]) -> int:
     )
 
 
-def _defenders(rounds: int) -> list[str]:
-    return ["base", *(f"round{i}" for i in range(1, rounds + 1))]
-
-
 def _last(payoff: Mapping[str, Any]) -> str:
     return str((payoff.get("defenders") or ["base"])[-1])
 
@@ -232,49 +231,18 @@ def _rivals(recipe: Mapping[str, Any]) -> Mapping[str, str]:
     return (recipe.get("evaluation") or {}).get("rivals") or {}
 
 
-def _payoff_so_far(
-    db: sqlite3.Connection, stages: Mapping[str, StageRow], rounds: int, rivals: Mapping[str, str]
-) -> dict[str, Any]:
-    """The cells that have been played out; as in the summary's matrix, the clean answer stands where an edit
-    was not accepted.
-    """
-    defenders = _defenders(rounds)
-    opponents = [*UNATTACKED, "bootstrap", *defenders[1:], *rivals]
-    ids = [row["id"] for row in db.execute("SELECT id FROM questions WHERE split = 'held_out'")]
-    # What a Defender refused is in no cell.
-    lost = {
-        name
-        for stage, row in stages.items()
-        if stage.startswith("evaluation/")
-        for name in row.result.get("left_out", ())
-    }
-    ids = [name for name in ids if name not in lost]
-
-    def right(opponent: str, defender: str) -> dict[str, bool]:
-        query = "SELECT question_id, right FROM answers WHERE stage = ? AND defender = ? AND trial = 0"
-        return {
-            row["question_id"]: bool(row["right"])
-            for row in db.execute(query, (f"evaluation/{opponent}", defender))
-        }
-
-    def done(opponent: str, defender: str) -> bool:
-        row = stages.get(f"evaluation/{opponent}/{defender}")
-        return row is not None and row.status == "done"
-
-    accuracy: list[list[dict[str, Any] | None]] = []
-    for defender in defenders:
-        clean = right("clean", defender) if done("clean", defender) else {}
-        cells = [
-            clean | right(opponent, defender) if clean and done(opponent, defender) else None
-            for opponent in opponents
-        ]
-        accuracy.append([None if cell is None else rate([cell[i] for i in ids]).as_dict() for cell in cells])
-    return {"defenders": defenders, "opponents": opponents, "accuracy": accuracy}
-
-
-def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhibit]:
-    """The edits of held-out play, or of an attack, with the answers of the Defenders "base" and `last` about
-    them.
+def read_exhibits(
+    db: sqlite3.Connection,
+    out: Path,
+    last: str,
+    *,
+    base: str = "base",
+    clean: str = "evaluation/clean",
+    stages: str = "evaluation/%",
+    but: Collection[str] = (),
+) -> Iterator[Exhibit]:
+    """The edits of held-out play, or of a probe, with the answers of the Defenders `base` and `last` about
+    them. clean: the stage of answers to clean pictures. stages: a pattern of those of edits, `but` these.
     """
     query = """
         SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image,
@@ -285,14 +253,16 @@ def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhi
         FROM edits e
         JOIN questions q ON q.id = e.question_id
         JOIN verdicts v USING (stage, step, question_id, sample)
-        LEFT JOIN answers c ON c.stage = 'evaluation/clean' AND c.step = 0 AND c.question_id = e.question_id
-            AND c.defender = 'base' AND c.trial = 0
+        LEFT JOIN answers c ON c.stage = ? AND c.step = 0 AND c.question_id = e.question_id
+            AND c.defender = ? AND c.trial = 0
         LEFT JOIN answers b ON b.stage = e.stage AND b.step = e.step AND b.question_id = e.question_id
-            AND b.sample = e.sample AND b.defender = 'base' AND b.trial = 0
+            AND b.sample = e.sample AND b.defender = ? AND b.trial = 0
         LEFT JOIN answers l ON l.stage = e.stage AND l.step = e.step AND l.question_id = e.question_id
             AND l.sample = e.sample AND l.defender = ? AND l.trial = 0
-        WHERE e.stage LIKE 'evaluation/%' ORDER BY e.stage, e.question_id"""
-    for row in db.execute(query, (last,)):
+        WHERE e.stage LIKE ? ORDER BY e.stage, e.question_id"""
+    for row in db.execute(query, (clean, base, base, last, stages)):
+        if row["stage"] in but:
+            continue
         targets = tuple(Target(target["name"], tuple(target["box"])) for target in json.loads(row["targets"]))
         accepted = row["intact"] and not row["duplicate"]
         if accepted and row["base_text"] is None:
@@ -313,7 +283,7 @@ def read_exhibits(db: sqlite3.Connection, out: Path, last: str) -> Iterator[Exhi
             label_valid=None if row["label_valid"] is None else bool(row["label_valid"]),
             relit=json.loads(row["notes"]).get("relit", 0) > 0,
             clean_right=None if row["clean_right"] is None else bool(row["clean_right"]),
-            base=_reply(row, "base", "base"),
+            base=_reply(row, "base", base),
             last=_reply(row, "last", last),
         )
 

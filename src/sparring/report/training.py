@@ -5,7 +5,7 @@ whole game.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,7 @@ def players(run: Run) -> list[Player]:
                     ceiling=1.0,
                 ),
             ),
-            _others(attacker, {"reward_mean", "intact", "accepted", "fooled"}),
+            panels_of(attacker, {"reward_mean", "intact", "accepted", "fooled"}),
         )
     )
     if any("reward_mean" not in metrics for phase in defender for _, metrics in phase):
@@ -137,7 +137,7 @@ def players(run: Run) -> list[Player]:
             Player(
                 "Defender",
                 (_strip("Loss of the fine-tuning", note, defender, ["loss"], titles),),
-                _others(defender, {"loss"}),
+                panels_of(defender, {"loss"}),
             )
         )
         return found
@@ -164,7 +164,7 @@ def players(run: Run) -> list[Player]:
                     floor=0.0,
                 ),
             ),
-            _others(defender, {"reward_mean", "thrown_high", "thrown_low", "kept_groups"}),
+            panels_of(defender, {"reward_mean", "thrown_high", "thrown_low", "kept_groups"}),
         )
     )
     return found
@@ -215,7 +215,8 @@ def _strip(
     return Strip(title, note, tuple(panels))
 
 
-def _others(phases: Sequence[History], shown: set[str]) -> tuple[Panel, ...]:
+def panels_of(phases: Sequence[History], shown: Set[str] = frozenset()) -> tuple[Panel, ...]:
+    """A chart of every metric but those of `shown`, all phases on one line."""
     names = dict.fromkeys(
         name
         for phase in phases

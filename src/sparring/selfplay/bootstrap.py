@@ -8,22 +8,25 @@ funnel in `round0/forge`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 
 from sparring.attackers.crops import crops_of
 from sparring.attackers.sft import Pair, finetune
 from sparring.config import CropSettings, ForgeSettings
 from sparring.data.images import load_image, pictures_of
-from sparring.data.records import VisualQuestion
+from sparring.data.records import Answer, VisualQuestion
 from sparring.engine.files import write_json
 from sparring.engine.screen import figures_of
 from sparring.forge.funnel import make_funnel
-from sparring.forge.ledger import Ledger, pack
+from sparring.forge.ledger import Ledger, Packed, pack
 from sparring.forge.publish import content_hash
 from sparring.forge.records import Sample
 from sparring.forge.run import forge
@@ -31,9 +34,10 @@ from sparring.forge.smith import Smith
 from sparring.judging.validity import DuplicateCheck
 from sparring.models.editors import FlowEditor
 from sparring.models.vlms.base import VLM
-from sparring.selfplay.game import Game
+from sparring.selfplay.game import Game, Table
 from sparring.selfplay.league import save_attacker
-from sparring.selfplay.turns import defender_after, right_when_clean
+from sparring.selfplay.track import track_updates
+from sparring.selfplay.turns import answers_when_clean, defender_after, right_when_clean
 
 FORGE, BOOTSTRAP, EDITS = "round0/forge", "round0/bootstrap", "round0/candidates"
 
@@ -45,23 +49,20 @@ def bootstrap(game: Game) -> None:
 
 
 class GameSmith(Smith):
-    """A smith whose players are the game's, none of them loaded twice, and who knows what the base Defender
-    answers to clean pictures.
+    """A smith whose players are the table's, none of them loaded twice. known: what the base Defender answers
+    to clean pictures, by question.
     """
 
-    def __init__(self, game: Game, settings: ForgeSettings) -> None:
-        known = {
-            answer.question_id: answer for answer in game.ledger.answers("round0/clean", defender_after(0))
-        }
-        super().__init__(settings, game.league.answers, known)
-        self._game, self._league = game, game.league
+    def __init__(self, table: Table, settings: ForgeSettings, known: Mapping[str, Answer]) -> None:
+        super().__init__(settings, table.league.answers, known)
+        self._table, self._league = table, table.league
 
     def noise_of(self, question: VisualQuestion, attempt: int) -> int:
         """An edit's noise has a name as every edit in a game has; a painter's seed is as in any forge."""
         return (
             super().noise_of(question, attempt)
             if self.implanter.wants_proposals
-            else self._game.seed(EDITS, question.id, attempt - 1)
+            else self._table.seed(EDITS, question.id, attempt - 1)
         )
 
     @cached_property
@@ -85,17 +86,25 @@ def forge_pairs(game: Game) -> None:
     questions = right_when_clean(game, 0)[: game.recipe.bootstrap.questions]
     stage.begin(resumes=True)
     with closing(Ledger(stage.folder)) as ledger:
-        smith = GameSmith(game, settings)
-        with game.screen.stage("bootstrap: forge", len(questions)) as bar:
-            done = ledger.batches * settings.batch
+        done = ledger.batches * settings.batch
+        starts = range(done, len(questions), settings.batch)
+        with (
+            game.screen.stage("bootstrap: forge", len(questions)) as bar,
+            game.crew("play", GameSmith, settings, answers_when_clean(game, 0)) as crew,
+        ):
             bar.advance(min(done, len(questions)), ledger.counts())
-            for start in range(done, len(questions), settings.batch):
-                part = questions[start : start + settings.batch]
-                ledger.write([pack(result) for result in forge(smith, _samples(part, start))])
-                bar.advance(len(part), ledger.counts())
+            samples = (_samples(questions[start : start + settings.batch], start) for start in starts)
+            for packed in crew.map(forge_samples, samples):
+                ledger.write(packed)
+                bar.advance(len(packed), ledger.counts())
         funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
     write_json(stage.folder / "funnel.json", funnel)
     stage.finish(_result(funnel))
+
+
+def forge_samples(smith: GameSmith, samples: Sequence[Sample]) -> list[Packed]:
+    """What became of some samples, ready to be written."""
+    return [pack(result) for result in forge(smith, samples)]
 
 
 def forge_settings(game: Game) -> ForgeSettings:
@@ -146,48 +155,74 @@ def tune(game: Game) -> None:
     if stage.done:
         return
     stage.begin(resumes=True)
-    editor = game.league.attacker("untuned", keep=False)
     with closing(Ledger(game.stage(FORGE).folder)) as ledger:
-        pairs = kept_pairs(ledger, recipe.attacker.crop, editor.multiple)
-    if recipe.attacker.lora is not None:
-        own = recipe.attacker.lora
-        editor.add_lora(own.rank, own.alpha, game.seed(BOOTSTRAP, "lora"), own.targets)
-    warnings = []
-    if not pairs:
-        warnings.append("the forge made no pair: the bootstrap Attacker is the editor as it came")
-    elif recipe.bootstrap.steps > 0:
-        with game.screen.stage("bootstrap: fine-tuning", recipe.bootstrap.steps) as bar:
-
-            def progress(step: int, metrics: dict[str, float]) -> None:
-                game.ledger.record_update(BOOTSTRAP, step, metrics)
-                bar.advance(1, figures_of(metrics, "loss"))
-
-            finetune(
-                editor,
-                pairs,
-                recipe.bootstrap,
-                recipe.attacker,
-                game.seed(BOOTSTRAP),
-                progress,
-                stage.folder / "state",
-                save_every=recipe.selfplay.checkpoint_every,
-            )
-    stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
+        pairs = kept_pairs(ledger)
+    warnings = [] if pairs else ["the forge made no pair: the bootstrap Attacker is the editor as it came"]
+    # One process: the updates are few, and those of a LoRA or of a small editor.
+    with game.crew("attacker", Apprentice, pairs, stage.folder / "state", workers=1) as crew:
+        if pairs and recipe.bootstrap.steps > 0:
+            with game.screen.stage("bootstrap: fine-tuning", recipe.bootstrap.steps) as bar:
+                while (told := crew.all(Apprentice.step)[0]) is not None:
+                    game.ledger.record_update(BOOTSTRAP, *told)
+                    bar.advance(1, figures_of(told[1], "loss"))
+                    track_updates(game)
+        stage.folder_written_whole("editor", lambda folder: crew.all(Apprentice.write, folder))
     for text in warnings:
         game.screen.warn(f"{BOOTSTRAP}: {text}")
     stage.finish(game.stage(FORGE).result | {"warnings": warnings})
 
 
-def kept_pairs(ledger: Ledger, crop: CropSettings, multiple: int) -> list[Pair]:
-    """(clean picture, instruction, adversarial picture) of all kept pairs, in the order of their ids, cut as
-    an editor will see them in play.
+class Apprentice:
+    """The editor that learns from forged pairs; `folder` holds its state."""
 
-    multiple: what the editor's sides are multiples of.
-    """
+    def __init__(self, table: Table, pairs: Sequence[Kept], folder: Path) -> None:
+        recipe, self.editor = table.recipe, table.league.attacker("untuned", keep=False)
+        cut = [pair.cut(recipe.attacker.crop, self.editor.multiple) for pair in pairs]
+        if recipe.attacker.lora is not None:
+            own = recipe.attacker.lora
+            self.editor.add_lora(own.rank, own.alpha, table.seed(BOOTSTRAP, "lora"), own.targets)
+        self.steps = finetune(
+            self.editor,
+            cut,
+            recipe.bootstrap,
+            recipe.attacker,
+            table.seed(BOOTSTRAP),
+            folder,
+            save_every=recipe.selfplay.checkpoint_every,
+        )
+
+    def step(self) -> tuple[int, dict[str, float]] | None:
+        """One step; its number and metrics. None when there are no more."""
+        return next(self.steps, None)
+
+    def write(self, folder: Path) -> None:
+        """Write the bootstrap Attacker as it is kept."""
+        save_attacker(self.editor, folder)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A pair that the forge has kept."""
+
+    question: VisualQuestion
+    instruction: str
+    clean: Image
+    adversarial: Image
+
+    def cut(self, crop: CropSettings, multiple: int) -> Pair:
+        """(clean picture, instruction, adversarial picture), cut as an editor will see them in play.
+
+        multiple: what the editor's sides are multiples of.
+        """
+        (cut,) = crops_of([self.question], [self.clean], crop, multiple)
+        return cut.cut(self.clean), self.instruction, cut.cut(self.adversarial)
+
+
+def kept_pairs(ledger: Ledger) -> list[Kept]:
+    """All kept pairs, in the order of their ids."""
     pairs = []
     for row in sorted(ledger.rows("kept"), key=lambda row: row.id):
         assert row.picture is not None  # a pair was painted, else it had not been kept
         clean, adversarial = load_image(ledger.path(row.clean)), load_image(ledger.path(row.picture))
-        (cut,) = crops_of([ledger.question(row)], [clean], crop, multiple)
-        pairs.append((cut.cut(clean), row.content["instruction"], cut.cut(adversarial)))
+        pairs.append(Kept(ledger.question(row), row.content["instruction"], clean, adversarial))
     return pairs

@@ -10,7 +10,7 @@ its reward, such a training is lost.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -22,12 +22,13 @@ from sparring.attackers.crops import crops_of, cut_all
 from sparring.attackers.rollout import by_size, roll_out, to_pictures
 from sparring.config import AttackerSettings, DriftSettings
 from sparring.data.errors import TrainingError
-from sparring.data.images import pictures_of
 from sparring.data.pixels import sharpness_ratio
+from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.files import write_json
 from sparring.engine.stages import Stage
 from sparring.models.editors import FlowEditor
-from sparring.selfplay.game import Game
+from sparring.selfplay.game import Game, Table
 
 SMALLEST = 1e-6
 
@@ -97,14 +98,35 @@ def beyond(drift: Drift, start: Drift, bounds: DriftSettings) -> str | None:
     return " and ".join(said) or None
 
 
+def drift_questions(game: Game) -> tuple[list[VisualQuestion], list[int]]:
+    """The held-out questions whose pictures an Attacker edits for it, and the edits' seeds."""
+    questions = game.held_out[: game.recipe.evaluation.drift.items]
+    return questions, [game.seed("evaluation", question.id) for question in questions]
+
+
+def drift_on(
+    table: Table,
+    editor: FlowEditor,
+    questions: Sequence[VisualQuestion],
+    cleans: Sequence[Image],
+    seeds: Sequence[int],
+) -> Drift:
+    """How far an editor has gone, on these questions' pictures."""
+    settings = table.recipe.attacker
+    cuts = cut_all(cleans, crops_of(questions, cleans, settings.crop, editor.multiple))
+    instructions = [table.instruction(question) for question in questions]
+    return measure_drift(editor, cuts, instructions, seeds, settings)
+
+
 class DriftWatch:
-    """Watches the Attacker of one phase, which trains in place. Make it before the training begins.
+    """Watches the Attacker of one phase while it trains. Make it before the training begins. measure: its
+    drift as it is.
 
     What it is compared with is the game's first Attacker, measured once and kept in `round0/drift.json`.
     """
 
-    def __init__(self, game: Game, stage: Stage, editor: FlowEditor) -> None:
-        self.game, self.stage, self.editor = game, stage, editor
+    def __init__(self, game: Game, stage: Stage, measure: Callable[[], Drift]) -> None:
+        self.game, self.stage, self._measure = game, stage, measure
         bounds = game.recipe.evaluation.drift
         bounded = bounds.sharpness is not None or bounds.round_trip is not None
         self.watching = bounded and game.recipe.attacker.steps > 0
@@ -115,15 +137,6 @@ class DriftWatch:
         if self.watching:
             self.start = Drift(**json.loads(kept.read_text(encoding="utf-8")))
 
-    def _measure(self) -> Drift:
-        game, settings = self.game, self.game.recipe.attacker
-        questions = game.held_out[: game.recipe.evaluation.drift.items]
-        cleans = pictures_of(questions)
-        cuts = cut_all(cleans, crops_of(questions, cleans, settings.crop, self.editor.multiple))
-        seeds = [game.seed("evaluation", question.id) for question in questions]
-        instructions = [game.instruction(question) for question in questions]
-        return measure_drift(self.editor, cuts, instructions, seeds, settings)
-
     def look(self, updates: int) -> None:
         """Measure the Attacker after so many updates, and say it.
 
@@ -133,12 +146,14 @@ class DriftWatch:
             return
         drift, name = self._measure(), self.stage.name
         self.game.screen.say(
-            f"{name}: held-out edits after {updates} updates: sharpness {drift.sharpness:.2f}, round trip "
+            f"{name}: held-out edits after {plural(updates, 'update')}: sharpness {drift.sharpness:.2f}, "
+            f"round trip "
             f"{drift.round_trip:.2f}; at the start {self.start.sharpness:.2f} and {self.start.round_trip:.2f}"
         )
         if reason := beyond(drift, self.start, self.game.recipe.evaluation.drift):
             raise TrainingError(
-                f"{name} is stopped after {updates} updates: the edits of held-out pictures {reason}. The "
+                f"{name} is stopped after {plural(updates, 'update')}: the edits of held-out pictures "
+                f"{reason}. The "
                 "Attacker has left what its editor can make, whatever its reward says. Its last saved state "
                 f"is kept in {self.stage.folder}. Begin anew with a lower attacker.learning_rate or with "
                 "attacker.kl_weight (0.04 for flow_grpo); for diffusion_nft and awm, with an editor that is "

@@ -10,8 +10,8 @@ the clean picture stands. A question of which a Defender refuses any picture is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
@@ -23,12 +23,14 @@ from sparring.data.errors import ModelError
 from sparring.data.images import image_sha256, load_image, pictures_of
 from sparring.data.pixels import sharpness_ratio
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.data.words import plural
+from sparring.engine.crew import Crew
 from sparring.engine.stages import Stage
 from sparring.judging.kinds import classify, nobody
 from sparring.judging.vet import vet
 from sparring.measures.payoff import CLEAN, Opponent, Payoff, play_off
-from sparring.selfplay.game import Game
-from sparring.selfplay.turns import defender_after, frozen_edits, shares
+from sparring.selfplay.game import Game, Table, at_the_table
+from sparring.selfplay.turns import Asked, answers_to, defender_after, frozen_edits, shares
 
 REENCODED = "reencoded"
 UNGATED = (CLEAN, REENCODED)
@@ -52,19 +54,36 @@ def defenders_until(number: int) -> list[str]:
 def evaluate(game: Game, number: int) -> Payoff:
     """Fill every cell of the payoff matrix that can be played after round `number` and has not been."""
     opponents, defenders = opponents_of(game, number), defenders_until(number)
-    for opponent in opponents:
-        make_pictures(game, opponent)
+    attackers = [name for name in opponents_until(number) if name not in UNGATED]
     missing = [(d, o) for d in defenders for o in opponents if not game.stage(f"evaluation/{o}/{d}").done]
-    with game.screen.stage(f"round {number}: held-out play", len(missing)) as bar:
-        for defender, opponent in missing:
-            accuracy = play_cell(game, defender, opponent)
-            bar.advance(1, {"accuracy": accuracy})
+    with game.crew("play", at_the_table, attackers=attackers, defenders=defenders) as crew:
+        for opponent in opponents:
+            make_pictures(game, opponent, crew)
+        with game.screen.stage(f"round {number}: held-out play", len(missing)) as bar:
+            for defender, opponent in missing:
+                accuracy = play_cell(game, defender, opponent, crew)
+                bar.advance(1, {"accuracy": accuracy})
     payoff = payoff_until(game, number)
     show(game, payoff)
     return payoff
 
 
-def make_pictures(game: Game, opponent: str) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """Held-out edits of some questions; without verdicts where nobody attacks. kinds: question id -> kind of
+    the accepted ones.
+    """
+
+    edits: list[Edit]
+    verdicts: list[Verdict] | None
+    kinds: Mapping[str, str]
+
+
+Held = tuple[str, Sequence[VisualQuestion], Sequence[Image]]
+"""An opponent, questions, their clean pictures."""
+
+
+def make_pictures(game: Game, opponent: str, crew: Crew[Table]) -> None:
     """An opponent's held-out pictures, made once, with their verdicts: integrity, duplicates, the auditor's
     word on the accepted ones.
     """
@@ -73,77 +92,75 @@ def make_pictures(game: Game, opponent: str) -> None:
         return
     stage.begin()
     kinds: dict[str, str] = {}
+    parts = [game.held_out[start : start + batch] for start in range(0, len(game.held_out), batch)]
     with game.screen.stage(f"held-out edits: {opponent}", len(game.held_out)) as bar:
-        for start in range(0, len(game.held_out), batch):
-            questions = game.held_out[start : start + batch]
-            if opponent == REENCODED:
-                reencode(game, stage, opponent, questions)
-            else:
-                kinds |= attack(game, stage, opponent, questions)
-            bar.advance(len(questions), {})
+        held = ((opponent, part, pictures_of(part)) for part in parts)
+        work = reencode if opponent == REENCODED else attack
+        for part, shown in zip(parts, crew.map(work, held), strict=True):
+            game.ledger.record_edits(stage.name, 0, shown.edits)
+            if shown.verdicts is not None:
+                game.ledger.record_verdicts(stage.name, 0, shown.verdicts)
+            kinds |= shown.kinds
+            bar.advance(len(part), {})
     stage.finish({"kinds": kinds})
 
 
-def reencode(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> None:
+def reencode(table: Table, held: Held) -> Shown:
     """The control: what the editor's autoencoder alone does where the pictures would be edited. No gate,
     because nobody attacks.
     """
-    editor, cleans, settings = game.league.attacker("bootstrap"), pictures_of(questions), game.recipe.attacker
+    opponent, questions, cleans = held
+    editor, settings = table.league.attacker("bootstrap"), table.recipe.attacker
     crops = crops_of(questions, cleans, settings.crop, editor.multiple)
-    pictures = round_trips(editor, cleans, crops, settings.micro_batch)
+    with table.league.attackers_turn():
+        pictures = round_trips(editor, cleans, crops, settings.micro_batch)
     made = zip(questions, pictures, strict=True)
-    game.ledger.record_edits(
-        stage.name, 0, [Edit(question.id, opponent, "", 0, picture) for question, picture in made]
-    )
+    return Shown([Edit(question.id, opponent, "", 0, picture) for question, picture in made], None, {})
 
 
-def attack(game: Game, stage: Stage, opponent: str, questions: Sequence[VisualQuestion]) -> dict[str, str]:
-    """Edits by a frozen Attacker or a rival, gated and audited; gives question id -> kind of the accepted
-    ones.
-
-    Which Defender they fool is another matter.
-    """
-    cleans = pictures_of(questions)
-    edits = opponents_edits(game, opponent, questions, cleans)
+def attack(table: Table, held: Held) -> Shown:
+    """Edits by a frozen Attacker or a rival, gated and audited; which Defender they fool is not asked."""
+    opponent, questions, cleans = held
+    edits = opponents_edits(table, opponent, questions, cleans)
     images = [edit.image for edit in edits]
-    game.ledger.record_edits(stage.name, 0, edits)
-    with game.league.defenders_turn():
+    with table.league.defenders_turn():
         verdicts = vet(
             questions,
             cleans,
             edits,
-            settings=game.recipe.judge,
-            duplicates=game.league.duplicate_check(),
-            device=game.league.device,
-            audit=game.auditor.audit,
+            settings=table.recipe.judge,
+            duplicates=table.league.duplicate_check(),
+            device=table.league.device,
+            audit=table.auditor.audit,
         )
     sharpness = [sharpness_ratio(clean, image) for clean, image in zip(cleans, images, strict=True)]
     verdicts = [
         replace(verdict, notes=verdict.notes | {"sharpness": ratio})
         for verdict, ratio in zip(verdicts, sharpness, strict=True)
     ]
-    game.ledger.record_verdicts(stage.name, 0, verdicts)
     accepted = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
     kinds = classify([cleans[i] for i in accepted], [images[i] for i in accepted], nobody)
-    return {questions[i].id: found.kind for i, found in zip(accepted, kinds, strict=True)}
+    told = {questions[i].id: found.kind for i, found in zip(accepted, kinds, strict=True)}
+    return Shown(edits, verdicts, told)
 
 
 def opponents_edits(
-    game: Game, opponent: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image]
+    table: Table, opponent: str, questions: Sequence[VisualQuestion], cleans: Sequence[Image]
 ) -> list[Edit]:
     """One edit a question: a rival's, or a frozen Attacker's, with the same noise whoever the Attacker is."""
-    rival = game.recipe.evaluation.rivals.get(opponent)
+    rival = table.recipe.evaluation.rivals.get(opponent)
     if rival is not None:
-        return load_rival(rival, name=opponent).edit(questions, cleans, game.recipe.seed)
-    seeds = [game.seed("evaluation", question.id) for question in questions]
-    images = frozen_edits(game, opponent, questions, cleans, seeds)
+        return load_rival(rival, name=opponent).edit(questions, cleans, table.recipe.seed)
+    seeds = [table.seed("evaluation", question.id) for question in questions]
+    images = frozen_edits(table, opponent, questions, cleans, seeds)
     made = zip(questions, seeds, images, strict=True)
     return [
-        Edit(question.id, opponent, game.instruction(question), seed, image) for question, seed, image in made
+        Edit(question.id, opponent, table.instruction(question), seed, image)
+        for question, seed, image in made
     ]
 
 
-def play_cell(game: Game, defender: str, opponent: str) -> float:
+def play_cell(game: Game, defender: str, opponent: str, crew: Crew[Table]) -> float:
     """One Defender's greedy answers to one opponent's pictures; gives the share that is right of those that
     were asked.
     """
@@ -155,16 +172,16 @@ def play_cell(game: Game, defender: str, opponent: str) -> float:
     else:
         pictures = dict(game.ledger.pictures(source, only="all" if opponent in UNGATED else "accepted"))
     asked = [question for question in game.held_out if question.id in pictures]
-    vlm, answers = game.league.defender(defender), list[Answer]()
-    with game.league.defenders_turn():
-        for start in range(0, len(asked), batch):
-            part = asked[start : start + batch]
-            images = [load_image(pictures[question.id]) for question in part]
-            found = ask_each(
-                vlm, part, images, game.recipe.defender, temperature=0.0, seed=game.seed("evaluation")
-            )
-            answers += answered(part, found, lambda text: game.screen.warn(f"{stage.name}: {text}"))
-    game.ledger.record_answers(source, 0, [replace(answer, defender=defender) for answer in answers])
+    parts, answers = [asked[start : start + batch] for start in range(0, len(asked), batch)], list[Answer]()
+    put = (
+        Asked(
+            defender, part, [load_image(pictures[question.id]) for question in part], game.seed("evaluation")
+        )
+        for part in parts
+    )
+    for part, found in zip(parts, crew.map(answers_to, put), strict=True):
+        answers += answered(part, found, lambda text: game.screen.warn(f"{stage.name}: {text}"))
+    game.ledger.record_answers(source, 0, answers)
     right = sum(answer.right for answer in answers)
     lost = sorted({question.id for question in asked} - {answer.question_id for answer in answers})
     stage.finish({"asked": len(asked), "right": right} | ({"left_out": lost} if lost else {}))
@@ -184,7 +201,8 @@ def counted(game: Game, number: int) -> list[VisualQuestion]:
     kept = [question for question in game.held_out if question.id not in lost]
     if not kept:
         raise ModelError(
-            f"the Defenders refuse all {len(game.held_out)} held-out questions. See the warnings above."
+            f"the Defenders refuse all {plural(len(game.held_out), 'held-out question')}. See the "
+            f"warnings above."
         )
     return kept
 
@@ -221,21 +239,31 @@ def static_edits(
     """One edit of every question by the recipe's rivals in turns, judged against the Defender after round
     `number`; all goes into the ledger.
     """
-    rivals = [load_rival(spec) for spec in game.recipe.selfplay.curriculum.rivals]
     name, verdicts, batch = defender_after(number), list[Verdict](), game.recipe.evaluation.batch
-    with game.screen.stage(title, len(questions)) as bar:
-        for start in range(0, len(questions), batch):
-            part = questions[start : start + batch]
-            cleans = pictures_of(part)
-            edits = _in_turns(rivals, part, cleans, start, game.seed(stage.name))
-            with game.league.defenders_turn():
-                edits, judged, answers = _judge(game, name, part, cleans, edits)
+    parts = [(start, questions[start : start + batch]) for start in range(0, len(questions), batch)]
+    with (
+        game.screen.stage(title, len(questions)) as bar,
+        game.crew("play", at_the_table, defenders=[name]) as crew,
+    ):
+        asked = ((name, stage.name, start, part, pictures_of(part)) for start, part in parts)
+        for (_, part), (edits, judged, answers) in zip(parts, crew.map(in_turns, asked), strict=True):
             game.ledger.record_edits(stage.name, 0, edits)
             game.ledger.record_answers(stage.name, 0, [replace(answer, defender=name) for answer in answers])
             game.ledger.record_verdicts(stage.name, 0, judged)
             verdicts += judged
-            bar.advance(min(batch, len(questions) - start), shares(verdicts))
+            bar.advance(len(part), shares(verdicts))
     return verdicts
+
+
+def in_turns(
+    table: Table, asked: tuple[str, str, int, Sequence[VisualQuestion], Sequence[Image]]
+) -> tuple[list[Edit], list[Verdict], list[Answer]]:
+    """The part of `static_edits` that begins with that question."""
+    defender, stage, start, questions, cleans = asked
+    rivals = [load_rival(spec) for spec in table.recipe.selfplay.curriculum.rivals]
+    edits = _in_turns(rivals, questions, cleans, start, table.seed(stage))
+    with table.league.defenders_turn():
+        return _judge(table, defender, questions, cleans, edits)
 
 
 def _in_turns(
@@ -256,7 +284,7 @@ def _in_turns(
 
 
 def _judge(
-    game: Game,
+    table: Table,
     defender: str,
     questions: Sequence[VisualQuestion],
     cleans: Sequence[Image],
@@ -265,12 +293,14 @@ def _judge(
     """The edits that changed something, their verdicts, and the Defender's greedy answers about those that
     passed the checks; but for those that it refuses, which have no verdict.
     """
-    settings, duplicates, device = game.recipe.judge, game.league.duplicate_check(), game.league.device
+    settings, duplicates, device = table.recipe.judge, table.league.duplicate_check(), table.league.device
     verdicts = vet(questions, cleans, edits, settings=settings, duplicates=duplicates, device=device)
     passed = [place for place, verdict in enumerate(verdicts) if verdict.accepted]
     asked, pictures = [questions[i] for i in passed], [edits[i].image for i in passed]
-    found = ask_each(game.league.defender(defender), asked, pictures, game.recipe.defender) if passed else []
-    answers = answered(asked, found, game.screen.warn)
+    found = (
+        ask_each(table.league.defender(defender), asked, pictures, table.recipe.defender) if passed else []
+    )
+    answers = answered(asked, found, table.tell)
     lost = {question.id for question in asked} - {answer.question_id for answer in answers}
     wrong = {answer.question_id for answer in answers if not answer.right}
     made = [place for place, verdict in enumerate(verdicts) if not verdict.unchanged]

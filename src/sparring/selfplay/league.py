@@ -20,7 +20,7 @@ from sparring.judging.validity import DuplicateCheck, load_duplicate_check
 from sparring.models.editors import FlowEditor
 from sparring.models.players import DTYPES, load_asked_defender, load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM, load_vlm, local_weights
+from sparring.models.vlms.base import VLM, all_resting, load_vlm, local_weights
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -51,6 +51,8 @@ class League:
         """An Attacker as it was saved. With `keep` false the caller may train it: nobody else will be handed
         this one.
         """
+        if self._editor is not None:
+            self._editor.wake()
         if self._editor is None or self._editor_is != name:
             self._editor = self._load_attacker(name)
         self._editor_is = name if keep else None
@@ -136,14 +138,30 @@ class League:
 
     @contextmanager
     def defenders_turn(self) -> Iterator[None]:
-        """Inside, with `attacker.offload`, the Attacker in memory makes room on the accelerator, also one
-        that a caller trains; then it is back.
+        """Inside, with `attacker.offload`, the Attacker in memory makes room on the accelerator. One that a
+        caller trains is back afterwards; a frozen one when it is next asked for, and not once a batch.
         """
-        if self._editor is None:
+        editor, frozen = self._editor, self._editor_is is not None
+        try:
+            if editor is not None:
+                editor.rest()
             yield
-        else:
-            with self._editor.resting():
-                yield
+        finally:
+            if editor is not None and not frozen:
+                editor.wake()
+
+    @contextmanager
+    def attackers_turn(self) -> Iterator[None]:
+        """Inside, with `attacker.offload`, the Defender and the judge models in memory make room on the
+        accelerator for a frozen Attacker; then they are back.
+        """
+        others = list[VLM | None]()
+        if self.recipe.attacker.offload:
+            others += [self._defender[1]] if self._defender else []
+            others += [self._duplicates.judge] if self._duplicates else []
+            others += [self._reasoning_judge]
+        with all_resting(vlm for vlm in others if vlm is not None):
+            yield
 
     def rest_attacker(self) -> None:
         """Take the Attacker out of memory: while a Defender trains, its gradients and optimizer need the

@@ -15,13 +15,17 @@ from typing import Any
 from sparring.asking.refusals import taken, takes_of
 from sparring.config import Recipe
 from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.calls import import_call
+from sparring.engine.crew import Engine
 from sparring.engine.device import begin_computing
 from sparring.engine.folder import run_folder
 from sparring.engine.ledger import Ledger
+from sparring.engine.pool import WorkersLostError
 from sparring.engine.questions import Sides, load_questions
 from sparring.engine.screen import Screen
-from sparring.judging.auditor import Auditor
+from sparring.engine.trackers import Trackers, require_trackers
+from sparring.judging.validity import Auditor
 from sparring.models.editors.loading import import_family
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game
@@ -29,6 +33,7 @@ from sparring.selfplay.heldout import evaluate
 from sparring.selfplay.league import League
 from sparring.selfplay.phases import train_attacker, train_defender, write_curriculum
 from sparring.selfplay.summary import doubts_of, summarise
+from sparring.selfplay.track import track_held_out, track_summary, track_updates
 from sparring.selfplay.turns import require_skill
 from sparring.selfplay.watch import watch
 
@@ -46,15 +51,39 @@ def run_game(
     in use or holds another recipe's run.
     """
     with open_game(recipe, out, screen or Screen(), sides) as game:
-        require_skill(game)
-        bootstrap(game)
-        evaluate(game, 0)
-        for number in range(1, recipe.selfplay.rounds + 1):
-            play_round(game, number)
-        summary = summarise(game)
-        for text in doubts_of(summary):  # what stages had to say was said when they ended
-            game.screen.warn(text)
-        return summary
+        while True:
+            try:
+                return play(game)
+            except WorkersLostError as error:
+                begin_anew(game, error)
+
+
+def play(game: Game) -> dict[str, Any]:
+    """All that is not done yet; gives the summary."""
+    track_updates(game)
+    require_skill(game)
+    bootstrap(game)
+    track_held_out(game, 0, evaluate(game, 0))
+    for number in range(1, game.recipe.selfplay.rounds + 1):
+        play_round(game, number)
+    summary = summarise(game)
+    track_summary(game, summary)
+    for text in doubts_of(summary):  # what stages had to say was said when they ended
+        game.screen.warn(text)
+    return summary
+
+
+def begin_anew(game: Game, error: WorkersLostError) -> None:
+    """Count that a stage's workers were lost; it goes on as after a kill. Raises the error where the stage
+    was lost as often as it may.
+    """
+    stage = game.ledger.running()
+    again = game.ledger.count_restart(stage)
+    if again > game.recipe.engine.restarts:
+        raise error
+    game.screen.warn(
+        f"{stage}: {error}. It goes on from its last saved state ({again} of {game.recipe.engine.restarts})"
+    )
 
 
 def play_round(game: Game, number: int) -> None:
@@ -64,18 +93,23 @@ def play_round(game: Game, number: int) -> None:
     train_attacker(game, number)
     write_curriculum(game, number)
     train_defender(game, number)
-    watch(game, number, evaluate(game, number))
+    payoff = evaluate(game, number)
+    watch(game, number, payoff)
+    track_held_out(game, number, payoff)
 
 
 @contextmanager
 def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = None) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
     _require_calls(recipe)
+    require_trackers(recipe)
     device = begin_computing(recipe.device, recipe.threads)
     with (
         run_folder(recipe, out) as folder,
         closing(Ledger(folder)) as ledger,
         closing(Auditor(recipe.evaluation.audit, recipe.threads or 1)) as auditor,
+        closing(Engine(recipe.engine, device, screen.warn)) as engine,
+        closing(Trackers(recipe, folder, screen.warn)) as trackers,
     ):
         takes = takes_of(recipe.defender)
 
@@ -84,10 +118,15 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
 
         train, held_out = load_questions(recipe, folder, ledger, screen, sides, keep=keep)
         screen.say(
-            f"{recipe.name}, seed {recipe.seed}: {len(train)} training questions, {len(held_out)} held "
+            f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, "
+            f"{len(held_out)} held "
             f"out, on {device}, in {folder}"
         )
-        yield Game(recipe, folder, ledger, screen, League(recipe, folder, device), auditor, train, held_out)
+        league = League(recipe, folder, device)
+        yield Game(
+            *(recipe, league, auditor, screen.warn, folder, ledger, screen, engine),
+            *(train, held_out, trackers),
+        )
 
 
 def _require_calls(recipe: Recipe) -> None:

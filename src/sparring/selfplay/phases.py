@@ -5,35 +5,28 @@ Defender learns from that.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
-
 from sparring.attackers.distillation import distillation_warning
-from sparring.attackers.rollout import sample_seed
-from sparring.attackers.trainer import AttackerTrainer
 from sparring.config import AttackerSettings
 from sparring.data.images import pictures_of
-from sparring.data.records import Verdict, VisualQuestion
-from sparring.defenders.sft import SftTrainer
-from sparring.defenders.trainer import DefenderTrainer
-from sparring.defenders.weights import move_towards_base
+from sparring.data.records import VisualQuestion
+from sparring.engine.crew import Crew
 from sparring.engine.screen import figures_of
-from sparring.engine.stages import Schedule, Stage, train
-from sparring.models.vlms.local import LocalVLM
-from sparring.models.vlms.server import RolloutServer
+from sparring.engine.stages import Schedule, Stage, Trainer, train
+from sparring.judging.judge import require_some
 from sparring.seeds import draw
+from sparring.selfplay.blind import blind_check
 from sparring.selfplay.curriculum import Curriculum, compose
-from sparring.selfplay.drift import DriftWatch
+from sparring.selfplay.drift import DriftWatch, drift_questions
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import static_edits
-from sparring.selfplay.league import save_attacker
+from sparring.selfplay.seats import AttackerSeat, DefenderSeat, Learner, is_step_distilled
+from sparring.selfplay.track import track_updates
 from sparring.selfplay.turns import (
-    FrozenOpponent,
-    SeedOf,
+    answers_when_clean,
     attacker_after,
     defender_after,
     edit_and_judge,
@@ -59,57 +52,62 @@ def train_attacker(game: Game, number: int) -> None:
         for n in (number - 1, *past)
     }
     stage.begin(resumes=True)
-    seed = game.seed(stage.name)
-    editor = game.league.attacker(attacker_after(number - 1), keep=False)
-    if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
-        game.screen.warn(f"{stage.name}: {warning}")
-    drift = DriftWatch(game, stage, editor)
-    rate = settings.learning_rate * settings.round_decay ** (number - 1)
-    trainer = AttackerTrainer(editor, settings.model_copy(update={"learning_rate": rate}), seed)
-    opponents = {n: FrozenOpponent(game, stage, n) for n in questions}
+    clean = {n: answers_when_clean(game, n) for n in questions}
+    with game.crew(
+        "attacker",
+        AttackerSeat,
+        stage.name,
+        number,
+        clean,
+        attackers=[attacker_after(number - 1)],
+        defenders=[defender_after(n) for n in questions],
+        together=True,
+    ) as crew:
+        _train_attacker(game, stage, number, questions, crew)
 
-    def seed_of(step: int) -> SeedOf:
-        return lambda question, sample: sample_seed(seed, step, question.id, sample)
+
+def _train_attacker(
+    game: Game,
+    stage: Stage,
+    number: int,
+    questions: Mapping[int, Sequence[VisualQuestion]],
+    crew: Crew[AttackerSeat],
+) -> None:
+    settings, seed = game.recipe.attacker, game.seed(stage.name)
+    distilled = crew.all(is_step_distilled)[0]
+    if warning := distillation_warning(settings, step_distilled=distilled):
+        game.screen.warn(f"{stage.name}: {warning}")
+    watched, seeds = drift_questions(game)
+    drift = DriftWatch(
+        game, stage, lambda: crew.all(AttackerSeat.drift, watched, pictures_of(watched), seeds)[0]
+    )
 
     def update(step: int) -> dict[str, Any]:
         pairing = pair(questions, number - 1, settings, step, seed)
         chosen = [question for own in pairing.values() for question in own]
-        images, verdicts = pictures_of(chosen), list[list[Verdict]]()
-
-        def reward(edits: list[list[Image]]) -> list[list[float]]:
-            start = 0
-            for n, own in pairing.items():
-                part = slice(start, start := start + len(own))
-                verdicts.extend(
-                    opponents[n].face(
-                        f"round{number}",
-                        chosen[part],
-                        images[part],
-                        edits[part],
-                        seed_of=seed_of(step),
-                        step=step,
-                    )
-                )
-            return [[verdict.reward for verdict in own] for own in verdicts]
-
-        metrics = trainer.update(chosen, images, reward, step)
-        for n in pairing if not any(verdicts) else ():  # nobody could be rewarded
-            opponents[n].judge.require_some(questions[n])
-        flat = [verdict for own in verdicts for verdict in own]
-        return {**metrics, **shares(flat), **reward_means(flat)}
+        told = crew.all(AttackerSeat.update, step, pairing, pictures_of(chosen))
+        faced = [one for _, own in told for one in own]
+        for one in faced:
+            one.record(game.ledger, stage.name, step)
+        flat = [verdict for one in faced for own in one.verdicts for verdict in own]
+        if not flat:  # nobody could be rewarded
+            refused = crew.all(AttackerSeat.refused)
+            for n in pairing:
+                require_some(questions[n], {name: why for own in refused for name, why in own[n].items()})
+        return {**told[0][0], **shares(flat), **reward_means(flat)}
 
     history = _phase(
         game,
         stage,
-        trainer,
+        Group(game, crew),
         update,
         settings.steps if questions[number - 1] else 0,
         f"round {number}: Attacker",
         ("reward_mean", "accepted", "fooled"),
         on_state=drift.look,
     )
-    kept = trainer.settle()
-    stage.folder_written_whole("editor", lambda folder: save_attacker(editor, folder))
+    kept = crew.all(AttackerSeat.settle)[0]
+    stage.folder_written_whole("editor", lambda folder: crew.all(AttackerSeat.write, folder))
     if history:
         drift.look(len(history))
     warnings = []
@@ -130,6 +128,21 @@ def train_attacker(game: Game, number: int) -> None:
         {"updates": len(history), "kept_update": kept, "ended_early": ended_early, "warnings": warnings}
         | left_out,
     )
+
+
+class Group:
+    """A crew that trains one player, as `stages.train` takes a trainer."""
+
+    def __init__(self, game: Game, crew: Crew[Any]) -> None:
+        self.game, self.crew = game, crew
+
+    def save(self, folder: Path) -> None:
+        """All members call it; the first one writes."""
+        self.crew.all(Learner.save, folder)
+
+    def load(self, folder: Path) -> None:
+        """Every member reads it."""
+        self.crew.all(Learner.load, self.game.engine.carried(folder, [folder]))
 
 
 def left_out_of(game: Game, stage: Stage) -> dict[str, Any]:
@@ -183,9 +196,7 @@ def write_curriculum(game: Game, number: int) -> None:
     if settings.rivals:
         verdicts = static_edits(game, stage, number - 1, questions, title=title)
     else:
-        verdicts = edit_and_judge(
-            game, stage, attacker_after(number), number - 1, questions, [0] * len(questions), title=title
-        )
+        verdicts = edit_and_judge(game, stage, attacker_after(number), number - 1, questions, title=title)
     accepted, effective = (
         sum(v.accepted for v in verdicts),
         sum(v.accepted and v.efficacy > 0 for v in verdicts),
@@ -213,17 +224,23 @@ def train_defender(game: Game, number: int) -> None:
     curriculum, warnings = compose(
         game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum
     )
-    game.league.rest_attacker()
-    vlm = game.league.defender_to_train(defender_after(number - 1))
-    if settings.algorithm.type == "sft":
-        history = _imitate(game, stage, vlm, curriculum, number)
-    else:
-        history = _reinforce(game, stage, vlm, curriculum, number)
-        if history and not any(metrics["kept_groups"] for metrics in history):
-            warnings.append("no group of answers had a signal, so the Defender learned nothing")
-    if number == game.recipe.selfplay.rounds and settings.final_interpolation < 1:
-        move_towards_base(vlm, game.league.defender_to_train(defender_after(0)), settings.final_interpolation)
-    stage.folder_written_whole("model", vlm.save)
+    warnings += blind_check(game, number) if settings.steps else []
+    last = number == game.recipe.selfplay.rounds and settings.final_interpolation < 1
+    with game.crew(
+        "defender",
+        DefenderSeat,
+        stage.name,
+        number,
+        stage.folder / "served",
+        defenders=[defender_after(number - 1), *([defender_after(0)] if last else [])],
+        together=True,
+    ) as crew:
+        imitates = settings.algorithm.type == "sft"
+        history = (_imitate if imitates else _reinforce)(game, stage, crew, curriculum, number)
+        crew.all(DefenderSeat.settle)
+        stage.folder_written_whole("model", lambda folder: crew.all(DefenderSeat.write, folder))
+    if not imitates and history and not any(metrics["kept_groups"] for metrics in history):
+        warnings.append("no group of answers had a signal, so the Defender learned nothing")
     totals = {
         name: int(sum(metrics.get(name, 0) for metrics in history)) for name in ("rollouts", "kept_groups")
     }
@@ -236,57 +253,47 @@ def train_defender(game: Game, number: int) -> None:
 
 
 def _reinforce(
-    game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int
+    game: Game, stage: Stage, crew: Crew[DefenderSeat], curriculum: Curriculum, number: int
 ) -> list[dict[str, Any]]:
     """The Defender learns from rewards; the metrics of all updates."""
     settings, seed = game.recipe.defender, game.seed(stage.name)
-    served = settings.rollout_server
-    server = (
-        RolloutServer(
-            served, stage.folder / "adapters", max_pixels=settings.max_pixels, cache=game.league.answers
-        )
-        if served
-        else None
-    )
-    trainer = DefenderTrainer(vlm, settings, seed, judge=game.league.reasoning_judge(), server=server)
 
     def update(step: int) -> dict[str, Any]:
-        metrics = trainer.update(curriculum.stream(seed, step), step)
-        answers = [replace(sampled.answer, defender=f"round{number}") for sampled in trainer.sampled]
+        stream, done = curriculum.stream(seed, step), False
+        while not done:
+            batch = list(islice(stream, settings.prompts_per_step))
+            done = crew.all(DefenderSeat.sample, step, batch)[0]
+        metrics, answers = crew.all(DefenderSeat.learn, step)[0]
         groups, places = zip(*(divmod(i, settings.group_size) for i in range(len(answers))), strict=True)
         game.ledger.record_answers(stage.name, step, answers, samples=groups, trials=places)
         return dict(metrics)
 
-    history = _phase(
+    return _phase(
         game,
         stage,
-        trainer,
+        Group(game, crew),
         update,
         settings.steps,
         f"round {number}: Defender",
         ("reward_mean", "kept_groups"),
     )
-    trainer.settle()
-    return history
 
 
 def _imitate(
-    game: Game, stage: Stage, vlm: LocalVLM, curriculum: Curriculum, number: int
+    game: Game, stage: Stage, crew: Crew[DefenderSeat], curriculum: Curriculum, number: int
 ) -> list[dict[str, Any]]:
     """The Defender learns the right replies to the same items; a phase without rewards has no plateau. The
     metrics of all updates.
     """
     settings, seed = game.recipe.defender, game.seed(stage.name)
-    trainer = SftTrainer(vlm, settings, seed)
 
     def update(step: int) -> dict[str, Any]:
-        return dict(
-            trainer.imitate(list(islice(curriculum.stream(seed, step), settings.prompts_per_step)), step)
-        )
+        batch = list(islice(curriculum.stream(seed, step), settings.prompts_per_step))
+        return dict(crew.all(DefenderSeat.imitate, step, batch)[0])
 
-    history = _phase(game, stage, trainer, update, settings.steps, f"round {number}: Defender", ("loss",))
-    trainer.settle()
-    return history
+    return _phase(
+        game, stage, Group(game, crew), update, settings.steps, f"round {number}: Defender", ("loss",)
+    )
 
 
 def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
@@ -306,8 +313,8 @@ def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
 def _phase(
     game: Game,
     stage: Stage,
-    trainer: Any,
-    update: Any,
+    trainer: Trainer,
+    update: Callable[[int], dict[str, Any]],
     steps: int,
     title: str,
     shown: tuple[str, ...],
@@ -318,6 +325,11 @@ def _phase(
     its figures: where the reward is one of them, it has a plateau.
     """
     settings = game.recipe.selfplay
+
+    def on_update(metrics: dict[str, Any]) -> None:
+        bar.advance(1, figures_of(metrics, *shown))
+        track_updates(game)
+
     with game.screen.stage(title, steps) as bar:
         return train(
             stage,
@@ -328,7 +340,7 @@ def _phase(
                 settings.checkpoint_every,
                 settings.plateau_patience if "reward_mean" in shown else None,
             ),
-            on_update=lambda metrics: bar.advance(1, figures_of(metrics, *shown)),
+            on_update=on_update,
             on_state=on_state,
             say=game.screen.say,
         )

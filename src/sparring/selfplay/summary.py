@@ -38,7 +38,7 @@ def summarise(game: Game) -> dict[str, Any]:
     opponent's successes on the base Defender (accepted, label-valid, right when clean), how many were of each
     kind. "warnings" names every round whose Attacker found nothing, whose Defender had nothing to learn from,
     or whose reward rose while such a measure fell; and what of the figures themselves is to be doubted
-    (`doubts_of`).
+    (`doubts_of`). "restarts", where there were some: how often a stage has lost its workers.
     """
     recipe, ledger = game.recipe, game.ledger
     rounds = recipe.selfplay.rounds
@@ -71,6 +71,8 @@ def summarise(game: Game) -> dict[str, Any]:
         },
         "warnings": warnings_of(game),
     }
+    if restarts := ledger.restarts():
+        summary["restarts"] = restarts
     summary["warnings"] += doubts_of(summary)
     write_json(game.out / "summary.json", summary)
     return summary

@@ -4,23 +4,28 @@ Everything goes into the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from PIL.Image import Image
 
 from sparring.asking.questions import answered, ask_each
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rollout import deterministic_edits
-from sparring.data.errors import ModelError, TrainingError
+from sparring.data.errors import ModelError, RefusedError, TrainingError
 from sparring.data.images import pictures_of
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.data.words import plural
+from sparring.engine.ledger import Ledger
+from sparring.engine.ranks import Ranks
 from sparring.engine.stages import Stage
-from sparring.judging.judge import AttackJudge
+from sparring.judging.hearing import Heard
+from sparring.judging.judge import AttackJudge, Judgement
 from sparring.judging.rewards import PREFIX
 from sparring.measures.statistics import rate
 from sparring.seeds import shuffled
-from sparring.selfplay.game import Game
+from sparring.selfplay.game import Game, Table, at_the_table
 
 GUESSING_FROM = 100
 """Answers from which it is said that a Defender only guesses: fewer cannot tell much."""
@@ -38,19 +43,28 @@ def attacker_after(number: int) -> str:
     return f"round{number}" if number else "bootstrap"
 
 
-def clean_answers(game: Game, vlm_name: str, stage: str, questions: Sequence[VisualQuestion]) -> list[Answer]:
-    """A Defender's greedy answers to clean pictures, in one batch, recorded; none of those that it
-    refuses.
-    """
-    settings, vlm = game.recipe.defender, game.league.defender(vlm_name)
-    with game.league.defenders_turn():
+@dataclass(frozen=True)
+class Asked:
+    """Questions that a Defender is asked greedily about pictures."""
+
+    defender: str
+    questions: Sequence[VisualQuestion]
+    images: Sequence[Image]
+    seed: int
+
+
+def answers_to(table: Table, asked: Asked) -> list[Answer | RefusedError]:
+    """The answers, in one batch, with the error in the place of a question that the Defender refuses."""
+    with table.league.defenders_turn():
         found = ask_each(
-            vlm, questions, pictures_of(questions), settings, temperature=0.0, seed=game.seed(stage)
+            table.league.defender(asked.defender),
+            asked.questions,
+            asked.images,
+            table.recipe.defender,
+            temperature=0.0,
+            seed=asked.seed,
         )
-    answers = answered(questions, found, lambda text: game.screen.warn(f"{stage}: {text}"))
-    answers = [replace(answer, defender=vlm_name) for answer in answers]
-    game.ledger.record_answers(stage, 0, answers)
-    return answers
+    return [replace(one, defender=asked.defender) if isinstance(one, Answer) else one for one in found]
 
 
 def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
@@ -70,10 +84,19 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
         wanted = max(wanted, recipe.bootstrap.questions) if number == 0 else wanted
         order, right, asked = shuffled(game.train, recipe.seed, stage.name), list[str](), 0
         lost = list[str]()
-        with game.screen.stage(f"round {number}: clean answers", min(wanted, len(order))) as bar:
+        name, batch = defender_after(number), recipe.evaluation.batch
+        with (
+            game.screen.stage(f"round {number}: clean answers", min(wanted, len(order))) as bar,
+            game.crew("play", at_the_table, defenders=[name]) as crew,
+        ):
+            parts = [order[start : start + batch] for start in range(0, len(order), batch)]
+            found = crew.map(
+                answers_to, (Asked(name, part, pictures_of(part), game.seed(stage.name)) for part in parts)
+            )
             while asked < len(order) and len(right) < wanted:
-                part = order[asked : asked + recipe.evaluation.batch]
-                answers = clean_answers(game, defender_after(number), stage.name, part)
+                part = parts[asked // batch]
+                answers = answered(part, next(found), lambda text: game.screen.warn(f"{stage.name}: {text}"))
+                game.ledger.record_answers(stage.name, 0, answers)
                 asked += len(part)
                 lost += sorted(
                     {question.id for question in part} - {answer.question_id for answer in answers}
@@ -85,7 +108,8 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
                 )
         if lost and len(lost) == asked:
             raise ModelError(
-                f"{defender_after(number)}: the Defender refuses all {asked} questions. See the warnings "
+                f"{defender_after(number)}: the Defender refuses all {plural(asked, 'question')}. See "
+                f"the warnings "
                 f"above."
             )
         stage.finish({"asked": asked, "right": right} | ({"left_out": lost} if lost else {}))
@@ -119,18 +143,65 @@ def require_skill(game: Game) -> None:
     )
 
 
-class FrozenOpponent:
-    """A frozen Defender with the judge of attacks on it, for one stage. What it answers to clean pictures is
-    taken from the ledger.
+@dataclass(frozen=True)
+class Faced:
+    """Edits that a Defender has faced, with their numbers among the edits of their question, and what became
+    of them. verdicts: of every question, none where it is left out (see `AttackJudge`).
     """
 
-    def __init__(self, game: Game, stage: Stage, number: int) -> None:
-        self.game, self.stage = game, stage
-        self.name = defender_after(number)
-        self.judge = make_judge(game, self.name)
-        self._clean = {
-            answer.question_id: answer for answer in game.ledger.answers(f"round{number}/clean", self.name)
-        }
+    edits: list[Edit]
+    samples: list[int]
+    judgements: list[list[Judgement]]
+    judged_samples: list[int]
+
+    @property
+    def verdicts(self) -> list[list[Verdict]]:
+        return [[judgement.verdict for judgement in own] for own in self.judgements]
+
+    def record(self, ledger: Ledger, stage: str, step: int = 0) -> None:
+        """Write edits, answers and verdicts."""
+        ledger.record_edits(stage, step, self.edits, self.samples)
+        flat = list(zip(chain.from_iterable(self.judgements), self.judged_samples, strict=True))
+        replies = [(a, s, t) for judged, s in flat for t, a in enumerate(judged.answers)]
+        ledger.record_answers(
+            stage, step, [a for a, _, _ in replies], [s for _, s, _ in replies], [t for _, _, t in replies]
+        )
+        ledger.record_verdicts(stage, step, [judged.verdict for judged, _ in flat], self.judged_samples)
+
+
+class FrozenOpponent:
+    """A frozen Defender with the judge of attacks on it, for one stage."""
+
+    def __init__(
+        self, table: Table, stage: str, number: int, clean: Mapping[str, Answer], ranks: Ranks | None = None
+    ) -> None:
+        """number: of the round after which the Defender is as it is. clean: what it answers to clean
+        pictures, by question. ranks: see `AttackJudge`.
+        """
+        self.table, self.stage, self.name, self._clean = table, stage, defender_after(number), clean
+        league, recipe = table.league, table.recipe
+        self.judge = AttackJudge(
+            league.defender(self.name),
+            league.duplicate_check(),
+            recipe.judge,
+            recipe.defender,
+            tell=table.tell,
+            ranks=ranks,
+        )
+
+    def hear(
+        self,
+        questions: Sequence[VisualQuestion],
+        images: Sequence[Image],
+        edits: Sequence[Sequence[Image]],
+        step: int = 0,
+    ) -> list[Heard]:
+        """Ask the Defender about edits[q][s] of every question."""
+        for question, image in zip(questions, images, strict=True):
+            if question.id in self._clean:
+                self.judge.remember(question, image, self._clean[question.id])
+        with self.table.league.defenders_turn():
+            return self.judge.hear(questions, images, edits, seed=self.table.seed(self.stage, step, "trials"))
 
     def face(
         self,
@@ -138,118 +209,107 @@ class FrozenOpponent:
         questions: Sequence[VisualQuestion],
         images: Sequence[Image],
         edits: Sequence[Sequence[Image]],
+        heard: Sequence[Heard],
         *,
         seed_of: SeedOf,
-        step: int = 0,
-        first_samples: Sequence[int] | None = None,
-    ) -> list[list[Verdict]]:
-        """Judge edits[q][s] of every question and record edits, answers and verdicts; numbers of samples
-        start at `first_samples[q]`. No verdicts on the edits of a question that is left out: see
-        `AttackJudge`.
-        """
-        name, ledger = self.stage.name, self.game.ledger
-        firsts = first_samples or [0] * len(questions)
-        keys = [(q, first + s) for q, first in enumerate(firsts) for s in range(len(edits[q]))]
-        samples = [sample for _, sample in keys]
+    ) -> Faced:
+        """Judge edits that the Defender has been asked about."""
+        keys = [(q, s) for q, own in enumerate(edits) for s in range(len(own))]
         made = [
             Edit(
                 questions[q].id,
                 attacker,
-                self.game.instruction(questions[q]),
+                self.table.instruction(questions[q]),
                 seed_of(questions[q], sample),
-                edits[q][sample - firsts[q]],
+                edits[q][sample],
             )
             for q, sample in keys
         ]
-        ledger.record_edits(name, step, made, samples)
-        for question, image in zip(questions, images, strict=True):
-            if question.id in self._clean:
-                self.judge.remember(question, image, self._clean[question.id])
-        with self.game.league.defenders_turn():
-            judgements = self.judge.examine(
-                questions, images, edits, seed=self.game.seed(name, step, "trials")
-            )
-        samples = [sample for q, sample in keys if judgements[q]]
-        flat = [judgement for own in judgements for judgement in own]
-        replies = [
-            (replace(a, defender=self.name), s, t)
-            for judged, s in zip(flat, samples, strict=True)
-            for t, a in enumerate(judged.answers)
+        judgements = self.judge.conclude(questions, images, edits, heard)
+        named = [
+            [
+                replace(one, answers=tuple(replace(answer, defender=self.name) for answer in one.answers))
+                for one in own
+            ]
+            for own in judgements
         ]
-        ledger.record_answers(
-            name, step, [a for a, _, _ in replies], [s for _, s, _ in replies], [t for _, _, t in replies]
-        )
-        ledger.record_verdicts(name, step, [judged.verdict for judged in flat], samples)
-        return [[judged.verdict for judged in own] for own in judgements]
+        return Faced(made, [s for _, s in keys], named, [s for q, s in keys if judgements[q]])
 
 
-def make_judge(game: Game, defender: str) -> AttackJudge:
-    """The judge of attacks on a Defender of that name."""
-    league, recipe = game.league, game.recipe
-    return AttackJudge(
-        league.defender(defender),
-        league.duplicate_check(),
-        recipe.judge,
-        recipe.defender,
-        tell=game.screen.warn,
-    )
+def answers_when_clean(game: Game, number: int) -> dict[str, Answer]:
+    """What the Defender after a round answers to clean pictures, by question, as far as it was asked."""
+    answers = game.ledger.answers(f"round{number}/clean", defender_after(number))
+    return {answer.question_id: answer for answer in answers}
 
 
 def frozen_edits(
-    game: Game,
+    table: Table,
     attacker: str,
     questions: Sequence[VisualQuestion],
     images: Sequence[Image],
     seeds: Sequence[int],
 ) -> list[Image]:
     """One edit a question by the deterministic sampler: the edits that count."""
-    settings, editor = game.recipe.attacker, game.league.attacker(attacker)
-    return deterministic_edits(
-        editor,
-        images,
-        [game.instruction(question) for question in questions],
-        seeds,
-        steps=settings.evaluation_steps,
-        guidance=settings.guidance_scale,
-        batch=settings.micro_batch,
-        crops=crops_of(questions, images, settings.crop, editor.multiple),
-    )
+    settings, editor = table.recipe.attacker, table.league.attacker(attacker)
+    with table.league.attackers_turn():
+        return deterministic_edits(
+            editor,
+            images,
+            [table.instruction(question) for question in questions],
+            seeds,
+            steps=settings.evaluation_steps,
+            guidance=settings.guidance_scale,
+            batch=settings.micro_batch,
+            crops=crops_of(questions, images, settings.crop, editor.multiple),
+        )
+
+
+class FrozenPair:
+    """A frozen Attacker and the Defender that it faces, for one stage."""
+
+    def __init__(
+        self, table: Table, stage: str, attacker: str, number: int, clean: Mapping[str, Answer]
+    ) -> None:
+        self.table, self.stage, self.attacker = table, stage, attacker
+        self.opponent = FrozenOpponent(table, stage, number, clean)
+
+    def seed_of(self, question: VisualQuestion, sample: int) -> int:
+        """The seed of an edit."""
+        return self.table.seed(self.stage, question.id, sample)
+
+    def play(self, asked: tuple[Sequence[VisualQuestion], Sequence[Image]]) -> Faced:
+        """One edit of every question, judged."""
+        questions, images = asked
+        seeds = [self.seed_of(question, 0) for question in questions]
+        edits = [[edit] for edit in frozen_edits(self.table, self.attacker, questions, images, seeds)]
+        heard = self.opponent.hear(questions, images, edits)
+        return self.opponent.face(self.attacker, questions, images, edits, heard, seed_of=self.seed_of)
 
 
 def edit_and_judge(
-    game: Game,
-    stage: Stage,
-    attacker: str,
-    number: int,
-    questions: Sequence[VisualQuestion],
-    samples: Sequence[int],
-    *,
-    title: str,
+    game: Game, stage: Stage, attacker: str, number: int, questions: Sequence[VisualQuestion], *, title: str
 ) -> list[Verdict]:
-    """Edits by a frozen Attacker, judged against the Defender after round `number`; `samples` tell edits of
-    one question apart.
-    """
-    opponent, verdicts, batch = (
-        FrozenOpponent(game, stage, number),
-        list[Verdict](),
-        game.recipe.evaluation.batch,
-    )
-
-    def seed_of(question: VisualQuestion, sample: int) -> int:
-        return game.seed(stage.name, question.id, sample)
-
-    with game.screen.stage(title, len(questions)) as bar:
-        for start in range(0, len(questions), batch):
-            part, numbers = questions[start : start + batch], samples[start : start + batch]
-            images = pictures_of(part)
-            edits = frozen_edits(
-                game, attacker, part, images, [seed_of(q, s) for q, s in zip(part, numbers, strict=True)]
-            )
-            own = opponent.face(
-                attacker, part, images, [[edit] for edit in edits], seed_of=seed_of, first_samples=numbers
-            )
-            verdicts += [verdict for judged in own for verdict in judged]
-            bar.advance(len(part), shares(verdicts))
+    """Edits by a frozen Attacker, one of every question, judged against the Defender after round `number`."""
+    verdicts, batch = list[Verdict](), game.recipe.evaluation.batch
+    parts = [slice(start, start + batch) for start in range(0, len(questions), batch)]
+    with (
+        game.screen.stage(title, len(questions)) as bar,
+        game.crew(
+            "play",
+            FrozenPair,
+            stage.name,
+            attacker,
+            number,
+            answers_when_clean(game, number),
+            attackers=[attacker],
+            defenders=[defender_after(number)],
+        ) as crew,
+    ):
+        asked = ((questions[part], pictures_of(questions[part])) for part in parts)
+        for part, faced in zip(parts, crew.map(FrozenPair.play, asked), strict=True):
+            faced.record(game.ledger, stage.name)
+            verdicts += chain.from_iterable(faced.verdicts)
+            bar.advance(len(questions[part]), shares(verdicts))
     return verdicts
 
 

@@ -23,7 +23,7 @@ from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.models.editors import FlowEditor, load_editor
 from sparring.models.vlms.local import LocalVLM
-from sparring.redteam.attackers import victim_of
+from sparring.probe.attackers import victim_of
 from sparring.seeds import derive_seed
 
 ATTACKER = AttackerSettings(model="tiny", instruction="fool: {question}", evaluation_steps=2)

@@ -18,7 +18,7 @@ from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
-from sparring.redteam.attackers import victim_of
+from sparring.probe.attackers import victim_of
 
 QUESTIONS = [
     VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right", "above"), "B")

@@ -18,8 +18,10 @@ from typing import Any, ClassVar
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 
 from sparring.data.errors import ModelError
+from sparring.engine.ranks import full, writes_files
 from sparring.models.editors.loras import read_lora
 
 ADAPTER = "default"
@@ -42,7 +44,7 @@ class EditorWeights:
         self.pipeline = pipeline
         self.transformer: Any = pipeline.transformer
         self.device = torch.device(self.transformer.device if device is None else device)
-        self.offload = offload
+        self.offload, self._rests = offload, False
         for name in ("vae", *self.text_encoders):
             getattr(pipeline, name).requires_grad_(False).eval()
         self.transformer.requires_grad_(True).eval()
@@ -78,21 +80,31 @@ class EditorWeights:
             if self.offload:
                 self._move(RESTING_PLACE, *names)
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Inside, with offload, the transformer leaves the accelerator to others; afterwards it is back, its
-        trainable weights the same objects.
+    def rest(self) -> None:
+        """With offload, the transformer leaves the accelerator to others, until `wake`; its trainable weights
+        stay the same objects. A sharded one stays: its part is small, and FSDP2 knows where it lies.
 
         Not inside code that computes gradients: what is kept for a backward pass would stay. Optimisers'
         states stay too.
         """
+        if self.offload and not self._rests and not isinstance(self.transformer, FSDPModule):
+            self._rests = True
+            self._move(RESTING_PLACE, "transformer")
+
+    def wake(self) -> None:
+        """The transformer is back on the accelerator."""
+        if self._rests:
+            self._move(self.device, "transformer")
+            self._rests = False
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside, the transformer rests; afterwards it is back."""
         try:
-            if self.offload:
-                self._move(RESTING_PLACE, "transformer")
+            self.rest()
             yield
         finally:
-            if self.offload:
-                self._move(self.device, "transformer")
+            self.wake()
 
     def checkpoint_gradients(self, on: bool) -> None:
         """Whether training keeps the input of every transformer block alone and computes the rest again: less
@@ -161,10 +173,17 @@ class EditorWeights:
             self.transformer.enable_adapters()
 
     def save_lora(self, folder: str | Path) -> None:
-        """Write the LoRA so that plain diffusers loads it: `pipeline.load_lora_weights(folder)`."""
+        """Write the LoRA so that plain diffusers loads it: `pipeline.load_lora_weights(folder)`. Several
+        processes all call it; the first one writes.
+        """
         if not self.has_lora:
             raise ModelError("the editor has no LoRA to save; save_pipeline() writes all weights")
-        tensors = get_peft_model_state_dict(self.transformer, adapter_name=ADAPTER)
+        tensors = {
+            name: full(tensor)
+            for name, tensor in get_peft_model_state_dict(self.transformer, adapter_name=ADAPTER).items()
+        }
+        if not writes_files():
+            return
         config = self.transformer.peft_config[ADAPTER].to_dict()
         self.pipeline.save_lora_weights(
             folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config
@@ -213,10 +232,23 @@ class EditorWeights:
         self.remove_lora()
 
     def save_pipeline(self, folder: str | Path) -> None:
-        """Write the whole pipeline folder, as `from_pretrained` reads it."""
+        """Write the whole pipeline folder, as `from_pretrained` reads it. Several processes all call it; the
+        first one writes.
+        """
         if self.has_lora:
             raise ModelError(
                 "save_pipeline() writes weights without a LoRA: merge_lora() or remove_lora() first, or "
                 "save_lora()"
             )
-        self.pipeline.save_pretrained(folder, safe_serialization=True)
+        weights = {name: full(tensor) for name, tensor in self.transformer.state_dict().items()}
+        if not writes_files():
+            return
+        if isinstance(self.transformer, FSDPModule):
+            kind: Any = type(self.transformer).__bases__[1]  # FSDP2 has put a class of its own before it
+            with torch.device("meta"):
+                self.pipeline.transformer = kind.from_config(self.pipeline.transformer.config)
+            self.pipeline.transformer.load_state_dict(weights, assign=True)
+        try:
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+        finally:
+            self.pipeline.transformer = self.transformer

@@ -6,8 +6,9 @@ OpenAI-compatible endpoint (`EndpointVLM`). Only a local one can be trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,10 +39,10 @@ class Sampling:
     """How replies are drawn.
 
     temperature: 0 is greedy, and all n replies to a prompt are then the same. top_p, top_k: see
-    `sampling.choose`; 1 and 0 leave every token to be drawn. The replies to prompt i depend on the seed and
-    on first + i, not on the prompts beside it. batch: of how many replies, about, a model on this machine
-    computes at a time. trial: a greedy question that is put again is asked again once for every number; a
-    model that says the same again takes no notice.
+    `sampling.choose`; 1 and 0 leave every token to be drawn. numbers: of the prompts; 0, 1, ... if left out.
+    The replies to a prompt depend on the seed and on its number, not on the prompts beside it. batch: of how
+    many replies, about, a model on this machine computes at a time. trial: a greedy question that is put
+    again is asked again once for every number; a model that says the same again takes no notice.
     """
 
     max_new_tokens: int
@@ -50,9 +51,13 @@ class Sampling:
     top_k: int = 0
     seed: int = 0
     n: int = 1
-    first: int = 0
+    numbers: Sequence[int] = ()
     batch: int = 128
     trial: int = 0
+
+    def number(self, place: int) -> int:
+        """Of the prompt at that place."""
+        return self.numbers[place] if self.numbers else place
 
 
 class Reply(Protocol):
@@ -68,6 +73,23 @@ class Reply(Protocol):
 
     @property
     def finished(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One reply: its text without special tokens, its tokens with the end token where it `finished`, and
+    their log-probabilities.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finished: bool
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it took."""
+        return len(self.token_ids)
 
 
 class VLM(Protocol):
@@ -129,6 +151,11 @@ class VLM(Protocol):
     def spending(self) -> Mapping[str, float]:
         """What it has cost since its cache was begun; nothing where it is on this machine."""
 
+    def resting(self) -> AbstractContextManager[None]:
+        """Inside, its weights lie in the CPU's memory and it is not asked, so that others have the
+        accelerator; then they are back.
+        """
+
     def option_probabilities(
         self, images: Sequence[Pictures], prompts: Sequence[str], answers: Sequence[str], *, batch: int = 128
     ) -> Tensor:
@@ -137,6 +164,15 @@ class VLM(Protocol):
 
         Errors: ModelError where the model does not tell log-probabilities.
         """
+
+
+@contextmanager
+def all_resting(vlms: Iterable[VLM]) -> Iterator[None]:
+    """Inside, all of these rest."""
+    with ExitStack() as stack:
+        for vlm in vlms:
+            stack.enter_context(vlm.resting())
+        yield
 
 
 def ask_each_once(
@@ -155,7 +191,7 @@ def generate_each(
     vlm: VLM, images: Sequence[Pictures], prompts: Sequence[str], sampling: Sampling
 ) -> list[Sequence[Reply] | RefusedError]:
     """As `VLM.generate`, with the error in the place of a prompt that the model refuses. The others are asked
-    all the same; their random numbers then follow from their places among those that are left.
+    all the same, and keep their numbers.
 
     Errors: those of the model, but for RefusedError.
     """
@@ -163,15 +199,21 @@ def generate_each(
     while True:
         taken = [i for i in range(len(prompts)) if i not in refused]
         try:
-            replies = vlm.generate([images[i] for i in taken], [prompts[i] for i in taken], sampling)
+            replies = vlm.generate(
+                [images[i] for i in taken],
+                [prompts[i] for i in taken],
+                replace(sampling, numbers=[sampling.number(i) for i in taken]),
+            )
         except RefusedError as error:
             if len(taken) == 1:
                 refused[taken[0]] = error
             elif error.places:
                 refused |= {taken[place]: RefusedError(said) for place, said in error.places.items()}
             else:  # it does not say which
-                pairs = zip(images, prompts, strict=True)
-                return [generate_each(vlm, [image], [prompt], sampling)[0] for image, prompt in pairs]
+                return [
+                    generate_each(vlm, [image], [prompt], replace(sampling, numbers=[sampling.number(i)]))[0]
+                    for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+                ]
             continue
         answered = dict(zip(taken, replies, strict=True))
         return [refused[i] if i in refused else answered[i] for i in range(len(prompts))]

@@ -28,6 +28,7 @@ from sparring.data.errors import ModelError, RefusedError, RunError
 from sparring.data.files import storable
 from sparring.models.vlms.address import Address
 from sparring.models.vlms.answer_cache import AnswerCache
+from sparring.models.vlms.orders import Order
 from sparring.models.vlms.replies import FILTER_CODES, Fault, counted, is_completion, may_pass, told
 
 LONGEST_RETRY_AFTER = 600.0  # a server that asks for more will not be back during this run
@@ -65,14 +66,9 @@ class Courier:
         """
         return await self._patiently(lambda: self._complete(body, read))
 
-    async def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
-        """Have the server do something that is asked for at `path`, below its URL, and that does no harm when
-        done twice.
-
-        A refusal that holds the text `done_before` means that an earlier try has been heard. Errors as for
-        `fetch`.
-        """
-        await self._patiently(lambda: self._post(path, body, done_before))
+    async def tell(self, order: Order) -> None:
+        """Have the server do something. Errors as for `fetch`."""
+        await self._patiently(lambda: self._post(order))
 
     async def _patiently(self, attempt: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         tries = self.settings.retries + 1
@@ -169,15 +165,16 @@ class Courier:
             return ModelError(f"endpoint {self.address}: HTTP 200 with error {code}: {self._scrubbed(words)}")
         return Fault(f"HTTP 200 with an error: {self._scrubbed(words)}")
 
-    async def _post(self, path: str, body: Mapping[str, Any], done_before: str) -> dict[str, Any]:
+    async def _post(self, order: Order) -> dict[str, Any]:
+        url = self.address.url.removesuffix("/v1") + order.path
         try:
-            answer = await self.client.post(path, body=dict(body), cast_to=str)
+            answer = await self.client.post(url, body=dict(order.body), cast_to=str)
         except (openai.BadRequestError, openai.NotFoundError) as error:
-            if done_before not in self._said(error):
+            if order.done_before is None or order.done_before not in self._said(error):
                 raise
             return {}
-        # vLLM's word; an empty or cut answer tells nothing, and asking again does no harm
-        if not answer.strip('" ').startswith("Success"):
+        # An empty or cut answer tells nothing, and asking again does no harm.
+        if not order.done(answer):
             raise Fault(f"the answer is no success: {self._scrubbed(answer)[:200]}")
         return {}
 

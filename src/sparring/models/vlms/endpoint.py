@@ -18,6 +18,7 @@ import math
 import os
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import Pictures, Sampling, each_picture
 from sparring.models.vlms.courier import Courier
 from sparring.models.vlms.letters import Lettered, Locate, endpoint_letters
+from sparring.models.vlms.orders import Order
 from sparring.models.vlms.requests import Job, Requests, how_of
 from sparring.models.vlms.traits import EndpointTraits
 from sparring.seeds import derive_seed
@@ -99,7 +101,7 @@ class EndpointVLM:
         starts: Sequence[str] = (),
     ) -> list[list[EndpointReply]]:
         """See `VLM.generate`. top_k needs a server that knows it (vLLM, SGLang). The seed of reply j to
-        prompt i follows from (seed, first + i, j). `batch` bounds nothing here: `endpoint.concurrency`
+        prompt i follows from (seed, its number, j). `batch` bounds nothing here: `endpoint.concurrency`
         requests are under way.
 
         starts: sent as an unfinished turn of the assistant (as vLLM and SGLang take it); "" for nothing.
@@ -117,7 +119,7 @@ class EndpointVLM:
             shown, how = self._shown(pictures), how_of(sampling, starts[i] if starts else "")
             places = range(sampling.n)
             drawn = [
-                how | _seed(sampling, sampling.first + i, j) if sampling.temperature > 0 else how
+                how | _seed(sampling, sampling.number(i), j) if sampling.temperature > 0 else how
                 for j in places
             ]
             jobs.append([self._requests.job(shown, prompt, one) for one in drawn])
@@ -214,6 +216,10 @@ class EndpointVLM:
             raise (RefusedError(message, places) if places else ModelError(message)) from error
         return torch.tensor([found[job.key]["probability"] for job in jobs], dtype=torch.float32)
 
+    def resting(self) -> AbstractContextManager[None]:
+        """Nothing: its weights are elsewhere."""
+        return nullcontext()
+
     def spending(self) -> dict[str, float]:
         """What this address has cost since its cache was begun: requests, failures, tokens, and the price
         where prices are set.
@@ -227,32 +233,33 @@ class EndpointVLM:
         return spent
 
     def sample(
-        self, images: Sequence[Image], prompts: Sequence[str], sampling: Sampling, *, model: str
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        how: Mapping[str, Any],
+        numbers: Sequence[int] = (),
     ) -> list[list[dict[str, Any]]]:
-        """n replies of a served model, such as an adapter, to every prompt: text, finished, token_ids and
-        logprobs of each.
+        """n replies to every prompt: text, finished, token_ids and logprobs of each.
 
-        The tokens' numbers are asked for in vLLM's manner. Every reply has a seed, at any temperature.
+        how: see `orders.how_to_ask`. numbers: as for `try_each`. Every reply has a seed, at any temperature.
         Errors as for `generate`; ModelError where the server does not tell tokens and log-probabilities.
         """
-        how = how_of(sampling) | {"tokens": True, "model": model}
+        asked, own = how_of(sampling) | dict(how), numbers or range(len(prompts))
         jobs = [
             [
-                self._requests.job(self._shown(image), prompt, how | _seed(sampling, sampling.first + i, j))
+                self._requests.job(self._shown(image), prompt, asked | _seed(sampling, number, j))
                 for j in range(sampling.n)
             ]
-            for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+            for number, image, prompt in zip(own, images, prompts, strict=True)
         ]
         answers = self._answer([job for own in jobs for job in own])
         return [[answers[job.key] for job in own] for own in jobs]
 
-    def tell(self, path: str, body: Mapping[str, Any], *, done_before: str) -> None:
+    def tell(self, order: Order) -> None:
         """See `Courier.tell`."""
-        _run(
-            Courier(self._client, self.address, self.settings, self.cache, self._key).tell(
-                path, body, done_before=done_before
-            )
-        )
+        _run(Courier(self._client, self.address, self.settings, self.cache, self._key).tell(order))
 
     # ---- requests
 

@@ -17,9 +17,9 @@ import torch
 from sparring.data.errors import ModelError
 
 if TYPE_CHECKING:
-    from sparring.models.vlms.base import Pictures, Reply, Sampling
+    from sparring.models.vlms.base import Completion, Pictures, Reply, Sampling
     from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
-    from sparring.models.vlms.local import Completion, LocalVLM
+    from sparring.models.vlms.local import LocalVLM
 
 MOST = 20  # alternatives at a token that servers give at most
 Locate = Callable[[int, str], int | None]

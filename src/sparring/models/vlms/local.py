@@ -19,7 +19,6 @@ import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -33,13 +32,10 @@ from sparring.data.errors import DataError, ModelError, RefusedError
 from sparring.engine.ranks import writes_files
 from sparring.models.private import attention_of, choose_attention
 from sparring.models.vlms import lora
-from sparring.models.vlms.base import Pictures, Sampling, each_picture
-from sparring.models.vlms.branch_attention import IN_BLOCKS
-from sparring.models.vlms.branches import (
-    append_starts,
-    prompt_positions,
-)
-from sparring.models.vlms.generating import sample_replies
+from sparring.models.vlms.attention import IN_BLOCKS, use_fast_vision_attention
+from sparring.models.vlms.base import Completion, Pictures, Sampling, each_picture
+from sparring.models.vlms.branches import append_starts, prompt_positions
+from sparring.models.vlms.generating import sample_replies, uniforms
 from sparring.models.vlms.letters import Lettered, Locate, local_letters
 from sparring.models.vlms.processors import (
     Takes,
@@ -49,34 +45,16 @@ from sparring.models.vlms.processors import (
     processed,
     refused_error,
 )
-from sparring.models.vlms.sampling import uniforms
 from sparring.models.vlms.scoring import completion_logprobs, option_probabilities
 from sparring.models.vlms.traits import LocalTraits
-from sparring.models.vlms.vision_attention import use_fast_vision_attention
 
 # Plain causal attention over one row of tokens: here many replies may share a row with their prompt. Others
 # get a row for every reply.
 SHARED_ROWS = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 TOWERS = ("visual", "vision_tower", "vision_model")
 NOT_FORWARDED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "picture_count")
+RESTING_PLACE = torch.device("cpu")
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One reply: its text without special tokens, its tokens with the end token where it `finished`, and
-    their log-probabilities.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finished: bool
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it took."""
-        return len(self.token_ids)
 
 
 class LocalVLM:
@@ -153,6 +131,18 @@ class LocalVLM:
         """See `VLM.traits`."""
         dtype = str(self.model.dtype).removeprefix("torch.")
         return LocalTraits(self.name, dtype, folder=lambda: self.folder, processor=lambda: self.processor)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """See `VLM.resting`."""
+        place = self.device
+        try:
+            self.model.to(RESTING_PLACE)
+            if place.type == "cuda":
+                torch.cuda.empty_cache()  # for those who share the card
+            yield
+        finally:
+            self.model.to(place)
 
     def spending(self) -> dict[str, float]:
         """Nothing: it costs no requests."""
@@ -232,8 +222,7 @@ class LocalVLM:
                 raise refused_error(
                     self.name, {start + place: said for place, said in error.places.items()}
                 ) from error
-            first = sampling.first + start
-            numbers = range(first, first + len(encoded["input_ids"]))
+            numbers = [sampling.number(start + i) for i in range(len(encoded["input_ids"]))]
             uniform = uniforms(sampling.seed, numbers, n, limit).to(self.device)
             # One token a branch and step leaves FlexAttention no blocks to skip.
             with self.attending("sdpa" if self.flex else None):

@@ -56,7 +56,9 @@ class Requests:
 
     def job(self, images: Sequence[Image], prompt: str, how: Mapping[str, Any]) -> Job:
         """The request for a text about these pictures; how: see `how_of`, with `seed`, `top_logprobs`,
-        `tokens` (a reply with its tokens), `model`, or `scored` alone (how likely that text is as the reply).
+        `tokens` (a reply with its tokens: True, or the field by which the server is asked for their numbers),
+        `model` or `lora_path` (who is asked), `weights` (of which name; not sent), or `scored` alone (how
+        likely that text is as the reply).
         """
         prompt = storable(prompt)
         hashes = [image_sha256(image) for image in images]
@@ -103,7 +105,9 @@ class Requests:
         further = {"top_k": how["top_k"]} if "top_k" in how else {}
         if "tokens" in how:
             sampling["logprobs"] = True
-            further["return_tokens_as_token_ids"] = True
+            further["return_tokens_as_token_ids" if how["tokens"] is True else str(how["tokens"])] = True
+        if "lora_path" in how:
+            further["lora_path"] = how["lora_path"]
         return common | limit | sampling | {"extra_body": own_turn | further | self.settings.extra_body}
 
     def _read(self, answer: dict[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,16 +132,21 @@ class Requests:
         return reply
 
     def _tokens(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """A reply with its tokens, which stand in the answer as "token_id:17"."""
-        content: Any = (answer["choices"][0].get("logprobs") or {}).get("content")
+        """A reply with its tokens, whose numbers stand beside it, or in the answer as "token_id:17"."""
+        choice = answer["choices"][0]
+        content: Any = (choice.get("logprobs") or {}).get("content")
         try:
-            numbers = [int(str(entry["token"]).removeprefix("token_id:")) for entry in content]
             logprobs = [float(entry["logprob"]) for entry in content]
+            beside = choice.get("token_ids")
+            told = [entry["token"] for entry in content] if beside is None else beside
+            numbers = [int(str(token).removeprefix("token_id:")) for token in told]
+            if len(numbers) != len(logprobs):
+                raise ValueError(f"{len(numbers)} tokens with {len(logprobs)} log-probabilities")
         except (TypeError, KeyError, ValueError) as error:
             raise ModelError(
                 f"endpoint {self.address.url}: the server does not tell its replies' tokens and their "
                 f"log-probabilities (logprobs and "
-                "return_tokens_as_token_ids), which training needs."
+                "return_tokens_as_token_ids, or return_token_ids), which training needs."
             ) from error
         reply = self._reply(answer)
         return {

@@ -23,8 +23,8 @@ from sparring.models.vlms.branches import (
     one_row_each,
     text_positions,
 )
+from sparring.models.vlms.generating import token_logprobs
 from sparring.models.vlms.processors import refused_error
-from sparring.models.vlms.sampling import token_logprobs
 
 if TYPE_CHECKING:
     from sparring.models.vlms.local import Batch, LocalVLM

@@ -1,33 +1,37 @@
-"""Roll-outs of a Defender in training by a server that has its base model (vLLM): after every update it is
-given the newest LoRA adapter.
+"""Roll-outs of a Defender in training by servers that have its base model: after every update they are given
+its newest weights, a LoRA adapter or all of them.
 
-The adapter is written to a folder that the server can read, and loaded by vLLM's protocol (`POST
-/v1/load_lora_adapter`, for which the server runs with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True). An adapter's
-name is a hash of its weights: the same weights have the same name in every process, so that a resumed run
-finds again what it published and what was answered.
+The weights are written to a folder that the servers can read, and loaded by their own protocols (`orders`).
+Weights are known by a hash: the same ones have the same name in every process, so that a resumed run finds
+again what it published and what was answered.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from PIL.Image import Image
 
 from sparring.config import RolloutServerSettings
 from sparring.data.errors import ModelError
 from sparring.engine.ranks import writes_files
-from sparring.models.vlms import lora
-from sparring.models.vlms.base import Sampling
+from sparring.models.vlms import lora, orders
+from sparring.models.vlms.base import Completion, Sampling
 from sparring.models.vlms.endpoint import EndpointVLM
-from sparring.models.vlms.local import Completion, LocalVLM
+from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.server_check import ServerCheck
+
+Result = TypeVar("Result")
 
 
 class RolloutServer:
-    """Samples for a local Defender, with tokens and log-probabilities, from the adapter that was published
-    last.
+    """Samples for a local Defender, with tokens and log-probabilities, by the weights that were published
+    last. Several servers share the prompts out evenly.
     """
 
     def __init__(
@@ -38,48 +42,59 @@ class RolloutServer:
         max_pixels: int | None = None,
         cache: Path | None = None,
     ) -> None:
-        """folder: where adapters are written, unless the settings name one. max_pixels, cache: see
+        """folder: where weights are written, unless the settings name one. max_pixels, cache: see
         `EndpointVLM`.
         """
-        self.remote = EndpointVLM(settings.address, settings.endpoint, cache=cache, max_pixels=max_pixels)
+        self.settings = settings
+        self.remotes = [
+            EndpointVLM(address, settings.endpoint, cache=cache, max_pixels=max_pixels)
+            for address in settings.address
+        ]
         self.folder = Path(settings.folder or folder).resolve()
-        self.adapter: str | None = None
+        self.check = ServerCheck(settings.probe_tolerance)
+        self.published: str | None = None
+        self.adapts = True
 
     @property
     def name(self) -> str:
-        """The base model's name on the server."""
-        return self.remote.name
+        """The base model's name on the first server."""
+        return self.remotes[0].name
 
     def publish(self, vlm: LocalVLM) -> str:
-        """Write the Defender's adapter and have the server load it, and forget the one before. Returns its
-        name there, to be kept in `adapter`.
+        """Write the Defender's adapter, or all its weights where it has none, have every server load it, and
+        forget the one before. Returns its name, to be kept in `published`.
 
         Several processes all call it; the first one publishes, and the others get no name. Raises ModelError
-        where the Defender has no adapter, or the server does not take it.
+        where a server does not take it.
         """
-        if not lora.layers(vlm.model):
-            raise ModelError(
-                f"{vlm.name}: a server's roll-outs need a Defender that trains a LoRA (defender.lora): only "
-                f"that is handed over"
-            )
+        self.adapts = bool(lora.layers(vlm.model))
         fresh = self.folder / "fresh"
-        lora.save(vlm.model, fresh)
+        if writes_files():
+            shutil.rmtree(fresh, ignore_errors=True)
+        if self.adapts:
+            lora.save(vlm.model, fresh)
+        else:
+            vlm.save(fresh)
         if not writes_files():
             return ""
-        name = (
-            "sparring-" + hashlib.sha256((fresh / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
-        )
-        if name != self.adapter:
+        name = f"sparring-{_hash_of(fresh)[:16]}"
+        if name != self.published:
             place = self.folder / name
             shutil.rmtree(place, ignore_errors=True)
             fresh.rename(place)
-            self.remote.tell(
-                "/load_lora_adapter", {"lora_name": name, "lora_path": str(place)}, done_before="already"
-            )
-            if self.adapter is not None:
-                self.remote.tell("/unload_lora_adapter", {"lora_name": self.adapter}, done_before="found")
-                shutil.rmtree(self.folder / self.adapter, ignore_errors=True)
+            load = orders.load_adapter if self.adapts else orders.load_weights
+            self._tell(load(self.settings.kind, name, place))
+            if self.published is not None:
+                if self.adapts:
+                    self._tell(orders.unload_adapter(self.settings.kind, self.published))
+                shutil.rmtree(self.folder / self.published, ignore_errors=True)
         return name
+
+    def look(self, vlm: LocalVLM, temperature: float) -> float:
+        """How far the servers' log-probabilities of a few fixed replies are from the Defender's, in nats a
+        token: see `ServerCheck`. Raises ModelError where that is too far.
+        """
+        return self.check.look(vlm, self.remotes, self._how(), temperature)
 
     def generate(
         self,
@@ -89,21 +104,68 @@ class RolloutServer:
         *,
         starts: Sequence[str] = (),
     ) -> list[list[Completion]]:
-        """As `LocalVLM.generate`, by the adapter published last. The log-probabilities are the server's own.
+        """As `LocalVLM.generate`, by the weights published last. The log-probabilities are the servers' own.
         Raises ModelError for a start.
+
+        A prompt goes to the server of its number modulo theirs, so that the processes of one training share
+        them out evenly too; its replies do not depend on which server that is, as far as servers are alike.
         """
         if any(starts):
             raise ModelError(
-                f"{self.remote.address}: a server's replies cannot be begun for it. Leave out "
+                f"{self.remotes[0].address}: a server's replies cannot be begun for it. Leave out "
                 f"defender.rollout_server, or such texts."
             )
-        if self.adapter is None:
-            raise ModelError(f"{self.remote.address}: nothing was published yet that could answer")
-        found = self.remote.sample(images, prompts, sampling, model=self.adapter)
-        return [
-            [
-                Completion(one["text"], tuple(one["token_ids"]), tuple(one["logprobs"]), one["finished"])
-                for one in own
+        how, count = self._how(), len(self.remotes)
+        numbers = [sampling.number(i) for i in range(len(prompts))]
+        shares = [[i for i, own in enumerate(numbers) if own % count == place] for place in range(count)]
+
+        def ask(number: int) -> list[list[Completion]]:
+            own = shares[number]
+            found = self.remotes[number].sample(
+                [images[i] for i in own],
+                [prompts[i] for i in own],
+                sampling,
+                how=how,
+                numbers=[numbers[i] for i in own],
+            )
+            return [
+                [
+                    Completion(one["text"], tuple(one["token_ids"]), tuple(one["logprobs"]), one["finished"])
+                    for one in replies
+                ]
+                for replies in found
             ]
-            for own in found
-        ]
+
+        answered = self._each(ask)
+        at = {
+            i: replies
+            for own, got in zip(shares, answered, strict=True)
+            for i, replies in zip(own, got, strict=True)
+        }
+        return [at[i] for i in range(len(prompts))]
+
+    def _how(self) -> dict[str, object]:
+        if self.published is None:
+            raise ModelError(f"{self.remotes[0].address}: nothing was published yet that could answer")
+        return orders.how_to_ask(self.settings.kind, self.published, adapter=self.adapts)
+
+    def _tell(self, steps: Sequence[orders.Order]) -> None:
+        def tell(number: int) -> None:
+            for order in steps:
+                self.remotes[number].tell(order)
+
+        self._each(tell)
+
+    def _each(self, work: Callable[[int], Result]) -> list[Result]:
+        """work(number) of every server, all at a time. The first error is raised, once all have ended."""
+        with ThreadPoolExecutor(len(self.remotes)) as pool:
+            return list(pool.map(work, range(len(self.remotes))))
+
+
+def _hash_of(folder: Path) -> str:
+    """SHA-256 of the weights in a folder, by file."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

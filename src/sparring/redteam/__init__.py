@@ -1,3 +1,0 @@
-"""Attacks without training: one Attacker, one Defender, your questions; what it found, in figures, pictures
-and a data set.
-"""

@@ -1,0 +1,1 @@
+"""Arms, seeds and measures as one resumable job."""

@@ -1,0 +1,193 @@
+"""A study in figures: every arm over its seeds, and paired with the baseline.
+
+A figure has the name and the meaning that it has in a probe; of one seed it is the probe's own. An arm is
+told over the seeds whose probes are done, a difference over those that are of both arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparring.asking.conditions import PLAIN
+from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm
+from sparring.probe.table import CONDITION_NAMES, figure_at, measures_of
+from sparring.study.plan import Cell, Study
+
+SCHEMA = 1
+CLEAN, PRIMARY, WORST = "clean accuracy", "primary outcome", "worst case of all opponents and shifts"
+WHOLE = ("unparsed", "calibration", "hallucination", "consistency")
+"""Figures of a probe that are no mean over all its questions: their intervals are of seeds alone."""
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What came of an arm with one seed. items: measure -> [N], nan where a question is not counted. whole:
+    measure -> one value.
+    """
+
+    ids: Sequence[str]
+    pictures: Sequence[str]
+    items: Mapping[str, Values]
+    whole: Mapping[str, float]
+
+    def less(self, other: Probed) -> Probed:
+        """The differences of all measures that both have, of the questions that both were asked."""
+        places = {name: place for place, name in enumerate(other.ids)}
+        mine = [place for place, name in enumerate(self.ids) if name in places]
+        theirs = [places[self.ids[place]] for place in mine]
+        return Probed(
+            [self.ids[place] for place in mine],
+            [self.pictures[place] for place in mine],
+            {
+                name: own_N[mine] - other.items[name][theirs]
+                for name, own_N in self.items.items()
+                if name in other.items
+            },
+            {name: own - other.whole[name] for name, own in self.whole.items() if name in other.whole},
+        )
+
+
+def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str, Any]:
+    """The content of `study.json`. A figure is {"value", "n", "ci95", "seeds"}, a difference has "p" too and,
+    but for the primary one, "holm": adjusted over all exploratory ones.
+    """
+    settings = study.settings
+    probed = {
+        (cell.arm, cell.seed): read_probe(study, cell, out)
+        for cell in study.cells()
+        if cell.kind == "probe" and cell.done(out)
+    }
+    arms, differences = {}, {}
+    for arm in settings.arms:
+        seeds = [seed for seed in settings.seeds if (arm, seed) in probed]
+        both = [seed for seed in seeds if (settings.baseline, seed) in probed]
+        own = pooled([probed[arm, seed] for seed in seeds], settings.resamples)
+        arms[arm] = {"seeds": seeds, "measures": {name: one.as_dict() for name, one in own.items()}}
+        if arm != settings.baseline:
+            pairs = [probed[arm, seed].less(probed[settings.baseline, seed]) for seed in both]
+            differences[arm] = pooled(pairs, settings.resamples)
+    primary = settings.primary
+    return {
+        "schema": SCHEMA,
+        "kind": "study",
+        "name": settings.name,
+        "description": settings.description,
+        "seeds": list(settings.seeds),
+        "primary": primary.model_dump(mode="json") if primary else None,
+        "opponents": {name: accuracy(study, name) for name in study.opponents()},
+        "arms": arms,
+        "differences": {
+            "less": settings.baseline,
+            "of": with_p(differences, (primary.arm, PRIMARY) if primary else None),
+        },
+        "failed": {str(cell): why for cell, why in failed.items()},
+    }
+
+
+def accuracy(study: Study, opponent: str) -> str:
+    """What an arm's accuracy under an opponent is called."""
+    return f"{'' if opponent in study.settings.shifts else 'valid '}accuracy under {opponent}"
+
+
+def read_probe(study: Study, cell: Cell, out: Path) -> Probed:
+    """What the finished probe of a cell found."""
+    outcome, results = (cell.read(out, name) for name in ("outcomes.json", "results.json"))
+    own = results["defenders"][cell.arm]
+    whole = {}
+    for label, path in measures_of(own):
+        figure = figure_at(own, *path) if path[0] != "robustness" and set(path) & set(WHOLE) else None
+        value = figure["value"] if isinstance(figure, Mapping) else figure
+        if value is not None:
+            whole[label] = float(value)
+    items = dict(measured(study, outcome["defenders"][cell.arm]))
+    return Probed(outcome["ids"], outcome["pictures"], items, whole)
+
+
+def measured(study: Study, own: Mapping[str, Any]) -> Iterator[tuple[str, Values]]:
+    """Measure -> [N], from what a probe noted of every question."""
+
+    def marks(text: str) -> Values:
+        return np.array([float(mark) for mark in text])
+
+    clean_N = marks(own["conditions"][PLAIN])
+    yield CLEAN, clean_N
+    under: dict[str, Values] = {}
+    for name in study.opponents():
+        checked = name not in study.settings.shifts
+        word, right, fooled = "valid " if checked else "", [], []
+        for part in study.parts(name):
+            one = own["attackers"][part]
+            right_N, valid_N = marks(one["right"]), marks(one["valid"]) if checked else 1.0
+            played_N = np.where(valid_N, right_N, clean_N)
+            changed_N = marks(one["changed"]) == 1
+            right.append(np.where(changed_N, played_N, np.nan))
+            fooled.append(np.where(changed_N & (clean_N == 1), (1 - right_N) * valid_N, np.nan))
+        under[name] = mean_of(right)
+        yield accuracy(study, name), under[name]
+        yield f"{word}drop under {name}", clean_N - under[name]
+        yield f"{word}ASR of {name}", mean_of(fooled)
+    for name, one in own["attackers"].items():
+        if one["control"]:
+            yield f"accuracy under {name} (control)", marks(one["right"])
+    for name, label in CONDITION_NAMES.items():
+        if name in own["conditions"]:
+            yield f"accuracy: {label}", marks(own["conditions"][name])
+    if under:
+        yield WORST, np.fmin.reduce([clean_N, *(np.floor(own_N) for own_N in under.values())])
+    if study.settings.primary:
+        yield PRIMARY, mean_of([under[name] for name in study.settings.primary.opponents])
+
+
+def mean_of(values: Sequence[Values]) -> Values:
+    """[N]: the mean of those that are counted; nan where none is."""
+    stacked = np.stack(values)
+    counted_N = np.isfinite(stacked).sum(0)
+    return np.where(counted_N > 0, np.nansum(stacked, 0) / np.maximum(counted_N, 1), np.nan)
+
+
+def pooled(probed: Sequence[Probed], resamples: int) -> dict[str, Pooled]:
+    """Every measure that all of these have."""
+    if not probed:
+        return {}
+    clusters = [one.pictures for one in probed]
+    found = {
+        name: hierarchical_bootstrap(
+            [one.items[name] for one in probed], clusters, resamples=resamples, seed=0
+        )
+        for name in probed[0].items
+        if all(name in one.items for one in probed)
+    }
+    for name in probed[0].whole:
+        if all(name in one.whole for one in probed):
+            values = [[one.whole[name]] for one in probed]
+            found[name] = hierarchical_bootstrap(values, resamples=resamples, seed=0)
+    return found
+
+
+def with_p(
+    differences: Mapping[str, Mapping[str, Pooled]], primary: tuple[str, str] | None
+) -> dict[str, dict[str, Any]]:
+    """Differences with their p-values. primary: the arm and measure that stand outside Holm's family."""
+    family = [
+        (arm, name)
+        for arm, own in differences.items()
+        for name, one in own.items()
+        if one.p is not None and (arm, name) != primary
+    ]
+    adjusted = dict(zip(family, holm([differences[arm][name].p or 0.0 for arm, name in family]), strict=True))
+    return {
+        arm: {
+            name: one.as_dict()
+            | {"p": one.p}
+            | ({"holm": adjusted[arm, name]} if (arm, name) in adjusted else {})
+            for name, one in own.items()
+        }
+        for arm, own in differences.items()
+    }

@@ -1,0 +1,269 @@
+"""From a study's file to its cells: games, edits, and probes of what the games trained.
+
+A study's folder holds `games/ARM-SEED`, each an ordinary run, and `probes/ARM-SEED`, each an ordinary probe.
+Arms whose recipes come out the same share their games; the first of them gives these its name. The questions
+of a seed, and their edits by opponents that are the same for every arm, are made once for all its probes, in
+`edits/BASELINE-SEED`; they are wanted as long as a probe of the seed is to be done, and can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparring.attackers.rivals import check_rival
+from sparring.attackers.rivals.load import split_rival
+from sparring.config import ProbeSettings, Recipe, StudySettings
+from sparring.config.study import CellKind
+from sparring.data.errors import DataError, RecipeError, RunError
+from sparring.data.words import plural
+from sparring.probe.settings import ADAPTIVE, SHARED, absolute_attacker
+from sparring.recipes.check import problems_of_probe
+from sparring.recipes.load import load_recipe, read_yaml, validate
+
+OWN, NEXT = "own", "@next"
+PLACES = {"game": "games", "edits": "edits", "probe": "probes"}
+"""Kind of a cell -> the folder of a study's that holds these."""
+DONE = {"game": "summary.json", "edits": SHARED, "probe": "outcomes.json"}
+"""Kind of a cell -> the file that it writes last."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A game, the edits that the probes of a seed share, or the probe of one Defender that a game trained.
+    needs: the cells that must be there first.
+    """
+
+    kind: CellKind
+    arm: str
+    seed: int
+    needs: tuple[Cell, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.arm}-{self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """Where it is kept below a study's folder."""
+        return out / PLACES[self.kind] / f"{self.arm}-{self.seed}"
+
+    def done(self, out: Path) -> bool:
+        """Has it finished? What is written last is there, and of edits not that alone."""
+        folder = self.folder(out)
+        whole = self.kind != "edits" or (folder / "ledger.sqlite").is_file()
+        return whole and (folder / DONE[self.kind]).is_file()
+
+    def read(self, out: Path, name: str) -> Any:
+        """A JSON file that it wrote. RunError where it is missing or cut off: folders are carried about."""
+        folder = self.folder(out)
+        try:
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self}: {folder / name} cannot be read ({error}). Bring that file here again, or delete "
+                f"{folder}, and the cell is done anew."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's settings with every arm's resolved recipe, which lacks the seed alone."""
+
+    settings: StudySettings
+    recipes: dict[str, Recipe]
+    players: dict[str, str] = field(init=False)
+    """Arm -> the arm whose games are its own."""
+
+    def __post_init__(self) -> None:
+        first: dict[str, str] = {}
+        players = {
+            arm: first.setdefault(recipe.model_dump_json(), arm) for arm, recipe in self.recipes.items()
+        }
+        object.__setattr__(self, "players", players)
+
+    def recipe(self, arm: str, seed: int) -> Recipe:
+        return self.recipes[arm].model_copy(update={"seed": seed})
+
+    def game(self, arm: str, seed: int) -> Cell:
+        """The game that an arm plays with a seed."""
+        return Cell("game", self.players[arm], seed)
+
+    def cells(self) -> list[Cell]:
+        """Every cell once, a seed after the other: its edits with the games that they need, then of every arm
+        the game and the probe, so that no more Defenders than needed wait for their probes.
+        """
+        found = dict[Cell, None]()
+        for seed in self.settings.seeds:
+            edits = self.edits(seed)
+            found |= dict.fromkeys((*edits.needs, edits))
+            for arm in self.settings.arms:
+                probe = Cell("probe", arm, seed, (*self._needs(arm, seed), edits))
+                found |= dict.fromkeys((self.game(arm, seed), probe))
+        return list(found)
+
+    def to_do(self, out: Path) -> list[Cell]:
+        """The cells that are not done, without edits that no probe needs any more."""
+        left = [cell for cell in self.cells() if not cell.done(out)]
+        probed = {cell.seed for cell in left if cell.kind == "probe"}
+        return [cell for cell in left if cell.kind != "edits" or cell.seed in probed]
+
+    def edits(self, seed: int) -> Cell:
+        """The edits that the probes of a seed share."""
+        trained = (self.trained(spec, "", seed) for spec in self._shared().values())
+        needs = dict.fromkeys(self.game(*game) for game in trained if game is not None)
+        return Cell("edits", self.settings.baseline, seed, tuple(needs))
+
+    def _shared(self) -> dict[str, str]:
+        """The opponents that are the same for every arm."""
+        opponents = self.settings.opponents.items()
+        return {name: spec for name, spec in opponents if spec.removesuffix(NEXT) != OWN}
+
+    def _needs(self, arm: str, seed: int) -> Iterator[Cell]:
+        yield self.game(arm, seed)
+        for spec in self.settings.opponents.values():
+            if (trained := self.trained(spec, arm, seed)) is not None:
+                yield self.game(*trained)
+
+    def trained(self, spec: str, arm: str, seed: int) -> tuple[str, int] | None:
+        """Arm and seed of the game whose last Attacker an opponent is; None for every other attacker."""
+        name, seeds = spec.removesuffix(NEXT), self.settings.seeds
+        if name != OWN and name not in self.settings.arms:
+            return None
+        place = seeds.index(seed) + spec.endswith(NEXT)
+        return arm if name == OWN else name, seeds[place % len(seeds)]
+
+    def attackers(self, cell: Cell, out: Path) -> dict[str, str]:
+        """Name -> attacker, as the probe of a cell takes them."""
+        found = {}
+        opponents = self._shared() if cell.kind == "edits" else self.settings.opponents
+        for name, spec in opponents.items():
+            trained = self.trained(spec, cell.arm, cell.seed)
+            if trained is not None:
+                recipe, folder = self.recipes[trained[0]], self.attacker_of(*trained, out)
+                spec = str(folder) if recipe.attacker.lora is None else f"{recipe.attacker.model}+{folder}"
+            found[name] = spec if trained is not None else absolute_attacker(spec, name, "opponents")
+        for name, specs in self.settings.shifts.items():
+            for one, spec in zip(self.parts(name), specs, strict=True):
+                found[one] = absolute_attacker(spec, name, "shifts")
+        return found
+
+    def attacker_of(self, arm: str, seed: int, out: Path) -> Path:
+        """The folder of the last Attacker of an arm's game."""
+        rounds = self.recipes[arm].selfplay.rounds
+        return self.game(arm, seed).folder(out) / f"round{rounds}/attacker/editor"
+
+    def defender_of(self, arm: str, seed: int, out: Path) -> Path | None:
+        """The folder of the Defender that an arm's probe is of; None where no game has trained it."""
+        number = self.settings.arms[arm].round
+        number = self.recipes[arm].selfplay.rounds if number is None else number
+        return self.game(arm, seed).folder(out) / f"round{number}/defender/model" if number else None
+
+    def parts(self, opponent: str) -> list[str]:
+        """The names in a probe of what an opponent or shift is the mean of."""
+        specs = self.settings.shifts.get(opponent, ("",))
+        return [opponent] if len(specs) == 1 else [f"{opponent} {spec}" for spec in specs]
+
+    def opponents(self) -> list[str]:
+        """Every opponent and shift, the adaptive Attacker among them."""
+        adaptive = [ADAPTIVE] if self.settings.adapt else []
+        return [*self.settings.shifts, *self.settings.opponents, *adaptive]
+
+    def probe(self, cell: Cell, out: Path) -> ProbeSettings:
+        """The probe of a cell: its arm's Defender, asked as its own recipe has it, about the baseline's
+        questions, measured as the baseline's recipe measures. Of edits: what they are made for.
+        """
+        settings, own = self.settings, self.recipes[cell.arm]
+        ruler, edits = self.recipe(settings.baseline, cell.seed), self.edits(cell.seed).folder(out)
+        model = str(self.defender_of(cell.arm, cell.seed, out) or own.defender.model)
+        return ProbeSettings(
+            data=ruler.data.held_out_path or ruler.data.path or str(edits / "data"),
+            seed=cell.seed,
+            device=ruler.device,
+            threads=ruler.threads,
+            batch=ruler.evaluation.batch,
+            resamples=ruler.evaluation.resamples,
+            defenders={cell.arm: model},
+            defender=own.defender.model_copy(update={"model": model}),
+            attackers=self.attackers(cell, out),
+            attacker=ruler.attacker,
+            controls=settings.controls,
+            adapt=settings.adapt,
+            letters=settings.letters,
+            text=settings.text,
+            conditions=ruler.evaluation.conditions,
+            judge=ruler.judge,
+            audit=ruler.evaluation.audit,
+        )
+
+
+def load_study(path: str | Path) -> Study:
+    """The study of a YAML file. Raises RecipeError, naming every wrong field."""
+    path = Path(path)
+    settings = validate(read_yaml(path), path.name, StudySettings)
+    if problems := list(_problems(settings)):
+        raise RecipeError("\n".join(f"{path.name}: {problem}" for problem in problems))
+    recipes = {}
+    for name, arm in settings.arms.items():
+        beside = path.parent / arm.recipe
+        source = str(beside.resolve()) if beside.is_file() else arm.recipe
+        try:
+            recipe = load_recipe(source, [*settings.changes, *arm.changes])
+        except RecipeError as error:
+            raise RecipeError(f"{path.name}: arms.{name}: {error}") from error
+        if (arm.round or 0) > recipe.selfplay.rounds:
+            raise RecipeError(
+                f"{path.name}: arms.{name}.round: is {arm.round}, but its game has "
+                f"{plural(recipe.selfplay.rounds, 'round')}."
+            )
+        recipes[name] = recipe.model_copy(update={"seed": 0})
+    study = Study(settings, recipes)
+    for name in settings.arms:
+        try:
+            problems = list(problems_of_probe(study.probe(Cell("probe", name, settings.seeds[0]), Path())))
+        except RecipeError as error:
+            raise RecipeError(f"{path.name}: {error}") from error
+        if problems:
+            raise RecipeError("\n".join(f"{path.name}: probe of {name}: {problem}" for problem in problems))
+    return study
+
+
+def _problems(settings: StudySettings) -> Iterator[str]:
+    arms, shifts, opponents = settings.arms, settings.shifts, settings.opponents
+    known = [*shifts, *opponents, *([ADAPTIVE] if settings.adapt else [])]
+    if len(set(settings.seeds)) < len(settings.seeds):
+        yield "seeds: one is named twice."
+    if OWN in arms:
+        yield f"arms: {OWN} stands for every arm's own Attacker. Give the arm another name."
+    for name in {ADAPTIVE, *shifts} & opponents.keys() | {ADAPTIVE} & shifts.keys():
+        yield f'opponents, shifts: "{name}" is the name of two. Give one another name.'
+    primary = settings.primary
+    for where, arm in (("baseline", settings.baseline), ("primary.arm", primary and primary.arm)):
+        if arm is not None and arm not in arms:
+            yield f'{where}: there is no arm "{arm}"; there are {", ".join(arms)}.'
+    if primary is not None and primary.arm == settings.baseline:
+        yield "primary.arm: is the baseline itself. Name the arm that is compared with it."
+    for name in primary.opponents if primary else ():
+        if name not in known:
+            yield f'primary.opponents: there is no opponent "{name}"; there are {", ".join(known)}.'
+    if len(settings.seeds) < 2 and any(spec.endswith(NEXT) for spec in opponents.values()):
+        yield f"opponents: {NEXT} is the Attacker of another seed, and there is one seed alone."
+    for where, spec in _specs(settings):
+        rival = split_rival(spec)[0]
+        if rival is None and "/" in spec and not where.startswith("shifts"):
+            continue  # an editor, which is found or not when it is loaded
+        try:
+            check_rival(rival or spec)
+        except (RecipeError, DataError) as error:
+            yield f"{where}: {error}"
+
+
+def _specs(settings: StudySettings) -> Iterator[tuple[str, str]]:
+    """Every attacker that no game trains, with its field."""
+    for name, spec in settings.opponents.items():
+        if spec.removesuffix(NEXT) not in (OWN, *settings.arms):
+            yield f"opponents.{name}", spec
+    for name, specs in settings.shifts.items():
+        for spec in specs:
+            yield f"shifts.{name}", spec

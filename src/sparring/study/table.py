@@ -1,0 +1,82 @@
+"""A study's figures as tables, of Markdown or of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparring.engine.files import write_whole
+from sparring.probe.table import Table, markdown, shown
+from sparring.study.figures import CLEAN, PRIMARY, WORST
+
+Figures = Mapping[str, Any]
+
+
+def write_study_table(path: Path, results: Figures) -> None:
+    """Write the tables, and what has failed, beside each other."""
+    notes = [f"Failed: {cell}: {why}" for cell, why in results["failed"].items()]
+    write_whole(path, markdown(tables(results), notes))
+
+
+def main_measures(results: Figures) -> dict[str, str]:
+    """Measure -> the head of its column in the tables of arms."""
+    primary = {PRIMARY: PRIMARY} if results["primary"] else {}
+    opponents = {label: name for name, label in results["opponents"].items()}
+    return primary | {CLEAN: "clean"} | opponents | ({WORST: "worst case"} if opponents else {})
+
+
+def tables(results: Figures) -> list[Table]:
+    """Accuracy of every arm under every opponent, the same less the baseline's, then all that is known."""
+    columns, arms = main_measures(results), results["arms"]
+    less, differences = results["differences"]["less"], results["differences"]["of"]
+    names = dict.fromkeys(name for own in arms.values() for name in own["measures"])
+    return [
+        Table(
+            f"{results['name']}: accuracy, mean over {len(results['seeds'])} seeds. Each cell: value (95 % "
+            f"interval) n; intervals from the bootstrap over seeds, then pictures.{_primary(results)}",
+            ["arm", *columns.values()],
+            [[arm, *(_cell(own["measures"].get(name)) for name in columns)] for arm, own in arms.items()],
+        ),
+        Table(
+            f"The same less that of {less}, paired by question; p: Student's t of the seeds' means, but for "
+            f"the primary comparison adjusted by Holm over every measure and arm.",
+            ["arm", *columns.values()],
+            [[arm, *(_tested(own.get(name)) for name in columns)] for arm, own in differences.items()],
+        ),
+        Table(
+            "Every measure.",
+            ["measure", *arms],
+            [[name, *(_cell(own["measures"].get(name)) for own in arms.values())] for name in names],
+        ),
+        Table(
+            f"Every measure less that of {less}.",
+            ["measure", *differences],
+            [[name, *(_tested(own.get(name)) for own in differences.values())] for name in names],
+        ),
+    ]
+
+
+def _primary(results: Figures) -> str:
+    primary = results["primary"]
+    if primary is None:
+        return ""
+    return (
+        f" Primary outcome: the mean over {', '.join(primary['opponents'])}, of {primary['arm']} less "
+        f"{results['differences']['less']}."
+    )
+
+
+def _cell(figure: Figures | None) -> str:
+    return shown(figure) if figure and figure["value"] is not None else "-"
+
+
+def _tested(figure: Figures | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "-"
+    return "".join([shown(figure), *_p(figure)])
+
+
+def _p(figure: Figures) -> Iterator[str]:
+    if (p := figure.get("holm", figure["p"])) is not None:
+        yield f", p {p:.2g}"

@@ -1,0 +1,70 @@
+"""What of a study's folder may go: finished cells without what no cell that is left, and no figure, needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparring.engine.folder import read_settings
+from sparring.probe.settings import SHARED
+from sparring.study.plan import Cell, Study
+
+KEPT = {
+    "game": ("recipe.yaml", "summary.json"),
+    "edits": (SHARED,),  # what they took
+    "probe": ("probe.yaml", "outcomes.json", "results.json", "table.md"),
+}
+"""Kind of a cell -> the files of a finished one that stay, for figures and to tell whose they are."""
+
+
+def trim_study(study: Study, out: Path) -> None:
+    """Delete all files of finished cells but `KEPT` and the players that probes which are not done will load.
+    Edits stay, whole, until all probes of their seed are done.
+    """
+    cells = study.cells()
+    left = [cell for cell in cells if cell.kind == "probe" and not cell.done(out)]
+    players = {folder for cell in left for folder in _players(study, cell, out)}
+    for cell in cells:
+        if not cell.done(out) or (cell.kind == "edits" and any(one.seed == cell.seed for one in left)):
+            continue
+        folder = cell.folder(out)
+        kept = {folder / name for name in KEPT[cell.kind]} | players
+        _keep(folder, kept)
+
+
+def _players(study: Study, cell: Cell, out: Path) -> Iterator[Path]:
+    """The folders of games that a probe loads players from, itself or for the edits that it shares."""
+    if (defender := study.defender_of(cell.arm, cell.seed, out)) is not None:
+        yield defender
+    for spec in study.settings.opponents.values():
+        if (trained := study.trained(spec, cell.arm, cell.seed)) is not None:
+            yield study.attacker_of(*trained, out)
+
+
+def _keep(folder: Path, kept: set[Path]) -> None:
+    """Delete what is neither kept, nor in a folder that is, nor on the way to one."""
+    for path in folder.iterdir():
+        if path in kept:
+            continue
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+        elif any(one.is_relative_to(path) for one in kept):
+            _keep(path, kept)
+        else:
+            shutil.rmtree(path)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def drop_moved(study: Study, out: Path) -> None:
+    """Delete edits, and probes that are not done, whose questions or players are named by other paths than
+    now: the folder was elsewhere when they were begun. Both are made anew.
+    """
+    for cell in study.cells():
+        file = cell.folder(out) / "probe.yaml"
+        if cell.kind == "game" or not file.is_file() or (cell.kind == "probe" and cell.done(out)):
+            continue
+        stored, now = read_settings(file), study.probe(cell, out).model_dump(mode="json")
+        if any(stored.get(name) != now[name] for name in ("data", "defenders", "attackers")):
+            shutil.rmtree(cell.folder(out))

@@ -1,0 +1,155 @@
+"""A study's figures from what probes noted, against sums by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sparring.config import ArmSettings, PrimarySettings, Recipe, StudySettings
+from sparring.measures.statistics import Pooled
+from sparring.recipes import load_recipe
+from sparring.report.numbers import ON_PAPER, color_of
+from sparring.report.study import contents_of, write_study_report
+from sparring.study.figures import PRIMARY, WORST, results_of, with_p
+from sparring.study.plan import Cell, Study
+from sparring.study.table import tables
+
+PICTURES = ["p0", "p1", "p2", "p3"]
+
+
+def write_probe(
+    out: Path, arm: str, seed: int, clean: str, attackers: dict[str, dict[str, str]], **other: Any
+) -> None:
+    folder = Cell("probe", arm, seed).folder(out)
+    folder.mkdir(parents=True)
+    played = {"control": False, "valid": "1111", "changed": "1111"}
+    own = {
+        "conditions": {"plain": clean},
+        "attackers": {name: played | one for name, one in attackers.items()},
+    }
+    ids = other.get("ids", ["q0", "q1", "q2", "q3"])
+    outcomes = {"schema": 1, "ids": ids, "pictures": PICTURES, "defenders": {arm: own}}
+    results = {
+        "robustness": {"attackers": {}},
+        "hallucination": None,
+        "calibration": {"ece": other.get("ece", 0.25), "brier": {"value": None}},
+    }
+    (folder / "outcomes.json").write_text(json.dumps(outcomes))
+    (folder / "results.json").write_text(json.dumps({"defenders": {arm: results}}))
+
+
+@pytest.fixture
+def study() -> Study:
+    recipe: Recipe = load_recipe("arena")
+    settings = StudySettings(
+        name="small",
+        seeds=(1, 2),
+        arms={"a": ArmSettings(recipe="arena"), "b": ArmSettings(recipe="arena")},
+        baseline="b",
+        primary=PrimarySettings(arm="a", opponents=("light", "cut_out")),
+        opponents={"cut_out": "paste:add"},
+        shifts={"light": ("light:0.75",), "fog": ("corruption:fog:1", "corruption:fog:2")},
+        resamples=200,
+    )
+    return Study(settings, {"a": recipe, "b": recipe})
+
+
+FOG = {"fog corruption:fog:1": {"right": "1100"}, "fog corruption:fog:2": {"right": "1010"}}
+
+
+def test_every_measure_is_the_sum_by_hand(study: Study, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        shown = {
+            "light": {"right": "1001", "valid": "0000"},  # whatever the checks say
+            "cut_out": {"right": "0001", "valid": "1001", "changed": "1101"},
+        }
+        write_probe(tmp_path, "a", seed, "1110", shown | FOG)
+    write_probe(
+        tmp_path, "b", 1, "0110", {"light": {"right": "0000"}, "cut_out": {"right": "0000"}} | FOG, ece=0.5
+    )
+    results = results_of(study, tmp_path, {Cell("probe", "b", 2): "it broke"})
+    found = {name: one["value"] for name, one in results["arms"]["a"]["measures"].items()}
+    assert found == {
+        "clean accuracy": 3 / 4,
+        "accuracy under light": 2 / 4,
+        "drop under light": 1 / 4,
+        "ASR of light": 2 / 3,
+        "accuracy under fog": 0.5,  # 1, 1/2, 1/2, 0
+        "drop under fog": 1 / 4,
+        "ASR of fog": pytest.approx(1 / 3),  # 0, 1/2, 1/2
+        # q1's edit is not valid, so its clean answer stands; q2's picture was not changed
+        "valid accuracy under cut_out": pytest.approx(2 / 3),
+        "valid drop under cut_out": 0,
+        "valid ASR of cut_out": 1 / 2,
+        WORST: 0,
+        PRIMARY: pytest.approx((1 / 2 + 1 / 2 + 0 + 1) / 4),
+        "ECE, 15 bins": 0.25,
+    }
+    assert results["arms"]["a"]["seeds"] == [1, 2]
+    assert results["arms"]["a"]["measures"]["clean accuracy"]["seeds"] == [0.75, 0.75]
+    assert results["arms"]["b"]["seeds"] == [1]
+    less = results["differences"]["of"]["a"]  # of seed 1 alone, the only one of both
+    assert less["clean accuracy"] == {
+        **less["clean accuracy"],
+        "value": 0.25,
+        "n": 4,
+        "seeds": [0.25],
+        "p": None,
+    }
+    assert less["ECE, 15 bins"]["value"] == -0.25
+    assert results["failed"] == {"probe b-2": "it broke"}
+    json.dumps(results, allow_nan=False)
+
+
+def test_differences_are_of_the_questions_that_both_were_asked(study: Study, tmp_path: Path) -> None:
+    shown = {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG
+    for seed in (1, 2):
+        write_probe(tmp_path, "a", seed, "1100", shown)
+        write_probe(tmp_path, "b", seed, "1000", shown, ids=["q3", "q1", "other", "q0"])
+    found = results_of(study, tmp_path, {})["differences"]["of"]["a"]["clean accuracy"]
+    assert (found["value"], found["n"]) == (pytest.approx((1 + 1 - 1) / 3), 6)
+
+
+def test_holms_family_is_every_difference_but_the_primary_one() -> None:
+    def of(*means: float) -> Pooled:
+        return Pooled(sum(means) / len(means), 1, None, None, means)
+
+    found = with_p(
+        {"a": {PRIMARY: of(1.0, 1.1), "x": of(1.0, 1.2)}, "b": {PRIMARY: of(0.1, -0.2)}}, ("a", PRIMARY)
+    )
+    assert "holm" not in found["a"][PRIMARY]
+    assert found["a"]["x"]["holm"] == pytest.approx(2 * found["a"]["x"]["p"])
+    assert found["b"][PRIMARY]["holm"] == pytest.approx(found["b"][PRIMARY]["p"])
+
+
+def test_tables_page_and_picture_are_of_these_figures(study: Study, tmp_path: Path) -> None:
+    shown = {"light": {"right": "1001"}, "cut_out": {"right": "0001"}} | FOG
+    for seed in (1, 2):
+        write_probe(tmp_path, "a", seed, "1110", shown)
+        write_probe(tmp_path, "b", seed, "0110", shown)
+    results = results_of(study, tmp_path, {Cell("game", "a", 3): "<b>bold</b> failure"})
+    first, less, *_ = tables(results)
+    assert first.header == ["arm", PRIMARY, "clean", "light", "fog", "cut_out", "worst case"]
+    assert first.rows[0][2].startswith("0.750 (")
+    assert less.rows[0][2].startswith("0.250 (")
+    (tmp_path / "study.json").write_text(json.dumps(results))
+    (tmp_path / "study.yaml").write_text("name: small\n")
+    page = write_study_report(tmp_path).read_text()
+    assert "&lt;b&gt;bold&lt;/b&gt; failure" in page
+    assert "<b>bold" not in page
+    assert first.rows[0][2] in page
+    with Image.open(tmp_path / "study.png") as picture:
+        colors = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in picture.getcolors(2**24)}  # type: ignore[misc, union-attr]
+    heat = contents_of(results)["heat"]
+    shares = [
+        (cell.value - heat.low) / (heat.high - heat.low)
+        for row in heat.cells
+        for cell in row
+        if cell.value is not None
+    ]
+    assert shares
+    assert colors >= {color_of(share, ON_PAPER) for share in shares}
