@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,7 +43,7 @@ from sparring.selfplay.bootstrap import GameSmith, _samples, forge_samples, forg
 from sparring.selfplay.curriculum import compose
 from sparring.selfplay.game import Game
 from sparring.selfplay.loop import open_game
-from sparring.selfplay.phases import pair
+from sparring.selfplay.phases import pair, sample
 from sparring.selfplay.seats import AttackerSeat, DefenderSeat
 from sparring.selfplay.turns import FrozenOpponent, answers_when_clean, right_when_clean
 
@@ -116,12 +115,13 @@ def defend(game: Game, rounds: int) -> dict[str, float]:
     stage, settings = "round1/defender", game.recipe.defender
     curriculum, _ = compose(game.train, [], [], game.recipe.selfplay.curriculum)
     with game.crew("defender", DefenderSeat, stage, 1, Path(), together=True) as crew:
+        needed = 1
 
         def once(step: int) -> None:
-            stream, done = curriculum.stream(game.seed(stage), step), False
-            while not done:
-                done = crew.all(DefenderSeat.sample, step, list(islice(stream, settings.prompts_per_step)))[0]
-            _, answers = crew.all(DefenderSeat.learn, step)[0]
+            nonlocal needed
+            sample(crew, curriculum.stream(game.seed(stage), step), settings.prompts_per_step, step, needed)
+            metrics, answers = crew.all(DefenderSeat.learn, step)[0]
+            needed = int(metrics["batches"])
             game.ledger.record_answers(stage, step, answers, samples=range(len(answers)))
 
         return measured(crew, once, rounds)

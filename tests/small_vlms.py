@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from sparring.config import DefenderSettings
-from sparring.defenders.rollout import Items, Rollout, add_batch
+from sparring.defenders.rollout import Items, Rollout, add_batches
 
 SPECIALS = [
     "<|endoftext|>",
@@ -250,5 +250,5 @@ def collect(vlm: Any, items: Items, settings: DefenderSettings, **where: Any) ->
     rollout, done = Rollout(), False
     while not done:
         batch = items(rollout.batches) if callable(items) else islice(items, settings.prompts_per_step)
-        done = add_batch(rollout, vlm, list(batch), settings, **where)
+        done = add_batches(rollout, vlm, [list(batch)], settings, **where)
     return rollout

@@ -5,8 +5,11 @@ their question tells them to.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from random import Random
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -17,7 +20,8 @@ from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
-from sparring.defenders.rollout import Item, Rollout
+from sparring.defenders.rollout import Item, Rollout, add_batches
+from sparring.engine.ranks import Ranks
 from sparring.models.vlms.base import Completion, Sampling
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -128,6 +132,76 @@ def test_refills_are_bounded() -> None:
     rollout = collect(Scripted(), draw, settings(max_refills=4), seed=0, step=0)  # type: ignore[arg-type]
     assert asked == [0, 1, 2, 3]
     assert (rollout.kept, rollout.thrown_low, rollout.thrown_high) == ([], 4, 8)
+
+
+class Dicing(Scripted):
+    """A reply is right by chance: of the call's seed, and of the numbers of its prompt and of itself."""
+
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        starts: Sequence[str],
+    ) -> list[list[Completion]]:
+        assert sampling.numbers is not None
+        assert len(images) == len(prompts) == len(sampling.numbers) == len(starts)
+        self.seeds.append(sampling.seed)
+        return [
+            [
+                Completion(
+                    rf"\boxed{{{'AAB'[Random(f'{sampling.seed} {n} {i}').randrange(3)]}}}",
+                    (7,),
+                    (-1.0,),
+                    True,
+                )
+                for i in range(sampling.n)
+            ]
+            for n in sampling.numbers
+        ]
+
+
+class Together(Ranks):
+    """Processes that are threads here."""
+
+    def __init__(self, number: int, meeting: Barrier, parts: list[list[Any]]) -> None:
+        super().__init__(2, number)
+        self.meeting, self.parts = meeting, parts
+
+    def gather(self, own: Sequence[Any]) -> list[Any]:
+        self.parts[self.number] = list(own)
+        self.meeting.wait(10)
+        return [thing for part in self.parts for thing in part]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_batches_that_are_sampled_at_once_by_several_give_what_they_give_one_by_one(noise: float) -> None:
+    """Two are enough: the third is not wanted, and does not count."""
+    batches = [[items(*[0] * 5)[i] for i in range(5)] for _ in range(3)]
+    chosen = settings(prompts_per_step=6, max_refills=2, noisy={"share": noise})
+    alone, moved = Dicing(), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparring.defenders.rollout._move_to_clean", lambda *arguments: moved.append(arguments))
+        want = collect(alone, lambda i: batches[i], chosen, seed=3, step=1)  # type: ignore[arg-type]
+        assert want.batches == 2
+        meeting, parts = Barrier(2), list[list[Any]]([[], []])
+
+        def sample(number: int) -> tuple[Rollout, Dicing]:
+            rollout, player = Rollout(), Dicing()
+            ranks = Together(number, meeting, parts)
+            done = add_batches(rollout, player, batches, chosen, seed=3, step=1, ranks=ranks)  # type: ignore[arg-type]
+            assert done
+            return rollout, player
+
+        with ThreadPoolExecutor(2) as threads:
+            (first, one), (second, two) = threads.map(sample, range(2))
+    assert first == second == want
+    assert 0 < len(want.kept) < len(want.groups) == 10
+    # A process has whole batches, as far as they can be shared out so.
+    calls = 2 if noise else 1
+    assert (len(one.seeds), len(two.seeds)) == (2 * calls, 2 * calls)
+    assert len(moved) == 3 * bool(noise)
 
 
 class Reasoning(Scripted):

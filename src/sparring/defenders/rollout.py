@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from statistics import fmean
 
 import torch
@@ -87,10 +88,10 @@ class Rollout:
         ]
 
 
-def add_batch(
+def add_batches(
     rollout: Rollout,
     vlm: LocalVLM | RolloutServer,
-    batch: Sequence[Item],
+    batches: Sequence[Sequence[Item]],
     settings: DefenderSettings,
     *,
     seed: int,
@@ -98,47 +99,56 @@ def add_batch(
     judge: ConsistencyJudge | None = None,
     ranks: Ranks | None = None,
 ) -> bool:
-    """Sample the groups of one batch of items, and keep those that have a signal. True when no more batches
-    are wanted: there are `prompts_per_step` such groups, or `max_refills` batches.
+    """Sample the groups of the next batches of items, and keep those that have a signal. True when no more
+    batches are wanted: there are `prompts_per_step` such groups, or `max_refills` batches.
 
     A group has a signal if the mean of its answers' rewards, before any overlong punishment, lies strictly
     between keep_reward_above and keep_reward_below. Groups beyond the `prompts_per_step` of an update are
     not trained on. Fewer than needed may remain; none is no error. `judge`: reads whether answers are
     consistent, where the settings ask for it.
+
+    What is sampled of a batch depends on its number alone, so several at once give what they would give one
+    by one; those after the last one that was wanted count for nothing.
     """
-    if not batch:
-        raise TrainingError(
-            f"Defender, update {step}: there is nothing to train on (batch {rollout.batches} of prompts "
-            f"is empty)"
-        )
-    told = tell([question for _, question in batch], settings, seed, "texts", step, rollout.batches)
-    noise = strength(settings.noisy, step, settings.steps)
-    replies = _sample(
-        vlm, batch, told, settings, (seed, "answers", step, rollout.batches), noise, ranks or Ranks()
-    )
-    groups, accuracy_PG = _rewarded(vlm, batch, told, replies, settings, judge)
-    for group, rewards_G, keep in zip(
-        groups,
-        accuracy_PG,
-        keep_groups(accuracy_PG, settings.keep_reward_above, settings.keep_reward_below).tolist(),
-        strict=True,
-    ):
-        if not keep:
-            low = rewards_G.mean().item() <= settings.keep_reward_above
-            rollout.thrown_low, rollout.thrown_high = (
-                rollout.thrown_low + low,
-                rollout.thrown_high + (not low),
+    first = rollout.batches
+    numbered = list(enumerate(batches, first))
+    for number, batch in numbered:
+        if not batch:
+            raise TrainingError(
+                f"Defender, update {step}: there is nothing to train on (batch {number} of prompts is empty)"
             )
+    told = [
+        tell([question for _, question in batch], settings, seed, "texts", step, number)
+        for number, batch in numbered
+    ]
+    places = [(seed, "answers", step, number) for number, _ in numbered]
+    noise = strength(settings.noisy, step, settings.steps)
+    replies = _sample(vlm, batches, told, settings, places, noise, ranks or Ranks())
+    done = False
+    for batch, own_told, own in zip(batches, told, replies, strict=True):
+        if not done:
+            _keep(rollout, *_rewarded(vlm, batch, own_told, own, settings, judge), settings)
+            done = rollout.batches >= settings.max_refills or len(rollout.kept) >= settings.prompts_per_step
+    if done and distorted(settings) and rollout.kept:
+        _move_to_clean(vlm, rollout, settings)
+    return done
+
+
+def _keep(rollout: Rollout, groups: Sequence[Group], accuracy_PG: Tensor, settings: DefenderSettings) -> None:
+    """Add a batch's groups. accuracy_PG: their rewards without the overlong punishment."""
+    low, high = settings.keep_reward_above, settings.keep_reward_below
+    signals = keep_groups(accuracy_PG, low, high).tolist()
+    for group, rewards_G, signal in zip(groups, accuracy_PG, signals, strict=True):
+        if not signal:
+            wrong = rewards_G.mean().item() <= low
+            rollout.thrown_low += wrong
+            rollout.thrown_high += not wrong
         elif len(rollout.kept) < settings.prompts_per_step:
             rollout.kept.append(len(rollout.groups))
         else:
             rollout.surplus += 1
         rollout.groups.append(group)
     rollout.batches += 1
-    done = rollout.batches >= settings.max_refills or len(rollout.kept) >= settings.prompts_per_step
-    if done and distorted(settings) and rollout.kept:
-        _move_to_clean(vlm, rollout, settings)
-    return done
 
 
 def distorted(settings: DefenderSettings) -> int:
@@ -148,26 +158,49 @@ def distorted(settings: DefenderSettings) -> int:
 
 def _sample(
     vlm: LocalVLM | RolloutServer,
+    batches: Sequence[Sequence[Item]],
+    told: Sequence[Sequence[Told]],
+    settings: DefenderSettings,
+    places: Sequence[tuple[int | str, ...]],
+    noise: int,
+    ranks: Ranks,
+) -> list[list[list[Completion]]]:
+    """The answers of every batch's groups; those about distorted pictures come last. Each process samples
+    those of its share of all the groups, batch by batch: places are the batches' seeds.
+    """
+    share = ranks.share(sum(map(len, batches)))
+    replies: list[list[Completion]] = []
+    first = 0
+    for batch, own_told, where in zip(batches, told, places, strict=True):
+        borders = [min(max(border - first, 0), len(batch)) for border in (share.start, share.stop)]
+        if borders[0] < borders[1]:
+            replies += _sample_part(vlm, batch, own_told, slice(*borders), settings, where, noise)
+        first += len(batch)
+    every = iter(ranks.gather(replies))
+    return [list(islice(every, len(batch))) for batch in batches]
+
+
+def _sample_part(
+    vlm: LocalVLM | RolloutServer,
     items: Sequence[Item],
     told: Sequence[Told],
+    part: slice,
     settings: DefenderSettings,
     where: tuple[int | str, ...],
     noise: int,
-    ranks: Ranks,
 ) -> list[list[Completion]]:
-    """The answers of every group; those about distorted pictures come last. Each process samples those of its
-    share of the groups.
-    """
-    share = ranks.share(len(items))
-    replies: list[list[Completion]] = [[] for _ in items[share]]
+    """The answers of a part of a batch's groups."""
+    replies: list[list[Completion]] = [[] for _ in items[part]]
     noisy = distorted(settings)
-    clean = [image for image, _ in items]
+    clean = [image for image, _ in items[part]]
     parts = [(clean, settings.group_size - noisy, derive_seed(*where))]
     if noisy:
         pictures = [
-            distort(image, noise, derive_seed(*where, "noise", place)) for place, image in enumerate(clean)
+            distort(image, noise, derive_seed(*where, "noise", place))
+            for place, image in enumerate(clean, part.start)
         ]
         parts.append((pictures, noisy, derive_seed(*where, "distorted")))
+    prompts, starts = [one.prompt for one in told[part]], [one.start for one in told[part]]
     for pictures, count, seed in parts:
         if count:
             sampling = Sampling(
@@ -177,15 +210,15 @@ def _sample(
                 settings.top_k,
                 seed=seed,
                 n=count,
-                numbers=range(share.start, share.stop),
+                numbers=range(part.start, part.stop),
                 # Sampling keeps nothing for a backward pass, so several times as many fit.
                 batch=4 * settings.micro_batch,
             )
-            prompts, starts = [one.prompt for one in told[share]], [one.start for one in told[share]]
-            sampled = vlm.generate(pictures[share], prompts, sampling, starts=starts)
-            for own, more in zip(replies, sampled, strict=True):
+            for own, more in zip(
+                replies, vlm.generate(pictures, prompts, sampling, starts=starts), strict=True
+            ):
                 own += more
-    return ranks.gather(replies)
+    return replies
 
 
 def _move_to_clean(vlm: LocalVLM | RolloutServer, rollout: Rollout, settings: DefenderSettings) -> None:

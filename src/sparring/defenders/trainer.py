@@ -34,7 +34,7 @@ from sparring.defenders.rollout import (
     Metrics,
     Rollout,
     Sampled,
-    add_batch,
+    add_batches,
     micro_batches,
     mini_batches,
     of_all_steps,
@@ -114,21 +114,21 @@ class DefenderTrainer:
             batch = (
                 items(rollout.batches) if callable(items) else islice(items, self.settings.prompts_per_step)
             )
-            done = self.sample(rollout, list(batch), step)
+            done = self.sample(rollout, [list(batch)], step)
         return self.learn(rollout, step)
 
-    def sample(self, rollout: Rollout, batch: Sequence[Item], step: int) -> bool:
-        """Sample one batch of items more for update `step`; True when no more are wanted."""
+    def sample(self, rollout: Rollout, batches: Sequence[Sequence[Item]], step: int) -> bool:
+        """Sample more batches of items for update `step`; True when no more are wanted."""
         first = rollout.batches == 0
         if self.server is not None and first:
             self.server.published = self.ranks.gather([self.server.publish(self.vlm)])[0]
         with self.ranks.whole(self.vlm.model):
             if self.server is not None and first:
                 self.served = {"server_difference": self.server.look(self.vlm, self.settings.temperature)}
-            return add_batch(
+            return add_batches(
                 rollout,
                 self.server or self.vlm,
-                batch,
+                batches,
                 self.settings,
                 seed=self.seed,
                 step=step,

@@ -4,7 +4,7 @@ Defender learns from that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sparring.attackers.distillation import distillation_warning
 from sparring.config import AttackerSettings
 from sparring.data.images import pictures_of
 from sparring.data.records import VisualQuestion
+from sparring.defenders.rollout import Item
 from sparring.engine.crew import Crew
 from sparring.engine.screen import figures_of
 from sparring.engine.stages import Schedule, Stage, Trainer, train
@@ -257,15 +258,15 @@ def _reinforce(
 ) -> list[dict[str, Any]]:
     """The Defender learns from rewards; the metrics of all updates."""
     settings, seed = game.recipe.defender, game.seed(stage.name)
+    needed = 1
 
     def update(step: int) -> dict[str, Any]:
-        stream, done = curriculum.stream(seed, step), False
-        while not done:
-            batch = list(islice(stream, settings.prompts_per_step))
-            done = crew.all(DefenderSeat.sample, step, batch)[0]
+        nonlocal needed
+        sample(crew, curriculum.stream(seed, step), settings.prompts_per_step, step, needed)
         metrics, answers = crew.all(DefenderSeat.learn, step)[0]
         groups, places = zip(*(divmod(i, settings.group_size) for i in range(len(answers))), strict=True)
         game.ledger.record_answers(stage.name, step, answers, samples=groups, trials=places)
+        needed = int(metrics["batches"])
         return dict(metrics)
 
     return _phase(
@@ -277,6 +278,17 @@ def _reinforce(
         f"round {number}: Defender",
         ("reward_mean", "kept_groups"),
     )
+
+
+def sample(crew: Crew[DefenderSeat], stream: Iterator[Item], size: int, step: int, needed: int) -> None:
+    """Sample batches of `size` items until update `step` wants no more. A crew of several begins with as many
+    at once as the update before needed: its members' shares of one are too narrow to be quick, and what an
+    update learns from is the same.
+    """
+    at_once, done = needed if crew.count > 1 else 1, False
+    while not done:
+        batches = [list(islice(stream, size)) for _ in range(at_once)]
+        done, at_once = crew.all(DefenderSeat.sample, step, batches)[0], 1
 
 
 def _imitate(

@@ -180,9 +180,9 @@ class DefenderSeat(Learner):
             )
         )
 
-    def sample(self, step: int, batch: Sequence[Item]) -> bool:
+    def sample(self, step: int, batches: Sequence[Sequence[Item]]) -> bool:
         """See `DefenderTrainer.sample`."""
-        return self.trainer.sample(self.rollout, batch, step)
+        return self.trainer.sample(self.rollout, batches, step)
 
     def learn(self, step: int) -> tuple[Metrics, list[Answer]]:
         """The rest of an update; its metrics and all answers that it sampled, told by the first process."""
