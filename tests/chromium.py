@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -154,23 +154,18 @@ def foreign_requests(driver: webdriver.Chrome) -> list[str]:
 
 def unreachable(driver: webdriver.Chrome) -> list[str]:
     """The controls that are shown and that the tabulator key does not come to."""
-    driver.execute_script(
-        f"[...document.querySelectorAll(arguments[0])].forEach((e, i) => {{ if ({SHOWN}) e.dataset.control = i; }});"
-        "document.activeElement.blur(); scrollTo(0, 0);",
-        CONTROLS,
-    )
     wanted = set(
         driver.execute_script(
-            "return [...document.querySelectorAll('[data-control]')].map(e => e.dataset.control)"
+            f"[...document.querySelectorAll(arguments[0])].forEach((e, i) => {{ if ({SHOWN}) e.dataset.control = i; }});"
+            "document.activeElement.blur(); scrollTo(0, 0); window.reached = new Set();"
+            "addEventListener('focusin', e => window.reached.add(e.target.dataset.control));"
+            "return [...document.querySelectorAll('[data-control]')].map(e => e.dataset.control)",
+            CONTROLS,
         )
     )
-    reached: set[str] = set()
-    body = driver.find_element(By.TAG_NAME, "body")
-    for _ in range(len(wanted) + 5):
-        (driver.switch_to.active_element or body).send_keys(Keys.TAB)
-        at = driver.execute_script("return document.activeElement.dataset.control")
-        if at is not None:
-            reached.add(at)
+    # One command for all of them: every other one waits until the page is drawn.
+    ActionChains(driver, duration=0).send_keys(Keys.TAB * (len(wanted) + 5)).perform()
+    reached = set(driver.execute_script("return [...window.reached]"))
     return [
         driver.execute_script(
             f"return document.querySelector('[data-control=\"{each}\"]').outerHTML.slice(0, 120)"

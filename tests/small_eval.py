@@ -78,3 +78,8 @@ def evaluate(settings: EvalSettings, out: Path, vlm: VLM | None = None, **engine
     out.mkdir(parents=True, exist_ok=True)
     with closing(engine_of(**engine)) as crews:
         return run_evaluation(settings, out, Screen(Console(file=io.StringIO())), crews, vlm)
+
+
+def evaluate_quietly(settings: str, out: str) -> None:
+    """Evaluate with settings given as JSON, in a process of its own."""
+    evaluate(EvalSettings.model_validate_json(settings), Path(out))

@@ -1,14 +1,17 @@
 """Workers that are this process, for tests that cannot wait for others to begin: all that they are told and
-give back goes through bytes, as between processes. And what a folder of results holds, to be compared.
+give back goes through bytes, as between processes. Processes that begin at once, to be killed. And what a
+folder of results holds, to be compared.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,24 @@ def use_hands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Engine, "_workers", hands)
     return made
+
+
+@contextmanager
+def process(target: Callable[..., object], *arguments: Any) -> Iterator[ForkServerProcess]:
+    """target(*arguments) in a process of its own, which does not outlive the block. A server that has imported
+    everything forks it: importing anew would take most of the time.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["sparring.selfplay.loop", "sparring.forge.run", "sparring.benchmarks.run"]
+    )
+    begun = context.Process(target=target, args=arguments)
+    begun.start()
+    try:
+        yield begun
+    finally:
+        begun.kill()
+        begun.join()
 
 
 VARYING = (b'"wall_seconds"', b'"peak_rss_mb"', b'"seconds"')

@@ -4,10 +4,6 @@ results say how pictures were shown.
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,9 +16,9 @@ from rich.console import Console
 
 import endpoint_server
 from endpoint_server import FAULTS, dice, question, serving
-from small_eval import engine_of, evaluate, settings_of, write_custom
+from small_eval import engine_of, evaluate, evaluate_quietly, settings_of, write_custom
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
-from small_workers import contents, use_hands
+from small_workers import contents, process, use_hands
 from sparring.benchmarks.compare import compare
 from sparring.benchmarks.items import Item, PictureInMemory
 from sparring.benchmarks.run import Thumbnails, run_evaluation, was_reduced
@@ -60,29 +56,17 @@ def test_scores_with_a_third_of_faults_are_those_without(tmp_path: Path) -> None
     assert 0.2 < clean["profiles"]["sparring"]["value"] < 0.9
 
 
-RUN = """
-import sys
-from pathlib import Path
-from small_eval import engine_of, evaluate, settings_of
-evaluate(settings_of(Path(sys.argv[1]), sys.argv[2] + "#toy", defender__endpoint__concurrency=2), Path(sys.argv[3]))
-"""
-
-
 @pytest.mark.slow
 def test_killed_ten_times_no_finished_answer_is_asked_for_again(tmp_path: Path) -> None:
     path, log = write_custom(tmp_path / "q", 120), tmp_path / "log"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     with serving(share=0.3, slow=0.05, delay=0.02, log=log) as server:
         for kill in range(10):
             target = 10 * (kill + 1)
-            process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(path), server.url, str(tmp_path / "out")], env=environment
-            )
-            while process.poll() is None and server.outcomes()["ok"] < target:
-                time.sleep(0.01)
-            assert process.poll() is None, "it ended before it was killed"
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            own = settings_of(path, f"{server.url}#toy", defender__endpoint__concurrency=2)
+            with process(evaluate_quietly, own.model_dump_json(), str(tmp_path / "out")) as evaluation:
+                while evaluation.is_alive() and server.outcomes()["ok"] < target:
+                    time.sleep(0.01)
+                assert evaluation.is_alive(), "it ended before it was killed"
             time.sleep(0.1)
         before = Counter(line["key"] for line in server.lines if line["outcome"] == "ok")
         results = evaluate(

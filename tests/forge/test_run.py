@@ -20,6 +20,7 @@ from PIL import Image
 from endpoint_server import Server, serving
 from endpoint_server import question as asked_of
 from small_forge import forge_of, forge_process, forge_quietly, is_light, players, write_light_questions
+from small_workers import process
 from sparring.config import ForgeSettings
 from sparring.data.errors import DataError, RunError
 from sparring.data.questions import read_questions
@@ -193,16 +194,10 @@ def test_the_seed_and_the_limit_count(
 @contextmanager
 def forging(settings: ForgeSettings, out: Path) -> Iterator[BaseProcess]:
     """Forge in another process, which has begun; at the end it is killed."""
-    # A server that has imported all there is to import forks the processes: they come in no time.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sparring.forge.run", "sparring.recipes.borrow"])
-    started = context.Event()
-    process = context.Process(target=forge_process, args=(settings.model_dump_json(), str(out), started))
-    process.start()
-    assert started.wait(60)
-    yield process
-    process.kill()
-    process.join()
+    started = multiprocessing.get_context("forkserver").Event()
+    with process(forge_process, settings.model_dump_json(), str(out), started) as forger:
+        assert started.wait(60)
+        yield forger
 
 
 @pytest.mark.slow
@@ -220,14 +215,14 @@ def test_killed_at_twenty_random_moments_the_data_set_is_the_same(
             update={"defender": settings.defender.model_copy(update={"model": f"{slow.url}#defender"})}
         )
         for number in range(20):
-            with forging(own, out) as process:
+            with forging(own, out) as forger:
                 asked = len(slow.lines)
                 while (
-                    number % 4 and process.is_alive() and len(slow.lines) == asked
+                    number % 4 and forger.is_alive() and len(slow.lines) == asked
                 ):  # every fourth may be killed before it has begun to ask
-                    process.join(0.01)
-                process.join(rng.uniform(0, 1.2))
-            assert process.exitcode == -signal.SIGKILL, "it had ended before it was killed"
+                    forger.join(0.01)
+                forger.join(rng.uniform(0, 1.2))
+            assert forger.exitcode == -signal.SIGKILL, "it had ended before it was killed"
             assert not (out / "funnel.json").exists()
             with closing(Ledger(out)) as ledger:
                 written.add(ledger.batches)
@@ -235,10 +230,10 @@ def test_killed_at_twenty_random_moments_the_data_set_is_the_same(
         assert max(written) < COUNT
         # the last two while the data set is written
         for sign in ("dataset.partial", "dataset.partial/exports"):
-            with forging(own, out) as process:
-                while process.is_alive() and not (out / sign).exists():
-                    process.join(0.001)
-            assert process.exitcode == -signal.SIGKILL
+            with forging(own, out) as forger:
+                while forger.is_alive() and not (out / sign).exists():
+                    forger.join(0.001)
+            assert forger.exitcode == -signal.SIGKILL
             assert not (out / "dataset").exists()
         asked = len(slow.lines)
         again = forge_quietly(own, out)

@@ -439,6 +439,7 @@ def test_an_attacker_is_trained_against_the_defender_on_other_pictures(players: 
         results = probe(settings, out)
     trained = results["defenders"]["one"]["adaptive_training"]
     assert trained["updates"] == 2  # 11 pictures allow for two updates of four
+    assert trained["trained_on"] == 4  # two questions each; no more are looked for
     assert 0 < trained["edits_shown"] <= 8
     assert results["questions"] == 8
     assert (out / "adaptive" / "one" / "editor").is_dir()

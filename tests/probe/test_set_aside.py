@@ -195,6 +195,7 @@ def test_an_adaptive_attacker_trains_on_what_the_defender_does_not_filter(tmp_pa
         results = probe(path, {"shy": f"{server.url}#shy"}, tmp_path / "out", **changes)
         training = results["defenders"]["shy"]["adaptive_training"]
         assert training["updates"] == 3
+        assert training["trained_on"] == 6
         assert training["left_out"]
         assert any("the Defender refused" in text for text in results["warnings"])
         assert {int(name[1:]) for name in training["left_out"]} <= {5, *range(0, 24, 3)}

@@ -4,14 +4,12 @@ being cut off anywhere.
 
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from transformers import AutoModelForImageTextToText
 
 from small_eval import engine_of
 from small_game import game_recipe, play_quietly
+from small_workers import process
 from sparring.benchmarks.run import run_evaluation
 from sparring.config import EvalSettings, ProbeSettings, Recipe
 from sparring.data.convert import write_questions
@@ -520,38 +519,25 @@ KILLS = [  # stage, and what the ledger must show before the kill
 ]
 
 
-# A server that has imported everything forks the processes that are killed: importing anew would take most of
-# the time.
-SERVER = multiprocessing.get_context("forkserver")
-
-
-@contextmanager
-def playing(recipe: Recipe, out: Path) -> Iterator[ForkServerProcess]:
-    """The recipe's run in a process of its own, which does not outlive the block."""
-    SERVER.set_forkserver_preload(["sparring.selfplay.loop"])
-    process = SERVER.Process(target=play_quietly, args=(recipe.model_dump_json(), str(out)))
-    process.start()
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.join()
+def playing(recipe: Recipe, out: Path) -> AbstractContextManager[ForkServerProcess]:
+    """The recipe's run in a process of its own."""
+    return process(play_quietly, recipe.model_dump_json(), str(out))
 
 
 def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
     """SIGKILL once the ledger shows that the stage is under way; the process is stopped first, to make sure
     that it still is.
     """
-    with playing(recipe, out) as process:
-        while process.is_alive():
+    with playing(recipe, out) as player:
+        while player.is_alive():
             time.sleep(0.01)
             try:
                 if not rows(out, query, FORGED if stage == "round0/forge" else "ledger.sqlite")[0][0]:
                     continue
             except sqlite3.OperationalError:  # the ledger is not there yet
                 continue
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGSTOP)
+            assert player.pid is not None
+            os.kill(player.pid, signal.SIGSTOP)
             assert not (out / stage / "done.json").exists(), f"{stage} was over before it could be killed"
             return
     raise AssertionError(f"the run ended before {stage} was seen")

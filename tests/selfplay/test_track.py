@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
-import os
 import re
-import signal
 import sqlite3
 import time
 from collections.abc import Collection, Mapping
@@ -23,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from report.fake_run import write_fake_run
 from small_game import game_recipe, play_quietly
+from small_workers import process
 from sparring.config import Recipe
 from sparring.data.records import Edit
 from sparring.engine.ledger import BEGUN, Ledger
@@ -130,19 +128,16 @@ def play_and_be_killed(recipe: Recipe, out: Path, stage: str, updates: int) -> d
     """SIGKILL once the ledger shows so many updates of a stage; the last row that was noted until then, which
     may have been told in part: {number: key}.
     """
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=play_quietly, args=(recipe.model_dump_json(), str(out)))
-    process.start()
-    while process.is_alive():
-        time.sleep(0.01)
-        with suppress(sqlite3.OperationalError):  # the ledger is not there yet
-            if sum(name == stage for name, _ in ledger_s(out)) >= updates:
-                assert process.pid is not None
-                os.kill(process.pid, signal.SIGKILL)
-                process.join()
-                assert not (out / stage / "done.json").exists(), f"{stage} was over before the kill"
-                with closing(sqlite3.connect(out / "track/rows.sqlite")) as db:
-                    return dict(db.execute("SELECT number, key FROM rows ORDER BY number DESC LIMIT 1"))
+    with process(play_quietly, recipe.model_dump_json(), str(out)) as player:
+        while player.is_alive():
+            time.sleep(0.01)
+            with suppress(sqlite3.OperationalError):  # the ledger is not there yet
+                if sum(name == stage for name, _ in ledger_s(out)) >= updates:
+                    player.kill()
+                    player.join()
+                    assert not (out / stage / "done.json").exists(), f"{stage} was over before the kill"
+                    with closing(sqlite3.connect(out / "track/rows.sqlite")) as db:
+                        return dict(db.execute("SELECT number, key FROM rows ORDER BY number DESC LIMIT 1"))
     raise AssertionError(f"the run ended before {stage} was seen")
 
 

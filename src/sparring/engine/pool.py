@@ -12,8 +12,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing.context import ForkServerContext, SpawnContext
 from types import ModuleType
 from typing import Any, TypeVar
+
+import torch
 
 from sparring.data.errors import RunError
 from sparring.engine.stopping import leave_signals_to_parent
@@ -33,8 +36,7 @@ class Workers(ProcessPoolExecutor):
     """
 
     def __init__(self, processes: int, begin: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:
-        # Forking a process that has run torch's threads is not safe.
-        super().__init__(processes, multiprocessing.get_context("spawn"), _begin, (begin, arguments))
+        super().__init__(processes, _beginning(), _begin, (dict(os.environ), begin, arguments))
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """As `ProcessPoolExecutor.submit`, which starts a process where none is idle."""
@@ -46,7 +48,22 @@ class Workers(ProcessPoolExecutor):
             sys.modules["__main__"] = main
 
 
-def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _beginning() -> SpawnContext | ForkServerContext:
+    """How processes begin. Each imports anew what it needs, which takes seconds; on Linux they are forked
+    from a server that has imported what this process has. Forking this process is not safe once it has run
+    torch's threads; nor is forking the server where an import may have looked for GPUs.
+    """
+    if sys.platform != "linux" or torch.cuda.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    ours = [name for name in sys.modules if name.startswith("sparring.") and not name.endswith("__main__")]
+    context.set_forkserver_preload(["torch", *ours])  # what is set after the server has begun is not heard
+    return context
+
+
+def _begin(environment: dict[str, str], begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()  # the server's, of when it began
+    os.environ.update(environment)
     leave_signals_to_parent()
     end_with_parent()
     begin(*arguments)

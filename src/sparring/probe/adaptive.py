@@ -25,11 +25,11 @@ from sparring.engine.screen import figures_of
 from sparring.engine.stages import Schedule, Stage, train
 from sparring.judging.judge import AttackJudge
 from sparring.models.players import load_attacking_editor
-from sparring.probe.asking import Asker, Request
+from sparring.probe.asking import Asker, Request, Said
 from sparring.probe.attackers import Attacker
 from sparring.probe.attacks import Workshop
 from sparring.probe.settings import ADAPTIVE, slug
-from sparring.seeds import derive_seed, draw
+from sparring.seeds import derive_seed, draw, shuffled
 from sparring.selfplay.league import save_attacker
 from sparring.selfplay.turns import shares
 
@@ -50,6 +50,8 @@ def train_adaptive(
 ) -> tuple[Attacker, dict[str, Any]]:
     """Train an Attacker against one Defender on what it gets right when clean, or find the one that was
     trained; and what the training came to.
+
+    The Defender is asked no more of the questions than it takes to find as many as the updates put.
     """
     settings = workshop.settings.attacker
     assert settings is not None  # checked with the settings
@@ -78,12 +80,16 @@ def _train(
     probe = workshop.settings
     steps = updates_within(settings, probe.adapt, probe.adapt_queries)
     settings = settings.model_copy(update={"steps": steps})
-    requests = [
-        Request(question, question.image, render_prompt(question, probe.defender.prompt))
-        for question in questions
-    ]
-    with workshop.screen.stage(f"{asker.name}: clean answers to train on", len(requests)) as bar:
-        said = asker.ask(requests, bar)
+    seed = derive_seed(probe.seed, stage.name)
+    # As many as the updates put questions, and of those that it gets right.
+    wanted, due = steps * settings.questions_per_step, shuffled(questions, seed, "questions")
+    said, attacked = list[Said](), list[VisualQuestion]()
+    with workshop.screen.stage(f"{asker.name}: clean answers to train on") as bar:
+        while due and len(attacked) < wanted:
+            part, due = due[: wanted - len(attacked)], due[wanted - len(attacked) :]
+            asked = [Request(one, one.image, render_prompt(one, probe.defender.prompt)) for one in part]
+            said += (answered := asker.ask(asked, bar))
+            attacked += [one for one, own in zip(part, answered, strict=True) if own.answer.right]
     refused = {own.answer.question_id: own.error for own in said if own.error}
     for name, why in refused.items():
         workshop.screen.warn(f'{stage.name}: question "{name}" gets no answer and is left out: {why}')
@@ -92,10 +98,8 @@ def _train(
             f"{asker.name} refuses all {plural(len(questions), 'question')} to train on. See the "
             f"warnings above."
         )
-    attacked = [question for question, one in zip(questions, said, strict=True) if one.answer.right]
     clean = {one.answer.question_id: one.answer for one in said}
     stage.begin(resumes=True)
-    seed = derive_seed(probe.seed, stage.name)
     editor = load_attacking_editor(settings.model, settings, workshop.engine.device)
     editor.checkpoint_gradients(settings.gradient_checkpointing)
     if warning := distillation_warning(settings, step_distilled=editor.step_distilled):
