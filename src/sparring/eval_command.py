@@ -57,8 +57,8 @@ JudgeOption = Annotated[
     typer.Option(
         "--judge",
         help="A model (folder, hub id or endpoint) that says which option a reply chooses where rules read "
-        "none, in the profiles of harnesses that ask "
-        "one. It sees no pictures. Left out: such replies stay unparsed.",
+        "none, in the profiles of harnesses that ask one. It sees no pictures. Left out: such replies stay "
+        "unparsed.",
         show_default=False,
     ),
 ]

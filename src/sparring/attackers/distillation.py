@@ -19,10 +19,10 @@ def distillation_warning(settings: AttackerSettings, *, step_distilled: bool) ->
         return None
     return (
         f"attacker.algorithm: {settings.algorithm.type} trains on freshly noised pictures, and "
-        f"{settings.model} "
-        "is step-distilled, as its model_index.json says (is_distilled): its pictures are known to blur "
-        "while the reward rises. Name the editor that it was distilled from (FLUX.2-klein-base-4B for "
-        "FLUX.2-klein-4B), with its steps and guidance, or set attacker.algorithm to flow_grpo."
+        f"{settings.model} is step-distilled, as its model_index.json says (is_distilled): its pictures are "
+        f"known to blur while the reward rises. Name the editor that it was distilled from "
+        f"(FLUX.2-klein-base-4B for FLUX.2-klein-4B), with its steps and guidance, or set "
+        f"attacker.algorithm to flow_grpo."
     )
 
 

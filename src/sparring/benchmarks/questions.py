@@ -170,8 +170,7 @@ def questions_of(
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
         raise DataError(
             f"{source}: none of its {len(items)} items can be probed ({reasons}). A probe needs questions "
-            f"with options about one picture; "
-            "`sparring eval` takes the others."
+            f"with options about one picture; `sparring eval` takes the others."
         )
     records = (Record(number, item, unit="item") for number, item in enumerate(usable, start=1))
     return SuiteQuestions(check_questions(source, records, folder, skip_bad=skip_bad), dict(left_out))

@@ -145,8 +145,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines.insert(1, "|" + "---|" * 2 + "---:|" * (len(rows[0]) - 2))
     facts = [
         f"{results['title']} ({plural(results['items'], 'item')}, "
-        f"{plural(results['pictures'], 'picture')}), answered by "
-        f"{results['defender']}."
+        f"{plural(results['pictures'], 'picture')}), answered by {results['defender']}."
     ]
     facts.append(
         f"Prompt style {results['prompt']}, {plural(results['trials'], 'trial')}, temperature "

@@ -108,8 +108,7 @@ def presence_probes(
                 if not free:
                     raise DataError(
                         f"{picture.image.name}: every annotated name is in it or was asked already, so no "
-                        f"absent object is left. "
-                        "Ask for fewer objects a picture, or annotate more pictures."
+                        f"absent object is left. Ask for fewer objects a picture, or annotate more pictures."
                     )
                 absent = rng.choice(free)
             taken.add(absent)

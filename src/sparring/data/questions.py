@@ -304,9 +304,8 @@ def split_held_out(
     if not chosen or len(chosen) == len(questions) or len(questions) <= count:
         raise DataError(
             f"{plural(len(questions), 'question')} about {plural(len(groups), 'picture')} are too few to "
-            f"hold {count} out and "
-            f"train on the rest. "
-            "Lower data.held_out, add questions, or name a file with data.held_out_path."
+            f"hold {count} out and train on the rest. Lower data.held_out, add questions, or name a file "
+            f"with data.held_out_path."
         )
     held_out = [question for index, question in enumerate(questions) if index in chosen]
     return [question for index, question in enumerate(questions) if index not in chosen], held_out

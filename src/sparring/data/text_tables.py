@@ -50,8 +50,7 @@ def read_table(path: Path, images: Path | None = None) -> Table:
             )
         raise DataError(
             f"{path}: its name ends in none of {', '.join(SUFFIXES)}, and it is no folder of Parquet files "
-            f"or of "
-            "datasets.save_to_disk, so its format is not known."
+            f"or of datasets.save_to_disk, so its format is not known."
         )
     folder = images or (path if path.is_dir() else path.parent)
     if kind in ("tsv", "csv"):

@@ -139,8 +139,7 @@ def _train(
     reasoned = sum(question.reasoning is not None for question in questions)
     screen.say(
         f"{plural(len(questions), 'question')}, {reasoned} with reasoning, {plural(steps, 'update')} of "
-        f"{batch}, seed "
-        f"{settings.seed}, on {device}, in {stage.folder}"
+        f"{batch}, seed {settings.seed}, on {device}, in {stage.folder}"
     )
 
     def update(step: int) -> dict[str, Any]:

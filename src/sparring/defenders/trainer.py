@@ -372,8 +372,7 @@ class DefenderTrainer:
         if numbers["seed"] != self.seed:
             raise RunError(
                 f"{folder}: this training state belongs to another seed, {numbers['seed']} instead of "
-                f"{self.seed}. "
-                "Go on with that seed, or remove the stage's folder to train it afresh."
+                f"{self.seed}. Go on with that seed, or remove the stage's folder to train it afresh."
             )
         self.updates, self.multiplier = int(numbers["updates"]), numbers["multiplier"]
         self.micro_batch = int(numbers["micro_batch"])

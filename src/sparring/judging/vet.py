@@ -187,16 +187,15 @@ def _check(question: VisualQuestion, clean: Image, edits: Sequence[Image]) -> No
         if edit.size != clean.size:
             raise DataError(
                 f'question "{question.id}": edit {number} is {edit.width} x {edit.height} pixels, its clean '
-                f"picture {clean.width} x {clean.height}. "
-                "An editor must give back pictures of the size it was given."
+                f"picture {clean.width} x {clean.height}. An editor must give back pictures of the size it "
+                f"was given."
             )
     for target in question.targets:
         x0, y0, x1, y1 = target.box
         if not (0 <= x0 < x1 <= clean.width and 0 <= y0 < y1 <= clean.height):
             raise DataError(
                 f'question "{question.id}": box {list(target.box)} of target "{target.name}" is empty or '
-                f"lies outside the picture, "
-                f"which is {clean.width} x {clean.height} pixels"
+                f"lies outside the picture, which is {clean.width} x {clean.height} pixels"
             )
 
 

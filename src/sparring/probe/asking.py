@@ -87,8 +87,8 @@ class Asker:
             self.cache.close()
             raise RunError(
                 f"{cache}: an earlier version of this program kept the answers of a model on this machine "
-                f"there, and this "
-                "one cannot read them. Go on with that version, or begin another probe with --out."
+                f"there, and this one cannot read them. Go on with that version, or begin another probe "
+                f"with --out."
             )
         sampling = Sampling(settings.max_new_tokens, batch=settings.micro_batch)
         make = Make(ready_defender, (spec, probe, cache))

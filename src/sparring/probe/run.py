@@ -74,9 +74,8 @@ def run_probe(
     ):
         asked.begin(folder, ledger)
         screen.say(
-            f"{plural(len(asked.probed), 'question')}, {plural(len(settings.defenders), 'Defender')}, "
-            f"seed {settings.seed}, "
-            f"on {device}, in {folder}"
+            f"{plural(len(asked.probed), 'question')}, {plural(len(settings.defenders), 'Defender')}, seed "
+            f"{settings.seed}, on {device}, in {folder}"
         )
         here = crews.is_here("play") or settings.adapt or is_endpoint(settings.judge.model or "")
         duplicates = load_duplicate_check(settings.judge, device, folder / ANSWERS) if here else None

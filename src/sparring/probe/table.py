@@ -63,9 +63,8 @@ def tables(results: Figures) -> list[Table]:
     found = [
         Table(
             f"{plural(results['questions'], 'question')} about {plural(results['pictures'], 'picture')}. "
-            f"Each cell: value (95 % "
-            f"interval) n. Rates have Wilson intervals; means and differences have intervals from the "
-            f"bootstrap clustered by picture.",
+            f"Each cell: value (95 % interval) n. Rates have Wilson intervals; means and differences have "
+            f"intervals from the bootstrap clustered by picture.",
             header,
             _told(measures_of(first), defenders),
         ),

@@ -35,8 +35,8 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
     if is_endpoint(recipe.defender.model) and recipe.defender.steps > 0:
         yield (
             "defender.model: is an endpoint, which can be attacked and evaluated but not trained. Set "
-            "defender.steps to 0 to train an Attacker "
-            "against it, or attack it without any training: `sparring attack`."
+            "defender.steps to 0 to train an Attacker against it, or attack it without any training: "
+            "`sparring attack`."
         )
     engine = recipe.engine
     moves = not (engine.sharded("attacker") and engine.workers_of("attacker") > 1)
@@ -211,8 +211,7 @@ def _window(window: WindowSettings, steps: int) -> Iterator[str]:
     elif window.first + (window.size or 1) > last:
         yield (
             f"attacker.algorithm.window: {window.size or 1} steps from step {window.first} on do not end "
-            f"before "
-            f"step {last}. Lower window.size or window.first, or raise rollout_steps."
+            f"before step {last}. Lower window.size or window.first, or raise rollout_steps."
         )
 
 
@@ -237,9 +236,8 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
         yield (
-            f"defender.optimizer_steps: must be at most the {plural(defender.prompts_per_step, 'group')} "
-            f"of one "
-            f"update (prompts_per_step)."
+            f"defender.optimizer_steps: must be at most the {plural(defender.prompts_per_step, 'group')} of "
+            f"one update (prompts_per_step)."
         )
     if isinstance(defender.algorithm, ImitationSettings):
         if defender.optimizer_steps > 1:

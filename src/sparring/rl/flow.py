@@ -181,8 +181,8 @@ def choose_window(seed: int, update: int, steps: int, window: Window) -> range:
     if length < 1 or first + length > end:
         raise ValueError(
             f"a window of {size or 'all'} steps between step {first} and step {end} does not fit: {steps} "
-            f"roll-out steps leave {steps - 1} that can be "
-            "stochastic (the last cannot). Use more roll-out steps or a smaller window."
+            f"roll-out steps leave {steps - 1} that can be stochastic (the last cannot). Use more roll-out "
+            f"steps or a smaller window."
         )
     places = end - length - first + 1
     if window.move == "random":

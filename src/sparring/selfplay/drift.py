@@ -147,15 +147,15 @@ class DriftWatch:
         drift, name = self._measure(), self.stage.name
         self.game.screen.say(
             f"{name}: held-out edits after {plural(updates, 'update')}: sharpness {drift.sharpness:.2f}, "
-            f"round trip "
-            f"{drift.round_trip:.2f}; at the start {self.start.sharpness:.2f} and {self.start.round_trip:.2f}"
+            f"round trip {drift.round_trip:.2f}; at the start {self.start.sharpness:.2f} and "
+            f"{self.start.round_trip:.2f}"
         )
         if reason := beyond(drift, self.start, self.game.recipe.evaluation.drift):
             raise TrainingError(
                 f"{name} is stopped after {plural(updates, 'update')}: the edits of held-out pictures "
-                f"{reason}. The "
-                "Attacker has left what its editor can make, whatever its reward says. Its last saved state "
-                f"is kept in {self.stage.folder}. Begin anew with a lower attacker.learning_rate or with "
-                "attacker.kl_weight (0.04 for flow_grpo); for diffusion_nft and awm, with an editor that is "
-                "not step-distilled. A run with the bound set to null goes on all the same."
+                f"{reason}. The Attacker has left what its editor can make, whatever its reward says. Its "
+                f"last saved state is kept in {self.stage.folder}. Begin anew with a lower "
+                f"attacker.learning_rate or with attacker.kl_weight (0.04 for flow_grpo); for diffusion_nft "
+                f"and awm, with an editor that is not step-distilled. A run with the bound set to null goes "
+                f"on all the same."
             )

@@ -118,9 +118,8 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
 
         train, held_out = load_questions(recipe, folder, ledger, screen, sides, keep=keep)
         screen.say(
-            f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, "
-            f"{len(held_out)} held "
-            f"out, on {device}, in {folder}"
+            f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, {len(held_out)} "
+            f"held out, on {device}, in {folder}"
         )
         league = League(recipe, folder, device)
         yield Game(

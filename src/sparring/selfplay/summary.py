@@ -175,9 +175,8 @@ def doubts_of(summary: Mapping[str, Any]) -> list[str]:
     for name, valid, _ in attackers:
         if valid and valid["value"] is not None and valid["value"] < LEAST_VALID:
             texts.append(
-                f"{name}: the right answer is still right in only {_share(valid)} of the Attacker's accepted "
-                f"edits that could be "
-                "audited: the gate lets pass what it should stop"
+                f"{name}: the right answer is still right in only {_share(valid)} of the Attacker's "
+                f"accepted edits that could be audited: the gate lets pass what it should stop"
             )
     for (_, _, before), (name, _, after) in pairwise(attackers):
         if (

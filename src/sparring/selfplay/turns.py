@@ -108,9 +108,8 @@ def right_when_clean(game: Game, number: int) -> list[VisualQuestion]:
                 )
         if lost and len(lost) == asked:
             raise ModelError(
-                f"{defender_after(number)}: the Defender refuses all {plural(asked, 'question')}. See "
-                f"the warnings "
-                f"above."
+                f"{defender_after(number)}: the Defender refuses all {plural(asked, 'question')}. See the "
+                f"warnings above."
             )
         stage.finish({"asked": asked, "right": right} | ({"left_out": lost} if lost else {}))
     return [by_id[name] for name in stage.result["right"]]
@@ -131,15 +130,13 @@ def require_skill(game: Game) -> None:
     unread = sum(answer.choice is None for answer in answers)
     raise TrainingError(
         f"the Defender {game.recipe.defender.model} answers {accuracy.value:.1%} of {len(answers)} "
-        f"questions right about clean "
-        f"pictures (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%}), where guessing gives "
-        f"{guessing:.1%}"
+        f"questions right about clean pictures (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%}), "
+        f"where guessing gives {guessing:.1%}"
         + (f"; {unread} of its replies name no option" if unread else "")
         + ". Nothing can be learned from that, so nothing was trained. Bundled players know the bundled "
-        "world only: name a "
-        "Defender that can answer such questions, or see to defender.prompt and "
-        "defender.max_new_tokens. To play all the "
-        "same, begin another run with --set selfplay.require_skill=false."
+        "world only: name a Defender that can answer such questions, or see to defender.prompt and "
+        "defender.max_new_tokens. To play all the same, begin another run with --set "
+        "selfplay.require_skill=false."
     )
 
 

@@ -89,15 +89,14 @@ def contradictions(
         if bound is not None and fall is not None and fall > bound:
             found.append(
                 f"the reward rose ({_arrow(reward)}) while the {NAMES[name]} went {_arrow(change)}, beyond "
-                f"the bound of {bound:g}: the Attacker "
-                "may be gaming its reward. Look at its edits before you trust it."
+                f"the bound of {bound:g}: the Attacker may be gaming its reward. Look at its edits before "
+                f"you trust it."
             )
     success = measures["success"]["after"]
     if success is not None and reencoded and success <= reencoded:
         found.append(
             f"the editor's round trip alone fools {reencoded:.3f} of the items, the Attacker's edits "
-            f"{success:.3f}: "
-            "what the reward pays for may be the autoencoder's doing."
+            f"{success:.3f}: what the reward pays for may be the autoencoder's doing."
         )
     return found
 

@@ -75,8 +75,8 @@ class Lora:
         if not self.changes:
             raise ModelError(
                 f"{self.file}: this LoRA changes no weight of the editor: in every layer one of its factors "
-                f"is zero. An Attacker that was never "
-                "trained is written so. Name another round's, or the editor alone."
+                f"is zero. An Attacker that was never trained is written so. Name another round's, or the "
+                f"editor alone."
             )
 
 
@@ -211,8 +211,7 @@ def _stranger(
     told = f"it is for {what}" if what else f"there is no such layer in its {type(transformer).__name__}"
     return ModelError(
         f"{file}: tensor {first} fits nothing of this editor that trains: {told} ({len(unknown)} of "
-        f"{len(raw)} tensors). "
-        "Name a LoRA of this editor's transformer."
+        f"{len(raw)} tensors). Name a LoRA of this editor's transformer."
     )
 
 
@@ -230,8 +229,7 @@ def _pair(file: Path, name: str, found: Mapping[tuple[str, str], Named], layer: 
         if tuple(tensor.shape) != wanted:
             raise ModelError(
                 f"{file}: tensor {spelled} is {list(tensor.shape)}, and this editor's layer takes "
-                f"{list(wanted)}. "
-                "The LoRA was made for another editor."
+                f"{list(wanted)}. The LoRA was made for another editor."
             )
     return first.float(), second.float()
 

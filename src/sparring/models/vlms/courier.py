@@ -90,8 +90,8 @@ class Courier:
             await asyncio.sleep(self._wait(number, fault.retry_after))
         raise ModelError(
             f"endpoint {self.address}: given up after {number + 1} tries; the last one: {fault}. What was "
-            f"answered so far "
-            "is kept: start again when the server is well, or raise endpoint.retries or endpoint.deadline."
+            f"answered so far is kept: start again when the server is well, or raise endpoint.retries or "
+            f"endpoint.deadline."
         )
 
     def _take_from_budget(self) -> None:
@@ -102,8 +102,7 @@ class Courier:
         if budget is not None and spent >= budget:
             raise RunError(
                 f"endpoint {self.address}: the budget of {budget} requests is used up. What was answered is "
-                f"kept: "
-                "raise endpoint.budget and start again to go on from there."
+                f"kept: raise endpoint.budget and start again to go on from there."
             )
         self.cache.spend(str(self.address), requests=1)
 

@@ -210,8 +210,7 @@ class EndpointVLM:
             places = error.places if isinstance(error, RefusedError) else {}
             message = (
                 f"{error} Asked was the probability of a text, which needs a server that scores prompts, "
-                f"such as vLLM; "
-                "judge.dense_weight=0 does without."
+                f"such as vLLM; judge.dense_weight=0 does without."
             )
             raise (RefusedError(message, places) if places else ModelError(message)) from error
         return torch.tensor([found[job.key]["probability"] for job in jobs], dtype=torch.float32)

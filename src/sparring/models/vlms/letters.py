@@ -86,8 +86,7 @@ def endpoint_letters(
     if with_text and not any(reply.pieces for reply in with_text):
         raise ModelError(
             f"endpoint {vlm.address}: its replies carry no log-probabilities, so option letters cannot be "
-            f"scored. "
-            "Serve the model with log-probabilities, or leave them out."
+            f"scored. Serve the model with log-probabilities, or leave them out."
         )
     return [
         reply

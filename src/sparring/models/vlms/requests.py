@@ -124,9 +124,8 @@ class Requests:
         if field is not None and reply["finished"]:
             warnings.warn(
                 f"endpoint {self.address}: replies come without content, and what stands in their field "
-                f"{field} is read as the reply. "
-                "If the model does think first, raise max_new_tokens or serve it without its reasoning "
-                "parser.",
+                f"{field} is read as the reply. If the model does think first, raise max_new_tokens or "
+                f"serve it without its reasoning parser.",
                 stacklevel=2,
             )
         return reply
@@ -145,8 +144,8 @@ class Requests:
         except (TypeError, KeyError, ValueError) as error:
             raise ModelError(
                 f"endpoint {self.address.url}: the server does not tell its replies' tokens and their "
-                f"log-probabilities (logprobs and "
-                "return_tokens_as_token_ids, or return_token_ids), which training needs."
+                f"log-probabilities (logprobs and return_tokens_as_token_ids, or return_token_ids), which "
+                f"training needs."
             ) from error
         reply = self._reply(answer)
         return {
