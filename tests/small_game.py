@@ -151,7 +151,7 @@ def game_recipe(players: Path, questions: Path, *, rounds: int = 2, **changes: d
         "selfplay": {
             "rounds": rounds,
             "checkpoint_every": 2,
-            "curriculum": {"questions": 8, "training_edits": True},
+            "curriculum": {"questions": 8, "training_edits": True, "revisit": 0.5},
         },
         "engine": {},
         "evaluation": {"audit": {"call": "small_game:audit"}, "resamples": 200, "batch": 8},

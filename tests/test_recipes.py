@@ -298,6 +298,11 @@ def test_wrong_settings_name_the_field_and_what_would_be_right(
     assert message in str(caught.value)
 
 
+def test_items_are_not_revisited_by_answers_that_nobody_samples() -> None:
+    with pytest.raises(RecipeError, match=r"selfplay\.curriculum\.revisit: .* samples none"):
+        load_recipe("arena-sft", ["selfplay.curriculum.revisit=0.5"])
+
+
 def test_an_editor_that_makes_room_for_the_judge_cannot_edit_beside_it(small: Path) -> None:
     both = ["engine.attacker.overlap=true", "attacker.offload=true"]
     for change in ("engine.workers=2", "engine.attacker.strategy=fsdp2"):

@@ -2,7 +2,10 @@
 no edit at all.
 """
 
+import random
 from collections import Counter
+from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +13,9 @@ import pytest
 from PIL import Image
 
 from sparring.config import CurriculumSettings
-from sparring.data.records import VisualQuestion
-from sparring.selfplay.curriculum import Curriculum, compose
+from sparring.data.records import Answer, VisualQuestion
+from sparring.engine.ledger import Ledger
+from sparring.selfplay.curriculum import Curriculum, Place, Silence, compose
 
 COLOURS = {"clean": (255, 0, 0), "fresh": (0, 255, 0), "replay": (0, 0, 255)}
 
@@ -80,3 +84,48 @@ def test_the_stream_is_a_function_of_the_place_of_use(pools) -> None:
     curriculum, _ = compose(*pools, CurriculumSettings())
     assert kinds(curriculum, 50, 0, "round1/defender", 3) == kinds(curriculum, 50, 0, "round1/defender", 3)
     assert kinds(curriculum, 50, 0, "round1/defender", 3) != kinds(curriculum, 50, 0, "round1/defender", 4)
+
+
+def test_what_gave_no_signal_comes_more_rarely_and_the_kinds_as_often(pools) -> None:
+    settings = CurriculumSettings(clean_share=0.5, replay_share=0.0, revisit=0.5)
+    curriculum, _ = compose(*pools, settings)
+    clean, fresh = pools[0][0].image, pools[1][0][1]
+    silent = {("q0", clean): 1, ("q1", clean): 3, ("q2", clean): 60, ("q0", fresh): 0}
+    count = 30_000
+    found = Counter(islice(curriculum.order(7, silent=silent), count))
+    often = found["q3", clean]
+    assert sum(found[f"q{i}", clean] for i in range(5)) == pytest.approx(count / 2, rel=0.03)
+    assert found["q0", clean] / often == pytest.approx(0.5, rel=0.1)
+    assert found["q1", clean] / often == pytest.approx(0.125, rel=0.15)
+    assert found["q2", clean] / often == pytest.approx(0.05, rel=0.25)
+    assert found["q0", fresh] == pytest.approx(found["q1", fresh], rel=0.05)
+    off, _ = compose(*pools, settings.model_copy(update={"revisit": 1.0}))
+    assert [name for name, _ in islice(off.order(7), 500)] == [name for _, name in kinds(off, 500, 7)]
+
+
+def test_silence_is_read_off_the_ledger_and_again_after_a_stop(pools, tmp_path: Path) -> None:
+    curriculum, _ = compose(*pools, CurriculumSettings(clean_share=0.5, replay_share=0.2, revisit=0.5))
+    with closing(Ledger(tmp_path)) as ledger:
+        silence = Silence(curriculum, ledger, "round1/defender", 3)
+        rng, want = random.Random(0), dict[Place, int]()
+        for step in range(6):
+            silent = dict(silence.before(step))
+            assert silent == want
+            places = list(islice(curriculum.order(3, step, silent=silent), 12))
+            rows = list[tuple[int, int, Answer]]()
+            for sample, place in enumerate(places):
+                right = rng.choice([(True, True), (False, False), (True, False)])
+                rows += [
+                    (sample, trial, Answer(place[0], "d", "", None, "", own))
+                    for trial, own in enumerate(right)
+                ]
+                want[place] = want.get(place, 0) + 1 if len(set(right)) == 1 else 0
+            samples, trials, answers = zip(*rows, strict=True)
+            ledger.record_answers("round1/defender", step, answers, samples=samples, trials=trials)
+        assert max(want.values()) > 1
+        again = Silence(curriculum, ledger, "round1/defender", 3)
+        assert again.before(6) == silence.before(6) == want
+        later = Silence(curriculum, ledger, "round2/defender", 5, want)
+        assert later.before(0) == want
+        always = Silence(replace(curriculum, revisit=1.0), ledger, "round1/defender", 3)
+        assert always.before(6) == {}

@@ -67,6 +67,14 @@ class CurriculumSettings(Settings):
         description="the accepted edits that the Attacker made while it trained join those of the frozen "
         "Attacker: many more pictures for nothing, of an Attacker that was not yet as good",
     )
+    revisit: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="an item that gave no signal the last z times that it came, all its answers right "
+        "or all wrong, is sampled with this probability to the power of z when it is due, and never "
+        "with less than 0.05; else the next one is; 1: always (after GRESO, arXiv 2506.02177)",
+    )
     rivals: list[str] = Field(
         default_factory=list,
         description="opponents that nobody trains, such as paste:add or corruption:fog:3, who edit the "

@@ -346,6 +346,15 @@ class Ledger:
         )
         return [(row["question_id"], row["sample"]) for row in rows]
 
+    def alike(self, stage: str, step: int) -> list[bool]:
+        """Of a step's samples, in their order: were all their answers right, or all wrong?"""
+        rows = self._db.execute(
+            "SELECT min(right) = max(right) FROM answers WHERE stage = ? AND step = ? GROUP BY sample "
+            "ORDER BY sample",
+            (stage, step),
+        )
+        return [bool(same) for (same,) in rows]
+
     def answers(self, stage: str, defender: str, step: int = 0) -> list[Answer]:
         """A Defender's first-trial answers in a stage's step, in the order of their keys."""
         rows = self._db.execute(

@@ -56,6 +56,11 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "selfplay.curriculum.training_edits: are the Attacker's, in whose place the rivals edit. Set "
             "it to false."
         )
+    if recipe.selfplay.curriculum.revisit < 1 and isinstance(recipe.defender.algorithm, ImitationSettings):
+        yield (
+            "selfplay.curriculum.revisit: is about answers that are sampled, and supervised fine-tuning "
+            "samples none. Leave it out."
+        )
     if recipe.bootstrap.questions:
         yield from _stages(recipe.bootstrap_stages(), recipe.judge, "forge")
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):

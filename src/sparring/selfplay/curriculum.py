@@ -10,34 +10,51 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from PIL.Image import Image
 
 from sparring.config import CurriculumSettings
 from sparring.data.images import load_image
 from sparring.data.records import VisualQuestion
+from sparring.engine.ledger import Ledger
 from sparring.seeds import derive_seed
+
+Place = tuple[str, Path]
+"""An item: a question's id, and the picture that it is asked about."""
+NEVER: Mapping[Place, int] = MappingProxyType({})
+LEAST = 0.05
+"""How often an item is sampled at least, when it is due: the Defender may come to get it wrong again."""
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Items for one round's Defender: (question id, picture) of this round's accepted edits (`fresh`) and of
-    earlier rounds' (`replay`).
+    """Items for one round's Defender: this round's accepted edits (`fresh`) and earlier rounds' (`replay`).
+    revisit: see `CurriculumSettings.revisit`.
     """
 
     questions: Mapping[str, VisualQuestion]
-    fresh: Sequence[tuple[str, Path]]
-    replay: Sequence[tuple[str, Path]]
+    fresh: Sequence[Place]
+    replay: Sequence[Place]
     clean_share: float
     replay_share: float
+    revisit: float = 1.0
 
-    def stream(self, *where: int | str) -> Iterator[tuple[Image, VisualQuestion]]:
-        """Items without end for one update, in an order that depends on `where` alone (run seed, stage,
-        step).
+    def stream(
+        self, *where: int | str, silent: Mapping[Place, int] = NEVER
+    ) -> Iterator[tuple[Image, VisualQuestion]]:
+        """The items of `order`."""
+        for name, picture in self.order(*where, silent=silent):
+            yield load_image(picture), self.questions[name]
+
+    def order(self, *where: int | str, silent: Mapping[Place, int] = NEVER) -> Iterator[Place]:
+        """Items without end for one update, in an order that depends on `where` (run seed, stage, step) and
+        on `silent` alone: how many times in a row items have given no signal.
 
         Each item is clean with probability `clean_share`, a replay with `replay_share`, else fresh; none
-        comes twice before all of its kind have come.
+        is due twice before all of its kind have been.
         """
         rng = random.Random(derive_seed(*where))
         pools = {
@@ -46,19 +63,54 @@ class Curriculum:
             "fresh": self.fresh,
         }
         weights = (self.clean_share, self.replay_share, max(0.0, 1.0 - self.clean_share - self.replay_share))
-        piles: dict[str, list[tuple[str, Path]]] = {kind: [] for kind in pools}
-        while True:
-            (kind,) = rng.choices(list(pools), weights)
+        piles: dict[str, list[Place]] = {kind: [] for kind in pools}
+
+        def due(kind: str) -> Place:
             if not piles[kind]:
                 piles[kind] = rng.sample(pools[kind], len(pools[kind]))
-            name, picture = piles[kind].pop()
-            yield load_image(picture), self.questions[name]
+            return piles[kind].pop()
+
+        while True:
+            (kind,) = rng.choices(list(pools), weights)
+            place = due(kind)
+            while place in silent and rng.random() >= max(LEAST, self.revisit ** silent[place]):
+                place = due(kind)
+            yield place
+
+
+class Silence:
+    """How many times in a row each item has given no signal, read off the ledger: what a phase that is gone
+    on with samples is what an undisturbed one would have sampled.
+    """
+
+    def __init__(
+        self,
+        curriculum: Curriculum,
+        ledger: Ledger,
+        stage: str,
+        seed: int,
+        times: Mapping[Place, int] = NEVER,
+    ) -> None:
+        """stage, seed: of the phase; times: after the phases before it."""
+        self.curriculum, self.ledger, self.stage, self.seed = curriculum, ledger, stage, seed
+        self.times, self._steps = dict(times), 0
+
+    def before(self, step: int) -> Mapping[Place, int]:
+        """After all updates before this one; nothing where items are sampled always."""
+        if self.curriculum.revisit < 1:
+            for earlier in range(self._steps, step):
+                alike = self.ledger.alike(self.stage, earlier)
+                order = self.curriculum.order(self.seed, earlier, silent=self.times)
+                for place, same in zip(list(islice(order, len(alike))), alike, strict=True):
+                    self.times[place] = self.times.get(place, 0) + 1 if same else 0
+            self._steps = max(step, self._steps)
+        return self.times
 
 
 def compose(
     questions: Sequence[VisualQuestion],
-    fresh: Sequence[tuple[str, Path]],
-    replay: Sequence[tuple[str, Path]],
+    fresh: Sequence[Place],
+    replay: Sequence[Place],
     settings: CurriculumSettings,
 ) -> tuple[Curriculum, list[str]]:
     """The shares of the kinds of items, and what a person should know about them. Clean items are drawn from
@@ -76,4 +128,5 @@ def compose(
             + (" and replays" if replay else " alone")
         )
         clean_share = 1.0 - replay_share
-    return Curriculum({q.id: q for q in questions}, fresh, replay, clean_share, replay_share), warnings
+    by_id = {question.id: question for question in questions}
+    return Curriculum(by_id, fresh, replay, clean_share, replay_share, settings.revisit), warnings

@@ -20,7 +20,7 @@ from sparring.engine.stages import Schedule, Stage, Trainer, train
 from sparring.judging.judge import require_some
 from sparring.seeds import draw
 from sparring.selfplay.blind import blind_check
-from sparring.selfplay.curriculum import Curriculum, compose
+from sparring.selfplay.curriculum import Curriculum, Place, Silence, compose
 from sparring.selfplay.drift import DriftWatch, drift_questions
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import static_edits
@@ -221,10 +221,7 @@ def train_defender(game: Game, number: int) -> None:
     if game.league.defender_is_fixed:
         stage.finish({"rollouts": 0, "kept_groups": 0, "updates": 0, "ended_early": False, "warnings": []})
         return
-    fresh, *earlier = (weighted_edits(game, i) for i in range(number, 0, -1))
-    curriculum, warnings = compose(
-        game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum
-    )
+    curriculum, warnings = curriculum_of(game, number)
     warnings += blind_check(game, number) if settings.steps else []
     last = number == game.recipe.selfplay.rounds and settings.final_interpolation < 1
     with game.crew(
@@ -258,11 +255,12 @@ def _reinforce(
 ) -> list[dict[str, Any]]:
     """The Defender learns from rewards; the metrics of all updates."""
     settings, seed = game.recipe.defender, game.seed(stage.name)
-    needed = 1
+    silence, needed = Silence(curriculum, game.ledger, stage.name, seed, silence_before(game, number)), 1
 
     def update(step: int) -> dict[str, Any]:
         nonlocal needed
-        sample(crew, curriculum.stream(seed, step), settings.prompts_per_step, step, needed)
+        stream = curriculum.stream(seed, step, silent=silence.before(step))
+        sample(crew, stream, settings.prompts_per_step, step, needed)
         metrics, answers = crew.all(DefenderSeat.learn, step)[0]
         groups, places = zip(*(divmod(i, settings.group_size) for i in range(len(answers))), strict=True)
         game.ledger.record_answers(stage.name, step, answers, samples=groups, trials=places)
@@ -306,6 +304,25 @@ def _imitate(
     return _phase(
         game, stage, Group(game, crew), update, settings.steps, f"round {number}: Defender", ("loss",)
     )
+
+
+def curriculum_of(game: Game, number: int) -> tuple[Curriculum, list[str]]:
+    """What a round's Defender learns from, and what a person should know about it."""
+    fresh, *earlier = (weighted_edits(game, i) for i in range(number, 0, -1))
+    return compose(
+        game.train, fresh, [edit for edits in earlier for edit in edits], game.recipe.selfplay.curriculum
+    )
+
+
+def silence_before(game: Game, number: int) -> Mapping[Place, int]:
+    """How many times in a row items have given no signal in the rounds before this one."""
+    times: Mapping[Place, int] = {}
+    if game.recipe.selfplay.curriculum.revisit < 1:
+        for earlier in range(1, number):
+            stage = f"round{earlier}/defender"
+            silence = Silence(curriculum_of(game, earlier)[0], game.ledger, stage, game.seed(stage), times)
+            times = silence.before(len(game.ledger.updates(stage)))
+    return times
 
 
 def weighted_edits(game: Game, number: int) -> list[tuple[str, Path]]:
