@@ -15,6 +15,7 @@ import player_ranks
 from small_checkpoints import tiny_flux2_klein
 from small_vlms import tiny_qwen2_5_vl
 from sparring.defenders import rollout
+from sparring.engine import ranks
 from sparring.engine.crew import Alone, Crew, Make, Team
 from sparring.engine.pool import LocalWorker
 from sparring.engine.ranks import Ranks
@@ -122,3 +123,32 @@ def test_shares_cover_everything_once() -> None:
     shares = [list(range(7))[Ranks(3, number).share(7)] for number in range(3)]
     assert [number for own in shares for number in own] == list(range(7))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_gradients_are_summed_in_buckets_of_a_type_and_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "BUCKET", 40)
+    sizes = [
+        (3, torch.float32),
+        (5, torch.float32),
+        (6, torch.float32),
+        (30, torch.float32),
+        (2, torch.float64),
+    ]
+    tensors = [torch.zeros(size, dtype=dtype) for size, dtype in sizes]
+    found = [[len(tensor) for tensor in bucket] for bucket in ranks._buckets(tensors)]
+    assert found == [[3, 5], [6], [30], [2]]
+    parameters = [torch.nn.Parameter(tensor) for tensor in tensors]
+    for number, parameter in enumerate(parameters[:-1]):
+        parameter.grad = torch.arange(float(len(parameter))) + number
+    sent = list[int]()
+
+    def twice(tensor: torch.Tensor) -> None:
+        sent.append(tensor.numel())
+        tensor.mul_(2)
+
+    monkeypatch.setattr(ranks.distributed, "all_reduce", twice)
+    Ranks(2, 0).sum_gradients(parameters)
+    assert sent == [5, 8, 6, 30]  # which are used at all, then the buckets
+    for number, parameter in enumerate(parameters[:-1]):
+        assert torch.equal(parameter.grad, 2 * (torch.arange(float(len(parameter))) + number))
+    assert parameters[-1].grad is None

@@ -149,10 +149,33 @@ class Ranks:
             [parameter.grad is not None for parameter in every], dtype=torch.int32, device=every[0].device
         )
         distributed.all_reduce(used)
+        gradients = []
         for parameter, users in zip(every, used.tolist(), strict=True):
             if users:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                distributed.all_reduce(parameter.grad)
+                gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            distributed.all_reduce(flat)
+            for gradient, summed in zip(bucket, flat.split([own.numel() for own in bucket]), strict=True):
+                gradient.copy_(summed.view_as(gradient))
+
+
+BUCKET = 25 * 2**20
+"""Bytes of gradients that are summed by one message: of many small ones each waits for an answer."""
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """In their order, of one type each, and no more than `BUCKET` bytes but for a single one."""
+    bucket, size = list[Tensor](), 0
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or size + tensor.nbytes > BUCKET):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.nbytes
+    if bucket:
+        yield bucket
 
 
 @contextmanager
