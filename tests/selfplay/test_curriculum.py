@@ -35,7 +35,7 @@ def pools(tmp_path: Path) -> tuple[list[VisualQuestion], list[tuple[str, Path]],
 def kinds(curriculum: Curriculum, count: int, *where: int | str) -> list[tuple[str, str]]:
     names = {colour: kind for kind, colour in COLOURS.items()}
     return [
-        (names[image.getpixel((0, 0))], question.id)
+        (names[image.load().getpixel((0, 0))], question.id)
         for image, question in islice(curriculum.stream(*where), count)
     ]  # type: ignore[index]
 

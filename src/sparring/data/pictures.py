@@ -90,6 +90,21 @@ class PictureBytes:
         return self.coded
 
 
+def carried(path: Path) -> PictureBytes:
+    """The picture of a file, not decoded, which no longer needs the file: it goes to another process as it is
+    on the disk. Raises ImageError where it cannot be read.
+    """
+    try:
+        return PictureBytes(path.read_bytes(), path.name)
+    except OSError as error:
+        raise ImageError("image missing", f"image {path} cannot be read ({error.strerror})") from error
+
+
+def shown(picture: Image | Picture) -> Image:
+    """The picture, decoded where it is not yet."""
+    return picture if isinstance(picture, Image) else picture.load()
+
+
 class Cells(Protocol):
     """A file of records of which single cells can be read again."""
 

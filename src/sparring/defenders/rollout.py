@@ -19,6 +19,7 @@ from sparring.asking.conditions import Told, tell
 from sparring.asking.questions import read
 from sparring.config import DefenderSettings
 from sparring.data.errors import TrainingError
+from sparring.data.pictures import Picture, shown
 from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.rewards import PREFIX, answer_reward
@@ -30,7 +31,8 @@ from sparring.models.vlms.server import RolloutServer
 from sparring.rl.policy import keep_groups, overlong_penalty
 from sparring.seeds import derive_seed
 
-Item = tuple[Image, VisualQuestion]
+Item = tuple[Image | Picture, VisualQuestion]
+"""What is not decoded yet is so by the process that needs it."""
 Items = Iterator[Item] | Callable[[int], Sequence[Item]]
 """What an update is fed with: an endless iterator, or a function of the number of the batch. Either must
 depend on (seed, step) alone.
@@ -47,7 +49,7 @@ class Group:
     tokens do not.
     """
 
-    image: Image
+    image: Image | Picture
     question: VisualQuestion
     prompt: str
     replies: tuple[Completion, ...]
@@ -192,7 +194,7 @@ def _sample_part(
     """The answers of a part of a batch's groups."""
     replies: list[list[Completion]] = [[] for _ in items[part]]
     noisy = distorted(settings)
-    clean = [image for image, _ in items[part]]
+    clean = [shown(image) for image, _ in items[part]]
     parts = [(clean, settings.group_size - noisy, derive_seed(*where))]
     if noisy:
         pictures = [
@@ -232,7 +234,7 @@ def _move_to_clean(vlm: LocalVLM | RolloutServer, rollout: Rollout, settings: De
     groups, noisy = [rollout.groups[place] for place in rollout.kept], distorted(settings)
     moved = as_of_clean(
         vlm,
-        [group.image for group in groups],
+        [shown(group.image) for group in groups],
         [group.prompt for group in groups],
         [group.start for group in groups],
         [group.replies[-noisy:] for group in groups],

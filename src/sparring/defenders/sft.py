@@ -17,6 +17,7 @@ from sparring.config import SftSettings
 from sparring.data.errors import RunError
 from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
+from sparring.data.pictures import shown
 from sparring.data.questions import Questions
 from sparring.data.records import VisualQuestion
 from sparring.data.words import plural
@@ -80,7 +81,7 @@ class SftTrainer(DefenderTrainer):
         placeholders of pictures included.
         """
         batch = self.vlm.encode(
-            [image for image, _ in items],
+            [shown(image) for image, _ in items],
             [render_prompt(question, self.settings.prompt) for _, question in items],
         )
         logprobs_NT, _ = self.vlm.completion_logprobs(batch, [[reply] for reply in replies], forbid=False)

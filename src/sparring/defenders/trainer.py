@@ -24,6 +24,7 @@ from sparring.config import (
     DefenderSettings,
 )
 from sparring.data.errors import RunError, TrainingError
+from sparring.data.pictures import shown
 from sparring.data.records import VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge
 from sparring.defenders.objectives import Reference, objective_of, spread_of
@@ -279,7 +280,7 @@ class DefenderTrainer:
         """
         settings, vlm = self.settings, self.vlm
         batch = vlm.encode(
-            [group.image for group in groups],
+            [shown(group.image) for group in groups],
             [group.prompt for group in groups],
             [group.start for group in groups],
         )

@@ -14,10 +14,8 @@ from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
-from PIL.Image import Image
-
 from sparring.config import CurriculumSettings
-from sparring.data.images import load_image
+from sparring.data.pictures import PictureBytes, carried
 from sparring.data.records import VisualQuestion
 from sparring.engine.ledger import Ledger
 from sparring.seeds import derive_seed
@@ -44,10 +42,10 @@ class Curriculum:
 
     def stream(
         self, *where: int | str, silent: Mapping[Place, int] = NEVER
-    ) -> Iterator[tuple[Image, VisualQuestion]]:
-        """The items of `order`."""
+    ) -> Iterator[tuple[PictureBytes, VisualQuestion]]:
+        """The items of `order`; their pictures are not decoded yet."""
         for name, picture in self.order(*where, silent=silent):
-            yield load_image(picture), self.questions[name]
+            yield carried(picture), self.questions[name]
 
     def order(self, *where: int | str, silent: Mapping[Place, int] = NEVER) -> Iterator[Place]:
         """Items without end for one update, in an order that depends on `where` (run seed, stage, step) and
