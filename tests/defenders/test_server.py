@@ -190,7 +190,14 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
             one.generate(noise_pictures(1), ["Why?"], Sampling(4, n=1, temperature=1.0))
 
 
-@pytest.mark.parametrize(("kind", "adapted"), [("vllm", False), ("sglang", True), ("sglang", False)])
+@pytest.mark.parametrize(
+    ("kind", "adapted"),
+    [
+        ("vllm", False),
+        pytest.param("sglang", True, marks=pytest.mark.slow),
+        pytest.param("sglang", False, marks=pytest.mark.slow),
+    ],
+)
 def test_two_servers_take_what_was_trained_and_share_the_prompts(
     tmp_path: Path, kind: str, adapted: bool
 ) -> None:

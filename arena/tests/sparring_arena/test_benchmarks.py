@@ -150,6 +150,7 @@ def evaluated(suite: str, out: Path, answer: Answer, *options: str) -> dict[str,
         return read_results(out)
 
 
+@pytest.mark.slow
 def test_one_command_writes_asks_and_scores(tmp_path: Path) -> None:
     """With the figures of each benchmark: all right; right but for the second picture of every pair; yes to
     everything.
