@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -136,4 +137,32 @@ def test_a_run_may_go_on_with_another_engine(tmp_path: Path) -> None:
     with run_folder(recipe(workers=2), tmp_path) as folder:
         (folder / "summary.json").write_text("{}")
     with run_folder(recipe(kind="ray", workers=5, attacker={"strategy": "fsdp2"}), tmp_path):
+        pass
+
+
+def test_what_an_earlier_version_did_not_know_is_as_it_is_by_default(tmp_path: Path) -> None:
+    def compute(folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "ledger.sqlite")) as database, database:
+            database.execute("CREATE TABLE answers (x)")
+            database.execute("INSERT INTO answers VALUES (1)")
+
+    with run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME) as folder:
+        compute(folder)
+    stored = yaml.safe_load((tmp_path / "sft.yaml").read_text())
+    del stored["defender"]["top_k"]
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(stored))
+    with run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME):
+        pass
+    other = settings().model_copy(update={"defender": settings().defender.model_copy(update={"top_k": 3})})
+    with (
+        pytest.raises(RunError, match=r"defender\.top_k is 0 there and 3 here"),
+        run_folder(other, tmp_path, file="sft.yaml", resume=RESUME),
+    ):
+        pass
+    stored["defender"] |= {"top_k": 0, "no_longer_known": 1}
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(stored))
+    with (
+        pytest.raises(RunError, match=r"defender\.no_longer_known is 1 there and None here"),
+        run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME),
+    ):
         pass

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from sparring.config.base import EndpointSettings, Settings
 from sparring.data.errors import RunError
@@ -78,7 +79,7 @@ def run_folder(
         if claimed_before and not computed:
             _clear(out)
         if stored.is_file():
-            difference = _first_difference(read_settings(stored), resolved)
+            difference = _first_difference(_as_of_now(read_settings(stored), settings), resolved)
             if difference is not None:
                 raise RunError(
                     f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
@@ -143,6 +144,17 @@ def _clear(out: Path) -> None:
     databases = [name + end for name in COMPUTED for end in ("", "-wal", "-shm")]
     for name in (*KINDS, *databases, "data/done.json"):
         (out / name).unlink(missing_ok=True)
+
+
+def _as_of_now(stored: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """What an earlier version kept, with the defaults of settings that it did not know. What is no longer a
+    setting stays, and is a difference.
+    """
+    try:
+        known: dict[str, Any] = json.loads(type(settings).model_validate(stored).model_dump_json())
+    except ValidationError:
+        return stored
+    return known
 
 
 def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
