@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 from types import ModuleType
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from sparring.data.errors import RunError
-from sparring.engine.stopping import leave_signals_to_parent
+from sparring.engine.stopping import SIGNALS, leave_signals_to_parent
 
 Result = TypeVar("Result")
 
@@ -58,6 +59,14 @@ def _beginning() -> SpawnContext | ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     ours = [name for name in sys.modules if name.startswith("sparring.") and not name.endswith("__main__")]
     context.set_forkserver_preload(["torch", *ours])  # what is set after the server has begun is not heard
+    # A scheduler signals all processes of a job. The server leaves that to this one, as workers do: what is
+    # blocked here while it begins stays so there.
+    resource_tracker.ensure_running()  # which unblocks them where it has to begin
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return context
 
 
