@@ -2,12 +2,16 @@
 
 import operator
 import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
 
+import sparring
 from sparring.engine.pool import Workers
 
 SCRIPT = """
@@ -74,3 +78,49 @@ def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SPARRING_TEST", "set later")
     with Workers(1, os.getpid) as workers:
         assert workers.submit(os.getenv, "SPARRING_TEST").result() == "set later"
+
+
+def test_a_worker_that_dies_does_not_hold_up_the_end() -> None:
+    workers = Workers(2, os.getpid)
+    waiting = [workers.submit(time.sleep, 60) for _ in range(2)]
+    victim, *_ = workers._processes
+    time.sleep(0.5)
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(BrokenExecutor):
+        waiting[0].result(timeout=30)
+    began = time.monotonic()
+    workers.shutdown()
+    assert time.monotonic() - began < 10
+
+
+FROM_ELSEWHERE = """
+import sys
+sys.path[0] = sys.argv[1]
+import whereabouts
+from sparring.engine.pool import Workers
+with Workers(1, whereabouts.pool) as workers:
+    print(workers.submit(whereabouts.pool).result())
+"""
+
+
+def test_workers_import_from_where_the_command_does_and_not_from_its_folder(tmp_path: Path) -> None:
+    """A file of the user's that is called like a module is none of theirs."""
+    package = Path(sparring.__file__).parent
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "sparring").symlink_to(package)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "torch.py").write_text("raise SystemExit('the wrong torch')")
+    (checkout / "whereabouts.py").write_text(
+        "import sys\ndef pool(): return sys.modules['sparring.engine.pool'].__file__"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_ELSEWHERE, str(checkout)],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(checkout / "sparring/engine/pool.py")

@@ -48,6 +48,15 @@ class Workers(ProcessPoolExecutor):
         finally:
             sys.modules["__main__"] = main
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As `ProcessPoolExecutor.shutdown`. Where a process has died, that asks the others to end by a
+        signal that they leave to their parent, and waits for ever: they are killed.
+        """
+        if self._broken:
+            for process in list((self._processes or {}).values()):
+                process.kill()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
 
 def _beginning() -> SpawnContext | ForkServerContext:
     """How processes begin. Each imports anew what it needs, which takes seconds; on Linux they are forked
@@ -57,17 +66,35 @@ def _beginning() -> SpawnContext | ForkServerContext:
     if sys.platform != "linux" or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    ours = [name for name in sys.modules if name.startswith("sparring.") and not name.endswith("__main__")]
-    context.set_forkserver_preload(["torch", *ours])  # what is set after the server has begun is not heard
-    # A scheduler signals all processes of a job. The server leaves that to this one, as workers do: what is
-    # blocked here while it begins stays so there.
-    resource_tracker.ensure_running()  # which unblocks them where it has to begin
+    ours = [name for name in list(sys.modules) if name.startswith("sparring.")]
+    # What is set after the server has begun is not heard.
+    context.set_forkserver_preload(["torch", *(name for name in ours if not name.endswith("__main__"))])
+    try:
+        _begin_server()
+    except OSError:  # the folder for temporary files cannot have its socket
+        return multiprocessing.get_context("spawn")
+    return context
+
+
+def _begin_server() -> None:
+    """Begin the server that forks, unless there is one. A scheduler signals all processes of a job: the
+    server leaves that to this process, as workers do, for what is blocked while it begins stays so. And it
+    imports from where this process does, never from the folder that it happens to be in.
+    """
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    resource_tracker.ensure_running()  # which unblocks signals where it has to begin
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.environ |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     try:
         forkserver.ensure_running()
     finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return context
 
 
 def _begin(environment: dict[str, str], begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -155,6 +155,9 @@ class Ranks:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 gradients.append(parameter.grad)
         for bucket in _buckets(gradients):
+            if len(bucket) == 1 and bucket[0].is_contiguous():  # a large one is not copied
+                distributed.all_reduce(bucket[0])
+                continue
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             distributed.all_reduce(flat)
             for gradient, summed in zip(bucket, flat.split([own.numel() for own in bucket]), strict=True):

@@ -264,7 +264,8 @@ def _reinforce(
         metrics, answers = crew.all(DefenderSeat.learn, step)[0]
         groups, places = zip(*(divmod(i, settings.group_size) for i in range(len(answers))), strict=True)
         game.ledger.record_answers(stage.name, step, answers, samples=groups, trials=places)
-        needed = int(metrics["batches"])
+        # Servers make batches of their own, and may charge for what turns out not to be wanted.
+        needed = 1 if settings.rollout_server else int(metrics["batches"])
         return dict(metrics)
 
     return _phase(
