@@ -10,7 +10,7 @@ from PIL import Image
 
 from sparring.data.errors import RunError
 from sparring.data.records import Answer, Edit, Target, Verdict, VisualQuestion
-from sparring.engine import ledger as ledgers
+from sparring.engine import files
 from sparring.engine.ledger import Ledger, picture_name
 
 
@@ -142,14 +142,14 @@ def test_a_run_is_not_resumed_with_another_reading_of_answers(
 ) -> None:
     first = Ledger(tmp_path)
     first.close()
-    monkeypatch.setattr(ledgers, "RULES_VERSION", ledgers.RULES_VERSION + 1)
+    monkeypatch.setattr(files, "RULES_VERSION", files.RULES_VERSION + 1)
     second = Ledger(tmp_path)  # nothing was read by then
     second.record_answers("round0/clean", 0, [answer("a", True)])
     second.close()
     again = Ledger(tmp_path)
     assert len(again.answers("round0/clean", "base")) == 1
     again.close()
-    monkeypatch.setattr(ledgers, "RULES_VERSION", ledgers.RULES_VERSION + 1)
+    monkeypatch.setattr(files, "RULES_VERSION", files.RULES_VERSION + 1)
     with pytest.raises(RunError, match=r"were read by version \d+ of the rules.*--out"):
         Ledger(tmp_path)
 

@@ -31,9 +31,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from sparring.data.errors import RunError
-from sparring.data.records import RULES_VERSION, Answer, Edit, Verdict, VisualQuestion
-from sparring.engine.files import open_database
+from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
+from sparring.engine.files import open_database, require_rules
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS questions (
@@ -385,25 +384,3 @@ def _said(a: Answer) -> tuple[Any, ...]:
 def _judged(v: Verdict) -> tuple[Any, ...]:
     gate = v.integrity, v.intact, v.duplicate, v.accepted
     return *gate, v.efficacy, v.reward, v.probability_drop, v.label_valid, json.dumps(v.notes)
-
-
-def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -> None:
-    """Note in a ledger's table `meta` by which rules its answers are read.
-
-    answers: a query that gives a row where there are any. Raises RunError, and closes the file, where they
-    were read by other rules.
-    """
-    row = database.execute("SELECT value FROM meta WHERE key = 'rules_version'").fetchone()
-    known = None if row is None else float(row[0])
-    if known == RULES_VERSION:
-        return
-    if database.execute(answers).fetchone() is not None:
-        database.close()
-        raise RunError(
-            f"the answers in {folder} were read by "
-            f"{'other rules' if known is None else f'version {known:g} of the rules'}, and this "
-            f"is version {RULES_VERSION}: one run may not mix them. Begin another with --out, or resume "
-            f"with the version that began it."
-        )
-    with database:
-        database.execute("INSERT OR REPLACE INTO meta VALUES ('rules_version', ?)", (RULES_VERSION,))

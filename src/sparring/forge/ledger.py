@@ -22,8 +22,7 @@ from PIL.Image import Image
 from sparring.data.errors import RunError
 from sparring.data.images import image_sha256
 from sparring.data.records import Target, VisualQuestion
-from sparring.engine.files import open_database
-from sparring.engine.ledger import require_rules
+from sparring.engine.files import open_database, require_rules
 from sparring.forge.records import OUTCOMES, Candidate, Outcome, Result
 
 SCHEMA = """
