@@ -45,20 +45,18 @@ class Scripted:
         *,
         starts: Sequence[str],
     ) -> list[list[Completion]]:
-        assert len(images) == len(prompts)
+        numbers = range(len(prompts)) if sampling.numbers is None else sampling.numbers
+        assert len(images) == len(prompts) == len(starts)
         self.seeds.append(sampling.seed)
-        replies = []
-        for prompt in prompts:
-            right, length = (int(word) for word in prompt.split()[:2])
-            replies.append(
-                [
-                    Completion(
-                        r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True
-                    )
-                    for i in range(sampling.n)
-                ]
-            )
-        return replies
+        return [self.replies(*one, sampling) for one in zip(prompts, numbers, strict=True)]
+
+    def replies(self, prompt: str, number: int, sampling: Sampling) -> list[Completion]:
+        """The replies to one prompt, the number-th of its batch."""
+        right, length = (int(word) for word in prompt.split()[:2])
+        return [
+            Completion(r"\boxed{A}" if i < right else r"\boxed{B}", (7,) * length, (-0.5,) * length, True)
+            for i in range(sampling.n)
+        ]
 
 
 def settings(**fields: Any) -> DefenderSettings:
@@ -137,29 +135,10 @@ def test_refills_are_bounded() -> None:
 class Dicing(Scripted):
     """A reply is right by chance: of the call's seed, and of the numbers of its prompt and of itself."""
 
-    def generate(
-        self,
-        images: Sequence[Image.Image],
-        prompts: Sequence[str],
-        sampling: Sampling,
-        *,
-        starts: Sequence[str],
-    ) -> list[list[Completion]]:
+    def replies(self, prompt: str, number: int, sampling: Sampling) -> list[Completion]:
         assert sampling.numbers is not None
-        assert len(images) == len(prompts) == len(sampling.numbers) == len(starts)
-        self.seeds.append(sampling.seed)
-        return [
-            [
-                Completion(
-                    rf"\boxed{{{'AAB'[Random(f'{sampling.seed} {n} {i}').randrange(3)]}}}",
-                    (7,),
-                    (-1.0,),
-                    True,
-                )
-                for i in range(sampling.n)
-            ]
-            for n in sampling.numbers
-        ]
+        dice = (Random(f"{sampling.seed} {number} {i}").randrange(3) for i in range(sampling.n))
+        return [Completion(rf"\boxed{{{'AAB'[thrown]}}}", (7,), (-1.0,), True) for thrown in dice]
 
 
 class Together(Ranks):
@@ -207,29 +186,13 @@ def test_batches_that_are_sampled_at_once_by_several_give_what_they_give_one_by_
 class Reasoning(Scripted):
     """Of four right answers, as many are reasoned for as the second word of the question says."""
 
-    def generate(
-        self,
-        images: Sequence[Image.Image],
-        prompts: Sequence[str],
-        sampling: Sampling,
-        *,
-        starts: Sequence[str],
-    ) -> list[list[Completion]]:
-        replies = []
-        for prompt in prompts:
-            right, reasoned = (int(word) for word in prompt.split()[:2])
-            replies.append(
-                [
-                    Completion(
-                        rf"{'yes' if i < reasoned else 'no'} \boxed{{{'A' if i < right else 'B'}}}",
-                        (7,),
-                        (-0.5,),
-                        True,
-                    )
-                    for i in range(sampling.n)
-                ]
-            )
-        return replies
+    def replies(self, prompt: str, number: int, sampling: Sampling) -> list[Completion]:
+        right, reasoned = (int(word) for word in prompt.split()[:2])
+        texts = (
+            rf"{'yes' if i < reasoned else 'no'} \boxed{{{'A' if i < right else 'B'}}}"
+            for i in range(sampling.n)
+        )
+        return [Completion(text, (7,), (-0.5,), True) for text in texts]
 
 
 def test_consistency_is_judged_recorded_and_paid_for() -> None:
