@@ -5,22 +5,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import BrokenExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import sparring
-from sparring.engine.pool import Workers
+from sparring.engine.pool import LocalWorker, WorkersLostError
 
 SCRIPT = """
 import operator, os, pathlib
 pathlib.Path("runs").open("a").write("x")
-from sparring.engine.pool import Workers
-workers = Workers(2, os.getpid)
-print(list(workers.map(operator.neg, range(5))), __name__)
-workers.shutdown()
+from sparring.engine.pool import LocalWorker
+workers = [LocalWorker(), LocalWorker()]
+asked = [worker.submit(operator.neg, number) for number in range(3) for worker in workers]
+print([answer.result() for answer in asked], __name__)
+for worker in workers:
+    worker.end()
 """
 
 
@@ -31,32 +34,37 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path, started: list
         [sys.executable, *started], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[0, -1, -2, -3, -4] __main__\n"
+    assert done.stdout == "[0, 0, -1, -1, -2, -2] __main__\n"
     assert (tmp_path / "runs").read_text() == "x"
+
+
+@pytest.fixture
+def worker() -> Iterator[LocalWorker]:
+    worker = LocalWorker()
+    yield worker
+    worker.end()
 
 
 def test_the_main_module_is_given_back() -> None:
     main = sys.modules["__main__"]
-    with Workers(1, os.getpid) as workers:
-        assert workers.submit(operator.neg, 1).result() == -1
-        assert sys.modules["__main__"] is main
+    worker = LocalWorker()
+    assert sys.modules["__main__"] is main
+    worker.end()
 
 
 ALL_AT_ONCE = """
 import operator, os, signal, time
-from sparring.engine.pool import Workers
-workers = Workers(1, os.getpid)
-first = workers.submit(time.sleep, 1.0)
-workers.submit(operator.neg, 1)
+from sparring.engine.pool import LocalWorker
+worker = LocalWorker()
+first = worker.submit(time.sleep, 1.0)
+worker.submit(operator.neg, 1)
 time.sleep(0.3)
 signal.signal(signal.SIGTERM, lambda *_: print("heard"))
 os.killpg(0, signal.SIGTERM)
-print(first.result(), workers.submit(operator.neg, 2).result())
-again = Workers(1, os.getpid)
+print(first.result(), worker.submit(operator.neg, 2).result())
+again = LocalWorker()
 print(again.submit(operator.neg, 3).result())
-again.shutdown()
-workers.shutdown()
-"""
+"""  # which ends neither
 
 
 def test_what_a_scheduler_sends_to_all_processes_is_left_to_the_first() -> None:
@@ -72,34 +80,78 @@ def test_what_a_scheduler_sends_to_all_processes_is_left_to_the_first() -> None:
     assert done.stdout == "heard\nNone -2\n-3\n"
 
 
-def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Workers(1, os.getpid) as workers:
-        assert workers.submit(os.getenv, "SPARRING_TEST").result() is None
+def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch, worker: LocalWorker) -> None:
+    assert worker.submit(os.getenv, "SPARRING_TEST").result() is None
     monkeypatch.setenv("SPARRING_TEST", "set later")
-    with Workers(1, os.getpid) as workers:
-        assert workers.submit(os.getenv, "SPARRING_TEST").result() == "set later"
+    later = LocalWorker()
+    assert later.submit(os.getenv, "SPARRING_TEST").result() == "set later"
+    later.end()
 
 
-def test_a_worker_that_dies_does_not_hold_up_the_end() -> None:
-    workers = Workers(2, os.getpid)
-    waiting = [workers.submit(time.sleep, 60) for _ in range(2)]
-    victim, *_ = workers._processes
-    time.sleep(0.5)
-    os.kill(victim, signal.SIGKILL)
-    with pytest.raises(BrokenExecutor):
-        waiting[0].result(timeout=30)
+def test_what_goes_wrong_in_a_call_is_raised_here_and_the_next_one_is_done(worker: LocalWorker) -> None:
+    with pytest.raises(ZeroDivisionError) as raised:
+        worker.submit(operator.truediv, 1, 0).result()
+    assert "In a worker process:" in raised.value.__notes__[0]
+    for wrong in (
+        worker.submit(operator.neg, threading.Lock()),  # cannot be sent there
+        worker.submit(threading.Lock),  # nor back
+        worker.submit(_raise_what_cannot_be_sent),
+        worker.submit(sys.exit, 3),
+    ):
+        assert wrong.exception(timeout=30) is not None
+    assert worker.submit(operator.neg, 1).result() == -1
+
+
+class _Awkward(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def _raise_what_cannot_be_sent() -> None:
+    raise _Awkward(1, 2)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.003, 0.01, 0.03, 0.1])
+@pytest.mark.parametrize("large", ["argument", "result"])
+def test_killed_while_much_is_on_its_way_it_is_told_as_lost(large: str, moment: float) -> None:
+    worker = LocalWorker()
+    process = worker.submit(os.getpid).result()
+    much = 1 << 26
+    call = (len, bytes(much)) if large == "argument" else (bytes, much)
+    under_way, waiting = worker.submit(*call), worker.submit(operator.neg, 1)
+    time.sleep(moment)
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(WorkersLostError, match="a worker process has been killed by SIGKILL"):
+        waiting.result(timeout=30)
+    assert under_way.done()
+    with pytest.raises(WorkersLostError):
+        worker.submit(operator.neg, 1).result(timeout=30)
+    worker.end()
+
+
+def test_one_that_ends_by_itself_is_told_with_its_status(worker: LocalWorker) -> None:
+    with pytest.raises(WorkersLostError, match="a worker process has ended with status 7"):
+        worker.submit(os._exit, 7).result(timeout=30)
+
+
+def test_ended_in_the_middle_of_a_call_it_says_so_and_takes_no_other() -> None:
+    worker = LocalWorker()
+    busy = worker.submit(time.sleep, 60)
     began = time.monotonic()
-    workers.shutdown()
+    worker.end()
     assert time.monotonic() - began < 10
+    assert isinstance(busy.exception(), WorkersLostError)
+    with pytest.raises(RuntimeError, match="has been ended"):
+        worker.submit(operator.neg, 1)
+    worker.end()
 
 
 FROM_ELSEWHERE = """
 import sys
 sys.path[0] = sys.argv[1]
 import whereabouts
-from sparring.engine.pool import Workers
-with Workers(1, whereabouts.pool) as workers:
-    print(workers.submit(whereabouts.pool).result())
+from sparring.engine.pool import LocalWorker
+print(LocalWorker().submit(whereabouts.pool).result())
 """
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparring.config.engine import PHASES, EngineSettings
 from sparring.data.errors import RecipeError
-from sparring.engine.pool import WorkersLostError, free_address, relayed
+from sparring.engine.pool import WorkersLostError, free_address
 
 try:
     import ray
@@ -90,7 +90,7 @@ class RayWorker:
         self._actor = kind.remote()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        return relayed(self._actor.call.remote(function, *arguments).future(), RayError)
+        return _relayed(self._actor.call.remote(function, *arguments).future())
 
     def share(self, value: Any) -> Any:
         return ray.put(value)
@@ -100,6 +100,28 @@ class RayWorker:
 
     def end(self) -> None:
         ray.kill(self._actor)
+
+
+def _relayed(source: Future[Any]) -> Future[Any]:
+    """The same future, in which an error of Ray is the loss of the worker."""
+    target = Future[Any]()
+
+    def pass_on(done: Future[Any]) -> None:
+        if done.cancelled():
+            target.cancel()
+            return
+        error = done.exception()
+        if isinstance(error, RayError):
+            told = WorkersLostError(f"a worker has died: {error}")
+            told.__cause__ = error
+            target.set_exception(told)
+        elif error is not None:
+            target.set_exception(error)
+        else:
+            target.set_result(done.result())
+
+    source.add_done_callback(pass_on)
+    return target
 
 
 class Actor:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -29,33 +34,126 @@ class WorkersLostError(RunError):
     """A worker or its machine has died, or cannot be reached: the phase may begin anew."""
 
 
-class Workers(ProcessPoolExecutor):
-    """Processes that call begin(*arguments) first, and end with the process that started them.
+class LocalWorker:
+    """A process of this machine that does one call after the other, and ends with the process that began it.
+    gpus: the ones that it sees, by number; none named: all there are.
 
-    They do not import that process's main script, as `multiprocessing` has it: without a guard of its own
-    the script would be run again by each. So what they are given to do must be importable from elsewhere.
+    It does not import that process's main script, as `multiprocessing` has it: without a guard of its own
+    the script would be run again. So what it is given to do must be importable from elsewhere.
+
+    It has a pipe of its own: a `ProcessPoolExecutor` holds both ends of its pipes, and waits for ever for the
+    rest of a result whose sender was killed.
     """
 
-    def __init__(self, processes: int, begin: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:
-        super().__init__(processes, _beginning(), _begin, (dict(os.environ), begin, arguments))
+    def __init__(self, gpus: Sequence[int] = ()) -> None:
+        context = _beginning()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(dict(os.environ), gpus, theirs))
+        with _no_main_script():
+            self._process.start()
+        theirs.close()  # so that its death is the end of what can be read
+        self._calls = SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None]()
+        self._carrier = threading.Thread(target=self._carry, name="worker", daemon=True)
+        self._carrier.start()
+        atexit.register(self.end)  # else `multiprocessing` would wait for it there
 
-    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """As `ProcessPoolExecutor.submit`, which starts a process where none is idle."""
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """What function(*arguments) gives or raises there; WorkersLostError where the process has died."""
+        if not self._carrier.is_alive():
+            raise RuntimeError("a worker that has been ended is asked to work")
+        future = Future[Any]()
+        self._calls.put((future, (function, *arguments)))
+        return future
+
+    def share(self, value: Any) -> Any:
+        return value
+
+    def address(self) -> Callable[[], str]:
+        return free_address
+
+    def end(self) -> None:
+        """Kill the process, whatever it does."""
+        atexit.unregister(self.end)
+        self._process.kill()
+        self._calls.put(None)
+        self._carrier.join()
+        self._process.join()
+        self._pipe.close()
+
+    def _carry(self) -> None:
+        while (task := self._calls.get()) is not None:
+            future, call = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                done, result = self._exchanged(call)
+            except Exception as error:  # noqa: BLE001  what cannot be sent is the caller's to hear of
+                future.set_exception(error)
+            else:
+                (future.set_result if done else future.set_exception)(result)
+
+    def _exchanged(self, call: tuple[Any, ...]) -> tuple[bool, Any]:
+        sent = pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
         try:
-            return super().submit(fn, *args, **kwargs)
-        finally:
-            sys.modules["__main__"] = main
+            self._pipe.send_bytes(sent)
+            received = self._pipe.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise WorkersLostError(f"a worker process {self._fate()}") from error
+        answer: tuple[bool, Any] = pickle.loads(received)  # noqa: S301  of a process of ours
+        return answer
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As `ProcessPoolExecutor.shutdown`. Where a process has died, that asks the others to end by a
-        signal that they leave to their parent, and waits for ever: they are killed.
-        """
-        if self._broken:
-            for process in list((self._processes or {}).values()):
-                process.kill()
-        super().shutdown(wait, cancel_futures=cancel_futures)
+    def _fate(self) -> str:
+        self._process.join()
+        status = self._process.exitcode or 0
+        if status < 0:
+            return f"has been killed by {_signal_name(-status)}"
+        return f"has ended with status {status}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"
+
+
+def _work(environment: dict[str, str], gpus: Sequence[int], calls: Connection) -> None:
+    os.environ.clear()  # the server's, of when it began
+    os.environ.update(environment)
+    leave_signals_to_parent()
+    end_with_parent()
+    _see(gpus)
+    while True:
+        try:
+            call = calls.recv_bytes()
+        except EOFError:
+            return
+        calls.send_bytes(_answer(call))
+
+
+def _answer(sent: bytes) -> bytes:
+    """What a call gives, or the error with where it was raised."""
+    try:
+        function, *arguments = pickle.loads(sent)  # noqa: S301  of the process that began this one
+        return pickle.dumps((True, function(*arguments)), pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:  # noqa: BLE001  whatever it is, the caller has it
+        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+        try:
+            told = pickle.dumps((False, error), pickle.HIGHEST_PROTOCOL)
+            pickle.loads(told)  # noqa: S301  some errors cannot be made again from what they hold
+        except Exception:  # noqa: BLE001
+            told = pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+        return told
+
+
+@contextmanager
+def _no_main_script() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _beginning() -> SpawnContext | ForkServerContext:
@@ -97,14 +195,6 @@ def _begin_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _begin(environment: dict[str, str], begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    os.environ.clear()  # the server's, of when it began
-    os.environ.update(environment)
-    leave_signals_to_parent()
-    end_with_parent()
-    begin(*arguments)
-
-
 def end_with_parent() -> None:
     """From now on this process ends when the one that started it does: after a kill nobody else would
     end it.
@@ -119,36 +209,6 @@ def end_with_parent() -> None:
         threading.Thread(target=wait, daemon=True).start()
 
 
-class LocalWorker:
-    """A process of this machine, which sees those GPUs alone; none named: all there are."""
-
-    def __init__(self, gpus: Sequence[int] = ()) -> None:
-        self._pool = Workers(1, _see, (gpus,))
-        self._process: int | None = None
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        if self._process is None:
-            self._process = self._pool.submit(os.getpid).result()
-        try:
-            return relayed(self._pool.submit(function, *arguments), BrokenExecutor)
-        except BrokenExecutor as error:
-            failed = Future[Any]()
-            failed.set_exception(WorkersLostError(f"a worker process has died: {error}"))
-            return failed
-
-    def share(self, value: Any) -> Any:
-        return value
-
-    def address(self) -> Callable[[], str]:
-        return free_address
-
-    def end(self) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._process, signal.SIGKILL)
-        self._pool.shutdown(cancel_futures=True)
-
-
 def gpus_of(number: int, workers: int, each: float) -> Sequence[int]:
     """The GPUs of one of so many workers, by number; several may share one. A worker alone sees all."""
     first = int(number * each)
@@ -160,28 +220,6 @@ def _see(gpus: Sequence[int]) -> None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = seen.split(",") if seen else [str(gpu) for gpu in range(max(gpus) + 1)]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in gpus)
-
-
-def relayed(source: Future[Any], lost: type[Exception]) -> Future[Any]:
-    """The same future, in which an error of that kind is the loss of the worker."""
-    target = Future[Any]()
-
-    def pass_on(done: Future[Any]) -> None:
-        if done.cancelled():
-            target.cancel()
-            return
-        error = done.exception()
-        if isinstance(error, lost):
-            told = WorkersLostError(f"a worker has died: {error}")
-            told.__cause__ = error
-            target.set_exception(told)
-        elif error is not None:
-            target.set_exception(error)
-        else:
-            target.set_result(done.result())
-
-    source.add_done_callback(pass_on)
-    return target
 
 
 def free_address(host: str = "127.0.0.1") -> str:

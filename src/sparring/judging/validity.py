@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
-from sparring.engine.pool import Workers
+from sparring.engine.pool import LocalWorker
 from sparring.models.players import DTYPES
 from sparring.models.vlms.base import VLM, Sampling, ask_each_once, load_vlm
 
@@ -192,28 +191,37 @@ class Auditor:
         # process.
         of_script = settings is not None and settings.call.partition(":")[0] == "__main__"
         self.settings, self.processes = settings, 1 if of_script else processes
-        self._pool: Workers | None = None
+        self._workers = list[LocalWorker]()
 
     def audit(self, questions: Sequence[VisualQuestion], edits: Sequence[Image]) -> list[bool | None]:
         """The auditor's word on each edited picture of these questions; what it raises comes through."""
         if self.settings is None:
             return [None] * len(questions)
-        ask = partial(_ask, self.settings)
         if self.processes < 2 or len(questions) < 2:
-            return list(map(ask, questions, edits))
-        if self._pool is None:
-            self._pool = Workers(self.processes, _one_thread)
-        return list(self._pool.map(ask, questions, edits, chunksize=4))
+            return [_ask(self.settings, *one) for one in zip(questions, edits, strict=True)]
+        if not self._workers:
+            self._workers = [LocalWorker() for _ in range(self.processes)]
+        count = len(self._workers)
+        shares = [
+            worker.submit(_ask_all, self.settings, questions[first::count], edits[first::count])
+            for first, worker in enumerate(self._workers)
+        ]
+        words: list[bool | None] = [None] * len(questions)
+        for first, share in enumerate(shares):
+            words[first::count] = share.result()
+        return words
 
     def close(self) -> None:
         """End the processes."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        while self._workers:
+            self._workers.pop().end()
 
 
-def _one_thread() -> None:
+def _ask_all(
+    settings: CallSettings, questions: Sequence[VisualQuestion], edits: Sequence[Image]
+) -> list[bool | None]:
     torch.set_num_threads(1)
+    return [_ask(settings, *one) for one in zip(questions, edits, strict=True)]
 
 
 def _ask(settings: CallSettings, question: VisualQuestion, edit: Image) -> bool | None:
