@@ -38,6 +38,12 @@ def test_arms_whose_recipes_come_out_the_same_share_their_games(tmp_path: Path) 
     plan = study(tmp_path)
     names = [str(cell) for cell in plan.cells()]
     assert names == [
+        *("game base-4", "edits clean-3", "game clean-3", "probe clean-3", "game base-3", "probe arena-3"),
+        *("edits clean-4", "game clean-4", "probe clean-4", "probe arena-4"),
+        *("probe base-3", "probe base-4"),
+    ]
+    by_seed = [str(cell) for cell in study(tmp_path, primary=None).cells()]
+    assert by_seed == [
         *("game base-4", "edits clean-3", "game base-3", "probe base-3", "probe arena-3"),
         *("game clean-3", "probe clean-3"),
         *("edits clean-4", "probe base-4", "probe arena-4", "game clean-4", "probe clean-4"),

@@ -13,6 +13,7 @@ import yaml
 
 from sparring.config import ArmSettings, StudySettings
 from sparring.data.errors import RunError
+from sparring.engine.folder import run_folder
 from sparring.engine.pool import WorkersLostError
 from sparring.engine.screen import Screen
 from sparring.recipes import load_recipe
@@ -141,3 +142,14 @@ def test_a_finished_game_of_another_recipe_is_refused(study: Study, tmp_path: Pa
         RunError, match=r"games/a-1 holds the run of another game \(threads is 7 there and 2 here"
     ):
         run_study(study, tmp_path)
+
+
+def test_another_estimate_of_its_time_is_no_other_study(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "games").mkdir()
+    stated = study.settings.model_copy(update={"seconds": {"game": 3.0}})
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(stated.model_dump(mode="json")))
+    with run_folder(study.settings, tmp_path, file="study.yaml"):
+        pass
+    other = study.settings.model_copy(update={"adapt": 3})
+    with pytest.raises(RunError, match="adapt"), run_folder(other, tmp_path, file="study.yaml"):
+        pass

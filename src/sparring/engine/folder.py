@@ -61,9 +61,9 @@ def run_folder(
 
     The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
     in which nothing was computed yet belongs to nobody, whatever a failed try left in it. How fast and how
-    patiently endpoints are asked, on which engine is computed, and who is told of it, may change between
-    processes. Errors: RunError if no such folder can be made, if another process works in it, if it holds
-    the work of other settings, or if its settings cannot be read.
+    patiently endpoints are asked, on which engine is computed, how long it should take, and who is told of
+    it, may change between processes. Errors: RunError if no such folder can be made, if another process works
+    in it, if it holds the work of other settings, or if its settings cannot be read.
     """
     out = make_folder(out.resolve())
     stored, lock_file = out / file, out / ".lock"
@@ -160,7 +160,7 @@ def _as_of_now(stored: dict[str, Any], settings: Settings) -> dict[str, Any]:
 def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Where two recipes differ, in words; None where they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
-        passed_over = PACE if where.endswith("endpoint") else () if where else ("engine", "track")
+        passed_over = PACE if where.endswith("endpoint") else () if where else ("engine", "track", "seconds")
         for key in [*new, *(k for k in old if k not in new)]:
             if key in passed_over:
                 continue

@@ -91,16 +91,19 @@ class Study:
         return Cell("game", self.players[arm], seed)
 
     def cells(self) -> list[Cell]:
-        """Every cell once, a seed after the other: its edits with the games that they need, then of every arm
-        the game and the probe, so that no more Defenders than needed wait for their probes.
+        """Every cell once, first all that the primary outcome is made of. A seed after the other: its edits with
+        the games that they need, then of every arm the game and the probe, so that no more Defenders than
+        needed wait for their probes.
         """
+        primary = self.settings.primary
+        first = [] if primary is None else [self.settings.baseline, primary.arm]
         found = dict[Cell, None]()
-        for seed in self.settings.seeds:
-            edits = self.edits(seed)
-            found |= dict.fromkeys((*edits.needs, edits))
-            for arm in self.settings.arms:
-                probe = Cell("probe", arm, seed, (*self._needs(arm, seed), edits))
-                found |= dict.fromkeys((self.game(arm, seed), probe))
+        for arms in (first, self.settings.arms):
+            for seed in self.settings.seeds:
+                edits = self.edits(seed)
+                for arm in arms:
+                    probe = Cell("probe", arm, seed, (*self._needs(arm, seed), edits))
+                    found |= dict.fromkeys((*edits.needs, edits, self.game(arm, seed), probe))
         return list(found)
 
     def to_do(self, out: Path) -> list[Cell]:
