@@ -38,12 +38,6 @@ def test_arms_whose_recipes_come_out_the_same_share_their_games(tmp_path: Path) 
     plan = study(tmp_path)
     names = [str(cell) for cell in plan.cells()]
     assert names == [
-        *("game base-4", "edits clean-3", "game clean-3", "probe clean-3", "game base-3", "probe arena-3"),
-        *("edits clean-4", "game clean-4", "probe clean-4", "probe arena-4"),
-        *("probe base-3", "probe base-4"),
-    ]
-    by_seed = [str(cell) for cell in study(tmp_path, primary=None).cells()]
-    assert by_seed == [
         *("game base-4", "edits clean-3", "game base-3", "probe base-3", "probe arena-3"),
         *("game clean-3", "probe clean-3"),
         *("edits clean-4", "probe base-4", "probe arena-4", "game clean-4", "probe clean-4"),
@@ -53,6 +47,25 @@ def test_arms_whose_recipes_come_out_the_same_share_their_games(tmp_path: Path) 
     assert needs["probe arena-3"] == {"game base-3", "game base-4", "edits clean-3"}
     assert needs["edits clean-3"] == {"game base-4"}
     assert plan.recipe("clean", 4).seed == 4
+
+
+def test_the_games_that_the_primary_outcome_is_made_of_come_first(tmp_path: Path) -> None:
+    arms = {
+        "other": {"recipe": "arena", "changes": ["defender.steps=3"]},
+        "base": {"recipe": "arena", "round": 0},
+        "arena": {"recipe": "arena"},
+        "clean": {"recipe": "arena-clean"},
+    }
+
+    def probes(**changes: Any) -> list[str]:
+        cells = study(tmp_path, arms=arms, **changes).cells()
+        return [str(cell).removeprefix("probe ") for cell in cells if cell.kind == "probe"]
+
+    assert probes() == [
+        *("base-3", "arena-3", "clean-3", "base-4", "arena-4", "clean-4"),
+        *("other-3", "other-4"),
+    ]
+    assert probes(primary=None)[:4] == ["other-3", "base-3", "arena-3", "clean-3"]
 
 
 def test_a_probe_takes_the_arms_defender_and_the_baselines_measures(tmp_path: Path) -> None:

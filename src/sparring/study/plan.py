@@ -91,17 +91,18 @@ class Study:
         return Cell("game", self.players[arm], seed)
 
     def cells(self) -> list[Cell]:
-        """Every cell once, first all that the primary outcome is made of. A seed after the other: its edits with
-        the games that they need, then of every arm the game and the probe, so that no more Defenders than
-        needed wait for their probes.
+        """Every cell once, first those of the games that the primary outcome is made of. A seed after the
+        other: its edits with the games that they need, then of every arm the game and the probe, so that no
+        more Defenders than needed wait for their probes.
         """
-        primary = self.settings.primary
-        first = [] if primary is None else [self.settings.baseline, primary.arm]
+        arms, primary = self.settings.arms, self.settings.primary
+        games = {self.players[arm] for arm in (self.settings.baseline, primary.arm)} if primary else set()
+        first = [arm for arm in arms if self.players[arm] in games]
         found = dict[Cell, None]()
-        for arms in (first, self.settings.arms):
+        for some in (first, arms):
             for seed in self.settings.seeds:
                 edits = self.edits(seed)
-                for arm in arms:
+                for arm in some:
                     probe = Cell("probe", arm, seed, (*self._needs(arm, seed), edits))
                     found |= dict.fromkeys((*edits.needs, edits, self.game(arm, seed), probe))
         return list(found)
