@@ -33,7 +33,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --durations=10 --cov --cov-report=term
 
 slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --durations=25 -v
 
 lint: install
 	$(BIN)/ruff check src tests benchmarks arena docs

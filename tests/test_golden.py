@@ -11,7 +11,6 @@ import golden
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.timeout(1800)
 def test_no_digit_has_changed(tmp_path: Path) -> None:
     if not golden.is_known():
         pytest.skip(f"no figures are known of this kind of machine: {golden.machine()}")

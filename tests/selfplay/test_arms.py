@@ -72,7 +72,6 @@ def updates_and_editors(out: Path) -> tuple[list[dict[str, float]], set[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", TELLS)
 def test_an_arm_is_played_to_its_end_and_goes_on_after_a_stop(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -544,7 +544,6 @@ def kill_inside(recipe: Recipe, out: Path, stage: str, query: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Path, tmp_path: Path) -> None:
     """SIGKILL, eight times in one run, against a run that nobody disturbed; all in processes of their own."""
     sizes = {
