@@ -36,8 +36,8 @@ slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --durations=25 -v
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks arena docs
-	$(BIN)/ruff format --check src tests benchmarks arena docs
+	$(BIN)/ruff check src tests benchmarks arena docs conftest.py
+	$(BIN)/ruff format --check src tests benchmarks arena docs conftest.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

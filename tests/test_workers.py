@@ -9,7 +9,6 @@ import os
 import signal
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -80,17 +79,21 @@ def progress(out: Path) -> int:
 def test_worker_processes_that_die_write_what_one_process_writes(
     verb: str, alone: Callable[[str], dict[str, Any]], questions: Path, tmp_path: Path
 ) -> None:
-    killed = threading.Event()
+    killed, over = threading.Event(), threading.Event()
 
     def kill() -> None:
         while not progress(tmp_path) or not (workers := multiprocessing.active_children()):
-            time.sleep(0.01)
+            if over.wait(0.01):
+                return
         for worker in workers:
             os.kill(worker.pid or 0, signal.SIGKILL)
         killed.set()
 
     threading.Thread(target=kill, daemon=True).start()
-    said = run(verb, questions, tmp_path, "--workers", "2")
+    try:
+        said = run(verb, questions, tmp_path, "--workers", "2")
+    finally:
+        over.set()
     assert killed.is_set()
     assert "It goes on (1 of 3)" in said
     assert contents(tmp_path) == alone(verb)

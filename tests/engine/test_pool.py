@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sparring
+from small_workers import process
 from sparring.engine.pool import LocalWorker, WorkersLostError
 
 SCRIPT = """
@@ -132,6 +133,43 @@ def test_killed_while_much_is_on_its_way_it_is_told_as_lost(large: str, moment: 
 def test_one_that_ends_by_itself_is_told_with_its_status(worker: LocalWorker) -> None:
     with pytest.raises(WorkersLostError, match="a worker process has ended with status 7"):
         worker.submit(os._exit, 7).result(timeout=30)
+
+
+def _leave_a_child_behind() -> int:
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_worker_leaves_behind_holds_up_nothing(killed: bool) -> None:
+    """A process that it forked holds its pipe."""
+    worker = LocalWorker()
+    child = worker.submit(_leave_a_child_behind).result()
+    try:
+        busy = worker.submit(time.sleep, 60)
+        began = time.monotonic()
+        if killed:
+            os.kill(worker._process.pid or 0, signal.SIGKILL)
+            with pytest.raises(WorkersLostError):
+                busy.result(timeout=30)
+        worker.end()
+        assert time.monotonic() - began < 10
+        assert isinstance(busy.exception(), WorkersLostError)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def _begin_one_and_leave_it() -> None:
+    LocalWorker().submit(operator.neg, 1).result()
+
+
+def test_a_process_that_ends_without_ending_its_worker_does_end() -> None:
+    with process(_begin_one_and_leave_it) as begun:
+        begun.join(60)
+        assert begun.exitcode == 0
 
 
 def test_ended_in_the_middle_of_a_call_it_says_so_and_takes_no_other() -> None:

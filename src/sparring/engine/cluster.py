@@ -74,6 +74,10 @@ def actors(count: int, gpus: float) -> Iterator[Sequence[RayWorker]]:
                 f"machine: it has {ray.available_resources()} free"
             ) from error
         workers += [RayWorker(group, number, gpus) for number in range(count)]
+        try:
+            ray.get([worker.process() for worker in workers], timeout=PATIENCE)
+        except RayError as error:  # a machine may die before its worker begins
+            raise WorkersLostError(f"not all of {count} workers have begun: {error}") from error
         yield workers
     finally:
         for worker in workers:
@@ -92,6 +96,10 @@ class RayWorker:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         return _relayed(self._actor.call.remote(function, *arguments).future())
 
+    def process(self) -> Any:
+        """Reference to its process's number, which is there once it has begun."""
+        return self._actor.call.remote(os.getpid)
+
     def share(self, value: Any) -> Any:
         return ray.put(value)
 
@@ -109,6 +117,7 @@ def _relayed(source: Future[Any]) -> Future[Any]:
     def pass_on(done: Future[Any]) -> None:
         if done.cancelled():
             target.cancel()
+            target.set_running_or_notify_cancel()  # wakes who waits for it
             return
         error = done.exception()
         if isinstance(error, RayError):

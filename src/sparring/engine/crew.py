@@ -305,8 +305,9 @@ class Engine:
             return
         if phase == "play" and gpus:  # frozen players may share a GPU
             gpus = min(gpus, torch.cuda.device_count() / count)
-        local = [LocalWorker(gpus_of(number, count, gpus)) for number in range(count)]
+        local = list[LocalWorker]()
         try:
+            local += (LocalWorker(gpus_of(number, count, gpus)) for number in range(count))
             yield local
         finally:
             for worker in local:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import multiprocessing
 import os
@@ -14,10 +13,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.util import Finalize
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
@@ -53,16 +53,21 @@ class LocalWorker:
             self._process.start()
         theirs.close()  # so that its death is the end of what can be read
         self._calls = SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None]()
+        self._ended, self._lock = False, threading.Lock()
         self._carrier = threading.Thread(target=self._carry, name="worker", daemon=True)
         self._carrier.start()
-        atexit.register(self.end)  # else `multiprocessing` would wait for it there
+        self._watcher = threading.Thread(target=self._watch, name="worker's death", daemon=True)
+        self._watcher.start()
+        # At the end of this process `multiprocessing` waits for all others, but does this first.
+        self._at_exit = Finalize(None, self.end, exitpriority=10)
 
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """What function(*arguments) gives or raises there; WorkersLostError where the process has died."""
-        if not self._carrier.is_alive():
-            raise RuntimeError("a worker that has been ended is asked to work")
         future = Future[Any]()
-        self._calls.put((future, (function, *arguments)))
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("a worker that has been ended is asked to work")
+            self._calls.put((future, (function, *arguments)))
         return future
 
     def share(self, value: Any) -> Any:
@@ -73,12 +78,21 @@ class LocalWorker:
 
     def end(self) -> None:
         """Kill the process, whatever it does."""
-        atexit.unregister(self.end)
+        with self._lock:
+            self._ended = True
+            self._calls.put(None)
         self._process.kill()
-        self._calls.put(None)
+        self._watcher.join()
         self._carrier.join()
         self._process.join()
         self._pipe.close()
+        self._at_exit.cancel()
+
+    def _watch(self) -> None:
+        """End what is sent and read once the process has died: others that it forked may hold its pipe."""
+        wait([self._process.sentinel])
+        with suppress(OSError), socket.socket(fileno=os.dup(self._pipe.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
 
     def _carry(self) -> None:
         while (task := self._calls.get()) is not None:
@@ -87,7 +101,7 @@ class LocalWorker:
                 continue
             try:
                 done, result = self._exchanged(call)
-            except Exception as error:  # noqa: BLE001  what cannot be sent is the caller's to hear of
+            except BaseException as error:  # noqa: BLE001  what cannot be sent is the caller's to hear of
                 future.set_exception(error)
             else:
                 (future.set_result if done else future.set_exception)(result)
@@ -103,8 +117,11 @@ class LocalWorker:
         return answer
 
     def _fate(self) -> str:
-        self._process.join()
-        status = self._process.exitcode or 0
+        self._process.join(10)
+        status = self._process.exitcode
+        if status is None:
+            self._process.kill()
+            return "has closed its pipe"
         if status < 0:
             return f"has been killed by {_signal_name(-status)}"
         return f"has ended with status {status}"
@@ -125,10 +142,9 @@ def _work(environment: dict[str, str], gpus: Sequence[int], calls: Connection) -
     _see(gpus)
     while True:
         try:
-            call = calls.recv_bytes()
-        except EOFError:
+            calls.send_bytes(_answer(calls.recv_bytes()))
+        except (EOFError, OSError):  # nobody is there any more
             return
-        calls.send_bytes(_answer(call))
 
 
 def _answer(sent: bytes) -> bytes:
@@ -146,14 +162,18 @@ def _answer(sent: bytes) -> bytes:
         return told
 
 
+_starting = threading.Lock()
+
+
 @contextmanager
 def _no_main_script() -> Iterator[None]:
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _beginning() -> SpawnContext | ForkServerContext:
@@ -202,11 +222,11 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
 
-        def wait() -> None:
+        def follow() -> None:
             parent.join()
             os._exit(1)
 
-        threading.Thread(target=wait, daemon=True).start()
+        threading.Thread(target=follow, daemon=True).start()
 
 
 def gpus_of(number: int, workers: int, each: float) -> Sequence[int]:

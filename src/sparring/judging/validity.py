@@ -22,7 +22,7 @@ from sparring.data.errors import DataError, RecipeError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
-from sparring.engine.pool import LocalWorker
+from sparring.engine.pool import LocalWorker, WorkersLostError
 from sparring.models.players import DTYPES
 from sparring.models.vlms.base import VLM, Sampling, ask_each_once, load_vlm
 
@@ -199,16 +199,20 @@ class Auditor:
             return [None] * len(questions)
         if self.processes < 2 or len(questions) < 2:
             return [_ask(self.settings, *one) for one in zip(questions, edits, strict=True)]
-        if not self._workers:
-            self._workers = [LocalWorker() for _ in range(self.processes)]
+        while len(self._workers) < self.processes:
+            self._workers.append(LocalWorker())
         count = len(self._workers)
         shares = [
             worker.submit(_ask_all, self.settings, questions[first::count], edits[first::count])
             for first, worker in enumerate(self._workers)
         ]
         words: list[bool | None] = [None] * len(questions)
-        for first, share in enumerate(shares):
-            words[first::count] = share.result()
+        try:
+            for first, share in enumerate(shares):
+                words[first::count] = share.result()
+        except WorkersLostError:
+            self.close()  # others begin with the next audit
+            raise
         return words
 
     def close(self) -> None:
