@@ -47,18 +47,19 @@ def study(
     sparring study examples/evidence.yaml --out studies/evidence --workers 2
     """
     with clean_errors():
+        from sparring.engine.folder import require_same
         from sparring.study.plan import load_study
+        from sparring.study.run import RESUME, run_study
 
         plan = load_study(file)
         if dry_run:
+            require_same(plan.settings, out.resolve(), file="study.yaml", resume=RESUME)
             _show(plan, out.resolve(), workers)
             return
         from sparring.plan import require_models
 
         for arm in set(plan.players.values()):
             require_models(plan.recipes[arm])
-        from sparring.study.run import run_study
-
         with stoppable():
             results = run_study(plan, out, workers, trim=trim)
         from sparring.report.study import write_study_report

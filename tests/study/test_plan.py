@@ -122,6 +122,24 @@ def test_a_probe_takes_the_arms_defender_and_the_baselines_measures(tmp_path: Pa
             "arms.x.round: is 3, but its game has 2",
         ),
         ({"sedes": [1]}, "sedes"),
+        ({"seeds": [3, -4]}, "seeds"),
+        ({"shifts": STUDY["shifts"] | {"none": []}}, "shifts.none"),
+        ({"arms": STUDY["arms"] | {"a" * 81: {"recipe": "arena"}}}, "arms"),
+        (
+            {"primary": {"arm": "arena", "opponents": ["light", "light"]}},
+            "primary.opponents: one is named twice",
+        ),
+        ({"changes": ["seed=3"]}, "changes: seed: every arm is played with the study's seeds"),
+        (
+            {"arms": STUDY["arms"] | {"x": {"recipe": "arena", "changes": ["seed = 3"]}}},
+            "arms.x.changes: seed: every arm",
+        ),
+        (
+            {"arms": STUDY["arms"] | {"x": {"recipe": "arena", "changes": ["data.held_out=8"]}}},
+            "arms.x: data.held_out is not that of clean",
+        ),
+        ({"opponents": {"benign": "paste:add"}}, '"benign" is the name of a control'),
+        ({"opponents": {"x": "/no/such/editor"}}, "opponents.x: /no/such/editor: no folder, and no hub id"),
     ],
 )
 def test_a_wrong_study_says_which_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -137,7 +155,9 @@ def test_stated_seconds_are_finite_and_not_negative(tmp_path: Path, seconds: flo
         study(tmp_path, seconds={"game": seconds})
 
 
-@pytest.mark.parametrize("text", [None, '{"wall_seco', '{"wall_seconds": 3}'])
+@pytest.mark.parametrize(
+    "text", [None, '{"wall_seco', "{}", "[]", '{"wall_seconds": []}', '{"wall_seconds": 3}']
+)
 def test_a_finished_cell_whose_file_is_cut_off_or_missing_is_named(tmp_path: Path, text: str | None) -> None:
     plan, cell = study(tmp_path), Cell("probe", "arena", 3)
     folder = cell.folder(tmp_path)
@@ -145,7 +165,7 @@ def test_a_finished_cell_whose_file_is_cut_off_or_missing_is_named(tmp_path: Pat
     (folder / "outcomes.json").write_text("{}")
     if text is not None:
         (folder / "results.json").write_text(text)
-    if text and text.endswith("}"):
+    if text and text.endswith("3}"):
         assert set(seconds_of(plan, tmp_path).values()) == {3.0}
         return
     with pytest.raises(RunError, match=r"probe arena-3: .*results\.json cannot be read"):

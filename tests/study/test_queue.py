@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from sparring.cli import app
 from sparring.config import ArmSettings, StudySettings
 from sparring.data.errors import RunError
 from sparring.engine.folder import run_folder
@@ -18,7 +20,7 @@ from sparring.engine.pool import WorkersLostError
 from sparring.engine.screen import Screen
 from sparring.recipes import load_recipe
 from sparring.study import run
-from sparring.study.plan import Cell, Study
+from sparring.study.plan import Cell, Study, load_study
 from sparring.study.run import Queue, run_study
 
 
@@ -110,6 +112,41 @@ def test_a_failure_costs_the_cells_that_need_it_and_is_tried_again(
     assert Queue(study, tmp_path, 1, Told()).play() == {}
     assert sorted(played["begun"]) == ["game a-1", "probe a-1", "probe a-2", "probe b-2"]
     assert done.isdisjoint(played["begun"])
+
+
+def test_whatever_a_worker_cannot_cope_with_is_the_failure_of_its_cell(
+    study: Study, played: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = run.LocalWorker.submit
+
+    def broken(worker: Any, function: Any, *arguments: Any) -> Future[Any]:
+        if str(arguments[1]) != "game b-2":
+            return submit(worker, function, *arguments)
+        future = Future[Any]()
+        future.set_exception(OSError("File name too long"))
+        return future
+
+    monkeypatch.setattr(run.LocalWorker, "submit", broken)
+    failed = Queue(study, tmp_path, 1, Told()).play()
+    assert {str(cell) for cell in failed} >= {"game b-2", "probe b-2"}
+    assert next(why for cell, why in failed.items() if str(cell) == "game b-2").startswith("OSError: File")
+    assert Cell("game", "b", 1).done(tmp_path)
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
+    text = "{name: s, seeds: [1], adapt: %d, arms: {a: {recipe: arena}}, baseline: a}"
+    (tmp_path / "out/games").mkdir(parents=True)
+    for number in (1, 2):
+        (tmp_path / f"{number}.yaml").write_text(text % number)
+    settings = load_study(tmp_path / "1.yaml").settings
+    (tmp_path / "out/study.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    own, other = (
+        CliRunner().invoke(app, ["study", str(tmp_path / file), "--out", str(tmp_path / "out"), "--dry-run"])
+        for file in ("1.yaml", "2.yaml")
+    )
+    assert own.exit_code == 0, own.output
+    assert other.exit_code == 2
+    assert "adapt is 1 there and 2 here" in " ".join(other.stderr.split())
 
 
 def test_a_cell_that_leaves_nothing_behind_has_failed(

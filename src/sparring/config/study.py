@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sparring.config.base import Settings
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80)]  # a folder's, too
 CellKind = Literal["game", "edits", "probe"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -35,7 +35,9 @@ class StudySettings(Settings):
 
     name: str = Field(description="of the study, for the report")
     description: str = Field("", description="what it is about, for the report")
-    seeds: tuple[int, ...] = Field(min_length=1, description="each arm is played once with each")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="each arm is played once with each"
+    )
     arms: dict[Name, ArmSettings] = Field(min_length=1, description="name -> recipe with changes")
     changes: tuple[str, ...] = Field((), description="settings of every arm's recipe, before its own changes")
     baseline: str = Field(
@@ -49,7 +51,7 @@ class StudySettings(Settings):
         "arm's game with the same or the next seed; ARM may be own. Where an edit fails a check or "
         "the audit, the answer to the clean picture stands",
     )
-    shifts: dict[Name, tuple[str, ...]] = Field(
+    shifts: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="name -> attackers that leave every right answer right by what they are (light, "
         "corruptions, small noise): all their pictures count, whatever the checks say; of several the mean",

@@ -79,12 +79,7 @@ def run_folder(
         if claimed_before and not computed:
             _clear(out)
         if stored.is_file():
-            difference = _first_difference(_as_of_now(read_settings(stored), settings), resolved)
-            if difference is not None:
-                raise RunError(
-                    f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
-                    f"{resume.format(out=out)}, or choose another folder with --out."
-                )
+            require_same(settings, out, file=file, resume=resume)
         elif computed:
             raise RunError(
                 f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
@@ -97,6 +92,19 @@ def run_folder(
             )
             partial.replace(stored)
         yield out
+
+
+def require_same(settings: Settings, out: Path, *, file: str, resume: str) -> None:
+    """Raise RunError if a folder holds the work of other settings, by its `file`, where it has one."""
+    if not (out / file).is_file():
+        return
+    resolved = json.loads(settings.model_dump_json())
+    difference = _first_difference(_as_of_now(read_settings(out / file), settings), resolved)
+    if difference is not None:
+        raise RunError(
+            f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
+            f"{resume.format(out=out)}, or choose another folder with --out."
+        )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

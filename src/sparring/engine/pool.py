@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from queue import SimpleQueue
 from types import ModuleType
@@ -46,12 +47,10 @@ class LocalWorker:
     """
 
     def __init__(self, gpus: Sequence[int] = ()) -> None:
-        context = _beginning()
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(dict(os.environ), gpus, theirs))
-        with _no_main_script():
-            self._process.start()
-        theirs.close()  # so that its death is the end of what can be read
+        try:
+            self._process, self._pipe = _begun(gpus)
+        except (EOFError, ConnectionError):  # the server that forks them has just died: begin another one
+            self._process, self._pipe = _begun(gpus)
         self._calls = SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None]()
         self._ended, self._lock = False, threading.Lock()
         self._carrier = threading.Thread(target=self._carry, name="worker", daemon=True)
@@ -125,6 +124,17 @@ class LocalWorker:
         if status < 0:
             return f"has been killed by {_signal_name(-status)}"
         return f"has ended with status {status}"
+
+
+def _begun(gpus: Sequence[int]) -> tuple[BaseProcess, Connection]:
+    """A worker's process and this one's end of its pipe."""
+    context = _beginning()
+    ours, theirs = context.Pipe()
+    with theirs:  # closed here, so that its death is the end of what can be read
+        process = context.Process(target=_work, args=(dict(os.environ), gpus, theirs))
+        with _no_main_script():
+            process.start()
+    return process, ours
 
 
 def _signal_name(number: int) -> str:

@@ -241,7 +241,13 @@ def validate(data: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
     """Nested mappings as settings. Raises RecipeError, naming every wrong field by its dotted path and
     `source`.
     """
-    for path, value in _leaves(data):
+    try:
+        leaves = list(_leaves(data))
+    except RecursionError as error:
+        raise RecipeError(
+            f"{source}: a part of it holds itself (a YAML anchor), or it is too deep."
+        ) from error
+    for path, value in leaves:
         if isinstance(value, float) and not math.isfinite(value):
             raise RecipeError(f"{source}: {path}: must be a finite number, not {value}.")
     try:

@@ -97,8 +97,16 @@ def accuracy(study: Study, opponent: str) -> str:
 
 
 def read_probe(study: Study, cell: Cell, out: Path) -> Probed:
-    """What the finished probe of a cell found."""
-    outcome, results = (cell.read(out, name) for name in ("outcomes.json", "results.json"))
+    """What the finished probe of a cell found. Raises RunError where its files hold something else."""
+    files = [cell.read(out, name) for name in ("outcomes.json", "results.json")]
+    try:
+        return _probed(study, cell, *files)
+    except (LookupError, TypeError, ValueError) as error:
+        file = cell.folder(out) / "outcomes.json, or results.json beside it,"
+        raise cell.damaged(file, f"{type(error).__name__}: {error}") from error
+
+
+def _probed(study: Study, cell: Cell, outcome: Any, results: Any) -> Probed:
     own = results["defenders"][cell.arm]
     whole = {}
     for label, path in measures_of(own):

@@ -9,22 +9,26 @@ of a seed, and their edits by opponents that are the same for every arm, are mad
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sparring.attackers.rivals import check_rival
-from sparring.attackers.rivals.load import split_rival
-from sparring.config import ProbeSettings, Recipe, StudySettings
+from sparring.attackers.rivals.load import split_lora, split_rival
+from sparring.config import DataSettings, ProbeSettings, Recipe, StudySettings
 from sparring.config.study import CellKind
 from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.data.words import plural
 from sparring.probe.settings import ADAPTIVE, SHARED, absolute_attacker
 from sparring.recipes.check import problems_of_probe
 from sparring.recipes.load import load_recipe, read_yaml, validate
+from sparring.recipes.paths import resolve_model
 
 OWN, NEXT = "own", "@next"
+CONTROLS = {"roundtrip", "benign"}
+"""What a probe calls those that it adds by itself."""
 PLACES = {"game": "games", "edits": "edits", "probe": "probes"}
 """Kind of a cell -> the folder of a study's that holds these."""
 DONE = {"game": "summary.json", "edits": SHARED, "probe": "outcomes.json"}
@@ -61,10 +65,21 @@ class Cell:
         try:
             return json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"{self}: {folder / name} cannot be read ({error}). Bring that file here again, or delete "
-                f"{folder}, and the cell is done anew."
-            ) from error
+            raise self.damaged(folder / name, error) from error
+
+    def number(self, out: Path, name: str, figure: str) -> float:
+        """A figure of a JSON file that it wrote. RunError as of `read`."""
+        try:
+            return float(self.read(out, name)[figure])
+        except (LookupError, TypeError, ValueError) as error:
+            raise self.damaged(self.folder(out) / name, f"it has no number {figure}") from error
+
+    def damaged(self, file: Path, why: object) -> RunError:
+        """The error of a file of its own."""
+        return RunError(
+            f"{self}: {file} cannot be read ({why}). Bring that file here again, or delete {file.parent}, "
+            "and the cell is done anew."
+        )
 
 
 @dataclass(frozen=True)
@@ -223,6 +238,13 @@ def load_study(path: str | Path) -> Study:
             )
         recipes[name] = recipe.model_copy(update={"seed": 0})
     study = Study(settings, recipes)
+    for name, recipe in recipes.items():
+        if (other := _other_questions(recipe.data, recipes[settings.baseline].data)) is not None:
+            raise RecipeError(
+                f"{path.name}: arms.{name}: data.{other} is not that of {settings.baseline}: the arm might "
+                "train on questions that it is probed with. Set it for all arms, in `changes`, or give both "
+                "the same data.held_out_path."
+            )
     for name in settings.arms:
         try:
             problems = list(problems_of_probe(study.probe(Cell("probe", name, settings.seeds[0]), Path())))
@@ -251,16 +273,44 @@ def _problems(settings: StudySettings) -> Iterator[str]:
     for name in primary.opponents if primary else ():
         if name not in known:
             yield f'primary.opponents: there is no opponent "{name}"; there are {", ".join(known)}.'
+    if primary is not None and len(set(primary.opponents)) < len(primary.opponents):
+        yield "primary.opponents: one is named twice."
+    for where, changes in (("changes", settings.changes), *_changes(settings)):
+        if any(change.partition("=")[0].strip() == "seed" for change in changes):
+            yield f"{where}: seed: every arm is played with the study's seeds. Leave it out."
+    for name in CONTROLS & {*shifts, *opponents} if settings.controls else ():
+        yield f'opponents, shifts: "{name}" is the name of a control. Give it another name.'
     if len(settings.seeds) < 2 and any(spec.endswith(NEXT) for spec in opponents.values()):
         yield f"opponents: {NEXT} is the Attacker of another seed, and there is one seed alone."
     for where, spec in _specs(settings):
         rival = split_rival(spec)[0]
         if rival is None and "/" in spec and not where.startswith("shifts"):
-            continue  # an editor, which is found or not when it is loaded
+            if not _may_be_an_editor(spec):
+                yield f"{where}: {spec}: no folder, and no hub id (owner/name)."
+            continue
         try:
             check_rival(rival or spec)
         except (RecipeError, DataError) as error:
             yield f"{where}: {error}"
+
+
+def _changes(settings: StudySettings) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name, arm in settings.arms.items():
+        yield f"arms.{name}.changes", arm.changes
+
+
+def _may_be_an_editor(spec: str) -> bool:
+    editor = resolve_model(split_lora(spec)[0])
+    return Path(editor).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", editor) is not None
+
+
+def _other_questions(arm: DataSettings, baseline: DataSettings) -> str | None:
+    """The setting by which an arm would hold out other questions than the baseline, and might train on the
+    baseline's.
+    """
+    split_off = baseline.held_out_path is None or arm.held_out_path is None
+    names = DataSettings.model_fields if split_off else ("held_out_path", "held_out")
+    return next((name for name in names if getattr(arm, name) != getattr(baseline, name)), None)
 
 
 def _specs(settings: StudySettings) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,8 @@ from sparring.engine.screen import Screen, duration, plain_console
 from sparring.study.plan import DONE, Cell, Study
 from sparring.study.trim import drop_moved, trim_study
 
+RESUME = "the command that began it, copy its finished folders in games/ to the folder of another study"
+
 
 def run_study(
     study: Study, out: Path, workers: int = 1, screen: Screen | None = None, *, trim: bool = False
@@ -38,7 +40,7 @@ def run_study(
     or games of other recipes.
     """
     screen = screen or Screen()
-    with run_folder(study.settings, out, file="study.yaml", resume="the command that began it") as folder:
+    with run_folder(study.settings, out, file="study.yaml", resume=RESUME) as folder:
         for cell in study.cells():
             if cell.kind == "game" and cell.done(folder):
                 with run_folder(study.recipe(cell.arm, cell.seed), cell.folder(folder)):
@@ -117,6 +119,8 @@ class Queue:
             error = future.result()
         except WorkersLostError as lost:
             error = f"{lost} (was there memory enough?)"
+        except Exception as other:  # noqa: BLE001  whatever it is, the other cells go on
+            error = f"{type(other).__name__}: {other}"
         job.worker.end()
         if error is None and not job.cell.done(self.out):
             error = f"it has ended, but {job.cell.folder(self.out)} lacks what it writes last"
@@ -152,7 +156,7 @@ def seconds_of(study: Study, out: Path) -> dict[Cell, float]:
     for cell in study.cells():
         if (cell.folder(out) / DONE[cell.kind]).is_file():
             file = "results.json" if cell.kind == "probe" else DONE[cell.kind]
-            found[cell] = float(cell.read(out, file)["wall_seconds"])
+            found[cell] = cell.number(out, file, "wall_seconds")
     return found
 
 
