@@ -390,6 +390,7 @@ def test_extends_in_a_circle(tmp_path: Path) -> None:
         ("", "holds nothing"),
         ("- a\n", "holds list"),
         ("a: [1\n", "no valid YAML"),
+        ("a:\n- b.c={d: 1, e: 2}\n", "Put a text that holds a colon or braces into quotes"),
         ("name: &a [*a]\n", "a part of it holds itself"),
         ("name: a\nname: b\n", "line 2: name is given twice"),
         ("[a, b]: 1\n", "line 1: a key must be a single word"),

@@ -43,23 +43,20 @@ def study(
     figure with interval and seeds, and differences to the baseline arm), study.md (tables), study.png,
     report.html, games/ARM-SEED (runs), probes/ARM-SEED (probes) and logs/.
 
-    \\b
+    \b
     sparring study examples/evidence.yaml --out studies/evidence --workers 2
     """
     with clean_errors():
-        from sparring.engine.folder import require_same
         from sparring.study.plan import load_study
-        from sparring.study.run import RESUME, run_study
+        from sparring.study.run import run_study
+        from sparring.study.trim import require_own
 
         plan = load_study(file)
+        _require_files(plan)
         if dry_run:
-            require_same(plan.settings, out.resolve(), file="study.yaml", resume=RESUME)
+            require_own(plan, out.resolve())
             _show(plan, out.resolve(), workers)
             return
-        from sparring.plan import require_models
-
-        for arm in set(plan.players.values()):
-            require_models(plan.recipes[arm])
         with stoppable():
             results = run_study(plan, out, workers, trim=trim)
         from sparring.report.study import write_study_report
@@ -73,6 +70,25 @@ def study(
                 f"{plural(len(results['failed']), 'cell')} failed (see above). The same command tries again."
             )
             raise typer.Exit(1)
+
+
+def _require_files(plan: Study) -> None:
+    """Raise ModelError or DataError where a model or file of an arm is not there: its games would tell it an
+    hour later, one after the other.
+    """
+    from sparring.data.errors import DataError, ModelError
+    from sparring.plan import require_models
+
+    for arm in dict.fromkeys(plan.players.values()):
+        recipe = plan.recipes[arm]
+        try:
+            require_models(recipe)
+        except ModelError as error:
+            raise ModelError(f"arms.{arm}: {error}") from error
+        for name in ("path", "held_out_path"):
+            path = getattr(recipe.data, name)
+            if path is not None and not Path(path).exists():
+                raise DataError(f"arms.{arm}: data.{name}: {path} is not there.")
 
 
 def _show(plan: Study, out: Path, workers: int) -> None:

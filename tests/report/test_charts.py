@@ -150,15 +150,15 @@ def test_oklab_is_oklab() -> None:
 def test_a_heat_map_says_what_it_does_not_know() -> None:
     rate = {"value": 0.625, "n": 8, "ci95": [0.3, 0.86]}
     table = heat_map(
-        ["base", "round1"],
-        ["clean", "round1"],
+        ["base", "Round 1"],
+        ["clean", "Round 1"],
         [[rate, None], [{"value": None, "n": 0, "ci95": [0, 1]}, rate]],
         "accuracy",
     )
     assert [[cell.text for cell in row] for row in table.cells] == [["62.5", "not yet"], ["–", "62.5"]]
     assert table.cells[0][0].interval == "30.0 to 86.0"
     assert (table.low, table.high) == (0.6, 0.7)
-    assert table.rows == ("Base", "Round 1")
+    assert table.rows == ("base", "Round 1")
     assert "--l:#" in table.cells[0][0].style
     assert table.cells[0][1].style == ""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from sparring.cli import app
 from sparring.config import ArmSettings, StudySettings
@@ -20,8 +20,9 @@ from sparring.engine.pool import WorkersLostError
 from sparring.engine.screen import Screen
 from sparring.recipes import load_recipe
 from sparring.study import run
-from sparring.study.plan import Cell, Study, load_study
-from sparring.study.run import Queue, run_study
+from sparring.study.plan import Cell, Study
+from sparring.study.run import Queue
+from sparring.study.trim import require_own
 
 
 @pytest.fixture
@@ -134,19 +135,28 @@ def test_whatever_a_worker_cannot_cope_with_is_the_failure_of_its_cell(
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
-    text = "{name: s, seeds: [1], adapt: %d, arms: {a: {recipe: arena}}, baseline: a}"
-    (tmp_path / "out/games").mkdir(parents=True)
-    for number in (1, 2):
-        (tmp_path / f"{number}.yaml").write_text(text % number)
-    settings = load_study(tmp_path / "1.yaml").settings
-    (tmp_path / "out/study.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    own, other = (
-        CliRunner().invoke(app, ["study", str(tmp_path / file), "--out", str(tmp_path / "out"), "--dry-run"])
-        for file in ("1.yaml", "2.yaml")
-    )
-    assert own.exit_code == 0, own.output
-    assert other.exit_code == 2
-    assert "adapt is 1 there and 2 here" in " ".join(other.stderr.split())
+    text = "{name: s, seeds: [1], arms: {a: {recipe: arena, changes: [%s]}}, baseline: a}"
+
+    def dry_run(change: str) -> Result:
+        (tmp_path / "study.yaml").write_text(text % change)
+        out = str(tmp_path / "out")
+        return CliRunner().invoke(app, ["study", str(tmp_path / "study.yaml"), "--out", out, "--dry-run"])
+
+    assert dry_run("threads=2").exit_code == 0
+    game = tmp_path / "out/games/a-1"
+    game.mkdir(parents=True)
+    (game / "summary.json").write_text('{"wall_seconds": 1}')
+    recipe = load_recipe("arena", ["threads=2", "seed=1"])
+    (game / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert dry_run("threads=2").exit_code == 0
+    for change, message in (
+        ("threads=3", "game a-1 was done with other settings (threads is 2 there and 3 here)"),
+        ("data.path=/nowhere.jsonl", "arms.a: data.path: /nowhere.jsonl is not there"),
+        ("defender.model=/no/model", "arms.a: defender.model: /no/model is no folder"),
+    ):
+        refused = dry_run(change)
+        assert refused.exit_code == 2, refused.output
+        assert message in " ".join(refused.stderr.split())
 
 
 def test_a_cell_that_leaves_nothing_behind_has_failed(
@@ -168,25 +178,52 @@ def test_the_time_left_is_told_with_every_cell(study: Study, played: dict[str, A
     assert screen.lines[10].endswith("10 of 10 cells, left: nothing")
 
 
-def test_a_finished_game_of_another_recipe_is_refused(study: Study, tmp_path: Path) -> None:
-    game = Cell("game", "a", 1).folder(tmp_path)
-    game.mkdir(parents=True)
-    other = study.recipe("a", 1).model_dump(mode="json") | {"threads": 7}
-    (game / "recipe.yaml").write_text(yaml.safe_dump(other))
-    (game / "summary.json").write_text("{}")
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study.settings.model_dump(mode="json")))
+def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, Any], tmp_path: Path) -> None:
+    """Another arm, seed or estimate touches no finished cell; another recipe or opponent does, and is told."""
+
+    def finished(cell: Cell) -> None:
+        game = cell.kind == "game"
+        settings = study.recipe(cell.arm, cell.seed) if game else study.probe(cell, Path("/elsewhere"))
+        text = yaml.safe_dump(settings.model_dump(mode="json"))
+        (cell.folder(tmp_path) / ("recipe.yaml" if game else "probe.yaml")).write_text(text)
+
+    assert Queue(study, tmp_path, 1, Told()).play() == {}
+    for cell in study.cells():
+        if cell.kind != "edits":
+            finished(cell)
+    require_own(study, tmp_path)
+    more = Study(
+        study.settings.model_copy(
+            update={
+                "arms": {**study.settings.arms, "c": ArmSettings(recipe="arena-sft")},
+                "seconds": {"game": 3.0},
+                "resamples": 200,
+            }
+        ),
+        {**study.recipes, "c": load_recipe("arena-sft")},
+    )
+    require_own(more, tmp_path)
+    assert {cell.arm for cell in more.to_do(tmp_path) if cell.kind != "edits"} == {"c"}
+    other = Study(study.settings.model_copy(update={"adapt": 3}), study.recipes)
     with pytest.raises(
-        RunError, match=r"games/a-1 holds the run of another game \(threads is 7 there and 2 here"
+        RunError, match=r"probe a-1 was done with other settings \(adapt is 0 there and 3 here\)"
     ):
-        run_study(study, tmp_path)
+        require_own(other, tmp_path)
+    changed = {**study.recipes, "a": study.recipes["a"].model_copy(update={"threads": 7})}
+    with pytest.raises(RunError, match=r"game a-\d was done with other settings \(threads is \d there and 7"):
+        require_own(Study(study.settings, changed), tmp_path)
 
 
-def test_another_estimate_of_its_time_is_no_other_study(study: Study, tmp_path: Path) -> None:
+def test_the_folder_keeps_the_settings_of_now(study: Study, tmp_path: Path) -> None:
     (tmp_path / "games").mkdir()
-    stated = study.settings.model_copy(update={"seconds": {"game": 3.0}})
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(stated.model_dump(mode="json")))
-    with run_folder(study.settings, tmp_path, file="study.yaml"):
-        pass
-    other = study.settings.model_copy(update={"adapt": 3})
-    with pytest.raises(RunError, match="adapt"), run_folder(other, tmp_path, file="study.yaml"):
+    for resamples in (200, 300):
+        settings = study.settings.model_copy(update={"resamples": resamples})
+        with run_folder(settings, tmp_path, file="study.yaml", grows=True):
+            assert yaml.safe_load((tmp_path / "study.yaml").read_text())["resamples"] == resamples
+    (tmp_path / "study.yaml").unlink()
+    (tmp_path / "recipe.yaml").write_text("name: a game's\n")
+    with (
+        pytest.raises(RunError, match="holds the results of a game"),
+        run_folder(study.settings, tmp_path, file="study.yaml", grows=True),
+    ):
         pass

@@ -6,7 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,21 @@ def a_kind(folder: Path) -> str:
 
 @contextmanager
 def run_folder(
-    settings: Settings, out: Path, *, file: str = "recipe.yaml", resume: str = "`sparring run --resume {out}`"
+    settings: Settings,
+    out: Path,
+    *,
+    file: str = "recipe.yaml",
+    resume: str = "`sparring run --resume {out}`",
+    grows: bool = False,
 ) -> Iterator[Path]:
     """Claim a folder for the work of these settings, new or resumed, for this process alone.
 
     The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
     in which nothing was computed yet belongs to nobody, whatever a failed try left in it. How fast and how
-    patiently endpoints are asked, on which engine is computed, how long it should take, and who is told of
-    it, may change between processes. Errors: RunError if no such folder can be made, if another process works
-    in it, if it holds the work of other settings, or if its settings cannot be read.
+    patiently endpoints are asked, on which engine is computed, and who is told of it, may change between
+    processes; of what `grows`, everything: each part of it answers for itself. Errors: RunError if no such
+    folder can be made, if another process works in it, if it holds the work of other settings, or if its
+    settings cannot be read.
     """
     out = make_folder(out.resolve())
     stored, lock_file = out / file, out / ".lock"
@@ -78,14 +84,21 @@ def run_folder(
         resolved, computed = json.loads(settings.model_dump_json()), _computed(out)
         if claimed_before and not computed:
             _clear(out)
-        if stored.is_file():
-            require_same(settings, out, file=file, resume=resume)
+        if grows and kind_of(out) in (None, KINDS[file]):
+            pass
+        elif stored.is_file():
+            difference = difference_of(settings, read_settings(stored))
+            if difference is not None:
+                raise RunError(
+                    f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
+                    f"{resume.format(out=out)}, or choose another folder with --out."
+                )
         elif computed:
             raise RunError(
                 f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
                 "Choose another folder with --out."
             )
-        if not stored.is_file():
+        if grows or not stored.is_file():
             partial = out / f"{file}.partial"
             partial.write_text(
                 yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8"
@@ -94,17 +107,14 @@ def run_folder(
         yield out
 
 
-def require_same(settings: Settings, out: Path, *, file: str, resume: str) -> None:
-    """Raise RunError if a folder holds the work of other settings, by its `file`, where it has one."""
-    if not (out / file).is_file():
-        return
-    resolved = json.loads(settings.model_dump_json())
-    difference = _first_difference(_as_of_now(read_settings(out / file), settings), resolved)
-    if difference is not None:
-        raise RunError(
-            f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
-            f"{resume.format(out=out)}, or choose another folder with --out."
-        )
+def difference_of(
+    settings: Settings, stored: dict[str, Any], seen_as: Callable[[Any], Any] = lambda value: value
+) -> str | None:
+    """Where settings differ from those that a folder keeps, in words; None where what is computed does not
+    depend on it. seen_as: what is compared of both.
+    """
+    now = json.loads(settings.model_dump_json())
+    return _first_difference(seen_as(_as_of_now(stored, settings)), seen_as(now))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -168,7 +178,7 @@ def _as_of_now(stored: dict[str, Any], settings: Settings) -> dict[str, Any]:
 def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Where two recipes differ, in words; None where they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
-        passed_over = PACE if where.endswith("endpoint") else () if where else ("engine", "track", "seconds")
+        passed_over = PACE if where.endswith("endpoint") else () if where else ("engine", "track")
         for key in [*new, *(k for k in old if k not in new)]:
             if key in passed_over:
                 continue

@@ -63,15 +63,15 @@ class Pooled:
 
     @property
     def p(self) -> float | None:
-        """Two-sided, of a mean of 0: Student's t of the seeds' means. None for fewer than two seeds, or one
-        that counts nothing.
+        """Two-sided, of a mean of 0: Student's t of the seeds' means. None for fewer than two seeds, one that
+        counts nothing, or where all say the same, which leaves nothing to compare their mean with.
         """
         means = np.array([mean for mean in self.means if mean is not None])
         if self.value is None or means.size < 2:
             return None
         spread = float(means.std(ddof=1))
         if spread == 0:
-            return 1.0 if self.value == 0 else 0.0
+            return 1.0 if self.value == 0 else None
         return 2 * float(stdtr(means.size - 1, -abs(self.value) / (spread / math.sqrt(means.size))))
 
     def as_dict(self) -> dict[str, Any]:

@@ -181,7 +181,8 @@ def shown(figure: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}"
+    text = f"{value:.3f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def _cell(text: str) -> str:

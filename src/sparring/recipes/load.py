@@ -146,8 +146,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{where}: no valid YAML: {getattr(error, 'problem', error)}.") from error
+        where, problem = f" line {mark.line + 1}" if mark else "", str(getattr(error, "problem", error))
+        hint = " Put a text that holds a colon or braces into quotes." if "mapping values" in problem else ""
+        raise RecipeError(f"{path}{where}: no valid YAML: {problem}.{hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}).") from error
     if not isinstance(data, dict):

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from sparring.data.records import Target
 from sparring.report.axes import Frame, Style, Whisker, _labels, grid, number, ticks
-from sparring.report.numbers import ON_NIGHT, ON_PAPER, color_of, ink_on, interval, percent, player
+from sparring.report.numbers import ON_NIGHT, ON_PAPER, color_of, ink_on, interval, percent
 from sparring.report.numbers import kind as kind_of_edit
 
 
@@ -237,12 +237,12 @@ def heat_map(
     most = max(math.ceil(10 * max(values, default=1.0) - 1e-9) / 10, least + 0.1)
     cells = tuple(
         tuple(
-            _cell(cell, f"{player(d)} Defender, {player(o)}: {kind}", least, most)
+            _cell(cell, f"{d} Defender, {o}: {kind}", least, most)
             for cell, o in zip(row, opponents, strict=True)
         )
         for row, d in zip(table, defenders, strict=True)
     )
-    return HeatMap(tuple(map(player, defenders)), tuple(map(player, opponents)), cells, least, most)
+    return HeatMap(tuple(defenders), tuple(opponents), cells, least, most)
 
 
 def _cell(rate: Mapping[str, Any] | None, title: str, low: float, high: float) -> Cell:

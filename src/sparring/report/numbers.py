@@ -57,7 +57,9 @@ def interval(rate: Mapping[str, Any] | None) -> str:
 def points_interval(difference: Mapping[str, Any] | None) -> str:
     """The 95 % interval of a difference in percentage points."""
     low, high = (difference or {}).get("ci95", (None, None))
-    return UNKNOWN if low is None or high is None else f"{points(low)} to {points(high)}"
+    return (
+        UNKNOWN if low is None or high is None else f"{points(low)} to {points(high)}".replace("\u00b1", "")
+    )
 
 
 def change(ends: Mapping[str, float | None], digits: int | None = None) -> str:

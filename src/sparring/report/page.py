@@ -65,16 +65,18 @@ def outcome(run: Run) -> dict[str, Any]:
     gains = _gains(summary.get("gains", {}), run)
     accuracy, asr = payoff.get("accuracy") or [], payoff.get("valid_asr")
     played = any(cell for row in accuracy for cell in row)
-    names = payoff.get("defenders", []), payoff.get("opponents", [])
+    defenders, opponents = payoff.get("defenders", []), payoff.get("opponents", [])
+    rows, columns = list(map(numbers.player, defenders)), list(map(numbers.player, opponents))
+    attacked, asr_shown = _attacked(opponents, asr, run.rivals) if asr else ([], [])
     return {
         "run": run,
         "gains": gains,
         "headline": _headline(gains, run.summary is not None),
         "progress": progress(payoff, run.rivals) if played else None,
-        "heat": heat_map(*names, accuracy, "accuracy") if played else None,
+        "heat": heat_map(rows, columns, accuracy, "accuracy") if played else None,
         "read_off": _read_off(payoff, run.rivals),
         "worst": payoff.get("worst_case"),
-        "asr": heat_map(names[0], *_attacked(names[1], asr, run.rivals), "valid attack success", low=0.0)
+        "asr": heat_map(rows, list(map(numbers.player, attacked)), asr_shown, "valid attack success", low=0.0)
         if asr
         else None,
         "rivals": summary.get("rivals") or {},

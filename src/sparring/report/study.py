@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from sparring.data.errors import RunError
+from sparring.data.words import plural
 from sparring.report.charts import Cell, HeatMap, heat_map, interval_bar
 from sparring.report.numbers import percent, points, points_interval
 from sparring.report.render import write_page
@@ -71,16 +72,21 @@ def headline(results: Figures) -> str:
     found = results["differences"]["of"].get(primary["arm"], {}).get(PRIMARY) if primary else None
     if primary is None or found is None or found["value"] is None:
         return f"{results['name']}: {len(results['arms'])} arms, {count} seed{'' if count == 1 else 's'}"
-    return f"{primary['arm']} less {results['differences']['less']}: {_said(found)}"
+    return f"{primary['arm']} less {results['differences']['less']}: {_said(found)}{_p(found)}"
 
 
 def _said(gain: Figures) -> str:
     return f"{points(gain['value'])} points, 95 % interval {points_interval(gain)}"
 
 
+def _p(gain: Figures) -> str:
+    p = gain.get("holm", gain["p"])
+    return "" if p is None else f", p {p:.2g}"
+
+
 def _heat(results: Figures) -> HeatMap:
     columns = {name: head for name, head in main_measures(results).items() if name != PRIMARY}
-    arms = {arm: own["measures"] for arm, own in results["arms"].items() if own["measures"]}
+    arms = {arm: own["measures"] for arm, own in results["arms"].items()}
     table = [[own.get(name) for name in columns] for own in arms.values()]
     return heat_map(list(arms), list(columns.values()), table, "accuracy")
 
@@ -93,10 +99,13 @@ def _draw(results: Figures, heat: HeatMap, to: Path) -> None:
         if own.get(measure, {}).get("value") is not None
     }
     left = 28 + 11 * max((len(name) for name in heat.rows), default=0)
-    picture = _matrix(heat, f"{results['name']}: accuracy (%)", left=left, room=40 + 66 * len(gains))
+    title = f"{results['name']}: accuracy (%), {plural(len(results['seeds']), 'seed')}"
+    picture = _matrix(heat, title, left=left, room=40 + 66 * len(gains))
+    primary = (results["primary"] or {}).get("arm")
     for place, (arm, gain) in enumerate(gains.items()):
         y = picture.height - 66 * (len(gains) - place)
-        _draw_gain(ImageDraw.Draw(picture), y, gain, f"{measure}: {arm} less {less}")
+        kind = "" if primary in (None, arm) else " (exploratory)"
+        _draw_gain(ImageDraw.Draw(picture), y, gain, f"{measure}: {arm} less {less}{kind}")
     canvas = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + 2 * MARGIN), PAPER)
     canvas.paste(picture, (MARGIN, MARGIN))
     canvas.save(to, "PNG", optimize=True)
@@ -133,7 +142,7 @@ def _draw_gain(draw: ImageDraw.ImageDraw, y: float, gain: Figures, text: str) ->
     draw.text((0, y), points(gain["value"]).translate(ascii_minus), ACCENT, _font(40))
     draw.text((122, y + 2), text, INK, _font(21))
     interval = points_interval(gain).translate(ascii_minus)
-    draw.text((122, y + 27), f"points, 95 % interval {interval}", SOFT, _font(18))
+    draw.text((122, y + 27), f"points, 95 % interval {interval}{_p(gain)}", SOFT, _font(18))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparring.asking.conditions import PLAIN
+from sparring.data.words import plural
 from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm
 from sparring.probe.table import CONDITION_NAMES, figure_at, measures_of
 from sparring.study.plan import Cell, Study
 
 SCHEMA = 1
 CLEAN, PRIMARY, WORST = "clean accuracy", "primary outcome", "worst case of all opponents and shifts"
-WHOLE = ("unparsed", "calibration", "hallucination", "consistency")
+UNPARSED, MANY_UNPARSED = "unparsed", 0.05
+WHOLE = (UNPARSED, "calibration", "hallucination", "consistency")
 """Figures of a probe that are no mean over all its questions: their intervals are of seeds alone."""
 Values = NDArray[np.float64]
 
@@ -88,7 +90,25 @@ def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str,
             "of": with_p(differences, (primary.arm, PRIMARY) if primary else None),
         },
         "failed": {str(cell): why for cell, why in failed.items()},
+        "warnings": list(_warnings(settings.seeds, arms)),
     }
+
+
+def _warnings(seeds: Sequence[int], arms: Mapping[str, Any]) -> Iterator[str]:
+    for arm, own in arms.items():
+        if len(own["seeds"]) < len(seeds):
+            done = f"{len(own['seeds'])} of {plural(len(seeds), 'seed')}"
+            yield (
+                f"{arm}: {done} done; its figures are of these."
+                if own["seeds"]
+                else f"{arm}: no seed is done."
+            )
+        unparsed = own["measures"].get(UNPARSED, {}).get("value") or 0.0
+        if unparsed >= MANY_UNPARSED:
+            yield (
+                f"{arm}: {unparsed:.0%} of its answers could not be read, which count as wrong: its training "
+                "may have broken it."
+            )
 
 
 def accuracy(study: Study, opponent: str) -> str:

@@ -24,9 +24,7 @@ from sparring.engine.ledger import Ledger
 from sparring.engine.pool import LocalWorker, WorkersLostError, gpus_of
 from sparring.engine.screen import Screen, duration, plain_console
 from sparring.study.plan import DONE, Cell, Study
-from sparring.study.trim import drop_moved, trim_study
-
-RESUME = "the command that began it, copy its finished folders in games/ to the folder of another study"
+from sparring.study.trim import drop_moved, require_own, trim_study
 
 
 def run_study(
@@ -36,15 +34,12 @@ def run_study(
     `out/study.json`, and writes `out/study.md`. trim: `trim_study` first and after every cell.
 
     A cell that fails is told and noted, with the probes that need its game, and the others go on; the next
-    call tries it again. Errors: RunError where the folder is in use, or holds another study
-    or games of other recipes.
+    call tries it again. What is done stays, whatever arms, seeds and opponents are added to the study or
+    taken away. Errors: RunError where the folder is in use, or holds a cell of other settings.
     """
     screen = screen or Screen()
-    with run_folder(study.settings, out, file="study.yaml", resume=RESUME) as folder:
-        for cell in study.cells():
-            if cell.kind == "game" and cell.done(folder):
-                with run_folder(study.recipe(cell.arm, cell.seed), cell.folder(folder)):
-                    pass  # it is this recipe's: a bundled one may have changed since
+    with run_folder(study.settings, out, file="study.yaml", grows=True) as folder:
+        require_own(study, folder)
         drop_moved(study, folder)
         failed = Queue(study, folder, workers, screen, trim=trim).play()
         from sparring.study.figures import results_of
@@ -222,7 +217,7 @@ def play_cell(study: Study, cell: Cell, out: Path) -> str | None:
         except Exception as error:  # noqa: BLE001  whatever it is, the other cells go on
             file.write("".join(traceback.format_exception(error)))
             name = "" if isinstance(error, SparringError) else f"{type(error).__name__}: "
-            return f"{name}{error}. Its log: {log}"
+            return f"{name}{str(error).rstrip('.')}. Its log: {log}"
     return None
 
 

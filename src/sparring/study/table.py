@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparring.data.words import plural
 from sparring.engine.files import write_whole
 from sparring.probe.table import Table, markdown, shown
 from sparring.study.figures import CLEAN, PRIMARY, WORST
@@ -16,6 +17,7 @@ Figures = Mapping[str, Any]
 def write_study_table(path: Path, results: Figures) -> None:
     """Write the tables, and what has failed, beside each other."""
     notes = [f"Failed: {cell}: {why}" for cell, why in results["failed"].items()]
+    notes += [f"Warning: {text}" for text in results.get("warnings", ())]
     write_whole(path, markdown(tables(results), notes))
 
 
@@ -31,21 +33,22 @@ def tables(results: Figures) -> list[Table]:
     columns, arms = main_measures(results), results["arms"]
     less, differences = results["differences"]["less"], results["differences"]["of"]
     names = dict.fromkeys(name for own in arms.values() for name in own["measures"])
+    seeds = plural(len(results["seeds"]), "seed")
     return [
         Table(
-            f"{results['name']}: accuracy, mean over {len(results['seeds'])} seeds. Each cell: value (95 % "
-            f"interval) n; intervals from the bootstrap over seeds, then pictures.{_primary(results)}",
+            f"{results['name']}: accuracy, mean over {seeds}. Each cell: value (95 % interval) n; intervals "
+            f"from the bootstrap over seeds, then pictures.{_primary(results)}",
             ["arm", *columns.values()],
             [[arm, *(_cell(own["measures"].get(name)) for name in columns)] for arm, own in arms.items()],
         ),
         Table(
-            f"The same less that of {less}, paired by question; p: Student's t of the seeds' means, but for "
-            f"the primary comparison adjusted by Holm over every measure and arm.",
+            f"The same less that of {less}, paired by question; p: Student's t of the seeds' means, none "
+            f"where all seeds say the same; but for the primary one adjusted by Holm over all of them.",
             ["arm", *columns.values()],
             [[arm, *(_tested(own.get(name)) for name in columns)] for arm, own in differences.items()],
         ),
         Table(
-            "Every measure.",
+            "Every measure; n: questions of all seeds, or seeds, where it is no mean over questions.",
             ["measure", *arms],
             [[name, *(_cell(own["measures"].get(name)) for own in arms.values())] for name in names],
         ),

@@ -1,12 +1,17 @@
-"""What of a study's folder may go: finished cells without what no cell that is left, and no figure, needs."""
+"""What of a study's folder is its own, and what may go: finished cells without what no cell that is left, and
+no figure, needs.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from sparring.engine.folder import read_settings
+from sparring.data.errors import RunError
+from sparring.engine.folder import difference_of, read_settings
 from sparring.probe.settings import SHARED
 from sparring.study.plan import Cell, Study
 
@@ -55,6 +60,31 @@ def _keep(folder: Path, kept: set[Path]) -> None:
             shutil.rmtree(path)
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def require_own(study: Study, out: Path) -> None:
+    """Raise RunError, naming the cell, where a finished game or probe has other settings than this study's,
+    wherever its folder was when they were begun.
+    """
+    for cell in study.cells():
+        if cell.kind == "edits" or not cell.done(out):
+            continue
+        settings = study.recipe(cell.arm, cell.seed) if cell.kind == "game" else study.probe(cell, out)
+        stored = read_settings(cell.folder(out) / ("recipe.yaml" if cell.kind == "game" else "probe.yaml"))
+        if (difference := difference_of(settings, stored, _unplaced)) is not None:
+            raise RunError(
+                f"{cell} was done with other settings ({difference}), so its figures do not belong into this "
+                f"study. Choose another folder with --out, or delete {cell.folder(out)}: it is done anew."
+            )
+
+
+def _unplaced(value: Any) -> Any:
+    """Settings in which files of a study's folder are named from there."""
+    if isinstance(value, dict):
+        return {key: _unplaced(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unplaced(inner) for inner in value]
+    return re.sub(r"/[^+@]*/(games|edits)/", r"\1/", value) if isinstance(value, str) else value
 
 
 def drop_moved(study: Study, out: Path) -> None:

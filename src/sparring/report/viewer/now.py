@@ -20,6 +20,7 @@ from sparring.report.run import Run, read_run
 from sparring.report.training import LABELS, Panel, Player, panels_of, players
 from sparring.report.viewer.exhibits import Fact
 from sparring.report.viewer.works import Work
+from sparring.study.plan import DONE, PLACES
 
 POINTS = 240
 """Points of a curve: of more updates than that, each point is the mean of a few."""
@@ -81,13 +82,14 @@ def now(work: Work, db: sqlite3.Connection | None) -> Now:
         return _game(work, db)
     if work.kind == "forge":
         return _forge(work)
-    return _other(work, db)
+    return _study(work) if work.kind == "study" else _other(work, db)
 
 
 def _game(work: Work, db: sqlite3.Connection | None) -> Now:
     run = read_run(work.folder, played=False, exhibits=False)
     if db is None:
-        return Now("Not begun: no ledger yet", (), ())
+        over = "The game is over; its ledger is not here any more"
+        return Now(over if run.summary else "Not begun: no ledger yet", (), ())
     name = run.running if run.summary is None else None
     payoff = dict(run.payoff)
     if run.summary is None:
@@ -313,6 +315,20 @@ def _forge(work: Work) -> Now:
     title = "The forge is done" if work.finished else "Forging"
     total = work.settings.get("limit") if not work.finished else done
     return Now(title, (Bar("Records", "records", done, total),), tuple(facts))
+
+
+def _study(work: Work) -> Now:
+    """How many cells are done. How many games that will be, its file alone does not say: arms share some."""
+    seeds, arms = (len(work.settings.get(name) or ()) for name in ("seeds", "arms"))
+    wanted = {"game": None, "edits": seeds, "probe": seeds * arms}
+    done = {kind: len([*(work.folder / PLACES[kind]).glob(f"*/{last}")]) for kind, last in DONE.items()}
+    bars = tuple(Bar(PLACES[kind].capitalize(), "done", done[kind], wanted[kind]) for kind in DONE)
+    results = work.results() or {}
+    warnings = (
+        *(f"{cell} has failed: {why}" for cell, why in results.get("failed", {}).items()),
+        *results.get("warnings", ()),
+    )
+    return Now(f"The study is {'done' if results else 'under way'}", bars, (), warnings)
 
 
 def _other(work: Work, db: sqlite3.Connection | None) -> Now:

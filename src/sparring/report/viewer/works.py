@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from sparring.data.errors import RunError
 from sparring.engine.folder import KINDS, kind_of, read_settings
+from sparring.probe.settings import SHARED
 from sparring.report.run import open_ledger
 
 DEEPEST = 6
@@ -49,7 +50,8 @@ class Work:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / FINISHED[self.kind]).is_file()
+        names = (FINISHED[self.kind], SHARED) if self.kind == "probe" else (FINISHED[self.kind],)
+        return any((self.folder / name).is_file() for name in names)
 
     @property
     def state(self) -> State:
@@ -71,12 +73,13 @@ class Work:
     def _stamps(self) -> Iterator[tuple[str, int, int]]:
         names = [name + end for name in WRITTEN for end in ("", "-wal")]
         settings = next(file for file, kind in KINDS.items() if kind == self.kind)
-        for name in (*names, FINISHED[self.kind], settings):
+        logs = self.folder.glob("logs/*.txt") if self.kind == "study" else ()
+        for file in (*(self.folder / name for name in (*names, FINISHED[self.kind], settings)), *logs):
             try:
-                found = (self.folder / name).stat()
+                found = file.stat()
             except OSError:
                 continue
-            yield name, found.st_mtime_ns, found.st_size
+            yield file.name, found.st_mtime_ns, found.st_size
         yield "", 0, 0
 
     @cached_property
