@@ -138,6 +138,10 @@ def test_a_probe_takes_the_arms_defender_and_the_baselines_measures(tmp_path: Pa
             {"arms": STUDY["arms"] | {"x": {"recipe": "arena", "changes": ["data.held_out=8"]}}},
             "arms.x: data.held_out is not that of clean",
         ),
+        (
+            {"arms": STUDY["arms"] | {"x": {"recipe": "arena", "changes": ["data.generator.call=a:b"]}}},
+            "arms.x: data.generator is not that of clean",
+        ),
         ({"opponents": {"benign": "paste:add"}}, '"benign" is the name of a control'),
         ({"opponents": {"x": "/no/such/editor"}}, "opponents.x: /no/such/editor: no folder, and no hub id"),
     ],
@@ -170,6 +174,13 @@ def test_a_finished_cell_whose_file_is_cut_off_or_missing_is_named(tmp_path: Pat
         return
     with pytest.raises(RunError, match=r"probe arena-3: .*results\.json cannot be read"):
         seconds_of(plan, tmp_path)
+
+
+def test_the_protocol_of_this_project_is_a_study() -> None:
+    """Its arms have data of their own, from the same generator."""
+    plan = load_study(Path(__file__).parents[2] / "examples/evidence.yaml")
+    assert len({recipe.data.model_dump_json() for recipe in plan.recipes.values()}) > 1
+    assert len(plan.cells()) == 160
 
 
 def test_a_recipe_beside_the_studys_file_is_found(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sparring.engine.folder import run_folder
 from sparring.engine.pool import WorkersLostError
 from sparring.engine.screen import Screen
 from sparring.recipes import load_recipe
+from sparring.recipes.paths import packaged_models
 from sparring.study import run
 from sparring.study.plan import Cell, Study
 from sparring.study.run import Queue
@@ -185,6 +186,8 @@ def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, An
         game = cell.kind == "game"
         settings = study.recipe(cell.arm, cell.seed) if game else study.probe(cell, Path("/elsewhere"))
         text = yaml.safe_dump(settings.model_dump(mode="json"))
+        for folder in packaged_models().values():
+            text = text.replace(str(folder.parent.parent), "/another/place")
         (cell.folder(tmp_path) / ("recipe.yaml" if game else "probe.yaml")).write_text(text)
 
     assert Queue(study, tmp_path, 1, Told()).play() == {}

@@ -306,10 +306,14 @@ def _may_be_an_editor(spec: str) -> bool:
 
 def _other_questions(arm: DataSettings, baseline: DataSettings) -> str | None:
     """The setting by which an arm would hold out other questions than the baseline, and might train on the
-    baseline's.
+    baseline's. A generator's arguments may differ: it alone knows which of them move the border.
     """
-    split_off = baseline.held_out_path is None or arm.held_out_path is None
-    names = DataSettings.model_fields if split_off else ("held_out_path", "held_out")
+    names = ["held_out_path", "held_out"]
+    if baseline.held_out_path is None or arm.held_out_path is None:
+        names += ["path", "skip_bad_records"]
+        calls = [data.generator and data.generator.call for data in (arm, baseline)]
+        if arm.path is None and calls[0] != calls[1]:
+            return "generator"
     return next((name for name in names if getattr(arm, name) != getattr(baseline, name)), None)
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sparring.data.errors import RunError
 from sparring.engine.folder import difference_of, read_settings
 from sparring.probe.settings import SHARED
+from sparring.recipes.paths import packaged_models
 from sparring.study.plan import Cell, Study
 
 KEPT = {
@@ -64,27 +66,31 @@ def _keep(folder: Path, kept: set[Path]) -> None:
 
 def require_own(study: Study, out: Path) -> None:
     """Raise RunError, naming the cell, where a finished game or probe has other settings than this study's,
-    wherever its folder was when they were begun.
+    wherever its folder and the packages were when they were begun.
     """
+    packages = ("/".join(folder.parts[-2:]) for folder in packaged_models().values())
+    unplaced = partial(_unplaced, kept="|".join(map(re.escape, ("games", "edits", *packages))))
     for cell in study.cells():
         if cell.kind == "edits" or not cell.done(out):
             continue
         settings = study.recipe(cell.arm, cell.seed) if cell.kind == "game" else study.probe(cell, out)
         stored = read_settings(cell.folder(out) / ("recipe.yaml" if cell.kind == "game" else "probe.yaml"))
-        if (difference := difference_of(settings, stored, _unplaced)) is not None:
+        if (difference := difference_of(settings, stored, unplaced)) is not None:
             raise RunError(
                 f"{cell} was done with other settings ({difference}), so its figures do not belong into this "
                 f"study. Choose another folder with --out, or delete {cell.folder(out)}: it is done anew."
             )
 
 
-def _unplaced(value: Any) -> Any:
-    """Settings in which files of a study's folder are named from there."""
+def _unplaced(value: Any, kept: str) -> Any:
+    """Settings in which files of a study's folder, and models of packages, are named from there. kept: what
+    such a path goes on with.
+    """
     if isinstance(value, dict):
-        return {key: _unplaced(inner) for key, inner in value.items()}
+        return {key: _unplaced(inner, kept) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_unplaced(inner) for inner in value]
-    return re.sub(r"/[^+@]*/(games|edits)/", r"\1/", value) if isinstance(value, str) else value
+        return [_unplaced(inner, kept) for inner in value]
+    return re.sub(rf"/[^+@]*/({kept})/", r"\1/", value) if isinstance(value, str) else value
 
 
 def drop_moved(study: Study, out: Path) -> None:
