@@ -30,7 +30,7 @@ demo: install
 
 # One torch thread a worker: more would only fight over the cores.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --durations=10 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --durations=10 $(COVERAGE)
 
 slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --durations=25 -v
