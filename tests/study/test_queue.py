@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -23,7 +24,7 @@ from sparring.recipes.paths import packaged_models
 from sparring.study import run
 from sparring.study.plan import Cell, Study
 from sparring.study.run import Queue
-from sparring.study.trim import require_own
+from sparring.study.trim import drop_moved, require_own
 
 
 @pytest.fixture
@@ -149,9 +150,10 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
     (game / "summary.json").write_text('{"wall_seconds": 1}')
     recipe = load_recipe("arena", ["threads=2", "seed=1"])
     (game / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    (game / "round3/defender/model").mkdir(parents=True)
     assert dry_run("threads=2").exit_code == 0
     for change, message in (
-        ("threads=3", "game a-1 was done with other settings (threads is 2 there and 3 here)"),
+        ("threads=3", "games/a-1: threads is 2 there and 3 here"),
         ("data.path=/nowhere.jsonl", "arms.a: data.path: /nowhere.jsonl is not there"),
         ("defender.model=/no/model", "arms.a: defender.model: /no/model is no folder"),
     ):
@@ -180,41 +182,62 @@ def test_the_time_left_is_told_with_every_cell(study: Study, played: dict[str, A
 
 
 def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, Any], tmp_path: Path) -> None:
-    """Another arm, seed or estimate touches no finished cell; another recipe or opponent does, and is told."""
-
-    def finished(cell: Cell) -> None:
-        game = cell.kind == "game"
-        settings = study.recipe(cell.arm, cell.seed) if game else study.probe(cell, Path("/elsewhere"))
-        text = yaml.safe_dump(settings.model_dump(mode="json"))
-        for folder in packaged_models().values():
-            text = text.replace(str(folder.parent.parent), "/another/place")
-        (cell.folder(tmp_path) / ("recipe.yaml" if game else "probe.yaml")).write_text(text)
-
+    """Another arm or estimate touches no finished cell; another recipe or opponent does, and is told."""
     assert Queue(study, tmp_path, 1, Told()).play() == {}
     for cell in study.cells():
-        if cell.kind != "edits":
-            finished(cell)
+        folder = cell.folder(tmp_path)
+        if cell.kind == "game":
+            text = yaml.safe_dump(study.recipe(cell.arm, cell.seed).model_dump(mode="json"))
+            for player in (study.attacker_of, study.defender_of):
+                (player(cell.arm, cell.seed, tmp_path) or folder).mkdir(parents=True)
+        else:
+            text = yaml.safe_dump(study.probe(cell, Path("/x+y/games/elsewhere")).model_dump(mode="json"))
+        for package in packaged_models().values():
+            text = text.replace(str(package.parent.parent), "/another/place")
+        (folder / ("recipe.yaml" if cell.kind == "game" else "probe.yaml")).write_text(text)
     require_own(study, tmp_path)
-    more = Study(
-        study.settings.model_copy(
-            update={
-                "arms": {**study.settings.arms, "c": ArmSettings(recipe="arena-sft")},
-                "seconds": {"game": 3.0},
-                "resamples": 200,
-            }
-        ),
-        {**study.recipes, "c": load_recipe("arena-sft")},
-    )
+    arms = {**study.settings.arms, "c": ArmSettings(recipe="arena-sft")}
+    changes = {"arms": arms, "seconds": {"game": 3.0}, "resamples": 200}
+    recipes = {**study.recipes, "c": load_recipe("arena-sft")}
+    more = Study(study.settings.model_copy(update=changes), recipes)
     require_own(more, tmp_path)
     assert {cell.arm for cell in more.to_do(tmp_path) if cell.kind != "edits"} == {"c"}
     other = Study(study.settings.model_copy(update={"adapt": 3}), study.recipes)
     with pytest.raises(
-        RunError, match=r"probe a-1 was done with other settings \(adapt is 0 there and 3 here\)"
+        RunError, match=r"4 cells in .* other settings[^@]*probes/b-2: adapt is 0 there and 3 here"
     ):
         require_own(other, tmp_path)
     changed = {**study.recipes, "a": study.recipes["a"].model_copy(update={"threads": 7})}
-    with pytest.raises(RunError, match=r"game a-\d was done with other settings \(threads is \d there and 7"):
+    with pytest.raises(
+        RunError, match=r"4 cells in[^@]*probes/a-1: the game a-1 that it is of is to be played"
+    ):
         require_own(Study(study.settings, changed), tmp_path)
+    shutil.rmtree(study.attacker_of("b", 2, tmp_path))  # as `--trim` does once nobody needs it
+    require_own(study, tmp_path)
+    shutil.rmtree(Cell("probe", "b", 1).folder(tmp_path))
+    with pytest.raises(RunError, match=r"probe b-1 needs .*games/b-2/.*, which is not kept"):
+        require_own(study, tmp_path)
+    shutil.rmtree(Cell("game", "b", 2).folder(tmp_path))
+    with pytest.raises(
+        RunError, match=r"1 cell in[^@]*probes/b-2: the game b-2 that it is of is to be played"
+    ):
+        require_own(study, tmp_path)
+
+
+def test_edits_of_other_questions_are_made_anew(study: Study, tmp_path: Path) -> None:
+    edits = study.edits(1)
+    folder = edits.folder(tmp_path)
+    folder.mkdir(parents=True)
+    for name in ("edits.json", "ledger.sqlite"):
+        (folder / name).touch()
+    (folder / "probe.yaml").write_text(yaml.safe_dump(study.probe(edits, tmp_path).model_dump(mode="json")))
+    data = study.recipes["b"].data
+    (folder / "questions.json").write_text(data.model_dump_json())
+    drop_moved(study, tmp_path)
+    assert edits.done(tmp_path)
+    fewer = study.recipes["b"].model_copy(update={"data": data.model_copy(update={"held_out": 8})})
+    drop_moved(Study(study.settings, {**study.recipes, "b": fewer}), tmp_path)
+    assert not folder.exists()
 
 
 def test_the_folder_keeps_the_settings_of_now(study: Study, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def run_folder(
         resolved, computed = json.loads(settings.model_dump_json()), _computed(out)
         if claimed_before and not computed:
             _clear(out)
-        if grows and kind_of(out) in (None, KINDS[file]):
+        fits = grows and (stored.is_file() or not computed or kind_of(out) is None)
+        if fits:
             pass
         elif stored.is_file():
             difference = difference_of(settings, read_settings(stored))
@@ -98,7 +99,7 @@ def run_folder(
                 f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
                 "Choose another folder with --out."
             )
-        if grows or not stored.is_file():
+        if not stored.is_file() or (fits and difference_of(settings, read_settings(stored)) is not None):
             partial = out / f"{file}.partial"
             partial.write_text(
                 yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8"

@@ -162,7 +162,10 @@ def _answer(sent: bytes) -> bytes:
     try:
         function, *arguments = pickle.loads(sent)  # noqa: S301  of the process that began this one
         return pickle.dumps((True, function(*arguments)), pickle.HIGHEST_PROTOCOL)
-    except BaseException as error:  # noqa: BLE001  whatever it is, the caller has it
+    except BaseException as raised:  # noqa: BLE001  whatever it is, the caller has it
+        error = raised
+        if not isinstance(raised, Exception):  # what would end this process must not end the caller's
+            error = RuntimeError(f"{type(raised).__name__}: {raised}")
         error.add_note(f"In a worker process:\n{traceback.format_exc()}")
         try:
             told = pickle.dumps((False, error), pickle.HIGHEST_PROTOCOL)

@@ -24,7 +24,7 @@ from sparring.engine.ledger import Ledger
 from sparring.engine.pool import LocalWorker, WorkersLostError, gpus_of
 from sparring.engine.screen import Screen, duration, plain_console
 from sparring.study.plan import DONE, Cell, Study
-from sparring.study.trim import drop_moved, require_own, trim_study
+from sparring.study.trim import QUESTIONS, drop_moved, require_own, trim_study
 
 
 def run_study(
@@ -34,8 +34,8 @@ def run_study(
     `out/study.json`, and writes `out/study.md`. trim: `trim_study` first and after every cell.
 
     A cell that fails is told and noted, with the probes that need its game, and the others go on; the next
-    call tries it again. What is done stays, whatever arms, seeds and opponents are added to the study or
-    taken away. Errors: RunError where the folder is in use, or holds a cell of other settings.
+    call tries it again. Arms and seeds may be added to the study and taken away. Errors: RunError where the
+    folder is in use, or as of `require_own`.
     """
     screen = screen or Screen()
     with run_folder(study.settings, out, file="study.yaml", grows=True) as folder:
@@ -240,6 +240,8 @@ def _edit(study: Study, cell: Cell, out: Path, screen: Screen) -> None:
     from sparring.probe.edits import make_shared_edits
 
     def held_out(folder: Path, ledger: Ledger) -> list[VisualQuestion]:
+        data = study.recipes[study.settings.baseline].data
+        write_json(folder / QUESTIONS, data.model_dump(mode="json"))
         return load_questions(study.recipe(cell.arm, cell.seed), folder, ledger, screen)[1]
 
     make_shared_edits(study.probe(cell, out), cell.folder(out), held_out, screen)

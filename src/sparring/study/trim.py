@@ -4,6 +4,7 @@ no figure, needs.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sparring.data.errors import RunError
+from sparring.data.words import plural
 from sparring.engine.folder import difference_of, read_settings
 from sparring.probe.settings import SHARED
 from sparring.recipes.paths import packaged_models
-from sparring.study.plan import Cell, Study
+from sparring.study.plan import DONE, PLACES, Cell, Study
 
 KEPT = {
     "game": ("recipe.yaml", "summary.json"),
@@ -23,6 +25,10 @@ KEPT = {
     "probe": ("probe.yaml", "outcomes.json", "results.json", "table.md"),
 }
 """Kind of a cell -> the files of a finished one that stay, for figures and to tell whose they are."""
+
+SETTINGS = {"game": "recipe.yaml", "edits": "probe.yaml", "probe": "probe.yaml"}
+QUESTIONS = "questions.json"
+"""In a folder of edits: what the baseline's recipe says of its data."""
 
 
 def trim_study(study: Study, out: Path) -> None:
@@ -65,42 +71,74 @@ def _keep(folder: Path, kept: set[Path]) -> None:
 
 
 def require_own(study: Study, out: Path) -> None:
-    """Raise RunError, naming the cell, where a finished game or probe has other settings than this study's,
-    wherever its folder and the packages were when they were begun.
+    """Raise RunError, naming all of them, where games or probes were begun with other settings than this
+    study's, wherever its folder and the packages were then; and where a cell that is to be done needs what
+    is not there any more.
     """
-    packages = ("/".join(folder.parts[-2:]) for folder in packaged_models().values())
-    unplaced = partial(_unplaced, kept="|".join(map(re.escape, ("games", "edits", *packages))))
+    unplaced, wrong = partial(_unplaced, kept=_places(study)), dict[Cell, str]()
     for cell in study.cells():
-        if cell.kind == "edits" or not cell.done(out):
+        file = cell.folder(out) / SETTINGS[cell.kind]
+        if cell.kind == "edits" or not (cell.done(out) or file.is_file()):
             continue
+        if not file.is_file():
+            raise cell.damaged(file, "it is missing")
         settings = study.recipe(cell.arm, cell.seed) if cell.kind == "game" else study.probe(cell, out)
-        stored = read_settings(cell.folder(out) / ("recipe.yaml" if cell.kind == "game" else "probe.yaml"))
-        if (difference := difference_of(settings, stored, unplaced)) is not None:
-            raise RunError(
-                f"{cell} was done with other settings ({difference}), so its figures do not belong into this "
-                f"study. Choose another folder with --out, or delete {cell.folder(out)}: it is done anew."
-            )
+        if (difference := difference_of(settings, read_settings(file), unplaced)) is not None:
+            wrong[cell] = difference
+        elif cell.kind == "probe" and cell.done(out):
+            game = study.game(cell.arm, cell.seed)
+            if study.defender_of(cell.arm, cell.seed, out) and (game in wrong or not game.done(out)):
+                wrong[cell] = f"the {game} that it is of is to be played anew"
+    if wrong:
+        told = "".join(f"\n  {cell.folder(out)}: {why}" for cell, why in wrong.items())
+        raise RunError(
+            f"{plural(len(wrong), 'cell')} in {out} had other settings, so what they found does not belong "
+            f"into this study. Choose another folder with --out, or delete these: they are done anew.{told}"
+        )
+    games = out / PLACES["game"]
+    for cell in study.to_do(out):
+        for player in _players(study, cell, out) if cell.kind == "probe" else ():
+            name = player.relative_to(games).parts[0]
+            if (games / name / DONE["game"]).is_file() and not player.is_dir():
+                raise RunError(
+                    f"{cell} needs {player}, which is not kept. Choose another folder with --out, or delete "
+                    f"{games / name} and the probes of its Defenders: they are done anew."
+                )
+
+
+def _places(study: Study) -> str:
+    """A pattern of the folders of cells and of packages' models, by their last parts."""
+    cells = {cell.folder(Path()).as_posix() for cell in study.cells() if cell.kind != "probe"}
+    packages = {"/".join(folder.parts[-2:]) for folder in packaged_models().values()}
+    return "|".join(map(re.escape, sorted(cells | packages)))
 
 
 def _unplaced(value: Any, kept: str) -> Any:
-    """Settings in which files of a study's folder, and models of packages, are named from there. kept: what
-    such a path goes on with.
-    """
+    """Settings in which such folders are named by their last parts alone."""
     if isinstance(value, dict):
         return {key: _unplaced(inner, kept) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_unplaced(inner, kept) for inner in value]
-    return re.sub(rf"/[^+@]*/({kept})/", r"\1/", value) if isinstance(value, str) else value
+    place = rf"(^|\+)/(?:(?!\+/)[^@])*?/({kept})(?=/|$)"
+    return re.sub(place, r"\1\2", value) if isinstance(value, str) else value
 
 
 def drop_moved(study: Study, out: Path) -> None:
     """Delete edits, and probes that are not done, whose questions or players are named by other paths than
-    now: the folder was elsewhere when they were begun. Both are made anew.
+    now: the folder was elsewhere when they were begun. And edits of other questions. They are made anew.
     """
     for cell in study.cells():
         file = cell.folder(out) / "probe.yaml"
         if cell.kind == "game" or not file.is_file() or (cell.kind == "probe" and cell.done(out)):
             continue
         stored, now = read_settings(file), study.probe(cell, out).model_dump(mode="json")
-        if any(stored.get(name) != now[name] for name in ("data", "defenders", "attackers")):
+        moved = any(stored.get(name) != now[name] for name in ("data", "defenders", "attackers"))
+        if moved or (cell.kind == "edits" and cell.done(out) and not made_for(study, cell, out)):
             shutil.rmtree(cell.folder(out))
+
+
+def made_for(study: Study, cell: Cell, out: Path) -> bool:
+    """Are the questions of these edits those of the baseline's recipe?"""
+    file = cell.folder(out) / QUESTIONS
+    wanted = study.recipes[study.settings.baseline].data.model_dump(mode="json")
+    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")) == wanted)

@@ -319,16 +319,20 @@ def _forge(work: Work) -> Now:
 
 def _study(work: Work) -> Now:
     """How many cells are done. How many games that will be, its file alone does not say: arms share some."""
-    seeds, arms = (len(work.settings.get(name) or ()) for name in ("seeds", "arms"))
-    wanted = {"game": None, "edits": seeds, "probe": seeds * arms}
-    done = {kind: len([*(work.folder / PLACES[kind]).glob(f"*/{last}")]) for kind, last in DONE.items()}
+    seeds, arms = (work.settings.get(name) or () for name in ("seeds", "arms"))
+    own = {f"{arm}-{seed}" for arm in arms for seed in seeds}
+    wanted = {"game": None, "edits": len(seeds), "probe": len(own)}
+    done = {
+        kind: sum(file.parent.name in own for file in (work.folder / PLACES[kind]).glob(f"*/{last}"))
+        for kind, last in DONE.items()
+    }
     bars = tuple(Bar(PLACES[kind].capitalize(), "done", done[kind], wanted[kind]) for kind in DONE)
     results = work.results() or {}
-    warnings = (
-        *(f"{cell} has failed: {why}" for cell, why in results.get("failed", {}).items()),
-        *results.get("warnings", ()),
-    )
-    return Now(f"The study is {'done' if results else 'under way'}", bars, (), warnings)
+    failed = tuple(f"{cell} has failed: {why}" for cell, why in results.get("failed", {}).items())
+    warnings = (*failed, *results.get("warnings", ()))
+    done_but = "done, but for what failed" if failed else "done"
+    state = done_but if work.state == "finished" else work.state
+    return Now(f"The study is {state}", bars, (), warnings)
 
 
 def _other(work: Work, db: sqlite3.Connection | None) -> Now:
