@@ -84,22 +84,20 @@ def run_folder(
         resolved, computed = json.loads(settings.model_dump_json()), _computed(out)
         if claimed_before and not computed:
             _clear(out)
-        fits = grows and (stored.is_file() or not computed or kind_of(out) is None)
-        if fits:
-            pass
-        elif stored.is_file():
+        difference = None
+        if stored.is_file():
             difference = difference_of(settings, read_settings(stored))
-            if difference is not None:
+            if difference is not None and not grows:
                 raise RunError(
                     f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
                     f"{resume.format(out=out)}, or choose another folder with --out."
                 )
-        elif computed:
+        elif computed and not (grows and kind_of(out) is None):
             raise RunError(
                 f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
                 "Choose another folder with --out."
             )
-        if not stored.is_file() or (fits and difference_of(settings, read_settings(stored)) is not None):
+        if not stored.is_file() or difference is not None:
             partial = out / f"{file}.partial"
             partial.write_text(
                 yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8"

@@ -9,7 +9,6 @@ of a seed, and their edits by opponents that are the same for every arm, are mad
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from sparring.config import DataSettings, ProbeSettings, Recipe, StudySettings
 from sparring.config.study import CellKind
 from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.data.words import plural
+from sparring.plan import find_model
 from sparring.probe.settings import ADAPTIVE, SHARED, absolute_attacker
 from sparring.recipes.check import problems_of_probe
 from sparring.recipes.load import load_recipe, read_yaml, validate
@@ -285,7 +285,7 @@ def _problems(settings: StudySettings) -> Iterator[str]:
     for where, spec in _specs(settings):
         rival = split_rival(spec)[0]
         if rival is None and "/" in spec and not where.startswith("shifts"):
-            if not _may_be_an_editor(spec):
+            if find_model("opponent", resolve_model(split_lora(spec)[0]), "float32").where == "missing":
                 yield f"{where}: {spec}: no folder, and no hub id (owner/name)."
             continue
         try:
@@ -297,11 +297,6 @@ def _problems(settings: StudySettings) -> Iterator[str]:
 def _changes(settings: StudySettings) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name, arm in settings.arms.items():
         yield f"arms.{name}.changes", arm.changes
-
-
-def _may_be_an_editor(spec: str) -> bool:
-    editor = resolve_model(split_lora(spec)[0])
-    return Path(editor).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", editor) is not None
 
 
 def _other_questions(arm: DataSettings, baseline: DataSettings) -> str | None:

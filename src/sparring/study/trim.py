@@ -128,16 +128,16 @@ def drop_moved(study: Study, out: Path) -> None:
     now: the folder was elsewhere when they were begun. And edits of other questions. They are made anew.
     """
     for cell in study.cells():
-        file = cell.folder(out) / "probe.yaml"
+        file = cell.folder(out) / SETTINGS[cell.kind]
         if cell.kind == "game" or not file.is_file() or (cell.kind == "probe" and cell.done(out)):
             continue
         stored, now = read_settings(file), study.probe(cell, out).model_dump(mode="json")
         moved = any(stored.get(name) != now[name] for name in ("data", "defenders", "attackers"))
-        if moved or (cell.kind == "edits" and cell.done(out) and not made_for(study, cell, out)):
+        if moved or (cell.kind == "edits" and not _made_for(study, cell, out)):
             shutil.rmtree(cell.folder(out))
 
 
-def made_for(study: Study, cell: Cell, out: Path) -> bool:
+def _made_for(study: Study, cell: Cell, out: Path) -> bool:
     """Are the questions of these edits those of the baseline's recipe?"""
     file = cell.folder(out) / QUESTIONS
     wanted = study.recipes[study.settings.baseline].data.model_dump(mode="json")
