@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 
 import torch
 
@@ -24,6 +26,9 @@ PEAKS = (
 OTHERS = re.compile(r"\b(MIG|Laptop|4090 D)\b")
 """Parts of such GPUs, and slower ones of a like name."""
 
+# Options of glibc's mallopt, from its malloc.h.
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+
 
 def peak_tflops(name: str) -> float | None:
     """TFLOP/s of a GPU by the name that CUDA gives it, dense, in 16 bits; None where it is not known."""
@@ -43,7 +48,7 @@ def choose_device(name: str) -> torch.device:
 
 def begin_computing(device: str, threads: int | None) -> torch.device:
     """The device of that name (see `choose_device`), with torch set to so many CPU threads; None leaves its
-    choice.
+    choice. On a CPU, memory that was freed stays with this process.
 
     The bars of transformers and diffusers, one for every checkpoint read or written, would break a run's
     own: they are turned off.
@@ -56,4 +61,16 @@ def begin_computing(device: str, threads: int | None) -> torch.device:
         logging.disable_progress_bar()
     if threads is not None:
         torch.set_num_threads(threads)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     return chosen
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 2 GiB of what is freed for what is allocated next. By itself it gives every
+    large block back to the system, which clears each page anew, once for every operation of a network:
+    `benchmarks/memory.py`. Other allocators are left as they are.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        for option, value in ((TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 * 2**20), (MMAP_MAX, 0)):
+            mallopt(option, value)
