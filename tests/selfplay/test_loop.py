@@ -18,6 +18,7 @@ import diffusers
 import pytest
 from PIL import ImageChops
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from small_eval import engine_of
@@ -463,6 +464,24 @@ def test_another_seed_is_another_game(
     assert {q for (q,) in rows(tmp_path, "SELECT id FROM questions WHERE split = 'held_out'")} != {
         q for (q,) in rows(undisturbed[0], "SELECT id FROM questions WHERE split = 'held_out'")
     }
+
+
+def test_the_number_of_questions_that_measure_changes_no_player(
+    undisturbed: tuple[Path, dict[str, Any]], players: Path, questions: Path, tmp_path: Path
+) -> None:
+    changes = {"evaluation": {"questions": 5, "drift": {"items": 5}}}
+    whole, summary = undisturbed
+    fewer = play(game_recipe(players, questions, **changes), tmp_path)
+    assert fewer["questions"] == summary["questions"] | {"held_out": 5}
+    assert {cell["n"] for row in fewer["payoff"]["accuracy"] for cell in row} == {5}
+    measured = "SELECT id, image FROM questions WHERE split = 'held_out' ORDER BY rowid"
+    assert rows(tmp_path, measured) == rows(whole, measured)[:5]
+    weights = [path.relative_to(whole) for path in sorted(whole.rglob("*.safetensors"))]
+    assert {path.parts[0] for path in weights} == {"round0", "round1", "round2"}
+    for path in weights:
+        ours, theirs = load_file(tmp_path / path), load_file(whole / path)
+        assert ours.keys() == theirs.keys()
+        assert all(ours[name].equal(theirs[name]) for name in ours), path
 
 
 def test_an_attacker_that_finds_nothing_is_reported(players: Path, questions: Path, tmp_path: Path) -> None:

@@ -212,6 +212,13 @@ def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, An
         RunError, match=r"4 cells in[^@]*probes/a-1: the game a-1 that it is of is to be played"
     ):
         require_own(Study(study.settings, changed), tmp_path)
+    fewer = study.recipes["a"].evaluation.model_copy(update={"questions": 32})
+    measured = {**study.recipes, "a": study.recipes["a"].model_copy(update={"evaluation": fewer})}
+    require_own(Study(study.settings, measured), tmp_path)
+    (tmp_path / "games/a-1/summary.json").unlink()  # one that is not done goes on with its own settings alone
+    with pytest.raises(RunError, match=r"games/a-1: evaluation.questions is None there and 32 here"):
+        require_own(Study(study.settings, measured), tmp_path)
+    (tmp_path / "games/a-1/summary.json").write_text('{"wall_seconds": 60}')
     shutil.rmtree(study.attacker_of("b", 2, tmp_path))  # as `--trim` does once nobody needs it
     require_own(study, tmp_path)
     shutil.rmtree(Cell("probe", "b", 1).folder(tmp_path))

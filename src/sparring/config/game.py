@@ -190,6 +190,13 @@ class EvaluationSettings(Settings):
     resamples: int = Field(
         2000, ge=100, description="bootstrap resamples of paired differences, clustered by image"
     )
+    questions: int | None = Field(
+        None,
+        ge=1,
+        description="how many of the held-out questions a game measures its players on, the first ones; "
+        "null: all. Fewer where something else measures them, as a study does; players do not depend on it "
+        "unless it is below drift.items",
+    )
     batch: int = Field(64, ge=1, description="questions handled at a time")
     conditions: ConditionSettings = Field(
         default_factory=lambda: ConditionSettings(),

@@ -35,12 +35,13 @@ def load_questions(
     sides: Sides | None = None,
     *,
     keep: Callable[[list[VisualQuestion]], list[VisualQuestion]] | None = None,
+    measured: int | None = None,
 ) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(training questions, held-out questions); generated files are written once, below `out/data`, and read
     back like anybody's own.
 
     sides: what `named_sides` gave of the recipe's files, where they are read already. keep: which of a
-    side's questions are played.
+    side's questions are played. measured: how many of the held-out ones, the first; None: all.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
     generator.
@@ -60,6 +61,7 @@ def load_questions(
         say_dropped(questions, screen)
     if keep is not None:
         train, held_out = keep(train), keep(held_out)
+    held_out = held_out[:measured]
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out

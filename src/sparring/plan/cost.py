@@ -191,7 +191,7 @@ def times(
     edited = 0 if curriculum.clean_share == 1 else curriculum.questions
     clean = attacker.steps * attacker.questions_per_step + curriculum.questions
     frozen_play = frozen_edit * edited + judged(edited) + answers(clean)
-    held_out = recipe.data.held_out if isinstance(recipe.data.held_out, int) else 0
+    held_out = min(recipe.data.held_out, recipe.evaluation.questions or recipe.data.held_out)
     players = rounds + 1
     play = (frozen_edit * held_out + judged(held_out)) * players + answers(held_out) * (
         players * (players + 1)

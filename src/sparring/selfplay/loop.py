@@ -116,7 +116,8 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
         def keep(side: list[VisualQuestion]) -> list[VisualQuestion]:
             return side if takes is None else taken(takes, recipe.defender, side, screen)
 
-        train, held_out = load_questions(recipe, folder, ledger, screen, sides, keep=keep)
+        measured = recipe.evaluation.questions
+        train, held_out = load_questions(recipe, folder, ledger, screen, sides, keep=keep, measured=measured)
         screen.say(
             f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, {len(held_out)} "
             f"held out, on {device}, in {folder}"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sparring.config import Recipe
 from sparring.data.errors import RunError
 from sparring.data.words import plural
 from sparring.engine.folder import difference_of, read_settings
@@ -72,8 +73,8 @@ def _keep(folder: Path, kept: set[Path]) -> None:
 
 def require_own(study: Study, out: Path) -> None:
     """Raise RunError, naming all of them, where games or probes were begun with other settings than this
-    study's, wherever its folder and the packages were then; and where a cell that is to be done needs what
-    is not there any more.
+    study's, wherever its folder and the packages were then, and on however many questions a finished game
+    measured itself; and where a cell that is to be done needs what is not there any more.
     """
     unplaced, wrong = partial(_unplaced, kept=_places(study)), dict[Cell, str]()
     for cell in study.cells():
@@ -83,7 +84,10 @@ def require_own(study: Study, out: Path) -> None:
         if not file.is_file():
             raise cell.damaged(file, "it is missing")
         settings = study.recipe(cell.arm, cell.seed) if cell.kind == "game" else study.probe(cell, out)
-        if (difference := difference_of(settings, read_settings(file), unplaced)) is not None:
+        stored = read_settings(file)
+        if isinstance(settings, Recipe) and cell.done(out):
+            stored = _measured_as(settings, stored)
+        if (difference := difference_of(settings, stored, unplaced)) is not None:
             wrong[cell] = difference
         elif cell.kind == "probe" and cell.done(out):
             game = study.game(cell.arm, cell.seed)
@@ -104,6 +108,13 @@ def require_own(study: Study, out: Path) -> None:
                     f"{cell} needs {player}, which is not kept. Choose another folder with --out, or delete "
                     f"{games / name} and the probes of its Defenders: they are done anew."
                 )
+
+
+def _measured_as(recipe: Recipe, stored: dict[str, Any]) -> dict[str, Any]:
+    """A game's settings with the number of questions on which another recipe measures its players."""
+    evaluation = stored.get("evaluation")
+    own = {"questions": recipe.evaluation.questions}
+    return stored | {"evaluation": evaluation | own} if isinstance(evaluation, dict) else stored
 
 
 def _places(study: Study) -> str:

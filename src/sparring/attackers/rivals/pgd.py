@@ -3,9 +3,9 @@ r"""A white-box gradient attack on pixels: projected gradient descent in an L-in
 
 Steps of the gradient's sign, from random starts, through the model's own preprocessing. Minimised is the
 log-probability of the Defender's own right reply to the clean picture (of `\boxed{X}` where that reply is
-wrong), or, with the goal "wrong", maximised is that of `\boxed{W}` for a wrong option W. Every start is
-rounded to 8 bits before it is judged, inside the budget, through the processor that pictures of files go
-through; a start that makes the Defender answer wrongly is preferred, then the one whose loss went furthest.
+wrong), or, with the goal "wrong", maximised is that of `\boxed{W}` for a wrong option W. The end is rounded
+to 8 bits, inside the budget. Of several starts the one is kept that then makes the Defender answer wrongly,
+through the processor that pictures of files go through, and among such the one whose loss went furthest.
 """
 
 from __future__ import annotations
@@ -192,13 +192,12 @@ class Pgd(OneByOne):
             (slope_RHWC,) = torch.autograd.grad(self._loss(batch, x_RHWC, tokens, sign).sum(), x_RHWC)
             x_RHWC = self._inside(x_RHWC.detach() + size * slope_RHWC.sign(), clean_HWC, settings.eps)
         pictures = to_pictures(self._inside(x_RHWC.round(), clean_HWC, self.budget).permute(0, 3, 1, 2) / 255)
-        best, fooled = self._best(question, pictures, prompt, tokens, sign)
         goal = "the right answer's" if sign < 0 else "a wrong answer's"
-        done = (
-            f"L-inf {settings.eps:g}/255, {settings.steps} steps on {goal} probability, best of "
-            f"{settings.restarts}"
-        )
-        return pictures[best], f"{done}; {'fooled' if fooled else 'not fooled'}"
+        done = f"L-inf {settings.eps:g}/255, {settings.steps} steps on {goal} probability"
+        if len(pictures) == 1:
+            return pictures[0], done
+        best, fooled = self._best(question, pictures, prompt, tokens, sign)
+        return pictures[best], f"{done}, best of {len(pictures)}; {'fooled' if fooled else 'not fooled'}"
 
     def _text(self, question: VisualQuestion, image: Image, prompt: str, seed: int) -> tuple[str, int]:
         """The reply whose log-probability is moved, and whether down (-1) or up (+1)."""
