@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sparring.data.errors import DataError
 from sparring.measures.statistics import (
+    Pooled,
     bootstrap_statistic,
     hierarchical_bootstrap,
     holm,
@@ -213,6 +214,12 @@ def test_the_hierarchical_bootstrap_is_that_of_all_resamples_written_out() -> No
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
     assert (found.n, found.means) == (6, pytest.approx((0.5, 0.25, 2.5 / 3)))
     assert found == hierarchical_bootstrap(seeds, resamples=100_000, seed=1)
+
+
+def test_seeds_that_differ_by_rounding_alone_say_the_same() -> None:
+    """Their spread is no spread, from which p would be next to nothing."""
+    for means, p in (((0.1, 0.1, 0.1), None), ((0.1 + 0.2, 0.3, 0.3), None), ((1e-17, 0.0, -1e-17), 1.0)):
+        assert Pooled(sum(means) / 3, 3, None, None, means).p == p
 
 
 def test_of_one_seed_the_hierarchical_bootstrap_is_scipys() -> None:

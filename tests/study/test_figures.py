@@ -13,10 +13,10 @@ from sparring.config import ArmSettings, PrimarySettings, Recipe, StudySettings
 from sparring.measures.statistics import Pooled
 from sparring.recipes import load_recipe
 from sparring.report.numbers import ON_PAPER, color_of
-from sparring.report.study import contents_of, write_study_report
+from sparring.report.study import contents_of, headline, write_study_report
 from sparring.study.figures import PRIMARY, WORST, results_of, with_p
 from sparring.study.plan import Cell, Study
-from sparring.study.table import tables
+from sparring.study.table import tables, write_study_table
 
 PICTURES = ["p0", "p1", "p2", "p3"]
 
@@ -33,13 +33,21 @@ def write_probe(
     }
     ids = other.get("ids", ["q0", "q1", "q2", "q3"])
     outcomes = {"schema": 1, "ids": ids, "pictures": PICTURES, "defenders": {arm: own}}
+    again = {"control": True, "accuracy": {"value": 0.5}}
     results = {
-        "robustness": {"attackers": {}},
+        "robustness": {"attackers": {"asked again": again}},
         "hallucination": None,
-        "calibration": {"ece": other.get("ece", 0.25), "brier": {"value": None}},
+        "calibration": {"ece": other.get("ece", 0.25), "brier": {"value": other.get("brier")}},
+        "adaptive_training": {"learned": other.get("learned", True)},
     }
+    told = {"defenders": {arm: results}, "warnings": other.get("warnings", [])}
     (folder / "outcomes.json").write_text(json.dumps(outcomes))
-    (folder / "results.json").write_text(json.dumps({"defenders": {arm: results}}))
+    (folder / "results.json").write_text(json.dumps(told))
+    # Both arms are of one game.
+    game = Cell("game", "a", seed).folder(out)
+    game.mkdir(parents=True, exist_ok=True)
+    rounds = [{"defender": {"updates": 72, "rollouts": 41472, "kept_groups": 100 * n}} for n in (1, 2, 3)]
+    (game / "summary.json").write_text(json.dumps({"rounds": rounds}))
 
 
 @pytest.fixture
@@ -86,12 +94,18 @@ def test_every_measure_is_the_sum_by_hand(study: Study, tmp_path: Path) -> None:
         "valid drop under cut_out": 0,
         "valid ASR of cut_out": 1 / 2,
         WORST: 0,
-        PRIMARY: pytest.approx((1 / 2 + 1 / 2 + 0 + 1) / 4),
+        # q2's clean answer stands there, so that every opponent counts alike
+        PRIMARY: (1 / 2 + 1 / 2 + 1 / 2 + 1) / 4,
         "ECE, 15 bins": 0.25,
+        "accuracy under asked again (control)": 0.5,
     }
     assert results["arms"]["a"]["seeds"] == [1, 2]
     assert results["arms"]["a"]["measures"]["clean accuracy"]["seeds"] == [0.75, 0.75]
     assert results["arms"]["b"]["seeds"] == [1]
+    assert results["differences"]["seeds"] == {"a": [1]}
+    assert results["arms"]["a"]["passed"] == {"cut_out": [pytest.approx(2 / 3)] * 2}
+    trained = {"updates": 216, "rollouts": 124416, "kept_groups": 600}
+    assert results["arms"]["a"]["training"] == [trained, trained]
     less = results["differences"]["of"]["a"]  # of seed 1 alone, the only one of both
     assert less["clean accuracy"] == {
         **less["clean accuracy"],
@@ -112,6 +126,32 @@ def test_differences_are_of_the_questions_that_both_were_asked(study: Study, tmp
         write_probe(tmp_path, "b", seed, "1000", shown, ids=["q3", "q1", "other", "q0"])
     found = results_of(study, tmp_path, {})["differences"]["of"]["a"]["clean accuracy"]
     assert (found["value"], found["n"]) == (pytest.approx((1 + 1 - 1) / 3), 6)
+
+
+def test_what_speaks_against_figures_is_told(study: Study, tmp_path: Path) -> None:
+    shown = {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG
+    write_probe(tmp_path, "a", 1, "1100", shown, brier=0.1, warnings=["few edits pass"])
+    write_probe(tmp_path, "a", 2, "1100", shown, learned=False)
+    write_probe(tmp_path, "b", 2, "1100", shown)
+    results = results_of(study, tmp_path, {})
+    assert results["warnings"] == [
+        "a: with seed 2 the adaptive Attacker learned nothing: what it was measured against is the editor as "
+        "it came.",
+        "a: with seed 2 there is no figure of Brier score, so it is left out.",
+        "b: 1 of 2 seeds done; its figures are of these.",
+    ]
+    assert "Brier score" not in results["arms"]["a"]["measures"]
+    assert results["warnings_of_probes"] == {"a-1": ["few edits pass"]}
+    assert headline(results).endswith(" (1 of 2 seeds)")
+    write_study_table(tmp_path / "study.md", results)
+    assert "Probe a-1: few edits pass" in (tmp_path / "study.md").read_text()
+
+
+def test_a_base_that_was_not_trained_has_no_training(study: Study, tmp_path: Path) -> None:
+    arms = {**study.settings.arms, "b": ArmSettings(recipe="arena", round=0)}
+    base = Study(study.settings.model_copy(update={"arms": arms}), study.recipes)
+    write_probe(tmp_path, "b", 1, "1100", {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG)
+    assert results_of(base, tmp_path, {})["arms"]["b"]["training"] == [None]
 
 
 def test_holms_family_is_every_difference_but_the_primary_one() -> None:

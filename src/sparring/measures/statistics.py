@@ -18,6 +18,8 @@ from sparring.data.errors import DataError
 
 CONFIDENCE = 0.95
 Z = float(ndtri(0.5 + 0.5 * CONFIDENCE))
+ROUNDING = 1e-12
+"""What sums of the same numbers in another order may differ by: less is no difference."""
 _CELLS = 2**22  # entries of the resampling matrix held at once
 
 
@@ -70,8 +72,8 @@ class Pooled:
         if self.value is None or means.size < 2:
             return None
         spread = float(means.std(ddof=1))
-        if spread == 0:
-            return 1.0 if self.value == 0 else None
+        if spread < ROUNDING:
+            return 1.0 if abs(self.value) < ROUNDING else None
         return 2 * float(stdtr(means.size - 1, -abs(self.value) / (spread / math.sqrt(means.size))))
 
     def as_dict(self) -> dict[str, Any]:

@@ -29,10 +29,9 @@ from sparring.models.vlms.base import VLM
 from sparring.probe.asking import Asker, Request
 from sparring.probe.attackers import Attacker, load_attacker, settings_of
 from sparring.probe.bench import Bench, Made, Work, check_of, checked, ready_bench
-from sparring.probe.settings import ADAPTIVE
+from sparring.probe.settings import ADAPTIVE, AGAIN
 from sparring.seeds import derive_seed
 
-AGAIN = "asked again"
 CLEAN = "clean"
 """The ledger's stage of the answers to clean pictures."""
 Key = tuple[str, int]

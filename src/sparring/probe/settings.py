@@ -19,6 +19,7 @@ from sparring.recipes.paths import resolve_file, resolve_model
 from sparring.seeds import derive_seed
 
 ADAPTIVE = "adaptive"
+AGAIN = "asked again"
 """Name of the Attackers that a probe trains."""
 SHARED = "edits.json"
 """The file of a folder of edits that several probes share which is written last."""

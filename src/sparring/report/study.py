@@ -72,7 +72,9 @@ def headline(results: Figures) -> str:
     found = results["differences"]["of"].get(primary["arm"], {}).get(PRIMARY) if primary else None
     if primary is None or found is None or found["value"] is None:
         return f"{results['name']}: {len(results['arms'])} arms, {count} seed{'' if count == 1 else 's'}"
-    return f"{primary['arm']} less {results['differences']['less']}: {_said(found)}{_p(found)}"
+    few = len(results["differences"]["seeds"][primary["arm"]])
+    of = "" if few == count else f" ({few} of {plural(count, 'seed')})"
+    return f"{primary['arm']} less {results['differences']['less']}: {_said(found)}{_p(found)}{of}"
 
 
 def _said(gain: Figures) -> str:

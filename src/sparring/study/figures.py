@@ -7,7 +7,7 @@ told over the seeds whose probes are done, a difference over those that are of b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparring.asking.conditions import PLAIN
-from sparring.data.words import plural
 from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm
+from sparring.probe.settings import AGAIN
 from sparring.probe.table import CONDITION_NAMES, figure_at, measures_of
+from sparring.study.doubts import doubts, trained
 from sparring.study.plan import Cell, Study
 
 SCHEMA = 1
 CLEAN, PRIMARY, WORST = "clean accuracy", "primary outcome", "worst case of all opponents and shifts"
-UNPARSED, MANY_UNPARSED = "unparsed", 0.05
+UNPARSED = "unparsed"
 WHOLE = (UNPARSED, "calibration", "hallucination", "consistency")
 """Figures of a probe that are no mean over all its questions: their intervals are of seeds alone."""
+ASKED_AGAIN = ("robustness", "attackers", AGAIN, "accuracy")
+"""Another one, of a control that a probe notes for no single question."""
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Probed:
     """What came of an arm with one seed. items: measure -> [N], nan where a question is not counted. whole:
-    measure -> one value.
+    measure -> one value. passed: opponent -> share of the edits that changed their picture which passed the
+    checks and the audit, None where none did. learned: whether the adaptive Attacker did; None where there is
+    none. warnings: the probe's own.
     """
 
     ids: Sequence[str]
     pictures: Sequence[str]
     items: Mapping[str, Values]
     whole: Mapping[str, float]
+    passed: Mapping[str, float | None] = field(default_factory=dict)
+    learned: bool | None = None
+    warnings: Sequence[str] = ()
 
     def less(self, other: Probed) -> Probed:
         """The differences of all measures that both have, of the questions that both were asked."""
@@ -58,7 +66,8 @@ class Probed:
 
 def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str, Any]:
     """The content of `study.json`. A figure is {"value", "n", "ci95", "seeds"}, a difference has "p" too and,
-    but for the primary one, "holm": adjusted over all exploratory ones.
+    but for the primary one, "holm": adjusted over all exploratory ones. Of every arm also, seed for seed: the
+    share of its opponents' edits that passed the checks, and what its Defender was trained with.
     """
     settings = study.settings
     probed = {
@@ -66,14 +75,19 @@ def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str,
         for cell in study.cells()
         if cell.kind == "probe" and cell.done(out)
     }
-    arms, differences = {}, {}
+    arms, differences, paired = {}, {}, {}
     for arm in settings.arms:
         seeds = [seed for seed in settings.seeds if (arm, seed) in probed]
-        both = [seed for seed in seeds if (settings.baseline, seed) in probed]
-        own = pooled([probed[arm, seed] for seed in seeds], settings.resamples)
-        arms[arm] = {"seeds": seeds, "measures": {name: one.as_dict() for name, one in own.items()}}
+        own = [probed[arm, seed] for seed in seeds]
+        arms[arm] = {
+            "seeds": seeds,
+            "measures": {name: one.as_dict() for name, one in pooled(own, settings.resamples).items()},
+            "passed": {name: [one.passed[name] for one in own] for name in (own[0].passed if own else ())},
+            "training": [trained(study, arm, seed, out) for seed in seeds],
+        }
         if arm != settings.baseline:
-            pairs = [probed[arm, seed].less(probed[settings.baseline, seed]) for seed in both]
+            paired[arm] = [seed for seed in seeds if (settings.baseline, seed) in probed]
+            pairs = [probed[arm, seed].less(probed[settings.baseline, seed]) for seed in paired[arm]]
             differences[arm] = pooled(pairs, settings.resamples)
     primary = settings.primary
     return {
@@ -87,28 +101,15 @@ def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str,
         "arms": arms,
         "differences": {
             "less": settings.baseline,
+            "seeds": paired,
             "of": with_p(differences, (primary.arm, PRIMARY) if primary else None),
         },
         "failed": {str(cell): why for cell, why in failed.items()},
-        "warnings": list(_warnings(settings.seeds, arms)),
+        "warnings": list(doubts(study, probed)),
+        "warnings_of_probes": {
+            f"{arm}-{seed}": list(one.warnings) for (arm, seed), one in probed.items() if one.warnings
+        },
     }
-
-
-def _warnings(seeds: Sequence[int], arms: Mapping[str, Any]) -> Iterator[str]:
-    for arm, own in arms.items():
-        if len(own["seeds"]) < len(seeds):
-            done = f"{len(own['seeds'])} of {plural(len(seeds), 'seed')}"
-            yield (
-                f"{arm}: {done} done; its figures are of these."
-                if own["seeds"]
-                else f"{arm}: no seed is done."
-            )
-        unparsed = own["measures"].get(UNPARSED, {}).get("value") or 0.0
-        if unparsed >= MANY_UNPARSED:
-            yield (
-                f"{arm}: {unparsed:.0%} of its answers could not be read, which count as wrong: its training "
-                "may have broken it."
-            )
 
 
 def accuracy(study: Study, opponent: str) -> str:
@@ -130,34 +131,43 @@ def _probed(study: Study, cell: Cell, outcome: Any, results: Any) -> Probed:
     own = results["defenders"][cell.arm]
     whole = {}
     for label, path in measures_of(own):
-        figure = figure_at(own, *path) if path[0] != "robustness" and set(path) & set(WHOLE) else None
+        whole_one = path == ASKED_AGAIN or (path[0] != "robustness" and set(path) & set(WHOLE))
+        figure = figure_at(own, *path) if whole_one else None
         value = figure["value"] if isinstance(figure, Mapping) else figure
         if value is not None:
             whole[label] = float(value)
-    items = dict(measured(study, outcome["defenders"][cell.arm]))
-    return Probed(outcome["ids"], outcome["pictures"], items, whole)
+    said = outcome["defenders"][cell.arm]
+    items, passed = dict(measured(study, said)), {}
+    for name in study.opponents():
+        if name not in study.settings.shifts:
+            valid_N, changed_N = (marks(said["attackers"][name][key]) for key in ("valid", "changed"))
+            passed[name] = float(valid_N[changed_N == 1].mean()) if changed_N.any() else None
+    learned = (own["adaptive_training"] or {}).get("learned")
+    return Probed(outcome["ids"], outcome["pictures"], items, whole, passed, learned, results["warnings"])
+
+
+def marks(text: str) -> Values:
+    """[N], of a text of a 0 or 1 for each question."""
+    return np.array([float(mark) for mark in text])
 
 
 def measured(study: Study, own: Mapping[str, Any]) -> Iterator[tuple[str, Values]]:
     """Measure -> [N], from what a probe noted of every question."""
-
-    def marks(text: str) -> Values:
-        return np.array([float(mark) for mark in text])
-
     clean_N = marks(own["conditions"][PLAIN])
     yield CLEAN, clean_N
-    under: dict[str, Values] = {}
+    under, standing = dict[str, Values](), dict[str, Values]()
     for name in study.opponents():
         checked = name not in study.settings.shifts
-        word, right, fooled = "valid " if checked else "", [], []
+        word, right, stands, fooled = "valid " if checked else "", [], [], []
         for part in study.parts(name):
             one = own["attackers"][part]
             right_N, valid_N = marks(one["right"]), marks(one["valid"]) if checked else 1.0
             played_N = np.where(valid_N, right_N, clean_N)
             changed_N = marks(one["changed"]) == 1
             right.append(np.where(changed_N, played_N, np.nan))
+            stands.append(np.where(changed_N, played_N, clean_N))
             fooled.append(np.where(changed_N & (clean_N == 1), (1 - right_N) * valid_N, np.nan))
-        under[name] = mean_of(right)
+        under[name], standing[name] = mean_of(right), np.mean(stands, axis=0)
         yield accuracy(study, name), under[name]
         yield f"{word}drop under {name}", clean_N - under[name]
         yield f"{word}ASR of {name}", mean_of(fooled)
@@ -170,7 +180,8 @@ def measured(study: Study, own: Mapping[str, Any]) -> Iterator[tuple[str, Values
     if under:
         yield WORST, np.fmin.reduce([clean_N, *(np.floor(own_N) for own_N in under.values())])
     if study.settings.primary:
-        yield PRIMARY, mean_of([under[name] for name in study.settings.primary.opponents])
+        # A picture that was left as it was is no attack: the clean answer stands, and all opponents count.
+        yield PRIMARY, np.mean([standing[name] for name in study.settings.primary.opponents], axis=0)
 
 
 def mean_of(values: Sequence[Values]) -> Values:

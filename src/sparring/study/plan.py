@@ -173,10 +173,14 @@ class Study:
         rounds = self.recipes[arm].selfplay.rounds
         return self.game(arm, seed).folder(out) / f"round{rounds}/attacker/editor"
 
+    def rounds_of(self, arm: str) -> int:
+        """After how many rounds its game's Defender is the arm's."""
+        number = self.settings.arms[arm].round
+        return self.recipes[arm].selfplay.rounds if number is None else number
+
     def defender_of(self, arm: str, seed: int, out: Path) -> Path | None:
         """The folder of the Defender that an arm's probe is of; None where no game has trained it."""
-        number = self.settings.arms[arm].round
-        number = self.recipes[arm].selfplay.rounds if number is None else number
+        number = self.rounds_of(arm)
         return self.game(arm, seed).folder(out) / f"round{number}/defender/model" if number else None
 
     def parts(self, opponent: str) -> list[str]:

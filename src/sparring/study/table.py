@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from sparring.probe.table import Table, markdown, shown
 from sparring.study.figures import CLEAN, PRIMARY, WORST
 
 Figures = Mapping[str, Any]
+COUNTED = {"updates": "updates", "rollouts": "answers sampled", "kept_groups": "groups with a signal"}
 
 
 def write_study_table(path: Path, results: Figures) -> None:
     """Write the tables, and what has failed, beside each other."""
     notes = [f"Failed: {cell}: {why}" for cell, why in results["failed"].items()]
-    notes += [f"Warning: {text}" for text in results.get("warnings", ())]
+    notes += [f"Warning: {text}" for text in results["warnings"]]
+    notes += [f"Probe {cell}: {text}" for cell, own in results["warnings_of_probes"].items() for text in own]
     write_whole(path, markdown(tables(results), notes))
 
 
@@ -34,6 +36,7 @@ def tables(results: Figures) -> list[Table]:
     less, differences = results["differences"]["less"], results["differences"]["of"]
     names = dict.fromkeys(name for own in arms.values() for name in own["measures"])
     seeds = plural(len(results["seeds"]), "seed")
+    checked = dict.fromkeys(name for own in arms.values() for name in own["passed"])
     return [
         Table(
             f"{results['name']}: accuracy, mean over {seeds}. Each cell: value (95 % interval) n; intervals "
@@ -43,7 +46,8 @@ def tables(results: Figures) -> list[Table]:
         ),
         Table(
             f"The same less that of {less}, paired by question; p: Student's t of the seeds' means, none "
-            f"where all seeds say the same; but for the primary one adjusted by Holm over all of them.",
+            f"where all seeds say the same; but for the primary one adjusted by Holm over all of them: with "
+            f"so many, few seeds can hardly tell a single one from chance.",
             ["arm", *columns.values()],
             [[arm, *(_tested(own.get(name)) for name in columns)] for arm, own in differences.items()],
         ),
@@ -53,11 +57,35 @@ def tables(results: Figures) -> list[Table]:
             [[name, *(_cell(own["measures"].get(name)) for own in arms.values())] for name in names],
         ),
         Table(
-            f"Every measure less that of {less}.",
+            f"Every measure less that of {less}, of the questions that count for both: that of an ASR is of "
+            f"those which both get right when clean.",
             ["measure", *differences],
             [[name, *(_tested(own.get(name)) for own in differences.values())] for name in names],
         ),
+        Table(
+            "Share of the edits that passed the checks and the audit, of each seed; of the others the clean "
+            "answer stands.",
+            ["arm", *checked],
+            [
+                [arm, *(_each(own["passed"].get(name, ()), "{:.3f}".format) for name in checked)]
+                for arm, own in arms.items()
+            ],
+        ),
+        Table(
+            "Training of each arm's Defender, of each seed. Answers are sampled until enough groups have a "
+            "signal (some right, some wrong), at most so often; groups without one teach nothing.",
+            ["arm", *COUNTED.values()],
+            [
+                [arm, *(_each([one and one[name] for one in own["training"]], str) for name in COUNTED)]
+                for arm, own in arms.items()
+            ],
+        ),
     ]
+
+
+def _each(values: Iterable[Any], words: Callable[[Any], str]) -> str:
+    """What is known of every seed, in their order."""
+    return ", ".join("-" if value is None else words(value) for value in values) or "-"
 
 
 def _primary(results: Figures) -> str:

@@ -1,0 +1,70 @@
+"""What a reader of a study's figures should know: how every arm was trained, and what speaks against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from sparring.data.words import plural
+from sparring.study.plan import DONE, Study
+
+if TYPE_CHECKING:
+    from sparring.study.figures import Probed
+
+UNPARSED, MANY_UNPARSED = "unparsed", 0.05
+COUNTS = ("updates", "rollouts", "kept_groups")
+
+
+def trained(study: Study, arm: str, seed: int, out: Path) -> dict[str, int] | None:
+    """Updates, sampled answers, and groups with a signal, of all rounds that an arm's Defender was trained
+    in; None where it was not. Raises RunError where the game's summary holds something else.
+    """
+    rounds, cell = study.rounds_of(arm), study.game(arm, seed)
+    if rounds == 0:
+        return None
+    try:
+        played = cell.read(out, DONE["game"])["rounds"][:rounds]
+        return {name: int(sum(own["defender"][name] for own in played)) for name in COUNTS}
+    except (LookupError, TypeError, ValueError) as error:
+        raise cell.damaged(cell.folder(out) / DONE["game"], f"{type(error).__name__}: {error}") from error
+
+
+def doubts(study: Study, probed: Mapping[tuple[str, int], Probed]) -> Iterator[str]:
+    """In words: seeds and measures that are missing, answers that nobody could read, adaptive Attackers that
+    learned nothing.
+    """
+    seeds = study.settings.seeds
+    for arm in study.settings.arms:
+        own = {seed: probed[arm, seed] for seed in seeds if (arm, seed) in probed}
+        if len(own) < len(seeds):
+            done = f"{len(own)} of {plural(len(seeds), 'seed')}"
+            yield f"{arm}: {done} done; its figures are of these." if own else f"{arm}: no seed is done."
+        unparsed = fmean(one.whole.get(UNPARSED, 0.0) for one in own.values()) if own else 0.0
+        if unparsed >= MANY_UNPARSED:
+            yield (
+                f"{arm}: {unparsed:.0%} of its answers could not be read, which count as wrong: its training "
+                "may have broken it."
+            )
+        if idle := [seed for seed, one in own.items() if one.learned is False]:
+            yield (
+                f"{arm}: {_of(idle)} the adaptive Attacker learned nothing: what it was measured against is "
+                "the editor as it came."
+            )
+        yield from _missing(arm, own)
+
+
+def _missing(arm: str, own: Mapping[int, Probed]) -> Iterator[str]:
+    """Measures that some seeds of an arm have and others have not: they are in no figure."""
+    lacking = dict[tuple[int, ...], list[str]]()
+    for name in dict.fromkeys(name for one in own.values() for name in (*one.items, *one.whole)):
+        without = tuple(seed for seed, one in own.items() if name not in one.items and name not in one.whole)
+        if without:
+            lacking.setdefault(without, []).append(name)
+    for without, names in lacking.items():
+        yield f"{arm}: {_of(without)} there is no figure of {', '.join(names)}, so it is left out."
+
+
+def _of(seeds: Sequence[int]) -> str:
+    return f"with {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
