@@ -90,11 +90,15 @@ def test_static_arms_have_as_many_pictures_as_the_arena_makes() -> None:
     ("name", "base", "differences"),
     [
         ("arena-static-add", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:add"]}),
-        ("arena-static-insert", "arena", STATIC | {"selfplay.curriculum.rivals": ["paste:insert"]}),
+        (
+            "arena-static-insert",
+            "arena",
+            STATIC | {"selfplay.curriculum.rivals": ["paste:insert"], "judge.model": None},
+        ),
         (
             "arena-static-both",
             "arena",
-            STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"]},
+            STATIC | {"selfplay.curriculum.rivals": ["paste:add", "paste:insert"], "judge.model": None},
         ),
         ("arena-sft", "arena", {"data.generator.arguments.reasoned": True, "defender.algorithm.type": "sft"}),
         ("arena-noisy", "arena-clean", {"defender.noisy.share": 0.5, "defender.noisy.strength": 350}),

@@ -60,6 +60,7 @@ def study() -> Study:
         baseline="b",
         primary=PrimarySettings(arm="a", opponents=("light", "cut_out")),
         opponents={"cut_out": "paste:add"},
+        means={"two": ("light", "fog")},
         shifts={"light": ("light:0.75",), "fog": ("corruption:fog:1", "corruption:fog:2")},
         resamples=200,
     )
@@ -96,6 +97,7 @@ def test_every_measure_is_the_sum_by_hand(study: Study, tmp_path: Path) -> None:
         WORST: 0,
         # q2's clean answer stands there, so that every opponent counts alike
         PRIMARY: (1 / 2 + 1 / 2 + 1 / 2 + 1) / 4,
+        "accuracy, mean of two": 2 / 4,  # (1, 0, 0, 1 under light) and (1, 1/2, 1/2, 0 under fog)
         "ECE, 15 bins": 0.25,
         "accuracy under asked again (control)": 0.5,
     }

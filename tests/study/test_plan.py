@@ -103,6 +103,8 @@ def test_a_probe_takes_the_arms_defender_and_the_baselines_measures(tmp_path: Pa
             {"primary": {"arm": "arena", "opponents": ["dark"]}},
             'primary.opponents: there is no opponent "dark"',
         ),
+        ({"means": {"all": ["light", "dark"]}}, 'means.all: there is no opponent "dark"'),
+        ({"means": {"all": ["light", "light"]}}, "means.all: one is named twice"),
         ({"seeds": [3, 3]}, "seeds: one is named twice"),
         ({"seeds": [3]}, "@next is the Attacker of another seed"),
         ({"shifts": {"light": ["ligt:0.75"]}}, 'shifts.light: rival "ligt:0.75": there is no "ligt"'),
@@ -180,7 +182,7 @@ def test_the_protocol_of_this_project_is_a_study() -> None:
     """Its arms have data of their own, from the same generator."""
     plan = load_study(Path(__file__).parents[2] / "examples/evidence.yaml")
     assert len({recipe.data.model_dump_json() for recipe in plan.recipes.values()}) > 1
-    assert len(plan.cells()) == 160
+    assert len(plan.cells()) == 170
 
 
 def test_a_recipe_beside_the_studys_file_is_found(tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ class StudySettings(Settings):
         "conditions measure every arm"
     )
     primary: PrimarySettings | None = Field(None, description="null: every comparison is exploratory")
+    means: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="name -> opponents whose mean accuracy is told too, made as that of the primary outcome",
+    )
     opponents: dict[Name, str] = Field(
         default_factory=dict,
         description="name -> attacker as of `sparring probe`, or ARM, ARM@next: the last Attacker of that "

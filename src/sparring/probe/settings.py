@@ -19,8 +19,9 @@ from sparring.recipes.paths import resolve_file, resolve_model
 from sparring.seeds import derive_seed
 
 ADAPTIVE = "adaptive"
-AGAIN = "asked again"
 """Name of the Attackers that a probe trains."""
+AGAIN = "asked again"
+"""Name of the control that shows a picture as it was."""
 SHARED = "edits.json"
 """The file of a folder of edits that several probes share which is written last."""
 NAMED = re.compile(r"([A-Za-z0-9 _.-]+)=(.+)", re.DOTALL)

@@ -179,9 +179,11 @@ def measured(study: Study, own: Mapping[str, Any]) -> Iterator[tuple[str, Values
             yield f"accuracy: {label}", marks(own["conditions"][name])
     if under:
         yield WORST, np.fmin.reduce([clean_N, *(np.floor(own_N) for own_N in under.values())])
-    if study.settings.primary:
-        # A picture that was left as it was is no attack: the clean answer stands, and all opponents count.
-        yield PRIMARY, np.mean([standing[name] for name in study.settings.primary.opponents], axis=0)
+    # A picture that was left as it was is no attack: the clean answer stands, and all opponents count alike.
+    means = {f"accuracy, mean of {name}": names for name, names in study.settings.means.items()}
+    primary = {PRIMARY: study.settings.primary.opponents} if study.settings.primary else {}
+    for measure, names in (means | primary).items():
+        yield measure, np.mean([standing[name] for name in names], axis=0)
 
 
 def mean_of(values: Sequence[Values]) -> Values:

@@ -274,11 +274,13 @@ def _problems(settings: StudySettings) -> Iterator[str]:
             yield f'{where}: there is no arm "{arm}"; there are {", ".join(arms)}.'
     if primary is not None and primary.arm == settings.baseline:
         yield "primary.arm: is the baseline itself. Name the arm that is compared with it."
-    for name in primary.opponents if primary else ():
-        if name not in known:
-            yield f'primary.opponents: there is no opponent "{name}"; there are {", ".join(known)}.'
-    if primary is not None and len(set(primary.opponents)) < len(primary.opponents):
-        yield "primary.opponents: one is named twice."
+    means = {f"means.{name}": names for name, names in settings.means.items()}
+    for where, names in (means | ({"primary.opponents": primary.opponents} if primary else {})).items():
+        for name in names:
+            if name not in known:
+                yield f'{where}: there is no opponent "{name}"; there are {", ".join(known)}.'
+        if len(set(names)) < len(names):
+            yield f"{where}: one is named twice."
     for where, changes in (("changes", settings.changes), *_changes(settings)):
         if any(change.partition("=")[0].strip() == "seed" for change in changes):
             yield f"{where}: seed: every arm is played with the study's seeds. Leave it out."
