@@ -73,7 +73,7 @@ def tables(results: Figures) -> list[Table]:
         ),
         Table(
             "Training of each arm's Defender, of each seed. Answers are sampled until enough groups have a "
-            "signal (some right, some wrong), at most so often; groups without one teach nothing.",
+            "signal (some right, some wrong), or max_refills is reached; groups without one teach nothing.",
             ["arm", *COUNTED.values()],
             [
                 [arm, *(_each([one and one[name] for one in own["training"]], str) for name in COUNTED)]
