@@ -1,6 +1,6 @@
-"""Processor time of a short game of the recipe `arena` on one thread of a CPU, with the memory that was
-freed kept for what comes next, and with glibc's own rule, which gives large blocks back to the system. Both
-play the same game to the last digit. Processes take turns; the first of each is not counted.
+"""Processor time and peak memory of a short game of the recipe `arena` on one thread of a CPU, with the
+memory that was freed kept for what comes next, and with glibc's own rule, which gives large blocks back to
+the system. Both play the same game to the last digit. Processes take turns; the first of each is not counted.
 
 python benchmarks/memory.py
 """
@@ -47,12 +47,22 @@ def play(rule: str, out: Path) -> float:
 
 def same(one: Path, other: Path) -> bool:
     """Whether both games left the same weights, to the last digit."""
-    names = [path.relative_to(one) for path in sorted(one.rglob("*.safetensors"))]
+    names, others = (
+        [path.relative_to(game) for path in sorted(game.rglob("*.safetensors"))] for game in (one, other)
+    )
+    if names != others:
+        return False
     for name in names:
         ours, theirs = load_file(one / name), load_file(other / name)
         if ours.keys() != theirs.keys() or not all(ours[key].equal(theirs[key]) for key in ours):
             return False
     return bool(names)
+
+
+def peak(game: Path) -> float:
+    """The most memory that a game's process held, in megabytes, as its summary tells."""
+    summary = json.loads((game / "summary.json").read_text(encoding="utf-8"))
+    return float(summary["peak_rss_mb"])
 
 
 def main() -> None:
@@ -66,8 +76,10 @@ def main() -> None:
                 seconds.append(play(rule, Path(folder) / f"{rule}-{turn}"))
             if not same(Path(folder) / f"ours-{turn}", Path(folder) / f"rival-{turn}"):
                 sys.exit("The two games differ: memory that is kept must change no digit.")
+            peaks = {rule: peak(Path(folder) / f"{rule}-{turn}") for rule in RULES}
     ours, rival = (statistics.median(taken[rule][1:]) for rule in RULES)
     case = {"recipe": "arena", "settings": SETTINGS, "repeats": repeats, "cores": os.cpu_count()}
+    case |= {"peak_rss_mb": peaks}
     case |= {"runs": {rule: [round(run, 2) for run in runs[1:]] for rule, runs in taken.items()}}
     line = {"benchmark": "memory", "case": case, "ours": round(ours, 2), "rival": round(rival, 2)}
     print(json.dumps(line | {"ratio": round(rival / ours, 3), "unit": "s"}))

@@ -3,8 +3,9 @@
     python benchmarks/seeds.py runs/arena-{10,11,12,13,14} --control runs/arena-clean-{10,11,12,13,14}
 
 Every difference is told of each seed and pooled. Pooled intervals are a hierarchical bootstrap: seeds are
-drawn with replacement, then of each its held-out pictures; five seeds are few, so they are rather too narrow.
-The control games are of the same seeds in the same order, so they have the same questions.
+drawn with replacement, then of each its held-out pictures; of few seeds they are too narrow where these
+differ by more than the standard error of one, and too wide where they differ less. The control
+games are of the same seeds in the same order, so they have the same questions.
 """
 
 from __future__ import annotations

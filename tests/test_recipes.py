@@ -302,6 +302,14 @@ def test_wrong_settings_name_the_field_and_what_would_be_right(
     assert message in str(caught.value)
 
 
+def test_a_watch_has_the_pictures_that_it_asks_for() -> None:
+    with pytest.raises(RecipeError, match=r"evaluation\.questions: is 8, but .* the edits of 16"):
+        load_recipe("arena", ["evaluation.questions=8"])
+    load_recipe("arena", ["evaluation.questions=8", "evaluation.drift.items=8"])
+    unbound = ["evaluation.drift.sharpness=null", "evaluation.drift.round_trip=null"]
+    load_recipe("arena", ["evaluation.questions=8", *unbound])
+
+
 def test_items_are_not_revisited_by_answers_that_nobody_samples() -> None:
     with pytest.raises(RecipeError, match=r"selfplay\.curriculum\.revisit: .* samples none"):
         load_recipe("arena-sft", ["selfplay.curriculum.revisit=0.5"])

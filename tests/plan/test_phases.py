@@ -160,6 +160,10 @@ def test_time_and_cost() -> None:
     slower = plan(PAPER, setup).duration(replace(RATES, sampling=0.003))
     assert slower is not None
     assert slower.defender_update > 2 * eight.defender_update
+    fewer = plan(PAPER, setup, ["evaluation.questions=32"]).duration(RATES)
+    assert fewer is not None
+    assert fewer.run < eight.run
+    assert (fewer.attacker_update, fewer.defender_update) == (eight.attacker_update, eight.defender_update)
 
 
 def test_the_command_says_all_of_it() -> None:

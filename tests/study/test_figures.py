@@ -139,7 +139,7 @@ def test_what_speaks_against_figures_is_told(study: Study, tmp_path: Path) -> No
     assert results["warnings"] == [
         "a: with seed 2 the adaptive Attacker learned nothing: what it was measured against is the editor as "
         "it came.",
-        "a: with seed 2 there is no figure of Brier score, so it is left out.",
+        "a: with seed 2 there are no figures of these, which are left out: Brier score.",
         "b: 1 of 2 seeds done; its figures are of these.",
     ]
     assert "Brier score" not in results["arms"]["a"]["measures"]

@@ -194,8 +194,7 @@ class EvaluationSettings(Settings):
         None,
         ge=1,
         description="how many of the held-out questions a game measures its players on, the first ones; "
-        "null: all. Fewer where something else measures them, as a study does; players do not depend on it "
-        "unless it is below drift.items",
+        "null: all. Fewer where something else measures them, as a study does; no player depends on it",
     )
     batch: int = Field(64, ge=1, description="questions handled at a time")
     conditions: ConditionSettings = Field(

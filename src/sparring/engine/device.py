@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 
@@ -27,7 +28,7 @@ OTHERS = re.compile(r"\b(MIG|Laptop|4090 D)\b")
 """Parts of such GPUs, and slower ones of a like name."""
 
 # Options of glibc's mallopt, from its malloc.h.
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 def peak_tflops(name: str) -> float | None:
@@ -67,10 +68,12 @@ def begin_computing(device: str, threads: int | None) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 2 GiB of what is freed for what is allocated next. By itself it gives every
-    large block back to the system, which clears each page anew, once for every operation of a network:
-    `benchmarks/memory.py`. Other allocators are left as they are.
+    """Have glibc keep what is freed for what is allocated next, but for a free end of its heap beyond 2 GiB;
+    the process does not shrink. By itself glibc gives blocks over 32 MiB back at once and smaller ones often,
+    and the system clears every page anew: `benchmarks/memory.py`. Other allocators are left as they are, and
+    so is this one where the environment tells it what to do (MALLOC_..., GLIBC_TUNABLES).
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        for option, value in ((TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 * 2**20), (MMAP_MAX, 0)):
-            mallopt(option, value)
+    told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if sys.platform == "linux" and not told and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(MMAP_MAX, 0)

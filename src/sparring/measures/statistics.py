@@ -66,7 +66,8 @@ class Pooled:
     @property
     def p(self) -> float | None:
         """Two-sided, of a mean of 0: Student's t of the seeds' means. None for fewer than two seeds, one that
-        counts nothing, or where all say the same, which leaves nothing to compare their mean with.
+        counts nothing, or where all say the same, which leaves nothing to compare their mean with, unless
+        that is 0: then 1.
         """
         means = np.array([mean for mean in self.means if mean is not None])
         if self.value is None or means.size < 2:
@@ -162,8 +163,8 @@ def hierarchical_bootstrap(
 
     seeds: of each [N] values; nan for an item that is not counted. clusters: of each what its items share
     (the picture that they show); None: every item stands alone. A resample in which a seed has nothing to
-    count is left out. Few seeds give intervals that are rather too narrow. The same seed gives the same
-    interval.
+    count is left out. Of few seeds the intervals are too narrow where these differ by more than the standard
+    error of one, and too wide where they differ less. The same seed gives the same interval.
     """
     values = [np.asarray(own, dtype=np.float64) for own in seeds]
     n = sum(int(np.isfinite(own).sum()) for own in values)

@@ -112,4 +112,9 @@ def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int], 
         if path is not None and not Path(path).exists():
             return (), "not there", (0, 0), f"{path}: no such file. Name yours with --set data.path=FILE."
     train, held_out, read = named_sides(recipe)
-    return read, ", ".join(str(questions.path) for questions in read), (len(train), len(held_out)), None
+    return (
+        read,
+        ", ".join(str(questions.path) for questions in read),
+        (len(train), len(held_out[: recipe.evaluation.questions])),
+        None,
+    )

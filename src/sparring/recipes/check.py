@@ -38,6 +38,13 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "defender.steps to 0 to train an Attacker against it, or attack it without any training: "
             "`sparring attack`."
         )
+    measured, drift = recipe.evaluation.questions, recipe.evaluation.drift
+    bounded = drift.sharpness is not None or drift.round_trip is not None
+    if measured is not None and measured < drift.items and bounded:
+        yield (
+            f"evaluation.questions: is {measured}, but evaluation.drift watches the edits of {drift.items}. "
+            "Set evaluation.drift.items to no more."
+        )
     engine = recipe.engine
     moves = not (engine.sharded("attacker") and engine.workers_of("attacker") > 1)
     if engine.attacker.overlap and recipe.attacker.offload and moves:

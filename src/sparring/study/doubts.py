@@ -1,34 +1,18 @@
-"""What a reader of a study's figures should know: how every arm was trained, and what speaks against them."""
+"""What speaks against a study's figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from sparring.data.words import plural
-from sparring.study.plan import DONE, Study
+from sparring.study.plan import Study
 
 if TYPE_CHECKING:
     from sparring.study.figures import Probed
 
 UNPARSED, MANY_UNPARSED = "unparsed", 0.05
-COUNTS = ("updates", "rollouts", "kept_groups")
-
-
-def trained(study: Study, arm: str, seed: int, out: Path) -> dict[str, int] | None:
-    """Updates, sampled answers, and groups with a signal, of all rounds that an arm's Defender was trained
-    in; None where it was not. Raises RunError where the game's summary holds something else.
-    """
-    rounds, cell = study.rounds_of(arm), study.game(arm, seed)
-    if rounds == 0:
-        return None
-    try:
-        played = cell.read(out, DONE["game"])["rounds"][:rounds]
-        return {name: int(sum(own["defender"][name] for own in played)) for name in COUNTS}
-    except (LookupError, TypeError, ValueError) as error:
-        raise cell.damaged(cell.folder(out) / DONE["game"], f"{type(error).__name__}: {error}") from error
 
 
 def doubts(study: Study, probed: Mapping[tuple[str, int], Probed]) -> Iterator[str]:
@@ -63,7 +47,7 @@ def _missing(arm: str, own: Mapping[int, Probed]) -> Iterator[str]:
         if without:
             lacking.setdefault(without, []).append(name)
     for without, names in lacking.items():
-        yield f"{arm}: {_of(without)} there is no figure of {', '.join(names)}, so it is left out."
+        yield f"{arm}: {_of(without)} there are no figures of these, which are left out: {', '.join(names)}."
 
 
 def _of(seeds: Sequence[int]) -> str:

@@ -18,16 +18,17 @@ from sparring.asking.conditions import PLAIN
 from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm
 from sparring.probe.settings import AGAIN
 from sparring.probe.table import CONDITION_NAMES, figure_at, measures_of
-from sparring.study.doubts import doubts, trained
-from sparring.study.plan import Cell, Study
+from sparring.study.doubts import UNPARSED, doubts
+from sparring.study.plan import DONE, Cell, Study
 
 SCHEMA = 1
 CLEAN, PRIMARY, WORST = "clean accuracy", "primary outcome", "worst case of all opponents and shifts"
-UNPARSED = "unparsed"
 WHOLE = (UNPARSED, "calibration", "hallucination", "consistency")
 """Figures of a probe that are no mean over all its questions: their intervals are of seeds alone."""
 ASKED_AGAIN = ("robustness", "attackers", AGAIN, "accuracy")
 """Another one, of a control that a probe notes for no single question."""
+COUNTED = {"updates": "updates", "rollouts": "answers sampled", "kept_groups": "groups with a signal"}
+"""What a game counts of a Defender's training, in words."""
 Values = NDArray[np.float64]
 
 
@@ -35,8 +36,8 @@ Values = NDArray[np.float64]
 class Probed:
     """What came of an arm with one seed. items: measure -> [N], nan where a question is not counted. whole:
     measure -> one value. passed: opponent -> share of the edits that changed their picture which passed the
-    checks and the audit, None where none did. learned: whether the adaptive Attacker did; None where there is
-    none. warnings: the probe's own.
+    checks and the audit, None where none changed one. learned: whether the adaptive Attacker did; None where
+    there is none. warnings: the probe's own.
     """
 
     ids: Sequence[str]
@@ -83,7 +84,7 @@ def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str,
             "seeds": seeds,
             "measures": {name: one.as_dict() for name, one in pooled(own, settings.resamples).items()},
             "passed": {name: [one.passed[name] for one in own] for name in (own[0].passed if own else ())},
-            "training": [trained(study, arm, seed, out) for seed in seeds],
+            "training": [training_of(study, arm, seed, out) for seed in seeds],
         }
         if arm != settings.baseline:
             paired[arm] = [seed for seed in seeds if (settings.baseline, seed) in probed]
@@ -110,6 +111,20 @@ def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str,
             f"{arm}-{seed}": list(one.warnings) for (arm, seed), one in probed.items() if one.warnings
         },
     }
+
+
+def training_of(study: Study, arm: str, seed: int, out: Path) -> dict[str, int] | None:
+    """What is `COUNTED` of all rounds that an arm's Defender was trained in; None where it was not. Raises
+    RunError where the game's summary holds something else.
+    """
+    rounds, cell = study.rounds_of(arm), study.game(arm, seed)
+    if rounds == 0:
+        return None
+    try:
+        played = cell.read(out, DONE["game"])["rounds"][:rounds]
+        return {name: int(sum(own["defender"][name] for own in played)) for name in COUNTED}
+    except (LookupError, TypeError, ValueError) as error:
+        raise cell.damaged(cell.folder(out) / DONE["game"], f"{type(error).__name__}: {error}") from error
 
 
 def accuracy(study: Study, opponent: str) -> str:

@@ -9,17 +9,16 @@ from typing import Any
 from sparring.data.words import plural
 from sparring.engine.files import write_whole
 from sparring.probe.table import Table, markdown, shown
-from sparring.study.figures import CLEAN, PRIMARY, WORST
+from sparring.study.figures import CLEAN, COUNTED, PRIMARY, WORST
 
 Figures = Mapping[str, Any]
-COUNTED = {"updates": "updates", "rollouts": "answers sampled", "kept_groups": "groups with a signal"}
 
 
 def write_study_table(path: Path, results: Figures) -> None:
     """Write the tables, and what has failed, beside each other."""
     notes = [f"Failed: {cell}: {why}" for cell, why in results["failed"].items()]
     notes += [f"Warning: {text}" for text in results["warnings"]]
-    notes += [f"Probe {cell}: {text}" for cell, own in results["warnings_of_probes"].items() for text in own]
+    notes += [f"Probe {cell}: {'; '.join(own)}" for cell, own in results["warnings_of_probes"].items()]
     write_whole(path, markdown(tables(results), notes))
 
 
@@ -46,13 +45,13 @@ def tables(results: Figures) -> list[Table]:
         ),
         Table(
             f"The same less that of {less}, paired by question; p: Student's t of the seeds' means, none "
-            f"where all seeds say the same; but for the primary one adjusted by Holm over all of them: with "
-            f"so many, few seeds can hardly tell a single one from chance.",
+            f"where all seeds say the same (1 where that is 0); but for the primary one adjusted by Holm "
+            f"over all of them: with so many, few seeds can hardly tell a single one from chance.",
             ["arm", *columns.values()],
             [[arm, *(_tested(own.get(name)) for name in columns)] for arm, own in differences.items()],
         ),
         Table(
-            "Every measure; n: questions of all seeds, or seeds, where it is no mean over questions.",
+            "Every measure; n: questions of all seeds, or seeds, where the interval is over these alone.",
             ["measure", *arms],
             [[name, *(_cell(own["measures"].get(name)) for own in arms.values())] for name in names],
         ),

@@ -111,6 +111,19 @@ def test_the_start_that_fools_is_kept_and_success_is_that_of_the_rounded_picture
         assert np.abs(np.asarray(picture, dtype=int) - np.asarray(PICTURES[0], dtype=int)).max() <= 3
 
 
+def test_from_one_start_the_defender_is_not_asked_what_it_says_in_the_end(victim: Victim) -> None:
+    asked: list[int] = []
+
+    class Counted(Pgd):
+        def _replies(self, question: VisualQuestion, pictures: list[Image.Image], prompt: str) -> list[str]:
+            asked.append(len(pictures))
+            return ["B"]
+
+    (edit,) = Counted(victim, PgdSettings(eps=3, steps=2)).edit(QUESTIONS[:1], PICTURES[:1], seed=0)
+    assert asked == [1]  # about the clean picture
+    assert edit.instruction == "L-inf 3/255, 2 steps on the right answer's probability"
+
+
 def test_more_starts_never_do_worse(victim: Victim) -> None:
     """The first start is the same one; the best of several is at least as far."""
     one, three = (

@@ -3,9 +3,10 @@ r"""A white-box gradient attack on pixels: projected gradient descent in an L-in
 
 Steps of the gradient's sign, from random starts, through the model's own preprocessing. Minimised is the
 log-probability of the Defender's own right reply to the clean picture (of `\boxed{X}` where that reply is
-wrong), or, with the goal "wrong", maximised is that of `\boxed{W}` for a wrong option W. The end is rounded
-to 8 bits, inside the budget. Of several starts the one is kept that then makes the Defender answer wrongly,
-through the processor that pictures of files go through, and among such the one whose loss went furthest.
+wrong), or, with the goal "wrong", maximised is that of `\boxed{W}` for a wrong option W. What
+comes out is rounded to 8 bits, inside the budget. Of several starts one that then makes the Defender answer
+wrongly, through the processor that pictures of files go through, is preferred, then the one whose loss went
+furthest.
 """
 
 from __future__ import annotations
