@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 from sparring.data.errors import RunError
 from sparring.data.records import RULES_VERSION
+
+OPENING = 60.0
+"""Seconds in which several processes have made the tables of a file that they share."""
 
 
 def make_folder(folder: Path) -> Path:
@@ -81,14 +85,29 @@ def open_database(path: Path | None, schema: str, **options: Any) -> sqlite3.Con
     """
     try:
         database: sqlite3.Connection = sqlite3.connect(path or ":memory:", **options)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.executescript(schema)
+        _prepare(database, schema)
     except sqlite3.Error as error:
         raise RunError(
             f"{path}: cannot be used ({error}). Restore it, remove it, or choose another folder with --out."
         ) from error
     return database
+
+
+def _prepare(database: sqlite3.Connection, schema: str) -> None:
+    """Set a file's modes and make its tables. Of several processes that do so to a new file at once SQLite
+    turns some away without waiting, whatever its timeout: they try again.
+    """
+    last = time.monotonic() + OPENING
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.executescript(schema)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                raise
+        time.sleep(0.01)
 
 
 def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -> None:
