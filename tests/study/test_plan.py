@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sparring.data.errors import RecipeError, RunError
-from sparring.study.plan import Cell, Study, load_study
+from sparring.study.plan import DONE, Cell, Study, load_study
 from sparring.study.run import expected, seconds_of, time_left
 
 STUDY: dict[str, Any] = {
@@ -66,6 +66,30 @@ def test_the_games_that_the_primary_outcome_is_made_of_come_first(tmp_path: Path
         *("other-3", "other-4"),
     ]
     assert probes(primary=None)[:4] == ["other-3", "base-3", "arena-3", "clean-3"]
+
+
+def test_edits_that_were_deleted_are_made_again_only_when_a_probe_is_next(tmp_path: Path) -> None:
+    plan, out = study(tmp_path), tmp_path / "out"
+    for cell in plan.cells():
+        if cell.kind == "game" or (
+            cell.kind == "probe" and str(cell) not in ("probe arena-4", "probe clean-3")
+        ):
+            (cell.folder(out)).mkdir(parents=True)
+            (cell.folder(out) / DONE[cell.kind]).touch()
+    assert [str(cell) for cell in plan.to_do(out)] == [
+        *("edits clean-3", "probe clean-3"),
+        *("edits clean-4", "probe arena-4"),
+    ]
+    (plan.game("arena", 3).folder(out) / DONE["game"]).unlink()
+    assert [str(cell) for cell in plan.to_do(out)] == [
+        *("edits clean-3", "probe clean-3"),
+        *("game base-3", "edits clean-4", "probe arena-4"),
+    ]
+    for cell in plan.cells():
+        if cell.kind == "probe":
+            cell.folder(out).mkdir(parents=True, exist_ok=True)
+            (cell.folder(out) / DONE["probe"]).touch()
+    assert [str(cell) for cell in plan.to_do(out)] == ["game base-3"]
 
 
 def test_a_probe_takes_the_arms_defender_and_the_baselines_measures(tmp_path: Path) -> None:

@@ -123,10 +123,17 @@ class Study:
         return list(found)
 
     def to_do(self, out: Path) -> list[Cell]:
-        """The cells that are not done, without edits that no probe needs any more."""
+        """The cells that are not done, each after those that it needs, and none of these long before; without
+        edits that no probe needs any more.
+        """
         left = [cell for cell in self.cells() if not cell.done(out)]
-        probed = {cell.seed for cell in left if cell.kind == "probe"}
-        return [cell for cell in left if cell.kind != "edits" or cell.seed in probed]
+        wanted = dict[Cell, None]()
+        for cell in left:
+            if cell.kind == "probe":
+                edits = self.edits(cell.seed)
+                wanted |= dict.fromkeys((*edits.needs, edits, *cell.needs, cell))
+        wanted |= dict.fromkeys(cell for cell in left if cell.kind == "game")
+        return [cell for cell in wanted if not cell.done(out)]
 
     def edits(self, seed: int) -> Cell:
         """The edits that the probes of a seed share."""
