@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sparring.judging.kinds import KINDS
 from sparring.measures.payoff import CLEAN
-from sparring.measures.statistics import hierarchical_bootstrap, rate
+from sparring.measures.statistics import hierarchical_bootstrap
 from sparring.report.heldout import HeldOut, read_stages
 
 RIVALS = ("light", "cut_out", "look_alike")
@@ -79,9 +79,8 @@ def kinds_of(games: Sequence[Played]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in KINDS:
         told = [game.summary["strategies"][game.last][kind] for game in games]
-        n = sum(one["n"] for one in told)
-        hits = round(sum(one["value"] * one["n"] for one in told if one["n"]))
-        found[kind] = rate([True] * hits + [False] * (n - hits)).as_dict()
+        hits = [(round(one["value"] * one["n"]), one["n"]) for one in told if one["n"]]
+        found[kind] = pooled([np.repeat([1.0, 0.0], [k, n - k]) for k, n in hits]) if hits else None
     return found
 
 
@@ -102,9 +101,7 @@ def main() -> None:
     for rival in ("bootstrap", *RIVALS):
         line[f"attacker less {rival}"] = pooled([game.stronger(rival) for game in games])
     line["valid success"] = {
-        name: rate(
-            np.concatenate([game.fooled[game.last if name == "last" else name] for game in games])
-        ).as_dict()
+        name: pooled([game.fooled[game.last if name == "last" else name].astype(float) for game in games])
         for name in ("last", "bootstrap", *RIVALS)
     }
     line["label valid"] = [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 
 from small_checkpoints import tiny_flux2_klein
@@ -171,6 +171,11 @@ def blot(question: VisualQuestion, image: Image.Image, *, seed: int) -> tuple[Im
     edited = image.copy()
     edited.paste(tuple(np.random.default_rng(seed).integers(0, 256, 3).tolist()), (44, 40, 62, 58))
     return edited, "a blot"
+
+
+def widened(question: VisualQuestion, image: Image.Image, *, seed: int) -> tuple[Image.Image, str]:
+    """A rival that puts a margin around the picture."""
+    return ImageOps.expand(image, 4), "a margin"
 
 
 def play_quietly(recipe: str, out: str) -> None:

@@ -224,6 +224,10 @@ def test_the_papers_values() -> None:
             "defender={model: a/b, final_interpolation: 0.9, lora: {rank: 4, alpha: 8}}",
             "defender.final_interpolation: needs all weights trained",
         ),
+        (
+            "defender={model: a/b, interpolation: 0.9, lora: {rank: 4, alpha: 8}}",
+            "defender.interpolation: needs all weights trained",
+        ),
         ("defender={model: a/b, min_pixels: 9, max_pixels: 8}", "must not be above max_pixels"),
         (
             "defender.consistency.model=a/b",

@@ -405,6 +405,28 @@ def test_baselines_interval_and_counts() -> None:
     assert (nothing["value"], nothing["n"], nothing["ci95"]) == (None, 0, [None, None])
 
 
+def test_rows_of_one_picture_are_not_counted_as_so_many_trials() -> None:
+    rule = RULES["sparring", "custom"]
+
+    def width(rows: int, pictures: int, wrong: int = 3) -> float:
+        own = [
+            Answered(
+                Item(str(i), "choice", "?", "AB"[i % pictures % wrong == 0], ("x", "y")),
+                ("A",),
+                cluster=str(i % pictures),
+            )
+            for i in range(rows)
+        ]
+        low, high = profile_figures(own, rule.read(own, {}), rule)["ci95"]
+        assert low < high
+        return float(high - low)
+
+    once = width(60, 60)
+    assert width(240, 60) == pytest.approx(once, rel=0.15)  # four replies a picture, right or wrong together
+    assert width(240, 240) < 0.6 * once
+    assert width(60, 60, wrong=1) == width(240, 60, wrong=1)  # nothing right
+
+
 def test_mmmu_guesses_from_its_seed_and_reads_numbers() -> None:
     unread = [replace(one("no idea"), item=replace(one("").item, id=str(i))) for i in range(8)]
     marks = official.mmmu(unread, {})

@@ -166,6 +166,26 @@ def test_trials_go_on_until_the_first_miss(tmp_path: Path) -> None:
         assert len(server.lines) == 12
 
 
+def test_items_are_asked_again_by_the_profile_that_wants_every_trial(tmp_path: Path) -> None:
+    path = write_custom(tmp_path / "q", 12)
+    tries: Counter[str] = Counter()
+
+    def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        asked = question(body)
+        tries[asked] += 1
+        number = int(asked.split("?")[0].removeprefix("Colour "))
+        first, other = "AB"[number % 2], "BA"[number % 2]
+        return {"text": f"\\boxed{{{first}}}, or \\boxed{{{other}}}" if tries[asked] == 1 else "\\boxed{Z}"}
+
+    with serving(answer) as server:
+        settings = settings_of(path, f"{server.url}#toy", suite="vstar", trials=3, shuffle=False)
+        assert settings.profile == "sparring"
+        results = evaluate(settings, tmp_path / "out")
+    assert results["profiles"]["sparring"]["value"] == 0.0  # which of the two?
+    assert results["profiles"]["aot"]["value"] == 0.0  # the first box is right, the second reply is not
+    assert set(tries.values()) == {2}
+
+
 def test_figures_of_earlier_rules_are_scored_anew_before_they_are_compared(tmp_path: Path) -> None:
     path, out = write_custom(tmp_path / "q", 4), tmp_path / "out"
     with serving() as server:

@@ -105,7 +105,7 @@ def test_another_file_or_other_settings_need_another_folder(
     with pytest.raises(RunError, match="another fine-tuning"):
         quietly(chosen.model_copy(update={"epochs": 2}), tmp_path / "out")
     (own / questions.name).write_text("\n".join((own / questions.name).read_text().splitlines()[1:]))
-    with pytest.raises(RunError, match="has changed since"):
+    with pytest.raises(RunError, match="changed since the fine-tuning"):
         quietly(chosen, tmp_path / "out")
 
 

@@ -86,6 +86,17 @@ def test_answers_are_kept_by_defender_and_trial(ledger: Ledger) -> None:
     assert ledger.count("answers", "s") == 3
 
 
+def test_what_another_run_has_taken_over_is_not_written_into(tmp_path: Path) -> None:
+    there, here = (Ledger(tmp_path / name) for name in ("there", "here"))
+    there.record_edits("s", 0, [edit("a", 1), edit("b", 2)])
+    here.take_over("s", there.folder)
+    here.record_edits("s", 0, [edit("a", 3)])
+    for ledger, seed in ((there, 1), (here, 3)):
+        found = dict(ledger.pictures("s"))
+        assert np.array_equal(np.asarray(Image.open(found["a"])), np.asarray(noise(seed)))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def test_forget_drops_later_steps_of_that_stage_only(ledger: Ledger) -> None:
     for stage in ("s", "t"):
         for step in range(3):

@@ -13,7 +13,7 @@ from small_vlms import tiny_qwen2_5_vl
 from sparring.asking.refusals import taken, takes_of
 from sparring.config import AttackerSettings, CallSettings, DataSettings, DefenderSettings, Recipe
 from sparring.data.convert import write_questions
-from sparring.data.errors import DataError, RecipeError
+from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.data.records import Target, VisualQuestion
 from sparring.engine.ledger import Ledger
 from sparring.engine.questions import load_questions
@@ -181,3 +181,17 @@ def test_questions_that_the_defender_does_not_take_are_set_aside_on_both_sides(t
     recorded = ledger._db.execute("SELECT id FROM questions").fetchall()
     assert {row[0] for row in recorded} == names
     assert takes_of(DefenderSettings(model="http://127.0.0.1:9/v1#m")) is None
+
+
+@pytest.mark.parametrize("changed", ["train.jsonl", "held.jsonl"])
+def test_a_run_does_not_go_on_with_other_questions(tmp_path: Path, changed: str) -> None:
+    data = {"path": str(write(tmp_path, "train", 20, 1)), "held_out_path": str(write(tmp_path, "held", 6, 2))}
+    first = load(tmp_path / "out", **data)
+    assert load(tmp_path / "out", **data) == first
+    lines = (tmp_path / changed).read_text().splitlines()
+    record = json.loads(lines[0])
+    record["answer"] = "B" if record["answer"] == "A" else "A"
+    (tmp_path / changed).write_text("\n".join([json.dumps(record), *lines[1:]]) + "\n")
+    with pytest.raises(RunError, match=rf"{changed}: changed since the game in \S+ began"):
+        load(tmp_path / "out", **data)
+    load(tmp_path / "another", **data)

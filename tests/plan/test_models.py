@@ -127,7 +127,8 @@ def test_an_editor_that_is_known_to_be_distilled_is_warned_of_where_it_is_not_he
 
 def test_a_lora_of_a_vision_tower_is_more_than_servers_apply() -> None:
     server = "defender.rollout_server={address: 'http://127.0.0.1:8000/v1#m'}"
-    lora = ["defender.lora={rank: 8, alpha: 8}", "defender.final_interpolation=1.0"]
+    whole = ["defender.interpolation=1", "defender.final_interpolation=1"]
+    lora = ["defender.lora={rank: 8, alpha: 8}", *whole]
     (said,) = make_plan(load_recipe("arena", [*lora, server])).warnings
     assert "vision tower" in said
     assert make_plan(load_recipe("arena", [*lora, server, "defender.train_vision=false"])).warnings == ()

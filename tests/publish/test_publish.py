@@ -24,6 +24,7 @@ from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
+import sparring_arena
 from endpoint_server import serving
 from hub_server import Hub, hub_of
 from report.fake_run import write_fake_run
@@ -38,9 +39,11 @@ from sparring.defenders.sft import run_sft
 from sparring.engine.screen import Screen
 from sparring.models.editors import load_editor
 from sparring.models.vlms.base import load_vlm
+from sparring.publish.card import portable
 from sparring.recipes import load_recipe
 
 ROOT = Path(__file__).parents[2]
+ARENA = Path(sparring_arena.__file__).parent
 runner = CliRunner()
 
 
@@ -81,6 +84,23 @@ def names_nothing_of_this_disk(folder: Path) -> None:
     for name, content in contents(folder).items():
         if not name.endswith((".safetensors", ".png", ".parquet", "tokenizer.json")):
             assert not re.search(rb"(?<![\w.:/])/(?:tmp|work|home|root|usr|private|var)/", content), name
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("/home/ann/runs/a/attacker/editor", "attacker/editor"),
+        ("flux/klein+/home/ann/runs/a/attacker/editor", "flux/klein+attacker/editor"),
+        (f"{ARENA}/players/editor+/home/ann/a/attacker/editor", "arena/editor+attacker/editor"),
+        ("roundtrip@/home/ann/models/editor", "roundtrip@models/editor"),
+        ("paste:folder=/home/ann/pictures/cups", "paste:folder=pictures/cups"),
+        ("http://10.0.0.3:8000/v1#judge", "judge"),
+        ("1+/2", "1+/2"),
+        ("See\n/home is a word", "See\n/home is a word"),
+    ],
+)
+def test_names_of_attackers_lose_every_path_in_them(name: str, told: str) -> None:
+    assert portable({"attackers": {"last": [name]}}) == {"attackers": {"last": [told]}}
 
 
 def test_both_players_of_a_game_load_in_plain_libraries(game: Path, editor: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from rich.console import Console
 
 from small_game import game_recipe
 from sparring.config import Recipe
-from sparring.data.images import load_image
+from sparring.data.errors import DataError
+from sparring.data.images import load_image, pictures_of
+from sparring.data.questions import read_questions
 from sparring.engine.screen import Screen
 from sparring.judging.kinds import KINDS
 from sparring.report.page import write_report
 from sparring.report.run import read_run
+from sparring.selfplay.heldout import opponents_edits
 from sparring.selfplay.loop import run_game
 
 Played = tuple[Path, dict[str, Any]]
@@ -122,3 +126,10 @@ def test_a_page_of_a_run_under_way_has_the_rivals_columns(played: Played, tmp_pa
     page = write_report(out).read_text(encoding="utf-8")
     assert "blots" in page
     assert "Successful edits by what they did" not in page
+
+
+def test_a_rival_that_widens_pictures_is_named_with_the_question(players: Path, questions: Path) -> None:
+    played = game_recipe(players, questions, evaluation={"rivals": {"blots": "tests.small_game:widened"}})
+    asked = read_questions(questions).records[:2]
+    with pytest.raises(DataError, match=rf'blots: tests.small_game:widened .* question "{asked[0].id}" from'):
+        opponents_edits(SimpleNamespace(recipe=played), "blots", asked, pictures_of(asked))  # type: ignore[arg-type]

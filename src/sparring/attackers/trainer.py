@@ -51,7 +51,7 @@ class BestWeights:
 
     @property
     def update(self) -> int | None:
-        """The number of the best stretch's last update, from 0."""
+        """The number of the best stretch's last update, from 0, of those whose edits somebody could judge."""
         means = self._means()
         return means.index(max(means)) + self.window - 1 if means else None
 

@@ -27,7 +27,8 @@ class Rule:
     of the first figure.
 
     `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures
-    without one; "" of all others. `rows`: how many rows the first figure is over.
+    without one; "" of all others. `rows`: how many rows the first figure is over. `every_trial`: an item
+    is right where all its replies are; other rules read the first.
     """
 
     read: Read
@@ -36,6 +37,7 @@ class Rule:
     low_is_good: bool = False
     unjudged: str = ""
     rows: Callable[[Sequence[Marked]], int] = len
+    every_trial: bool = False
 
 
 _HR, _HR_OLD = figures.cycles(), "the judge model, asked where no option is read, is left out"
@@ -141,18 +143,17 @@ RULES |= {
 # AI2D's filter reads raw replies, and takes the reasoning off by itself.
 RULES["lmms-eval", "ai2d"] = Rule(lmms_eval.ai2d, figures.accuracy)
 _TRIALS = "right where every trial is; unreadable pictures are left out of the denominator"
-RULES |= {
-    ("aot", "vstar"): Rule(aot.vstar, figures.accuracy, _TRIALS),
-    ("aot", "hrbench"): Rule(
-        aot.hrbench, figures.accuracy, f"over all rows, not the mean over cycles; {_TRIALS}"
-    ),
-    ("aot", "pope"): Rule(aot.pope, figures.pope(rows=False), f"over the different questions; {_TRIALS}"),
-    ("aot", "hallusionbench"): Rule(
+_BY_AOT: dict[str, Rule] = {
+    "vstar": Rule(aot.vstar, figures.accuracy, _TRIALS),
+    "hrbench": Rule(aot.hrbench, figures.accuracy, f"over all rows, not the mean over cycles; {_TRIALS}"),
+    "pope": Rule(aot.pope, figures.pope(rows=False), f"over the different questions; {_TRIALS}"),
+    "hallusionbench": Rule(
         aot.hallusion,
         figures.hallusion(with_category=False, figures_without_picture=True),
         f"questions with a picture, keys without the category; {_TRIALS}",
     ),
 }
+RULES |= {("aot", name): replace(rule, every_trial=True) for name, rule in _BY_AOT.items()}
 
 
 def rule_of(profile: str, benchmark: str) -> Rule:
@@ -169,3 +170,11 @@ def rule_of(profile: str, benchmark: str) -> Rule:
 def profiles_of(benchmark: str) -> list[ProfileName]:
     """The profiles that have a rule for a benchmark, in a fixed order."""
     return [profile for profile in PROFILES if (profile, benchmark) in RULES]
+
+
+def asked_again_by(profile: str, benchmark: str) -> Rule:
+    """The rule by which an item is asked again while it is right: of all that know the benchmark the one that
+    wants every trial, whichever is quoted; else the quoted one. Raises RecipeError as `rule_of` does.
+    """
+    quoted = rule_of(profile, benchmark)
+    return next((rule for (_, name), rule in RULES.items() if name == benchmark and rule.every_trial), quoted)

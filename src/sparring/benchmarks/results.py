@@ -42,8 +42,9 @@ def profile_figures(
     judge: the model that was asked about what the rule left unread; `judged` then counts the answers that it
     read.
 
-    The interval is Wilson's where the figure is the share of items that are right, else a percentile
-    bootstrap over pictures.
+    The interval is Wilson's where the figure is the share of items that are right and no two of them show the
+    same picture, else a percentile bootstrap over pictures. Where all items are right, or all wrong, such a
+    bootstrap has no width: then it is Wilson's, of pictures.
     """
     marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
     figures = rule.figures(marked)
@@ -74,13 +75,16 @@ def _interval(
 ) -> list[float | None]:
     if not marked:
         return [None, None]
-    # An accuracy of all, or of one split.
-    plain = name.startswith("accuracy") or name == "aAcc"
-    if plain and {mark.score for _, mark in marked} <= {0.0, 1.0}:
-        hits = round(value * rows)
-        found = rate([True] * hits + [False] * (rows - hits))
-        return [found.low, found.high]
     clusters = list(grouped(marked, lambda one: one[0].cluster or one[0].item.id).values())
+    # An accuracy of all, or of one split.
+    share = name.startswith("accuracy") or name == "aAcc"
+    if share and {mark.score for _, mark in marked} <= {0.0, 1.0}:
+        alike = value in (0.0, 1.0)
+        if alike or len(clusters) == len(marked):
+            n = min(rows, len(clusters)) if alike else rows
+            hits = round(value * n)
+            found = rate([True] * hits + [False] * (n - hits))
+            return [found.low, found.high]
 
     def statistic(drawn: Sequence[int]) -> float:
         return rule.figures([one for place in drawn for one in clusters[place]])[name]

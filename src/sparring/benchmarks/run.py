@@ -22,7 +22,7 @@ from PIL.Image import Image, Resampling
 from sparring.asking.desk import Desk, Query, RawAnswer
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.layouts import find_benchmark
-from sparring.benchmarks.profiles import rule_of
+from sparring.benchmarks.profiles import asked_again_by, rule_of
 from sparring.benchmarks.questions import chosen_items, data_sha256, render_item, shuffles
 from sparring.benchmarks.scoring import ANSWERS, RESOURCES, THUMBNAILS, judge_answers, score
 from sparring.config import EvalSettings
@@ -150,9 +150,11 @@ def ask_items(
     resources: Mapping[str, Any],
     rules: str,
 ) -> list[Answered]:
-    """Put every item, and put it again up to `trials` times while its answers are right by the profile."""
+    """Put every item, and put it again up to `trials` times while its answers are right by the profile that
+    wants every trial, where one knows the benchmark, else by the quoted one.
+    """
     prompts = {item.id: render_item(item, settings.prompt, settings.defender.prompt) for item in items}
-    read = rule_of(settings.profile, rules).read
+    read, again = (rule(settings.profile, rules).read for rule in (rule_of, asked_again_by))
     answered = {item.id: Answered(item, prompt=prompts[item.id]) for item in items}
     waiting, tally = list(items), Tally()
     for trial in range(settings.trials):
@@ -167,7 +169,8 @@ def ask_items(
                     answered[raw.id] = _with(answered[raw.id], raw)
                 own = [answered[raw.id] for raw in raws]
                 marks = read(own, resources)
-                right += [one.item for one, mark in zip(own, marks, strict=True) if mark.score == 1]
+                said = marks if again is read else again(own, resources)
+                right += [one.item for one, mark in zip(own, said, strict=True) if mark.score == 1]
                 if trial == 0:
                     tally.asked += sum(mark.status != "left_out" for mark in marks)
                     tally.right += sum(mark.score for mark in marks)

@@ -245,7 +245,8 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         gt=0,
         le=1,
         description="share of the way from its weights before a round to those after it that the Defender "
-        "goes (WiSE-FT, arXiv 2109.01903): less than 1 gives up a little robustness for what it knew before",
+        "goes (WiSE-FT, arXiv 2109.01903): less than 1 gives up a little robustness for what it knew before, "
+        "and needs all weights trained (lora: null)",
     )
     final_interpolation: float = Field(
         1.0,

@@ -14,7 +14,6 @@ from torch import Tensor
 from sparring.asking.prompts import render_prompt, render_reply, reply_of
 from sparring.asking.refusals import taken, takes_of
 from sparring.config import SftSettings
-from sparring.data.errors import RunError
 from sparring.data.images import pictures_of
 from sparring.data.layouts import data_digest
 from sparring.data.pictures import shown
@@ -27,7 +26,7 @@ from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.ledger import Ledger
-from sparring.engine.questions import read_taught, say_dropped
+from sparring.engine.questions import read_taught, require_same_data, say_dropped
 from sparring.engine.screen import Screen, figures_of
 from sparring.engine.stages import Schedule, Stage, train
 from sparring.models.vlms.local import LocalVLM
@@ -110,7 +109,8 @@ def run_sft(
         run_folder(settings, out, file="sft.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,
     ):
-        _same_questions(settings, folder, ledger, questions)
+        require_same_data(folder, ledger, {settings.data: data_digest(Path(settings.data))}, "fine-tuning")
+        ledger.record_questions("train", questions.records)
         stage = Stage(folder, STAGE, ledger)
         if not stage.done:
             _train(settings, stage, device, questions.records, screen)
@@ -171,19 +171,3 @@ def _train(
             "loss_last": sum(losses[-tenth:]) / tenth if losses else None,
         }
     )
-
-
-def _same_questions(settings: SftSettings, folder: Path, ledger: Ledger, questions: Questions) -> None:
-    """Note the questions file by its hash; RunError where it is not the one that this fine-tuning
-    began with.
-    """
-    stage, digest = Stage(folder, "data", ledger), data_digest(Path(settings.data))
-    if not stage.done:
-        stage.begin()
-        ledger.record_questions("train", questions.records)
-        stage.finish({"sha256": digest, "questions": len(questions)})
-    elif stage.result["sha256"] != digest:
-        raise RunError(
-            f"{settings.data} has changed since the fine-tuning in {folder} began. Begin another one with "
-            f"--out."
-        )

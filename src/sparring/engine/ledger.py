@@ -19,6 +19,7 @@ or resumed its stage. No figure of a run depends on it, and ledgers of earlier v
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
-from sparring.engine.files import open_database, require_rules
+from sparring.engine.files import open_database, require_rules, write_whole
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS questions (
@@ -132,7 +133,9 @@ class Ledger:
             name = picture_name(stage, step, edit.question_id, sample)
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            edit.image.save(path, compress_level=1)
+            picture = io.BytesIO()
+            edit.image.save(picture, "PNG", compress_level=1)
+            write_whole(path, picture.getvalue())  # not in place: it may be linked from elsewhere
             rows.append(
                 (stage, step, edit.question_id, sample, edit.attacker, edit.instruction, edit.seed, name)
             )

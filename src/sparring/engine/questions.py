@@ -4,11 +4,12 @@ that judge."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sparring.config import CallSettings, Recipe, SftSettings
-from sparring.data.errors import DataError, RecipeError
+from sparring.data.errors import DataError, RecipeError, RunError
+from sparring.data.layouts import data_digest
 from sparring.data.questions import Questions, read_questions, require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
 from sparring.data.words import plural
@@ -20,7 +21,7 @@ from sparring.engine.stages import Stage
 from sparring.seeds import derive_seed, shuffled
 
 DATA = "data"
-"""The stage, and folder, in which a generator writes."""
+"""The stage, and folder, in which a generator writes, or files are noted."""
 PICTURES = "questions"
 """The folder, in a run's, of pictures that data carry inside them."""
 Sides = tuple[list[VisualQuestion], list[VisualQuestion], tuple[Questions, ...]]
@@ -44,7 +45,7 @@ def load_questions(
     side's questions are played. measured: how many of the held-out ones, the first; None: all.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
-    generator.
+    generator; RunError where a file that it names is not what the run in `out` began with.
     """
     settings = recipe.data
     if sides is None and settings.path is None:
@@ -57,6 +58,9 @@ def load_questions(
         with unless_refused(out, PICTURES) as folder:
             sides = read_sides(recipe, *paths, folder)
     train, held_out, read = sides or named_sides(recipe, out)
+    if settings.path is not None:
+        digests = {str(questions.path): data_digest(questions.path) for questions in read}
+        require_same_data(out, ledger, digests, "game")
     for questions in read:
         say_dropped(questions, screen)
     if keep is not None:
@@ -65,6 +69,28 @@ def load_questions(
     ledger.record_questions("train", train)
     ledger.record_questions("held_out", held_out)
     return train, held_out
+
+
+def require_same_data(out: Path, ledger: Ledger, digests: Mapping[str, str], kind: str) -> None:
+    """Note the data of a run by their hashes, once. RunError where they are not those that it began with:
+    figures of two sets of questions would mix.
+
+    digests: name of the data -> `data_digest`. kind: of the work, in words.
+    """
+    stage = Stage(out, DATA, ledger)
+    if not stage.done:
+        stage.begin()
+        stage.finish({"sha256": dict(digests)})
+        return
+    before = stage.result["sha256"]
+    if isinstance(before, str):  # a fine-tuning of an earlier version
+        before = dict.fromkeys(digests, before)
+    changed = [name for name, digest in digests.items() if before.get(name) != digest]
+    if changed:
+        raise RunError(
+            f"{', '.join(changed)}: changed since the {kind} in {out} began. Restore it, or begin another "
+            f"{kind} with --out."
+        )
 
 
 def read_drawn(

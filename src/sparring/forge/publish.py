@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -76,7 +77,20 @@ def short(name: str) -> str:
         return name
     if "://" in name:
         return name.partition("#")[2] or "an endpoint"
-    return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
+    return "".join(_end(part) if part.startswith("/") else part for part in places(name))
+
+
+def _end(path: str) -> str:
+    """Its last two parts."""
+    parts = Path(path).parts
+    return "/".join(parts[-2:]) if len(parts) > 2 else path
+
+
+def places(name: str) -> list[str]:
+    """A name cut before every absolute path in it: what names an attacker may name an editor, the LoRA on it
+    and a folder (`EDITOR+/loras/a`, `roundtrip@/editor`, `paste:folder=/cut-outs`).
+    """
+    return re.split(r"(?<=[+@=])(?=/)", name)
 
 
 def without_paths(value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -199,4 +200,4 @@ def _title(model: str) -> str:
     """
     if "://" in model:
         return model.partition("#")[2]
-    return "+".join("/".join(Path(part).parts[-2:]) for part in model.split("+"))
+    return "".join("/".join(Path(part).parts[-2:]) for part in re.split(r"(?<=[+@=])", model))

@@ -10,7 +10,6 @@ from pathlib import Path
 from sparring.benchmarks.layouts import find_benchmark
 from sparring.benchmarks.questions import data_sha256, draw_items, questions_of
 from sparring.config import ProbeSettings
-from sparring.data.errors import RunError
 from sparring.data.layouts import data_digest
 from sparring.data.questions import read_questions, require_disjoint, split_held_out
 from sparring.data.records import VisualQuestion
@@ -18,9 +17,8 @@ from sparring.data.words import plural
 from sparring.engine.calls import written_data
 from sparring.engine.files import unless_refused
 from sparring.engine.ledger import Ledger
-from sparring.engine.questions import PICTURES, read_drawn, say_dropped
+from sparring.engine.questions import PICTURES, read_drawn, require_same_data, say_dropped
 from sparring.engine.screen import Screen
-from sparring.engine.stages import Stage
 
 
 @dataclass
@@ -38,16 +36,8 @@ class Asked:
 
     def begin(self, out: Path, ledger: Ledger) -> None:
         """Note the questions; RunError where the data are not those that this probe began with."""
-        stage = Stage(out, "data", ledger)
-        if not stage.done:
-            stage.begin()
-            ledger.record_questions("held_out", [*self.probed, *self.practice])
-            stage.finish({"sha256": dict(self.digests)})
-        elif stage.result["sha256"] != dict(self.digests):
-            raise RunError(
-                f"{', '.join(self.digests)}: changed since the probe in {out} began. Begin another one with "
-                f"--out."
-            )
+        require_same_data(out, ledger, self.digests, "probe")
+        ledger.record_questions("held_out", [*self.probed, *self.practice])
 
     @cached_property
     def without_boxes(self) -> int:

@@ -12,7 +12,7 @@ from huggingface_hub import CardData
 
 from sparring.data.words import plural
 from sparring.engine.files import write_whole
-from sparring.forge.publish import short
+from sparring.forge.publish import places, short
 from sparring.recipes.paths import GROUP
 
 
@@ -58,8 +58,14 @@ def portable(value: Any) -> Any:
         return [portable(inner) for inner in value]
     if not isinstance(value, str):
         return value
+    if "://" in value or "\n" in value:
+        return short(value) if "://" in value else value
+    return "".join(_name(part) for part in places(value))
+
+
+def _name(path: str) -> str:
     for point in entry_points(group=GROUP):
-        _, found, rest = value.partition(f"/{point.value.replace('.', '/')}/")
+        _, found, rest = path.partition(f"/{point.value.replace('.', '/')}/")
         if found:
             return f"{point.name}/{rest}"
-    return short(value) if "/" in value and (Path(value).is_absolute() or "://" in value) else value
+    return short(path)

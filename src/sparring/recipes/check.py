@@ -298,10 +298,10 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         yield "defender.consistency.prompt: must hold {reasoning}."
     if consistency.weight > consistency.weight_max:
         yield "defender.consistency.weight: must not be above weight_max."
-    if defender.final_interpolation < 1 and defender.lora is not None:
-        yield (
-            "defender.final_interpolation: needs all weights trained. Set it to 1, or defender.lora to null."
-        )
+    for name in ("interpolation", "final_interpolation"):
+        # Half of either factor of a LoRA is a quarter of their product.
+        if getattr(defender, name) < 1 and defender.lora is not None:
+            yield f"defender.{name}: needs all weights trained. Set it to 1, or defender.lora to null."
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
         yield "defender.min_pixels: must not be above max_pixels."
 

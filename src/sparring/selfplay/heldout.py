@@ -19,7 +19,7 @@ from sparring.asking.questions import answered, ask_each
 from sparring.attackers.crops import crops_of
 from sparring.attackers.rivals import Rival, load_rival
 from sparring.attackers.rollout import round_trips
-from sparring.data.errors import ModelError
+from sparring.data.errors import DataError, ModelError
 from sparring.data.images import image_sha256, load_image, pictures_of
 from sparring.data.pixels import sharpness_ratio
 from sparring.data.records import Answer, Edit, Verdict, VisualQuestion
@@ -150,7 +150,16 @@ def opponents_edits(
     """One edit a question: a rival's, or a frozen Attacker's, with the same noise whoever the Attacker is."""
     rival = table.recipe.evaluation.rivals.get(opponent)
     if rival is not None:
-        return load_rival(rival, name=opponent).edit(questions, cleans, table.recipe.seed)
+        edits = load_rival(rival, name=opponent).edit(questions, cleans, table.recipe.seed)
+        for edit, clean in zip(edits, cleans, strict=True):
+            if edit.image.size != clean.size:
+                raise DataError(
+                    f"evaluation.rivals.{opponent}: {rival} turned the picture of question "
+                    f'"{edit.question_id}" from {clean.width} x {clean.height} into {edit.image.width} x '
+                    f"{edit.image.height} pixels, but held-out edits have their pictures' sizes. Mend it and "
+                    "resume the run."
+                )
+        return edits
     seeds = [table.seed("evaluation", question.id) for question in questions]
     images = frozen_edits(table, opponent, questions, cleans, seeds)
     made = zip(questions, seeds, images, strict=True)
