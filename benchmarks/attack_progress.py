@@ -51,7 +51,7 @@ from sparring.selfplay.turns import FrozenOpponent, answers_when_clean, right_wh
 Point = dict[str, float]
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "flow_grpo": {"type": "flow_grpo", "window": {"size": None}},
-    "flow_grpo_fast": {"type": "flow_grpo", "sampler": "cps", "window": {"size": 2, "shared_start": True}},
+    "flow_grpo_fast": {"type": "flow_grpo", "sampler": "cps", "window": {"size": 1, "shared_start": True}},
     "diffusion_nft": {"type": "diffusion_nft", "forward_timesteps": 1},
     "awm": {"type": "awm", "forward_timesteps": 1},
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from sparring.judging.kinds import KINDS
 from sparring.measures.payoff import CLEAN
@@ -74,6 +76,15 @@ def pooled(seeds: Sequence[Values]) -> dict[str, Any]:
     return told(seeds) | {"n": n, "seeds": [told([values]) for values in seeds]}
 
 
+def student(means: Sequence[float]) -> list[float] | None:
+    """95 % interval of Student's t of the seeds' means; None of one seed."""
+    n = len(means)
+    if n < 2:
+        return None
+    half = stdtrit(n - 1, 0.975) * np.std(means, ddof=1) / math.sqrt(n)
+    return [round(float(np.mean(means) + end), 4) for end in (-half, half)]
+
+
 def kinds_of(games: Sequence[Played]) -> dict[str, Any]:
     """Of the last Attackers' successful edits, the share of each kind."""
     found: dict[str, Any] = {}
@@ -117,9 +128,15 @@ def main() -> None:
         pairs = list(zip(games, controls, strict=True))
         if any(game.ids != control.ids for game, control in pairs):
             raise SystemExit("games and control games are not of the same seeds in the same order")
-        for name, opponent in (("clean", CLEAN), ("transfer", "look_alike")):
-            against = [game.gain(opponent) - control.gain(opponent) for game, control in pairs]
-            line[f"{name} less control's"] = pooled(against)
+        for name, opponent in (("clean", CLEAN), ("transfer", "look_alike"), ("robust", None)):
+            # Of each under the last Attacker of its own game, where no opponent is named.
+            against = [
+                game.gain(opponent or game.last) - control.gain(opponent or control.last)
+                for game, control in pairs
+            ]
+            line[f"{name} less control's"] = pooled(against) | {
+                "t95": student([own.mean() for own in against])
+            }
     print(json.dumps(line))
 
 

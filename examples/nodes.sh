@@ -1,5 +1,6 @@
 #!/bin/bash
 # Several machines without a scheduler, by ssh: examples/nodes.sh node0 node1 ... The first is this one.
+# Each needs some 520 GB of memory: attacker.offload keeps 58 GB for each of its eight workers.
 set -euo pipefail
 port=6379
 ray start --head --port $port --num-gpus 8

@@ -6,6 +6,7 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=32
 #SBATCH --exclusive
+#SBATCH --mem=0    # all of a node's: attacker.offload keeps 58 GB for each of its eight workers
 #SBATCH --time=24:00:00
 set -euo pipefail
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring import __version__
 from sparring.console import (
     LogLevelOption,
     QuietOption,
@@ -249,10 +248,9 @@ command(short_help="Explain every setting of recipes and of each verb.")(fields)
 @command(short_help="Print the versions that decide what a run computes.")
 def version() -> None:
     """Print the version of Sparring and of the libraries that decide what a run computes."""
-    from importlib.metadata import version as version_of
+    from sparring.engine.environment import versions
 
-    libraries = ("torch", "transformers", "diffusers", "peft")
-    versions = {"sparring": __version__} | {package: version_of(package) for package in libraries}
-    for package, own in versions.items():
+    found = versions()
+    for package, own in found.items():
         out_console.print(f"{package} {own}")
-    result(versions)
+    result(found)

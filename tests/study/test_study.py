@@ -130,7 +130,8 @@ def test_trimmed_and_carried_elsewhere_a_study_ends_with_the_same_figures(
     trim_study(plan_of(*study), half)
     kept = {str(path.relative_to(half)) for path in half.rglob("*") if path.is_file()}
     assert {name for name in kept if name.startswith("probes/plain-3")} == {
-        f"probes/plain-3/{name}" for name in ("probe.yaml", "outcomes.json", "results.json", "table.md")
+        f"probes/plain-3/{name}"
+        for name in ("probe.yaml", "outcomes.json", "results.json", "table.md", "environment.json")
     }
     assert "games/attacked-3/round1/defender/model/model.safetensors" in kept
     assert "games/plain-3/round1/attacker/editor/pytorch_lora_weights.safetensors" in kept

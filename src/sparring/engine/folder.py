@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from sparring.config.base import EndpointSettings, Settings
 from sparring.data.errors import RunError
+from sparring.engine.environment import ENVIRONMENT, note_environment
 from sparring.engine.files import make_folder
 
 PACE = EndpointSettings.model_fields.keys() - {"extra_body"}
@@ -64,12 +65,12 @@ def run_folder(
 ) -> Iterator[Path]:
     """Claim a folder for the work of these settings, new or resumed, for this process alone.
 
-    The resolved settings are kept as `out/file`. The lock goes with the process, however it ends. A folder
-    in which nothing was computed yet belongs to nobody, whatever a failed try left in it. How fast and how
-    patiently endpoints are asked, on which engine is computed, and who is told of it, may change between
-    processes; of what `grows`, everything: each part of it answers for itself. Errors: RunError if no such
-    folder can be made, if another process works in it, if it holds the work of other settings, or if its
-    settings cannot be read.
+    The resolved settings are kept as `out/file`, where it was computed in `out/environment.json`. The lock
+    goes with the process, however it ends. A folder in which nothing was computed yet belongs to nobody,
+    whatever a failed try left in it. How fast and how patiently endpoints are asked, on which engine is
+    computed, and who is told of it, may change between processes; of what `grows`, everything: each part of
+    it answers for itself. Errors: RunError if no such folder can be made, if another process works in it, if
+    it holds the work of other settings, or if its settings cannot be read.
     """
     out = make_folder(out.resolve())
     stored, lock_file = out / file, out / ".lock"
@@ -103,6 +104,7 @@ def run_folder(
                 yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8"
             )
             partial.replace(stored)
+        note_environment(out)
         yield out
 
 
@@ -159,7 +161,7 @@ def _holds_rows(path: Path, kinds: tuple[str, ...]) -> bool:
 def _clear(out: Path) -> None:
     """Remove what a try that computed nothing has noted: its settings, its questions."""
     databases = [name + end for name in COMPUTED for end in ("", "-wal", "-shm")]
-    for name in (*KINDS, *databases, "data/done.json"):
+    for name in (*KINDS, *databases, ENVIRONMENT, "data/done.json"):
         (out / name).unlink(missing_ok=True)
 
 

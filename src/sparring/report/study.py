@@ -15,7 +15,7 @@ from sparring.report.charts import Cell, HeatMap, heat_map, interval_bar
 from sparring.report.numbers import percent, points, points_interval
 from sparring.report.render import write_page
 from sparring.study.figures import CLEAN, PRIMARY
-from sparring.study.table import main_measures, tables
+from sparring.study.table import computed_with, main_measures, tables
 
 Figures = Mapping[str, Any]
 MARGIN, CELL_WIDTH, CELL_HEIGHT = 44, 108, 76
@@ -58,6 +58,7 @@ def contents_of(results: Figures) -> dict[str, Any]:
             if gain["value"] is not None
         ],
         "tables": tables(results),
+        "computed_with": computed_with(results),
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparring.asking.conditions import PLAIN
+from sparring.engine.environment import environments
 from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm
 from sparring.probe.settings import AGAIN
 from sparring.probe.table import CONDITION_NAMES, figure_at, measures_of
@@ -110,7 +111,24 @@ def results_of(study: Study, out: Path, failed: Mapping[Cell, str]) -> dict[str,
         "warnings_of_probes": {
             f"{arm}-{seed}": list(one.warnings) for (arm, seed), one in probed.items() if one.warnings
         },
+        "environments": environments_of(study, out),
     }
+
+
+def environments_of(study: Study, out: Path) -> list[dict[str, Any]]:
+    """Where how many of the finished games and probes were computed; one that was gone on with elsewhere
+    counts for both. None: it was not noted.
+    """
+    found: list[dict[str, Any]] = []
+    for cell in study.cells():
+        if cell.kind == "edits" or not cell.done(out):
+            continue
+        for one in environments(cell.folder(out)) or [None]:
+            same = next((known for known in found if known["environment"] == one), None)
+            if same is None:
+                found.append(same := {"environment": one, "cells": 0})
+            same["cells"] += 1
+    return found
 
 
 def training_of(study: Study, arm: str, seed: int, out: Path) -> dict[str, int] | None:

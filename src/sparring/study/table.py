@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.data.words import plural
+from sparring.engine.environment import in_words
 from sparring.engine.files import write_whole
 from sparring.probe.table import Table, markdown, shown
 from sparring.study.figures import CLEAN, COUNTED, PRIMARY, WORST
@@ -19,7 +20,17 @@ def write_study_table(path: Path, results: Figures) -> None:
     notes = [f"Failed: {cell}: {why}" for cell, why in results["failed"].items()]
     notes += [f"Warning: {text}" for text in results["warnings"]]
     notes += [f"Probe {cell}: {'; '.join(own)}" for cell, own in results["warnings_of_probes"].items()]
+    notes += computed_with(results)
     write_whole(path, markdown(tables(results), notes))
+
+
+def computed_with(results: Figures) -> list[str]:
+    """How many cells were computed with what, in words."""
+    return [
+        f"{plural(one['cells'], 'cell')} computed with "
+        f"{in_words(one['environment']) if one['environment'] else 'what was not noted'}"
+        for one in results.get("environments", ())
+    ]
 
 
 def main_measures(results: Figures) -> dict[str, str]:

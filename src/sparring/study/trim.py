@@ -15,15 +15,16 @@ from typing import Any
 from sparring.config import Recipe
 from sparring.data.errors import RunError
 from sparring.data.words import plural
+from sparring.engine.environment import ENVIRONMENT
 from sparring.engine.folder import difference_of, read_settings
 from sparring.probe.settings import SHARED
 from sparring.recipes.paths import packaged_models
 from sparring.study.plan import DONE, PLACES, Cell, Study
 
 KEPT = {
-    "game": ("recipe.yaml", "summary.json"),
+    "game": ("recipe.yaml", "summary.json", ENVIRONMENT),
     "edits": (SHARED,),  # what they took
-    "probe": ("probe.yaml", "outcomes.json", "results.json", "table.md"),
+    "probe": ("probe.yaml", "outcomes.json", "results.json", "table.md", ENVIRONMENT),
 }
 """Kind of a cell -> the files of a finished one that stay, for figures and to tell whose they are."""
 
