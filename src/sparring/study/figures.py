@@ -123,7 +123,8 @@ def environments_of(study: Study, out: Path) -> list[dict[str, Any]]:
     for cell in study.cells():
         if cell.kind == "edits" or not cell.done(out):
             continue
-        for one in environments(cell.folder(out)) or [None]:
+        noted: list[dict[str, Any] | None] = [*environments(cell.folder(out))]
+        for one in noted or [None]:
             same = next((known for known in found if known["environment"] == one), None)
             if same is None:
                 found.append(same := {"environment": one, "cells": 0})
