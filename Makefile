@@ -46,9 +46,9 @@ docs: install
 	$(BIN)/zensical build --clean --strict
 	@echo "Open build/site/index.html in a browser."
 
-# gpu.py measures on a GPU, and here only shows that it runs; attack_progress.py trains for hours and is run by hand.
+# gpu.py measures on a GPU, and here only shows that it runs; attack_progress.py trains for hours, seeds.py reads games.
 bench: install
-	@for script in $$(find benchmarks -name '*.py' ! -name 'gpu*' ! -name '_*' ! -name attack_progress.py | sort); do \
+	@for script in $$(find benchmarks -name '*.py' ! -name 'gpu*' ! -name '_*' ! -name attack_progress.py ! -name seeds.py | sort); do \
 		echo "== $$script"; PYTHONPATH=arena:arena/src $(BIN)/python "$$script" || exit 1; \
 	done
 	$(BIN)/python benchmarks/gpu.py --tiny

@@ -25,7 +25,7 @@ from scipy.special import stdtrit
 
 from sparring.judging.kinds import KINDS
 from sparring.measures.payoff import CLEAN
-from sparring.measures.statistics import hierarchical_bootstrap
+from sparring.measures.statistics import hierarchical_bootstrap, wilson
 from sparring.report.heldout import HeldOut, read_stages
 
 RIVALS = ("light", "cut_out", "look_alike")
@@ -69,8 +69,10 @@ def pooled(seeds: Sequence[Values]) -> dict[str, Any]:
         assert found.value is not None
         assert found.low is not None
         assert found.high is not None
-        interval = [round(found.low, 4), round(found.high, 4)]
-        return {"value": round(found.value, 4), "ci95": interval}
+        ends = found.low, found.high
+        if found.value in (0, 1) and ends == (found.value, found.value):  # drawn anew, it would have no width
+            ends = wilson(round(found.value * found.n), found.n)
+        return {"value": round(found.value, 4), "ci95": [round(end, 4) for end in ends]}
 
     n = sum(values.size for values in seeds)
     return told(seeds) | {"n": n, "seeds": [told([values]) for values in seeds]}

@@ -15,6 +15,7 @@ from sparring.benchmarks.results import profile_figures
 from sparring.benchmarks.rules import lmms_eval, official, vlmevalkit
 from sparring.benchmarks.rules.official import mmmu_letter, open_match, open_readings
 from sparring.data.errors import RecipeError
+from sparring.measures.statistics import wilson
 
 RESOURCES = {"synonyms": SYNONYMS}
 OTHERS = sorted((profile, rules) for profile, rules in RULES if profile != "sparring" and rules != "chair")
@@ -425,6 +426,22 @@ def test_rows_of_one_picture_are_not_counted_as_so_many_trials() -> None:
     assert width(240, 60) == pytest.approx(once, rel=0.15)  # four replies a picture, right or wrong together
     assert width(240, 240) < 0.6 * once
     assert width(60, 60, wrong=1) == width(240, 60, wrong=1)  # nothing right
+
+
+def test_a_split_whose_pictures_are_shared_has_an_interval() -> None:
+    rule = RULES["vlmevalkit", "mmmu"]
+    own = [
+        Answered(
+            Item(f"{split}_Art_{i}", "choice", "?", "AB"[i % 2], ("x", "y"), meta={"split": split}),
+            ("A",),
+            cluster=str(i // 2),
+        )
+        for split, number in (("dev", 12), ("validation", 2))
+        for i in range(number)
+    ]
+    found = profile_figures(own, rule.read(own, {}), rule)
+    assert (found["figure"], found["n"], found["value"]) == ("accuracy validation", 2, 0.5)
+    assert found["ci95"] == pytest.approx(wilson(1, 2))
 
 
 def test_mmmu_guesses_from_its_seed_and_reads_numbers() -> None:

@@ -14,9 +14,9 @@ from sparring.measures.statistics import Pooled
 from sparring.recipes import load_recipe
 from sparring.report.numbers import ON_PAPER, color_of
 from sparring.report.study import contents_of, headline, write_study_report
-from sparring.study.figures import PRIMARY, WORST, results_of, with_p
+from sparring.study.figures import PRIMARY, WORST, environments_of, results_of, with_p
 from sparring.study.plan import Cell, Study
-from sparring.study.table import tables, write_study_table
+from sparring.study.table import computed_with, tables, write_study_table
 
 PICTURES = ["p0", "p1", "p2", "p3"]
 
@@ -195,3 +195,24 @@ def test_tables_page_and_picture_are_of_these_figures(study: Study, tmp_path: Pa
     ]
     assert shares
     assert colors >= {color_of(share, ON_PAPER) for share in shares}
+
+
+def test_a_cell_is_counted_once_for_everything_that_it_was_computed_with(
+    study: Study, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        for arm in ("a", "b"):
+            shown = {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG
+            write_probe(tmp_path, arm, seed, "1100", shown)
+    here, there = {"processor": "here", "cores": 2}, {"processor": "there", "cores": 8}
+    for name, noted in (("games/a-1", [here, there, here]), ("probes/b-2", [there])):
+        (tmp_path / name / "environment.json").write_text(json.dumps(noted))
+    assert environments_of(study, tmp_path) == [
+        {"environment": here, "cells": 1},
+        {"environment": there, "cells": 2},
+        {"environment": None, "cells": 4},
+    ]
+    results = results_of(study, tmp_path, {})
+    assert computed_with(results)[1].startswith("2 cells computed with")
+    assert computed_with(results)[1].endswith("there, 8 cores")
+    assert computed_with(results)[2] == "4 cells computed with what was not noted"

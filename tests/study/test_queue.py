@@ -24,7 +24,7 @@ from sparring.recipes.paths import packaged_models
 from sparring.study import run
 from sparring.study.plan import Cell, Study
 from sparring.study.run import Queue
-from sparring.study.trim import drop_moved, require_own
+from sparring.study.trim import drop_moved, note_data, require_own
 
 
 @pytest.fixture
@@ -260,3 +260,22 @@ def test_the_folder_keeps_the_settings_of_now(study: Study, tmp_path: Path) -> N
         run_folder(study.settings, tmp_path, file="study.yaml", grows=True),
     ):
         pass
+
+
+def test_a_study_does_not_go_on_with_other_questions(study: Study, tmp_path: Path) -> None:
+    note_data(study, tmp_path)
+    assert not list(tmp_path.iterdir())  # its questions are generated
+    files = [tmp_path / "train.jsonl", tmp_path / "held.jsonl"]
+    for file in files:
+        file.write_text("{}\n")
+    data = study.recipes["a"].data.model_copy(update={"path": str(files[0]), "held_out_path": str(files[1])})
+    recipes = {name: recipe.model_copy(update={"data": data}) for name, recipe in study.recipes.items()}
+    named, out = Study(study.settings, recipes), tmp_path / "out"
+    out.mkdir()
+    for _ in range(2):
+        note_data(named, out)
+    files[1].write_text("{ }\n")
+    with pytest.raises(RunError, match=rf"^{files[1]}: changed since the study in {out} began"):
+        note_data(named, out)
+    files[1].write_text("{}\n")
+    note_data(named, out)

@@ -44,7 +44,7 @@ def profile_figures(
 
     The interval is Wilson's where the figure is the share of items that are right and no two of them show the
     same picture, else a percentile bootstrap over pictures. Where all items are right, or all wrong, such a
-    bootstrap has no width: then it is Wilson's, of pictures.
+    bootstrap has no width: then it is Wilson's, of pictures. Of one split alone it is Wilson's, of its items.
     """
     marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
     figures = rule.figures(marked)
@@ -79,8 +79,8 @@ def _interval(
     # An accuracy of all, or of one split.
     share = name.startswith("accuracy") or name == "aAcc"
     if share and {mark.score for _, mark in marked} <= {0.0, 1.0}:
-        alike = value in (0.0, 1.0)
-        if alike or len(clusters) == len(marked):
+        alike, whole = value in (0.0, 1.0), rows == len(marked)
+        if alike or not whole or len(clusters) == len(marked):
             n = min(rows, len(clusters)) if alike else rows
             hits = round(value * n)
             found = rate([True] * hits + [False] * (n - hits))

@@ -50,10 +50,11 @@ def environment() -> dict[str, Any]:
 
 def in_words(found: dict[str, Any]) -> str:
     """What `environment` gave, as a line to be read."""
-    own = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
-    commit = f" (commit {found['commit']})" if found["commit"] else ""
-    machine = [found["processor"], plural(found["cores"] or 0, "core"), *found["gpus"]]
-    return f"{own}{commit}, Python {found['python']}; {', '.join(machine)}"
+    own = ", ".join(f"{name} {number}" for name, number in found.get("versions", {}).items() if number)
+    commit = f" (commit {found['commit']})" if found.get("commit") else ""
+    cores = plural(found.get("cores") or 0, "core")
+    machine = ", ".join([str(found.get("processor")), cores, *found.get("gpus", [])])
+    return f"{own}{commit}, Python {found.get('python')}; {machine}"
 
 
 def note_environment(folder: Path) -> None:
@@ -68,7 +69,7 @@ def environments(folder: Path) -> list[dict[str, Any]]:
     with suppress(OSError, ValueError):
         noted = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         if isinstance(noted, list):
-            return noted
+            return [one for one in noted if isinstance(one, dict)]
     return []
 
 

@@ -37,12 +37,14 @@ def load_questions(
     *,
     keep: Callable[[list[VisualQuestion]], list[VisualQuestion]] | None = None,
     measured: int | None = None,
+    kind: str = "game",
 ) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(training questions, held-out questions); generated files are written once, below `out/data`, and read
     back like anybody's own.
 
     sides: what `named_sides` gave of the recipe's files, where they are read already. keep: which of a
-    side's questions are played. measured: how many of the held-out ones, the first; None: all.
+    side's questions are played. measured: how many of the held-out ones, the first; None: all. kind: of the
+    work, in words.
 
     Errors: DataError for records that do not load; RecipeError where the recipe names neither a file nor a
     generator; RunError where a file that it names is not what the run in `out` began with.
@@ -60,7 +62,7 @@ def load_questions(
     train, held_out, read = sides or named_sides(recipe, out)
     if settings.path is not None:
         digests = {str(questions.path): data_digest(questions.path) for questions in read}
-        require_same_data(out, ledger, digests, "game")
+        require_same_data(out, ledger, digests, kind)
     for questions in read:
         say_dropped(questions, screen)
     if keep is not None:
@@ -88,8 +90,8 @@ def require_same_data(out: Path, ledger: Ledger, digests: Mapping[str, str], kin
     changed = [name for name, digest in digests.items() if before.get(name) != digest]
     if changed:
         raise RunError(
-            f"{', '.join(changed)}: changed since the {kind} in {out} began. Restore it, or begin another "
-            f"{kind} with --out."
+            f"{', '.join(changed)}: changed since the {kind} in {out} began. Restore it, or begin anew in "
+            f"another folder."
         )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -18,6 +17,7 @@ from sparring.asking.conditions import PLAIN
 from sparring.config import ProbeSettings
 from sparring.data.images import load_image
 from sparring.engine.files import named_by_content
+from sparring.forge.publish import places
 from sparring.probe.asking import Asker
 from sparring.probe.attacks import Workshop
 from sparring.probe.compare import Found
@@ -200,4 +200,4 @@ def _title(model: str) -> str:
     """
     if "://" in model:
         return model.partition("#")[2]
-    return "".join("/".join(Path(part).parts[-2:]) for part in re.split(r"(?<=[+@=])", model))
+    return "".join("/".join(Path(part).parts[-2:]) for part in places(model))

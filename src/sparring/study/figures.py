@@ -124,7 +124,9 @@ def environments_of(study: Study, out: Path) -> list[dict[str, Any]]:
         if cell.kind == "edits" or not cell.done(out):
             continue
         noted: list[dict[str, Any] | None] = [*environments(cell.folder(out))]
-        for one in noted or [None]:
+        for place, one in enumerate(noted or [None]):
+            if one in noted[:place]:  # it came back there
+                continue
             same = next((known for known in found if known["environment"] == one), None)
             if same is None:
                 found.append(same := {"environment": one, "cells": 0})

@@ -24,7 +24,7 @@ from sparring.engine.ledger import Ledger
 from sparring.engine.pool import LocalWorker, WorkersLostError, gpus_of
 from sparring.engine.screen import Screen, duration, plain_console
 from sparring.study.plan import DONE, Cell, Study
-from sparring.study.trim import QUESTIONS, drop_moved, require_own, trim_study
+from sparring.study.trim import QUESTIONS, drop_moved, note_data, require_own, trim_study
 
 
 def run_study(
@@ -35,11 +35,12 @@ def run_study(
 
     A cell that fails is told and noted, with the probes that need its game, and the others go on; the next
     call tries it again. Arms and seeds may be added to the study and taken away. Errors: RunError where the
-    folder is in use, or as of `require_own`.
+    folder is in use, or as of `require_own` and `note_data`.
     """
     screen = screen or Screen()
     with run_folder(study.settings, out, file="study.yaml", grows=True) as folder:
         require_own(study, folder)
+        note_data(study, folder)
         drop_moved(study, folder)
         failed = Queue(study, folder, workers, screen, trim=trim).play()
         from sparring.study.figures import results_of
@@ -242,6 +243,7 @@ def _edit(study: Study, cell: Cell, out: Path, screen: Screen) -> None:
     def held_out(folder: Path, ledger: Ledger) -> list[VisualQuestion]:
         data = study.recipes[study.settings.baseline].data
         write_json(folder / QUESTIONS, data.model_dump(mode="json"))
-        return load_questions(study.recipe(cell.arm, cell.seed), folder, ledger, screen)[1]
+        recipe = study.recipe(cell.arm, cell.seed)
+        return load_questions(recipe, folder, ledger, screen, kind="making of edits")[1]
 
     make_shared_edits(study.probe(cell, out), cell.folder(out), held_out, screen)

@@ -14,8 +14,10 @@ from typing import Any
 
 from sparring.config import Recipe
 from sparring.data.errors import RunError
+from sparring.data.layouts import data_digest
 from sparring.data.words import plural
 from sparring.engine.environment import ENVIRONMENT
+from sparring.engine.files import write_json
 from sparring.engine.folder import difference_of, read_settings
 from sparring.probe.settings import SHARED
 from sparring.recipes.paths import packaged_models
@@ -109,6 +111,25 @@ def require_own(study: Study, out: Path) -> None:
                     f"{cell} needs {player}, which is not kept. Choose another folder with --out, or delete "
                     f"{games / name} and the probes of its Defenders: they are done anew."
                 )
+
+
+def note_data(study: Study, out: Path) -> None:
+    """Note the files of questions that the arms' recipes name, by their hashes. Raises RunError where one has
+    changed since the first call: seeds and arms would be of different questions.
+    """
+    named = {
+        path for recipe in study.recipes.values() for path in (recipe.data.path, recipe.data.held_out_path)
+    }
+    digests = {name: data_digest(Path(name)) for name in sorted(filter(None, named))}
+    file = out / "data.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if changed := [name for name, digest in digests.items() if before.get(name, digest) != digest]:
+        raise RunError(
+            f"{', '.join(changed)}: changed since the study in {out} began. Restore it, or begin anew in "
+            f"another folder."
+        )
+    if before | digests != before:
+        write_json(file, before | digests)
 
 
 def _measured_as(recipe: Recipe, stored: dict[str, Any]) -> dict[str, Any]:
