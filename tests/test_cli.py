@@ -289,6 +289,11 @@ def test_resume_takes_the_recipe_of_the_folder(tmp_path: Path, played: list[tupl
     again = runner.invoke(app, ["run", "--resume", "there", *others])
     assert again.exit_code == 0, again.stderr
     assert (played[-1][0].engine.workers, played[-1][0].engine.peak_tflops) == (3, 989)
+    for field in ("defender.endpoint.budget", "judge.endpoint.retries"):
+        assert runner.invoke(app, ["run", "--resume", "there", "--set", f"{field}=7"]).exit_code == 0
+    assert played[-1][0].judge.endpoint.retries == 7
+    for field in ("defender.endpoint.extra_body={a: 1}", "defender.model=x", "defender.endpoint_budget=7"):
+        assert runner.invoke(app, ["run", "--resume", "there", "--set", field]).exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,17 @@ def test_skipped_records_are_told(tmp_path: Path) -> None:
     assert "1 record left out: bad" in said
     lines = (tmp_path / "out/questions.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["0", "1", "3", "4", "5", "6", "7"]
+
+
+def test_data_are_not_written_over_by_what_is_made_of_them(tmp_path: Path) -> None:
+    code, said = convert("--data", write_tsv(tmp_path / "hr.tsv", hr_rows()), "--out", tmp_path / "my")
+    assert code == 0, said
+    with open(tmp_path / "my/questions.jsonl", "a") as file:
+        file.write('{"id": "bad"}\n')
+    before = (tmp_path / "my/questions.jsonl").read_text()
+    for source in ("my/questions.jsonl", "my"):
+        code, said = convert("--data", tmp_path / source, "--out", tmp_path / "my", "--skip-bad-records")
+        assert code == 2
+        assert "it would be written over" in said
+    assert (tmp_path / "my/questions.jsonl").read_text() == before
+    assert convert("--data", tmp_path / "my", "--out", tmp_path / "other", "--skip-bad-records")[0] == 0

@@ -112,7 +112,8 @@ def run(
             if recipe is not None or out is not None or seed is not None or skip_bad_records:
                 raise RecipeError(
                     f"--resume goes on with the recipe that {resume} holds; leave RECIPE, --out, --seed and "
-                    f"--skip-bad-records out. Of --set only engine.* and track may be given."
+                    f"--skip-bad-records out. Of --set only engine.*, track and the pace of endpoints may be "
+                    f"given."
                 )
             from sparring.recipes import load_stored_recipe
 

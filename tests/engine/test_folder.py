@@ -11,6 +11,7 @@ import yaml
 from sparring.config import Recipe, SftSettings
 from sparring.data.errors import RunError
 from sparring.engine.folder import COMPUTED, KINDS, kind_of, run_folder
+from sparring.models.vlms.answer_cache import AnswerCache
 
 RESUME = "the command that began it"
 
@@ -166,3 +167,31 @@ def test_what_an_earlier_version_did_not_know_is_as_it_is_by_default(tmp_path: P
         run_folder(settings(), tmp_path, file="sft.yaml", resume=RESUME),
     ):
         pass
+
+
+def test_what_endpoints_have_cost_is_not_forgotten_where_nothing_was_answered(tmp_path: Path) -> None:
+    failed_try(tmp_path)
+    with closing(AnswerCache(tmp_path / "answers.sqlite")) as cache:
+        assert cache.take("http://h/v1#m", 2)
+    failed_try(tmp_path, seed=7)
+    with closing(AnswerCache(tmp_path / "answers.sqlite")) as cache:
+        assert cache.spent("http://h/v1#m")["requests"] == 1
+
+
+def test_the_pace_of_endpoints_is_kept_as_it_was_last_said(tmp_path: Path) -> None:
+    def budget(number: int, workers: int = 1) -> Recipe:
+        return Recipe.model_validate(
+            {
+                "name": "r",
+                "data": {"path": "q.jsonl"},
+                "attacker": {"model": "e"},
+                "defender": {"model": "http://h/v1#m", "endpoint": {"budget": number}},
+                "engine": {"workers": workers},
+            }
+        )
+
+    for number, workers in ((5, 1), (9, 4)):
+        with run_folder(budget(number, workers), tmp_path):
+            (tmp_path / "summary.json").write_text("{}")
+    stored = Recipe.model_validate(yaml.safe_load((tmp_path / "recipe.yaml").read_text()))
+    assert (stored.defender.endpoint.budget, stored.engine.workers) == (9, 1)

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from endpoint_server import Server, serving
@@ -23,9 +24,12 @@ from small_forge import forge_of, forge_process, forge_quietly, is_light, player
 from small_workers import process
 from sparring.config import ForgeSettings
 from sparring.data.errors import DataError, RunError
+from sparring.data.images import load_image
 from sparring.data.questions import read_questions
 from sparring.forge.checks import apart
 from sparring.forge.ledger import Ledger
+from sparring.forge.records import Result, Sample
+from sparring.forge.run import forge
 
 COUNT = 30
 
@@ -303,3 +307,27 @@ def test_an_edit_that_the_defender_refuses_is_told_and_the_others_go_on(
         sum(stage["dropped"].get("refused by the Defender", 0) for stage in funnel["stages"])
         == funnel["records"]["refused"]
     )
+
+
+class Lacking:
+    """A smith that runs out of memory over more samples than it can hold."""
+
+    def __init__(self, holds: int, error: Exception) -> None:
+        self.holds, self.error = holds, error
+
+    def forge(self, samples: Sequence[Sample]) -> list[Result]:
+        if len(samples) > self.holds:
+            raise self.error
+        return [Result(sample.number, sample.question.id, "useless", "", "", "") for sample in samples]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_machine_without_memory_is_no_fault_of_the_records(questions: Path, error: Exception) -> None:
+    records = read_questions(questions).records[:3]
+    samples = [Sample(n, record, load_image(record.image)) for n, record in enumerate(records)]
+    found = forge(Lacking(1, error), samples)  # type: ignore[arg-type]
+    assert [result.outcome for result in found] == ["useless"] * 3
+    with pytest.raises(type(error)):
+        forge(Lacking(0, error), samples)  # type: ignore[arg-type]
+    broken = forge(Lacking(0, ZeroDivisionError()), samples)  # type: ignore[arg-type]
+    assert [(result.outcome, result.reason) for result in broken] == [("broken", "ZeroDivisionError")] * 3

@@ -231,6 +231,29 @@ def test_a_restart_asks_only_what_was_not_answered(tmp_path: Path) -> None:
         assert len(server.tries) == 12
 
 
+def test_the_last_request_of_a_budget_is_made_once(tmp_path: Path) -> None:
+    with (
+        closing(AnswerCache(tmp_path / "answers.sqlite")) as one,
+        closing(AnswerCache(tmp_path / "answers.sqlite")) as other,
+    ):
+        assert [cache.take("a", 3) for cache in (one, other, one, other, one)] == [True] * 3 + [False] * 2
+        assert one.take("a", None)
+        assert other.take("b", 1)
+        assert (one.spent("a")["requests"], one.spent("b")["requests"]) == (4, 1)
+
+
+def test_no_request_is_begun_after_an_error_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(answer: dict[str, Any]) -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sparring.models.vlms.requests.read_reply", broken)
+    with serving() as server:
+        with pytest.raises(ZeroDivisionError):
+            greedy(endpoint(server.url, concurrency=2))
+        time.sleep(0.3)
+        assert len(server.lines) <= 4
+
+
 CLIENT = """
 import sys
 from pathlib import Path
@@ -281,8 +304,10 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
             greedy(endpoint(server.url), 1)
         monkeypatch.setenv("TOY_KEY", "sk-wrong-5678")
         # a server that repeats the key
+        wrong = endpoint(server.url, key_variable="TOY_KEY")
         with pytest.raises(ModelError, match=r"HTTP 401: wrong key: Bearer \*\*\*") as repeated:
-            greedy(endpoint(server.url, key_variable="TOY_KEY"), 1)
+            greedy(wrong, 1)
+        assert (wrong.spending()["requests"], wrong.spending()["failures"]) == (1, 1)
         assert server.outcomes() == {"ok": 1, "401": 2}  # a refused key is not tried again
     assert "sk-" not in f"{refused.value} {repeated.value}"
     assert b"sk-" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())

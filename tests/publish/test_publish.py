@@ -86,6 +86,17 @@ def names_nothing_of_this_disk(folder: Path) -> None:
             assert not re.search(rb"(?<![\w.:/])/(?:tmp|work|home|root|usr|private|var)/", content), name
 
 
+def test_figures_name_no_place_in_what_they_say_of_items() -> None:
+    told = {"set_aside": {"q": "image a.png is not there (looked for /home/ann/d/a.png): 3/4 or 1/2"}}
+    told |= {"warnings": ["endpoint http://10.0.0.7:8000/v1#qwen: given up after 6 tries"]}
+    assert portable(told, sentences=True) == {
+        "set_aside": {"q": "image a.png is not there (looked for d/a.png): 3/4 or 1/2"},
+        "warnings": ["endpoint qwen: given up after 6 tries"],
+    }
+    prompt = {"prompt": "See https://example.org/rules and /etc/hosts/a before you answer"}
+    assert portable(prompt) == prompt
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

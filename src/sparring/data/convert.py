@@ -98,6 +98,8 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
         )
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
+    if path.exists() and path.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{path} is the data that is read: it would be written over. Choose another --out.")
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     partial.replace(path)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sparring.config.base import EndpointSettings, Settings
 from sparring.data.errors import RunError
 from sparring.engine.environment import ENVIRONMENT, note_environment
-from sparring.engine.files import make_folder
+from sparring.engine.files import make_folder, write_whole
 
 PACE = EndpointSettings.model_fields.keys() - {"extra_body"}
 """Settings of an endpoint that decide when and how often it is asked, not what."""
@@ -98,12 +98,12 @@ def run_folder(
                 f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
                 "Choose another folder with --out."
             )
-        if not stored.is_file() or difference is not None:
-            partial = out / f"{file}.partial"
-            partial.write_text(
-                yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8"
-            )
-            partial.replace(stored)
+        kept = read_settings(stored) if stored.is_file() else None
+        if kept is not None and difference is None:
+            resolved = _paced_as(kept, resolved)
+        if kept is None or difference is not None or resolved != kept:
+            content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+            write_whole(stored, content)
         note_environment(out)
         yield out
 
@@ -159,10 +159,21 @@ def _holds_rows(path: Path, kinds: tuple[str, ...]) -> bool:
 
 
 def _clear(out: Path) -> None:
-    """Remove what a try that computed nothing has noted: its settings, its questions."""
-    databases = [name + end for name in COMPUTED for end in ("", "-wal", "-shm")]
+    """Remove what a try that computed nothing has noted: its settings, its questions. What endpoints have
+    cost stays.
+    """
+    paid = {name for name in COMPUTED if _holds_rows(out / name, ("spending WHERE requests > 0",))}
+    databases = [name + end for name in COMPUTED.keys() - paid for end in ("", "-wal", "-shm")]
     for name in (*KINDS, *databases, ENVIRONMENT, "data/done.json"):
         (out / name).unlink(missing_ok=True)
+
+
+def _paced_as(kept: Any, now: Any, where: str = "") -> Any:
+    """Settings as they are kept, with the pace at which endpoints are asked now."""
+    if not (isinstance(kept, dict) and isinstance(now, dict)):
+        return kept
+    pace = {name: now[name] for name in PACE & now.keys()} if where.endswith("endpoint") else {}
+    return {key: _paced_as(value, now.get(key), key) for key, value in kept.items()} | pace
 
 
 def _as_of_now(stored: dict[str, Any], settings: Settings) -> dict[str, Any]:

@@ -72,10 +72,17 @@ def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem
 def _alone(smith: Smith, sample: Sample) -> Result:
     try:
         return smith.forge([sample])[0]
-    except FATAL:
-        raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if isinstance(error, (*FATAL, *lacking())):
+            raise
         return _broken(sample.number, sample.question.id, "forge", error)
+
+
+def lacking() -> tuple[type[Exception], ...]:
+    """Errors of the machine, not of the record that is at work alone when they come."""
+    import torch  # which the readers of recipes do not wait for
+
+    return MemoryError, torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError)
 
 
 def _broken(number: int, name: str | None, stage: str, error: Exception) -> Result:

@@ -124,12 +124,20 @@ def _copy_set(folder: Path, out: Path) -> None:
     found = (file for file in sorted(source.rglob("*")) if file.is_file())
     copied(source, out, (file for file in found if file.parent.name != "apart" or file.suffix != ".jsonl"))
     if (folder / "results.json").is_file():
-        write_json(out / "results.json", portable(_read(folder / "results.json")))
+        write_json(out / "results.json", _figures(folder))
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    """`results.json` without what names places, in settings and in what is told of single items."""
+    results = _read(folder / "results.json")
+    results.pop("first_errors", None)
+    figures: dict[str, Any] = portable(results, sentences=True)
+    return figures
 
 
 def _results(folder: Path, kind: str, licence: str | None) -> Callable[[Path], None]:
     """Figures of a probe or an evaluation: as they are, as a table to be read, and as rows to be loaded."""
-    results = portable(_read(folder / "results.json"))
+    results = _figures(folder)
     if kind == "probe":
         text = table(results)
         rows = [

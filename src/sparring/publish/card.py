@@ -15,6 +15,9 @@ from sparring.engine.files import write_whole
 from sparring.forge.publish import places, short
 from sparring.recipes.paths import GROUP
 
+PLACE = re.compile(r"""https?://[^\s"'<>]+|(?<![\w.:/])/(?:[^\s/"'():;,]+/)+[^\s/"'():;,]*""")
+"""An address or an absolute path within a sentence."""
+
 
 def save_card(out: Path, data: CardData, template: str, **words: Any) -> None:
     """Write README.md: the hub's metadata, and a template of this package filled in."""
@@ -48,16 +51,19 @@ def figure(rate: dict[str, Any] | None) -> str:
     return f"{rate['value']:.3f} ({low:.3f} to {high:.3f}), n {rate['n']}"
 
 
-def portable(value: Any) -> Any:
+def portable(value: Any, *, sentences: bool = False) -> Any:
     """Nested settings whose absolute paths are gone: a model of an installed package has its name again
-    (`arena/editor`), other paths their last two parts.
+    (`arena/editor`), other paths their last two parts. sentences: in figures, whose texts are errors and
+    warnings, also those within a text; a prompt may mean what it names.
     """
     if isinstance(value, dict):
-        return {key: portable(inner) for key, inner in value.items()}
+        return {key: portable(inner, sentences=sentences) for key, inner in value.items()}
     if isinstance(value, list):
-        return [portable(inner) for inner in value]
+        return [portable(inner, sentences=sentences) for inner in value]
     if not isinstance(value, str):
         return value
+    if sentences and " " in value.strip():
+        return PLACE.sub(lambda found: str(portable(found[0])), value)
     if "://" in value or "\n" in value:
         return short(value) if "://" in value else value
     return "".join(_name(part) for part in places(value))

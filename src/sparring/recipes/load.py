@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from sparring.config import Recipe, Settings
 from sparring.config.base import below, opened, type_in
 from sparring.data.errors import RecipeError
+from sparring.engine.folder import PACE
 from sparring.recipes.check import problems_between_fields
 from sparring.recipes.paths import with_absolute_paths
 from sparring.recipes.wording import in_words
@@ -73,13 +74,15 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def load_stored_recipe(folder: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The resolved recipe that a run keeps in its folder as `recipe.yaml`, with overrides of its engine and
-    trackers put in. Raises RecipeError if there is none, it is not whole, or something else is to be changed.
+    """The resolved recipe that a run keeps in its folder as `recipe.yaml`, with overrides of its engine,
+    trackers and endpoints' pace put in. Raises RecipeError if there is none, it is not whole, or something
+    else is to be changed.
     """
-    if other := [override for override in overrides if not override.startswith(("engine.", "track="))]:
+    free = re.compile(rf"engine\.|track=|[\w.]*\bendpoint\.({'|'.join(sorted(PACE))})(=|\.)")
+    if other := [override for override in overrides if not free.match(override)]:
         raise RecipeError(
-            f"--resume goes on with the recipe that {folder} holds, of which only engine.* and track may be "
-            f"changed; leave out --set {other[0]}."
+            f"--resume goes on with the recipe that {folder} holds, of which only engine.*, track, and of "
+            f"endpoints {', '.join(sorted(PACE))} may be changed; leave out --set {other[0]}."
         )
     path = Path(folder) / "recipe.yaml"
     if not path.is_file():

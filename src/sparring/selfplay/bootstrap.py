@@ -23,6 +23,7 @@ from sparring.attackers.sft import Pair, finetune
 from sparring.config import CropSettings, ForgeSettings
 from sparring.data.images import load_image, pictures_of
 from sparring.data.records import Answer, VisualQuestion
+from sparring.data.words import plural
 from sparring.engine.files import write_json
 from sparring.engine.screen import figures_of
 from sparring.forge.funnel import make_funnel
@@ -98,6 +99,11 @@ def forge_pairs(game: Game) -> None:
                 ledger.write(packed)
                 bar.advance(len(packed), ledger.counts())
         funnel = make_funnel(settings, ledger, content_hash(ledger, settings))
+    if broken := funnel["records"]["broken"]:
+        game.screen.warn(
+            f"{BOOTSTRAP}: {broken} of {plural(len(questions), 'question')} broke in the forge; why stands "
+            f"in {stage.folder / 'forge.sqlite'}, table records"
+        )
     write_json(stage.folder / "funnel.json", funnel)
     stage.finish(_result(funnel))
 

@@ -165,6 +165,17 @@ def test_a_page_is_computed_again_only_when_the_run_has_written(tmp_path: Path) 
     ledger.close()
 
 
+def test_a_run_that_has_begun_is_offered_for_comparison(tmp_path: Path) -> None:
+    write_game(tmp_path / "game", until_round=1)
+    client = client_of(tmp_path, tmp_path / "cache")
+    tag = client.get("/compare").headers["etag"]
+    assert client.get("/compare", headers={"If-None-Match": tag}).status_code == 304
+    write_game(tmp_path / "another", until_round=1)
+    found = client_of(tmp_path, tmp_path / "cache").get("/compare", headers={"If-None-Match": tag})
+    assert found.status_code == 200
+    assert "another" in found.text
+
+
 def test_a_run_can_write_while_it_is_read(tmp_path: Path) -> None:
     write_game(tmp_path / "game", until_round=1)
     ledger = Ledger(tmp_path / "game")  # the run's own connection stays open

@@ -90,6 +90,19 @@ class AnswerCache:
                 (address, *row),
             )
 
+    def take(self, address: str, budget: int | None) -> bool:
+        """Count a request if an address has made fewer than `budget`, in one step for all processes that use
+        this file; False where it has not.
+        """
+        with self._lock, self._db:
+            self._db.execute("INSERT OR IGNORE INTO spending VALUES (?, 0, 0, 0, 0)", (address,))
+            taken = self._db.execute(
+                "UPDATE spending SET requests = requests + 1 "
+                "WHERE address = ?1 AND (?2 IS NULL OR requests < ?2)",
+                (address, budget),
+            )
+            return taken.rowcount == 1
+
     def spent(self, address: str) -> dict[str, int]:
         """What an address has cost so far, in all processes that used this file."""
         row = self._db.execute(

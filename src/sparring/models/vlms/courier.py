@@ -84,6 +84,9 @@ class Courier:
             except RefusedError as error:
                 self.cache.spend(str(self.address), failures=1)
                 raise RefusedError(f"endpoint {self.address}: {self._scrubbed(str(error))}") from error
+            except ModelError:
+                self.cache.spend(str(self.address), failures=1)
+                raise
             self.cache.spend(str(self.address), failures=1)
             if number + 1 == tries or self.failed:
                 break
@@ -98,13 +101,11 @@ class Courier:
         """Count a request before it is made. A cut-off process counts it too, as the server may have answered
         it.
         """
-        budget, spent = self.settings.budget, self.cache.spent(str(self.address))["requests"]
-        if budget is not None and spent >= budget:
+        if not self.cache.take(str(self.address), self.settings.budget):
             raise RunError(
-                f"endpoint {self.address}: the budget of {budget} requests is used up. What was answered is "
-                f"kept: raise endpoint.budget and start again to go on from there."
+                f"endpoint {self.address}: the budget of {self.settings.budget} requests is used up. What "
+                f"was answered is kept: raise endpoint.budget and start again to go on from there."
             )
-        self.cache.spend(str(self.address), requests=1)
 
     def _wait(self, number: int, retry_after: float) -> float:
         longest = min(self.settings.first_wait * 2.0**number, self.settings.longest_wait)
@@ -191,7 +192,7 @@ def _advice(error: openai.APIStatusError) -> str:
     """Which setting says otherwise what the server does not take; nothing where that is not known."""
     if error.param in LIMIT_FIELDS:
         (other,) = (name for name in LIMIT_FIELDS if name != error.param)
-        return f" Set defender.endpoint.limit_field={other}."
+        return f" Set limit_field={other} of this endpoint, as in defender.endpoint.limit_field."
     if error.param == "temperature":
         return (
             " This model cannot be asked greedily: serve another, or set another temperature where there "

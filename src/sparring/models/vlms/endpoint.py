@@ -317,6 +317,9 @@ class EndpointVLM:
                         continue
                     errors.append(error)
                     courier.failed = True
+                except BaseException:
+                    courier.failed = True  # nobody would wait for what the others asked from here on
+                    raise
                 if courier.failed:
                     return
 

@@ -133,15 +133,15 @@ class Requests:
     def _tokens(self, answer: dict[str, Any]) -> dict[str, Any]:
         """A reply with its tokens, whose numbers stand beside it, or in the answer as "token_id:17"."""
         choice = answer["choices"][0]
-        content: Any = (choice.get("logprobs") or {}).get("content")
         try:
+            content: Any = (choice.get("logprobs") or {}).get("content")
             logprobs = [float(entry["logprob"]) for entry in content]
             beside = choice.get("token_ids")
             told = [entry["token"] for entry in content] if beside is None else beside
             numbers = [int(str(token).removeprefix("token_id:")) for token in told]
             if len(numbers) != len(logprobs):
                 raise ValueError(f"{len(numbers)} tokens with {len(logprobs)} log-probabilities")
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(
                 f"endpoint {self.address.url}: the server does not tell its replies' tokens and their "
                 f"log-probabilities (logprobs and return_tokens_as_token_ids, or return_token_ids), which "
@@ -179,7 +179,10 @@ class Requests:
                 f"endpoint {self.address.url}: the scored prompt ends with {spelled!r}, not with the text "
                 f"{text!r} that was to be scored."
             )
-        return math.exp(math.fsum(logprobs) / len(logprobs))
+        mean = math.fsum(logprobs) / len(logprobs)
+        if not mean < 1:  # a little above 0 by rounding
+            raise ModelError(f"endpoint {self.address.url}: {logprobs} are no log-probabilities.")
+        return math.exp(mean)
 
 
 def _data_uri(image: Image) -> str:

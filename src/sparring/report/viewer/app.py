@@ -238,7 +238,9 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
                 "defender": defender,
             }
 
-        version = "-".join(work.version for work in works) or "0"
+        offered = [(name, work.kind) for name, work in viewer.works.all().items()]
+        versions = "-".join(work.version for work in works)
+        version = f"{hash((versions, str(viewer.works.root), *offered)):x}"
         return viewer.page(request, "compare.html.j2", version, contents)
 
 

@@ -18,7 +18,6 @@ from typing import Literal
 from PIL import Image
 
 from sparring.data.images import FORMATS, ImageError, load_image
-from sparring.engine.files import write_whole
 from sparring.judging.kinds import classify, nobody
 from sparring.report.gallery import SMALL, change_in_words, difference, in_the_light_of
 from sparring.report.viewer.exhibits import Pair
@@ -76,7 +75,10 @@ class Pictures:
             stream = io.BytesIO()
             _reduced(image, THUMB).save(stream, "WEBP", quality=82, method=2)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, stream.getvalue())
+        # Two tabs, or two viewers, may make the same one at a time.
+        own = kept.with_name(f"{kept.stem}.{os.getpid()}-{threading.get_ident()}.partial")
+        own.write_bytes(stream.getvalue())
+        own.replace(kept)
         return stream.getvalue(), "image/webp"
 
 
