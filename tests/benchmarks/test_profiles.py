@@ -441,7 +441,11 @@ def test_a_split_whose_pictures_are_shared_has_an_interval() -> None:
     ]
     found = profile_figures(own, rule.read(own, {}), rule)
     assert (found["figure"], found["n"], found["value"]) == ("accuracy validation", 2, 0.5)
-    assert found["ci95"] == pytest.approx(wilson(1, 2))
+    assert found["ci95"] == [0.5, 0.5]  # of the one picture that both show
+    apart = [replace(one, cluster=one.item.id) for one in own]
+    assert profile_figures(apart, rule.read(apart, {}), rule)["ci95"] == pytest.approx(wilson(1, 2))
+    right = [replace(one, item=replace(one.item, answer="A")) for one in own]
+    assert profile_figures(right, rule.read(right, {}), rule)["ci95"] == pytest.approx(wilson(1, 1))
 
 
 def test_mmmu_guesses_from_its_seed_and_reads_numbers() -> None:

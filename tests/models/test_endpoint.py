@@ -32,6 +32,7 @@ from sparring.models.vlms.answer_cache import AnswerCache
 from sparring.models.vlms.base import Sampling, load_vlm
 from sparring.models.vlms.endpoint import EndpointReply, EndpointVLM
 from sparring.models.vlms.local import LocalVLM
+from sparring.models.vlms.replies import read_reply
 
 QUICK = {"first_wait": 0.01, "deadline": 10.0}
 PICTURES = noise_pictures(12)
@@ -243,14 +244,20 @@ def test_the_last_request_of_a_budget_is_made_once(tmp_path: Path) -> None:
 
 
 def test_no_request_is_begun_after_an_error_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(answer: dict[str, Any]) -> dict[str, Any]:
-        raise ZeroDivisionError
+    seen = list[None]()
 
-    monkeypatch.setattr("sparring.models.vlms.requests.read_reply", broken)
+    def broken_once(answer: dict[str, Any]) -> dict[str, Any]:
+        seen.append(None)
+        if len(seen) == 1:
+            raise ZeroDivisionError
+        return read_reply(answer)
+
+    monkeypatch.setattr("sparring.models.vlms.requests.read_reply", broken_once)
     with serving() as server:
+        server.delay = 0.1
         with pytest.raises(ZeroDivisionError):
             greedy(endpoint(server.url, concurrency=2))
-        time.sleep(0.3)
+        time.sleep(0.5)
         assert len(server.lines) <= 4
 
 

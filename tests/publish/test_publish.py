@@ -39,7 +39,7 @@ from sparring.defenders.sft import run_sft
 from sparring.engine.screen import Screen
 from sparring.models.editors import load_editor
 from sparring.models.vlms.base import load_vlm
-from sparring.publish.card import portable
+from sparring.publish.card import portable, without_places
 from sparring.recipes import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -83,16 +83,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 def names_nothing_of_this_disk(folder: Path) -> None:
     for name, content in contents(folder).items():
         if not name.endswith((".safetensors", ".png", ".parquet", "tokenizer.json")):
-            assert not re.search(rb"(?<![\w.:/])/(?:tmp|work|home|root|usr|private|var)/", content), name
+            assert not re.search(rb"(?<![\w./])/(?:tmp|work|home|root|usr|private|var)/", content), name
 
 
 def test_figures_name_no_place_in_what_they_say_of_items() -> None:
-    told = {"set_aside": {"q": "image a.png is not there (looked for /home/ann/d/a.png): 3/4 or 1/2"}}
-    told |= {"warnings": ["endpoint http://10.0.0.7:8000/v1#qwen: given up after 6 tries"]}
-    assert portable(told, sentences=True) == {
-        "set_aside": {"q": "image a.png is not there (looked for d/a.png): 3/4 or 1/2"},
-        "warnings": ["endpoint qwen: given up after 6 tries"],
-    }
+    assert without_places("a.png is not there (looked for /home/ann/d/a.png): 3/4, 1/2") == (
+        "a.png is not there (looked for d/a.png): 3/4, 1/2"
+    )
+    said = "endpoint http://10.0.0.7:8000/v1#qwen: given up, error:/home/ann/e/log; file:///home/ann/e"
+    assert without_places(said) == "endpoint qwen: given up, error:e/log; an endpoint"
     prompt = {"prompt": "See https://example.org/rules and /etc/hosts/a before you answer"}
     assert portable(prompt) == prompt
 
@@ -105,6 +104,8 @@ def test_figures_name_no_place_in_what_they_say_of_items() -> None:
         (f"{ARENA}/players/editor+/home/ann/a/attacker/editor", "arena/editor+attacker/editor"),
         ("roundtrip@/home/ann/models/editor", "roundtrip@models/editor"),
         ("paste:folder=/home/ann/pictures/cups", "paste:folder=pictures/cups"),
+        ("paste:/home/ann/pictures/cups", "paste:pictures/cups"),
+        ("/home/ann/my models/qwen", "my models/qwen"),
         ("http://10.0.0.3:8000/v1#judge", "judge"),
         ("1+/2", "1+/2"),
         ("See\n/home is a word", "See\n/home is a word"),

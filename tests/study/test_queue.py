@@ -272,8 +272,13 @@ def test_a_study_does_not_go_on_with_other_questions(study: Study, tmp_path: Pat
     recipes = {name: recipe.model_copy(update={"data": data}) for name, recipe in study.recipes.items()}
     named, out = Study(study.settings, recipes), tmp_path / "out"
     out.mkdir()
+    note_data(named, out)
+    files[0].write_text("{  }\n")  # mended before anything was computed
     for _ in range(2):
         note_data(named, out)
+    Cell("game", "a", 1).folder(out).mkdir(parents=True)
+    (Cell("game", "a", 1).folder(out) / "summary.json").write_text("{}")
+    note_data(named, out)
     files[1].write_text("{ }\n")
     with pytest.raises(RunError, match=rf"^{files[1]}: changed since the study in {out} began"):
         note_data(named, out)

@@ -21,7 +21,6 @@ from itertools import chain
 from typing import Any
 
 from PIL.Image import Image
-from torch import OutOfMemoryError
 
 from sparring.asking.questions import letter_behind
 from sparring.data.errors import DataError, ModelError, RefusedError, SparringError
@@ -31,6 +30,7 @@ from sparring.data.items import Trouble
 from sparring.data.pictures import Picture, PictureInMemory
 from sparring.data.records import LETTERS
 from sparring.engine.crew import Crew
+from sparring.engine.device import is_of_the_machine
 from sparring.models.vlms.answer_cache import AnswerCache, answer_key
 from sparring.models.vlms.base import VLM, Reply, Sampling
 from sparring.models.vlms.letters import Lettered
@@ -109,9 +109,12 @@ def fetch(vlm: VLM, task: Task) -> dict[int, _Found]:
         return {}
     try:
         return _fetch(vlm, task)
-    except (SparringError, MemoryError, OutOfMemoryError):
-        raise  # says nothing of any one query
-    except Exception as error:  # noqa: BLE001  any error of one query must not cost the others
+    except SparringError:
+        raise
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise  # says nothing of any one query
+        # Any other error of one query must not cost the others.
         if len(task.places) > 1:
             each = zip(task.places, task.queries, task.images, strict=True)
             alone = (Task([place], [query], [own], task.sampling) for place, query, own in each)

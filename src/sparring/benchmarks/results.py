@@ -11,7 +11,7 @@ from typing import Any
 from sparring.benchmarks.items import Answered, Mark, Marked
 from sparring.benchmarks.judge import RULE, read_marks
 from sparring.benchmarks.profiles import PROFILES, Rule, profiles_of, rule_of
-from sparring.benchmarks.rules.figures import grouped
+from sparring.benchmarks.rules.figures import grouped, quoted_split
 from sparring.data.words import plural
 from sparring.measures.statistics import bootstrap_statistic, rate
 
@@ -44,7 +44,7 @@ def profile_figures(
 
     The interval is Wilson's where the figure is the share of items that are right and no two of them show the
     same picture, else a percentile bootstrap over pictures. Where all items are right, or all wrong, such a
-    bootstrap has no width: then it is Wilson's, of pictures. Of one split alone it is Wilson's, of its items.
+    bootstrap has no width: then it is Wilson's, of pictures.
     """
     marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
     figures = rule.figures(marked)
@@ -75,13 +75,15 @@ def _interval(
 ) -> list[float | None]:
     if not marked:
         return [None, None]
+    if rows < len(marked):
+        marked = quoted_split(marked)
     clusters = list(grouped(marked, lambda one: one[0].cluster or one[0].item.id).values())
     # An accuracy of all, or of one split.
     share = name.startswith("accuracy") or name == "aAcc"
     if share and {mark.score for _, mark in marked} <= {0.0, 1.0}:
-        alike, whole = value in (0.0, 1.0), rows == len(marked)
-        if alike or not whole or len(clusters) == len(marked):
-            n = min(rows, len(clusters)) if alike else rows
+        alike = value in (0.0, 1.0)
+        if alike or len(clusters) == len(marked):
+            n = len(clusters) if alike else rows
             hits = round(value * n)
             found = rate([True] * hits + [False] * (n - hits))
             return [found.low, found.high]

@@ -72,6 +72,9 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
     `sparring eval` asks them. Captions and questions without a picture are left out. Raises DataError,
     listing the first 20 problems, if a record is bad and `skip_bad` is not set, or if nothing is left.
     """
+    path = out / FILE
+    if path.exists() and path.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{path} is the data that is read: it would be written over. Choose another --out.")
     lines = list[str]()
     problems, left_out = list[Problem](), Counter[str]()
     for record in records:
@@ -97,9 +100,6 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
             f"({', '.join(f'{why}: {n}' for why, n in left_out.items())})."
         )
     out.mkdir(parents=True, exist_ok=True)
-    path = out / FILE
-    if path.exists() and path.resolve().is_relative_to(source.resolve()):
-        raise DataError(f"{path} is the data that is read: it would be written over. Choose another --out.")
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     partial.replace(path)

@@ -38,6 +38,15 @@ def peak_tflops(name: str) -> float | None:
     return next((peak for known, peak in PEAKS if re.search(rf"\b{known}\b", name)), None)
 
 
+def is_of_the_machine(error: BaseException) -> bool:
+    """Does an error say that memory or the device is at an end, and nothing of what was being computed?"""
+    kinds = MemoryError, torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError)
+    # PyTorch's allocator on a CPU has no error of its own.
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` is the first CUDA device where there is one, else the CPU."""
     if name == "auto":

@@ -82,7 +82,7 @@ def run_folder(
             raise RunError(
                 f"{out} is in use by another process. Wait for it, or choose another folder with --out."
             ) from error
-        resolved, computed = json.loads(settings.model_dump_json()), _computed(out)
+        resolved, computed = json.loads(settings.model_dump_json()), is_computed(out)
         if claimed_before and not computed:
             _clear(out)
         difference = None
@@ -134,7 +134,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return value
 
 
-def _computed(out: Path) -> bool:
+def is_computed(out: Path) -> bool:
     """Has a model done anything here?"""
     if any((out / name).exists() for name in RESULTS):
         return True

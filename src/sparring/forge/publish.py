@@ -88,9 +88,9 @@ def _end(path: str) -> str:
 
 def places(name: str) -> list[str]:
     """A name cut before every absolute path in it: what names an attacker may name an editor, the LoRA on it
-    and a folder (`EDITOR+/loras/a`, `roundtrip@/editor`, `paste:folder=/cut-outs`).
+    and a folder (`EDITOR+/loras/a`, `roundtrip@/editor`, `paste:folder=/cut-outs`, `paste:/cut-outs`).
     """
-    return re.split(r"(?<=[+@=])(?=/)", name)
+    return re.split(r"(?<=[+@=:])(?=/(?!/))", name)
 
 
 def without_paths(value: Any) -> Any:

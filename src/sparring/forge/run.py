@@ -16,7 +16,7 @@ from sparring.data.errors import DataError, ModelError, Problem, RecipeError, Ru
 from sparring.data.items import Record
 from sparring.data.words import plural
 from sparring.engine.crew import Engine, Make
-from sparring.engine.device import begin_computing
+from sparring.engine.device import begin_computing, is_of_the_machine
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
@@ -55,7 +55,8 @@ def forge(smith: Smith, samples: Sequence[Sample]) -> list[Result]:
     except FATAL:
         raise
     except Exception:  # noqa: BLE001  any error of one record must not cost the others
-        return [_alone(smith, sample) for sample in samples]
+        pass  # and its frames must not hold what the batch took of the memory
+    return [_alone(smith, sample) for sample in samples]
 
 
 def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem] | Result]:
@@ -63,8 +64,10 @@ def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem
         return list(source.read(units))
     except FATAL:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         if len(units) == 1:
+            if is_of_the_machine(error):
+                raise
             return [_broken(units[0].number, None, "intake", error)]
         return [read for unit in units for read in _read(source, [unit])]
 
@@ -72,17 +75,12 @@ def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem
 def _alone(smith: Smith, sample: Sample) -> Result:
     try:
         return smith.forge([sample])[0]
+    except FATAL:
+        raise
     except Exception as error:
-        if isinstance(error, (*FATAL, *lacking())):
+        if is_of_the_machine(error):
             raise
         return _broken(sample.number, sample.question.id, "forge", error)
-
-
-def lacking() -> tuple[type[Exception], ...]:
-    """Errors of the machine, not of the record that is at work alone when they come."""
-    import torch  # which the readers of recipes do not wait for
-
-    return MemoryError, torch.OutOfMemoryError, getattr(torch, "AcceleratorError", MemoryError)
 
 
 def _broken(number: int, name: str | None, stage: str, error: Exception) -> Result:

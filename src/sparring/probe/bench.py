@@ -17,7 +17,7 @@ from sparring.config import DefenderSettings, ProbeSettings
 from sparring.data.errors import ModelError, RecipeError, RunError, SparringError
 from sparring.data.records import Edit, Verdict, VisualQuestion
 from sparring.engine.crew import Luggage, landed
-from sparring.engine.device import begin_computing
+from sparring.engine.device import begin_computing, is_of_the_machine
 from sparring.judging.validity import Auditor, DuplicateCheck, load_duplicate_check
 from sparring.judging.vet import vet
 from sparring.models.players import load_asked_defender
@@ -26,7 +26,7 @@ from sparring.models.vlms.base import VLM
 from sparring.probe.asking import ANSWERS
 from sparring.probe.attackers import Attacker, load_attacker, settings_of
 
-FATAL = (ModelError, RecipeError, RunError, MemoryError, torch.OutOfMemoryError)
+FATAL = (ModelError, RecipeError, RunError)
 """Errors that no other edit would be spared."""
 
 
@@ -83,7 +83,10 @@ def checked(made: Made, questions: Sequence[VisualQuestion], cleans: Sequence[Im
         return replace(made, verdicts=verdicts_on(made.edits))
     except FATAL:
         raise
-    except Exception:  # noqa: BLE001  any error of one edit must not cost the others
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        # Any other error of one edit must not cost the others.
         edits, verdicts, set_aside = list[Edit](), list[Verdict](), dict(made.set_aside)
         for edit in made.edits:
             try:
@@ -91,8 +94,10 @@ def checked(made: Made, questions: Sequence[VisualQuestion], cleans: Sequence[Im
                 edits.append(edit)
             except FATAL:
                 raise
-            except Exception as error:  # noqa: BLE001
-                words = str(error) if isinstance(error, SparringError) else repr(error)
+            except Exception as own:
+                if is_of_the_machine(own):
+                    raise
+                words = str(own) if isinstance(own, SparringError) else repr(own)
                 set_aside[edit.question_id] = f"its edit by {edit.attacker} cannot be checked: {words}"
         return Made(edits, verdicts, set_aside)
 

@@ -22,7 +22,7 @@ from sparring.data.errors import RunError
 from sparring.engine.files import write_json, write_whole
 from sparring.engine.folder import a_kind, kind_of, read_settings
 from sparring.probe.table import table, tables
-from sparring.publish.card import portable, save_card
+from sparring.publish.card import portable, save_card, without_places
 from sparring.publish.players import TUNED, Role, player_in, tuned_in, write_player, write_tuned
 from sparring.report.run import read_run
 
@@ -128,11 +128,13 @@ def _copy_set(folder: Path, out: Path) -> None:
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    """`results.json` without what names places, in settings and in what is told of single items."""
-    results = _read(folder / "results.json")
-    results.pop("first_errors", None)
-    figures: dict[str, Any] = portable(results, sentences=True)
-    return figures
+    """`results.json` without what names places, and without what is told of single items."""
+    results: dict[str, Any] = portable(_read(folder / "results.json"))
+    for single in ("first_errors", "set_aside"):
+        results.pop(single, None)
+    if "warnings" in results:
+        results["warnings"] = [without_places(text) for text in results["warnings"]]
+    return results
 
 
 def _results(folder: Path, kind: str, licence: str | None) -> Callable[[Path], None]:

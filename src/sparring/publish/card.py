@@ -15,7 +15,7 @@ from sparring.engine.files import write_whole
 from sparring.forge.publish import places, short
 from sparring.recipes.paths import GROUP
 
-PLACE = re.compile(r"""https?://[^\s"'<>]+|(?<![\w.:/])/(?:[^\s/"'():;,]+/)+[^\s/"'():;,]*""")
+PLACE = re.compile(r"""\w+://[^\s"'<>]+|(?<![\w./])/(?:[^\s/"'():;,]+/)+[^\s/"'():;,]*""")
 """An address or an absolute path within a sentence."""
 
 
@@ -51,19 +51,21 @@ def figure(rate: dict[str, Any] | None) -> str:
     return f"{rate['value']:.3f} ({low:.3f} to {high:.3f}), n {rate['n']}"
 
 
-def portable(value: Any, *, sentences: bool = False) -> Any:
+def without_places(text: str) -> str:
+    """A sentence whose addresses and absolute paths are `portable`; a path that has a space, up to that."""
+    return PLACE.sub(lambda found: str(portable(found[0])), text)
+
+
+def portable(value: Any) -> Any:
     """Nested settings whose absolute paths are gone: a model of an installed package has its name again
-    (`arena/editor`), other paths their last two parts. sentences: in figures, whose texts are errors and
-    warnings, also those within a text; a prompt may mean what it names.
+    (`arena/editor`), other paths their last two parts.
     """
     if isinstance(value, dict):
-        return {key: portable(inner, sentences=sentences) for key, inner in value.items()}
+        return {key: portable(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [portable(inner, sentences=sentences) for inner in value]
+        return [portable(inner) for inner in value]
     if not isinstance(value, str):
         return value
-    if sentences and " " in value.strip():
-        return PLACE.sub(lambda found: str(portable(found[0])), value)
     if "://" in value or "\n" in value:
         return short(value) if "://" in value else value
     return "".join(_name(part) for part in places(value))

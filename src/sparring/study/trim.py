@@ -18,7 +18,7 @@ from sparring.data.layouts import data_digest
 from sparring.data.words import plural
 from sparring.engine.environment import ENVIRONMENT
 from sparring.engine.files import write_json
-from sparring.engine.folder import difference_of, read_settings
+from sparring.engine.folder import difference_of, is_computed, read_settings
 from sparring.probe.settings import SHARED
 from sparring.recipes.paths import packaged_models
 from sparring.study.plan import DONE, PLACES, Cell, Study
@@ -115,14 +115,15 @@ def require_own(study: Study, out: Path) -> None:
 
 def note_data(study: Study, out: Path) -> None:
     """Note the files of questions that the arms' recipes name, by their hashes. Raises RunError where one has
-    changed since the first call: seeds and arms would be of different questions.
+    changed since cells were computed: seeds and arms would be of different questions.
     """
     named = {
         path for recipe in study.recipes.values() for path in (recipe.data.path, recipe.data.held_out_path)
     }
     digests = {name: data_digest(Path(name)) for name in sorted(filter(None, named))}
     file = out / "data.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    begun = any(is_computed(cell.folder(out)) for cell in study.cells())
+    before = json.loads(file.read_text(encoding="utf-8")) if begun and file.is_file() else {}
     if changed := [name for name, digest in digests.items() if before.get(name, digest) != digest]:
         raise RunError(
             f"{', '.join(changed)}: changed since the study in {out} began. Restore it, or begin anew in "

@@ -105,10 +105,16 @@ def split_of(answered: Answered) -> str:
     return named or (begins if begins in ("dev", "validation", "test") else "")
 
 
+def quoted_split(marked: Sequence[Marked]) -> list[Marked]:
+    """The items that the first figure of `splits` is over."""
+    names = [split_of(one) for one, _ in marked]
+    quoted = min(names, key=_quoted_first, default="")
+    return [one for one, name in zip(marked, names, strict=True) if name == quoted]
+
+
 def quoted_split_rows(marked: Sequence[Marked]) -> int:
     """How many items the first figure of `splits` is over."""
-    names = [split_of(one) for one, _ in marked]
-    return names.count(min(names, key=_quoted_first)) if names else 0
+    return len(quoted_split(marked))
 
 
 def exploded_rows(marked: Sequence[Marked]) -> int:

@@ -21,6 +21,9 @@ from sparring.models.vlms.answer_cache import answer_key
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.replies import read_pieces, read_reply
 
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may be, by rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -135,7 +138,7 @@ class Requests:
         choice = answer["choices"][0]
         try:
             content: Any = (choice.get("logprobs") or {}).get("content")
-            logprobs = [float(entry["logprob"]) for entry in content]
+            logprobs = [_logprob(entry["logprob"]) for entry in content]
             beside = choice.get("token_ids")
             told = [entry["token"] for entry in content] if beside is None else beside
             numbers = [int(str(token).removeprefix("token_id:")) for token in told]
@@ -180,9 +183,17 @@ class Requests:
                 f"{text!r} that was to be scored."
             )
         mean = math.fsum(logprobs) / len(logprobs)
-        if not mean < 1:  # a little above 0 by rounding
+        if not mean <= ROUNDING:
             raise ModelError(f"endpoint {self.address.url}: {logprobs} are no log-probabilities.")
-        return math.exp(mean)
+        return min(1.0, math.exp(mean))
+
+
+def _logprob(value: Any) -> float:
+    """A token's log-probability. Raises ValueError, or what `float` does, for what is none."""
+    found = float(value)
+    if not -math.inf < found <= ROUNDING:
+        raise ValueError(f"{value} is no log-probability")
+    return found
 
 
 def _data_uri(image: Image) -> str:
