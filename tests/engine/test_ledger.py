@@ -87,6 +87,8 @@ def test_answers_are_kept_by_defender_and_trial(ledger: Ledger) -> None:
 
 
 def test_what_another_run_has_taken_over_is_not_written_into(tmp_path: Path) -> None:
+    for name in ("there", "here"):
+        (tmp_path / name).mkdir()
     there, here = (Ledger(tmp_path / name) for name in ("there", "here"))
     there.record_edits("s", 0, [edit("a", 1), edit("b", 2)])
     here.take_over("s", there.folder)
