@@ -71,8 +71,9 @@ def require_same(one: Path, other: Path) -> None:
 
 
 def require_same_training(one: Path, other: Path, beyond: float = 0.0) -> None:
-    """The same verdicts and answers; weights equal to 1e-5, but for a share `beyond` of a file's: where a
-    gradient is next to nothing, AdamW makes steps of the learning rate's size of its rounding.
+    """The same verdicts and answers; weights equal to 1e-5, but for a share `beyond` of a file's, and all of
+    them together apart by at most 1e-4 of their norm: where a gradient is next to nothing, AdamW makes steps
+    of the learning rate's size of its rounding, which is another on other processors.
     """
     assert judged(one) == judged(other)
     files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
@@ -83,6 +84,9 @@ def require_same_training(one: Path, other: Path, beyond: float = 0.0) -> None:
         apart = {name: int(((here[name] - there[name]).abs() > 1e-5).sum()) for name in names}
         most = beyond * sum(here[name].numel() for name in names)
         assert sum(apart.values()) <= most, (file, {name: n for name, n in apart.items() if n})
+        distance = sum(float((here[name] - there[name]).double().square().sum()) for name in names)
+        norm = sum(float(here[name].double().square().sum()) for name in names)
+        assert distance <= 1e-8 * norm, (file, distance, norm)
 
 
 # ---- machines, and who runs on them
