@@ -140,15 +140,20 @@ def test_what_is_given_up_is_an_error_and_asked_again_next_time(tmp_path: Path) 
         evaluate(settings_of(path, f"{server.url}#toy", defender__endpoint__budget=5), tmp_path / "poor")
 
 
+def told(body: dict[str, Any], tries: Counter[str]) -> tuple[int, int]:
+    """The number of the question that a request asks, and the how manieth time that is."""
+    asked = question(body)
+    tries[asked] += 1
+    return int(asked.split("?")[0].removeprefix("Colour ")), tries[asked]
+
+
 def test_trials_go_on_until_the_first_miss(tmp_path: Path) -> None:
     path = write_custom(tmp_path / "q", 12)
     tries: Counter[str] = Counter()
 
     def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
-        asked = question(body)
-        tries[asked] += 1
-        number = int(asked.split("?")[0].removeprefix("Colour "))
-        return {"text": f"\\boxed{{{'AB'[number % 2] if tries[asked] < 3 or number < 4 else 'Z'}}}"}
+        number, again = told(body, tries)
+        return {"text": f"\\boxed{{{'AB'[number % 2] if again < 3 or number < 4 else 'Z'}}}"}
 
     with serving(answer) as server:
         results = evaluate(
@@ -171,11 +176,9 @@ def test_items_are_asked_again_by_the_profile_that_wants_every_trial(tmp_path: P
     tries: Counter[str] = Counter()
 
     def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
-        asked = question(body)
-        tries[asked] += 1
-        number = int(asked.split("?")[0].removeprefix("Colour "))
+        number, again = told(body, tries)
         first, other = "AB"[number % 2], "BA"[number % 2]
-        return {"text": f"\\boxed{{{first}}}, or \\boxed{{{other}}}" if tries[asked] == 1 else "\\boxed{Z}"}
+        return {"text": f"\\boxed{{{first}}}, or \\boxed{{{other}}}" if again == 1 else "\\boxed{Z}"}
 
     with serving(answer) as server:
         settings = settings_of(path, f"{server.url}#toy", suite="vstar", trials=3, shuffle=False)

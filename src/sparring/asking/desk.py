@@ -109,10 +109,8 @@ def fetch(vlm: VLM, task: Task) -> dict[int, _Found]:
         return {}
     try:
         return _fetch(vlm, task)
-    except SparringError:
-        raise
     except Exception as error:
-        if is_of_the_machine(error):
+        if isinstance(error, SparringError) or is_of_the_machine(error):
             raise  # says nothing of any one query
         # Any other error of one query must not cost the others.
         if len(task.places) > 1:

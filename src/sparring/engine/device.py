@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from sparring.data.errors import RecipeError
+from sparring.data.errors import ModelError, RecipeError, RunError
 
 # TFLOP/s of tensor cores in bfloat16 and float16, summed in float32, without sparsity (where a data sheet
 # gives the figure with sparsity alone, half of it). From NVIDIA's data sheets: A100 Tensor Core GPU; H100
@@ -26,6 +26,9 @@ PEAKS = (
 )
 OTHERS = re.compile(r"\b(MIG|Laptop|4090 D)\b")
 """Parts of such GPUs, and slower ones of a like name."""
+
+FATAL = (ModelError, RecipeError, RunError)
+"""Errors that no other record would be spared: they stop a job, which can be started again."""
 
 # Options of glibc's mallopt, from its malloc.h.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
@@ -45,6 +48,11 @@ def is_of_the_machine(error: BaseException) -> bool:
     return isinstance(error, kinds) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
+
+
+def spares_no_other(error: BaseException) -> bool:
+    """Does an error that one record raised await all others too?"""
+    return isinstance(error, FATAL) or is_of_the_machine(error)
 
 
 def choose_device(name: str) -> torch.device:

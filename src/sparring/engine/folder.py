@@ -85,9 +85,9 @@ def run_folder(
         resolved, computed = json.loads(settings.model_dump_json()), is_computed(out)
         if claimed_before and not computed:
             _clear(out)
-        difference = None
-        if stored.is_file():
-            difference = difference_of(settings, read_settings(stored))
+        kept, difference = read_settings(stored) if stored.is_file() else None, None
+        if kept is not None:
+            difference = difference_of(settings, kept)
             if difference is not None and not grows:
                 raise RunError(
                     f"{out} holds the run of another {KINDS[file]} ({difference}). Resume it with "
@@ -98,12 +98,10 @@ def run_folder(
                 f"{out} holds the results of {a_kind(out)} but no {file}, so they cannot be continued here. "
                 "Choose another folder with --out."
             )
-        kept = read_settings(stored) if stored.is_file() else None
         if kept is not None and difference is None:
             resolved = _paced_as(kept, resolved)
-        if kept is None or difference is not None or resolved != kept:
-            content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-            write_whole(stored, content)
+        if resolved != kept:
+            write_whole(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         note_environment(out)
         yield out
 

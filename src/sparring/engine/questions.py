@@ -87,7 +87,12 @@ def require_same_data(out: Path, ledger: Ledger, digests: Mapping[str, str], kin
     before = stage.result["sha256"]
     if isinstance(before, str):  # a fine-tuning of an earlier version
         before = dict.fromkeys(digests, before)
-    changed = [name for name, digest in digests.items() if before.get(name) != digest]
+    require_unchanged(before, digests, kind, out)
+
+
+def require_unchanged(before: Mapping[str, str], now: Mapping[str, str], kind: str, out: Path) -> None:
+    """Raise RunError, naming what has changed, where the data that work began with have other hashes now."""
+    changed = [name for name, digest in now.items() if before.get(name) != digest]
     if changed:
         raise RunError(
             f"{', '.join(changed)}: changed since the {kind} in {out} began. Restore it, or begin anew in "

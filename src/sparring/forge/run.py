@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sparring.config import EngineSettings, ForgeSettings
-from sparring.data.errors import DataError, ModelError, Problem, RecipeError, RunError
+from sparring.data.errors import DataError, Problem
 from sparring.data.items import Record
 from sparring.data.words import plural
 from sparring.engine.crew import Engine, Make
-from sparring.engine.device import begin_computing, is_of_the_machine
+from sparring.engine.device import FATAL, begin_computing, spares_no_other
 from sparring.engine.files import write_json
 from sparring.engine.folder import run_folder
 from sparring.engine.screen import Screen
@@ -26,10 +26,6 @@ from sparring.forge.publish import content_hash, publish
 from sparring.forge.records import Result, Sample, refused
 from sparring.forge.smith import Smith
 from sparring.forge.sources import Source, open_source
-
-FATAL = (ModelError, RecipeError, RunError)
-"""Errors that no other record would be spared: they stop the forge, which can be started again."""
-
 
 Read = tuple[int, "Sample | list[Problem] | Result"]
 """A record's number, and what was read of it."""
@@ -66,7 +62,7 @@ def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem
         raise
     except Exception as error:
         if len(units) == 1:
-            if is_of_the_machine(error):
+            if spares_no_other(error):
                 raise
             return [_broken(units[0].number, None, "intake", error)]
         return [read for unit in units for read in _read(source, [unit])]
@@ -75,10 +71,8 @@ def _read(source: Source, units: Sequence[Record]) -> list[Sample | list[Problem
 def _alone(smith: Smith, sample: Sample) -> Result:
     try:
         return smith.forge([sample])[0]
-    except FATAL:
-        raise
     except Exception as error:
-        if is_of_the_machine(error):
+        if spares_no_other(error):
             raise
         return _broken(sample.number, sample.question.id, "forge", error)
 

@@ -14,10 +14,10 @@ from PIL.Image import Image
 
 from sparring.attackers.rivals import Rival
 from sparring.config import DefenderSettings, ProbeSettings
-from sparring.data.errors import ModelError, RecipeError, RunError, SparringError
+from sparring.data.errors import SparringError
 from sparring.data.records import Edit, Verdict, VisualQuestion
 from sparring.engine.crew import Luggage, landed
-from sparring.engine.device import begin_computing, is_of_the_machine
+from sparring.engine.device import begin_computing, spares_no_other
 from sparring.judging.validity import Auditor, DuplicateCheck, load_duplicate_check
 from sparring.judging.vet import vet
 from sparring.models.players import load_asked_defender
@@ -25,9 +25,6 @@ from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM
 from sparring.probe.asking import ANSWERS
 from sparring.probe.attackers import Attacker, load_attacker, settings_of
-
-FATAL = (ModelError, RecipeError, RunError)
-"""Errors that no other edit would be spared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +78,8 @@ def checked(made: Made, questions: Sequence[VisualQuestion], cleans: Sequence[Im
 
     try:
         return replace(made, verdicts=verdicts_on(made.edits))
-    except FATAL:
-        raise
     except Exception as error:
-        if is_of_the_machine(error):
+        if spares_no_other(error):
             raise
         # Any other error of one edit must not cost the others.
         edits, verdicts, set_aside = list[Edit](), list[Verdict](), dict(made.set_aside)
@@ -92,10 +87,8 @@ def checked(made: Made, questions: Sequence[VisualQuestion], cleans: Sequence[Im
             try:
                 verdicts += verdicts_on([edit])
                 edits.append(edit)
-            except FATAL:
-                raise
             except Exception as own:
-                if is_of_the_machine(own):
+                if spares_no_other(own):
                     raise
                 words = str(own) if isinstance(own, SparringError) else repr(own)
                 set_aside[edit.question_id] = f"its edit by {edit.attacker} cannot be checked: {words}"

@@ -6,6 +6,8 @@ told over the seeds whose probes are done, a difference over those that are of b
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,19 +121,12 @@ def environments_of(study: Study, out: Path) -> list[dict[str, Any]]:
     """Where how many of the finished games and probes were computed; one that was gone on with elsewhere
     counts for both. None: it was not noted.
     """
-    found: list[dict[str, Any]] = []
+    cells = Counter[str]()
     for cell in study.cells():
-        if cell.kind == "edits" or not cell.done(out):
-            continue
-        noted: list[dict[str, Any] | None] = [*environments(cell.folder(out))]
-        for place, one in enumerate(noted or [None]):
-            if one in noted[:place]:  # it came back there
-                continue
-            same = next((known for known in found if known["environment"] == one), None)
-            if same is None:
-                found.append(same := {"environment": one, "cells": 0})
-            same["cells"] += 1
-    return found
+        if cell.kind != "edits" and cell.done(out):
+            noted: list[Any] = [*environments(cell.folder(out))] or [None]
+            cells.update(list(dict.fromkeys(json.dumps(one, sort_keys=True) for one in noted)))
+    return [{"environment": json.loads(one), "cells": count} for one, count in cells.items()]
 
 
 def training_of(study: Study, arm: str, seed: int, out: Path) -> dict[str, int] | None:

@@ -19,6 +19,7 @@ from sparring.data.words import plural
 from sparring.engine.environment import ENVIRONMENT
 from sparring.engine.files import write_json
 from sparring.engine.folder import difference_of, is_computed, read_settings
+from sparring.engine.questions import require_unchanged
 from sparring.probe.settings import SHARED
 from sparring.recipes.paths import packaged_models
 from sparring.study.plan import DONE, PLACES, Cell, Study
@@ -121,14 +122,13 @@ def note_data(study: Study, out: Path) -> None:
         path for recipe in study.recipes.values() for path in (recipe.data.path, recipe.data.held_out_path)
     }
     digests = {name: data_digest(Path(name)) for name in sorted(filter(None, named))}
+    if not digests:
+        return
     file = out / "data.json"
     begun = any(is_computed(cell.folder(out)) for cell in study.cells())
     before = json.loads(file.read_text(encoding="utf-8")) if begun and file.is_file() else {}
-    if changed := [name for name, digest in digests.items() if before.get(name, digest) != digest]:
-        raise RunError(
-            f"{', '.join(changed)}: changed since the study in {out} began. Restore it, or begin anew in "
-            f"another folder."
-        )
+    known = {name: digest for name, digest in digests.items() if name in before}
+    require_unchanged(before, known, "study", out)
     if before | digests != before:
         write_json(file, before | digests)
 
