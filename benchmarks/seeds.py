@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from sparring.judging.kinds import KINDS
 from sparring.measures.payoff import CLEAN
-from sparring.measures.statistics import hierarchical_bootstrap, wilson
+from sparring.measures.statistics import hierarchical_bootstrap, student, wilson
 from sparring.report.heldout import HeldOut, read_stages
 
 RIVALS = ("light", "cut_out", "look_alike")
@@ -78,15 +76,6 @@ def pooled(seeds: Sequence[Values]) -> dict[str, Any]:
     return told(seeds) | {"n": n, "seeds": [told([values]) for values in seeds]}
 
 
-def student(means: Sequence[float]) -> list[float] | None:
-    """95 % interval of Student's t of the seeds' means; None of one seed."""
-    n = len(means)
-    if n < 2:
-        return None
-    half = stdtrit(n - 1, 0.975) * np.std(means, ddof=1) / math.sqrt(n)
-    return [round(float(np.mean(means) + end), 4) for end in (-half, half)]
-
-
 def kinds_of(games: Sequence[Played]) -> dict[str, Any]:
     """Of the last Attackers' successful edits, the share of each kind."""
     found: dict[str, Any] = {}
@@ -136,8 +125,9 @@ def main() -> None:
                 game.gain(opponent or game.last) - control.gain(opponent or control.last)
                 for game, control in pairs
             ]
+            ends = student([float(own.mean()) for own in against])
             line[f"{name} less control's"] = pooled(against) | {
-                "t95": student([own.mean() for own in against])
+                "t95": ends and [round(end, 4) for end in ends]
             }
     print(json.dumps(line))
 

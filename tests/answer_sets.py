@@ -163,9 +163,9 @@ class Said:
 
 
 def items_of(rules: str) -> list[Item]:
-    """A dozen items of a benchmark, with all that its figures need."""
+    """A dozen items of a benchmark, with all that its figures need; of `custom` three more, of yes or no."""
     items = []
-    for place in range(12):
+    for place in range(15 if rules == "custom" else 12):
         name, answer = f"q{place}", LETTERS[place * 7 % 4]
         options = tuple(TEXTS[(place + k) % 5] for k in range(4 if place % 5 else 2))
         answer = answer if answer in LETTERS[: len(options)] else "B"
@@ -174,7 +174,9 @@ def items_of(rules: str) -> list[Item]:
         )
         truth = "yes" if place % 3 else "no"
         yes_no = Item(name, "yes_no", "Is it there?", truth)
-        if rules == "hrbench":
+        if place >= 12:
+            item = yes_no
+        elif rules == "hrbench":
             item = replace(
                 choice, category=("single", "cross")[place // 4 % 2], meta={"cycle": str(place % 4)}
             )

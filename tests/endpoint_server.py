@@ -220,7 +220,7 @@ def completion(model: str, said: dict[str, Any]) -> dict[str, Any]:
         return said["whole"]
     message = {"role": "assistant", "content": said.pop("text", None), **said.pop("message", {})}
     logprobs = {"logprobs": said.pop("logprobs")} if "logprobs" in said else {}
-    usage = {"prompt_tokens": 100, "completion_tokens": said.pop("tokens", 7)}
+    usage = {"prompt_tokens": said.pop("prompt_tokens", 100), "completion_tokens": said.pop("tokens", 7)}
     choice = {
         "index": 0,
         "message": message,

@@ -31,11 +31,12 @@ class Served:
     """The base model under the name "defender", and adapters by name, each merged into a copy of it.
 
     kind: whose protocol it speaks. fault: "deaf" says that it takes new weights and goes on with the old ones;
-    "blind" takes all but those of the vision tower.
+    "blind" takes all but those of the vision tower. limits: `min_pixels` and `max_pixels` of its pictures.
     """
 
-    def __init__(self, folder: str, *, kind: str = "vllm", fault: str = "") -> None:
-        self.folder, self.processor, self.kind, self.fault = folder, load_processor(folder), kind, fault
+    def __init__(self, folder: str, *, kind: str = "vllm", fault: str = "", **limits: int) -> None:
+        self.folder, self.kind, self.fault = folder, kind, fault
+        self.processor = load_processor(folder, **limits)
         self.models = {"defender": self._vlm(AutoModelForImageTextToText.from_pretrained(folder))}
         self.lock = threading.Lock()
         self.told = list[str]()
@@ -104,6 +105,7 @@ class Served:
         )
         with self.lock:
             ((reply,),) = self.models[name].generate([image], [question(body)], sampling)
+            prompt = self.models[name].encode([image], [question(body)])["attention_mask"]
         beside = {"choice": {"token_ids": reply.token_ids}} if self.kind == "sglang" else {}
         content = [
             {"token": "?" if beside else f"token_id:{token}", "logprob": value}
@@ -114,6 +116,7 @@ class Served:
             **beside,
             "text": reply.text,
             "tokens": reply.tokens,
+            "prompt_tokens": int(prompt.sum()),
             "logprobs": {"content": content},
             "finish_reason": reason,
         }

@@ -44,8 +44,8 @@ def test_any_other_address_has_one_that_nobody_guesses(
         tokens.append(match[1])
     assert len(set(tokens)) == 2
     assert min(map(len, tokens)) >= 32
-    monkeypatch.setenv("SPARRING_VIEW_TOKEN", "mine")
-    assert "/?token=mine\n" in view(tmp_path, "--host", "0.0.0.0", "--port", 0).output
+    monkeypatch.setenv("SPARRING_VIEW_TOKEN", "my+own/&#=")
+    assert "/?token=my%2Bown%2F%26%23%3D\n" in view(tmp_path, "--host", "0.0.0.0", "--port", 0).output
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -79,7 +80,7 @@ def view(
         listening.listen()  # who reads the line below may ask at once
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
-        address += f"?token={token}" if token else ""
+        address += f"?token={quote(token, safe='')}" if token else ""
         out_console.print(f"Viewer: {address}\nCtrl-C ends it.")
         result({"address": address})
         uvicorn.Server(config).run(sockets=[listening])

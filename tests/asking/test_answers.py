@@ -106,6 +106,16 @@ def test_leaves_unread(text: str, options: tuple[str, ...], why: str) -> None:
     assert parse_answer(text, options) == (None, why)
 
 
+@pytest.mark.parametrize("options", [("A is closer", "B is closer"), ("B is closer", "A is closer")])
+def test_a_is_a_name_where_options_differ_in_a_letter_alone(options: tuple[str, ...]) -> None:
+    """BLINK's options of relative depth: an article says nothing, the name of a point everything."""
+    for place, text in enumerate(options):
+        assert parse_answer(text, options) == ("AB"[place], "whole")
+        assert parse_answer(f"Point {text} to the camera.", options) == ("AB"[place], "text")
+    said = "Point B, in the foreground, is closer to the camera."
+    assert parse_answer(said, options)[0] is None
+
+
 def test_boxes_have_balanced_braces() -> None:
     assert boxed(r"\boxed{a{b}c} \boxed {d} \boxed{e") == ["a{b}c", "d"]
 

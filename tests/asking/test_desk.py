@@ -74,6 +74,8 @@ def test_the_cache_knows_pixels_prompt_model_and_limits(tmp_path: Path) -> None:
     )
     assert count(picture, temperature=1.0) == count(picture, temperature=1.0, seed=1) == 1
     assert count(picture, temperature=1.0) == 0
+    assert count(picture, temperature=1.0, top_k=2) == 1
+    assert count(picture, temperature=1.0, top_k=2) == count(picture, top_k=2) == 0
     tiny_qwen2_5_vl(tmp_path / "again", seed=0)
     (tmp_path / "again").rename(tmp_path / "n")
     tiny_qwen2_5_vl(tmp_path / "m", seed=1)  # other weights under the same name

@@ -16,7 +16,7 @@ from PIL import Image
 from small_benchmarks import PICTURES, hallusion_record, hr_rows, vstar_folder, write_tsv
 from small_eval import in_base64
 from sparring.benchmarks.items import Item, PictureFile, shuffled_options
-from sparring.benchmarks.layouts import find_benchmark, read_benchmark
+from sparring.benchmarks.layouts import find_benchmark, read_benchmark, read_benchmark_records
 from sparring.data.errors import DataError, RecipeError
 
 
@@ -300,3 +300,67 @@ def test_vqav2_amber_chair(tmp_path: Path) -> None:
     (item,) = read("chair", tmp_path)
     assert item.meta["objects"] == ["dog", "person", "table"]
     assert isinstance(item.pictures[0], PictureFile)
+
+
+def test_one_odd_record_of_vqav2_costs_itself(tmp_path: Path) -> None:
+    PICTURES[0].save(tmp_path / "COCO_val2014_000000000042.jpg")
+    good = {"question_id": 1, "image_id": 42, "question": "How many?"}
+    asked = [
+        good,
+        good | {"question_id": 2, "image_id": "COCO_val2014_000000000042"},
+        good | {"question_id": 3, "image_id": None},
+        {"question_id": 4, "image_id": 42},
+        good | {"question_id": 5},
+        good | {"question_id": 6},
+        "no record",
+        good | {"question_id": "0007", "image_id": "000042"},
+    ]
+    answers = [{"answer": "2"}] * 10
+    noted = [{"question_id": float(k), "answers": answers} for k in (1, 2, 3, 4, 7)]
+    noted += [{"question_id": 5}, {"answers": answers}, None]  # type: ignore[list-item]
+    (tmp_path / "questions.json").write_text(json.dumps({"questions": asked}))
+    (tmp_path / "annotations.json").write_text(json.dumps({"annotations": noted}))
+    records = read_benchmark_records(find_benchmark("vqav2"), tmp_path, skip_bad=True)
+    assert [record.item.id for record in records if record.item] == ["1", "0007"]
+    said = [record.problems[0].message for record in records if record.problems]
+    for place, words in enumerate(
+        (
+            "question 2: image_id must be the number of one of COCO's pictures; it is 'COCO_val2014_0",
+            "question 3: image_id must be the number of one of COCO's pictures; it is 'None'",
+            'question 4: vqav2 needs the field "question"',
+            "question 5: annotations.json has no answers to question 5",
+            "question 6: annotations.json has no answers to question 6",
+            "question 7: must be an object",
+        )
+    ):
+        assert words in said[place]
+    with pytest.raises(DataError, match=r"(?s)question 2: image_id.*Fix these 6 records, or pass --skip"):
+        read("vqav2", tmp_path)
+
+
+def test_one_odd_caption_of_chair_costs_itself_and_ids_are_compared_as_coco_does(tmp_path: Path) -> None:
+    PICTURES[0].save(tmp_path / "a.jpg")
+    coco = {
+        "images": [{"id": number, "file_name": "a.jpg"} for number in (7, 8)],
+        "annotations": [{"image_id": 7, "category_id": 1}],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
+    notes = [
+        {"image_id": 7.0, "caption": "a man"},
+        {"image_id": "000007", "caption": "a table"},
+        {"image_id": 8, "caption": None},
+        {"caption": "a dog"},
+        {"image_id": 8},
+        7,
+    ]
+    (tmp_path / "instances_val.json").write_text(json.dumps(coco))
+    (tmp_path / "synonyms.txt").write_text("person, man\ndog, puppy\ntable\n")
+    (tmp_path / "captions_val.json").write_text(json.dumps({"annotations": notes}))
+    records = read_benchmark_records(find_benchmark("chair"), tmp_path, skip_bad=True)
+    objects = {record.item.id: record.item.meta["objects"] for record in records if record.item}
+    assert objects == {"7": ["dog", "person", "table"], "8": []}
+    assert [record.number for record in records if record.problems] == [3, 4, 5, 6]
+    with pytest.raises(
+        DataError, match=r"captions_val\.json annotation 3: must be an object with an image_id"
+    ):
+        read("chair", tmp_path)

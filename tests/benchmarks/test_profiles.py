@@ -11,7 +11,7 @@ import pytest
 from answer_sets import KNOWN, LETTERS, SETS, SYNONYMS, Said, answered, items_of, replies_of
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.profiles import RULES, profiles_of, rule_of
-from sparring.benchmarks.results import profile_figures
+from sparring.benchmarks.results import headline, profile_figures, table_rows
 from sparring.benchmarks.rules import lmms_eval, official, vlmevalkit
 from sparring.benchmarks.rules.official import mmmu_letter, open_match, open_readings
 from sparring.data.errors import RecipeError
@@ -104,7 +104,7 @@ def by_hand(rules: str, items: Sequence[Item], replies: Sequence[Said]) -> dict[
             "fAcc": sum(min(right[place] for place in group) for group in figure) / 5,
             "qAcc": sum(min(right[place] for place in group) for group in pair) / 4,
         }
-    return {"accuracy": sum(right) / 12}
+    return {"accuracy": sum(right) / len(right)}
 
 
 def one(reply: str, *options: str, answer: str = "C") -> Answered:
@@ -196,17 +196,18 @@ def test_aot_wants_every_trial_and_leaves_out_unreadable_pictures() -> None:
         replace(base, replies=(right, right, "no idea")),
         replace(base, replies=(), trouble="request"),
         replace(base, replies=(), trouble="picture"),
+        replace(base, replies=(right, ""), later_trouble="request"),
     ]
     rule = RULES["aot", "vstar"]
     marks = rule.read(cases, {})
-    assert [mark.score for mark in marks] == [1, 0, 0, 0, 0]
-    assert [mark.status for mark in marks] == ["read", "read", "unparsed", "error", "left_out"]
+    assert [mark.score for mark in marks] == [1, 0, 0, 0, 0, 0]
+    assert [mark.status for mark in marks] == ["read", "read", "unparsed", "error", "left_out", "error"]
     found = profile_figures(cases, marks, rule)
     assert (found["value"], found["n"], found["unparsed"], found["errors"], found["left_out"]) == (
-        0.25,
-        4,
+        0.2,
+        5,
         1,
-        1,
+        2,
         1,
     )
     assert RULES["sparring", "custom"].read(cases, {})[4].status == "error"
@@ -404,6 +405,46 @@ def test_baselines_interval_and_counts() -> None:
     assert profile_figures(free, rule.read(free, {}), rule)["baselines"] == {"first": None, "majority": None}
     nothing = profile_figures([], [], rule)
     assert (nothing["value"], nothing["n"], nothing["ci95"]) == (None, 0, [None, None])
+
+
+def test_baselines_of_a_harness_that_has_options_of_its_own() -> None:
+    """VLMEvalKit asks an open question as its answer, option A, against Other Answers."""
+    own = [Answered(Item(f"q{i}", "open", "?", "12"), ("12",)) for i in range(3)]
+    own += [one("A", answer="B"), one("A", "None", "blue", "green", answer="B"), yes_no("no")]
+    for name in ("mmmu", "custom"):
+        rule = RULES["vlmevalkit", name]
+        found = profile_figures(own[:5], rule.read(own[:5], {}), rule)["baselines"]
+        assert found == {"first": 3 / 5 + (name == "custom") / 5, "majority": 3 / 5}, name
+    rule = RULES["vlmevalkit", "custom"]
+    assert profile_figures(own, rule.read(own, {}), rule)["baselines"]["first"] == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(("reply", "value"), [("C", 1.0), ("A", 0.0)])
+def test_a_figure_of_items_that_are_all_alike_has_wilsons_interval(reply: str, value: float) -> None:
+    cases: dict[str, list[Answered]] = {
+        "blink": [
+            replace(one(reply), item=replace(one(reply).item, id=str(i), category="ab"[i % 2]))
+            for i in range(6)
+        ],
+        "hrbench": [
+            replace(one(reply), item=replace(one(reply).item, id=str(i), meta={"cycle": str(i % 4)}))
+            for i in range(6)
+        ],
+    }
+    for name, own in cases.items():
+        rule = RULES["sparring", name]
+        found = profile_figures(own, rule.read(own, {}), rule)
+        assert (found["value"], found["ci95"]) == (value, pytest.approx(wilson(round(6 * value), 6))), name
+
+
+def test_f1_of_items_that_are_all_right_has_no_interval() -> None:
+    own = [Answered(Item(str(i), "yes_no", "?", "yes"), ("yes",)) for i in range(6)]
+    rule = RULES["sparring", "amber"]
+    found = profile_figures(own, rule.read(own, {}), rule)
+    assert (found["figure"], found["ci95"]) == ("f1", [None, None])
+    told = {"profiles": {"sparring": found}}
+    assert headline(told, "sparring") == "f1 0.0 %  of 6  (no interval)"
+    assert table_rows(told["profiles"])[1][3] == "–"
 
 
 def test_rows_of_one_picture_are_not_counted_as_so_many_trials() -> None:

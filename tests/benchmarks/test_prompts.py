@@ -1,13 +1,16 @@
 """How items are put into words."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from small_eval import settings_of
 from sparring.benchmarks.items import Answered, Item, with_yes_no_options
 from sparring.benchmarks.profiles import rule_of
 from sparring.benchmarks.questions import Style, render_item
 from sparring.config import DefenderSettings
+from sparring.data.errors import RecipeError
 
 TEMPLATE = DefenderSettings(model="m").prompt
 CHOICE = Item("q", "choice", "What is {question}?", "A", ("{options}", "blue"), hint="Look.")
@@ -34,6 +37,13 @@ def test_ours_and_the_direct_one() -> None:
     assert render_item(CHOICE, "direct", TEMPLATE).endswith(
         "\nA. {options}\nB. blue\nAnswer with the option's letter from the given choices directly."
     )
+
+
+def test_a_prompt_that_cannot_be_filled_in_is_an_error_of_the_recipe() -> None:
+    with pytest.raises(RecipeError, match=r"defender\.prompt .* cannot be filled in.*write \{\{ and \}\}"):
+        render_item(CHOICE, "boxed", "{question}\n{options}\nPut the letter in \\boxed{}")
+    with pytest.raises(RecipeError, match=r"(?s)must hold \{question\}.*must hold \{options\}"):
+        settings_of(Path("q.jsonl"), "m", defender__prompt="Look.")
 
 
 @pytest.mark.parametrize("style", get_args(Style))

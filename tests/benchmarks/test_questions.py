@@ -3,6 +3,7 @@ refused or left out with its reason.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from small_benchmarks import PICTURES, hallusion_record, hr_rows, vstar_folder, 
 from small_eval import in_base64
 from sparring.benchmarks.items import Item, PictureInMemory, shuffled_options
 from sparring.benchmarks.layouts import find_benchmark, read_benchmark
-from sparring.benchmarks.questions import questions_of
+from sparring.benchmarks.questions import drawn, questions_of
 from sparring.data.errors import DataError
 from sparring.data.images import load_image
 from sparring.data.records import Target
+from sparring.seeds import derive_seed
 
 
 def read(suite: str, path: Path) -> list[Item]:
@@ -132,3 +134,20 @@ def test_damaged_items_stop_or_are_skipped(tmp_path: Path) -> None:
     found = questions_of(items, path, tmp_path / "pictures", skip_bad=True)
     assert [question.id for question in found.questions] == ["1"]
     assert found.questions.dropped == 4
+
+
+def test_a_limit_draws_hallusionbench_set_by_set_and_others_item_by_item() -> None:
+    def item(number: int, name: str) -> Item:
+        meta = {"subcategory": "ocr", "set": name, "figure": str(number % 2), "pair": "0", "shown": True}
+        return Item(f"{name}-{number}", "yes_no", "?", "yes", category="VD", meta=meta)
+
+    sets = [item(number, name) for name in "abcde" for number in range(4)]
+    for limit, count in ((1, 4), (4, 4), (10, 8), (20, 20)):
+        kept = drawn(sets, limit=limit, seed=3, shuffle=False)
+        assert len(kept) == count
+        assert set(Counter(own.meta["set"] for own in kept).values()) == {4}
+        assert kept == [own for own in sets if own in kept]
+    assert {drawn(sets, limit=4, seed=seed, shuffle=False)[0].id for seed in range(20)} > {"a-0", "e-0"}
+    single = [Item(f"q{number}", "yes_no", "?", "yes") for number in range(20)]
+    first = sorted(single, key=lambda own: derive_seed(3, "limit", own.id))[:7]
+    assert drawn(single, limit=7, seed=3, shuffle=False) == [own for own in single if own in first]

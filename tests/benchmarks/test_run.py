@@ -171,6 +171,51 @@ def test_trials_go_on_until_the_first_miss(tmp_path: Path) -> None:
         assert len(server.lines) == 12
 
 
+def test_replies_are_drawn_as_the_defender_says(tmp_path: Path) -> None:
+    path = write_custom(tmp_path / "q", 2)
+    told: list[tuple[Any, ...]] = []
+
+    def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        told.append(tuple(body.get(name) for name in ("temperature", "top_p", "top_k")))
+        return {"text": "A"}
+
+    with serving(answer) as server:
+        given = {"temperature": 0.7, "defender__top_k": 20, "defender__top_p": 0.9}
+        evaluate(settings_of(path, f"{server.url}#toy", **given), tmp_path / "out")
+    assert told == [(0.7, 0.9, 20)] * 2
+
+
+def test_a_later_trial_that_comes_to_nothing_is_an_error_and_asked_again(tmp_path: Path) -> None:
+    path = write_custom(tmp_path / "q", 6)
+    tries: Counter[str] = Counter()
+    down = {1, 4}
+
+    def answer(image: Image.Image, body: dict[str, Any]) -> dict[str, Any]:
+        number, again = told(body, tries)
+        if again > 1 and number in down:
+            raise ConnectionAbortedError
+        return {"text": f"\\boxed{{{'AB'[number % 2]}}}"}
+
+    with serving(answer) as server:
+        settings = settings_of(
+            path,
+            f"{server.url}#toy",
+            suite="vstar",
+            trials=2,
+            shuffle=False,
+            defender__endpoint__retries=0,
+        )
+        results = evaluate(settings, tmp_path / "out")
+        aot, first = results["profiles"]["aot"], results["profiles"]["sparring"]
+        assert (results["api_errors"], aot["errors"], aot["value"]) == (2, 2, pytest.approx(4 / 6))
+        assert (first["errors"], first["value"]) == (0, 1.0)  # reads the first trial
+        assert [text.split(":")[0] for text in results["first_errors"]] == ["q1", "q4"]
+        assert rescore(tmp_path / "out")["api_errors"] == 2
+        down.clear()
+        again = evaluate(settings, tmp_path / "out")
+        assert (again["api_errors"], again["profiles"]["aot"]["value"]) == (0, 1.0)
+
+
 def test_items_are_asked_again_by_the_profile_that_wants_every_trial(tmp_path: Path) -> None:
     path = write_custom(tmp_path / "q", 12)
     tries: Counter[str] = Counter()

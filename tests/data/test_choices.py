@@ -320,6 +320,12 @@ def test_options_that_speak_of_others_keep_the_order(option: str) -> None:
     assert [shuffled_options(item, 5) for item in items] == items
 
 
+def test_options_that_differ_in_the_name_of_a_point_alone_keep_the_order() -> None:
+    assert options_speak_of_others(("A is closer", "B is closer"))
+    assert not options_speak_of_others(("A is closer", "B is farther"))
+    assert not options_speak_of_others(("A", "B"))
+
+
 @pytest.mark.parametrize(
     "option",
     [

@@ -18,12 +18,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import lora_server
 from endpoint_server import FAULTS, serving
 from small_vlms import noise_pictures
-from sparring.config import DefenderSettings, EndpointSettings, LoraSettings, RolloutServerSettings
+from sparring.config import (
+    DefenderSettings,
+    EndpointSettings,
+    LoraSettings,
+    Recipe,
+    RolloutServerSettings,
+)
 from sparring.data.errors import ModelError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout
@@ -33,6 +40,9 @@ from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
 from sparring.recipes import resolve_model
 from sparring.rl.policy import Surrogate, policy_loss
+from sparring.selfplay.game import Table
+from sparring.selfplay.league import League
+from sparring.selfplay.seats import DefenderSeat
 
 QUESTIONS = [
     VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right"), "AB"[i % 2])
@@ -77,13 +87,15 @@ def settings(*urls: str, served: dict[str, Any] | None = None, **fields: Any) ->
             address=[f"{one}#defender" for one in urls], endpoint=endpoint, **(served or {})
         ),
     }
-    return DefenderSettings(model="arena/defender", **(few | fields))
+    return DefenderSettings(**({"model": "arena/defender"} | few | fields))
 
 
 def trainer(chosen: DefenderSettings, folder: Path) -> DefenderTrainer:
     assert chosen.rollout_server is not None
-    vlm = LocalVLM.load(resolve_model("arena/defender"))
-    return DefenderTrainer(vlm, chosen, seed=3, server=RolloutServer(chosen.rollout_server, folder))
+    limits = {"min_pixels": chosen.min_pixels, "max_pixels": chosen.max_pixels}
+    vlm = LocalVLM.load(resolve_model("arena/defender"), **limits)
+    server = RolloutServer(chosen.rollout_server, folder, **limits)
+    return DefenderTrainer(vlm, chosen, seed=3, server=server)
 
 
 @pytest.fixture(autouse=True)
@@ -257,6 +269,46 @@ def test_another_model_is_found_out_at_once(tmp_path: Path) -> None:
         player = trainer(settings(server.url), tmp_path / "player")
         with pytest.raises(ModelError, match=r"differ by .* nats a token .*allowed: 0\.2"):
             player.update(lambda _: ITEMS, 0)
+
+
+def test_a_later_round_samples_by_what_all_rounds_have_learned(tmp_path: Path) -> None:
+    """The servers keep the first round's base model, so they are sent the adapters of all rounds as one."""
+    served = lora_server.Served(resolve_model("arena/defender"))
+    with serving(served.answer, orders=served.obey) as server:
+        own = settings(server.url, model=resolve_model("arena/defender"))
+        recipe = Recipe(name="served", data={"path": "q"}, attacker={"model": "none"}, defender=own)
+        league = League(recipe, tmp_path, torch.device("cpu"))
+        table = Table(recipe, league, None, lambda text: 3)  # type: ignore[arg-type]
+        differences = []
+        for number in (1, 2, 3):
+            seat = DefenderSeat(table, f"round{number}/defender", number, tmp_path / f"served{number}")
+            history = [seat.trainer.update(lambda _: ITEMS, step) for step in range(2)]
+            differences += [metrics["server_difference"] for metrics in history]
+            assert all(metrics["ratio_first"] < 1e-3 for metrics in history)
+            (folder,) = (tmp_path / f"served{number}").iterdir()
+            sent = load_file(folder / "adapter_model.safetensors")
+            ranks = {tensor.shape[0] for name, tensor in sent.items() if ".lora_A." in name}
+            assert ranks == {2 * number}
+            seat.write(league.defender_folder(f"round{number}"))
+            assert not list((tmp_path / f"served{number}").iterdir())
+            assert list(served.models) == ["defender"]
+    assert max(differences) < 1e-4
+
+
+@pytest.mark.parametrize("limits", [{"min_pixels": 36 * 36}, {"max_pixels": 108 * 108}])
+def test_a_server_that_resizes_pictures_otherwise_is_found_out_at_once(
+    tmp_path: Path, limits: dict[str, int]
+) -> None:
+    """Its pictures are sent as they are, and it must have the Defender's own limits."""
+    for own in (limits, {}):
+        served = lora_server.Served(resolve_model("arena/defender"), **own)
+        with serving(served.answer, orders=served.obey) as server:
+            player = trainer(settings(server.url, **limits), tmp_path / str(len(own)))
+            if own:
+                assert player.update(lambda _: ITEMS, 0)["server_difference"] < 1e-4
+            else:
+                with pytest.raises(ModelError, match=r"limits of defender\.min_pixels and max_pixels"):
+                    player.update(lambda _: ITEMS, 0)
 
 
 def test_replies_that_differ_too_far_are_counted_and_left_out(

@@ -42,6 +42,11 @@ class ByColor:
         ("There is nothing here", None),
         ("", None),
         ("only background", None),
+        ("Empty.", None),
+        ("It is an empty space.", None),
+        ("The area is empty.", None),
+        ("An empty bottle.", "empty bottle"),
+        ("a bottle, empty", "bottle"),
         ("anemone\nand more", "anemone"),
     ],
 )

@@ -47,6 +47,20 @@ SIDES = ("left", "right", "above", "below")
         ),
         ("B. right", "B", ""),
         ("The answer is a red car, option (C)", "C", "The answer is a red car, option ("),
+        (
+            "<thinking>So B? \\boxed{B}</thinking>\\boxed{B}",
+            "B",
+            "<thinking>So B? \\boxed{B}</thinking>\\boxed{",
+        ),
+        (
+            "\u25c1think\u25b7B fits\u25c1/think\u25b7Answer: B",
+            "B",
+            "\u25c1think\u25b7B fits\u25c1/think\u25b7Answer: ",
+        ),
+        ("A is a car. B is a dog. The answer is B.", "B", "A is a car. B is a dog. The answer is "),
+        ("The answer is (B). Why B? A is a car, B is a dog.", "B", "The answer is ("),
+        ("A is a car and B is a dog. Looking at it, B", "B", "A is a car and B is a dog. Looking at it, "),
+        ("<think>A</think>B <answer>B</answer>", "B", "<think>A</think>B <answer>"),
     ],
 )
 def test_the_place_of_the_letter(text: str, letter: str, before: str) -> None:

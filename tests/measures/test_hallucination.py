@@ -145,6 +145,20 @@ def test_pairs_are_found_by_their_ids() -> None:
     ]
 
 
+def test_options_with_capitals_and_full_stops_mean_the_same() -> None:
+    def question(name: str, answer: str, options: tuple[str, ...]) -> VisualQuestion:
+        return VisualQuestion(name, Path("x.png"), "Is there a cup?", options, answer)
+
+    found = []
+    for options in (("yes", "no"), ("Yes.", " No. ")):
+        items = [question("a-before", "A", options), question("a-after", "B", options)]
+        answers = [answered(items[0], "yes"), answered(items[1], "no")]
+        found.append((presence_metrics(items, answers), changes_of(items, answers)))
+    assert found[0] == found[1]
+    assert found[1][0]["accuracy"]["value"] == 1
+    assert found[1][1] == [Change(True, False, "yes", "no")]
+
+
 def test_annotations_from_lines_and_from_coco(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     lines = tmp_path / "lines.jsonl"

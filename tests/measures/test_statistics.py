@@ -7,12 +7,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from sparring.data.errors import DataError
+from sparring.measures import statistics
 from sparring.measures.statistics import (
     Pooled,
     bootstrap_statistic,
@@ -21,6 +23,7 @@ from sparring.measures.statistics import (
     mcnemar_exact,
     paired_bootstrap,
     rate,
+    student,
     wilson,
 )
 
@@ -253,3 +256,50 @@ def test_p_is_students_t_of_the_seeds_means() -> None:
         assert found.p == pytest.approx(ttest_1samp([own.mean() for own in seeds], 0).pvalue)
     assert hierarchical_bootstrap([[0.0], [0.0]], resamples=100, seed=0).p == 1.0
     assert hierarchical_bootstrap([[0.5], [0.5]], resamples=100, seed=0).p is None
+
+
+def test_students_interval_is_scipys() -> None:
+    rng = np.random.default_rng(13)
+    for n in (2, 3, 5):
+        means = rng.normal(0.3, 0.1, size=n).tolist()
+        theirs = ttest_1samp(means, 0).confidence_interval(0.95)
+        assert student(means) == pytest.approx((theirs.low, theirs.high))
+    assert student([0.3]) is None
+    assert student([]) is None
+    assert student([0.1 + 0.2, 0.3]) is None  # they differ by rounding alone
+
+
+CELLS = statistics._CELLS
+
+
+def drawn_at_once(clusters: int, resamples: int, seed: tuple[int, int]) -> NDArray[np.float64]:
+    """[R, C]: the counts of all resamples, whole."""
+    drawn_RC = np.random.default_rng(seed).integers(clusters, size=(resamples, clusters))
+    offset_R = np.arange(resamples)[:, None] * clusters
+    counts = np.bincount((drawn_RC + offset_R).ravel(), minlength=resamples * clusters)
+    return counts.reshape(resamples, clusters).astype(np.float64)
+
+
+@pytest.mark.parametrize("kept", [2**29, 100_000, 1000])
+@pytest.mark.parametrize("cells", [CELLS, 70 * 64])
+def test_draws_that_are_kept_in_parts_or_not_at_all_are_those_at_once(
+    monkeypatch: pytest.MonkeyPatch, kept: int, cells: int
+) -> None:
+    """To the last digit while they are one part."""
+    assert CELLS >= 320 * 10_000  # the pictures and resamples of docs/evidence.md
+    monkeypatch.setattr(statistics, "_KEPT", kept)
+    monkeypatch.setattr(statistics, "_CELLS", cells)
+    monkeypatch.setattr(statistics, "_kept", {})
+    rng = np.random.default_rng(6)
+    for place in (0, 1, 2, 1):
+        values = rng.integers(0, 16, size=70) / 15
+        size_C, drawn_RC = np.ones(70), drawn_at_once(70, 500, (0, place))
+        expected = (drawn_RC @ values) / (drawn_RC @ size_C)
+        found = statistics._means_of_seed(values, None, 500, (0, place))
+        if cells == CELLS:
+            assert found.tolist() == expected.tolist()
+        assert found == pytest.approx(expected, rel=1e-12)
+        assert sum(part.nbytes for own in statistics._kept.values() for part in own) <= kept
+    # 500 x 70 counts: 280,000 bytes as numbers that are multiplied, 35,000 as small ones
+    kept_draws = {1000: 0, 100_000: 0 if cells == CELLS else 2, 2**29: 3}
+    assert len(statistics._kept) == kept_draws[kept]

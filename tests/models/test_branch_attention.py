@@ -13,9 +13,19 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
+from sparring.data.errors import ModelError
 from sparring.models.vlms import attention, generating
 from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.branches import additive, branch_mask, flex_mask, lay_out, step_mask
+from sparring.models.vlms.branches import (
+    additive,
+    branch_mask,
+    flex_mask,
+    lay_out,
+    of_each_prompt,
+    one_row_each,
+    picture_counts,
+    step_mask,
+)
 from sparring.models.vlms.local import LocalVLM
 
 
@@ -31,6 +41,39 @@ def test_equals_transformers(key_heads: int) -> None:
         module, query, key, value, mask.repeat(1, 1, 6 // key_heads, 1), scaling=0.3
     )
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "rows", "expected"),
+    [
+        ([1, 1], [10, 20], [1, 1]),  # a row a picture
+        ([2, 1], [10, 11, 20], [2, 1]),
+        ([1, 1], [10, 11, 12, 20], [3, 1]),  # a row a tile of two tokens
+        ([2, 1], [10, 20], [1, 1]),  # a row a prompt
+    ],
+)
+def test_pictures_in_tiles_stay_with_their_prompts(
+    pictures: list[int], rows: list[int], expected: list[int]
+) -> None:
+    token = 7
+    batch = {
+        "pixel_values": torch.tensor(rows),
+        "input_ids": torch.tensor([[7, 7, 1, 7, 7, 1, 7, 7], [1, 1, 1, 1, 1, 7, 7, 1]]),
+    }
+    batch["picture_count"] = picture_counts(batch, pictures, token)
+    assert batch["picture_count"].tolist() == expected
+    first, second = of_each_prompt(batch, "pixel_values")
+    assert all(row < 20 for row in first)
+    assert second.tolist() == [20]
+    repeated = one_row_each(batch, [1, 2])
+    assert repeated["pixel_values"].tolist() == [*first.tolist(), 20, 20]
+
+
+def test_rows_of_pictures_that_cannot_be_shared_out_are_refused() -> None:
+    batch = {"pixel_values": torch.zeros(5, 3), "input_ids": torch.tensor([[7, 7, 1], [7, 1, 1]])}
+    for token in (7, None):
+        with pytest.raises(ModelError, match="5 rows of 2 pictures"):
+            picture_counts(batch, [1, 1], token)
 
 
 def test_attention_in_blocks_needs_its_mask() -> None:

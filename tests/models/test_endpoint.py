@@ -316,7 +316,13 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
             greedy(wrong, 1)
         assert (wrong.spending()["requests"], wrong.spending()["failures"]) == (1, 1)
         assert server.outcomes() == {"ok": 1, "401": 2}  # a refused key is not tried again
-    assert "sk-" not in f"{refused.value} {repeated.value}"
+    broken = {"finish_reason": "error", "choice": {"error": {"message": "no quota for sk-wrong-5678"}}}
+    with (
+        serving(lambda *_: dict(broken)) as server,
+        pytest.raises(ModelError, match=r"no quota for \*\*\*") as given_up,
+    ):
+        greedy(endpoint(server.url, key_variable="TOY_KEY", retries=0), 1)
+    assert "sk-" not in f"{refused.value} {repeated.value} {given_up.value}"
     assert b"sk-" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 

@@ -67,7 +67,7 @@ def test_a_recipe_lends_its_players_settings_and_not_its_data_or_seed() -> None:
         ({}, ["jpeg:30"], [ENDPOINT], ["samples=many"], "attack: samples: must be a valid integer"),
         ({}, ["jpeg:30"], ["http://127.0.0.1:8000/v1"], [], "endpoint http://127.0.0.1:8000/v1: which model"),
         ({"audit": {"call": "nothing"}}, ["jpeg:30"], [ENDPOINT], [], 'audit.call: must be "package.module'),
-        ({}, ["arena/editor+no/such"], [ENDPOINT], [], "the LoRA no/such is no folder"),
+        ({}, ["arena/editor+no/such"], [ENDPOINT], [], "the LoRA no/such is no folder and no file"),
         ({"judge.model": ENDPOINT}, ["jpeg:30"], [ENDPOINT], [], "judge: is the Defender m's own checkpoint"),
     ],
 )

@@ -1,20 +1,27 @@
 """Attackers by name: an editor, and an editor with the LoRA of a run."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from small_game import write_game_questions
 from small_vlms import noise_pictures, tiny_qwen2_5_vl
 from sparring.attackers.rivals.load import split_lora, split_rival
-from sparring.config import AttackerSettings, DefenderSettings
-from sparring.data.errors import RecipeError
+from sparring.config import AttackerSettings, DefenderSettings, ProbeSettings
+from sparring.data.errors import ModelError, RecipeError
+from sparring.data.questions import read_questions
 from sparring.data.records import VisualQuestion
+from sparring.engine.screen import Screen
 from sparring.models.editors import load_editor
 from sparring.models.vlms.base import load_vlm
-from sparring.probe.attackers import load_attacker
+from sparring.probe.attackers import idle_attackers, load_attacker
+from sparring.probe.questions import Asked
+from sparring.probe.run import run_probe
 
 CPU = torch.device("cpu")
 PICTURES = noise_pictures(2)
@@ -43,6 +50,68 @@ def test_an_editor_with_and_without_its_lora(editor: Path, tmp_path: Path) -> No
     # An edit depends on its own question and picture alone.
     alone = with_lora.edit(QUESTIONS[1:], PICTURES[1:], seed=5)
     assert np.abs(np.asarray(alone[0].image, dtype=int) - np.asarray(after[1].image, dtype=int)).max() <= 1
+
+
+def test_a_lora_that_changes_nothing_is_refused_but_where_a_game_has_made_it(
+    editor: Path, tmp_path: Path
+) -> None:
+    tuned = load_editor(editor)
+    tuned.add_lora(2, 4, seed=1)
+    tuned.save_lora(tmp_path / "lora")
+    own = AttackerSettings(model=f"{editor}+{tmp_path / 'lora'}", evaluation_steps=2)
+    with pytest.raises(ModelError, match="changes no weight"):
+        load_attacker(own, CPU, nobody)
+    idle = load_attacker(own, CPU, nobody, must_change=False).edit(QUESTIONS, PICTURES, seed=5)
+    plain = load_attacker(own.model_copy(update={"model": str(editor)}), CPU, nobody)
+    for one, other in zip(idle, plain.edit(QUESTIONS, PICTURES, seed=5), strict=True):
+        assert np.array_equal(np.asarray(one.image), np.asarray(other.image))
+    probe = ProbeSettings(
+        data="q.jsonl",
+        defenders={"d": "/models/d"},
+        defender=DefenderSettings(model="/models/d"),
+        attackers={
+            "own": own.model,
+            "as it came": str(editor),
+            "trip": f"roundtrip@{own.model}",
+            "f": "paste:add",
+        },
+    )
+    assert idle_attackers(probe) == [
+        "own learned nothing in its game: it is the editor as it came",
+        "trip learned nothing in its game: it is the editor as it came",
+    ]
+    with torch.no_grad():
+        for parameter in tuned.trainable_parameters().values():
+            parameter.add_(0.2)
+    tuned.save_lora(tmp_path / "lora")
+    assert idle_attackers(probe) == []
+
+
+def test_an_attacker_that_learned_nothing_in_its_game_is_told(editor: Path, tmp_path: Path) -> None:
+    """And refused where a user names it: a probe of a study is handed its questions too."""
+    tiny_qwen2_5_vl(tmp_path / "one")
+    questions = write_game_questions(tmp_path, 2)
+    tuned = load_editor(editor)
+    tuned.add_lora(2, 4, seed=1)
+    tuned.save_lora(tmp_path / "lora")
+    settings = ProbeSettings(
+        data=str(questions),
+        device="cpu",
+        threads=1,
+        resamples=100,
+        defenders={"one": str(tmp_path / "one")},
+        defender=DefenderSettings(model=str(tmp_path / "one"), max_new_tokens=4),
+        attackers={"own": f"{editor}+{tmp_path / 'lora'}"},
+        attacker=AttackerSettings(model=str(editor), evaluation_steps=1),
+        controls=False,
+        letters=False,
+        text=False,
+    )
+    with pytest.raises(ModelError, match="changes no weight"):
+        run_probe(settings, tmp_path / "user", Screen(Console(file=io.StringIO())))
+    asked = Asked(list(read_questions(questions)), [], {})
+    results = run_probe(settings, tmp_path / "study", Screen(Console(file=io.StringIO())), asked=asked)
+    assert results["warnings"][0] == "own learned nothing in its game: it is the editor as it came"
 
 
 def test_where_an_editor_ends_and_its_lora_begins(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(
     assert (alone.conditions.thought, alone.adapt) == ("so {option}", 3)
 
 
+def test_a_lora_is_a_folder_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("it.safetensors").touch()
+    settings = probe_settings(DATA, [HERE], ["a=arena/editor+folder", "b=arena/editor+it.safetensors"])
+    editor = resolve_model("arena/editor")
+    assert settings.attackers == {
+        "a": f"{editor}+{tmp_path}/folder",
+        "b": f"{editor}+{tmp_path}/it.safetensors",
+    }
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
     [
@@ -79,7 +91,7 @@ def test_telling_names(spec: str, name: str) -> None:
         ([], [], [], "--defender is missing"),
         ([], [HERE, HERE], [], 'two are called "m"'),
         ([], [HERE], ["roundtrip"], "attackers.roundtrip: roundtrip needs an editor"),
-        ([], [HERE], ["arena/editor+no/such"], "the LoRA no/such is no folder"),
+        ([], [HERE], ["arena/editor+no/such"], "the LoRA no/such is no folder and no file"),
         ([("adapt", 3)], [HERE], [], "adapt: an Attacker can only be trained on an editor"),
         ([("reasoning_judges", [HERE])], [HERE], [], "judge: is the Defender m's own checkpoint"),
         ([("samples", 0)], [HERE], [], "samples: must be greater than or equal to 1"),

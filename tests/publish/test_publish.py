@@ -398,8 +398,11 @@ def test_an_attack_and_its_figures(tmp_path: Path, editor: Path) -> None:
     questions = write_light_questions(tmp_path / "q", 12)
     with serving(players) as server:
         attack(attack_of(Path("paste:add"), questions, server.url), tmp_path / "attack")
-    out = published(tmp_path / "attack", tmp_path / "out")
-    assert DatasetCard.load(out / "README.md").data.pretty_name
+    out = published(tmp_path / "attack", tmp_path / "out", "--licence", "cc-by-4.0")
+    card = DatasetCard.load(out / "README.md")
+    assert card.data.pretty_name
+    assert card.data.license == "cc-by-4.0"
+    assert card.text == DatasetCard.load(tmp_path / "attack/dataset/README.md").text
     names_nothing_of_this_disk(out)
     results = json.loads((tmp_path / "attack/results.json").read_text())
     assert json.loads((out / "results.json").read_text())["questions"] == results["questions"]

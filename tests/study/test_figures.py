@@ -32,7 +32,8 @@ def write_probe(
         "attackers": {name: played | one for name, one in attackers.items()},
     }
     ids = other.get("ids", ["q0", "q1", "q2", "q3"])
-    outcomes = {"schema": 1, "ids": ids, "pictures": PICTURES, "defenders": {arm: own}}
+    pictures = other.get("pictures", PICTURES)
+    outcomes = {"schema": 1, "ids": ids, "pictures": pictures, "defenders": {arm: own}}
     again = {"control": True, "accuracy": {"value": 0.5}}
     results = {
         "robustness": {"attackers": {"asked again": again}},
@@ -125,9 +126,52 @@ def test_differences_are_of_the_questions_that_both_were_asked(study: Study, tmp
     shown = {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG
     for seed in (1, 2):
         write_probe(tmp_path, "a", seed, "1100", shown)
-        write_probe(tmp_path, "b", seed, "1000", shown, ids=["q3", "q1", "other", "q0"])
-    found = results_of(study, tmp_path, {})["differences"]["of"]["a"]["clean accuracy"]
+        ids, pictures = ["q3", "q1", "other", "q0"], ["p3", "p1", "p2", f"p{seed}"]
+        write_probe(tmp_path, "b", seed, "1000", shown, ids=ids, pictures=pictures)
+    results = results_of(study, tmp_path, {})
+    found = results["differences"]["of"]["a"]["clean accuracy"]
     assert (found["value"], found["n"]) == (pytest.approx((1 + 1 - 1) / 3), 6)
+    assert results["warnings"] == [
+        f"a: with seed {seed} 1 of 3 questions that b was asked too were about other pictures there: their "
+        "differences are not of the same questions. Delete the probe whose pictures are wrong, and it is "
+        "done anew."
+        for seed in (1, 2)
+    ]
+
+
+def test_what_is_one_number_a_seed_has_students_t(study: Study, tmp_path: Path) -> None:
+    shown = {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG
+    for seed, ece, base in ((1, 0.1, 0.2), (2, 0.2, 0.25)):
+        write_probe(tmp_path, "a", seed, "1100", shown, ece=ece, brier=0.1)
+        write_probe(tmp_path, "b", seed, "1100", shown, ece=base, brier=0.1)
+    results = results_of(study, tmp_path, {})
+    found = results["arms"]["a"]["measures"]
+    half = 12.7062047 * 0.05  # t of one degree of freedom, times the standard error
+    assert found["ECE, 15 bins"]["ci95"] == pytest.approx([0.15 - half, 0.15 + half])
+    assert (found["ECE, 15 bins"]["n"], found["ECE, 15 bins"]["seeds"]) == (2, [0.1, 0.2])
+    assert found["Brier score"]["ci95"] == [None, None]  # both say the same
+    less = results["differences"]["of"]["a"]["ECE, 15 bins"]
+    assert less["ci95"] == pytest.approx([-0.075 - half / 2, -0.075 + half / 2])
+    rows = {row[0]: row[1] for row in tables(results)[2].rows}
+    assert rows["Brier score"] == "0.100 (no interval) 2"
+    json.dumps(results, allow_nan=False)
+    alone = Study(study.settings.model_copy(update={"seeds": (1,)}), study.recipes)
+    one = results_of(alone, tmp_path, {})["arms"]["a"]["measures"]["ECE, 15 bins"]
+    assert (one["value"], one["n"], one["ci95"]) == (0.1, 1, [None, None])
+
+
+def test_a_measure_that_a_seed_cannot_count_is_told(study: Study, tmp_path: Path) -> None:
+    shown = {"light": {"right": "1111"}, "cut_out": {"right": "1111"}} | FOG
+    unchanged = {"right": "1111", "changed": "0000"}
+    for arm in ("a", "b"):
+        write_probe(tmp_path, arm, 1, "1100", shown)
+        write_probe(tmp_path, arm, 2, "1100", shown | ({"cut_out": unchanged} if arm == "a" else {}))
+    results = results_of(study, tmp_path, {})
+    assert results["arms"]["a"]["measures"]["valid ASR of cut_out"]["value"] is None
+    assert results["warnings"] == [
+        "a: with seed 2 there are no figures of these, which are left out: valid accuracy under cut_out, "
+        "valid drop under cut_out, valid ASR of cut_out."
+    ]
 
 
 def test_what_speaks_against_figures_is_told(study: Study, tmp_path: Path) -> None:

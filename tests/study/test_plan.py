@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ STUDY: dict[str, Any] = {
     "shifts": {"light": ["light:0.75"], "corruptions": ["corruption:fog:3", "corruption:snow:3"]},
 }
 
+HOSTED = {
+    "recipe": "arena",
+    "round": 0,
+    "changes": ["defender.model=https://host.test/v1#some-model", "defender.steps=0"],
+}
+
 
 def study(tmp_path: Path, **changes: Any) -> Study:
     path = tmp_path / "study.yaml"
@@ -47,6 +54,20 @@ def test_arms_whose_recipes_come_out_the_same_share_their_games(tmp_path: Path) 
     assert needs["probe arena-3"] == {"game base-3", "game base-4", "edits clean-3"}
     assert needs["edits clean-3"] == {"game base-4"}
     assert plan.recipe("clean", 4).seed == 4
+
+
+def test_a_game_that_nothing_needs_is_not_played(tmp_path: Path) -> None:
+    arms = {"base": {"recipe": "arena", "round": 0}, "clean": {"recipe": "arena-clean"}}
+    primary = {"arm": "base", "opponents": ["light"]}
+
+    def games(**opponents: str) -> list[str]:
+        plan = study(tmp_path, arms=arms, primary=primary, opponents=opponents)
+        return [str(cell) for cell in plan.cells() if cell.kind == "game"]
+
+    assert games() == ["game clean-3", "game clean-4"]
+    assert games(other="clean@next") == ["game clean-4", "game clean-3"]
+    assert set(games(own="own")) == {f"game {arm}-{seed}" for arm in arms for seed in (3, 4)}
+    assert set(games(other="own@next")) == {f"game {arm}-{seed}" for arm in arms for seed in (3, 4)}
 
 
 def test_the_games_that_the_primary_outcome_is_made_of_come_first(tmp_path: Path) -> None:
@@ -168,6 +189,18 @@ def test_a_probe_takes_the_arms_defender_and_the_baselines_measures(tmp_path: Pa
             {"arms": STUDY["arms"] | {"x": {"recipe": "arena", "changes": ["data.generator.call=a:b"]}}},
             "arms.x: data.generator is not that of clean",
         ),
+        (
+            {"arms": STUDY["arms"] | {"host": HOSTED | {"round": None}}},
+            "arms.host: its Defender is an endpoint, which no game trains. Set round: 0.",
+        ),
+        (
+            {"arms": STUDY["arms"] | {"host": HOSTED}, "shifts": STUDY["shifts"] | {"pgd": ["pgd:eps=4"]}},
+            "arms.host: its Defender is an endpoint, which gives no gradients, and pgd takes them",
+        ),
+        (
+            {"arms": STUDY["arms"] | {"host": HOSTED}, "opponents": {"own": "own", "white": "pgd:eps=4"}},
+            "arms.host: its Defender is an endpoint, which gives no gradients, and white takes them",
+        ),
         ({"opponents": {"benign": "paste:add"}}, '"benign" is the name of a control'),
         ({"opponents": {"x": "/no/such/editor"}}, "opponents.x: /no/such/editor: no folder, and no hub id"),
     ],
@@ -206,7 +239,8 @@ def test_the_protocol_of_this_project_is_a_study() -> None:
     """Its arms have data of their own, from the same generator."""
     plan = load_study(Path(__file__).parents[2] / "examples/evidence.yaml")
     assert len({recipe.data.model_dump_json() for recipe in plan.recipes.values()}) > 1
-    assert len(plan.cells()) == 170
+    kinds = Counter(cell.kind for cell in plan.cells())
+    assert kinds == {"game": 75, "edits": 5, "probe": 90}
 
 
 def test_a_recipe_beside_the_studys_file_is_found(tmp_path: Path) -> None:

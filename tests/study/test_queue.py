@@ -24,7 +24,7 @@ from sparring.recipes.paths import packaged_models
 from sparring.study import run
 from sparring.study.plan import Cell, Study
 from sparring.study.run import Queue
-from sparring.study.trim import drop_moved, note_data, require_own
+from sparring.study.trim import drop_stale, note_data, require_own
 
 
 @pytest.fixture
@@ -181,6 +181,34 @@ def test_the_time_left_is_told_with_every_cell(study: Study, played: dict[str, A
     assert screen.lines[10].endswith("10 of 10 cells, left: nothing")
 
 
+def test_what_vanishes_while_it_runs_is_told(study: Study, played: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("games/a-1", "games/a-2", "games/b-1", "games/b-2"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "summary.json").write_text('{"wall_seconds": 60}')
+    queue = Queue(study, tmp_path, 1, Told())
+    shutil.rmtree(tmp_path / "games/b-1")
+    assert {str(cell): why for cell, why in queue.play().items()} == {
+        "probe b-1": "needs the game b-1, which is not there any more",
+        "probe b-2": "needs the game b-1, which is not there any more",
+    }
+    assert played["begun"] == ["edits b-1", "probe a-1", "edits b-2", "probe a-2"]
+
+
+def test_cells_under_way_are_not_trimmed(
+    study: Study, played: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, seen = Queue(study, tmp_path, 2, Told(), trim=True), list[set[Cell]]()
+
+    def trim(study: Study, out: Path, under_way: Sequence[Cell]) -> None:
+        assert set(under_way) == {job.cell for job in queue.jobs.values()}
+        seen.append(set(under_way))
+
+    monkeypatch.setattr(run, "trim_study", trim)
+    queue.play()
+    assert len(seen) == 1 + len(study.cells())
+    assert max(map(len, seen)) == 1  # the other worker's
+
+
 def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, Any], tmp_path: Path) -> None:
     """Another arm or estimate touches no finished cell; another recipe or opponent does, and is told."""
     assert Queue(study, tmp_path, 1, Told()).play() == {}
@@ -209,7 +237,7 @@ def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, An
         require_own(other, tmp_path)
     changed = {**study.recipes, "a": study.recipes["a"].model_copy(update={"threads": 7})}
     with pytest.raises(
-        RunError, match=r"4 cells in[^@]*probes/a-1: the game a-1 that it is of is to be played"
+        RunError, match=r"4 cells in[^@]*probes/a-1: the game a-1 that it needs is to be played"
     ):
         require_own(Study(study.settings, changed), tmp_path)
     fewer = study.recipes["a"].evaluation.model_copy(update={"questions": 32})
@@ -226,7 +254,7 @@ def test_a_study_grows_and_what_is_done_stays(study: Study, played: dict[str, An
         require_own(study, tmp_path)
     shutil.rmtree(Cell("game", "b", 2).folder(tmp_path))
     with pytest.raises(
-        RunError, match=r"1 cell in[^@]*probes/b-2: the game b-2 that it is of is to be played"
+        RunError, match=r"1 cell in[^@]*probes/b-2: the game b-2 that it needs is to be played"
     ):
         require_own(study, tmp_path)
 
@@ -240,10 +268,10 @@ def test_edits_of_other_questions_are_made_anew(study: Study, tmp_path: Path) ->
     (folder / "probe.yaml").write_text(yaml.safe_dump(study.probe(edits, tmp_path).model_dump(mode="json")))
     data = study.recipes["b"].data
     (folder / "questions.json").write_text(data.model_dump_json())
-    drop_moved(study, tmp_path)
+    drop_stale(study, tmp_path, print)
     assert edits.done(tmp_path)
     fewer = study.recipes["b"].model_copy(update={"data": data.model_copy(update={"held_out": 8})})
-    drop_moved(Study(study.settings, {**study.recipes, "b": fewer}), tmp_path)
+    drop_stale(Study(study.settings, {**study.recipes, "b": fewer}), tmp_path, print)
     assert not folder.exists()
 
 

@@ -273,6 +273,8 @@ class Desk:
             own = how | (
                 {"top_p": sampling.top_p, "seed": seed, "place": place} if sampling.temperature > 0 else {}
             )
+            if sampling.temperature > 0 and sampling.top_k:
+                own["top_k"] = sampling.top_k
             what = common | {"images": one.hashes, "prompt": one.query.prompt, "how": own}
             if one.query.start:
                 what["start"] = one.query.start

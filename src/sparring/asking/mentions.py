@@ -63,6 +63,10 @@ class Vocabulary:
 def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
     """lettered: options are shown with letters. Texts that two options share name neither."""
     words = [option_words(option) for option in options]
+    words = [
+        ("a", *own) if option.lstrip().startswith("A ") and _is_named_alike(own, words) else own
+        for option, own in zip(options, words, strict=True)
+    ]
     # A text that is a letter itself ("A" as the option B) is read as the letter: that is what prompts ask
     # for.
     named_once = [
@@ -90,6 +94,13 @@ def vocabulary_of(options: tuple[str, ...], *, lettered: bool) -> Vocabulary:
     starts = frozenset(texts) | {letter.lower() for letter in letters}
     named = any(len(word) == 1 and word.isalpha() and word.isascii() for own in words for word in own)
     return Vocabulary(letters, texts, polar, numeric, lettered, starts, sought, named, lone, grammar)
+
+
+def _is_named_alike(words: tuple[str, ...], others: list[tuple[str, ...]]) -> bool:
+    """Do the same words stand behind a lone letter in another option? "A" is a name before them then:
+    "A is closer", "B is closer".
+    """
+    return any(other[1:] == words and len(other[0]) == 1 and other[0].isalpha() for other in others if other)
 
 
 def _is_label(words: tuple[str, ...], options: tuple[str, ...]) -> bool:

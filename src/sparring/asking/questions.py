@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from PIL.Image import Image
 
-from sparring.asking.answers import parse_answer
+from sparring.asking.answers import parse_answer, split_thought
 from sparring.asking.prompts import render_prompt
 from sparring.config import DefenderSettings
 from sparring.data.errors import RefusedError
@@ -93,16 +93,30 @@ LETTER_BOX = re.compile(r"\\boxed\s*\{\s*\(?(?:\\text\s*\{\s*)?([A-Z])(?![A-Za-z
 LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
 
 
+TRIED = 50
+"""Letters of a reply up to which it is read at most, to find the one that answers."""
+
+
 def letter_place(text: str, options: Sequence[str]) -> int | None:
-    """Where the first letter that answers stands in a reply; None where the reply is not read, or names
-    its option in words alone.
+    """Where the letter that answers stands in a reply; None where the reply is not read, or names its option
+    in words alone.
+
+    It is the first behind the thought, but not one that stands in what came before the answer: of a statement
+    the first up to which the reply is read as it is in the end, or, like what a reply ends with, the last.
     """
     choice, rule = parse_answer(text, options)
-    if choice is None:
+    said = split_thought(text)[1]
+    if choice is None or said is None:
         return None
-    start = max(text.rfind("</think>"), text.rfind("<answer>"), 0)
+    start = max(len(text) - len(said), text.rfind("<answer>"))
     pattern = LETTER_BOX if rule == "boxed" else LETTER_WORD
-    return next((match.start(1) for match in pattern.finditer(text, start) if match[1] == choice), None)
+    places = [match.start(1) for match in pattern.finditer(text, start) if match[1] == choice]
+    if rule == "stated":
+        so_far = (
+            place for place in places[:TRIED] if parse_answer(text[: place + 1], options) == (choice, rule)
+        )
+        return next(so_far, places[-1] if places else None)
+    return next(iter(places[::-1] if rule == "last" else places), None)
 
 
 def letter_behind(start: str, text: str, options: Sequence[str]) -> int | None:

@@ -3,7 +3,8 @@ r"""Which option do plain words choose? A small grammar of replies, without a mo
 Words are read as mentions of options: their texts (the longest that fits: "dark red" is no "red"; hyphens
 and articles do not count), and their letters. A letter and the text beside it are one mention; letters or
 texts that are listed ("A or B") are one choice of several, which is none. A mention says nothing where it
-is denied ("not B", "A is wrong"), asked ("A?") or supposed ("if it is A"). Of the others
+is denied ("not B", "A is wrong"), asked ("A?") or supposed ("if it is A"), or is announced as an answer that
+others gave or that was taken back ("the hint says the answer is A": `sparring.asking.frames`). Of the others
 
 1. `whole`: the reply is nothing else: "B", "(b)", "B. red", "Option B", "Yes.".
 2. `stated`: announced as the answer: "the answer is likely B", "I'd go with B", {"answer": "B"}.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from sparring.asking.frames import is_not_own
 from sparring.asking.mentions import MANY, Mention, Words, is_word
 from sparring.asking.wording import (
     AFFIRMS,
@@ -82,7 +84,10 @@ class Statements(Words):
             mention.denied = self._denies(before)
             mention.asked = self._asked(mention.end) or not SUPPOSES.isdisjoint(before)
             self._judge_by_what_follows(mention, following)
-            mention.stated = not mention.denied and self._is_stated(mention)
+            announced = self._announced(mention)
+            if announced is not None and is_not_own(self.low, announced, mention.start, mention.end):
+                mention.asked = True
+            mention.stated = not mention.denied and self._is_stated(mention, announced)
             crowded = following < end or (place > 0 and self.mentions[place - 1].end > begin)
             beside = (*self.low[begin : mention.start], *self.low[mention.end : end])
             mention.alone = not mention.small and not crowded and self._idle(beside)
@@ -174,7 +179,8 @@ class Statements(Words):
             word in STOPS or word.isspace() for word in self.low[index:following]
         )
 
-    def _is_stated(self, mention: Mention) -> bool:
+    def _announced(self, mention: Mention) -> int | None:
+        """Where the word stands that announces a mention as the answer."""
         linked = False
         for index in range(mention.start - 1, max(-1, mention.start - 14), -1):
             word = self.low[index]
@@ -185,22 +191,28 @@ class Statements(Words):
                 while begin > 0 and index - begin < 6 and CHINESE.match(self.low[begin - 1]):
                     begin -= 1
                 if "".join(self.low[begin : index + 1]).endswith(ANNOUNCES_CHINESE):
-                    return True
+                    return index
                 if word not in BETWEEN:
-                    return False
+                    return None
             if word in ANNOUNCES or (linked and word in NOUNS):
-                # "The answer is a red car" does not say "red", and "the answer is a bird" no "a".
-                polar = self._is_polar(mention) and self._word(mention.end) not in NO_NOUNS
-                whole = polar or mention.labelled or (mention.bare and not mention.small)
-                return (
-                    whole
-                    or not is_word(self._word(mention.end))
-                    or self._word(mention.end) in TURNS | SINGULAR
-                )
+                return index
             if word not in BETWEEN or word in ("options", "choices"):
-                return False
+                return None
             linked = linked or word in LINKS
-        return False
+        return None
+
+    def _is_stated(self, mention: Mention, announced: int | None) -> bool:
+        if announced is None:
+            return False
+        # "The answer is a red car" does not say "red", and "the answer is a bird" no "a".
+        polar = self._is_polar(mention) and self._word(mention.end) not in NO_NOUNS
+        whole = polar or mention.labelled or (mention.bare and not mention.small)
+        return (
+            whole
+            or CHINESE.match(self.low[announced]) is not None
+            or not is_word(self._word(mention.end))
+            or self._word(mention.end) in TURNS | SINGULAR
+        )
 
     @staticmethod
     def _idle(words: Sequence[str] | Iterator[str]) -> bool:
@@ -269,7 +281,10 @@ class Statements(Words):
     def _second_thoughts(self, end: int) -> list[Mention]:
         """What is named after "Wait, ...", behind the last statement: it takes that statement back."""
         later = (index for index in range(end, len(self.low)) if self.low[index] in RECONSIDERS)
-        begin = next((index for index in later if self._begins_clause(index)), len(self.low))
+        begin = next(
+            (index for index in later if self.low[index] == "actually" or self._begins_clause(index)),
+            len(self.low),
+        )
         return [
             mention
             for mention in self.mentions
@@ -295,7 +310,7 @@ class Statements(Words):
             return None
         if mention.small and any(is_word(word) and word not in LABELS | ANNOUNCES | BETWEEN for word in rest):
             return None
-        return _agreed([mention], "stated" if self._is_stated(mention) else "whole")
+        return _agreed([mention], "stated" if self._is_stated(mention, self._announced(mention)) else "whole")
 
     def _first(self, said: Sequence[Mention]) -> Mention | None:
         mention = next((mention for mention in said if mention is self.mentions[0]), None)

@@ -54,9 +54,10 @@ Status = Literal["read", "unparsed", "error", "left_out"]
 class Answered:
     """An item as it was shown and its raw replies, one a trial; none where it could not be asked.
 
-    trouble: why not; `error` says it in words. cluster: what items share that are no independent evidence:
-    the hash of their pictures. judge_asked, judge_reply: was a judge model asked what the first reply says,
-    and what it said (None: nothing came back).
+    trouble: why not; `error` says it in words. later_trouble: why a later trial has no reply, where the first
+    has. cluster: what items share that are no independent evidence: the hash of their pictures. judge_asked,
+    judge_reply: was a judge model asked what the first reply says, and what it said (None: nothing came
+    back).
     """
 
     item: Item
@@ -70,6 +71,7 @@ class Answered:
     sizes: tuple[tuple[int, int], ...] = ()
     judge_asked: bool = False
     judge_reply: str | None = None
+    later_trouble: Trouble | None = None
 
     @property
     def reply(self) -> str:

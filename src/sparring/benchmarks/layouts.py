@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.benchmarks.chair import Vocabulary
-from sparring.data.coco import CocoPicture, coco_pictures
+from sparring.data.coco import CocoPicture, coco_pictures, id_key
 from sparring.data.errors import DataError, Fault, RecipeError, refuse
 from sparring.data.files import files_below
 from sparring.data.items import Item, Record, Records
@@ -29,16 +29,21 @@ def read_chair(path: Path, images: Path | None) -> Records:
     """CHAIR: a folder with COCO's `instances*.json`, the official `synonyms.txt`, and, where it is there,
     `captions*.json`; one caption a picture.
 
-    The objects of a picture are those that were annotated, and those that its reference captions name.
+    The objects of a picture are those that were annotated, and those that its reference captions name. A
+    caption that is no text, or of no picture, is a bad record of its own.
     """
     vocabulary = Vocabulary.read(only_file(path, "synonyms.txt"))
     instances = only_file(path, "instances*.json")
     told: dict[str, set[str]] = defaultdict(set)
     for file in files_below(path, "captions*.json"):
-        for annotation in field_of(file, "annotations", "image_id", "caption"):
-            told[str(annotation["image_id"])] |= set(vocabulary.objects(annotation["caption"]))
+        for number, note in enumerate(field_of(file, "annotations"), start=1):
+            if isinstance(note, dict) and "image_id" in note and isinstance(note.get("caption"), str):
+                told[id_key(note["image_id"])] |= set(vocabulary.objects(note["caption"]))
+            else:
+                fault = Fault("wrong type", "must be an object with an image_id and a caption, a text.")
+                yield Record(number, None, (fault.of(file, "annotation", number),), "annotation")
     pictures = list(coco_pictures(instances))
-    return records_of(
+    yield from records_of(
         instances, "image", pictures, lambda number, own: _caption(images or path, own, vocabulary, told)
     )
 
@@ -49,7 +54,7 @@ def _caption(
     if picture.file is None:
         raise Fault("missing key", "the picture has no file_name.")
     objects = {name for note in picture.notes for name in vocabulary.objects(note.name)} | told.get(
-        picture.id, set()
+        id_key(picture.id), set()
     )
     return Item(
         picture.id,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from sparring.benchmarks.items import Marked, Read
+from sparring.benchmarks.items import Item, Marked, Read
 from sparring.benchmarks.rules import aot, figures, lmms_eval, official, sparring, vlmevalkit
 from sparring.benchmarks.rules.figures import Aggregate
 from sparring.data.errors import RecipeError
@@ -28,7 +28,8 @@ class Rule:
 
     `unjudged`: of a harness that asks a judge model where its rule reads nothing, the note for figures
     without one; "" of all others. `rows`: how many rows the first figure is over. `every_trial`: an item
-    is right where all its replies are; other rules read the first.
+    is right where all its replies are; other rules read the first. `choices`: what may be answered to an
+    item, the first option first (nothing where the answer is free), and which of it is right.
     """
 
     read: Read
@@ -38,6 +39,7 @@ class Rule:
     unjudged: str = ""
     rows: Callable[[Sequence[Marked]], int] = len
     every_trial: bool = False
+    choices: Callable[[Item], tuple[Sequence[str], str]] = lambda item: (item.choices, item.answer)
 
 
 _HR, _HR_OLD = figures.cycles(), "the judge model, asked where no option is read, is left out"
@@ -87,7 +89,7 @@ RULES: dict[tuple[str, str], Rule] = {
         'the positive class is "no"; only the replies "Yes" and "No" are read',
     ),
     ("official", "chair"): Rule(official.chair, figures.chair, _CHAIR, low_is_good=True),
-    ("vlmevalkit", "custom"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
+    ("vlmevalkit", "custom"): Rule(vlmevalkit.custom, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "vstar"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "hrbench"): Rule(vlmevalkit.choice, _HR, unjudged=_JUDGE),
     ("vlmevalkit", "pope"): Rule(
@@ -116,6 +118,14 @@ RULES: dict[tuple[str, str], Rule] = {
     ("vlmevalkit", "ai2d"): Rule(vlmevalkit.choice, figures.accuracy, unjudged=_JUDGE),
     ("vlmevalkit", "vqav2"): Rule(vlmevalkit.vqa, figures.accuracy, "its vqa_score"),
     ("vlmevalkit", "amber"): Rule(vlmevalkit.yes_no, figures.amber_groups, unjudged=_JUDGE),
+}
+# What it takes for options is not always what was shown.
+RULES |= {
+    name: replace(
+        rule, choices=vlmevalkit.mmmu_choices if rule.read is vlmevalkit.mmmu else vlmevalkit.choices
+    )
+    for name, rule in RULES.items()
+    if rule.read in (vlmevalkit.choice, vlmevalkit.custom, vlmevalkit.mmmu)
 }
 _BY_LMMS: dict[str, Rule] = {
     "vstar": Rule(lmms_eval.vstar, figures.accuracy),

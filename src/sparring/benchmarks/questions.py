@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sparring.asking.prompts import filled
 from sparring.benchmarks.items import Item, Kind, shuffled_options, with_yes_no_options
 from sparring.benchmarks.layouts import Benchmark, read_benchmark, read_benchmark_records
 from sparring.config import EvalSettings
@@ -61,13 +62,28 @@ def draw_items(
 
 def drawn(items: list[Item], *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:
     """The items, or `limit` of them, drawn by the seed and left in their order; their options, where wanted,
-    in an order of the seed's."""
+    in an order of the seed's.
+
+    HallusionBench's are drawn set by set, as many as fit the limit and one at least: a figure, or a pair of
+    questions, of which some are not asked is all right more often.
+    """
     if limit is not None:
-        kept = {
-            item.id for item in sorted(items, key=lambda item: derive_seed(seed, "limit", item.id))[:limit]
-        }
+        groups = defaultdict[str, list[str]](list)
+        for item in items:
+            groups[_set_of(item)].append(item.id)
+        kept = set[str]()
+        for name in sorted(groups, key=lambda name: derive_seed(seed, "limit", name)):
+            if kept and len(kept) + len(groups[name]) > limit:
+                break
+            kept.update(groups[name])
         items = [item for item in items if item.id in kept]
     return [shuffled_options(item, seed) for item in items] if shuffle else items
+
+
+def _set_of(item: Item) -> str:
+    """What is asked together with an item; its id where it is asked alone. A set has the same number in both
+    categories of HallusionBench, which some profiles do not tell apart."""
+    return f"{item.meta['subcategory']}/{item.meta['set']}" if "set" in item.meta else item.id
 
 
 def data_sha256(items: Sequence[Item]) -> str:
@@ -115,14 +131,14 @@ ASKED_ALREADY = "please answer yes or no."
 
 def render_item(item: Item, style: Style, template: str) -> str:
     """What is asked beside the item's pictures. template: of questions with options in the styles "boxed" and
-    "options", with doubled braces as in recipes.
+    "options", with doubled braces as in recipes; RecipeError where it cannot be filled in.
     """
     options = "\n".join(
         f"{letter}. {option}" for letter, option in zip(item.letters, item.options, strict=True)
     )
     if not TEMPLATES[style][item.kind]:
         question = f"{item.hint}\n{item.question}" if item.hint else item.question
-        return template.format(question=question, options=options)
+        return filled(template, "defender.prompt", question=question, options=options)
     text = TEMPLATES[style][item.kind]
     if style == "vlmevalkit" and item.kind == "yes_no" and ASKED_ALREADY in item.question.lower():
         text = "{question}"

@@ -44,7 +44,7 @@ def profile_figures(
 
     The interval is Wilson's where the figure is the share of items that are right and no two of them show the
     same picture, else a percentile bootstrap over pictures. Where all items are right, or all wrong, such a
-    bootstrap has no width: then it is Wilson's, of pictures.
+    bootstrap has no width: then a figure of 0 or 1 has Wilson's, of pictures, and F1 has none.
     """
     marked = [(one, mark) for one, mark in zip(answered, marks, strict=True) if mark.status != "left_out"]
     figures = rule.figures(marked)
@@ -79,14 +79,15 @@ def _interval(
         marked = quoted_split(marked)
     clusters = list(grouped(marked, lambda one: one[0].cluster or one[0].item.id).values())
     # An accuracy of all, or of one split.
-    share = name.startswith("accuracy") or name == "aAcc"
-    if share and {mark.score for _, mark in marked} <= {0.0, 1.0}:
-        alike = value in (0.0, 1.0)
-        if alike or len(clusters) == len(marked):
-            n = len(clusters) if alike else rows
-            hits = round(value * n)
-            found = rate([True] * hits + [False] * (n - hits))
-            return [found.low, found.high]
+    share, scores = name.startswith("accuracy") or name == "aAcc", {mark.score for _, mark in marked}
+    alike = len(scores) == 1
+    if alike and name == "f1":
+        return [None, None]
+    if (alike and value in (0.0, 1.0)) or (share and scores <= {0.0, 1.0} and len(clusters) == len(marked)):
+        n = len(clusters) if alike else rows
+        hits = round(value * n)
+        found = rate([True] * hits + [False] * (n - hits))
+        return [found.low, found.high]
 
     def statistic(drawn: Sequence[int]) -> float:
         return rule.figures([one for place in drawn for one in clusters[place]])[name]
@@ -95,20 +96,19 @@ def _interval(
 
 
 def _baseline(marked: Sequence[Marked], rule: Rule, kind: str) -> float | None:
-    """The first figure of a model that always says the first option, or the most frequent right one; None
-    where answers are free.
+    """The first figure of a model that always says the first option, or the most frequent right one, as the
+    rule has them; None where answers are free.
     """
-    if not marked or not any(one.item.choices for one, _ in marked):
+    asked = [rule.choices(one.item) for one, _ in marked]
+    if not any(choices for choices, _ in asked):
         return None
-    usual = Counter(one.item.answer for one, _ in marked if one.item.choices).most_common()
+    usual = Counter(right for choices, right in asked if choices).most_common()
     most = min((answer for answer, count in usual if count == usual[0][1]), default=None)
-    said = [
-        (one.item.choices[0] if kind == "first" else most) if one.item.choices else None for one, _ in marked
-    ]
+    said = [(choices[0] if kind == "first" else most) if choices else None for choices, _ in asked]
     figures = rule.figures(
         [
-            (one, Mark(word, float(word is not None and word == one.item.answer)))
-            for (one, _), word in zip(marked, said, strict=True)
+            (one, Mark(word, float(word is not None and word == right)))
+            for (one, _), word, (_, right) in zip(marked, said, asked, strict=True)
         ]
     )
     return next(iter(figures.values()))
@@ -205,7 +205,5 @@ def headline(results: Mapping[str, Any], profile: str) -> str:
     if own["value"] is None:
         return f"{own['figure']}: nothing to count"
     low, high = own["ci95"]
-    return (
-        f"{own['figure']} {100 * own['value']:.1f} %  of {own['n']}  (95 % interval {100 * low:.1f} to "
-        f"{100 * high:.1f})"
-    )
+    interval = "no interval" if low is None else f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+    return f"{own['figure']} {100 * own['value']:.1f} %  of {own['n']}  ({interval})"

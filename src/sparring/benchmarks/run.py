@@ -20,6 +20,7 @@ import torch
 from PIL.Image import Image, Resampling
 
 from sparring.asking.desk import Desk, Query, RawAnswer
+from sparring.asking.questions import sampling_of
 from sparring.benchmarks.items import Answered, Item
 from sparring.benchmarks.layouts import find_benchmark
 from sparring.benchmarks.profiles import asked_again_by, rule_of
@@ -35,7 +36,7 @@ from sparring.engine.screen import Screen
 from sparring.measures.statistics import wilson
 from sparring.models.players import load_asked_defender, spending_of, traits_of_defender
 from sparring.models.vlms.answer_cache import AnswerCache
-from sparring.models.vlms.base import VLM, Sampling
+from sparring.models.vlms.base import VLM
 
 SCHEMA = 1
 
@@ -87,9 +88,7 @@ def run_evaluation(
     traits = vlm.traits if vlm is not None else traits_of_defender(own.model, own)
     elsewhere = None if vlm or traits.keeps_answers else Make(ready_model, (settings, out))
     crew = OnCall(engine, elsewhere, lambda: vlm or ready_model(settings, out))
-    sampling = Sampling(
-        own.max_new_tokens, settings.temperature, own.top_p, seed=settings.seed, batch=settings.batch
-    )
+    sampling = sampling_of(own, temperature=settings.temperature, seed=settings.seed, batch=settings.batch)
     thumbnails = Thumbnails(out / THUMBNAILS, settings.thumbnails)
     cache = AnswerCache(out / ANSWERS)
     desk = Desk(traits, crew, sampling, settings.batch, cache, seen=thumbnails.keep)
@@ -182,7 +181,7 @@ def ask_items(
 def _with(answered: Answered, raw: RawAnswer) -> Answered:
     if raw.trouble is not None and answered.replies:
         # A later trial that came to nothing: no answer, which is a miss where all trials count.
-        return replace(answered, replies=(*answered.replies, ""), error=raw.error)
+        return replace(answered, replies=(*answered.replies, ""), later_trouble=raw.trouble, error=raw.error)
     if raw.trouble is not None:
         return replace(
             answered,

@@ -63,6 +63,7 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
                 "finished",
                 "judge_asked",
                 "judge_reply",
+                "later_trouble",
             )
         }
         row |= {"replies": list(one.replies), "sizes": [list(size) for size in one.sizes]}
@@ -85,6 +86,7 @@ def write_items(folder: Path, answered: Sequence[Answered], marks: dict[str, lis
         "cluster",
         "prompt",
         "judge_reply",
+        "later_trouble",
     )
     schema = [(name, arrow.string()) for name in texts]
     schema += [("options", arrow.list_(arrow.string())), ("replies", arrow.list_(arrow.string()))]
@@ -151,6 +153,7 @@ def _answered(row: dict[str, Any]) -> Answered:
         tuple((width, height) for width, height in row["sizes"]),
         bool(row.get("judge_asked")),
         row.get("judge_reply"),
+        row.get("later_trouble"),
     )
 
 
@@ -236,6 +239,7 @@ def score(
         for name, own in marks.items()
     }
     write_items(out, answered, marks)
+    troubles = [one.trouble or one.later_trouble for one in answered]
     results = {
         **facts,
         "rules_version": RULES_VERSION,
@@ -243,11 +247,13 @@ def score(
         "pictures": len({(one.cluster, place) for one in answered for place in range(len(one.sizes))}),
         "cut_off": sum(not one.finished for one in answered),
         "tokens": sum(one.tokens for one in answered),
-        "api_errors": sum(one.trouble == "request" for one in answered),
+        "api_errors": troubles.count("request"),
         "without_picture": sum(one.trouble is None and not one.sizes for one in answered),
-        "unreadable_pictures": sum(one.trouble == "picture" for one in answered),
-        "refused": sum(one.trouble == "refused" for one in answered),
-        "first_errors": [f"{one.item.id}: {one.error}" for one in answered if one.trouble][:FIRST_ERRORS],
+        "unreadable_pictures": troubles.count("picture"),
+        "refused": troubles.count("refused"),
+        "first_errors": [
+            f"{one.item.id}: {one.error}" for one, trouble in zip(answered, troubles, strict=True) if trouble
+        ][:FIRST_ERRORS],
         "profiles": profiles,
     }
     write_whole(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")

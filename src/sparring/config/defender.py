@@ -230,10 +230,10 @@ class DefenderSettings(OptimizerSettings, ModelSettings):
         description="beside the image; {question} and {options} are replaced, {{ }} are literal braces",
     )
     min_pixels: int | None = Field(
-        None, description="lower bound of the image size handed to the processor; null keeps its own"
+        None, ge=1, description="lower bound of the image size handed to the processor; null keeps its own"
     )
     max_pixels: int | None = Field(
-        None, description="upper bound of the image size handed to the processor; null keeps its own"
+        None, ge=1, description="upper bound of the image size handed to the processor; null keeps its own"
     )
     algorithm: DefenderAlgorithm = Field(
         default_factory=lambda: DAPOSettings(),

@@ -95,7 +95,9 @@ class SelfplaySettings(Settings):
         default_factory=lambda: CurriculumSettings(), description="what a round's Defender learns from"
     )
     plateau_patience: int | None = Field(
-        None, description="a phase ends early when its reward has not risen for so many updates; null: never"
+        None,
+        ge=1,
+        description="a phase ends early when its reward has not risen for so many updates; null: never",
     )
     checkpoint_every: int = Field(
         10, ge=1, description="updates between saved states inside a phase; what a kill can cost"
@@ -214,7 +216,9 @@ class Recipe(Settings):
     seed: Seed = 0
     device: Device = "auto"
     threads: int | None = Field(
-        None, description="CPU threads of torch, and processes of the audit; null: torch's choice, and none"
+        None,
+        ge=1,
+        description="CPU threads of torch, and processes of the audit; null: torch's choice, and none",
     )
     data: DataSettings = Field(description="the questions")
     attacker: AttackerSettings = Field(description="who edits pictures")

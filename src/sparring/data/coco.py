@@ -48,14 +48,14 @@ def is_coco(whole: Any) -> bool:
 def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
     """The pictures of a detection file. whole: the file, where it is parsed already.
 
-    Ids are compared as texts: 7, 7.0, "7" and "000007" are the same. An object of a category that is not
-    listed, or has no name, is not told. Raises DataError where the file is of another kind.
+    Ids are compared by `id_key`. An object of a category that is not listed, or has no name, is not told.
+    Raises DataError where the file is of another kind.
     """
     whole = read_json(path) if whole is None else whole
     try:
         categories, annotations, images = (whole[name] for name in ("categories", "annotations", "images"))
         names = {
-            _key(category["id"]): category["name"].strip()
+            id_key(category["id"]): category["name"].strip()
             for category in categories
             if isinstance(category, dict)
             and "id" in category
@@ -64,15 +64,17 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
         }
         notes = defaultdict[str, list[Note]](list)
         for note in (own for own in annotations if isinstance(own, dict)):
-            if (name := names.get(_key(note.get("category_id")))) is not None:
-                notes[_key(note.get("image_id"))].append(
+            if (name := names.get(id_key(note.get("category_id")))) is not None:
+                notes[id_key(note.get("image_id"))].append(
                     Note(
-                        name, note.get("bbox"), _key(note.get("iscrowd", 0)) not in ("0", "None", "False", "")
+                        name,
+                        note.get("bbox"),
+                        id_key(note.get("iscrowd", 0)) not in ("0", "None", "False", ""),
                     )
                 )
         for number, image in enumerate((own if isinstance(own, dict) else {} for own in images), start=1):
             file = image.get("file_name")
-            own = notes.get(_key(image["id"]), []) if "id" in image else []
+            own = notes.get(id_key(image["id"]), []) if "id" in image else []
             identity = str(image.get("id", number))
             yield CocoPicture(identity, file if isinstance(file, str) and file.strip() else None, tuple(own))
     except (KeyError, TypeError, AttributeError) as error:
@@ -82,8 +84,8 @@ def coco_pictures(path: Path, whole: Any = None) -> Iterator[CocoPicture]:
         ) from error
 
 
-def _key(value: Any) -> str:
-    """An id as text, however it is written."""
+def id_key(value: Any) -> str:
+    """An id as text, however it is written: 7, 7.0, "7" and "000007" are the same."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()

@@ -32,6 +32,8 @@ _LETTERS = re.compile(
     r"|\([a-h]\),? ?(?:and|or|nor|&) ?\([a-h]\)"
 )
 
+_NAMED = re.compile(r"[A-H]( .*)")
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -84,6 +86,9 @@ Records = Iterator[Record]
 
 
 def options_speak_of_others(options: Sequence[str]) -> bool:
-    """Does an option speak of other ones ("None of the above", "Both A and B"), so that their order may
-    not be changed?"""
-    return any(_OTHERS.search(option) or _LETTERS.search(option) for option in options)
+    """Does an option speak of other ones ("None of the above", "Both A and B"), or of what is named as they
+    are ("A is closer", "B is closer"), so that their order may not be changed?"""
+    if any(_OTHERS.search(option) or _LETTERS.search(option) for option in options):
+        return True
+    named = [_NAMED.fullmatch(option.strip()) for option in options]
+    return all(named) and len({match[1] for match in named if match}) == 1

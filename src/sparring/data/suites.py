@@ -9,6 +9,7 @@ from typing import Any
 
 from sparring.data.answers import answer_in, references_of
 from sparring.data.choices import check_text, python_list
+from sparring.data.coco import id_key
 from sparring.data.errors import DataError, Fault
 from sparring.data.files import files_below, picture_beside, read_json
 from sparring.data.items import YES_NO, Item, Record, Records
@@ -185,11 +186,7 @@ def _hallusion_row(row: Row) -> Item:
 
 
 def _hallusion_record(record: Any, folder: Path) -> Item:
-    if not isinstance(record, Mapping):
-        raise Fault("broken JSON", "must be an object, {...}.")
-    missing = [name for name in HALLUSION if name not in record]
-    if missing:
-        raise Fault("missing key", f'hallusionbench needs the field "{missing[0]}", which is missing.')
+    _check_fields("hallusionbench", record, *HALLUSION)
     shown = str(record["visual_input"]).removesuffix(".0") != "0"
     answer = {"1": "yes", "0": "no"}.get(
         str(record["gt_answer"]).strip().removesuffix(".0"), record["gt_answer"]
@@ -222,30 +219,32 @@ def read_vqav2(path: Path, images: Path | None = None) -> Records:
         table.require("vqav2", IDS, "question", ("answer", "answers"), *columns)
         return table_records(table, _vqa_row)
     asked, answered = (only_file(path, pattern) for pattern in ("*uestions*.json", "*nnotations*.json"))
-    questions = field_of(asked, "questions", "question_id", "image_id", "question")
     annotations = {
-        str(record["question_id"]): record
-        for record in field_of(answered, "annotations", "question_id", "answers")
+        id_key(record.get("question_id")): record
+        for record in field_of(answered, "annotations")
+        if isinstance(record, Mapping)
     }
     folder = images or path
 
-    def read(number: int, record: Mapping[str, Any]) -> Item:
+    def read(number: int, record: Any) -> Item:
+        _check_fields("vqav2", record, "question_id", "image_id", "question")
         identity = str(record["question_id"])
-        if identity not in annotations:
+        annotation = annotations.get(id_key(identity), {})
+        if "answers" not in annotation:
             raise Fault("missing key", f"{answered.name} has no answers to question {identity}.")
-        references = references_of(_told(annotations[identity]["answers"]))
+        references = references_of(_told(annotation["answers"]))
         if not references:
             raise Fault("empty text", f"question {identity} has no answers.")
-        kind = annotations[identity].get("answer_type")
+        kind = annotation.get("answer_type")
         return _vqa_item(
             identity,
             str(record["question"]),
             references,
-            (_coco_picture(folder, int(record["image_id"])),),
+            (_coco_picture(folder, record["image_id"]),),
             kind,
         )
 
-    return records_of(asked, "question", questions, read)
+    return records_of(asked, "question", field_of(asked, "questions"), read)
 
 
 def _vqa_row(row: Row) -> Item:
@@ -291,8 +290,15 @@ def _vqa_item(
     )
 
 
-def _coco_picture(folder: Path, number: int) -> PictureFile:
+def _coco_picture(folder: Path, image_id: Any) -> PictureFile:
     """COCO's picture of that number, whichever of its years it is from and however its ending is written."""
+    text = id_key(image_id)
+    if not (text.isascii() and text.isdigit()):
+        raise Fault(
+            "wrong type",
+            f"image_id must be the number of one of COCO's pictures; it is {str(image_id)[:80]!r}.",
+        )
+    number = int(text)
     names = [f"COCO_{split}_{number:012d}" for split in ("val2014", "train2014", "test2015")] + [
         f"{number:012d}"
     ]
@@ -367,14 +373,19 @@ def _list(file: Path) -> list[dict[str, Any]]:
     return value
 
 
-def field_of(file: Path, name: str, *needed: str) -> list[dict[str, Any]]:
-    """The records under a field of a JSON object, each of which has these keys. Raises DataError."""
+def _check_fields(suite: str, record: Any, *names: str) -> None:
+    """Raises Fault where a record is no object, or lacks one of these fields."""
+    if not isinstance(record, Mapping):
+        raise Fault("broken JSON", "must be an object, {...}.")
+    missing = [name for name in names if name not in record]
+    if missing:
+        raise Fault("missing key", f'{suite} needs the field "{missing[0]}", which is missing.')
+
+
+def field_of(file: Path, name: str) -> list[Any]:
+    """The records under a field of a JSON object. Raises DataError where it has no such list."""
     whole = read_json(file)
     records = whole.get(name) if isinstance(whole, dict) else None
     if not isinstance(records, list):
         raise DataError(f'{file}: the field "{name}" is missing.')
-    for place, record in enumerate(records, start=1):
-        for key in needed:
-            if not isinstance(record, dict) or key not in record:
-                raise DataError(f'{file} {name} {place}: the field "{key}" is missing.')
     return records

@@ -15,7 +15,11 @@ from sparring.models.vlms.base import Sampling, ask_each_once
 from sparring.models.vlms.local import LocalVLM
 
 NAME_TOKENS = 16
-_NOTHING = re.compile(r"\b(?:nothing|none|no object|empty|only background|just background)\b")
+# An empty bottle is an object.
+_NOTHING = re.compile(
+    r"\b(?:nothing|none|no object|only background|just background|empty (?:background|space|area))\b"
+    r"|^(?:(?:background|space|area) is )?empty$"
+)
 _FILLER = re.compile(r"^(?:there is|there's|it is|it's|this is|i see)\s+|^(?:a|an|the|some)\s+")
 
 

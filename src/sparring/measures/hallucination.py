@@ -22,16 +22,21 @@ from sparring.measures.statistics import Rate, rate
 BEFORE, AFTER = "-before", "-after"
 
 
+def word_of(option: str) -> str:
+    """An option as it is compared: "Yes." is "yes"."""
+    return option.strip().rstrip(".").lower()
+
+
 def said(question: VisualQuestion, answer: Answer) -> str | None:
     """ "yes" or "no", or None where the reply was not read."""
     if answer.choice is None:
         return None
-    return question.options[question.letters.index(answer.choice)].strip().rstrip(".").lower()
+    return word_of(question.options[question.letters.index(answer.choice)])
 
 
 def is_presence(question: VisualQuestion) -> bool:
     """The options are yes and no."""
-    return {option.strip().rstrip(".").lower() for option in question.options} == {YES, NO}
+    return set(map(word_of, question.options)) == {YES, NO}
 
 
 def presence_metrics(questions: Sequence[VisualQuestion], answers: Sequence[Answer]) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def presence_metrics(questions: Sequence[VisualQuestion], answers: Sequence[Answ
     recall. Figures without a denominator are None.
     """
     pairs = [
-        (question.answer_text.strip().lower() == YES, said(question, answer))
+        (word_of(question.answer_text) == YES, said(question, answer))
         for question, answer in zip(questions, answers, strict=True)
     ]
     true_yes = sum(truth and word == YES for truth, word in pairs)
@@ -133,6 +138,6 @@ def changes_of(questions: Sequence[VisualQuestion], answers: Sequence[Answer]) -
     for name, (question, answer) in known.items():
         partner = known.get(name.removesuffix(BEFORE) + AFTER) if name.endswith(BEFORE) else None
         if partner is not None:
-            truths = [one.answer_text.strip().lower() == YES for one in (question, partner[0])]
+            truths = [word_of(one.answer_text) == YES for one in (question, partner[0])]
             found.append(Change(truths[0], truths[1], said(question, answer), said(*partner)))
     return found

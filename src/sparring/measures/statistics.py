@@ -1,18 +1,18 @@
 """Intervals and tests: Wilson for rates, the paired bootstrap clustered by picture for differences, exact
-McNemar for paired accuracy, the hierarchical bootstrap for what was played with several seeds.
+McNemar for paired accuracy, the hierarchical bootstrap for what was played with several seeds, Student's t
+for what is one number a seed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, ndtri, stdtr
+from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 from sparring.data.errors import DataError
 
@@ -21,6 +21,7 @@ Z = float(ndtri(0.5 + 0.5 * CONFIDENCE))
 ROUNDING = 1e-12
 """What sums of the same numbers in another order may differ by: less is no difference."""
 _CELLS = 2**22  # entries of the resampling matrix held at once
+_KEPT = 2**29  # bytes of draws that are kept for the next figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Pooled:
     """A mean over seeds of means over items, with its 95 % interval from the hierarchical bootstrap; None and
-    no interval where a seed has nothing to count. n: items in all. means: each seed's own.
+    no interval where a seed has nothing to count. n: items in all. means: each seed's own. Of figures that
+    are one number a seed, n counts the seeds, and the interval is Student's t, None as of `student`.
     """
 
     value: float | None
@@ -194,19 +196,54 @@ def _means_of_seed(
     counted_N = np.isfinite(values_N)
     size_C = np.bincount(member_N, weights=counted_N).astype(np.float64)
     sum_C = np.bincount(member_N, weights=np.where(counted_N, values_N, 0.0)).astype(np.float64)
-    drawn_RC = _times_drawn(size_C.size, resamples, seed)
-    with np.errstate(invalid="ignore"):
-        means_R: NDArray[np.float64] = (drawn_RC @ sum_C) / (drawn_RC @ size_C)
-    return means_R
+    means = list[NDArray[np.float64]]()
+    for drawn_RC in _times_drawn(size_C.size, resamples, seed):
+        counts_RC = drawn_RC.astype(np.float64, copy=False)
+        with np.errstate(invalid="ignore"):
+            means.append((counts_RC @ sum_C) / (counts_RC @ size_C))
+    return np.concatenate(means)
 
 
-@lru_cache(maxsize=16)
-def _times_drawn(clusters: int, resamples: int, seed: tuple[int, int]) -> NDArray[np.float64]:
-    """[R, C]: how often every resample draws each cluster. Kept: all figures of a study draw alike."""
-    drawn_RC = np.random.default_rng(seed).integers(clusters, size=(resamples, clusters))
-    offset_R = np.arange(resamples)[:, None] * clusters
-    counts = np.bincount((drawn_RC + offset_R).ravel(), minlength=resamples * clusters)
-    return counts.reshape(resamples, clusters).astype(np.float64)
+_kept: dict[tuple[int, int, tuple[int, int]], list[NDArray[Any]]] = {}
+
+
+def _times_drawn(clusters: int, resamples: int, seed: tuple[int, int]) -> Iterable[NDArray[Any]]:
+    """How often every resample draws each cluster, in parts of [R, C]. Kept, those that were used last: all
+    figures of a study draw alike.
+    """
+    if resamples * clusters * _counts(clusters, resamples).itemsize > _KEPT:
+        return _draw(clusters, resamples, seed)
+    key = clusters, resamples, seed
+    _kept[key] = parts = _kept.pop(key, None) or list(_draw(*key))
+    while sum(part.nbytes for own in _kept.values() for part in own) > _KEPT:
+        del _kept[next(iter(_kept))]
+    return parts
+
+
+def _draw(clusters: int, resamples: int, seed: tuple[int, int]) -> Iterator[NDArray[Any]]:
+    rng, rows = np.random.default_rng(seed), max(1, _CELLS // clusters)
+    for start in range(0, resamples, rows):
+        drawn_RC = rng.integers(clusters, size=(min(rows, resamples - start), clusters))
+        drawn_RC += np.arange(len(drawn_RC))[:, None] * clusters
+        counts = np.bincount(drawn_RC.ravel(), minlength=drawn_RC.size).reshape(drawn_RC.shape)
+        yield counts.astype(_counts(clusters, resamples))
+
+
+def _counts(clusters: int, resamples: int) -> np.dtype[Any]:
+    """What counts are kept as: few as they are multiplied, many as the smallest that holds them."""
+    return np.dtype(np.float64) if resamples * clusters <= _CELLS else np.min_scalar_type(clusters)
+
+
+def student(means: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of Student's t of the seeds' means. None of fewer than two, or where all say the same,
+    which tells nothing of how far others would lie from them.
+    """
+    spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
+    if spread < ROUNDING:
+        return None
+    half = float(stdtrit(len(means) - 1, 0.5 + 0.5 * CONFIDENCE)) * spread / math.sqrt(len(means))
+    mean = float(np.mean(means))
+    return mean - half, mean + half
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:

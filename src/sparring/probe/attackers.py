@@ -16,7 +16,7 @@ from sparring.attackers.rivals import Rival, check_rival, load_rival
 from sparring.attackers.rivals.load import split_lora, split_rival
 from sparring.attackers.rivals.pgd import Victim, require_gradients
 from sparring.config import AttackerSettings, DefenderSettings, ProbeSettings
-from sparring.data.errors import RecipeError
+from sparring.data.errors import ModelError, RecipeError
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
 from sparring.models.editors import FlowEditor, check_editor
@@ -25,7 +25,7 @@ from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM, local_weights
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
-from sparring.probe.settings import slug
+from sparring.probe.settings import slug, takes_gradients
 
 NO_GRADIENTS = (
     'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a '
@@ -82,11 +82,6 @@ def attackers_of(settings: ProbeSettings) -> tuple[list[Attacker], list[str]]:
     return found, warnings
 
 
-def takes_gradients(spec: str) -> bool:
-    """The attacker is made against one Defender, by its gradients."""
-    return (split_rival(spec)[0] or "").split(":")[0] == "pgd"
-
-
 def settings_of(settings: ProbeSettings, attacker: Attacker) -> AttackerSettings:
     """What an attack with this attacker alone would be told."""
     base = settings.attacker or AttackerSettings(model=attacker.spec)
@@ -131,18 +126,38 @@ def check_attacker(settings: AttackerSettings, defender: DefenderSettings) -> No
         require_gradients(processor, defender.model)
 
 
+def idle_attackers(settings: ProbeSettings) -> list[str]:
+    """Warnings about attackers whose LoRA changes no weight, as that of a game's Attacker that had nothing to
+    learn from. Errors of other kinds are told where they are loaded.
+    """
+    found, family = [], settings.attacker.family if settings.attacker else None
+    for name, spec in settings.attackers.items():
+        path, lora = split_lora(split_rival(spec)[1] or "")
+        if lora is not None:
+            try:
+                check_editor(path, lora, family)
+            except ModelError:
+                found.append(f"{name} learned nothing in its game: it is the editor as it came")
+    return found
+
+
 def load_attacker(
-    settings: AttackerSettings, device: torch.device, defender: Callable[[], tuple[VLM, DefenderSettings]]
+    settings: AttackerSettings,
+    device: torch.device,
+    defender: Callable[[], tuple[VLM, DefenderSettings]],
+    *,
+    must_change: bool = True,
 ) -> Rival:
     """The Attacker that `settings.model` names: an editor's folder or hub id, one with a LoRA's folder,
     `EDITOR+LORA`, or a rival that nobody trains.
 
     defender: gives the Defender; called for a rival that takes its gradients. An editor's edits are those of
-    held-out play in a run with the same seed. Raises ModelError where it cannot be loaded, RecipeError for a
-    rival that is not known or lacks what it needs.
+    held-out play in a run with the same seed. Raises ModelError where it cannot be loaded, also, with
+    `must_change`, for a LoRA that changes no weight; RecipeError for a rival that is not known or lacks what
+    it needs.
     """
     rival, spec = split_rival(settings.model)
-    editor, name = (None, "") if spec is None else _load_editor(spec, settings, device)
+    editor, name = (None, "") if spec is None else _load_editor(spec, settings, device, must_change)
     if rival is None:
         return load_rival("editor", editor=editor, attacker=settings, name=name)
     victim = None
@@ -152,12 +167,14 @@ def load_attacker(
     return load_rival(rival, victim=victim, editor=editor, attacker=settings)
 
 
-def _load_editor(spec: str, settings: AttackerSettings, device: torch.device) -> tuple[FlowEditor, str]:
+def _load_editor(
+    spec: str, settings: AttackerSettings, device: torch.device, must_change: bool
+) -> tuple[FlowEditor, str]:
     path, lora = split_lora(spec)
     editor = load_attacking_editor(path, settings, device)
     if lora is None:
         return editor, Path(path).name
-    editor.load_lora(lora, must_change=True)
+    editor.load_lora(lora, must_change=must_change)
     return editor, f"{Path(path).name}+{_telling(Path(lora))}"
 
 

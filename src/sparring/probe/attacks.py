@@ -103,7 +103,9 @@ class Workshop:
             return asker.vlm, settings.defender
 
         def here() -> Bench:
-            rival = load_attacker(settings_of(settings, attacker), engine.device, defender)
+            own = settings_of(settings, attacker)
+            # A user who names a LoRA that changes nothing was told before; a study's game may have made one.
+            rival = load_attacker(own, engine.device, defender, must_change=False)
             return Bench(rival, check_of(settings, self.duplicates, engine.device, self.auditor))
 
         if asker is not None and not engine.is_here("play"):

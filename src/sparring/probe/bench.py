@@ -109,7 +109,7 @@ def ready_bench(
     def defender() -> tuple[VLM, DefenderSettings]:
         return load_asked_defender(against, settings.defender, device, out / ANSWERS), settings.defender
 
-    rival = load_attacker(settings_of(settings, attacker), device, defender)
+    rival = load_attacker(settings_of(settings, attacker), device, defender, must_change=False)
     if is_endpoint(settings.judge.model or ""):
         return Bench(rival, None)
     duplicates = load_duplicate_check(settings.judge, device, out / ANSWERS)

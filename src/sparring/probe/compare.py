@@ -4,7 +4,7 @@ paired differences.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,18 +122,19 @@ def transfer(found: Found) -> dict[str, Any]:
 
 def differences(found: Found, clusters: Sequence[str], *, resamples: int, seed: int) -> dict[str, Any]:
     """Each further Defender less the first: accuracy clean, under every condition, under every attack, and
-    under all attacks at once, paired by question.
+    under all attacks at once that both face (an endpoint faces none that takes gradients), paired by
+    question.
 
     Attacks that are made against one Defender are each one's own (white box against white box). p-values are
     McNemar's exact ones, adjusted by Holm over all measures of one Defender.
     """
     first, *others = found.said
-    rows = {name: _rights(name, found) for name in found.said}
+    faced = {name: {attacker.name for attacker, _ in found.against(name)} for name in found.said}
     less: dict[str, Any] = {}
     for other in others:
-        pairs = {
-            name: _pair(rows[other][name], rows[first][name]) for name in rows[other] if name in rows[first]
-        }
+        both = faced[other] & faced[first]
+        own, base = (_rights(name, found, both) for name in (other, first))
+        pairs = {name: _pair(own[name], base[name]) for name in own if name in base}
         adjusted = holm([mcnemar_exact(after, before) for after, before, _ in pairs.values()])
         less[other] = {
             name: paired_bootstrap(
@@ -145,8 +146,10 @@ def differences(found: Found, clusters: Sequence[str], *, resamples: int, seed: 
     return {"less": first, "of": less}
 
 
-def _rights(name: str, found: Found) -> dict[str, tuple[Bools, Bools]]:
-    """Measure -> [N] was each question answered right, [N] does the measure count it."""
+def _rights(name: str, found: Found, attackers: Collection[str]) -> dict[str, tuple[Bools, Bools]]:
+    """Measure -> [N] was each question answered right, [N] does the measure count it. attackers: the names
+    of those that are told.
+    """
     plain = {
         str(condition): np.array([one.answer.right for one in own], dtype=bool)
         for condition, own in found.said[name].items()
@@ -155,8 +158,8 @@ def _rights(name: str, found: Found) -> dict[str, tuple[Bools, Bools]]:
     everywhere = np.ones_like(robust)
     rights = {condition: (right_N, everywhere) for condition, right_N in plain.items()}
     attacked = False
-    for attacker, one in found.played[name]:
-        if attacker.against in (None, name):
+    for attacker, one in found.against(name):
+        if attacker.name in attackers:
             rights[attacker.name] = one.right_SN[0], one.changed_SN[0]
             if not attacker.control:
                 attacked = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from sparring.config import EngineSettings, ProbeSettings
 from sparring.data.errors import RunError
@@ -12,17 +13,14 @@ from sparring.data.records import VisualQuestion
 from sparring.engine.crew import Engine
 from sparring.engine.device import begin_computing
 from sparring.engine.files import write_json
-from sparring.engine.folder import read_settings, run_folder
+from sparring.engine.folder import difference_of, read_settings, run_folder
 from sparring.engine.ledger import Ledger
 from sparring.engine.screen import Screen
 from sparring.judging.validity import Auditor, load_duplicate_check
 from sparring.probe.asking import ANSWERS
 from sparring.probe.attackers import attackers_of
 from sparring.probe.attacks import Workshop
-from sparring.probe.settings import SHARED
-
-DECIDE = ("data", "seed", "device", "batch", "samples", "attacker", "judge", "audit")
-"""Settings that, with an attacker's specification, decide what its edits are and what the checks say."""
+from sparring.probe.settings import DECIDE, SHARED
 
 
 def make_shared_edits(
@@ -59,11 +57,14 @@ def require_edits_of(settings: ProbeSettings, folder: Path) -> None:
     """RunError where shared edits are not there, or are not what a probe of these settings would make."""
     if not (folder / SHARED).is_file():
         raise RunError(f"{folder} holds no finished edits. Make them first.")
-    theirs, own = read_settings(folder / "probe.yaml"), settings.model_dump(mode="json")
-    names = theirs["attackers"].keys() & own["attackers"].keys()
-    differ = [name for name in DECIDE if theirs[name] != own[name]]
-    differ += [
-        f"attackers.{name}" for name in sorted(names) if theirs["attackers"][name] != own["attackers"][name]
-    ]
-    if differ:
-        raise RunError(f"{folder} holds edits of other settings ({', '.join(differ)}). Delete it.")
+    stored = read_settings(folder / "probe.yaml")
+    names = settings.attackers.keys() & (stored.get("attackers") or {}).keys()
+
+    def what_decides(own: dict[str, Any]) -> dict[str, Any]:
+        attackers = own.get("attackers") or {}
+        return {name: own.get(name) for name in DECIDE} | {
+            "attackers": {name: attackers.get(name) for name in sorted(names)}
+        }
+
+    if (difference := difference_of(settings, stored, what_decides)) is not None:
+        raise RunError(f"{folder} holds edits of other settings ({difference}). Delete it.")

@@ -28,7 +28,7 @@ from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import load_vlm
 from sparring.probe.adaptive import train_adaptive
 from sparring.probe.asking import ANSWERS, Asker, Pictures
-from sparring.probe.attackers import attackers_of
+from sparring.probe.attackers import attackers_of, idle_attackers
 from sparring.probe.attacks import CLEAN, Workshop, play, play_again
 from sparring.probe.compare import Found, outcomes
 from sparring.probe.dataset import write_dataset
@@ -106,7 +106,8 @@ def _ask_and_attack(workshop: Workshop, askers: Sequence[Asker], asked: Asked, f
     """Everything that models have to do, each Defender loaded twice at most."""
     settings, questions = workshop.settings, asked.probed
     attackers, warnings = attackers_of(settings)
-    found = Found(list(questions), attackers, warnings + asked.warnings())
+    warnings += [*idle_attackers(settings), *asked.warnings()]
+    found = Found(list(questions), attackers, warnings)
     for asker in askers:
         said = found.said[asker.name] = ask_conditions(asker, questions, settings, workshop.screen)
         workshop.ledger.record_answers(CLEAN, 0, [one.answer for one in said[PLAIN] if not one.error])

@@ -24,6 +24,8 @@ AGAIN = "asked again"
 """Name of the control that shows a picture as it was."""
 SHARED = "edits.json"
 """The file of a folder of edits that several probes share which is written last."""
+DECIDE = ("data", "seed", "device", "batch", "samples", "attacker", "judge", "audit")
+"""Settings that, with an attacker's specification, decide what its edits are and what the checks say."""
 NAMED = re.compile(r"([A-Za-z0-9 _.-]+)=(.+)", re.DOTALL)
 
 
@@ -111,6 +113,11 @@ def slug(name: str) -> str:
     return plain if plain == name else f"{plain}-{derive_seed(name) % 16**6:06x}"
 
 
+def takes_gradients(spec: str) -> bool:
+    """The attacker is made against one Defender, by its gradients."""
+    return (split_rival(spec)[0] or "").split(":")[0] == "pgd"
+
+
 def absolute_attacker(spec: str, field: str, source: str) -> str:
     """An Attacker's specification with its folders as absolute paths. RecipeError, naming the field, for a
     rival that lacks an editor or takes none.
@@ -132,9 +139,9 @@ def absolute_attacker(spec: str, field: str, source: str) -> str:
 def _absolute(spec: str, field: str, source: str) -> str:
     editor, lora = split_lora(spec)
     folder = Path(lora).expanduser() if lora is not None else None
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not folder.exists():
         raise RecipeError(
-            f"{source}: {field}: the LoRA {lora} is no folder. A run keeps its Attackers as "
+            f"{source}: {field}: the LoRA {lora} is no folder and no file. A run keeps its Attackers as "
             f"RUN/round1/attacker/editor."
         )
     return resolve_model(editor) + (f"+{folder.resolve()}" if folder is not None else "")

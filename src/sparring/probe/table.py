@@ -5,7 +5,7 @@ with its 95 % interval and n.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,16 @@ def markdown(tables: Iterable[Table], notes: Iterable[str]) -> str:
 def tables(results: Figures) -> list[Table]:
     """The figures of every Defender, then by category, transfer and differences where there are any."""
     defenders: Mapping[str, Figures] = results["defenders"]
-    first, header = next(iter(defenders.values())), ["measure", *defenders]
+    header = ["measure", *defenders]
     found = [
         Table(
             f"{plural(results['questions'], 'question')} about {plural(results['pictures'], 'picture')}. "
             f"Each cell: value (95 % interval) n. Rates have Wilson intervals; means and differences have "
             f"intervals from the bootstrap clustered by picture.",
             header,
-            _told(measures_of(first), defenders),
+            _told(measures_of, defenders),
         ),
-        Table("By category; ASR of any sample.", header, _told(_categories(first), defenders)),
+        Table("By category; ASR of any sample.", header, _told(_categories, defenders)),
         *_transfer(results["transfer"]),
         *_differences(results["differences"]),
     ]
@@ -83,11 +83,12 @@ def baselines_in_words(results: Figures) -> str:
     )
 
 
-def _told(measures: Iterable[tuple[str, Where]], defenders: Mapping[str, Figures]) -> list[list[str]]:
-    """The rows of which some Defender has a figure."""
-    rows = [
-        [label, *(shown(figure_at(own, *path)) for own in defenders.values())] for label, path in measures
-    ]
+def _told(
+    measures: Callable[[Figures], Iterable[tuple[str, Where]]], defenders: Mapping[str, Figures]
+) -> list[list[str]]:
+    """The rows of which some Defender has a figure: not all of them face the same attackers."""
+    named = dict.fromkeys(one for own in defenders.values() for one in measures(own))
+    rows = [[label, *(shown(figure_at(own, *path)) for own in defenders.values())] for label, path in named]
     return [row for row in rows if any(cell != "-" for cell in row[1:])]
 
 
@@ -176,7 +177,8 @@ def shown(figure: Any) -> str:
         if figure["value"] is None:
             return "nothing to count"
         low, high = figure["ci95"]
-        return f"{_number(figure['value'])} ({_number(low)} to {_number(high)}) {figure['n']}"
+        interval = "no interval" if low is None else f"{_number(low)} to {_number(high)}"
+        return f"{_number(figure['value'])} ({interval}) {figure['n']}"
     return str(figure) if isinstance(figure, int) else _number(figure)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCardData, metadata_load, metadata_save
 
 from sparring.benchmarks.results import markdown, table_rows
 from sparring.data.errors import RunError
@@ -59,7 +59,9 @@ def bundles_of(folder: Path, licence: str | None) -> list[Bundle]:
         run = read_run(folder, played=False, exhibits=False)
         return [_player(folder, role, run.rounds, licence) for role in ("attacker", "defender")]
     if kind in ("forge", "probe", "attack") and (folder / "dataset/README.md").is_file():
-        return [Bundle("pairs", "dataset", f"Data set of a {kind}", lambda out: _copy_set(folder, out))]
+        return [
+            Bundle("pairs", "dataset", f"Data set of a {kind}", lambda out: _copy_set(folder, out, licence))
+        ]
     if kind == "forge":
         raise RunError(f"{folder}: this forge has no dataset/ yet. Let `sparring forge` end first.")
     if kind in ("evaluation", "probe"):
@@ -116,13 +118,16 @@ def _copy_whole(source: Path, out: Path) -> None:
     copied(source, out, (file for file in sorted(source.rglob("*")) if file.is_file()))
 
 
-def _copy_set(folder: Path, out: Path) -> None:
-    """The data set with its card, without the lists of what was set aside, which name places on this disk;
-    beside it a probe's figures.
+def _copy_set(folder: Path, out: Path, licence: str | None) -> None:
+    """The data set with its card, which says that licence where one is named, without the lists of what was
+    set aside, which name places on this disk; beside it a probe's figures.
     """
     source = folder / "dataset"
     found = (file for file in sorted(source.rglob("*")) if file.is_file())
     copied(source, out, (file for file in found if file.parent.name != "apart" or file.suffix != ".jsonl"))
+    if licence is not None:
+        card = out / "README.md"
+        metadata_save(card, (metadata_load(card) or {}) | {"license": licence})
     if (folder / "results.json").is_file():
         write_json(out / "results.json", _figures(folder))
 

@@ -110,6 +110,7 @@ def problems_of_sft(settings: SftSettings) -> Iterator[str]:
 def problems_of_eval(settings: EvalSettings) -> Iterator[str]:
     """As `problems_between_fields`, for an evaluation."""
     defender, judge = settings.defender, settings.judge
+    yield from _prompt(defender)
     if is_endpoint(defender.model) and defender.min_pixels is not None:
         yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
@@ -230,9 +231,7 @@ def _window(window: WindowSettings, steps: int) -> Iterator[str]:
 def _defender(defender: DefenderSettings) -> Iterator[str]:
     if is_endpoint(defender.model) and defender.min_pixels is not None:
         yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
-    for name in ("{question}", "{options}"):
-        if name not in defender.prompt:
-            yield f"defender.prompt: must hold {name}."
+    yield from _prompt(defender)
     if defender.keep_reward_above >= defender.keep_reward_below:
         yield "defender.keep_reward_above: must be below keep_reward_below."
     if defender.overlong_cache >= defender.max_new_tokens:
@@ -304,6 +303,12 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
             yield f"defender.{name}: needs all weights trained. Set it to 1, or defender.lora to null."
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:
         yield "defender.min_pixels: must not be above max_pixels."
+
+
+def _prompt(defender: DefenderSettings) -> Iterator[str]:
+    for name in ("{question}", "{options}"):
+        if name not in defender.prompt:
+            yield f"defender.prompt: must hold {name}."
 
 
 def _judge(judge: JudgeSettings) -> Iterator[str]:

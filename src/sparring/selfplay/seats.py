@@ -166,7 +166,16 @@ class DefenderSeat(Learner):
         ranks = Ranks.here(sharded=table.recipe.engine.sharded("defender"))
         server = (
             RolloutServer(
-                settings.rollout_server, served, max_pixels=settings.max_pixels, cache=league.answers
+                settings.rollout_server,
+                served,
+                min_pixels=settings.min_pixels,
+                max_pixels=settings.max_pixels,
+                cache=league.answers,
+                earlier=[
+                    league.defender_folder(defender_after(before)) / "adapter"
+                    for before in range(1, number)
+                    if settings.lora
+                ],
             )
             if settings.rollout_server
             else None
@@ -209,5 +218,7 @@ class DefenderSeat(Learner):
             move_towards_base(self.trainer.vlm, league.defender_to_train(defender_after(0)), share)
 
     def write(self, folder: Path) -> None:
-        """Write the Defender as it is kept."""
+        """Write the Defender as it is kept, after its last update."""
         self.trainer.vlm.save(folder)
+        if self.trainer.server is not None:
+            self.trainer.server.forget()

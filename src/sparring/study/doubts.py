@@ -17,7 +17,7 @@ UNPARSED, MANY_UNPARSED = "unparsed", 0.05
 
 def doubts(study: Study, probed: Mapping[tuple[str, int], Probed]) -> Iterator[str]:
     """In words: seeds and measures that are missing, answers that nobody could read, adaptive Attackers that
-    learned nothing.
+    learned nothing, questions that are paired and were asked about other pictures.
     """
     seeds = study.settings.seeds
     for arm in study.settings.arms:
@@ -37,17 +37,36 @@ def doubts(study: Study, probed: Mapping[tuple[str, int], Probed]) -> Iterator[s
                 "the editor as it came."
             )
         yield from _missing(arm, own)
+        yield from _other_pictures(study, arm, probed)
 
 
 def _missing(arm: str, own: Mapping[int, Probed]) -> Iterator[str]:
-    """Measures that some seeds of an arm have and others have not: they are in no figure."""
+    """Measures that some seed of an arm has not, or cannot count any question of: they are in no figure."""
     lacking = dict[tuple[int, ...], list[str]]()
     for name in dict.fromkeys(name for one in own.values() for name in (*one.items, *one.whole)):
-        without = tuple(seed for seed, one in own.items() if name not in one.items and name not in one.whole)
+        without = tuple(seed for seed, one in own.items() if not one.has(name))
         if without:
             lacking.setdefault(without, []).append(name)
     for without, names in lacking.items():
         yield f"{arm}: {_of(without)} there are no figures of these, which are left out: {', '.join(names)}."
+
+
+def _other_pictures(study: Study, arm: str, probed: Mapping[tuple[str, int], Probed]) -> Iterator[str]:
+    """Questions are paired with the baseline's by their ids."""
+    baseline = study.settings.baseline
+    for seed in study.settings.seeds:
+        if (arm, seed) in probed and (baseline, seed) in probed:
+            own, base = (
+                dict(zip(one.ids, one.pictures, strict=True))
+                for one in (probed[arm, seed], probed[baseline, seed])
+            )
+            both = own.keys() & base.keys()
+            if other := sum(own[name] != base[name] for name in both):
+                yield (
+                    f"{arm}: {_of([seed])} {other} of {plural(len(both), 'question')} that {baseline} was "
+                    "asked too were about other pictures there: their differences are not of the same "
+                    "questions. Delete the probe whose pictures are wrong, and it is done anew."
+                )
 
 
 def _of(seeds: Sequence[int]) -> str:

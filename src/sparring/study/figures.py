@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sparring.asking.conditions import PLAIN
 from sparring.engine.environment import environments
-from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm
+from sparring.measures.statistics import Pooled, hierarchical_bootstrap, holm, student
 from sparring.probe.settings import AGAIN
 from sparring.probe.table import CONDITION_NAMES, figure_at, measures_of
 from sparring.study.doubts import UNPARSED, doubts
@@ -27,7 +27,7 @@ from sparring.study.plan import DONE, Cell, Study
 SCHEMA = 1
 CLEAN, PRIMARY, WORST = "clean accuracy", "primary outcome", "worst case of all opponents and shifts"
 WHOLE = (UNPARSED, "calibration", "hallucination", "consistency")
-"""Figures of a probe that are no mean over all its questions: their intervals are of seeds alone."""
+"""Figures of a probe that are no mean over all its questions, but one number a seed."""
 ASKED_AGAIN = ("robustness", "attackers", AGAIN, "accuracy")
 """Another one, of a control that a probe notes for no single question."""
 COUNTED = {"updates": "updates", "rollouts": "answers sampled", "kept_groups": "groups with a signal"}
@@ -50,6 +50,10 @@ class Probed:
     passed: Mapping[str, float | None] = field(default_factory=dict)
     learned: bool | None = None
     warnings: Sequence[str] = ()
+
+    def has(self, name: str) -> bool:
+        """Is there something to count of a measure?"""
+        return name in self.whole or (name in self.items and bool(np.isfinite(self.items[name]).any()))
 
     def less(self, other: Probed) -> Probed:
         """The differences of all measures that both have, of the questions that both were asked."""
@@ -238,8 +242,9 @@ def pooled(probed: Sequence[Probed], resamples: int) -> dict[str, Pooled]:
     }
     for name in probed[0].whole:
         if all(name in one.whole for one in probed):
-            values = [[one.whole[name]] for one in probed]
-            found[name] = hierarchical_bootstrap(values, resamples=resamples, seed=0)
+            values = [one.whole[name] for one in probed]
+            low, high = student(values) or (None, None)
+            found[name] = Pooled(float(np.mean(values)), len(values), low, high, tuple(values))
     return found
 
 

@@ -20,8 +20,9 @@ from sparring.config import DataSettings, ProbeSettings, Recipe, StudySettings
 from sparring.config.study import CellKind
 from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.data.words import plural
+from sparring.models.vlms.address import is_endpoint
 from sparring.plan import find_model
-from sparring.probe.settings import ADAPTIVE, SHARED, absolute_attacker
+from sparring.probe.settings import ADAPTIVE, SHARED, absolute_attacker, takes_gradients
 from sparring.recipes.check import problems_of_probe
 from sparring.recipes.load import load_recipe, read_yaml, validate
 from sparring.recipes.paths import resolve_model
@@ -37,7 +38,8 @@ DONE = {"game": "summary.json", "edits": SHARED, "probe": "outcomes.json"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A game, the edits that the probes of a seed share, or the probe of one Defender that a game trained.
+    """A game, the edits that the probes of a seed share, or the probe of one Defender, which a game may have
+    trained.
     needs: the cells that must be there first.
     """
 
@@ -119,7 +121,7 @@ class Study:
                 edits = self.edits(seed)
                 for arm in some:
                     probe = Cell("probe", arm, seed, (*self._needs(arm, seed), edits))
-                    found |= dict.fromkeys((*edits.needs, edits, self.game(arm, seed), probe))
+                    found |= dict.fromkeys((*edits.needs, edits, *probe.needs, probe))
         return list(found)
 
     def to_do(self, out: Path) -> list[Cell]:
@@ -147,7 +149,8 @@ class Study:
         return {name: spec for name, spec in opponents if spec.removesuffix(NEXT) != OWN}
 
     def _needs(self, arm: str, seed: int) -> Iterator[Cell]:
-        yield self.game(arm, seed)
+        if self.rounds_of(arm):
+            yield self.game(arm, seed)
         for spec in self.settings.opponents.values():
             if (trained := self.trained(spec, arm, seed)) is not None:
                 yield self.game(*trained)
@@ -249,7 +252,18 @@ def load_study(path: str | Path) -> Study:
             )
         recipes[name] = recipe.model_copy(update={"seed": 0})
     study = Study(settings, recipes)
+    named = {**{name: (spec,) for name, spec in settings.opponents.items()}, **settings.shifts}
     for name, recipe in recipes.items():
+        if is_endpoint(recipe.defender.model) and study.rounds_of(name):
+            raise RecipeError(
+                f"{path.name}: arms.{name}: its Defender is an endpoint, which no game trains. Set round: 0."
+            )
+        for opponent, specs in named.items() if is_endpoint(recipe.defender.model) else ():
+            if any(map(takes_gradients, specs)):
+                raise RecipeError(
+                    f"{path.name}: arms.{name}: its Defender is an endpoint, which gives no gradients, and "
+                    f"{opponent} takes them of every arm's Defender. Leave out the one or the other."
+                )
         if (other := _other_questions(recipe.data, recipes[settings.baseline].data)) is not None:
             raise RecipeError(
                 f"{path.name}: arms.{name}: data.{other} is not that of {settings.baseline}: the arm might "

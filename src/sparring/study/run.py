@@ -24,7 +24,7 @@ from sparring.engine.ledger import Ledger
 from sparring.engine.pool import LocalWorker, WorkersLostError, gpus_of
 from sparring.engine.screen import Screen, duration, plain_console
 from sparring.study.plan import DONE, Cell, Study
-from sparring.study.trim import QUESTIONS, drop_moved, note_data, require_own, trim_study
+from sparring.study.trim import QUESTIONS, drop_stale, note_data, require_own, trim_study
 
 
 def run_study(
@@ -34,14 +34,15 @@ def run_study(
     `out/study.json`, and writes `out/study.md`. trim: `trim_study` first and after every cell.
 
     A cell that fails is told and noted, with the probes that need its game, and the others go on; the next
-    call tries it again. Arms and seeds may be added to the study and taken away. Errors: RunError where the
-    folder is in use, or as of `require_own` and `note_data`.
+    call tries it again. Arms and seeds may be added to the study and taken away, as far as the cells that
+    stay keep their settings: arms that share games share them under the name of the first of them. Errors:
+    RunError where the folder is in use, or as of `require_own` and `note_data`.
     """
     screen = screen or Screen()
     with run_folder(study.settings, out, file="study.yaml", grows=True) as folder:
         require_own(study, folder)
         note_data(study, folder)
-        drop_moved(study, folder)
+        drop_stale(study, folder, screen.say)
         failed = Queue(study, folder, workers, screen, trim=trim).play()
         from sparring.study.figures import results_of
         from sparring.study.table import write_study_table
@@ -84,6 +85,8 @@ class Queue:
             while self.todo or self.jobs:
                 self._give_up()
                 self._begin()
+                if not self.jobs:
+                    self._give_up_all()
                 for future in wait(self.jobs, return_when=FIRST_COMPLETED).done:
                     self._end(self.jobs.pop(future), future)
         finally:
@@ -98,6 +101,13 @@ class Queue:
             if missing:
                 self._fail(cell, f"needs the {missing[0]}, which has failed")
                 self.todo.remove(cell)
+
+    def _give_up_all(self) -> None:
+        """Nothing is under way, and nothing can begin: what a cell needs was done, and has gone meanwhile."""
+        for cell in self.todo:
+            missing = next(need for need in cell.needs if not need.done(self.out))
+            self._fail(cell, f"needs the {missing}, which is not there any more")
+        self.todo.clear()
 
     def _begin(self) -> None:
         """As many cells as there are free workers and games for."""
@@ -132,7 +142,7 @@ class Queue:
 
     def _trim(self) -> None:
         if self.trim:
-            trim_study(self.study, self.out)
+            trim_study(self.study, self.out, [job.cell for job in self.jobs.values()])
 
     def _fail(self, cell: Cell, error: str) -> None:
         self.failed[cell] = error

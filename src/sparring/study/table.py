@@ -62,7 +62,8 @@ def tables(results: Figures) -> list[Table]:
             [[arm, *(_tested(own.get(name)) for name in columns)] for arm, own in differences.items()],
         ),
         Table(
-            "Every measure; n: questions of all seeds, or seeds, where the interval is over these alone.",
+            "Every measure; n: questions of all seeds; or seeds, where the interval is Student's t of their "
+            "figures, none of one seed or where all are the same.",
             ["measure", *arms],
             [[name, *(_cell(own["measures"].get(name)) for own in arms.values())] for name in names],
         ),

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparring.config import Recipe
+from sparring.config import ProbeSettings, Recipe
 from sparring.data.errors import RunError
 from sparring.data.layouts import data_digest
 from sparring.data.words import plural
@@ -20,7 +20,7 @@ from sparring.engine.environment import ENVIRONMENT
 from sparring.engine.files import write_json
 from sparring.engine.folder import difference_of, is_computed, read_settings
 from sparring.engine.questions import require_unchanged
-from sparring.probe.settings import SHARED
+from sparring.probe.settings import DECIDE, SHARED
 from sparring.recipes.paths import packaged_models
 from sparring.study.plan import DONE, PLACES, Cell, Study
 
@@ -36,15 +36,17 @@ QUESTIONS = "questions.json"
 """In a folder of edits: what the baseline's recipe says of its data."""
 
 
-def trim_study(study: Study, out: Path) -> None:
+def trim_study(study: Study, out: Path, under_way: Collection[Cell] = ()) -> None:
     """Delete all files of finished cells but `KEPT` and the players that probes which are not done will load.
-    Edits stay, whole, until all probes of their seed are done.
+    Edits stay, whole, until all probes of their seed are done. under_way: cells that are let alone: they may
+    have written what is written last, and still be closing their files.
     """
     cells = study.cells()
-    left = [cell for cell in cells if cell.kind == "probe" and not cell.done(out)]
+    done = {cell for cell in cells if cell.done(out) and cell not in under_way}
+    left = [cell for cell in cells if cell.kind == "probe" and cell not in done]
     players = {folder for cell in left for folder in _players(study, cell, out)}
     for cell in cells:
-        if not cell.done(out) or (cell.kind == "edits" and any(one.seed == cell.seed for one in left)):
+        if cell not in done or (cell.kind == "edits" and any(one.seed == cell.seed for one in left)):
             continue
         folder = cell.folder(out)
         kept = {folder / name for name in KEPT[cell.kind]} | players
@@ -66,7 +68,7 @@ def _keep(folder: Path, kept: set[Path]) -> None:
         if path in kept:
             continue
         if not path.is_dir() or path.is_symlink():
-            path.unlink()
+            path.unlink(missing_ok=True)
         elif any(one.is_relative_to(path) for one in kept):
             _keep(path, kept)
         else:
@@ -78,7 +80,8 @@ def _keep(folder: Path, kept: set[Path]) -> None:
 def require_own(study: Study, out: Path) -> None:
     """Raise RunError, naming all of them, where games or probes were begun with other settings than this
     study's, wherever its folder and the packages were then, and on however many questions a finished game
-    measured itself; and where a cell that is to be done needs what is not there any more.
+    measured itself; where a finished probe needs a game that is to be played anew, which would have other
+    players; and where a cell that is to be done needs players that are not there any more.
     """
     unplaced, wrong = partial(_unplaced, kept=_places(study)), dict[Cell, str]()
     for cell in study.cells():
@@ -87,31 +90,42 @@ def require_own(study: Study, out: Path) -> None:
             continue
         if not file.is_file():
             raise cell.damaged(file, "it is missing")
-        settings = study.recipe(cell.arm, cell.seed) if cell.kind == "game" else study.probe(cell, out)
-        stored = read_settings(file)
+        settings, stored = _settings(study, cell, out), read_settings(file)
         if isinstance(settings, Recipe) and cell.done(out):
             stored = _measured_as(settings, stored)
         if (difference := difference_of(settings, stored, unplaced)) is not None:
             wrong[cell] = difference
-        elif cell.kind == "probe" and cell.done(out):
-            game = study.game(cell.arm, cell.seed)
-            if study.defender_of(cell.arm, cell.seed, out) and (game in wrong or not game.done(out)):
-                wrong[cell] = f"the {game} that it is of is to be played anew"
+        elif cell.done(out) and (game := _unplayed(cell, out, wrong)) is not None:
+            wrong[cell] = f"the {game} that it needs is to be played anew"
     if wrong:
         told = "".join(f"\n  {cell.folder(out)}: {why}" for cell, why in wrong.items())
         raise RunError(
             f"{plural(len(wrong), 'cell')} in {out} had other settings, so what they found does not belong "
             f"into this study. Choose another folder with --out, or delete these: they are done anew.{told}"
         )
-    games = out / PLACES["game"]
+    games, missing = out / PLACES["game"], dict[Path, str]()
     for cell in study.to_do(out):
         for player in _players(study, cell, out) if cell.kind == "probe" else ():
-            name = player.relative_to(games).parts[0]
-            if (games / name / DONE["game"]).is_file() and not player.is_dir():
-                raise RunError(
-                    f"{cell} needs {player}, which is not kept. Choose another folder with --out, or delete "
-                    f"{games / name} and the probes of its Defenders: they are done anew."
-                )
+            folder = games / player.relative_to(games).parts[0]
+            if (folder / DONE["game"]).is_file() and not player.is_dir():
+                missing.setdefault(player, f"{cell} needs {player}, which is not kept: delete {folder}")
+    if missing:
+        told = "".join(f"\n  {why}" for why in missing.values())
+        raise RunError(
+            f"{plural(len(missing), 'player')} of finished games in {out} cannot be loaded any more. Choose "
+            f"another folder with --out, or delete these games and the probes that need them: they are done "
+            f"anew.{told}"
+        )
+
+
+def _settings(study: Study, cell: Cell, out: Path) -> Recipe | ProbeSettings:
+    return study.recipe(cell.arm, cell.seed) if cell.kind == "game" else study.probe(cell, out)
+
+
+def _unplayed(cell: Cell, out: Path, wrong: Collection[Cell] = ()) -> Cell | None:
+    """A game that a cell needs and that is to be played. wrong: finished ones that are to be played anew."""
+    games = (need for need in cell.needs if need.kind == "game")
+    return next((game for game in games if game in wrong or not game.done(out)), None)
 
 
 def note_data(study: Study, out: Path) -> None:
@@ -126,11 +140,26 @@ def note_data(study: Study, out: Path) -> None:
         return
     file = out / "data.json"
     begun = any(is_computed(cell.folder(out)) for cell in study.cells())
-    before = json.loads(file.read_text(encoding="utf-8")) if begun and file.is_file() else {}
+    before = _noted(file) if begun and file.is_file() else {}
     known = {name: digest for name, digest in digests.items() if name in before}
     require_unchanged(before, known, "study", out)
     if before | digests != before:
         write_json(file, before | digests)
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    """The hashes that a study has noted. RunError where the file is damaged."""
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(noted, dict):
+            return noted
+        why = "a mapping is expected"
+    except (OSError, ValueError) as error:
+        why = str(error)
+    raise RunError(
+        f"{file} cannot be read ({why}). Bring that file here again; or delete it, where the files of "
+        "questions are those that the study began with."
+    )
 
 
 def _measured_as(recipe: Recipe, stored: dict[str, Any]) -> dict[str, Any]:
@@ -157,22 +186,40 @@ def _unplaced(value: Any, kept: str) -> Any:
     return re.sub(place, r"\1\2", value) if isinstance(value, str) else value
 
 
-def drop_moved(study: Study, out: Path) -> None:
-    """Delete edits, and probes that are not done, whose questions or players are named by other paths than
-    now: the folder was elsewhere when they were begun. And edits of other questions. They are made anew.
+def drop_stale(study: Study, out: Path, say: Callable[[str], None]) -> None:
+    """Delete, and say so, edits and cells that are not done which could not be gone on with, so that they are
+    made anew: those that were begun when the folder or the packages were elsewhere; those that have met the
+    players of a game that is to be played anew; edits of other settings or questions. Call it after
+    `require_own`, which refuses what is of other settings otherwise.
     """
     for cell in study.cells():
         file = cell.folder(out) / SETTINGS[cell.kind]
-        if cell.kind == "game" or not file.is_file() or (cell.kind == "probe" and cell.done(out)):
+        if not file.is_file() or (cell.kind != "edits" and cell.done(out)):
             continue
-        stored, now = read_settings(file), study.probe(cell, out).model_dump(mode="json")
-        moved = any(stored.get(name) != now[name] for name in ("data", "defenders", "attackers"))
-        if moved or (cell.kind == "edits" and not _made_for(study, cell, out)):
+        if (why := _stale(study, cell, out, read_settings(file))) is not None:
+            say(f"{cell} is made anew: {why}")
             shutil.rmtree(cell.folder(out))
+
+
+def _stale(study: Study, cell: Cell, out: Path, stored: dict[str, Any]) -> str | None:
+    if (game := _unplayed(cell, out)) is not None:
+        return f"the {game} that it needs is to be played"
+    if cell.kind == "edits" and not _made_for(study, cell, out):
+        return "its questions are others"
+    return difference_of(
+        _settings(study, cell, out), stored, _what_made if cell.done(out) else lambda settings: settings
+    )
+
+
+def _what_made(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of edits, what they and their players' places depend on."""
+    return {name: settings.get(name) for name in (*DECIDE, "defenders", "attackers")}
 
 
 def _made_for(study: Study, cell: Cell, out: Path) -> bool:
     """Are the questions of these edits those of the baseline's recipe?"""
-    file = cell.folder(out) / QUESTIONS
     wanted = study.recipes[study.settings.baseline].data.model_dump(mode="json")
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")) == wanted)
+    try:
+        return bool(json.loads((cell.folder(out) / QUESTIONS).read_text(encoding="utf-8")) == wanted)
+    except (OSError, ValueError):
+        return False

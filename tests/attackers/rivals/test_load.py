@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -166,6 +167,15 @@ def mirrored(
     )
 
 
+def broken(question: VisualQuestion, image: Image.Image, *, seed: int, error: str) -> tuple[Image.Image, str]:
+    if question.id == "q1":
+        raise {
+            "attribute": AttributeError("no such attribute"),
+            "memory": RuntimeError("DefaultCPUAllocator: no"),
+        }[error]
+    return image, "nothing"
+
+
 def bad(question: VisualQuestion, image: Image.Image, *, seed: int) -> Image.Image:
     return image
 
@@ -185,3 +195,17 @@ def test_a_function_of_the_user_s_own_is_a_rival(monkeypatch: pytest.MonkeyPatch
         load_rival("rival_module.inner:mirrored:jump=1")
     with pytest.raises(DataError, match=r'question "q0".* must return'):
         load_rival("rival_module.inner:bad").edit(QUESTIONS[:1], PICTURES[:1], seed=0)
+
+
+def test_whatever_a_rival_raises_costs_one_question_but_for_what_is_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = ModuleType("rival_module.inner")
+    module.broken = broken  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rival_module", ModuleType("rival_module"))
+    monkeypatch.setitem(sys.modules, "rival_module.inner", module)
+    edits = load_rival("rival_module.inner:broken:error=attribute").try_edit(QUESTIONS, PICTURES, seed=5)
+    assert [type(own) for own in edits].count(DataError) == 1
+    assert re.search(r'question "q1": .* cannot edit its picture of .*: no such attribute', str(edits[1]))
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        load_rival("rival_module.inner:broken:error=memory").try_edit(QUESTIONS, PICTURES, seed=5)

@@ -143,6 +143,7 @@ def test_an_evaluation_that_goes_on_shows_what_was_answered(root: Path, tmp_path
     assert "3 of 6" in shown.text
     assert "\\boxed" in shown.text
     assert "6 answers" in page_of(client, "/now?run=eval").text
+    assert [name for name, _ in page.elements].count("img") == 6
 
 
 def test_odd_folders_are_told_and_spoil_no_other(root: Path, tmp_path: Path) -> None:
@@ -154,11 +155,13 @@ def test_odd_folders_are_told_and_spoil_no_other(root: Path, tmp_path: Path) -> 
         ("summary", "recipe.yaml", b"name: x"),
         ("results", "probe.yaml", b"seed: 1"),
         ("good", "attack.yaml", b"samples: 2"),
+        ("old", "eval.yaml", b"seed: 1"),
     ):
         (runs / name).mkdir(parents=True)
         (runs / name / file).write_bytes(content)
     (runs / "ledger/ledger.sqlite").write_bytes(b"this is no database" * 100)
     (runs / "summary/summary.json").write_text("[]")
+    (runs / "old/results.json").write_text('{"items": 1}')
     (runs / "results/results.json").write_text('{"defenders": 3}')
     os.makedirs(os.fsencode(runs) + b"/od\xffd")
     with open(os.fsencode(runs) + b"/od\xffd/sft.yaml", "wb") as file:
@@ -176,6 +179,9 @@ def test_odd_folders_are_told_and_spoil_no_other(root: Path, tmp_path: Path) -> 
         assert "Traceback" not in answer.text
         assert "All runs" in Page(answer.text).text
     assert "good" in page_of(client, "/now?run=good").text
+    listed = page_of(client, "/").text
+    assert all(name in listed for name in ("yaml", "list", "ledger", "summary", "results", "good", "old"))
+    assert listed.count("cannot be read") == 2
     assert "od\\xffd" in Works(runs).all()
     assert page_of(client, "/now?run=od%5Cxffd")
 

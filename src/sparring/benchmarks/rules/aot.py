@@ -52,6 +52,8 @@ def _every_trial(
         missing = (only_pictured(one) if pictured else None) or failed(one, leave_out=("picture",))
         if missing is not None:
             return missing
+        if one.later_trouble is not None:
+            return Mark(None, 0.0, one.later_trouble, "error")
         said = [None if (word := read(reply)) is None else case(word) for reply in one.replies]
         # The first miss is what was said; nobody asks again after it.
         return judged(

@@ -18,7 +18,7 @@ from typing import Any
 from sparring.benchmarks.items import Answered, Mark, Read, each, failed, judged
 from sparring.benchmarks.rules.official import mmmu_marks
 from sparring.benchmarks.rules.vlmevalkit import NONE, infer_option, infer_text, only_pictured
-from sparring.benchmarks.rules.vqa import LMMS, soft_score
+from sparring.benchmarks.rules.vqa import LMMS, leave_one_out
 
 REASONING = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 FIRST_FOUR = ("A", "B", "C", "D")
@@ -215,10 +215,4 @@ def hallusion(answered: Sequence[Answered], resources: Mapping[str, Any]) -> lis
     ]
 
 
-def vqa(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """Leave-one-out, both sides normalised."""
-    marks = []
-    for one in answered:
-        score, said = soft_score(LMMS, one.reply, one.item.meta["references"], when_unanimous=True)
-        marks.append(failed(one) or Mark(said, score, "exact_match"))
-    return marks
+vqa = leave_one_out(LMMS, "exact_match", when_unanimous=True)

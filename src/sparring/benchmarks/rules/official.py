@@ -17,7 +17,7 @@ from typing import Any
 from sparring.benchmarks.items import Answered, Mark, each, failed, judged
 from sparring.benchmarks.rules.sparring import alternatives, caption
 from sparring.benchmarks.rules.vlmevalkit import yes_or_no
-from sparring.benchmarks.rules.vqa import OFFICIAL, soft_score
+from sparring.benchmarks.rules.vqa import OFFICIAL, leave_one_out
 
 OUTER = (",", ".", "!", "?", ";", ":", "'")
 NUMBERS = (
@@ -204,13 +204,7 @@ def open_match(answer: str, readings: Sequence[str | float]) -> bool:
 # ---- VQAv2, CHAIR
 
 
-def vqa(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """Leave-one-out over the ten answers."""
-    marks = []
-    for one in answered:
-        score, said = soft_score(OFFICIAL, one.reply, one.item.meta["references"])
-        marks.append(failed(one) or Mark(said, score, "vqaEval"))
-    return marks
+vqa = leave_one_out(OFFICIAL, "vqaEval")
 
 
 def chair(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparring.benchmarks.items import Answered, Item, Mark, Read, failed, judged
-from sparring.benchmarks.rules.vqa import LONE_STOP, VLMEVALKIT, soft_score, without_marks
+from sparring.benchmarks.rules.vqa import LONE_STOP, VLMEVALKIT, leave_one_out, without_marks
 from sparring.data.records import LETTERS
 
 REFUSALS = (
@@ -117,6 +117,15 @@ def right_letter(item: Item) -> str:
     )
 
 
+def _choices(known: Callable[[Item], dict[str, str]]) -> Callable[[Item], tuple[Sequence[str], str]]:
+    return lambda item: (
+        (item.choices, item.answer) if item.kind == "yes_no" else (list(known(item)), right_letter(item))
+    )
+
+
+choices, mmmu_choices = _choices(read_options), _choices(mmmu_options)
+
+
 def _without_judge(known: Callable[[Item], dict[str, str]]) -> Read:
     def marks(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
         return [failed(one) or mark(one) for one in answered]
@@ -131,6 +140,11 @@ def _without_judge(known: Callable[[Item], dict[str, str]]) -> Read:
 
 
 choice, mmmu = _without_judge(read_options), _without_judge(mmmu_options)
+
+
+def custom(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+    """Each question by the rule for its kind: yes and no as words, others as options."""
+    return [(yes_no if one.item.kind == "yes_no" else choice)([one], resources)[0] for one in answered]
 
 
 def yes_no(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
@@ -157,10 +171,4 @@ def only_pictured(one: Answered) -> Mark | None:
     return None if one.item.meta.get("shown", True) else Mark(None, 0.0, "no picture", "left_out")
 
 
-def vqa(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
-    """`vqa_score`: both sides normalised, leave-one-out."""
-    marks = []
-    for one in answered:
-        score, said = soft_score(VLMEVALKIT, one.reply, one.item.meta["references"], when_unanimous=True)
-        marks.append(failed(one) or Mark(said, score, "vqa_score"))
-    return marks
+vqa = leave_one_out(VLMEVALKIT, "vqa_score", when_unanimous=True)

@@ -8,7 +8,10 @@ and does so only before a digit, and its third argument, meant as a flag, ends i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sparring.benchmarks.items import Answered, Mark, Read, failed
 
 MARKS = (
     ";",
@@ -186,3 +189,17 @@ def soft_score(
     matches = texts.count(said)
     shares = [min(1.0, (matches - (text == said)) / 3) for text in texts]
     return sum(shares) / len(shares), said
+
+
+def leave_one_out(normal: Callable[[str], str], name: str, *, when_unanimous: bool = False) -> Read:
+    """A rule that scores every first reply as `soft_score` does; `name` is what its marks call it."""
+
+    def marks(answered: Sequence[Answered], resources: Mapping[str, Any]) -> list[Mark]:
+        return [failed(one) or mark(one) for one in answered]
+
+    def mark(one: Answered) -> Mark:
+        references = one.item.meta["references"]
+        score, said = soft_score(normal, one.reply, references, when_unanimous=when_unanimous)
+        return Mark(said, score, name)
+
+    return marks

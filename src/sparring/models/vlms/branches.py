@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from sparring.data.errors import ModelError
+
 PER_PICTURE = ("pixel_values", "image_grid_thw")
 PADDING = -1  # as a branch number: a token of no continuation
 PROMPT = -2  # ... and one that all continuations see
@@ -139,9 +141,33 @@ def one_row_each(batch: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str
     return repeated
 
 
+def picture_counts(batch: Mapping[str, Tensor], pictures: Sequence[int], image_token: int | None) -> Tensor:
+    """[P]: rows of `pixel_values`, or of the grids where there are any, of each prompt.
+
+    As a rule that is a row a picture. Families that cut pictures into tiles have a row a tile (InternVL),
+    each of as many tokens, or a row a prompt (Idefics3). pictures: of each prompt. image_token: what stands
+    in `input_ids` for each part of one. Raises ModelError where rows cannot be told apart.
+    """
+    counts = torch.tensor(pictures)
+    parts = next((batch[name] for name in reversed(PER_PICTURE) if name in batch), None)
+    rows = 0 if parts is None else len(parts)
+    if parts is None or rows == counts.sum():
+        return counts
+    if rows == len(pictures):
+        return torch.ones_like(counts)
+    tokens = (batch["input_ids"] == image_token).sum(1).cpu() if image_token is not None else counts * 0
+    total = int(tokens.sum())
+    if not total or (tokens * rows % total).any():
+        raise ModelError(
+            f"the processor makes {rows} rows of {int(counts.sum())} pictures, and which belong to which "
+            f"prompt cannot be told: this family of models is not supported"
+        )
+    return tokens * rows // total
+
+
 def of_each_prompt(batch: Mapping[str, Tensor], name: str) -> list[Tensor]:
-    """The part of a tensor about pictures that belongs to each prompt. `pixel_values` has a row a picture,
-    or, where there are grids, a patch.
+    """The part of a tensor about pictures that belongs to each prompt; where there are grids, `pixel_values`
+    has a row a patch.
     """
     sizes = batch["picture_count"].tolist()
     if name == "pixel_values" and "image_grid_thw" in batch:

@@ -92,9 +92,9 @@ class Courier:
                 break
             await asyncio.sleep(self._wait(number, fault.retry_after))
         raise ModelError(
-            f"endpoint {self.address}: given up after {number + 1} tries; the last one: {fault}. What was "
-            f"answered so far is kept: start again when the server is well, or raise endpoint.retries or "
-            f"endpoint.deadline."
+            f"endpoint {self.address}: given up after {number + 1} tries; the last one: "
+            f"{self._scrubbed(str(fault))}. What was answered so far is kept: start again when the server is "
+            f"well, or raise endpoint.retries or endpoint.deadline."
         )
 
     def _take_from_budget(self) -> None:

@@ -34,7 +34,7 @@ from sparring.models.private import attention_of, choose_attention
 from sparring.models.vlms import lora
 from sparring.models.vlms.attention import IN_BLOCKS, use_fast_vision_attention
 from sparring.models.vlms.base import Completion, Pictures, Sampling, each_picture
-from sparring.models.vlms.branches import append_starts, prompt_positions
+from sparring.models.vlms.branches import append_starts, picture_counts, prompt_positions
 from sparring.models.vlms.generating import sample_replies, uniforms
 from sparring.models.vlms.letters import Lettered, Locate, local_letters
 from sparring.models.vlms.processors import (
@@ -155,9 +155,10 @@ class LocalVLM:
         padded on the left.
 
         Besides what the processor gives there are `position_ids`: [P, L], or [3, P, L] for models with
-        multimodal rotary positions; and `picture_count`: [P]. starts: what each reply begins with, "" where
-        it is the model's alone; none at all if left out. Raises RefusedError, with the places, for texts
-        that hold a placeholder of pictures and for pictures that the processor does not take.
+        multimodal rotary positions; and `picture_count`: [P], see `picture_counts`. starts: what each reply
+        begins with, "" where it is the model's alone; none at all if left out. Raises RefusedError, with the
+        places, for texts that hold a placeholder of pictures and for pictures that the processor does not
+        take.
         """
         if not images or len(images) != len(prompts):
             raise DataError(
@@ -187,7 +188,8 @@ class LocalVLM:
                 self.processor.tokenizer(start, add_special_tokens=False)["input_ids"] for start in starts
             ]
             batch = append_starts(batch, tokens, self.processor.tokenizer.pad_token_id)
-        batch["picture_count"] = torch.tensor([len(own) for own in shown])
+        pictures, image_token = [len(own) for own in shown], getattr(self.processor, "image_token_id", None)
+        batch["picture_count"] = picture_counts(batch, pictures, image_token)
         batch["position_ids"] = prompt_positions(self.model.model, batch)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 

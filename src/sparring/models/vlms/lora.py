@@ -4,7 +4,8 @@ into the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GradientCheckpointingLayer
@@ -40,6 +41,7 @@ def set_up(model: nn.Module, enabled: bool) -> None:
 
 
 ADAPTER = "default"
+FILE = "adapter_model.safetensors"
 
 
 def add(model: Any, *, rank: int, alpha: int, seed: int, wanted: Callable[[str], bool]) -> None:
@@ -84,9 +86,13 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path, earlier: Sequence[Path] = ()) -> None:
     """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it. Several processes all call it;
     the first one writes.
+
+    earlier: folders of adapters of the same settings that are merged into the model's weights already. What
+    is written then holds them too, side by side: its rank is the sum of theirs, and it does to the weights
+    from before all of them what they and the model's own do one after another.
     """
     tensors = {
         f"base_model.model.{name}": full(tensor).contiguous().cpu()
@@ -94,9 +100,15 @@ def save(model: Any, folder: Path) -> None:
     }
     if not writes_files():
         return
+    parts = [*(load_file(own / FILE) for own in earlier), tensors]
+    joined = {
+        name: torch.cat([part[name] for part in parts], dim=0 if ".lora_A." in name else 1).contiguous()
+        for name in tensors
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = model.peft_config[ADAPTER]
-    inference, config.inference_mode = config.inference_mode, True
+    save_file(joined, folder / FILE)
+    own = model.peft_config[ADAPTER]
+    count = len(parts)
+    config = copy(own)
+    config.r, config.lora_alpha, config.inference_mode = own.r * count, own.lora_alpha * count, True
     config.save_pretrained(str(folder))
-    config.inference_mode = inference

@@ -19,7 +19,7 @@ from sparring.data.images import image_sha256
 from sparring.models.vlms.address import Address
 from sparring.models.vlms.answer_cache import answer_key
 from sparring.models.vlms.base import Sampling
-from sparring.models.vlms.replies import read_pieces, read_reply
+from sparring.models.vlms.replies import counted, read_pieces, read_reply
 
 ROUNDING = 1e-3
 """How far above 0 a log-probability may be, by rounding."""
@@ -156,6 +156,7 @@ class Requests:
             "finished": reply["finished"],
             "token_ids": numbers,
             "logprobs": logprobs,
+            "prompt_tokens": counted(answer, "prompt_tokens"),
         }
 
     def _probability(self, answer: dict[str, Any], text: str) -> float:

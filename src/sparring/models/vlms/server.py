@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,19 +40,21 @@ class RolloutServer:
         settings: RolloutServerSettings,
         folder: Path,
         *,
+        min_pixels: int | None = None,
         max_pixels: int | None = None,
         cache: Path | None = None,
+        earlier: Sequence[Path] = (),
     ) -> None:
-        """folder: where weights are written, unless the settings name one. max_pixels, cache: see
-        `EndpointVLM`.
+        """folder: where weights are written, unless the settings name one. min_pixels, max_pixels: see
+        `ServerCheck`; the servers are sent pictures as they are and resize them as training does. cache: see
+        `EndpointVLM`. earlier: adapters that are merged into the Defender's weights and that the servers'
+        base model lacks; what is published holds them too.
         """
         self.settings = settings
-        self.remotes = [
-            EndpointVLM(address, settings.endpoint, cache=cache, max_pixels=max_pixels)
-            for address in settings.address
-        ]
+        self.remotes = [EndpointVLM(address, settings.endpoint, cache=cache) for address in settings.address]
         self.folder = Path(settings.folder or folder).resolve()
-        self.check = ServerCheck(settings.probe_tolerance)
+        self.earlier = earlier
+        self.check = ServerCheck(settings.probe_tolerance, min_pixels=min_pixels, max_pixels=max_pixels)
         self.published: str | None = None
         self.adapts = True
 
@@ -72,7 +75,7 @@ class RolloutServer:
         if writes_files():
             shutil.rmtree(fresh, ignore_errors=True)
         if self.adapts:
-            lora.save(vlm.model, fresh)
+            lora.save(vlm.model, fresh, self.earlier)
         else:
             vlm.save(fresh)
         if not writes_files():
@@ -84,11 +87,25 @@ class RolloutServer:
             fresh.rename(place)
             load = orders.load_adapter if self.adapts else orders.load_weights
             self._tell(load(self.settings.kind, name, place))
-            if self.published is not None:
-                if self.adapts:
-                    self._tell(orders.unload_adapter(self.settings.kind, self.published))
-                shutil.rmtree(self.folder / self.published, ignore_errors=True)
+            self._drop()
         return name
+
+    def forget(self) -> None:
+        """After the last update: have the servers forget the adapter published last, and remove what was
+        written for them. A server that does not answer any more is warned of: nothing depends on it.
+        """
+        try:
+            if writes_files():
+                self._drop()
+        except ModelError as error:
+            warnings.warn(f"the last adapter may still be loaded: {error}", stacklevel=2)
+        self.published = None
+
+    def _drop(self) -> None:
+        if self.published is not None:
+            shutil.rmtree(self.folder / self.published, ignore_errors=True)
+            if self.adapts:
+                self._tell(orders.unload_adapter(self.settings.kind, self.published))
 
     def look(self, vlm: LocalVLM, temperature: float) -> float:
         """How far the servers' log-probabilities of a few fixed replies are from the Defender's, in nats a

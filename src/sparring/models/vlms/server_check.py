@@ -8,6 +8,7 @@ said before the update, where the model in training has changed, did not take it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -41,11 +42,22 @@ class _Said:
 class ServerCheck:
     """Looks at every server after every update."""
 
-    def __init__(self, tolerance: float) -> None:
-        """tolerance: mean difference of log-probabilities a token, in nats, above which is never allowed."""
+    def __init__(
+        self, tolerance: float, *, min_pixels: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        """tolerance: mean difference of log-probabilities a token, in nats, above which is never allowed.
+
+        min_pixels, max_pixels: the areas that pictures are brought to lie in, where they are not the
+        checkpoint's own. One picture is then smaller, one larger: their tokens show a server without them.
+        """
         self.tolerance = tolerance
-        self.images = [_picture(number) for number in range(QUESTIONS)]
-        self.prompts = [f"What is in picture {number}?" for number in range(QUESTIONS)]
+        sides = [SIDE] * QUESTIONS
+        if min_pixels is not None:
+            sides.append(max(1, math.isqrt(min_pixels // 2)))
+        if max_pixels is not None:
+            sides.append(math.isqrt(max_pixels * 2))
+        self.images = [_picture(number, side) for number, side in enumerate(sides)]
+        self.prompts = [f"What is in picture {number}?" for number in range(len(sides))]
         self._first: dict[str, float] = {}
         self._last: dict[str, _Said] = {}
 
@@ -68,7 +80,9 @@ class ServerCheck:
             raise ModelError(
                 f"endpoint {remote.address}: its replies to the questions of the check are empty."
             )
-        said = _Said(tokens, by_server, _logprobs(vlm, self.images, self.prompts, tokens, temperature))
+        batch = vlm.encode(self.images, self.prompts)
+        self._sizes(remote, [one["prompt_tokens"] for (one,) in replies], batch)
+        said = _Said(tokens, by_server, _logprobs(vlm, batch, tokens, temperature))
         address, difference = str(remote.address), _distance(said.by_server, said.by_trainer)
         allowed = self.tolerance
         if address in self._first:
@@ -93,25 +107,32 @@ class ServerCheck:
         self._last[address] = said
         return difference
 
+    def _sizes(self, remote: EndpointVLM, told: Sequence[int], batch: Mapping[str, torch.Tensor]) -> None:
+        """Does the server make as many tokens of the pictures beyond the limits as training does?"""
+        own = batch["attention_mask"].sum(1).tolist()
+        for image, served, trained in list(zip(self.images, told, own, strict=True))[QUESTIONS:]:
+            if served and served != trained:  # 0: it does not count
+                raise _unserved(
+                    remote,
+                    f"it makes {served} tokens of a prompt with a picture of {image.width} x {image.height} "
+                    f"pixels, and training makes {trained}",
+                )
+
 
 def _unserved(remote: EndpointVLM, reason: str) -> ModelError:
     return ModelError(
         f"endpoint {remote.address} does not answer with the weights that it was sent: {reason}. Serve the "
-        "very model that defender.model names, with its log-probabilities after temperature; a LoRA on the "
-        "vision tower (defender.train_vision) is more than servers apply as a rule. Where it computes in "
-        "fewer bits, raise defender.rollout_server.probe_tolerance."
+        "very model that defender.model names, with its log-probabilities after temperature and the limits "
+        "of defender.min_pixels and max_pixels, where they are set; a LoRA on the vision tower "
+        "(defender.train_vision) is more than servers apply as a rule. Where it computes in fewer bits, "
+        "raise defender.rollout_server.probe_tolerance."
     )
 
 
 @torch.no_grad()
 def _logprobs(
-    vlm: LocalVLM,
-    images: Sequence[Image.Image],
-    prompts: Sequence[str],
-    tokens: Sequence[Sequence[int]],
-    temperature: float,
+    vlm: LocalVLM, batch: dict[str, torch.Tensor], tokens: Sequence[Sequence[int]], temperature: float
 ) -> list[float]:
-    batch = vlm.encode(images, prompts)
     logprobs_NT, mask_NT = vlm.completion_logprobs(batch, [[own] for own in tokens], temperature=temperature)
     values: list[float] = logprobs_NT[mask_NT].tolist()
     return values
@@ -121,7 +142,7 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
     return fmean(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def _picture(number: int) -> Image.Image:
+def _picture(number: int, side: int) -> Image.Image:
     """Coloured blocks: nothing to be known, and all the vision tower's work."""
     blocks = np.random.default_rng(number).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    return Image.fromarray(blocks).resize((side, side), Image.Resampling.NEAREST)

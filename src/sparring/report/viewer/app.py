@@ -157,10 +157,7 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
         version = "-".join(work.version for work in works.values())
 
         def contents() -> Mapping[str, Any]:
-            rows = [
-                (work, phase_of(work), _newest(viewer, work, STRIP) if place < WITH_STRIP else Tiles())
-                for place, work in enumerate(works.values())
-            ]
+            rows = [_row(viewer, work, place < WITH_STRIP) for place, work in enumerate(works.values())]
             return {"rows": rows, "root": viewer.works.root}
 
         return viewer.page(request, "index.html.j2", f"{hash(version):x}", contents)
@@ -283,6 +280,16 @@ def _latest(viewer: Viewer, work: Work) -> tuple[Work, Tiles]:
         if (tiles := _newest(viewer, one, LATEST)).of:
             return one, tiles
     return work, Tiles()
+
+
+def _row(viewer: Viewer, work: Work, strip: bool) -> tuple[Work, str, Tiles]:
+    """A work's line in the list of all: what it is doing, and its newest pictures; one that cannot be read
+    says so there, and spoils no other.
+    """
+    try:
+        return work, phase_of(work), _newest(viewer, work, STRIP) if strip else Tiles()
+    except (SparringError, sqlite3.Error) as error:
+        return work, f"cannot be read: {error}", Tiles()
 
 
 def _newest(viewer: Viewer, work: Work, most: int) -> Tiles:

@@ -160,8 +160,9 @@ class Answers:
         return Tile({"answer": row["key"]}, prompt, text, "waiting", "", self._pair(row))
 
     def _pair(self, row: sqlite3.Row) -> Pair:
-        images = json.loads(row["asked"]).get("images") or []
-        name = images[0] if images and isinstance(images[0], str) else None
+        asked = json.loads(row["asked"])
+        images = asked.get("images") or asked.get("image") or []  # of a local Defender, of an endpoint
+        name = images if isinstance(images, str) else next(iter(images), None)
         return Pair(inside(self.folder, f"{THUMBNAILS}/{name}.webp") if name else None, None)
 
     def _one(self, key: Key) -> sqlite3.Row | None:
