@@ -31,10 +31,11 @@ from sparring.config import (
     Recipe,
     RolloutServerSettings,
 )
-from sparring.data.errors import ModelError
+from sparring.data.errors import ModelError, RunError
 from sparring.data.records import VisualQuestion
 from sparring.defenders import rollout
 from sparring.defenders.trainer import DefenderTrainer
+from sparring.engine.crew import Luggage
 from sparring.models.vlms.base import Sampling
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.server import RolloutServer
@@ -42,7 +43,7 @@ from sparring.recipes import resolve_model
 from sparring.rl.policy import Surrogate, policy_loss
 from sparring.selfplay.game import Table
 from sparring.selfplay.league import League
-from sparring.selfplay.seats import DefenderSeat
+from sparring.selfplay.seats import DefenderSeat, adapters_before
 
 QUESTIONS = [
     VisualQuestion(f"q{i}", Path("q.png"), "Where is the cup?", ("left", "right"), "AB"[i % 2])
@@ -202,6 +203,23 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
             one.generate(noise_pictures(1), ["Why?"], Sampling(4, n=1, temperature=1.0))
 
 
+def test_a_server_that_forgets_nothing_any_more_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spent(orders: Any) -> None:
+        raise RunError("the budget of 3 requests is used up")
+
+    chosen = settings("http://127.0.0.1:9/v1")
+    assert chosen.rollout_server is not None
+    one = RolloutServer(chosen.rollout_server, tmp_path)
+    one.published = "sparring-1"
+    (tmp_path / "sparring-1").mkdir()
+    monkeypatch.setattr(one, "_tell", spent)
+    with pytest.warns(UserWarning, match="may still be loaded: the budget of 3"):
+        one.forget()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("kind", "adapted"),
     [
@@ -289,6 +307,11 @@ def test_a_later_round_samples_by_what_all_rounds_have_learned(tmp_path: Path) -
             sent = load_file(folder / "adapter_model.safetensors")
             ranks = {tensor.shape[0] for name, tensor in sent.items() if ".lora_A." in name}
             assert ranks == {2 * number}
+            if number == 3:  # what the workers of other machines are brought is enough
+                whole = league.defender_folder("round2")
+                packed = Luggage.pack(tmp_path, [whole, *adapters_before(league, 3)])
+                there = League(recipe, packed.unpack(tmp_path / "there"), torch.device("cpu"))
+                assert all(folder.is_dir() for folder in adapters_before(there, 3))
             seat.write(league.defender_folder(f"round{number}"))
             assert not list((tmp_path / f"served{number}").iterdir())
             assert list(served.models) == ["defender"]

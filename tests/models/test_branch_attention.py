@@ -49,7 +49,7 @@ def test_equals_transformers(key_heads: int) -> None:
         ([1, 1], [10, 20], [1, 1]),  # a row a picture
         ([2, 1], [10, 11, 20], [2, 1]),
         ([1, 1], [10, 11, 12, 20], [3, 1]),  # a row a tile of two tokens
-        ([2, 1], [10, 20], [1, 1]),  # a row a prompt
+        ([2, 2], [10, 20], [1, 1]),  # a row a prompt
     ],
 )
 def test_pictures_in_tiles_stay_with_their_prompts(
@@ -69,11 +69,13 @@ def test_pictures_in_tiles_stay_with_their_prompts(
     assert repeated["pixel_values"].tolist() == [*first.tolist(), 20, 20]
 
 
-def test_rows_of_pictures_that_cannot_be_shared_out_are_refused() -> None:
-    batch = {"pixel_values": torch.zeros(5, 3), "input_ids": torch.tensor([[7, 7, 1], [7, 1, 1]])}
-    for token in (7, None):
-        with pytest.raises(ModelError, match="5 rows of 2 pictures"):
-            picture_counts(batch, [1, 1], token)
+def test_rows_of_pictures_that_cannot_be_shared_out_are_refused_where_that_is_needed() -> None:
+    ids = torch.tensor([[7, 7, 1], [7, 1, 1]])
+    for rows, token in ((5, 7), (5, None), (4, 1)):  # 1: a token a picture, whatever its tiles
+        batch = {"pixel_values": torch.zeros(rows, 3), "input_ids": ids}
+        batch["picture_count"] = picture_counts(batch, [1, 2], token)
+        with pytest.raises(ModelError, match=f"{rows} rows of pictures belong to which of 2 prompts"):
+            of_each_prompt(batch, "pixel_values")
 
 
 def test_attention_in_blocks_needs_its_mask() -> None:

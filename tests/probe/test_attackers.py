@@ -85,6 +85,9 @@ def test_a_lora_that_changes_nothing_is_refused_but_where_a_game_has_made_it(
             parameter.add_(0.2)
     tuned.save_lora(tmp_path / "lora")
     assert idle_attackers(probe) == []
+    for file in (tmp_path / "lora").glob("*.safetensors"):
+        file.write_bytes(b"damaged")
+    assert idle_attackers(probe) == []  # it is told where it is loaded, and is no Attacker without a lesson
 
 
 def test_an_attacker_that_learned_nothing_in_its_game_is_told(editor: Path, tmp_path: Path) -> None:

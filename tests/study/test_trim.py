@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 
 from sparring.config import ArmSettings, StudySettings
 from sparring.data.errors import RunError
+from sparring.data.records import RULES_VERSION
 from sparring.recipes import load_recipe
 from sparring.recipes.paths import packaged_models
 from sparring.study.plan import DONE, Cell, Study
@@ -71,6 +73,25 @@ def test_what_met_the_players_of_a_game_that_is_gone_is_made_anew(study: Study, 
     assert Cell("edits", "b", 2).folder(tmp_path).exists()
 
 
+def test_what_was_begun_by_other_rules_is_made_anew(study: Study, tmp_path: Path) -> None:
+    write(study, tmp_path, unfinished=["game a-2", "probe b-2", "probe a-2"])
+    cells = {str(cell): cell.folder(tmp_path) for cell in study.cells()}
+    for name, version in (("game a-1", 1), ("probe b-2", 1), ("probe a-2", RULES_VERSION)):
+        with sqlite3.connect(cells[name] / "ledger.sqlite") as database:
+            database.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)")
+            database.execute("INSERT INTO meta VALUES ('rules_version', ?)", (version,))
+    (cells["game a-2"] / DONE["game"]).write_text("{}")
+    assert dropped(study, tmp_path) == ["probe b-2"]
+
+
+def test_edits_that_no_probe_waits_for_stay(study: Study, tmp_path: Path) -> None:
+    write(study, tmp_path)
+    for cell in study.cells():
+        if cell.kind == "edits":
+            (cell.folder(tmp_path) / QUESTIONS).write_text("{}")
+    assert dropped(study, tmp_path) == []
+
+
 def test_a_finished_probe_goes_with_every_game_that_it_needs(study: Study, tmp_path: Path) -> None:
     write(study, tmp_path)
     shutil.rmtree(tmp_path / "edits")  # which nobody needs any more
@@ -103,7 +124,7 @@ def test_a_game_that_was_begun_with_packages_elsewhere_is_played_anew(study: Stu
 def test_a_probe_that_was_begun_with_packages_elsewhere_is_made_anew(study: Study, tmp_path: Path) -> None:
     """Also where it has met nobody's players: its judge is one of theirs."""
     alone = Study(study.settings.model_copy(update={"opponents": {"cut": "paste:add"}}), study.recipes)
-    write(alone, tmp_path, unfinished=["probe a-1"])
+    write(alone, tmp_path, unfinished=["probe a-1"], without=["probe b-2"])
     for cell in (Cell("probe", "a", 1), Cell("edits", "b", 2)):
         file = cell.folder(tmp_path) / "probe.yaml"
         settings = yaml.safe_load(file.read_text())
@@ -113,7 +134,7 @@ def test_a_probe_that_was_begun_with_packages_elsewhere_is_made_anew(study: Stud
 
 
 def test_edits_that_lack_a_setting_of_now_stay(study: Study, tmp_path: Path) -> None:
-    write(study, tmp_path)
+    write(study, tmp_path, without=["probe b-1"])
     file = study.edits(1).folder(tmp_path) / "probe.yaml"
     settings = yaml.safe_load(file.read_text())
     del settings["judge"]["light_spread"], settings["samples"]
@@ -126,7 +147,7 @@ def test_edits_that_lack_a_setting_of_now_stay(study: Study, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", ['{"path": nul', "[]"])
 def test_edits_whose_questions_are_damaged_are_made_anew(study: Study, tmp_path: Path, text: str) -> None:
-    write(study, tmp_path)
+    write(study, tmp_path, without=["probe b-1"])
     (study.edits(1).folder(tmp_path) / QUESTIONS).write_text(text)
     assert dropped(study, tmp_path) == ["edits b-1"]
 

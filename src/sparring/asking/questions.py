@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from PIL.Image import Image
 
@@ -94,15 +95,16 @@ LETTER_WORD = re.compile(r"(?<![\w'’\\])\(?([A-Z])(?![\w'’])")
 
 
 TRIED = 50
-"""Letters of a reply up to which it is read at most, to find the one that answers."""
+"""Letters of a reply that are tried at most, to find the one that answers."""
 
 
 def letter_place(text: str, options: Sequence[str]) -> int | None:
     """Where the letter that answers stands in a reply; None where the reply is not read, or names its option
     in words alone.
 
-    It is the first behind the thought, but not one that stands in what came before the answer: of a statement
-    the first up to which the reply is read as it is in the end, or, like what a reply ends with, the last.
+    It is the first behind the thought; of what a reply ends with, the last. Of a statement it is the first
+    with which the reply has answered, whatever comes before the next such letter: in "B. It is blue, so the
+    answer is B" the first, after a list of the options the one that is stated.
     """
     choice, rule = parse_answer(text, options)
     said = split_thought(text)[1]
@@ -111,12 +113,15 @@ def letter_place(text: str, options: Sequence[str]) -> int | None:
     start = max(len(text) - len(said), text.rfind("<answer>"))
     pattern = LETTER_BOX if rule == "boxed" else LETTER_WORD
     places = [match.start(1) for match in pattern.finditer(text, start) if match[1] == choice]
-    if rule == "stated":
-        so_far = (
-            place for place in places[:TRIED] if parse_answer(text[: place + 1], options) == (choice, rule)
-        )
-        return next(so_far, places[-1] if places else None)
-    return next(iter(places[::-1] if rule == "last" else places), None)
+    if rule == "last":
+        places.reverse()
+    elif rule == "stated":
+        for place, following in pairwise(places[:TRIED]):
+            read, how = parse_answer(text[:following], options)
+            if read == choice and how in ("whole", "first", "stated"):
+                return place
+        places.reverse()
+    return next(iter(places), None)
 
 
 def letter_behind(start: str, text: str, options: Sequence[str]) -> int | None:

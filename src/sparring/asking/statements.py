@@ -4,7 +4,8 @@ Words are read as mentions of options: their texts (the longest that fits: "dark
 and articles do not count), and their letters. A letter and the text beside it are one mention; letters or
 texts that are listed ("A or B") are one choice of several, which is none. A mention says nothing where it
 is denied ("not B", "A is wrong"), asked ("A?") or supposed ("if it is A"), or is announced as an answer that
-others gave or that was taken back ("the hint says the answer is A": `sparring.asking.frames`). Of the others
+is only quoted, taken back or supposed ("the hint says the answer is A": `sparring.asking.frames`), which also
+keeps rule 6 from reading anything. Of the others
 
 1. `whole`: the reply is nothing else: "B", "(b)", "B. red", "Option B", "Yes.".
 2. `stated`: announced as the answer: "the answer is likely B", "I'd go with B", {"answer": "B"}.
@@ -84,10 +85,7 @@ class Statements(Words):
             mention.denied = self._denies(before)
             mention.asked = self._asked(mention.end) or not SUPPOSES.isdisjoint(before)
             self._judge_by_what_follows(mention, following)
-            announced = self._announced(mention)
-            if announced is not None and is_not_own(self.low, announced, mention.start, mention.end):
-                mention.asked = True
-            mention.stated = not mention.denied and self._is_stated(mention, announced)
+            mention.stated = not mention.denied and self._is_stated(mention, self._announced(mention))
             crowded = following < end or (place > 0 and self.mentions[place - 1].end > begin)
             beside = (*self.low[begin : mention.start], *self.low[mention.end : end])
             mention.alone = not mention.small and not crowded and self._idle(beside)
@@ -250,6 +248,28 @@ class Statements(Words):
             lettered and self._word(mention.end) in (":", ".", "–") and is_word(self._word(mention.end + 1))
         )
 
+    def _mark_frames(self) -> bool:
+        """Is any answer announced that is not the speaker's own? It says nothing, nor does what stands before
+        it in its sentence, but for other statements.
+        """
+        framed = False
+        named = {
+            mention.start: mention.letters
+            for mention in self.mentions
+            if not (mention.denied or mention.asked)
+            and not (self._is_polar(mention) and self._word(mention.end) in NO_NOUNS)
+        }
+        for mention in self.mentions:
+            announced = self._announced(mention)
+            if announced is None or not is_not_own(self.low, announced, mention, named):
+                continue
+            framed = mention.asked = True
+            before = range(announced - 1, -1, -1)
+            begin = next((i for i in before if self.low[i] in ENDS or self.low[i].isspace()), 0)
+            for other in self.mentions:
+                other.asked = other.asked or (begin <= other.start < announced and not other.stated)
+        return framed
+
     # -- reading
 
     def reading(self) -> Reading:
@@ -261,6 +281,7 @@ class Statements(Words):
         if whole is not None:
             return whole
         self.judge()
+        framed = self._mark_frames()
         said = [mention for mention in mentions if not mention.denied and not mention.asked]
         first, last = self._first(said), self._last(said)
         strong = [mention for mention in said if mention.stated] + [
@@ -272,7 +293,7 @@ class Statements(Words):
         for rule, named in (
             ("verdict", [mention for mention in said if mention.affirmed]),
             ("clause", [m for m in said if (m.alone and self._is_statement(m)) or self._is_predicate(m)]),
-            ("text", [mention for mention in said if self._in_passing(mention)]),
+            ("text", [mention for mention in said if not framed and self._in_passing(mention)]),
         ):
             if named:
                 return _agreed(named, rule)
@@ -281,9 +302,9 @@ class Statements(Words):
     def _second_thoughts(self, end: int) -> list[Mention]:
         """What is named after "Wait, ...", behind the last statement: it takes that statement back."""
         later = (index for index in range(end, len(self.low)) if self.low[index] in RECONSIDERS)
+        starts = {mention.start for mention in self.mentions if mention.bare}  # "it is actually B"
         begin = next(
-            (index for index in later if self.low[index] == "actually" or self._begins_clause(index)),
-            len(self.low),
+            (index for index in later if index + 1 in starts or self._begins_clause(index)), len(self.low)
         )
         return [
             mention
@@ -348,10 +369,9 @@ class Statements(Words):
 
     def _is_predicate(self, mention: Mention) -> bool:
         """ "On closer look it is B." """
-        before = self._word(mention.start - 1)
-        subject = before == "it's" or (
-            before in ("is", "be") and self._word(mention.start - 2) in ("it", "must")
-        )
+        start = mention.start - (self._word(mention.start - 1) == "actually")
+        before = self._word(start - 1)
+        subject = before == "it's" or (before in ("is", "be") and self._word(start - 2) in ("it", "must"))
         return (
             mention.bare
             and subject

@@ -97,7 +97,7 @@ IDLE = LABELS | _set(
 )
 # Words between "answer" and what is announced.
 BETWEEN = LABELS | _set(
-    ": = – is are was be being would should must will likely most probably definitely clearly "
+    ": = – is are was be being have been would should must will likely most probably definitely clearly "
     "certainly obviously surely therefore thus then "
     "hence so simply just the a an letter \" ' ( [ {  to indeed here actually still either for "
     "with on that it it's as final correct "

@@ -23,6 +23,10 @@ class ModelError(SparringError, ValueError):
     """A checkpoint cannot be loaded or does not fit its part."""
 
 
+class UnchangedError(ModelError):
+    """A LoRA changes no weight."""
+
+
 class RefusedError(ModelError):
     """A question that a model, its processor or its server does not take, or answers with no reply. Others
     may be asked.

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,16 @@ def _prepare(database: sqlite3.Connection, schema: str) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
                 raise
         time.sleep(0.01)
+
+
+def has_other_rules(path: Path) -> bool:
+    """Were the answers of a ledger read by other rules than today's? False where there is no ledger."""
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(path)) as database, suppress(sqlite3.Error):
+        row = database.execute("SELECT value FROM meta WHERE key = 'rules_version'").fetchone()
+        return row is not None and float(row[0]) != RULES_VERSION
+    return False
 
 
 def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -> None:

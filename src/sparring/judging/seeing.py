@@ -17,7 +17,8 @@ from sparring.models.vlms.local import LocalVLM
 NAME_TOKENS = 16
 # An empty bottle is an object.
 _NOTHING = re.compile(
-    r"\b(?:nothing|none|no object|only background|just background|empty (?:background|space|area))\b"
+    r"\b(?:nothing|none|no object|only background|just background)\b"
+    r"|\bempty (?:background|space|area|region|sky|wall|spot|street|picture|image)\b"
     r"|^(?:(?:background|space|area) is )?empty$"
 )
 _FILLER = re.compile(r"^(?:there is|there's|it is|it's|this is|i see)\s+|^(?:a|an|the|some)\s+")

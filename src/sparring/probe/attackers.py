@@ -16,7 +16,7 @@ from sparring.attackers.rivals import Rival, check_rival, load_rival
 from sparring.attackers.rivals.load import split_lora, split_rival
 from sparring.attackers.rivals.pgd import Victim, require_gradients
 from sparring.config import AttackerSettings, DefenderSettings, ProbeSettings
-from sparring.data.errors import ModelError, RecipeError
+from sparring.data.errors import ModelError, RecipeError, UnchangedError
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
 from sparring.models.editors import FlowEditor, check_editor
@@ -136,8 +136,10 @@ def idle_attackers(settings: ProbeSettings) -> list[str]:
         if lora is not None:
             try:
                 check_editor(path, lora, family)
-            except ModelError:
+            except UnchangedError:
                 found.append(f"{name} learned nothing in its game: it is the editor as it came")
+            except ModelError:
+                continue
     return found
 
 

@@ -110,7 +110,8 @@ def problems_of_sft(settings: SftSettings) -> Iterator[str]:
 def problems_of_eval(settings: EvalSettings) -> Iterator[str]:
     """As `problems_between_fields`, for an evaluation."""
     defender, judge = settings.defender, settings.judge
-    yield from _prompt(defender)
+    if settings.prompt in ("boxed", "options"):  # the others have a wording of their own
+        yield from _prompt(defender)
     if is_endpoint(defender.model) and defender.min_pixels is not None:
         yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
     if defender.min_pixels and defender.max_pixels and defender.min_pixels > defender.max_pixels:

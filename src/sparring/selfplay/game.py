@@ -77,15 +77,18 @@ class Game(Table):
         *arguments: Any,
         attackers: Sequence[str] = (),
         defenders: Sequence[str] = (),
+        beside: Sequence[Path] = (),
         together: bool = False,
         workers: int = 0,
     ) -> Iterator[Crew[Host]]:
         """A crew whose hosts are host(table, *arguments). attackers, defenders: the players that they need.
-        workers: how many, if not as many as the recipe says.
+        beside: further folders of the game's that they need. workers: how many, if not as many as the recipe
+        says.
         """
         folders = [
             *(self.league.attacker_folder(name) for name in attackers),
             *(self.league.defender_folder(name) for name in defenders),
+            *beside,
         ]
         make = Make(
             _seat, (self.recipe, self.engine.carried(self.out, folders), host, arguments), together=together

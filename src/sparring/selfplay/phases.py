@@ -24,7 +24,13 @@ from sparring.selfplay.curriculum import Curriculum, Place, Silence, compose
 from sparring.selfplay.drift import DriftWatch, drift_questions
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import static_edits
-from sparring.selfplay.seats import AttackerSeat, DefenderSeat, Learner, is_step_distilled
+from sparring.selfplay.seats import (
+    AttackerSeat,
+    DefenderSeat,
+    Learner,
+    adapters_before,
+    is_step_distilled,
+)
 from sparring.selfplay.track import track_updates
 from sparring.selfplay.turns import (
     answers_when_clean,
@@ -231,6 +237,7 @@ def train_defender(game: Game, number: int) -> None:
         number,
         stage.folder / "served",
         defenders=[defender_after(number - 1), *([defender_after(0)] if last else [])],
+        beside=adapters_before(game.league, number),
         together=True,
     ) as crew:
         imitates = settings.algorithm.type == "sft"

@@ -28,7 +28,7 @@ from sparring.judging.hearing import Heard
 from sparring.models.vlms.server import RolloutServer
 from sparring.selfplay.drift import Drift, drift_on
 from sparring.selfplay.game import Table
-from sparring.selfplay.league import save_attacker
+from sparring.selfplay.league import League, save_attacker
 from sparring.selfplay.turns import Faced, FrozenOpponent, attacker_after, defender_after
 
 
@@ -154,6 +154,16 @@ def is_step_distilled(seat: AttackerSeat) -> bool:
     return seat.trainer.editor.step_distilled
 
 
+def adapters_before(league: League, number: int) -> list[Path]:
+    """The LoRAs by which servers learn what the Defender learned in the rounds before that one; nothing where
+    no server samples, or all weights are trained.
+    """
+    settings = league.recipe.defender
+    if settings.rollout_server is None or settings.lora is None:
+        return []
+    return [league.defender_folder(defender_after(before)) / "adapter" for before in range(1, number)]
+
+
 class DefenderSeat(Learner):
     """The Defender of a round."""
 
@@ -171,11 +181,7 @@ class DefenderSeat(Learner):
                 min_pixels=settings.min_pixels,
                 max_pixels=settings.max_pixels,
                 cache=league.answers,
-                earlier=[
-                    league.defender_folder(defender_after(before)) / "adapter"
-                    for before in range(1, number)
-                    if settings.lora
-                ],
+                earlier=adapters_before(league, number),
             )
             if settings.rollout_server
             else None

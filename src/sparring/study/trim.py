@@ -17,7 +17,7 @@ from sparring.data.errors import RunError
 from sparring.data.layouts import data_digest
 from sparring.data.words import plural
 from sparring.engine.environment import ENVIRONMENT
-from sparring.engine.files import write_json
+from sparring.engine.files import has_other_rules, write_json
 from sparring.engine.folder import difference_of, is_computed, read_settings
 from sparring.engine.questions import require_unchanged
 from sparring.probe.settings import DECIDE, SHARED
@@ -188,11 +188,15 @@ def _unplaced(value: Any, kept: str) -> Any:
 
 def drop_stale(study: Study, out: Path, say: Callable[[str], None]) -> None:
     """Delete, and say so, edits and cells that are not done which could not be gone on with, so that they are
-    made anew: those that were begun when the folder or the packages were elsewhere; those that have met the
-    players of a game that is to be played anew; edits of other settings or questions. Call it after
-    `require_own`, which refuses what is of other settings otherwise.
+    made anew: those that were begun when the folder or the packages were elsewhere, or by a version that
+    reads replies otherwise; those that have met the players of a game that is to be played anew; edits of
+    other settings or questions. Edits that no probe waits for are let alone. Call it after `require_own`,
+    which refuses what is of other settings otherwise.
     """
+    left = {cell.seed for cell in study.cells() if cell.kind == "probe" and not cell.done(out)}
     for cell in study.cells():
+        if cell.kind == "edits" and cell.seed not in left:
+            continue
         file = cell.folder(out) / SETTINGS[cell.kind]
         if not file.is_file() or (cell.kind != "edits" and cell.done(out)):
             continue
@@ -202,6 +206,8 @@ def drop_stale(study: Study, out: Path, say: Callable[[str], None]) -> None:
 
 
 def _stale(study: Study, cell: Cell, out: Path, stored: dict[str, Any]) -> str | None:
+    if not cell.done(out) and has_other_rules(cell.folder(out) / "ledger.sqlite"):
+        return "its answers were read by other rules"
     if (game := _unplayed(cell, out)) is not None:
         return f"the {game} that it needs is to be played"
     if cell.kind == "edits" and not _made_for(study, cell, out):

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sparring.data.errors import ModelError
+from sparring.data.errors import ModelError, UnchangedError
 
 USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 PREFIXES = (
@@ -71,9 +71,9 @@ class Lora:
         )
 
     def require_change(self) -> None:
-        """Raises ModelError for an adapter that changes no weight."""
+        """Raises UnchangedError for an adapter that changes no weight."""
         if not self.changes:
-            raise ModelError(
+            raise UnchangedError(
                 f"{self.file}: this LoRA changes no weight of the editor: in every layer one of its factors "
                 f"is zero. An Attacker that was never trained is written so. Name another round's, or the "
                 f"editor alone."

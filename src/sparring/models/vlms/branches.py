@@ -142,34 +142,35 @@ def one_row_each(batch: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str
 
 
 def picture_counts(batch: Mapping[str, Tensor], pictures: Sequence[int], image_token: int | None) -> Tensor:
-    """[P]: rows of `pixel_values`, or of the grids where there are any, of each prompt.
+    """[P]: rows of `pixel_values`, or of the grids where there are any, of each prompt; zeros where that
+    cannot be told.
 
     As a rule that is a row a picture. Families that cut pictures into tiles have a row a tile (InternVL),
     each of as many tokens, or a row a prompt (Idefics3). pictures: of each prompt. image_token: what stands
-    in `input_ids` for each part of one. Raises ModelError where rows cannot be told apart.
+    in `input_ids` for each part of one.
     """
     counts = torch.tensor(pictures)
     parts = next((batch[name] for name in reversed(PER_PICTURE) if name in batch), None)
-    rows = 0 if parts is None else len(parts)
-    if parts is None or rows == counts.sum():
+    if parts is None or len(parts) == counts.sum():
         return counts
-    if rows == len(pictures):
-        return torch.ones_like(counts)
-    tokens = (batch["input_ids"] == image_token).sum(1).cpu() if image_token is not None else counts * 0
+    tokens = (batch["input_ids"] == image_token).sum(1).cpu() if image_token is not None else counts
     total = int(tokens.sum())
-    if not total or (tokens * rows % total).any():
-        raise ModelError(
-            f"the processor makes {rows} rows of {int(counts.sum())} pictures, and which belong to which "
-            f"prompt cannot be told: this family of models is not supported"
-        )
-    return tokens * rows // total
+    # One token a picture says nothing of its tiles.
+    if total > counts.sum() and not (tokens * len(parts) % total).any():
+        return tokens * len(parts) // total
+    return torch.full_like(counts, int(len(parts) == len(pictures)))
 
 
 def of_each_prompt(batch: Mapping[str, Tensor], name: str) -> list[Tensor]:
     """The part of a tensor about pictures that belongs to each prompt; where there are grids, `pixel_values`
-    has a row a patch.
+    has a row a patch. Raises ModelError where the batch does not tell which rows are whose.
     """
     sizes = batch["picture_count"].tolist()
+    if sum(sizes) != (rows := len(batch.get("image_grid_thw", batch[name]))):
+        raise ModelError(
+            f"which of {rows} rows of pictures belong to which of {len(sizes)} prompts cannot be told: "
+            "models of this family can be asked, but neither trained nor scored here"
+        )
     if name == "pixel_values" and "image_grid_thw" in batch:
         sizes = [int(grid.prod(-1).sum()) for grid in torch.split(batch["image_grid_thw"], sizes)]
     return list(torch.split(batch[name], sizes))

@@ -19,7 +19,7 @@ from typing import TypeVar
 from PIL.Image import Image
 
 from sparring.config import RolloutServerSettings
-from sparring.data.errors import ModelError
+from sparring.data.errors import ModelError, SparringError
 from sparring.engine.ranks import writes_files
 from sparring.models.vlms import lora, orders
 from sparring.models.vlms.base import Completion, Sampling
@@ -97,7 +97,7 @@ class RolloutServer:
         try:
             if writes_files():
                 self._drop()
-        except ModelError as error:
+        except SparringError as error:
             warnings.warn(f"the last adapter may still be loaded: {error}", stacklevel=2)
         self.published = None
 

@@ -30,6 +30,7 @@ from sparring.report.viewer.works import NESTED_FORGE, Work, Works
 THREADS = 4
 """Requests that are worked on at a time."""
 LATEST = 16
+UNREADABLE = "cannot be read"
 """Pictures that the page of what goes on shows."""
 STRIP, WITH_STRIP = 6, 24
 """Pictures of a row in the list of all works, and the rows that have some."""
@@ -82,15 +83,19 @@ class Viewer:
     def page(
         self, request: Request, template: str, version: str, contents: Callable[[], Mapping[str, Any]]
     ) -> Response:
-        """A page, or 304 where the browser has it: nothing is computed then."""
+        """A page, or 304 where the browser has it: nothing is computed then. One whose contents are `passing`
+        is not kept.
+        """
         tag = f'W/"{version}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
+        found = contents()
         text = self.templates.get_template(f"view/{template}").render(
-            here=request.url.path, query=dict(request.query_params), **contents()
+            here=request.url.path, query=dict(request.query_params), **found
         )
         # Half a surrogate pair, which JSON can hold, has no bytes of its own.
-        return HTMLResponse(text.encode(errors="replace"), headers={"ETag": tag, "Cache-Control": "no-cache"})
+        kept = {} if found.get("passing") else {"ETag": tag}
+        return HTMLResponse(text.encode(errors="replace"), headers=kept | {"Cache-Control": "no-cache"})
 
 
 def picture_address(work: Work, key: Key, pair: Pair, side: str, size: str) -> str:
@@ -158,7 +163,8 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
 
         def contents() -> Mapping[str, Any]:
             rows = [_row(viewer, work, place < WITH_STRIP) for place, work in enumerate(works.values())]
-            return {"rows": rows, "root": viewer.works.root}
+            passing = any(phase.startswith(UNREADABLE) for _, phase, _ in rows)
+            return {"rows": rows, "root": viewer.works.root, "passing": passing}
 
         return viewer.page(request, "index.html.j2", f"{hash(version):x}", contents)
 
@@ -288,8 +294,8 @@ def _row(viewer: Viewer, work: Work, strip: bool) -> tuple[Work, str, Tiles]:
     """
     try:
         return work, phase_of(work), _newest(viewer, work, STRIP) if strip else Tiles()
-    except (SparringError, sqlite3.Error) as error:
-        return work, f"cannot be read: {error}", Tiles()
+    except (SparringError, sqlite3.Error, OSError, ValueError, KeyError) as error:
+        return work, f"{UNREADABLE}: {error}", Tiles()
 
 
 def _newest(viewer: Viewer, work: Work, most: int) -> Tiles:
