@@ -9,6 +9,8 @@ for node in "${@:2}"; do
 done
 trap 'for node in "${@:2}"; do ssh "$node" ray stop; done; ray stop' EXIT
 
+# An update of 8 questions occupies 8 workers in the Attacker's phase. --set attacker.questions_per_step=$((8 * $#))
+# occupies all, and is another experiment.
 sparring run qwen2.5-vl-7b_qwen-image-edit --out runs/paper \
   --set engine.kind=ray --set engine.address=auto --set engine.workers=$((8 * $#)) \
   --set engine.attacker.strategy=fsdp2 --set engine.defender.strategy=fsdp2 \

@@ -15,6 +15,8 @@ export HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} HF_HUB_OFFLINE=1
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export RAY_ADDRESS=$first:6379
 
+# An update of 8 questions occupies 8 of the 16 workers in the Attacker's phase. attacker.questions_per_step=16
+# occupies all, and is another experiment.
 # The command runs on the first node alone, where the run's folder is written.
 srun --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" \
   ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_NNODES" --num-gpus 8 -- \

@@ -34,6 +34,7 @@ from sparring.console import (
     warn,
 )
 from sparring.data.errors import RecipeError, RunError
+from sparring.data.records import LONGEST_REPLY
 from sparring.data.words import plural
 from sparring.engine.files import make_folder
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from sparring.recipes.borrow import Note
 
 BORROWED = ("defender", "device", "threads")
-LONGEST_REPLY = 512
 ProfileOption = Annotated[
     str,
     typer.Option(

@@ -45,8 +45,8 @@ def plan(
         int | None,
         typer.Option(
             min=1,
-            help="Say whether so many GPUs do, and how long they take. Left out: the recipe's "
-            "engine.workers.",
+            help="Say whether so many GPUs do, and how long they take. Left out: each phase's own "
+            "number, as the recipe's engine.workers says.",
             show_default=False,
         ),
     ] = None,
@@ -67,7 +67,8 @@ def plan(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Size of the pictures; 1024x1024 if left out, or what the players are given at most.",
+            help="Size of the pictures; a megapixel if left out, or what the players are given at most. No "
+            "player is given more than the recipe lets it.",
             show_default=False,
         ),
     ] = None,
@@ -114,15 +115,17 @@ def plan(
             if name not in TRAININGS:
                 raise RecipeError(f'--fsdp2: "{name}" is none of {", ".join(TRAININGS)}.')
         engine = settings.engine
-        told = gpus or (max(engine.workers_of(phase) for phase in PHASES) if settings.device == "cuda" else 1)
+        cuda = settings.device == "cuda"
+        each: dict[str, int] = {phase: gpus or (engine.workers_of(phase) if cuda else 1) for phase in PHASES}
+        most = max(each.values())
         strategies: list[Strategy] = [
             "fsdp2" if phase in divided or engine.sharded(phase) else "data_parallel" for phase in TRAININGS
         ]
         attacker, defender = strategies
-        setup = Setup(_pixels(picture), told, attacker, defender)
+        setup = Setup(_pixels(picture), most, attacker, defender, own=each)
         peak = tflops or engine.peak_tflops or H100
         rates = Rates(peak, mfu, sampling_mfu, reply, price)
-        show_plan(settings, setup, rates if gpus or told > 1 else None, gpu_memory * 1e9)
+        show_plan(settings, setup, rates if gpus or most > 1 else None, gpu_memory * 1e9)
 
 
 def _pixels(picture: str | None) -> int:
@@ -188,6 +191,7 @@ def _figures(found: Plan) -> dict[str, Any]:
             }
             for phase in found.phases
         ],
+        "saved": found.saved,
         "warnings": found.warnings,
     }
 
@@ -201,7 +205,7 @@ def _show_memory(found: Plan) -> None:
     side = round(setup.pixels**0.5)
     divided = [name for name in TRAININGS if getattr(setup, name) == "fsdp2"]
     say(
-        f"GB on each GPU at most, of {setup.gpus}; pictures of {side} x {side} pixels, "
+        f"GB on each GPU at most, of {_number(setup)}; pictures of {side} x {side} pixels, "
         + (f"weights divided (FSDP2): {', '.join(divided)}" if divided else "all weights on each")
     )
     parts = ("weights", "gradients", "optimiser", "activations", "cache", "libraries")
@@ -211,6 +215,17 @@ def _show_memory(found: Plan) -> None:
         say(f"{phase.name:<22}" + "".join(f"{amount / 1e9:>12.2f}" for amount in amounts))
         if phase.unknown:
             say(f"  without activations and cache of {', '.join(phase.unknown)}: unknown shape")
+    if found.saved:
+        sizes = ", ".join(f"{player} {size / 1e9:.2f} GB" for player, size in found.saved.items())
+        say(f"a saved state: {sizes}")
+
+
+def _number(setup: Setup) -> str:
+    """GPUs, and those of each phase where they differ."""
+    each = {phase: setup.gpus_of(phase) for phase in PHASES}
+    if len(set(each.values())) == 1:
+        return str(setup.gpus)
+    return f"{setup.gpus} ({', '.join(f'{phase} {number}' for phase, number in each.items())})"
 
 
 def _show_gpus(found: Plan, rates: Rates, memory: float) -> dict[str, Any]:
@@ -218,11 +233,12 @@ def _show_gpus(found: Plan, rates: Rates, memory: float) -> dict[str, Any]:
     say, gpus = note, found.setup.gpus
     say("\nGPUs", style="bold")
     too_large = [phase.name for phase in found.phases if phase.load.total > memory]
-    size = f"{gpus} x {memory / 1e9:g} GB"
+    size = f"{_number(found.setup)} x {memory / 1e9:g} GB"
     say(f"{size}: " + ("every phase fits" if not too_large else f"too small for: {', '.join(too_large)}"))
     least = found.smallest(memory)
     say(f"smallest number that does: {least if least is not None else 'none, divided in this way'}")
-    told = {"number": gpus, "bytes": memory, "too_large": too_large, "smallest": least}
+    each = {phase: found.setup.gpus_of(phase) for phase in PHASES}
+    told = {"number": gpus, "by_phase": each, "bytes": memory, "too_large": too_large, "smallest": least}
     lasts = found.duration(rates)
     if lasts is None:
         say("time unknown: the shape of a player is not known")

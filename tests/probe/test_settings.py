@@ -15,6 +15,7 @@ from small_game import write_game_questions
 from sparring.cli import app
 from sparring.config import EngineSettings, ProbeSettings
 from sparring.data.errors import RecipeError
+from sparring.data.records import LONGEST_REPLY
 from sparring.engine.screen import Screen
 from sparring.probe.questions import Asked
 from sparring.probe.settings import probe_settings, telling_name
@@ -56,6 +57,14 @@ def test_a_recipe_lends_all_but_data_and_seed_and_players_have_names(
     )
     assert alone.defenders == {"defender": resolve_model("arena/defender")}
     assert (alone.conditions.thought, alone.adapt) == ("so {option}", 3)
+
+
+def test_a_reply_may_be_long_where_no_recipe_says_otherwise() -> None:
+    assert probe_settings(DATA, [HERE], []).defender.max_new_tokens == LONGEST_REPLY
+    named = [*DATA, ("defender.max_new_tokens", 64)]
+    assert probe_settings(named, [HERE], []).defender.max_new_tokens == 64
+    own = load_recipe("arena").defender.max_new_tokens
+    assert probe_settings(DATA, [HERE], [], recipe="arena").defender.max_new_tokens == own
 
 
 def test_a_lora_is_a_folder_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

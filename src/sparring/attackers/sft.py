@@ -64,8 +64,8 @@ def finetune(
                 part = [encoded[chosen[place]] for place in places[first : first + attacker.micro_batch]]
                 loss = flow_matching_loss(
                     editor,
-                    Conditions.cat([c for c, _ in part]),
-                    torch.cat([x for _, x in part]),
+                    Conditions.cat([c for c, _ in part]).to(editor.device),
+                    torch.cat([x for _, x in part]).to(editor.device),
                     attacker.rollout_steps,
                     generator,
                 )
@@ -106,7 +106,9 @@ def batch_of(pairs: int, batch: int, step: int, seed: int) -> list[int]:
 
 
 def _encode(editor: FlowEditor, pairs: Sequence[Pair], batch: int) -> list[tuple[Conditions, Tensor]]:
-    """(conditions of one row, x0 of one row) of every pair."""
+    """(conditions of one row, x0 of one row) of every pair, in the CPU's memory: at a megapixel a pair of a
+    large editor is some 12 MB, and there may be thousands.
+    """
     encoded: dict[int, tuple[Conditions, Tensor]] = {}
     for places in by_size([pair[0] for pair in pairs]):
         for first in range(0, len(places), batch):
@@ -114,5 +116,6 @@ def _encode(editor: FlowEditor, pairs: Sequence[Pair], batch: int) -> list[tuple
             conditions = editor.encode([pairs[i][0] for i in part], [pairs[i][1] for i in part])
             x0_BTC = editor.clean_latents([pairs[i][2] for i in part], conditions)
             for row, place in enumerate(part):
-                encoded[place] = (conditions.select(slice(row, row + 1)), x0_BTC[row : row + 1])
+                rows = slice(row, row + 1)
+                encoded[place] = (conditions.select(rows).to("cpu"), x0_BTC[rows].cpu())
     return [encoded[place] for place in range(len(pairs))]

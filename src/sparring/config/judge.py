@@ -54,7 +54,7 @@ class JudgeSettings(ModelSettings):
     )
     batch: int = Field(128, ge=1, description="pictures that the judge model is shown at once")
     validity_bonus: float = Field(
-        0.0, ge=0, description="reward of an accepted edit that fools nobody; 0 is the paper's reward"
+        0.0, ge=0, description="added to the reward of every accepted edit; 0 is the paper's reward"
     )
     shortfall_penalty: float = Field(
         0.0,

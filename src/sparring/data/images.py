@@ -72,8 +72,9 @@ def load_image(path: str | Path) -> Image.Image:
     Colours under an embedded ICC profile are converted to sRGB; a profile that is damaged or made for another
     kind of pixels is ignored, as viewers do. 16-bit channels keep their upper 8 bits. Grey levels of a TIFF
     whose range its format leaves open (32 bits, signed, floating point, or nothing above 255 in wide pixels)
-    are taken to be of the smallest range that holds them: 1 (of fractions), 255, 65,535, 2^32. Raises
-    DataError, whose `reason` is "image missing", "image too large", "not an image" or "image broken".
+    are taken to be of the smallest range that holds them: 1 (of fractions), 255, 65,535, 2^32; of fractions
+    above 65,535 their own largest. Raises DataError, whose `reason` is "image missing", "image too large",
+    "not an image" or "image broken".
     """
     path = Path(path)
     if not path.is_file():

@@ -23,6 +23,8 @@ RULES_VERSION = 3
 """Goes up when a rule reads or counts otherwise: figures of an earlier version are scored anew before
 they are compared, and a run whose answers were read by it is not resumed.
 """
+LONGEST_REPLY = 512
+"""Tokens of a reply at most, of a Defender that thinks before it answers, where no recipe says."""
 
 
 @dataclass(frozen=True, slots=True)

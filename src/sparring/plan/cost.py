@@ -5,7 +5,9 @@ attends to; a backward pass counts twice the forward pass, once where weights ar
 learns, and checkpointing a forward pass more. Pictures and prompts that share a pass are counted once, as
 they are computed. Tokens that are sampled one at a time wait for memory, not for arithmetic: they have a
 utilisation of their own. What the edits of a group may share (`window.shared_start`) is counted for each.
-Ours; `benchmarks/gpu.py` measures utilisation, and trackers are told a run's own.
+An update of the Defender is taken to need one batch of prompts, where sampling may take up to
+`defender.max_refills`; the forge is taken to need all its attempts, a painter's work left out. Ours;
+`benchmarks/gpu.py` measures utilisation, and trackers are told a run's own.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from math import ceil
 from sparring.config import AttackerSettings, DefenderSettings, FlowGRPOSettings, Recipe
 from sparring.plan.memory import TEXT_TOKENS
 from sparring.plan.models import ModelPlan
-from sparring.plan.phases import COUNT_TOKENS
+from sparring.plan.phases import COUNT_TOKENS, Setup
 from sparring.plan.shapes import Blocks, EditorShape, VlmShape
 
 
@@ -55,7 +57,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """Seconds of an update of either player, and of the whole run, with its cost where there is a price."""
+    """Seconds of an update of either player, and of the whole run, with its cost where there is a price: of
+    as many GPUs as any phase needs, from beginning to end.
+    """
 
     attacker_update: float
     defender_update: float
@@ -156,9 +160,7 @@ def _both_passes(settings: AttackerSettings | DefenderSettings, again: bool) -> 
     return 1 + (1 if settings.lora else 2) + (again and settings.gradient_checkpointing)
 
 
-def times(
-    recipe: Recipe, models: Mapping[str, ModelPlan], pixels: int, rates: Rates, gpus: int
-) -> Duration | None:
+def times(recipe: Recipe, models: Mapping[str, ModelPlan], setup: Setup, rates: Rates) -> Duration | None:
     """What the updates and the run of a recipe take; None where a player's shape is not known."""
     attacker, defender, judge = recipe.attacker, recipe.defender, recipe.judge
     editor, vlm = models["attacker"].shape, models["defender"].shape
@@ -166,26 +168,31 @@ def times(
         return None
     counter = models["judge"].shape if "judge" in models else None
     length = min(rates.reply, defender.max_new_tokens)
+    edited_pixels, shown = setup.edited(recipe), setup.shown(recipe)
 
     def answers(count: float) -> Work:
-        return Work(look(vlm, pixels, count), reply(vlm, pixels, length, count))
+        return Work(look(vlm, shown, count), reply(vlm, shown, length, count))
+
+    def counted(count: float) -> Work:
+        """By the judge model."""
+        if not isinstance(counter, VlmShape):
+            return Work()
+        return Work(look(counter, setup.pixels, count), reply(counter, setup.pixels, COUNT_TOKENS, count))
 
     def judged(count: float) -> Work:
         """An edit that passes is asked about up to k times; the judge sees it once."""
-        asked = Work(look(vlm, pixels, count), reply(vlm, pixels, length, count * judge.trials))
-        if not isinstance(counter, VlmShape):
-            return asked
-        return asked + Work(look(counter, pixels, count), reply(counter, pixels, COUNT_TOKENS, count))
+        asked = Work(look(vlm, shown, count), reply(vlm, shown, length, count * judge.trials))
+        return asked + counted(count)
 
     edits = attacker.questions_per_step * attacker.group_size
-    of_edits = attacker_update(attacker, editor, pixels, edits, edits, again=True) + judged(edits)
+    of_edits = attacker_update(attacker, editor, edited_pixels, edits, edits, again=True) + judged(edits)
     prompts, imitates = defender.prompts_per_step, defender.algorithm.type == "sft"
     learned = Replies(prompts, prompts * (1 if imitates else defender.group_size), length)
     sampled = None if imitates else learned
-    of_replies = defender_update(defender, vlm, pixels, sampled, learned, again=True)
+    of_replies = defender_update(defender, vlm, shown, sampled, learned, again=True)
 
     guided = attacker.guidance_scale > 1
-    step = edit_step(editor, pixels, guided=guided)
+    step = edit_step(editor, edited_pixels, guided=guided)
     frozen_edit = Work(step * attacker.evaluation_steps)
     rounds, curriculum = recipe.selfplay.rounds, recipe.selfplay.curriculum
     edited = 0 if curriculum.clean_share == 1 else curriculum.questions
@@ -196,12 +203,18 @@ def times(
     play = (frozen_edit * held_out + judged(held_out)) * players + answers(held_out) * (
         players * (players + 1)
     )
-    of_attacker = of_edits.seconds(rates, gpus, attacker.questions_per_step)
-    of_defender = of_replies.seconds(rates, gpus, defender.prompts_per_step)
+    of_attacker = of_edits.seconds(rates, setup.gpus_of("attacker"), attacker.questions_per_step)
+    of_defender = of_replies.seconds(rates, setup.gpus_of("defender"), defender.prompts_per_step)
     run = rounds * (attacker.steps * of_attacker + defender.steps * of_defender)
-    run += (frozen_play * rounds + play).seconds(rates, gpus, max(1, held_out))
-    if recipe.bootstrap.questions:
+    run += (frozen_play * rounds + play).seconds(rates, setup.gpus_of("play"), max(1, held_out))
+    if pairs := recipe.bootstrap.questions:
+        stages = recipe.bootstrap_stages()
+        tried = pairs * stages.attempts
+        forged = judged(tried) + counted(pairs)  # clean pictures, once each
+        if stages.implant != "painter":
+            forged += frozen_edit * tried
+        run += forged.seconds(rates, setup.gpus_of("play"), pairs)
         # One process fine-tunes the editor.
         tuned = Work(3 * step * recipe.bootstrap.steps * recipe.bootstrap.batch / (2 if guided else 1))
         run += tuned.seconds(rates, 1, 1)
-    return Duration(of_attacker, of_defender, run, gpus, rates.price)
+    return Duration(of_attacker, of_defender, run, setup.gpus, rates.price)

@@ -12,7 +12,7 @@ from sparring.data.questions import Questions
 from sparring.engine.questions import named_sides
 from sparring.plan.cost import Duration, Rates, times
 from sparring.plan.models import ModelPlan, find_forging_models, find_models, says_step_distilled
-from sparring.plan.phases import Phase, Setup, phases, smallest
+from sparring.plan.phases import Phase, Setup, phases, saved_states, smallest
 from sparring.plan.shapes import VlmShape
 
 PIXELS = 1024 * 1024
@@ -51,7 +51,12 @@ class Plan:
 
     def duration(self, rates: Rates) -> Duration | None:
         """How long updates and the run take; None where a player's shape is not known."""
-        return times(self.recipe, self._models()[0], self.setup.pixels, rates, self.setup.gpus)
+        return times(self.recipe, self._models()[0], self.setup, rates)
+
+    @property
+    def saved(self) -> dict[str, float]:
+        """Bytes of a saved state of attacker and defender, where they train and their size is known."""
+        return saved_states(self.recipe, self._models()[0])
 
     def _models(self) -> tuple[dict[str, ModelPlan], list[ModelPlan]]:
         forging = [model for model in self.models if model.player.startswith("forge.")]

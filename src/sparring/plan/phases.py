@@ -2,15 +2,17 @@
 
 A process holds what `selfplay.league` keeps: the Defender and the judge model beside an Attacker that
 trains, no Attacker beside a Defender that trains, and there the judge only where one process does all.
-Pictures and replies are taken as long as the recipe lets them be, so these are upper bounds, but for
-fragmentation (the difference between the 80e9 bytes that are counted as 80 GB and what such a GPU has) and
-for a VAE's own states, which are there when nothing is kept for a backward pass.
+Replies are taken as long as the recipe lets them be, and pictures as large as they are said to be, else a
+megapixel at most (`make.PIXELS`), of which each player is given what the recipe lets it; so these are upper
+bounds for such pictures, but for fragmentation (the difference between the 80e9 bytes that are counted as
+80 GB and what such a GPU has) and for a VAE's own states, which are there when nothing is kept for a backward
+pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sparring.config import FlowGRPOSettings, ForwardProcessSettings, Recipe
 from sparring.plan.memory import (
@@ -40,7 +42,7 @@ LONGEST_SEARCH = 1024
 @dataclass(frozen=True, slots=True)
 class Setup:
     """The GPUs, how each player is trained on them, the pixels of a picture, and whether attention masks are
-    written out, as on a CPU.
+    written out, as on a CPU. own: GPUs of the phases of `engine` that have other numbers than `gpus`.
     """
 
     pixels: int
@@ -48,6 +50,19 @@ class Setup:
     attacker: Strategy = "data_parallel"
     defender: Strategy = "data_parallel"
     dense_mask: bool = False
+    own: Mapping[str, int] = field(default_factory=dict)
+
+    def gpus_of(self, phase: str) -> int:
+        """GPUs of attacker, defender or play."""
+        return self.own.get(phase, self.gpus)
+
+    def edited(self, recipe: Recipe) -> int:
+        """Pixels of a picture that the editor works on at once."""
+        return min(self.pixels, recipe.attacker.crop.max_area)
+
+    def shown(self, recipe: Recipe) -> int:
+        """Pixels of a picture that the Defender is shown."""
+        return min(self.pixels, recipe.defender.max_pixels or self.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +90,8 @@ def phases(
         painters = sum((_weights(model) for model in forging), Load())
         found.append(Phase("pairs are forged", room.playing() + painters, room.unknown("defender", "judge")))
     if recipe.bootstrap.questions and recipe.bootstrap.steps:
-        alone = _Room(recipe, models, replace(setup, gpus=1))  # one process does it
-        tuned = alone.editor_learns(recipe.bootstrap.batch, guided=False)
-        found.append(Phase("editor is fine-tuned", LIBRARIES + tuned, room.unknown("attacker")))
+        alone = _Room(recipe, models, replace(setup, gpus=1, own={}))  # one process does it
+        found.append(Phase("editor is fine-tuned", alone.tuning(), room.unknown("attacker")))
     if recipe.attacker.steps:
         found.append(Phase("Attacker trains", room.attacker_trains(), room.unknown()))
     found.append(Phase("frozen players play", room.playing(), room.unknown("defender", "judge")))
@@ -86,12 +100,32 @@ def phases(
     return found
 
 
+def saved_states(recipe: Recipe, models: Mapping[str, ModelPlan]) -> dict[str, float]:
+    """Bytes of the state of each player's training as it is saved, all processes' parts together: weights,
+    AdamW's copies and moments, and other copies of the weights. Of players that train and whose size is
+    known.
+    """
+    room, found = _Room(recipe, models, Setup(0)), {}
+    attacker, defender = recipe.attacker, recipe.defender
+    if attacker.steps and (trained := room.adapted()[0]):
+        found["attacker"] = _lasting(trained, room.adapted()[1], room.copies())
+    if defender.steps and not room.defender_is_fixed and models["defender"].parameters:
+        found["defender"] = _lasting(room.defender_trained(), BYTES[defender.dtype])
+    return found
+
+
+def _lasting(trained: float, size: int, copies: int = 0) -> float:
+    """Bytes of trained weights without their gradients."""
+    load = state(trained, size)
+    return load.total - load.parts["gradients"] + copies * trained * size
+
+
 def smallest(
     recipe: Recipe, models: Mapping[str, ModelPlan], forging: Sequence[ModelPlan], setup: Setup, memory: float
 ) -> int | None:
     """The smallest number of GPUs of so many bytes on which every phase fits; None where none does."""
     for gpus in range(1, LONGEST_SEARCH + 1):
-        found = phases(recipe, models, forging, replace(setup, gpus=gpus))
+        found = phases(recipe, models, forging, replace(setup, gpus=gpus, own={}))
         if found and all(phase.load.total <= memory for phase in found):
             return gpus
         if "fsdp2" not in (setup.attacker, setup.defender) and gpus >= recipe.attacker.questions_per_step:
@@ -124,7 +158,11 @@ class _Room:
         attacker = recipe.attacker
         rank = attacker.lora.rank if attacker.lora else None
         self.how = Training(
-            BYTES[attacker.dtype], rank, attacker.gradient_checkpointing, setup.gpus, setup.attacker
+            BYTES[attacker.dtype],
+            rank,
+            attacker.gradient_checkpointing,
+            setup.gpus_of("attacker"),
+            setup.attacker,
         )
 
     def unknown(self, *names: str) -> tuple[str, ...]:
@@ -147,15 +185,16 @@ class _Room:
     def _answers(self) -> Load:
         """The larger of what Defender and judge need to answer."""
         defender, judge = self.recipe.defender, self.recipe.judge
+        shown, longest = self.setup.shown(self.recipe), defender.max_new_tokens
         asked = {
-            "defender": (defender.micro_batch, defender.max_new_tokens, BYTES[defender.dtype]),
-            "judge": (judge.batch, COUNT_TOKENS, BYTES[judge.dtype]),
+            "defender": (defender.micro_batch, longest, BYTES[defender.dtype], shown),
+            "judge": (judge.batch, COUNT_TOKENS, BYTES[judge.dtype], self.setup.pixels),
         }
         loads = [Load()]
-        for name, (count, tokens, size) in asked.items():
+        for name, (count, tokens, size, pixels) in asked.items():
             shape = self._vlm(name)
             if shape is not None:
-                loads.append(answering(shape, size, Answers(count, count, tokens, self.setup.pixels)))
+                loads.append(answering(shape, size, Answers(count, count, tokens, pixels)))
         return peak(*loads)
 
     def playing(self) -> Load:
@@ -183,18 +222,40 @@ class _Room:
 
     # ---- the Attacker
 
+    def adapted(self) -> tuple[int, int]:
+        """The editor's trained weights, and the bytes of one."""
+        model = self.models["attacker"]
+        if self.recipe.attacker.lora:
+            return model.lora or 0, 4
+        return model.parts.get("transformer", 0), self.how.size
+
+    def copies(self) -> int:
+        """Of these weights, that last from update to update."""
+        settings = self.recipe.attacker
+        old = 1 if isinstance(settings.algorithm, ForwardProcessSettings) else 0
+        reference = 1 if settings.kl_weight and not settings.lora else 0
+        return old + reference + (settings.keep_best + 1 if settings.keep_best else 0)
+
     def _editor_state(self) -> Load:
         """The transformer, and of its trained weights all that lasts from update to update."""
-        settings, how, model = self.recipe.attacker, self.how, self.models["attacker"]
-        whole, adapted = model.parts.get("transformer", 0), model.lora
-        trained, size = (adapted or 0, 4) if settings.lora else (whole, how.size)
-        copies = 1 if isinstance(settings.algorithm, ForwardProcessSettings) else 0
-        copies += 1 if settings.kl_weight and not settings.lora else 0
-        copies += settings.keep_best + 1 if settings.keep_best else 0
-        load = state(trained, size, how.parts) + Load({"weights": copies * trained * size / how.parts})
-        if settings.lora:
+        how, whole = self.how, self.models["attacker"].parts.get("transformer", 0)
+        trained, size = self.adapted()
+        load = state(trained, size, how.parts)
+        load += Load({"weights": self.copies() * trained * size / how.parts})
+        if self.recipe.attacker.lora:
             return load + base(whole, self._blocks(), how)
         return load + Load({"weights": _gathered(whole, self._blocks(), how)})
+
+    def tuning(self) -> Load:
+        """Of the bootstrap's fine-tuning: pairs are encoded, and then learned from. A run that goes on has
+        its optimiser by then.
+        """
+        editor = self._editor_state()
+        encodes = _without_gradients(editor, editor.parts["gradients"]) + frozen(
+            self._encoders(), self.how.size
+        )
+        learns = self.editor_learns(self.recipe.bootstrap.batch, guided=False)
+        return LIBRARIES + peak(learns, encodes)
 
     def editor_learns(self, batch: int, *, guided: bool) -> Load:
         """While gradients of a micro-batch are computed, of so many edits that each GPU has at most."""
@@ -204,21 +265,23 @@ class _Room:
             load += frozen(self._encoders(), self.how.size)
         if self.editor is not None:
             rows = max(1, min(settings.micro_batch, batch))
-            kept = editor_activations(self.editor, self.how, rows, self.setup.pixels, guided=guided)
+            kept = editor_activations(
+                self.editor, self.how, rows, self.setup.edited(self.recipe), guided=guided
+            )
             load += Load({"activations": kept})
         return load
 
     def edits(self) -> int:
         """Edits of one update that a GPU makes."""
         settings = self.recipe.attacker
-        return -(-settings.questions_per_step // self.setup.gpus) * settings.group_size
+        return -(-settings.questions_per_step // self.how.gpus) * settings.group_size
 
     def _states(self) -> Load:
         """What roll-outs keep of an update's edits: the states around the steps that are learned from."""
         settings, algorithm = self.recipe.attacker, self.recipe.attacker.algorithm
         if self.editor is None:
             return Load()
-        each = self.editor.picture_tokens(self.setup.pixels) * self.editor.channels
+        each = self.editor.picture_tokens(self.setup.edited(self.recipe)) * self.editor.channels
         bytes_each = 4 * each
         if isinstance(algorithm, FlowGRPOSettings):
             window = algorithm.window.size or settings.rollout_steps - 1
@@ -233,16 +296,7 @@ class _Room:
         guided = settings.guidance_scale > 1
         learns = others + self.editor_learns(self.edits(), guided=guided)
         edits = others + self._editor_state() + frozen(self._encoders(), self.how.size)
-        trained = (
-            self.models["attacker"].lora or 0
-            if settings.lora
-            else self.models["attacker"].parts.get("transformer", 0)
-        )
-        steps = (
-            others
-            + self._editor_state()
-            + step_transient(trained, 4 if settings.lora else self.how.size, self.how.parts)
-        )
+        steps = others + self._editor_state() + step_transient(*self.adapted(), self.how.parts)
         answers = others + self._editor_state() + self._answers()
         if not settings.offload or self.recipe.engine.attacker.overlap:
             answers = edits + self._answers()
@@ -252,27 +306,32 @@ class _Room:
 
     # ---- the Defender
 
+    def defender_trained(self) -> float:
+        """The Defender's trained weights."""
+        settings, shape = self.recipe.defender, self._vlm("defender")
+        parameters = self.models["defender"].parameters or 0
+        if settings.lora is None:
+            tower = shape.vision.count * shape.vision.weights if shape else 0
+            return float(parameters - (0 if settings.train_vision else tower))
+        if shape is None:
+            return 0.02 * parameters
+        towers = [shape.text, *([shape.vision] if settings.train_vision else [])]
+        return float(sum(lora_parameters(own, settings.lora.rank) for own in towers))
+
     def defender_trains(self) -> Load:
         """Replies, and updates."""
         settings, setup, model = self.recipe.defender, self.setup, self.models["defender"]
         shape, size, parameters = self._vlm("defender"), BYTES[settings.dtype], model.parameters or 0
-        rank = settings.lora.rank if settings.lora else None
-        how = Training(size, rank, settings.gradient_checkpointing, setup.gpus, setup.defender)
+        rank, gpus = settings.lora.rank if settings.lora else None, setup.gpus_of("defender")
+        how = Training(size, rank, settings.gradient_checkpointing, gpus, setup.defender)
         # Several processes are begun anew for the phase; one alone keeps the judge that it has loaded.
-        others = LIBRARIES + self._beside("defender.consistency", *(("judge",) if setup.gpus == 1 else ()))
+        others = LIBRARIES + self._beside("defender.consistency", *(("judge",) if gpus == 1 else ()))
         blocks = shape.text.count + shape.vision.count if shape else 1
-        if rank is not None:
-            trained = 0.02 * parameters
-            if shape is not None:
-                towers = [shape.text, *([shape.vision] if settings.train_vision else [])]
-                trained = float(sum(lora_parameters(own, rank) for own in towers))
-            held = base(parameters, blocks, how) + state(trained, size, how.parts)
-        else:
-            tower = shape.vision.count * shape.vision.weights if shape else 0
-            trained = float(parameters - (0 if settings.train_vision else tower))
-            held = state(trained, size, how.parts) + base(parameters - trained, blocks, how)
-            if settings.kl_weight:
-                held += frozen(parameters, size)
+        trained = self.defender_trained()
+        frozen_base = parameters - (0 if rank is not None else trained)
+        held = state(trained, size, how.parts) + base(frozen_base, blocks, how)
+        if rank is None and settings.kl_weight:
+            held += frozen(parameters, size)
         if settings.interpolation < 1:
             held += Load({"weights": 4 * trained / how.parts})
         held += others
@@ -297,7 +356,7 @@ class _Room:
             return Load()
         questions = max(1, 4 * settings.micro_batch // settings.group_size)
         answers = Answers(
-            questions * settings.group_size, questions, settings.max_new_tokens, self.setup.pixels
+            questions * settings.group_size, questions, settings.max_new_tokens, self.setup.shown(self.recipe)
         )
         return Load({"cache": key_value_cache(shape, size, answers)})
 
@@ -305,11 +364,10 @@ class _Room:
         settings = self.recipe.defender
         questions = max(1, settings.micro_batch // settings.group_size)
         count = min(settings.micro_batch, questions * settings.group_size)
-        pixels = min(self.setup.pixels, settings.max_pixels or self.setup.pixels)
         return vlm_activations(
             shape,
             how,
-            Answers(count, questions, settings.max_new_tokens, pixels),
+            Answers(count, questions, settings.max_new_tokens, self.setup.shown(self.recipe)),
             train_vision=settings.train_vision,
             dense_mask=self.setup.dense_mask,
         )

@@ -81,7 +81,16 @@ def _llm(count: int, width: int, keys: int, inner: int, heads: int) -> Blocks:
 
 QWEN_VISION = Blocks("vision", 32, 1280, 1280, 1280, 3420, 16)
 SIGLIP = Blocks("vision", 27, 1152, 1152, 1152, 4304, 16, gated=False)
-ONEVISION = {"tokens": 7371, "patches": 1}  # a picture of 1024 x 1024 in 3 x 3 tiles and as a whole
+
+
+def _tiled(across: int) -> int:
+    """Tokens that LLaVA-OneVision's processor makes of a picture of 1024 x 1024: 3 x 3 tiles of
+    `across` x `across`, one token at the end of each line, and the picture as a whole.
+    """
+    return 10 * across**2 + 3 * across
+
+
+ONEVISION = {"tokens": _tiled(384 // 14), "patches": 1}
 QWEN_IMAGE = Blocks("qwen_image", 60, 3072, 3072, 3072, 12288, 24, gated=False)
 FLUX2_KLEIN = EditorShape(
     (
@@ -155,7 +164,9 @@ def vlm_shape(name: str, folder: Path | None) -> VlmShape | None:
     patch = int(vision.get("patch_size", 14))
     if "image_seq_length" in config or "spatial_merge_size" not in vision:
         across = int(vision.get("image_size", patch)) // patch
-        return replace(shape, tokens=int(config.get("image_seq_length", across**2)), patches=1, side=patch)
+        tiled = config.get("model_type") == "llava_onevision"
+        tokens = _tiled(across) if tiled else int(config.get("image_seq_length", across**2))
+        return replace(shape, tokens=tokens, patches=1, side=patch)
     merge = int(vision["spatial_merge_size"])
     size = _read(folder / "preprocessor_config.json").get("size", {})
     largest = size.get("longest_edge") if isinstance(size, dict) else None

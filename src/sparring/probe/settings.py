@@ -10,6 +10,7 @@ from typing import Any
 from sparring.attackers.rivals.load import ON_EDITOR, split_lora, split_rival
 from sparring.config import ProbeSettings
 from sparring.data.errors import RecipeError
+from sparring.data.records import LONGEST_REPLY
 from sparring.engine.calls import absolute_data
 from sparring.models.vlms.address import is_endpoint
 from sparring.recipes.borrow import Note, Said, is_named, settled
@@ -49,7 +50,7 @@ def probe_settings(
     editor. note: is told what of the recipe does not go with what else was given, and is left out. Raises
     RecipeError, naming every wrong field.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = {"defender": {"max_new_tokens": LONGEST_REPLY}}
     if recipe is not None:
         found = load_recipe(recipe).model_dump(mode="json")
         data = {name: found[name] for name in ("attacker", "defender", "judge", "device", "threads")}

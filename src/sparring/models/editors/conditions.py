@@ -37,6 +37,10 @@ class Conditions:
         """The number of rows."""
         return int(next(iter(self.tensors.values())).shape[0])
 
+    def to(self, device: torch.device | str) -> Conditions:
+        """The same on another device."""
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
+
     def repeat(self, n: int) -> Conditions:
         """Each entry n times in a row: entry i becomes rows i*n to i*n + n - 1."""
         return replace(
