@@ -115,8 +115,7 @@ def has_other_rules(path: Path) -> bool:
     if not path.is_file():
         return False
     with closing(sqlite3.connect(path)) as database, suppress(sqlite3.Error):
-        row = database.execute("SELECT value FROM meta WHERE key = 'rules_version'").fetchone()
-        return row is not None and float(row[0]) != RULES_VERSION
+        return _rules_of(database) not in (None, RULES_VERSION)
     return False
 
 
@@ -126,8 +125,7 @@ def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -
     answers: a query that gives a row where there are any. Raises RunError, and closes the file, where they
     were read by other rules.
     """
-    row = database.execute("SELECT value FROM meta WHERE key = 'rules_version'").fetchone()
-    known = None if row is None else float(row[0])
+    known = _rules_of(database)
     if known == RULES_VERSION:
         return
     if database.execute(answers).fetchone() is not None:
@@ -140,3 +138,9 @@ def require_rules(database: sqlite3.Connection, folder: Path, *, answers: str) -
         )
     with database:
         database.execute("INSERT OR REPLACE INTO meta VALUES ('rules_version', ?)", (RULES_VERSION,))
+
+
+def _rules_of(database: sqlite3.Connection) -> float | None:
+    """The version of the rules that is noted in a ledger; None where none is."""
+    row = database.execute("SELECT value FROM meta WHERE key = 'rules_version'").fetchone()
+    return None if row is None else float(row[0])
