@@ -119,7 +119,7 @@ def test_killed_while_much_is_on_its_way_it_is_told_as_lost(large: str, moment: 
     process = worker.submit(os.getpid).result()
     much = 1 << 26
     call = (len, bytes(much)) if large == "argument" else (bytes, much)
-    under_way, waiting = worker.submit(*call), worker.submit(operator.neg, 1)
+    under_way, waiting = worker.submit(*call), worker.submit(time.sleep, 60)  # not done by then, however fast
     time.sleep(moment)
     os.kill(process, signal.SIGKILL)
     with pytest.raises(WorkersLostError, match="a worker process has been killed by SIGKILL"):
