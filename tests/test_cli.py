@@ -311,6 +311,7 @@ def test_resume_takes_the_recipe_of_the_folder(tmp_path: Path, played: list[tupl
             ["run", "arena", "--out", "x", "--set", "attacker.model=/no/such/folder"],
             "attacker.model: /no/such/folder is no folder and no hub id",
         ),
+        (["run", "arena", "--out", "x", "--seed", "-1"], "seed: must be greater than or equal to 0"),
         (["run", "--resume", "nowhere"], "nowhere holds no run"),
     ],
 )

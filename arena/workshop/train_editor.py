@@ -60,6 +60,7 @@ FEW = 28  # tokens of the made picture in a batch that does not hold all of them
 FIRST = 0.15  # share of the pairs on which the first step is learned
 GREY = SCALE * 127.5
 HELD_OUT = 77
+ACROSS = 12  # edits of each kind on a sheet
 
 
 def tensor_of(scenes: list[Scene]) -> Tensor:
@@ -340,7 +341,7 @@ def evaluate(net: EditorNet, number: int, sheet: Path | None = None) -> str:
             f"{kind} done {np.mean(done):.2f} kept {np.mean(kept):.2f} error {changed**0.5:.1f} "
             f"{other**0.5:.1f}"
         )
-        rows += [(clean[i], made[i], wanted[i]) for i in range(12)]
+        rows.append([(clean[i], made[i], wanted[i]) for i in range(min(ACROSS, number))])
     if sheet is not None:
         _sheet(rows, sheet)
     return " | ".join(lines)
@@ -360,17 +361,17 @@ def _near(
     )
 
 
-def _sheet(rows: list[tuple[Tensor, Tensor, Tensor]], path: Path, across: int = 12, zoom: int = 2) -> None:
-    """Before, made, wanted under each other, `across` of them beside each other."""
-    height, width = rows[0][0].shape[1] * zoom + 4, rows[0][0].shape[2] * zoom + 4
-    canvas = Image.new(
-        "RGB", (across * width, (3 * height + 8) * math.ceil(len(rows) / across)), (250, 250, 250)
-    )
-    for i, pictures in enumerate(rows):
-        for j, picture in enumerate(pictures):
-            image = Image.fromarray(((picture + 1) * 127.5 + 0.5).byte().permute(1, 2, 0).numpy())
-            place = i % across * width, i // across * (3 * height + 8) + j * height
-            canvas.paste(image.resize((width - 4, height - 4), Image.Resampling.NEAREST), place)
+def _sheet(rows: list[list[tuple[Tensor, Tensor, Tensor]]], path: Path, zoom: int = 2) -> None:
+    """A row a kind of edit: before, made, wanted under each other."""
+    height, width = (side * zoom + 4 for side in rows[0][0][0].shape[1:])
+    across = max(len(row) for row in rows)
+    canvas = Image.new("RGB", (across * width, (3 * height + 8) * len(rows)), (250, 250, 250))
+    for top, row in enumerate(rows):
+        for left, pictures in enumerate(row):
+            for j, picture in enumerate(pictures):
+                image = Image.fromarray(((picture + 1) * 127.5 + 0.5).byte().permute(1, 2, 0).numpy())
+                place = left * width, top * (3 * height + 8) + j * height
+                canvas.paste(image.resize((width - 4, height - 4), Image.Resampling.NEAREST), place)
     canvas.save(path)
 
 

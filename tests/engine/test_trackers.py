@@ -115,6 +115,11 @@ def test_what_is_missing_is_said_before_the_run(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(trackers.MODULES, "trackio", ("no_such_module",))
     with pytest.raises(RecipeError, match=r"^track: trackio is not installed.*sparring\[trackio\]'$"):
         Trackers(recipe("trackio"), tmp_path, told_nothing)
+    (tmp_path / "left_by_a_tracker").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(trackers.MODULES, "trackio", ("left_by_a_tracker",))
+    with pytest.raises(RecipeError, match=r"^track: trackio is not installed"):
+        require_trackers(recipe("trackio"))
     monkeypatch.setitem(trackers.MODULES, "wandb", ())
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(RecipeError, match="WANDB_API_KEY is not set"):

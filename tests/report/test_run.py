@@ -70,6 +70,23 @@ def test_exhibits_are_what_was_recorded(made: tuple[FakeRun, Path]) -> None:
     assert {e.outcome for e in run.exhibits} == {"rejected", "held", "fooled"}
 
 
+def test_an_edit_that_came_back_unchanged_is_shown_as_rejected(
+    made: tuple[FakeRun, Path], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(made[1], tmp_path / "run"))
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as db, db:
+        stage, item = db.execute("SELECT stage, question_id FROM verdicts WHERE accepted LIMIT 1").fetchone()
+        where = "WHERE stage = ? AND question_id = ?"
+        unchanged = "json_set(notes, '$.unchanged', 1.0)"
+        db.execute(f"UPDATE verdicts SET accepted = 0, notes = {unchanged} {where}", (stage, item))
+        db.execute(f"DELETE FROM answers {where}", (stage, item))
+    exhibits = read_run(out).exhibits
+    assert len(exhibits) == 3 * 32
+    (own,) = [e for e in exhibits if e.question_id == item and stage == f"evaluation/{e.attacker}"]
+    assert own.intact
+    assert own.outcome == "rejected"
+
+
 def test_a_ledger_is_read_while_a_run_writes_it(tmp_path: Path) -> None:
     run = FakeRun(tmp_path, held_out=2, rounds=1)
     run.ledger.record_update("round1/attacker", 0, {"reward_mean": 0.5})

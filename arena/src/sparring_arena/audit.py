@@ -52,10 +52,13 @@ def asked_names(question: str) -> tuple[str, ...] | None:
 def label_valid(question: VisualQuestion, edited: Image.Image) -> bool | None:
     """Whether the question's right answer is still right in the edited picture.
 
-    It is when every target is still at its place and of its colour, and no thing of a name that the question
-    mentions was added. None when the question is not one about a scene: other words, a picture of another
-    size, or targets that its picture does not show. Raises DataError when the edited picture has not the
-    size of the question's, or the question's picture cannot be read.
+    It is when every target is still at its place and of its colour, and no thing of a name that the
+    question mentions was added. Added things are seen where they are drawn as things here are: of their
+    size (from about nine tenths on), opaque, and with their whole block of 24 pixels inside the picture
+    or 2 pixels over its edge; a smaller, fainter or cut-off one is overlooked. None when the question is
+    not one about a scene: other words, a picture of another size, or targets that its picture does not
+    show. Raises DataError when the edited picture has not the size of the question's, or the question's
+    picture cannot be read.
     """
     names = asked_names(question.question)
     if names is None:

@@ -13,8 +13,9 @@ use, written as a user's data would come.
                      same yes-no questions about both: one whose answer changed ("added", "removed"), one
                      whose answer did not ("kept"); ids end in -before and -after
 
-Everything follows from (seed, suite, number of the picture); streams are apart from those of the arena and
-of the players' training.
+Every picture follows from (seed, suite, its number), and so do the questions, but for those of presence,
+whose absent names depend on all pictures; streams are apart from those of the arena and of the players'
+training.
 """
 
 from __future__ import annotations

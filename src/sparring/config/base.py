@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 DType = Annotated[Literal["float32", "bfloat16", "float16"], Field(description="number type of the weights")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU where there is one")]
-Seed = Annotated[int, Field(description="of everything that is drawn")]
+Seed = Annotated[int, Field(ge=0, description="of everything that is drawn")]
 Threads = Annotated[int | None, Field(ge=1, description="CPU threads of torch; null leaves torch's choice")]
 Images = Annotated[
     str | None,

@@ -60,13 +60,19 @@ class Table:
 def require_trackers(recipe: Recipe) -> None:
     """Raises RecipeError where a tracker is not installed, or would ask a person for its key."""
     for name in recipe.track:
-        if any(find_spec(module) is None for module in MODULES[name]):
+        if not all(map(_is_installed, MODULES[name])):
             raise RecipeError(f"track: {name} is not installed. Install it: pip install 'sparring[{name}]'")
     if "wandb" in recipe.track and _wandb_mode() in ONLINE and not os.environ.get("WANDB_API_KEY"):
         raise RecipeError(
             f"track: wandb is to be {_wandb_mode()} (WANDB_MODE), and WANDB_API_KEY is not set. Set it, or "
             f"leave WANDB_MODE out: then the run is kept in its folder, for `wandb sync`."
         )
+
+
+def _is_installed(module: str) -> bool:
+    spec = find_spec(module)
+    # A folder of that name in the working directory, such as `wandb` leaves, has no file to begin with.
+    return spec is not None and spec.origin is not None
 
 
 class Trackers:

@@ -49,15 +49,12 @@ class Exhibit:
     integrity: float
     intact: bool
     duplicate: bool
+    accepted: bool
     label_valid: bool | None
     clean_right: bool | None
     base: Reply | None
     last: Reply | None
     relit: bool = False
-
-    @property
-    def accepted(self) -> bool:
-        return self.intact and not self.duplicate
 
     @property
     def outcome(self) -> Outcome:
@@ -247,7 +244,7 @@ def read_exhibits(
     query = """
         SELECT q.id, q.question, q.options, q.answer, q.category, q.targets, q.image,
                e.stage, e.attacker, e.picture,
-               v.integrity, v.intact, v.duplicate, v.label_valid, v.notes, c.right AS clean_right,
+               v.integrity, v.intact, v.duplicate, v.accepted, v.label_valid, v.notes, c.right AS clean_right,
                b.text AS base_text, b.choice AS base_choice, b.right AS base_right,
                l.text AS last_text, l.choice AS last_choice, l.right AS last_right
         FROM edits e
@@ -264,8 +261,7 @@ def read_exhibits(
         if row["stage"] in but:
             continue
         targets = tuple(Target(target["name"], tuple(target["box"])) for target in json.loads(row["targets"]))
-        accepted = row["intact"] and not row["duplicate"]
-        if accepted and row["base_text"] is None:
+        if row["accepted"] and row["base_text"] is None:
             continue  # made, but not yet shown to any Defender
         yield Exhibit(
             question_id=row["id"],
@@ -280,6 +276,7 @@ def read_exhibits(
             integrity=row["integrity"],
             intact=bool(row["intact"]),
             duplicate=bool(row["duplicate"]),
+            accepted=bool(row["accepted"]),
             label_valid=None if row["label_valid"] is None else bool(row["label_valid"]),
             relit=json.loads(row["notes"]).get("relit", 0) > 0,
             clean_right=None if row["clean_right"] is None else bool(row["clean_right"]),

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fastapi.testclient import TestClient
 from report.test_page import Page
 from report.viewer.looking import client_of, page_of, pictures_of, tiles_of, work_of, write_game
 from sparring.engine.ledger import Ledger
+from sparring.report.viewer.compare import compared
 from sparring.report.viewer.works import Works
 
 VIEWS = ("/now", "/fight", "/outcome", "/compare")
@@ -346,6 +348,24 @@ def test_compare_overlays_curves_and_tells_paired_differences(root: Path, tmp_pa
     assert "choose a run" in page.text
     same = page_of(client, "/compare?run=a&run=b&defender=base").text
     assert "±0.0" in same
+
+
+@pytest.mark.parametrize("column", ["question", "options", "answer", "targets"])
+def test_questions_that_share_nothing_but_their_id_are_not_compared(
+    root: Path, tmp_path: Path, column: str
+) -> None:
+    runs = tmp_path / "runs"
+    for name in ("a", "b"):
+        shutil.copytree(root / "done", runs / name)
+    with closing(sqlite3.connect(runs / "b/ledger.sqlite")) as db, db:
+        (n,) = db.execute("SELECT count(*) FROM questions").fetchone()
+        other = '["other"]' if column in ("options", "targets") else "other"
+        db.execute(f"UPDATE questions SET {column} = ? WHERE id <> 'held-1'", (other,))
+    work = [work_of(runs / name) for name in ("a", "b")]
+    (told,) = compared(work, "base")
+    assert {row.difference.n for row in told.rows if "clean" in row.measure} == {1}
+    assert "left out: the question of that id is another one there" in told.note
+    assert n > 1
 
 
 def test_unlike_works_are_not_compared(client: TestClient) -> None:

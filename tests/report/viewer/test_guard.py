@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -16,7 +17,9 @@ from PIL import Image
 from report.fake_run import FakeRun
 from report.test_page import Page
 from report.viewer.looking import HOSTILE, client_of, page_of, pictures_of, tiles_of, write_game
+from sparring.report.viewer.app import make_app
 from sparring.report.viewer.guard import COOKIE, HEADERS
+from sparring.report.viewer.pictures import Pictures
 
 VIEWS = ("/now", "/fight", "/outcome", "/compare")
 
@@ -79,11 +82,43 @@ def test_from_elsewhere_only_the_token_opens(root: Path, tmp_path: Path) -> None
     assert answer.headers["location"] == "/now?run=done&fooled=%26x"
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
-    assert "samesite=strict" in cookie
+    assert "samesite=lax" in cookie
     assert client.get("/now?run=done").status_code == 200
     other = client_of(root, tmp_path / "cache", token="sesame", host="runs.example")
-    other.cookies.set(COOKIE, "other")
+    other.cookies.set(COOKIE.format(port=8777), "other")
     assert other.get("/").status_code == 401
+
+
+def test_two_viewers_of_one_machine_are_open_in_one_browser(root: Path, tmp_path: Path) -> None:
+    cookies: dict[str, str] = {}
+    for token in ("sesame", "simsim"):
+        app = make_app(root, tmp_path / "cache", token)
+        port = 8777 + len(cookies)
+        client = TestClient(app, base_url=f"http://runs.example:{port}", follow_redirects=False)
+        assert client.get(f"/?token={token}").status_code == 303
+        cookies |= dict(client.cookies)  # a browser keeps them by host, whatever the port
+    for token, port in (("sesame", 8777), ("simsim", 8778)):
+        app = make_app(root, tmp_path / "cache", token)
+        client = TestClient(app, base_url=f"http://runs.example:{port}", cookies=cookies)
+        assert client.get("/").status_code == 200
+
+
+def test_old_small_pictures_are_removed_and_nothing_else_that_lies_there(tmp_path: Path) -> None:
+    own, others = (
+        tmp_path / "ab" / f"ab{'0' * 30}.webp",
+        [
+            tmp_path / "ab" / "abroad.webp",
+            tmp_path / "pictures" / f"ab{'0' * 30}.webp",
+            tmp_path / "cd" / f"ab{'0' * 30}.webp",
+            tmp_path / f"ab{'0' * 30}.webp",
+        ],
+    )
+    for path in (own, *others):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (0, 0))
+    Pictures(tmp_path).clean_up()
+    assert [path.exists() for path in (own, *others)] == [False, True, True, True, True]
 
 
 def test_hostile_texts_are_texts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from fastapi.testclient import TestClient
 from endpoint_server import dice, serving
 from probe.test_probe import probe, settings_of
 from report.test_page import Page
-from report.viewer.looking import client_of, page_of
+from report.viewer.looking import client_of, page_of, work_of
 from small_eval import evaluate, write_custom
 from small_eval import settings_of as eval_settings_of
 from small_forge import forge_of, forge_quietly, players, write_light_questions
 from small_game import write_game_questions
+from sparring.report.viewer.compare import sheets_of
 from sparring.report.viewer.works import Works
 
 
@@ -130,6 +132,27 @@ def test_two_probes_are_compared_question_by_question(root: Path, tmp_path: Path
     assert right > 0
     assert f"−{100 * right / 4:.1f}" in row
     assert "toy | a: right, under noise" in text
+
+
+def test_only_of_a_refused_edit_the_clean_answer_stands(root: Path, tmp_path: Path) -> None:
+    probe = Path(shutil.copytree(root / "probe", tmp_path / "probe"))
+    measure = "toy | a: right, under noise"
+    clean, whole = (
+        sheets_of(work_of(probe), None)[name] for name in ("toy | a: right, on clean pictures", measure)
+    )
+    refused, lost, *_ = sorted(whole.right)
+    with closing(sqlite3.connect(probe / "ledger.sqlite")) as db, db:
+        for item in (refused, lost):
+            where = f"WHERE stage = 'attack/noise' AND question_id = '{item}'"
+            db.execute(f"DELETE FROM answers {where}")
+            db.execute(
+                f"UPDATE verdicts SET accepted = 0 {where}"
+                if item == refused
+                else f"DELETE FROM verdicts {where}"
+            )
+    found = sheets_of(work_of(probe), None)[measure]
+    assert set(found.right) == set(whole.right) - {lost}
+    assert found.right[refused] == clean.right[refused]
 
 
 def test_an_evaluation_that_goes_on_shows_what_was_answered(root: Path, tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Item -> was it answered right, from 0 to 1, and what it shares with items that are no independent
-    evidence."""
+    """Item -> was it answered right, from 0 to 1; what it shares with items that are no independent evidence;
+    what was asked, with options, answer and boxes, by which it is known as the same in another run."""
 
     right: Mapping[str, float]
     clusters: Mapping[str, str]
-    questions: Mapping[str, str]
+    questions: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +178,17 @@ def sheets_of(work: Work, defender: str | None) -> dict[str, Sheet]:
         if db is None:
             return {}
         questions = {
-            row["id"]: (row["image"], row["question"])
-            for row in db.execute("SELECT id, image, question FROM questions WHERE split = 'held_out'")
+            row["id"]: tuple(row)[1:]
+            for row in db.execute(
+                "SELECT id, image, question, options, answer, targets FROM questions WHERE split = 'held_out'"
+            )
         }
         rights = _played(work, db, defender) if work.kind == "game" else _answered(db)
 
         def sheet(right: Mapping[str, float]) -> Sheet:
             known = {item: value for item, value in right.items() if item in questions}
             clusters = {item: questions[item][0] for item in known}
-            return Sheet(known, clusters, {item: questions[item][1] for item in known})
+            return Sheet(known, clusters, {item: questions[item][1:] for item in known})
 
         return {name: sheet(right) for name, right in rights.items()}
 
@@ -213,7 +215,8 @@ def _played(work: Work, db: sqlite3.Connection, defender: str | None) -> dict[st
 
 def _answered(db: sqlite3.Connection) -> dict[str, dict[str, float]]:
     """Right on clean pictures, and on the first edit of every question; where an edit was not accepted, and
-    nobody asked about it, the clean answer stands."""
+    nobody asked about it, the clean answer stands. What has neither an answer nor a verdict is left
+    out."""
     found: dict[str, dict[str, float]] = {}
     query = (
         "SELECT stage, question_id, defender, right FROM answers"
@@ -223,10 +226,16 @@ def _answered(db: sqlite3.Connection) -> dict[str, dict[str, float]]:
     by_stage: dict[tuple[str, str], dict[str, float]] = {}
     for row in db.execute(query):
         by_stage.setdefault((row["defender"], row["stage"]), {})[row["question_id"]] = float(row["right"])
+    rejected: dict[str, set[str]] = {}
+    for row in db.execute(
+        "SELECT stage, question_id FROM verdicts WHERE step = 0 AND sample = 0 AND NOT accepted"
+    ):
+        rejected.setdefault(row["stage"], set()).add(row["question_id"])
     for (defender, stage), right in sorted(by_stage.items()):
         clean = next((own for (d, s), own in by_stage.items() if d == defender and s in CLEANS), {})
+        stands = {item: clean[item] for item in rejected.get(stage, ()) if item in clean}
         where = "on clean pictures" if stage in CLEANS else f"under {stage.partition('/')[2]}"
-        found[f"{numbers.player(defender)}: right, {where}"] = clean | right
+        found[f"{numbers.player(defender)}: right, {where}"] = stands | right
     return found
 
 

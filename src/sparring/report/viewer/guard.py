@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-COOKIE = "sparring_view"
+COOKIE = "sparring_view_{port}"
+"""Browsers send a cookie to every port of a host: each viewer of a machine has one of its own."""
 HEADERS = {
     # Only attributes may carry styles of their own: the colours of matrices, places of marks.
     "Content-Security-Policy": (
@@ -34,6 +35,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def cookie_of(request: Request) -> str:
+    """The name of the cookie that holds the token."""
+    return COOKIE.format(port=request.url.port or "")
 
 
 class Guard:
@@ -63,9 +69,10 @@ class Guard:
             where = request.url.path + (f"?{urlencode(rest)}" if rest else "")
             # A path that begins with two slashes would be another host.
             answer = RedirectResponse("/" + where.lstrip("/"), 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            # Lax: a link in a mail opens the page too. Nothing here changes anything.
+            answer.set_cookie(cookie_of(request), self.token, httponly=True, samesite="lax")
             return answer
-        if self._is_token(request.cookies.get(COOKIE, "")):
+        if self._is_token(request.cookies.get(cookie_of(request), "")):
             return None
         return PlainTextResponse("Open the address with the token that `sparring view` has printed.", 401)
 

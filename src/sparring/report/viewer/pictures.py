@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -34,6 +36,7 @@ LARGEST_UNLIT, LARGEST_TOLD = 640, 320
 ROWS = 128
 """Rows of a picture that are compared at a time; a whole large one would take a hundred megabytes."""
 UNUSED_DAYS = 30
+OWN_NAME = re.compile(r"[0-9a-f]{32}")
 _decoding, _comparing = threading.Semaphore(2), threading.Semaphore(1)
 """So many pictures are decoded, and compared, at a time: a large one takes some hundred megabytes."""
 
@@ -45,11 +48,15 @@ class Pictures:
         self.cache = cache
 
     def clean_up(self) -> None:
-        """Remove small pictures that were made long ago."""
+        """Remove small pictures that were made long ago: files under names that `_thumb` gives, nothing else
+        that may lie in the folder."""
         oldest = time.time() - UNUSED_DAYS * 86_400
-        for path in self.cache.glob("*/*.webp"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+        for path in self.cache.glob("??/*.webp"):
+            if not OWN_NAME.fullmatch(path.stem) or path.stem[:2] != path.parent.name:
+                continue
+            with suppress(FileNotFoundError):  # another viewer may clean up at the same moment
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def get(self, pair: Pair, side: Side, size: Size) -> tuple[bytes, str]:
         """(content, content type). ImageError where a file is gone, is no picture, or is too large."""
