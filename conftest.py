@@ -1,12 +1,18 @@
-"""A guard over what clears up after a failed test."""
+"""A guard over what clears up after a failed test, and examples that are drawn alike in every run."""
 
 import faulthandler
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 SECONDS = 120
+
+hypothesis.settings.register_profile(
+    "still", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("still")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -232,7 +232,7 @@ def under_fire(recipe: Recipe, out: Path, cluster: Any, deaths: Sequence[Death])
             else:
                 assert driver.wait() == 0
                 return
-        wait_for(lambda: not actors_of(cluster), 60)  # nobody outlives the driver
+        wait_for(lambda: not actors_of(cluster), 300)  # nobody outlives the driver
 
 
 def main() -> int:

@@ -44,9 +44,9 @@ def test_scores_with_a_third_of_faults_are_those_without(tmp_path: Path) -> None
         assert len(server.lines) == 40
         evaluate(settings_of(path, f"{server.url}#toy"), tmp_path / "clean")
         assert len(server.lines) == 40
-    with serving(share=0.3, slow=0.6) as server:
+    with serving(share=0.3, slow=2.2) as server:
         faulty = evaluate(
-            settings_of(path, f"{server.url}#toy", defender__endpoint__deadline=0.5), tmp_path / "faulty"
+            settings_of(path, f"{server.url}#toy", defender__endpoint__deadline=1.5), tmp_path / "faulty"
         )
         outcomes = server.outcomes()
         assert outcomes["ok"] == 40

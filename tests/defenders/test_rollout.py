@@ -150,7 +150,7 @@ class Together(Ranks):
 
     def gather(self, own: Sequence[Any]) -> list[Any]:
         self.parts[self.number] = list(own)
-        self.meeting.wait(10)
+        self.meeting.wait(60)
         return [thing for part in self.parts for thing in part]
 
 

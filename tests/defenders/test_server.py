@@ -278,6 +278,7 @@ def test_another_model_is_found_out_at_once(tmp_path: Path) -> None:
     """One whose weights are not those of defender.model, under an adapter of the right shape."""
     served = lora_server.Served(resolve_model("arena/defender"))
     noisy = served.models["defender"].model
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in noisy.parameters():
             parameter.add_(torch.randn_like(parameter) * parameter.std() * 0.5)

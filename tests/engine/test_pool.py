@@ -32,7 +32,7 @@ for worker in workers:
 def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path, started: list[str]) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, *started], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, *started], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0, 0, -1, -1, -2, -2] __main__\n"
@@ -73,7 +73,7 @@ def test_what_a_scheduler_sends_to_all_processes_is_left_to_the_first() -> None:
         [sys.executable, "-c", ALL_AT_ONCE],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         start_new_session=True,
         check=False,
     )
@@ -168,7 +168,7 @@ def _begin_one_and_leave_it() -> None:
 
 def test_a_process_that_ends_without_ending_its_worker_does_end() -> None:
     with process(_begin_one_and_leave_it) as begun:
-        begun.join(60)
+        begun.join(240)
         assert begun.exitcode == 0
 
 
@@ -210,7 +210,7 @@ def test_workers_import_from_where_the_command_does_and_not_from_its_folder(tmp_
         cwd=here,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(checkout / "sparring/engine/pool.py")

@@ -84,11 +84,11 @@ def test_faults_change_no_answer_and_no_answer_is_fetched_twice(tmp_path: Path) 
     own.
     """
     log = tmp_path / "log"
-    with server_process(log, faulty=2, slow=0.6) as url:
-        vlm = endpoint(url, cache=tmp_path / "answers.sqlite", deadline=0.4)
+    with server_process(log, faulty=2, slow=2.2) as url:
+        vlm = endpoint(url, cache=tmp_path / "answers.sqlite", deadline=1.5)
         assert greedy(vlm) == expected()
         lines = logged(log)
-        time.sleep(0.4)
+        time.sleep(1.0)  # then the slow ones have been noted too
         outcomes = Counter(line["outcome"] for line in logged(log))
         assert set(outcomes) == {"ok", *FAULTS}
         assert Counter(line["key"] for line in lines if line["outcome"] == "ok").most_common(1)[0][1] == 1
@@ -111,7 +111,7 @@ def test_each_fault_alone_is_got_over(fault: str) -> None:
 
 
 def test_answers_in_the_order_of_the_questions_with_bounded_concurrency() -> None:
-    with serving(delay=0.03) as server:
+    with serving(delay=0.3) as server:
         assert greedy(endpoint(server.url, concurrency=3)) == expected()
         assert server.busiest == 3
     with serving(delay=0.03) as server:
@@ -287,6 +287,8 @@ def test_after_a_kill_no_finished_answer_is_requested_again(tmp_path: Path) -> N
                 assert process.poll() is None
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
+        while server.busy:  # what was under way is noted when it is answered
+            time.sleep(0.01)
         with closing(sqlite3.connect(cache)) as db:
             kept = {json.loads(asked)["prompt"] for (asked,) in db.execute("SELECT asked FROM answers")}
         assert 3 <= len(kept) < 12
@@ -332,7 +334,7 @@ def test_what_will_not_pass_is_given_up_at_once_and_what_was_under_way_is_kept(t
         with pytest.raises(ModelError, match="given up after 3 tries; the last one: HTTP 500: out of memory"):
             greedy(endpoint(server.url, cache=tmp_path / "a", retries=2, concurrency=4))
         assert len(server.tries) <= 4  # no new question after one was given up
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     with serving() as server:
         url = server.url
     with pytest.raises(ModelError, match="given up after 2 tries; the last one: the connection failed"):

@@ -95,7 +95,7 @@ def test_every_rank_sees_the_same_windows() -> None:
         )
         for rank in range(2)
     ]
-    told = [rank.communicate(timeout=60)[0] for rank in ranks]
+    told = [rank.communicate(timeout=240)[0] for rank in ranks]
     here = [
         choose_window(7, u, 10, Window(3, move=m, every=2, wrap=True))
         for m in ("random", "slide", "fixed")

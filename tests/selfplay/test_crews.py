@@ -121,6 +121,6 @@ def test_actors_play_the_game_of_one_process_and_it_outlives_them_a_machine_and_
     """In short; `python tests/small_cluster.py FOLDER` is the long form."""
     out = (tmp_path / "deaths").resolve()
     two = recipe_of(players, questions, kind="ray", workers=2, address=cluster.address, restarts=3)
-    under_fire(two, out, cluster, drawn_deaths(3, 1, stages_of(alone), pause=3, seed=11))
+    under_fire(two, out, cluster, drawn_deaths(3, 1, stages_of(alone), pause=3, seed=73))
     assert sum(json.loads((out / "summary.json").read_text())["restarts"].values()) >= 1
     require_same(alone, out)

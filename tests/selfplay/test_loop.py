@@ -569,7 +569,7 @@ def test_killed_in_every_kind_of_stage_and_resumed(players: Path, questions: Pat
         "attacker": {"steps": 5},
         "defender": {"steps": 5},
         "bootstrap": {"questions": 24, "steps": 12},
-        "evaluation": {"batch": 4},
+        "evaluation": {"batch": 2},
     }
     base = game_recipe(players, questions)
     recipe = Recipe.model_validate(
