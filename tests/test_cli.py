@@ -231,6 +231,10 @@ def test_plan_counts_the_data_and_what_is_dropped(questions: Path) -> None:
     ):
         assert line in result.stderr
     assert "2 to train on, 1 held out" in result.stderr
+    result = runner.invoke(app, [*given, "--set", "data.held_out=1", "--set", "judge.model=null"])
+    assert (
+        "of 2 training questions have no boxes (targets), and there is no judge that counts" in result.stderr
+    )
     result = runner.invoke(app, given)
     assert result.exit_code == 2
     assert "3 questions about 2 pictures are too few to hold 320 out" in result.stderr

@@ -14,7 +14,8 @@ from PIL import Image
 from sparring.config import JudgeSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import Target, VisualQuestion
-from sparring.judging.validity import DuplicateCheck, parse_count, queried_names
+from sparring.judging.queried import queried_names, unguarded
+from sparring.judging.validity import DuplicateCheck, parse_count
 from sparring.models.vlms.base import Sampling
 
 
@@ -89,6 +90,11 @@ def test_parse_count(text: str, count: int | None) -> None:
         ("Is there a red cup next to it?", ("Yes", "No."), ("red cup",)),
         ("Are there any dishes on the table?", ("yes", "no"), ("dish",)),
         ("Is the glass visible?", ("yes", "no"), ("glass",)),
+        ("Is the cup red?", ("yes", "no"), ("cup",)),
+        ("Are the traffic lights green?", ("yes", "no"), ("traffic light",)),
+        ("Is the man wearing a hat?", ("yes", "no"), ("man",)),
+        ("Is the tall man on the left smiling?", ("yes", "no"), ("tall man",)),
+        ("Was the cup?", ("yes", "no"), ("cup",)),
         ("How many cups are in the picture?", ("one", "two"), ("cup",)),
         ("How many wine glasses can you see?", ("1", "2"), ("wine glass",)),
         ("How many berries?", ("1", "2"), ("berry",)),
@@ -100,6 +106,19 @@ def test_names_from_the_wording_where_there_is_no_target(
     question: str, options: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
     assert queried_names(about(question=question, options=options)) == names
+
+
+def test_what_no_check_looks_at_is_told() -> None:
+    boxed, named = about("cup"), about(question="Is there a lamp?", options=("yes", "no"))
+    bare = about(question="What colour is the car?", options=("red", "blue"))
+    assert unguarded([boxed, named], judged=True) is None
+    assert unguarded([boxed], judged=False) is None
+    told = unguarded([boxed, named, bare], judged=True)
+    assert told is not None
+    assert told.startswith("1 of 3 training questions have no boxes (targets), and name nothing")
+    told = unguarded([boxed, named, bare], judged=False)
+    assert told is not None
+    assert told.startswith("2 of 3 training questions have no boxes (targets), and there is no judge")
 
 
 def test_targets_are_queried_once_each_whatever_the_wording() -> None:

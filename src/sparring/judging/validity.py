@@ -23,6 +23,7 @@ from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
 from sparring.engine.pool import LocalWorker, WorkersLostError
+from sparring.judging.queried import queried_names
 from sparring.models.players import DTYPES
 from sparring.models.vlms.base import VLM, Sampling, ask_each_once, load_vlm
 
@@ -46,13 +47,6 @@ _WORDS = (
 _NUMBERS = {word: number for number, word in enumerate(_WORDS)} | {"no": 0, "none": 0, "single": 1}
 _NUMBER = re.compile(rf"\b(?:{'|'.join(_NUMBERS)})\b|(?<![\w.,])\d+(?![\w]|[.,]\d)", re.IGNORECASE)
 
-_END = (
-    r"(?=\s+(?:in|on|at|of|to|near|by|next|beside|behind|under|above|below|with|are|is|do|does|can|visible|shown|"
-    r"present|here|there|anywhere)\b|\s*[?.,;]|\s*$)"
-)
-_EXISTS = re.compile(rf"\b(?:a|an|any|the)\s+(.+?){_END}", re.IGNORECASE)
-_HOW_MANY = re.compile(rf"\bhow many\s+(.+?){_END}", re.IGNORECASE)
-
 
 def parse_count(text: str) -> int | None:
     """The number that a reply states, in digits or words up to twenty; None where it states none, or several
@@ -62,41 +56,6 @@ def parse_count(text: str) -> int | None:
         int(mention) if mention.isdigit() else _NUMBERS[mention.lower()] for mention in _NUMBER.findall(text)
     }
     return found.pop() if len(found) == 1 else None
-
-
-def queried_names(question: VisualQuestion) -> tuple[str, ...]:
-    """The objects whose count must not change, each once: the targets' names, or else what the question's
-    wording names.
-
-    The wording is read only where a record has no target (there is none to box: "Is there a cup?" - "no"),
-    by two rules of ours: X of "a / an / any / the X" in a question whose options are yes and no, and X of
-    "how many Xs". Anything else has no queried object: ().
-    """
-    if question.targets:
-        return tuple(dict.fromkeys(target.name for target in question.targets))
-    if found := _HOW_MANY.search(question.question):
-        return (_singular(found[1]),)
-    if {option.strip().rstrip(".").lower() for option in question.options} == {"yes", "no"} and (
-        found := _EXISTS.search(question.question)
-    ):
-        plural = found[0].lower().startswith("any") or re.search(r"\bare\b", question.question, re.IGNORECASE)
-        return (_singular(found[1]) if plural else found[1],)
-    return ()
-
-
-def _singular(name: str) -> str:
-    for ending, singular in (
-        ("ies", "y"),
-        ("ches", "ch"),
-        ("shes", "sh"),
-        ("sses", "ss"),
-        ("xes", "x"),
-        ("ss", "ss"),
-        ("s", ""),
-    ):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)] + singular
-    return name
 
 
 class DuplicateCheck:

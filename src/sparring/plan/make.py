@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparring.attackers.distillation import distillation_warning
 from sparring.config import Recipe
 from sparring.data.questions import Questions
+from sparring.data.records import VisualQuestion
 from sparring.engine.questions import named_sides
+from sparring.judging.queried import unguarded
 from sparring.plan.cost import Duration, Rates, times
 from sparring.plan.models import ModelPlan, find_forging_models, find_models, says_step_distilled
 from sparring.plan.phases import Phase, Setup, phases, saved_states, smallest
@@ -69,7 +71,7 @@ def make_plan(recipe: Recipe, setup: Setup | None = None) -> Plan:
 
     setup: its pixels are those of a picture, 0 for what the players are given at most.
     """
-    data, note, sides, missing = _data(recipe)
+    data, note, (train, held_out), missing = _data(recipe)
     players, forging = find_models(recipe), find_forging_models(recipe)
     named = {model.player: model for model in players}
     chosen = setup or Setup(0)
@@ -78,11 +80,11 @@ def make_plan(recipe: Recipe, setup: Setup | None = None) -> Plan:
         recipe,
         data,
         note,
-        sides,
+        (len(train), len(held_out)),
         (*players, *forging),
         chosen,
         tuple(phases(recipe, named, forging, chosen)),
-        tuple(_warnings(recipe)),
+        tuple(_warnings(recipe, train)),
         missing,
     )
 
@@ -95,8 +97,10 @@ def _pixels(recipe: Recipe, models: dict[str, ModelPlan]) -> int:
     return min(bound for bound in bounds if bound is not None)
 
 
-def _warnings(recipe: Recipe) -> Iterator[str]:
+def _warnings(recipe: Recipe, train: Sequence[VisualQuestion]) -> Iterator[str]:
     attacker, defender = recipe.attacker, recipe.defender
+    if attacker.steps and (bare := unguarded(train, judged=recipe.judge.model is not None)):
+        yield bare
     warning = distillation_warning(attacker, step_distilled=says_step_distilled(attacker.model))
     if warning:
         yield warning
@@ -107,19 +111,21 @@ def _warnings(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _data(recipe: Recipe) -> tuple[tuple[Questions, ...], str, tuple[int, int], str | None]:
+def _data(
+    recipe: Recipe,
+) -> tuple[tuple[Questions, ...], str, Sequence[Sequence[VisualQuestion]], str | None]:
     settings = recipe.data
     if settings.path is None:
         assert settings.generator is not None  # checked when the recipe was loaded
         arguments = ", ".join(f"{key}={value}" for key, value in settings.generator.arguments.items())
-        return (), f"written when the run starts, by {settings.generator.call}({arguments})", (0, 0), None
+        return (), f"written when the run starts, by {settings.generator.call}({arguments})", ([], []), None
     for path in (settings.path, settings.held_out_path):
         if path is not None and not Path(path).exists():
-            return (), "not there", (0, 0), f"{path}: no such file. Name yours with --set data.path=FILE."
+            return (), "not there", ([], []), f"{path}: no such file. Name yours with --set data.path=FILE."
     train, held_out, read = named_sides(recipe)
     return (
         read,
         ", ".join(str(questions.path) for questions in read),
-        (len(train), len(held_out[: recipe.evaluation.questions])),
+        (train, held_out[: recipe.evaluation.questions]),
         None,
     )

@@ -25,6 +25,7 @@ from sparring.engine.pool import WorkersLostError
 from sparring.engine.questions import Sides, load_questions
 from sparring.engine.screen import Screen
 from sparring.engine.trackers import Trackers, require_trackers
+from sparring.judging.queried import unguarded
 from sparring.judging.validity import Auditor
 from sparring.models.editors.loading import import_family
 from sparring.selfplay.bootstrap import bootstrap
@@ -122,6 +123,8 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
             f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, {len(held_out)} "
             f"held out, on {device}, in {folder}"
         )
+        if recipe.attacker.steps and (bare := unguarded(train, judged=recipe.judge.model is not None)):
+            screen.warn(bare)
         league = League(recipe, folder, device)
         yield Game(
             *(recipe, league, auditor, screen.warn, folder, ledger, screen, engine),

@@ -1,0 +1,79 @@
+"""Which objects a question asks after: those that a judge counts before and after an edit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sparring.data.records import VisualQuestion
+from sparring.data.words import plural
+
+_END = (
+    r"(?=\s+(?:in|on|at|of|to|near|by|next|beside|behind|under|above|below|with|are|is|do|does|can|visible|shown|"
+    r"present|here|there|anywhere)\b|\s*[?.,;]|\s*$)"
+)
+_EXISTS = re.compile(rf"\b(?:a|an|any|the)\s+(.+?){_END}", re.IGNORECASE)
+_HOW_MANY = re.compile(rf"\bhow many\s+(.+?){_END}", re.IGNORECASE)
+_STATE = re.compile(r"\s*(?:is|are|was|were)\s+the\s", re.IGNORECASE)
+
+
+def queried_names(question: VisualQuestion) -> tuple[str, ...]:
+    """The objects whose count must not change, each once: the targets' names, or else what the question's
+    wording names.
+
+    The wording is read only where a record has no target (there is none to box: "Is there a cup?" - "no"),
+    by rules of ours: X of "a / an / any / the X" in a question whose options are yes and no, of "is the X
+    red?" and "is the X wearing a hat?" what stands before the last word, and X of "how many Xs". Anything
+    else has no queried object: ().
+    """
+    if question.targets:
+        return tuple(dict.fromkeys(target.name for target in question.targets))
+    if found := _HOW_MANY.search(question.question):
+        return (_singular(found[1]),)
+    if {option.strip().rstrip(".").lower() for option in question.options} == {"yes", "no"} and (
+        found := _EXISTS.search(question.question)
+    ):
+        name = found[1]
+        if _STATE.match(question.question) and not question.question[found.end() :].strip(" ?."):
+            name = _without_state(name)
+        many = found[0].lower().startswith("any") or re.search(r"\bare\b", question.question, re.IGNORECASE)
+        return (_singular(name) if many else name,)
+    return ()
+
+
+def unguarded(questions: Sequence[VisualQuestion], *, judged: bool) -> str | None:
+    """A warning where an edit may paint the right answer over and no check would object: of questions without
+    boxes of which a judge model (judged: is there one?) counts nothing. None where there is no such question.
+    """
+    bare = sum(not (queried_names(q) if judged else q.targets) for q in questions)
+    if not bare:
+        return None
+    counted = (
+        "name nothing that the judge could count" if judged else "there is no judge that counts (judge.model)"
+    )
+    return (
+        f"{bare} of {plural(len(questions), 'training question')} have no boxes (targets), and {counted}: "
+        "nothing keeps an edit of their pictures from hiding what is asked about, which is what an Attacker "
+        "then learns"
+    )
+
+
+def _without_state(name: str) -> str:
+    """The object of "cup red" or "man wearing a hat", which stood between "is the" and the question mark."""
+    words = re.split(r"\s+(?:a|an|the|his|her|its|their)\s", name, flags=re.IGNORECASE)[0].split()
+    return " ".join(words[:-1]) or name
+
+
+def _singular(name: str) -> str:
+    for ending, singular in (
+        ("ies", "y"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("sses", "ss"),
+        ("xes", "x"),
+        ("ss", "ss"),
+        ("s", ""),
+    ):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)] + singular
+    return name
