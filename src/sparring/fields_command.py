@@ -60,7 +60,7 @@ def fields(
 
     \b
     sparring fields defender.algorithm
-    sparring fields temperature
+    sparring fields clip
     """
     with clean_errors():
         verbs = dict(lines_of_verbs())

@@ -164,6 +164,9 @@ def test_time_and_cost() -> None:
     fewer = plan(PAPER, setup, ["evaluation.questions=32"]).duration(RATES)
     assert fewer is not None
     assert fewer.run < eight.run
+    one = plan(PAPER, setup, ["data.held_out=1"]).duration(RATES)
+    assert one is not None
+    assert one.run < fewer.run, "rounds' own edits are shared out however few questions are held out"
     assert (fewer.attacker_update, fewer.defender_update) == (eight.attacker_update, eight.defender_update)
 
 

@@ -95,7 +95,8 @@ class EndpointSettings(Settings):
     budget: int | None = Field(
         None,
         ge=0,
-        description="requests at most, failed ones included, over all processes of a run; null: no bound",
+        description="requests at most, failed ones included, over all processes of a run, on Ray of each "
+        "worker; null: no bound",
     )
     price_per_million: PriceSettings | None = Field(
         None, description="null: tokens are counted, their price is not"

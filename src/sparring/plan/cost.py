@@ -206,7 +206,8 @@ def times(recipe: Recipe, models: Mapping[str, ModelPlan], setup: Setup, rates: 
     of_attacker = of_edits.seconds(rates, setup.gpus_of("attacker"), attacker.questions_per_step)
     of_defender = of_replies.seconds(rates, setup.gpus_of("defender"), defender.prompts_per_step)
     run = rounds * (attacker.steps * of_attacker + defender.steps * of_defender)
-    run += (frozen_play * rounds + play).seconds(rates, setup.gpus_of("play"), max(1, held_out))
+    run += rounds * frozen_play.seconds(rates, setup.gpus_of("play"), max(1, edited or clean))
+    run += play.seconds(rates, setup.gpus_of("play"), max(1, held_out))
     if pairs := recipe.bootstrap.questions:
         stages = recipe.bootstrap_stages()
         tried = pairs * stages.attempts
