@@ -4,6 +4,7 @@ goes on again."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,3 +305,17 @@ def test_a_viewer_that_is_gone_or_hangs_is_found_again(
         port = address.rstrip("/").rpartition(":")[2]
         with chromium.viewer(root, tmp_path / "again", port=int(port)):
             chromium.wait(window, f"!{lost}", 60)
+
+
+def test_a_run_that_is_gone_or_cannot_be_read_is_not_shown_as_it_was(root: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name in ("gone", "damaged"):
+        shutil.copytree(root / "two", runs / name)
+    with chromium.browser() as window, chromium.viewer(runs, tmp_path / "cache") as (address, _):
+        window.get(f"{address}now?run=gone")
+        (runs / "gone").rename(tmp_path / "elsewhere")
+        chromium.wait(window, "document.body.textContent.includes('there is no run')", 60)
+        window.get(f"{address}now?run=damaged")
+        chromium.wait(window, "!document.hidden")
+        (runs / "damaged/recipe.yaml").write_text("selfplay: [")
+        chromium.wait(window, "document.body.classList.contains('lost')", 60)
