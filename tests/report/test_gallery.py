@@ -25,7 +25,7 @@ def exhibit(number: int, outcome: str, attacker: str = "round1", picture: Path =
     base = None if outcome == "rejected" else Reply("base", "text", "A", outcome == "held")
     return Exhibit(
         *(f"q{number}", "Where?", ("left", "right"), "A", None, (), picture, picture, attacker),
-        *(0.9, outcome != "rejected", False, None, True, base, None),
+        *(0.9, outcome != "rejected", False, outcome != "rejected", None, True, base, None),
     )
 
 
