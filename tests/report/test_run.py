@@ -85,6 +85,7 @@ def test_an_edit_that_came_back_unchanged_is_shown_as_rejected(
     (own,) = [e for e in exhibits if e.question_id == item and stage == f"evaluation/{e.attacker}"]
     assert own.intact
     assert own.outcome == "rejected"
+    assert own.unchanged
 
 
 def test_a_ledger_is_read_while_a_run_writes_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sparring.data.records import VisualQuestion
+from sparring.data.records import LETTERS, VisualQuestion
 from sparring.data.words import plural
 
 _END = (
@@ -14,7 +14,6 @@ _END = (
 )
 _EXISTS = re.compile(rf"\b(?:a|an|any|the)\s+(.+?){_END}", re.IGNORECASE)
 _HOW_MANY = re.compile(rf"\bhow many\s+(.+?){_END}", re.IGNORECASE)
-_STATE = re.compile(r"\s*(?:is|are|was|were)\s+the\s", re.IGNORECASE)
 
 
 def queried_names(question: VisualQuestion) -> tuple[str, ...]:
@@ -22,9 +21,8 @@ def queried_names(question: VisualQuestion) -> tuple[str, ...]:
     wording names.
 
     The wording is read only where a record has no target (there is none to box: "Is there a cup?" - "no"),
-    by rules of ours: X of "a / an / any / the X" in a question whose options are yes and no, of "is the X
-    red?" and "is the X wearing a hat?" what stands before the last word, and X of "how many Xs". Anything
-    else has no queried object: ().
+    by two rules of ours: X of "a / an / any / the X" in a question whose options are yes and no, and X of
+    "how many Xs". Anything else has no queried object: ().
     """
     if question.targets:
         return tuple(dict.fromkeys(target.name for target in question.targets))
@@ -33,19 +31,17 @@ def queried_names(question: VisualQuestion) -> tuple[str, ...]:
     if {option.strip().rstrip(".").lower() for option in question.options} == {"yes", "no"} and (
         found := _EXISTS.search(question.question)
     ):
-        name = found[1]
-        if _STATE.match(question.question) and not question.question[found.end() :].strip(" ?."):
-            name = _without_state(name)
         many = found[0].lower().startswith("any") or re.search(r"\bare\b", question.question, re.IGNORECASE)
-        return (_singular(name) if many else name,)
+        return (_singular(found[1]) if many else found[1],)
     return ()
 
 
 def unguarded(questions: Sequence[VisualQuestion], *, judged: bool) -> str | None:
     """A warning where an edit may paint the right answer over and no check would object: of questions without
-    boxes of which a judge model (judged: is there one?) counts nothing. None where there is no such question.
+    boxes of which a judge model (judged: is there one?) counts nothing. None where there is no such question;
+    what is not there ("Is there a cup?" - "no") cannot be painted over.
     """
-    bare = sum(not (queried_names(q) if judged else q.targets) for q in questions)
+    bare = sum(not (q.targets or _absent(q) or (judged and queried_names(q))) for q in questions)
     if not bare:
         return None
     counted = (
@@ -58,10 +54,8 @@ def unguarded(questions: Sequence[VisualQuestion], *, judged: bool) -> str | Non
     )
 
 
-def _without_state(name: str) -> str:
-    """The object of "cup red" or "man wearing a hat", which stood between "is the" and the question mark."""
-    words = re.split(r"\s+(?:a|an|the|his|her|its|their)\s", name, flags=re.IGNORECASE)[0].split()
-    return " ".join(words[:-1]) or name
+def _absent(question: VisualQuestion) -> bool:
+    return question.options[LETTERS.index(question.answer)].strip().rstrip(".").lower() == "no"
 
 
 def _singular(name: str) -> str:

@@ -197,7 +197,7 @@ def times(recipe: Recipe, models: Mapping[str, ModelPlan], setup: Setup, rates: 
     rounds, curriculum = recipe.selfplay.rounds, recipe.selfplay.curriculum
     edited = 0 if curriculum.clean_share == 1 else curriculum.questions
     clean = attacker.steps * attacker.questions_per_step + curriculum.questions
-    frozen_play = frozen_edit * edited + judged(edited) + answers(clean)
+    drawn = frozen_edit * edited + judged(edited)
     held_out = min(recipe.data.held_out, recipe.evaluation.questions or recipe.data.held_out)
     players = rounds + 1
     play = (frozen_edit * held_out + judged(held_out)) * players + answers(held_out) * (
@@ -206,7 +206,8 @@ def times(recipe: Recipe, models: Mapping[str, ModelPlan], setup: Setup, rates: 
     of_attacker = of_edits.seconds(rates, setup.gpus_of("attacker"), attacker.questions_per_step)
     of_defender = of_replies.seconds(rates, setup.gpus_of("defender"), defender.prompts_per_step)
     run = rounds * (attacker.steps * of_attacker + defender.steps * of_defender)
-    run += rounds * frozen_play.seconds(rates, setup.gpus_of("play"), max(1, edited or clean))
+    run += rounds * drawn.seconds(rates, setup.gpus_of("play"), max(1, edited))
+    run += rounds * answers(clean).seconds(rates, setup.gpus_of("play"), max(1, clean))
     run += play.seconds(rates, setup.gpus_of("play"), max(1, held_out))
     if pairs := recipe.bootstrap.questions:
         stages = recipe.bootstrap_stages()

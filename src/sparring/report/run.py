@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from sparring.data.errors import RunError
-from sparring.data.records import LETTERS, Target
+from sparring.data.records import LETTERS, UNCHANGED, Target
 from sparring.report.heldout import HeldOut, StageRow, defenders_until, read_stages
 
 Outcome = Literal["fooled", "held", "rejected"]
@@ -55,6 +55,7 @@ class Exhibit:
     base: Reply | None
     last: Reply | None
     relit: bool = False
+    unchanged: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -279,6 +280,7 @@ def read_exhibits(
             accepted=bool(row["accepted"]),
             label_valid=None if row["label_valid"] is None else bool(row["label_valid"]),
             relit=json.loads(row["notes"]).get("relit", 0) > 0,
+            unchanged=UNCHANGED in json.loads(row["notes"]),
             clean_right=None if row["clean_right"] is None else bool(row["clean_right"]),
             base=_reply(row, "base", base),
             last=_reply(row, "last", last),

@@ -18,7 +18,7 @@ from report.fake_run import FakeRun
 from report.test_page import Page
 from report.viewer.looking import HOSTILE, client_of, page_of, pictures_of, tiles_of, write_game
 from sparring.report.viewer.app import make_app
-from sparring.report.viewer.guard import COOKIE, HEADERS
+from sparring.report.viewer.guard import HEADERS, Guard
 from sparring.report.viewer.pictures import Pictures
 
 VIEWS = ("/now", "/fight", "/outcome", "/compare")
@@ -85,7 +85,7 @@ def test_from_elsewhere_only_the_token_opens(root: Path, tmp_path: Path) -> None
     assert "samesite=lax" in cookie
     assert client.get("/now?run=done").status_code == 200
     other = client_of(root, tmp_path / "cache", token="sesame", host="runs.example")
-    other.cookies.set(COOKIE.format(port=8777), "other")
+    other.cookies.set(Guard("sesame").cookie, "other")
     assert other.get("/").status_code == 401
 
 

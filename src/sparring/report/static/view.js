@@ -75,8 +75,6 @@
           if (!still) tag = null, stale = true;
           else if (mine === turn && (!first || stale)) { stale = false; put(text, { keepFocus: true }); }
         }
-        // Another token by now, or the run is gone: what the server says of it is the page.
-        if (answer.status === 401 || answer.status === 404) location.reload();
         document.body.classList.toggle("lost", ![200, 304, 503].includes(answer.status));
       } catch { document.body.classList.add("lost"); }
       busy = false;

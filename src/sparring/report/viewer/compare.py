@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparring.benchmarks.compare import RESAMPLES, pair_up, paired_difference
 from sparring.data.errors import RunError
+from sparring.data.records import LETTERS
 from sparring.data.words import plural
 from sparring.measures.payoff import CLEAN
 from sparring.measures.statistics import Difference, holm, mcnemar_exact, paired_bootstrap
@@ -41,13 +43,34 @@ METRICS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as it is known in another run: there its options may stand in another order, and boxes may
+    have been added since."""
+
+    question: str
+    options: tuple[str, ...]
+    right: str
+    targets: str
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Asked:
+        options = json.loads(row["options"])
+        right = options[LETTERS.index(row["answer"])]
+        return cls(row["question"], tuple(sorted(options)), right, row["targets"])
+
+    def same(self, other: Asked) -> bool:
+        alike = replace(self, targets="") == replace(other, targets="")
+        return alike and (self.targets == other.targets or "[]" in (self.targets, other.targets))
+
+
+@dataclass(frozen=True, slots=True)
 class Sheet:
     """Item -> was it answered right, from 0 to 1; what it shares with items that are no independent evidence;
-    what was asked, with options, answer and boxes, by which it is known as the same in another run."""
+    and what was asked."""
 
     right: Mapping[str, float]
     clusters: Mapping[str, str]
-    questions: Mapping[str, tuple[str, ...]]
+    questions: Mapping[str, Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +175,7 @@ def differences(name: str, first: Mapping[str, Sheet], second: Mapping[str, Shee
             continue
         a, b = first[measure], second[measure]
         common = [item for item in a.right if item in b.right]
-        same = [item for item in common if a.questions[item] == b.questions[item]]
+        same = [item for item in common if a.questions[item].same(b.questions[item])]
         changed += len(common) - len(same)
         if not same:
             continue
@@ -178,7 +201,7 @@ def sheets_of(work: Work, defender: str | None) -> dict[str, Sheet]:
         if db is None:
             return {}
         questions = {
-            row["id"]: tuple(row)[1:]
+            row["id"]: row
             for row in db.execute(
                 "SELECT id, image, question, options, answer, targets FROM questions WHERE split = 'held_out'"
             )
@@ -187,8 +210,8 @@ def sheets_of(work: Work, defender: str | None) -> dict[str, Sheet]:
 
         def sheet(right: Mapping[str, float]) -> Sheet:
             known = {item: value for item, value in right.items() if item in questions}
-            clusters = {item: questions[item][0] for item in known}
-            return Sheet(known, clusters, {item: questions[item][1:] for item in known})
+            clusters = {item: questions[item]["image"] for item in known}
+            return Sheet(known, clusters, {item: Asked.of(questions[item]) for item in known})
 
         return {name: sheet(right) for name, right in rights.items()}
 

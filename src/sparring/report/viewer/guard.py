@@ -3,6 +3,7 @@ from elsewhere."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
@@ -11,8 +12,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-COOKIE = "sparring_view_{port}"
-"""Browsers send a cookie to every port of a host: each viewer of a machine has one of its own."""
+COOKIE = "sparring_view_"
 HEADERS = {
     # Only attributes may carry styles of their own: the colours of matrices, places of marks.
     "Content-Security-Policy": (
@@ -37,11 +37,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def cookie_of(request: Request) -> str:
-    """The name of the cookie that holds the token."""
-    return COOKIE.format(port=request.url.port or "")
-
-
 class Guard:
     """Answers only who may look. token: what has to be shown; None on the loopback, where it is enough that
     the browser asks for this machine by name, which a page from elsewhere cannot make it do (DNS rebinding).
@@ -49,6 +44,8 @@ class Guard:
 
     def __init__(self, token: str | None) -> None:
         self.token = token
+        # Browsers send a cookie to every port of a host: each viewer of a machine has one of its own.
+        self.cookie = COOKIE + hashlib.sha256((token or "").encode()).hexdigest()[:8]
 
     async def __call__(self, request: Request, call_next: Next) -> Response:
         refusal = self._refusal(request)
@@ -70,9 +67,9 @@ class Guard:
             # A path that begins with two slashes would be another host.
             answer = RedirectResponse("/" + where.lstrip("/"), 303)
             # Lax: a link in a mail opens the page too. Nothing here changes anything.
-            answer.set_cookie(cookie_of(request), self.token, httponly=True, samesite="lax")
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             return answer
-        if self._is_token(request.cookies.get(cookie_of(request), "")):
+        if self._is_token(request.cookies.get(self.cookie, "")):
             return None
         return PlainTextResponse("Open the address with the token that `sparring view` has printed.", 401)
 
