@@ -17,6 +17,7 @@ from sparring.data.records import Target, VisualQuestion
 from sparring.judging.queried import queried_names, unguarded
 from sparring.judging.validity import DuplicateCheck, parse_count
 from sparring.models.vlms.base import Sampling
+from sparring.recipes import load_recipe
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,16 @@ def test_names_from_the_wording_where_there_is_no_target(
 
 
 def test_what_no_check_looks_at_is_told() -> None:
+    judged, blind = load_recipe("arena"), load_recipe("arena", ["judge.model=null"])
     boxed, named = about("cup"), about(question="Is there a lamp?", options=("yes", "no"))
     bare = about(question="What colour is the car?", options=("red", "blue"))
-    assert unguarded([boxed, named], judged=True) is None
-    assert unguarded([boxed], judged=False) is None
-    told = unguarded([boxed, named, bare], judged=True)
+    assert unguarded(judged, [boxed, named]) is None
+    assert unguarded(blind, [boxed]) is None
+    told = unguarded(judged, [boxed, named, bare])
     assert told is not None
     assert told.startswith("1 of 3 training questions have no boxes (targets), and name nothing")
     absent = about(question="Is there a lamp?", options=("no", "yes"))
-    told = unguarded([boxed, named, bare, absent], judged=False)
+    told = unguarded(blind, [boxed, named, bare, absent])
     assert told is not None
     assert told.startswith("2 of 4 training questions have no boxes (targets), and there is no judge")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sparring.data.records import LETTERS, VisualQuestion
+from sparring.config import Recipe
+from sparring.data.records import VisualQuestion
 from sparring.data.words import plural
 
 _END = (
@@ -36,13 +37,14 @@ def queried_names(question: VisualQuestion) -> tuple[str, ...]:
     return ()
 
 
-def unguarded(questions: Sequence[VisualQuestion], *, judged: bool) -> str | None:
+def unguarded(recipe: Recipe, questions: Sequence[VisualQuestion]) -> str | None:
     """A warning where an edit may paint the right answer over and no check would object: of questions without
-    boxes of which a judge model (judged: is there one?) counts nothing. None where there is no such question;
-    what is not there ("Is there a cup?" - "no") cannot be painted over.
+    boxes of which no judge model counts anything. None where there is no such question, or no Attacker that
+    trains; what is not there ("Is there a cup?" - "no") cannot be painted over.
     """
+    judged = recipe.judge.model is not None
     bare = sum(not (q.targets or _absent(q) or (judged and queried_names(q))) for q in questions)
-    if not bare:
+    if not bare or not recipe.attacker.steps:
         return None
     counted = (
         "name nothing that the judge could count" if judged else "there is no judge that counts (judge.model)"
@@ -55,7 +57,7 @@ def unguarded(questions: Sequence[VisualQuestion], *, judged: bool) -> str | Non
 
 
 def _absent(question: VisualQuestion) -> bool:
-    return question.options[LETTERS.index(question.answer)].strip().rstrip(".").lower() == "no"
+    return question.answer_text.strip().rstrip(".").lower() == "no"
 
 
 def _singular(name: str) -> str:

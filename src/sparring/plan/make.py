@@ -99,7 +99,7 @@ def _pixels(recipe: Recipe, models: dict[str, ModelPlan]) -> int:
 
 def _warnings(recipe: Recipe, train: Sequence[VisualQuestion]) -> Iterator[str]:
     attacker, defender = recipe.attacker, recipe.defender
-    if attacker.steps and (bare := unguarded(train, judged=recipe.judge.model is not None)):
+    if bare := unguarded(recipe, train):
         yield bare
     warning = distillation_warning(attacker, step_distilled=says_step_distilled(attacker.model))
     if warning:

@@ -264,6 +264,7 @@ def read_exhibits(
         targets = tuple(Target(target["name"], tuple(target["box"])) for target in json.loads(row["targets"]))
         if row["accepted"] and row["base_text"] is None:
             continue  # made, but not yet shown to any Defender
+        notes = json.loads(row["notes"])
         yield Exhibit(
             question_id=row["id"],
             question=row["question"],
@@ -279,8 +280,8 @@ def read_exhibits(
             duplicate=bool(row["duplicate"]),
             accepted=bool(row["accepted"]),
             label_valid=None if row["label_valid"] is None else bool(row["label_valid"]),
-            relit=json.loads(row["notes"]).get("relit", 0) > 0,
-            unchanged=UNCHANGED in json.loads(row["notes"]),
+            relit=notes.get("relit", 0) > 0,
+            unchanged=UNCHANGED in notes,
             clean_right=None if row["clean_right"] is None else bool(row["clean_right"]),
             base=_reply(row, "base", base),
             last=_reply(row, "last", last),
