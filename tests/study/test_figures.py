@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from sparring.config import ArmSettings, PrimarySettings, Recipe, StudySettings
 from sparring.measures.statistics import Pooled
 from sparring.recipes import load_recipe
 from sparring.report.numbers import ON_PAPER, color_of
-from sparring.report.study import contents_of, headline, write_study_report
+from sparring.report.study import (
+    ACCENT,
+    GAIN_HEIGHT,
+    GAINS_TOP,
+    MARGIN,
+    SOFT,
+    contents_of,
+    headline,
+    write_study_report,
+)
 from sparring.study.figures import PRIMARY, WORST, environments_of, results_of, with_p
 from sparring.study.plan import Cell, Study
 from sparring.study.table import computed_with, tables, write_study_table
@@ -239,6 +248,32 @@ def test_tables_page_and_picture_are_of_these_figures(study: Study, tmp_path: Pa
     ]
     assert shares
     assert colors >= {color_of(share, ON_PAPER) for share in shares}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_picture_has_the_primary_difference_first_and_on_its_side_of_zero(
+    study: Study, tmp_path: Path, sign: int
+) -> None:
+    shown = {"light": {"right": "1001"}, "cut_out": {"right": "0001"}} | FOG
+    for seed in (1, 2):
+        for arm in "ab":
+            write_probe(tmp_path, arm, seed, "1110", shown)
+    results = results_of(study, tmp_path, {})
+    own = results["differences"]["of"]["a"][PRIMARY]
+    own |= {"value": sign * 0.2, "ci95": sorted([sign * 0.1, sign * 0.3]), "p": 0.01}
+    results["differences"]["of"] = {"other": {PRIMARY: own | {"holm": 1.0}}} | results["differences"]["of"]
+    (tmp_path / "study.json").write_text(json.dumps(results))
+    (tmp_path / "study.yaml").write_text("name: small\n")
+    write_study_report(tmp_path)
+    with Image.open(tmp_path / "study.png") as picture:
+        top = MARGIN + GAINS_TOP
+        row = [picture.getpixel((x, top + GAIN_HEIGHT // 2)) for x in range(picture.width)]
+        edge = [picture.getpixel((x, top + 1)) for x in range(picture.width)]
+    zero = edge.index(ImageColor.getrgb(SOFT))
+    line = "".join("1" if color == ImageColor.getrgb(ACCENT) else "0" for color in row)
+    longest = max(line.split("0"), key=len)
+    begin = line.index(longest)
+    assert (zero < begin) if sign > 0 else (begin + len(longest) < zero)
 
 
 def test_a_cell_is_counted_once_for_everything_that_it_was_computed_with(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sparring.data.errors import RunError
 from sparring.data.words import plural
+from sparring.report.axes import ticks
 from sparring.report.charts import Cell, HeatMap, heat_map, interval_bar
 from sparring.report.numbers import percent, points, points_interval
 from sparring.report.render import write_page
@@ -18,7 +19,9 @@ from sparring.study.figures import CLEAN, PRIMARY
 from sparring.study.table import computed_with, main_measures, tables
 
 Figures = Mapping[str, Any]
-MARGIN, CELL_WIDTH, CELL_HEIGHT = 44, 108, 76
+MARGIN, CELL_WIDTH, CELL_HEIGHT, GAINS_TOP, GAIN_HEIGHT = 44, 108, 46, 92, 34
+AS_DRAWN = str.maketrans({"\u2212": "-", "\u00b1": ""})
+"""Pillow's own typeface has no minus sign; zero needs no sign."""
 PAPER, INK, SOFT, ACCENT, WASH = "#fbfaf7", "#1b1d1f", "#63676b", "#0f6f78", "#f0eee7"
 
 
@@ -36,7 +39,7 @@ def write_study_report(out: Path) -> Path:
             f"{out} holds no study that can be read: {error}. Begin or go on with `sparring study STUDY.yaml "
             f"--out {out}`."
         ) from error
-    _draw(results, contents["heat"], out / "study.png")
+    _draw(results, contents, out / "study.png")
     return write_page(out, "study.html.j2", contents | {"settings_text": settings_text})
 
 
@@ -45,8 +48,7 @@ def contents_of(results: Figures) -> dict[str, Any]:
     less, differences = results["differences"]["less"], results["differences"]["of"]
     measure = main_of(results)
     gains = {arm: own[measure] for arm, own in differences.items() if measure in own}
-    ends = [0.0, *(end for gain in gains.values() for end in gain["ci95"] if end is not None)]
-    extent = (min(ends), max(ends))
+    extent = _extent(gains.values())
     return {
         "results": results,
         "headline": headline(results),
@@ -60,6 +62,12 @@ def contents_of(results: Figures) -> dict[str, Any]:
         "tables": tables(results),
         "computed_with": computed_with(results),
     }
+
+
+def _extent(gains: Iterable[Figures]) -> tuple[float, float]:
+    """The least and the greatest end of the intervals, and 0."""
+    ends = [0.0, *(end for gain in gains for end in (*gain["ci95"], gain["value"]) if end is not None)]
+    return min(ends), max(ends)
 
 
 def main_of(results: Figures) -> str:
@@ -94,33 +102,66 @@ def _heat(results: Figures) -> HeatMap:
     return heat_map(list(arms), list(columns.values()), table, "accuracy")
 
 
-def _draw(results: Figures, heat: HeatMap, to: Path) -> None:
-    measure, less = main_of(results), results["differences"]["less"]
-    gains = {
-        arm: own[measure]
-        for arm, own in results["differences"]["of"].items()
-        if own.get(measure, {}).get("value") is not None
-    }
-    left = 28 + 11 * max((len(name) for name in heat.rows), default=0)
-    title = f"{results['name']}: accuracy (%), {plural(len(results['seeds']), 'seed')}"
-    picture = _matrix(heat, title, left=left, room=40 + 66 * len(gains))
+def _draw(results: Figures, contents: Figures, to: Path) -> None:
+    """The differences on a common axis, primary one first, over the heat map."""
+    heat, measure, less = contents["heat"], contents["measure"], results["differences"]["less"]
     primary = (results["primary"] or {}).get("arm")
-    for place, (arm, gain) in enumerate(gains.items()):
-        y = picture.height - 66 * (len(gains) - place)
-        kind = "" if primary in (None, arm) else " (exploratory)"
-        _draw_gain(ImageDraw.Draw(picture), y, gain, f"{measure}: {arm} less {less}{kind}")
-    canvas = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + 2 * MARGIN), PAPER)
+    gains = sorted(((arm, gain) for arm, gain, _ in contents["gains"]), key=lambda one: one[0] != primary)
+    left = 28 + 11 * max((len(name) for name in [*heat.rows, *(arm for arm, _ in gains)]), default=0)
+    width = left + max(len(heat.columns) * CELL_WIDTH, 820)
+    below = GAINS_TOP + (GAIN_HEIGHT * len(gains) + 70 if gains else 0)
+    height = below + 78 + CELL_HEIGHT * len(heat.rows)
+    canvas = Image.new("RGB", (width + 2 * MARGIN, height + 2 * MARGIN), PAPER)
+    picture = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((0, 0), f"{results['name']}, {plural(len(results['seeds']), 'seed')}", INK, _font(28))
+    if gains:
+        told = f"{measure[0].upper()}{measure[1:]}, less that of {less}: points, 95 % interval"
+        draw.text(
+            (0, 50),
+            told
+            + ("; the first is primary, p of others by Holm" if primary == gains[0][0] and gains[1:] else ""),
+            INK,
+            _font(21),
+        )
+        _draw_gains(draw, gains, primary, (left, left + max(320, width - left - 330)), GAINS_TOP)
+    draw.text((0, below), "Accuracy (%)", INK, _font(21))
+    _draw_heat(draw, heat, left, below + 70)
     canvas.paste(picture, (MARGIN, MARGIN))
     canvas.save(to, "PNG", optimize=True)
 
 
-def _matrix(table: HeatMap, title: str, *, left: int, room: int) -> Image.Image:
-    """A heat map under its title. left: pixels for the rows' names; room: pixels left free below it."""
-    small, number, top = _font(19), _font(25), 100
-    width = max(left + len(table.columns) * CELL_WIDTH, 560)
-    picture = Image.new("RGB", (width, top + len(table.rows) * CELL_HEIGHT + room), PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((0, 0), title, INK, _font(28))
+def _draw_gains(
+    draw: ImageDraw.ImageDraw,
+    gains: Sequence[tuple[str, Figures]],
+    primary: str | None,
+    span: tuple[int, int],
+    top: int,
+) -> None:
+    """A row an arm: name, interval with its value, the same in words. span: left and right end, in pixels."""
+    low, high = _extent(gain for _, gain in gains)
+    small, bottom = _font(19), top + GAIN_HEIGHT * len(gains)
+
+    def x(value: float) -> float:
+        return span[0] + 12 + (span[1] - span[0] - 24) * (value - low) / ((high - low) or 1.0)
+
+    for tick in ticks(low, high, wanted=5):
+        draw.line((x(tick), top, x(tick), bottom), SOFT if tick == 0 else WASH, 2)
+        draw.text((x(tick), bottom + 14), f"{100 * tick:+g}" if tick else "0", SOFT, _font(17), anchor="mm")
+    for row, (arm, gain) in enumerate(gains):
+        y, color = top + (row + 0.5) * GAIN_HEIGHT, ACCENT if arm == primary else INK
+        draw.text((span[0] - 14, y - 2), arm, color, small, anchor="rm")
+        words = points(gain["value"])
+        if None not in gain["ci95"]:
+            words += f" ({points_interval(gain)}){_p(gain)}"
+            draw.line((x(gain["ci95"][0]), y, x(gain["ci95"][1]), y), color, 4)
+        draw.circle((x(gain["value"]), y), 7, color)
+        draw.text((span[1] + 14, y - 2), words.translate(AS_DRAWN), color, small, anchor="lm")
+
+
+def _draw_heat(draw: ImageDraw.ImageDraw, table: HeatMap, left: int, top: int) -> None:
+    """A heat map with its columns' names above `top` and its rows' left of `left`, both in pixels."""
+    small, number = _font(19), _font(22)
     for column, name in enumerate(table.columns):
         draw.text((left + (column + 0.5) * CELL_WIDTH, top - 16), name, SOFT, small, anchor="mm")
     for row, (name, cells) in enumerate(zip(table.rows, table.cells, strict=True)):
@@ -128,7 +169,6 @@ def _matrix(table: HeatMap, title: str, *, left: int, room: int) -> Image.Image:
         draw.text((left - 14, y + CELL_HEIGHT / 2 - 2), name, INK, small, anchor="rm")
         for column, cell in enumerate(cells):
             _draw_cell(draw, left + column * CELL_WIDTH, y, cell, number)
-    return picture
 
 
 def _draw_cell(draw: ImageDraw.ImageDraw, x: int, y: int, cell: Cell, font: ImageFont.FreeTypeFont) -> None:
@@ -138,14 +178,6 @@ def _draw_cell(draw: ImageDraw.ImageDraw, x: int, y: int, cell: Cell, font: Imag
     )
     text = "-" if cell.value is None else percent(cell.value).rstrip("%\u202f ")
     draw.text((x + CELL_WIDTH / 2, y + CELL_HEIGHT / 2), text, colors.get("--li", SOFT), font, anchor="mm")
-
-
-def _draw_gain(draw: ImageDraw.ImageDraw, y: float, gain: Figures, text: str) -> None:
-    ascii_minus = str.maketrans({"\u2212": "-", "\u202f": " ", "\u00b1": ""})
-    draw.text((0, y), points(gain["value"]).translate(ascii_minus), ACCENT, _font(40))
-    draw.text((122, y + 2), text, INK, _font(21))
-    interval = points_interval(gain).translate(ascii_minus)
-    draw.text((122, y + 27), f"points, 95 % interval {interval}{_p(gain)}", SOFT, _font(18))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
