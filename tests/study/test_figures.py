@@ -237,6 +237,9 @@ def test_tables_page_and_picture_are_of_these_figures(study: Study, tmp_path: Pa
     assert "&lt;b&gt;bold&lt;/b&gt; failure" in page
     assert "<b>bold" not in page
     assert first.rows[0][2] in page
+    results["arms"]["an-arm-with-a-long-name"] = results["arms"].pop("a")
+    (tmp_path / "study.json").write_text(json.dumps(results))
+    assert "--letters:23" in write_study_report(tmp_path).read_text()  # names of rows do not run into figures
     with Image.open(tmp_path / "study.png") as picture:
         colors = {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in picture.getcolors(2**24)}  # type: ignore[misc, union-attr]
     heat = contents_of(results)["heat"]

@@ -47,7 +47,9 @@ def contents_of(results: Figures) -> dict[str, Any]:
     """What pages show of a study."""
     less, differences = results["differences"]["less"], results["differences"]["of"]
     measure = main_of(results)
-    gains = {arm: own[measure] for arm, own in differences.items() if measure in own}
+    primary = (results["primary"] or {}).get("arm")
+    found = {arm: own[measure] for arm, own in differences.items() if measure in own}
+    gains = dict(sorted(found.items(), key=lambda one: one[0] != primary))
     extent = _extent(gains.values())
     return {
         "results": results,
@@ -106,7 +108,7 @@ def _draw(results: Figures, contents: Figures, to: Path) -> None:
     """The differences on a common axis, primary one first, over the heat map."""
     heat, measure, less = contents["heat"], contents["measure"], results["differences"]["less"]
     primary = (results["primary"] or {}).get("arm")
-    gains = sorted(((arm, gain) for arm, gain, _ in contents["gains"]), key=lambda one: one[0] != primary)
+    gains = [(arm, gain) for arm, gain, _ in contents["gains"]]
     left = 28 + 11 * max((len(name) for name in [*heat.rows, *(arm for arm, _ in gains)]), default=0)
     width = left + max(len(heat.columns) * CELL_WIDTH, 820)
     below = GAINS_TOP + (GAIN_HEIGHT * len(gains) + 70 if gains else 0)
