@@ -34,7 +34,7 @@ TOO_PERSONAL = (
     "wall_seconds",
     "peak_rss_mb",
     "seconds",
-    "versions",
+    "version",
     "spending",
     "data",
     "path",

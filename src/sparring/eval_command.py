@@ -239,9 +239,9 @@ def _run(settings: EvalSettings, out: Path, against: Path | None, engine: Engine
     items, dropped = chosen_items(settings, benchmark, data)
     make_folder(out)
     screen = Screen()
-    if dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
-        screen.warn(f"{data}: {sum(dropped.values())} bad records dropped ({reasons})")
+    from sparring.engine.questions import say_dropped
+
+    say_dropped(data, dropped, screen)
     from sparring.benchmarks.run import run_evaluation
     from sparring.engine.crew import Engine
     from sparring.engine.device import begin_computing

@@ -13,6 +13,7 @@ import pytest
 from sparring.asking.answers import boxed, parse_answer, parse_yes_no, split_thought
 
 THREE = ("bottle", "blue", "a red car")
+SIDES = ("AB", "BC", "CD", "DA")
 COLOURS = ("blue", "red", "dark red")
 YES_NO = ("yes", "no")
 
@@ -56,6 +57,9 @@ YES_NO = ("yes", "no")
         ("It is dark red here", COLOURS, "C", "whole"),
         ("It isn't blue, it is red", COLOURS, "B", "last"),
         ("There are 2 cups", ("1", "2", "12"), "B", "text"),
+        # Texts of neighbouring letters are no letters.
+        (r"\boxed{CD}", SIDES, "C", "boxed"),
+        ("The answer is BC.", SIDES, "B", "stated"),
         # Thoughts and tags.
         (r"<think>\boxed{A} or B?</think> The answer is C.", COLOURS, "C", "stated"),
         ("<think>A</think><answer>B</answer>", COLOURS, "B", "whole"),

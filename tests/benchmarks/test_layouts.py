@@ -300,6 +300,14 @@ def test_vqav2_amber_chair(tmp_path: Path) -> None:
     (item,) = read("chair", tmp_path)
     assert item.meta["objects"] == ["dog", "person", "table"]
     assert isinstance(item.pictures[0], PictureFile)
+    # Of two official files one alone would be read.
+    (tmp_path / "instances_train.json").write_text(json.dumps(coco))
+    (tmp_path / "train_questions.json").write_text(json.dumps({"questions": []}))
+    for suite in ("chair", "vqav2"):
+        with pytest.raises(
+            DataError, match=r"2 files are called .*_train\.json|2 files are called .*train_q"
+        ):
+            read(suite, tmp_path)
 
 
 def test_one_odd_record_of_vqav2_costs_itself(tmp_path: Path) -> None:

@@ -321,6 +321,14 @@ def test_comparison_of_two_runs(tmp_path: Path) -> None:
     assert all(part["mcnemar_holm"] >= part["mcnemar"] for part in found["categories"].values())
     assert found["differences_in_asking"] == []
     assert found["other_pictures"] == 0
+    with serving() as server:
+        for place, given in enumerate(({"max_pixels": 4096}, {"prompt": "Look. {question} {options}"})):
+            own = {f"defender__{name}": value for name, value in given.items()}
+            evaluate(
+                settings_of(path, f"{server.url}#toy", shuffle=False, **own), tmp_path / f"other {place}"
+            )
+    asked = [compare(tmp_path / "a", tmp_path / f"other {place}", "sparring") for place in (0, 1)]
+    assert [one["differences_in_asking"] for one in asked] == [["limits of pixels"], ["words of the prompt"]]
     same = compare(tmp_path / "a", tmp_path / "a", "vlmevalkit")
     assert same["all"]["difference"]["ci95"] == [0.0, 0.0]
     other = write_custom(tmp_path / "r", 3)

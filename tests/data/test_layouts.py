@@ -174,6 +174,32 @@ def test_a_folder_of_shards_with_a_macs_litter(tmp_path: Path) -> None:
     assert [item.id for item in items_of(tmp_path)] == ["r0", "r1", "train/r0"]
 
 
+def test_an_id_twice_in_one_split_is_refused(tmp_path: Path) -> None:
+    for k in (0, 1):
+        PICTURES[k].save(tmp_path / f"{k}.png")
+    lines = [
+        own | {"id": "a", "split": split, "image": f"{k}.png"}
+        for k, own in enumerate(rows())
+        for split in "xy"
+    ]
+    file = tmp_path / "q.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines[:2])))
+    assert [question.id for question in read_questions(file)] == ["a", "y/a"]
+    for twice in (lines[0], lines[1]):
+        file.write_text("\n".join(map(json.dumps, [*lines[:2], twice])))
+        with pytest.raises(DataError, match="id was already given"):
+            read_questions(file)
+
+
+def test_numbered_shards_are_no_splits_and_folders_are(tmp_path: Path) -> None:
+    for name in ("one/0000.parquet", "one/0001.parquet", "two/train/0000.parquet", "two/test/0000.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(arrow.Table.from_pylist([rows()[0] | {"image": held(0)}]), tmp_path / name)
+    with pytest.raises(DataError, match="id was already given"):
+        items_of(tmp_path / "one")
+    assert [item.id for item in items_of(tmp_path / "two")] == ["r0", "train/r0"]
+
+
 JSON_PICTURES: dict[str, Callable[[int], Any]] = {
     "path": lambda k: {"image": f"p/{k}.png"},
     "list": lambda k: {"images": [f"p/{k}.png"]},

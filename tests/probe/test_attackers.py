@@ -19,7 +19,7 @@ from sparring.data.records import VisualQuestion
 from sparring.engine.screen import Screen
 from sparring.models.editors import load_editor
 from sparring.models.vlms.base import load_vlm
-from sparring.probe.attackers import idle_attackers, load_attacker
+from sparring.probe.attackers import check_attackers, idle_attackers, load_attacker
 from sparring.probe.questions import Asked
 from sparring.probe.run import run_probe
 
@@ -160,6 +160,35 @@ def test_gradients_need_a_defender_of_this_machine(tmp_path: Path) -> None:
         load_attacker(
             AttackerSettings(model="pgd:eps=8"), CPU, lambda: (load_vlm("http://127.0.0.1:9/v1#x"), settings)
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "refused"),
+    [
+        ("asked again", "light:0.9", True),
+        ("benign", "light:0.9", True),
+        ("adaptive", "light:0.9", True),
+        ("benign", "benign@{editor}", False),
+        ("light", "light:0.9", False),
+    ],
+)
+def test_what_a_probe_adds_by_itself_has_a_name_of_its_own(
+    name: str, spec: str, refused: bool, editor: Path, tmp_path: Path
+) -> None:
+    defender = tiny_qwen2_5_vl(tmp_path / "defender")
+    settings = ProbeSettings(
+        data="q.jsonl",
+        defenders={"toy": str(defender)},
+        defender=DefenderSettings(model=str(defender)),
+        attackers={name: spec.format(editor=editor)},
+        attacker=AttackerSettings(model=str(editor)),
+        adapt=1,
+    )
+    if refused:
+        with pytest.raises(RecipeError, match=f'"{name}" is the name of what the probe adds'):
+            check_attackers(settings)
+    else:
+        check_attackers(settings)
 
 
 def test_names_of_rivals() -> None:

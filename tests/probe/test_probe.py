@@ -20,11 +20,11 @@ from small_benchmarks import hr_rows, write_tsv
 from small_checkpoints import tiny_flux2_klein
 from small_eval import engine_of
 from small_game import write_game_questions
-from small_vlms import tiny_llava, tiny_qwen2_5_vl
+from small_vlms import noise_pictures, tiny_llava, tiny_qwen2_5_vl
 from small_workers import Hand, contents, use_hands
 from sparring.asking.desk import Desk
 from sparring.config import EngineSettings, ProbeSettings
-from sparring.data.errors import RecipeError, RunError
+from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.data.images import image_sha256
 from sparring.data.questions import read_questions
 from sparring.engine.ledger import Ledger
@@ -390,6 +390,37 @@ def test_adaptive_attackers_train_on_other_pictures_of_the_suite(players: Path, 
     )
     assert (len(asked.probed), len(asked.practice)) == (4, 4)
     assert not {question.image for question in asked.probed} & {question.image for question in asked.practice}
+
+
+def test_bad_records_of_a_suite_and_of_the_data_to_train_on_are_told(players: Path, tmp_path: Path) -> None:
+    bad = [hr_rows()[0] | {"index": 90 + k, "answer": "Z"} for k in range(2)]
+    path = write_tsv(tmp_path / "hr.tsv", [*hr_rows(), *bad])
+    other = json.dumps({"id": "n", "question": "?", "options": ["x", "y"], "answer": "A", "image": "n.png"})
+    noise_pictures(1, size=(90, 80))[0].save(tmp_path / "n.png")
+    practice = tmp_path / "practice.jsonl"
+    practice.write_text(other + "\n" + other.replace('"n"', '"m"').replace("n.png", "none.png"))
+    given = {"suite": "hrbench-4k", "adapt": 1, "attacker": {"model": str(players / "editor")}}
+    said, defenders = io.StringIO(), {"one": str(players / "one")}
+    screen = Screen(Console(file=said, width=400))
+    with pytest.raises(DataError, match="2 records"):
+        read_asked(settings_of(path, defenders, **given), tmp_path / "out", screen)
+    given |= {"skip_bad_records": True, "adapt_data": str(practice)}
+    asked = read_asked(settings_of(path, defenders, **given), tmp_path / "out", screen)
+    assert (len(asked.probed), len(asked.practice)) == (8, 1)
+    assert "hr.tsv: 2 bad records dropped (answer is no option: 2)" in said.getvalue()
+    assert "practice.jsonl: 1 bad record dropped (image missing: 1)" in said.getvalue()
+
+
+def test_data_that_cannot_be_split_are_told_in_the_words_of_a_probe(players: Path, tmp_path: Path) -> None:
+    path, screen = write_tsv(tmp_path / "hr.tsv", hr_rows()[:4]), Screen(Console(file=io.StringIO()))
+    given = {"suite": "custom", "adapt": 1, "attacker": {"model": str(players / "editor")}}
+    other = write_tsv(tmp_path / "other.tsv", [row | {"index": f"n{row['index']}"} for row in hr_rows()[:1]])
+    for more, words in (({}, "on with --adapt-data"), ({"adapt_data": str(other)}, "leave --adapt-data out")):
+        with pytest.raises(DataError, match=words) as caught:
+            read_asked(
+                settings_of(path, {"one": str(players / "one")}, **given, **more), tmp_path / "o", screen
+            )
+        assert "held_out_path" not in str(caught.value)
 
 
 def test_the_presence_suite_has_popes_figures_of_every_split(tmp_path: Path) -> None:

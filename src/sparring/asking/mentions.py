@@ -104,7 +104,7 @@ def _is_named_alike(words: tuple[str, ...], others: list[tuple[str, ...]]) -> bo
 
 
 def _is_label(words: tuple[str, ...], options: tuple[str, ...]) -> bool:
-    return len(words) == 1 and words[0].upper() in LETTERS[: len(options)]
+    return len(words) == 1 and words[0].upper() in list(LETTERS[: len(options)])
 
 
 def option_words(option: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ difference is more than chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,27 @@ def pair_up(before: Path, after: Path, profile: str) -> tuple[dict[str, Any], li
         "only_before": len(items_a) - len(pairs) - left_out,
         "only_after": len(items_b) - len(pairs) - left_out,
         "left_out": left_out,
-        "differences_in_asking": [
-            name
-            for name in ("prompt", "trials", "temperature", "max_new_tokens", "shuffled", "seed")
-            if facts_a[name] != facts_b[name]
-        ]
-        + (
-            ["judge"]
-            if facts_a.get("judge", {}).get("model") != facts_b.get("judge", {}).get("model")
-            else []
-        ),
+        "differences_in_asking": list(_differences(facts_a, facts_b, pairs)),
         "other_pictures": sum(pair.before.cluster != pair.after.cluster for pair in pairs),
     }
     return facts, pairs
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], pairs: Sequence[Pair]) -> Iterator[str]:
+    """What the two were asked differently in, in words."""
+    for name in ("prompt", "trials", "temperature", "max_new_tokens", "shuffled", "seed"):
+        if a[name] != b[name]:
+            yield name
+    if a["prompt"] == b["prompt"] and any(
+        pair.before.prompt != pair.after.prompt
+        for pair in pairs
+        if pair.before.prompt and pair.after.prompt and pair.before.item.options == pair.after.item.options
+    ):
+        yield "words of the prompt"
+    if a["pixels"]["limits"] != b["pixels"]["limits"]:
+        yield "limits of pixels"
+    if a.get("judge", {}).get("model") != b.get("judge", {}).get("model"):
+        yield "judge"
 
 
 def _headline(facts: Mapping[str, Any], profile: str) -> dict[str, Any]:

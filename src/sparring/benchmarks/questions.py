@@ -12,7 +12,7 @@ from typing import Literal
 
 from sparring.asking.prompts import filled
 from sparring.benchmarks.items import Item, Kind, shuffled_options, with_yes_no_options
-from sparring.benchmarks.layouts import Benchmark, read_benchmark, read_benchmark_records
+from sparring.benchmarks.layouts import Benchmark, read_benchmark_records
 from sparring.config import EvalSettings
 from sparring.data.errors import DataError
 from sparring.data.items import Record
@@ -34,13 +34,16 @@ def chosen_items(
     And reason -> bad records that were dropped, where the settings want that; else they raise DataError.
     """
     images = Path(settings.images) if settings.images else None
-    records = read_benchmark_records(benchmark, data, images, skip_bad=settings.skip_bad_records)
-    items = [record.item for record in records if record.item is not None]
-    items = drawn(items, limit=settings.limit, seed=settings.seed, shuffle=shuffles(settings, benchmark))
-    dropped = Counter(record.problems[0].reason for record in records if record.problems)
-    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items, dict(
-        dropped
+    items, dropped = draw_items(
+        benchmark,
+        data,
+        images,
+        limit=settings.limit,
+        seed=settings.seed,
+        shuffle=shuffles(settings, benchmark),
+        skip_bad=settings.skip_bad_records,
     )
+    return [with_yes_no_options(item) for item in items] if settings.prompt == "options" else items, dropped
 
 
 def draw_items(
@@ -52,12 +55,14 @@ def draw_items(
     seed: int,
     shuffle: bool,
     skip_bad: bool = False,
-) -> list[Item]:
-    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order. shuffle: options
-    in an order that follows from the seed."""
-    return drawn(
-        read_benchmark(benchmark, data, images, skip_bad=skip_bad), limit=limit, seed=seed, shuffle=shuffle
-    )
+) -> tuple[list[Item], dict[str, int]]:
+    """The benchmark's items, or `limit` of them, drawn by the seed and left in their order; and reason -> bad
+    records that were dropped. shuffle: options in an order that follows from the seed.
+    """
+    records = read_benchmark_records(benchmark, data, images, skip_bad=skip_bad)
+    items = [record.item for record in records if record.item is not None]
+    dropped = Counter(record.problems[0].reason for record in records if record.problems)
+    return drawn(items, limit=limit, seed=seed, shuffle=shuffle), dict(dropped)
 
 
 def drawn(items: list[Item], *, limit: int | None, seed: int, shuffle: bool) -> list[Item]:

@@ -197,10 +197,12 @@ def _is_picture(schemas: Sequence[Any], name: str) -> bool:
 
 
 def _splits(path: Path, files: Sequence[Path]) -> list[str]:
-    """The split that each file belongs to, by its folder or by the start of its name; "" where all are of
-    one."""
+    """The split that each file belongs to, by the start of its name, or by its folder where that is a number
+    or the file is of Arrow; "" where all are of one."""
+    starts = [re.split(r"[-_.]", file.name)[0] for file in files]
     names = [
-        file.parent.name if file.suffix == ".arrow" else re.split(r"[-_.]", file.name)[0] for file in files
+        file.parent.name if file.suffix == ".arrow" or start.isdigit() else start
+        for file, start in zip(files, starts, strict=True)
     ]
     return names if len(set(names)) > 1 else [""] * len(files)
 

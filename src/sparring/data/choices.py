@@ -174,7 +174,7 @@ def _mapped(name: str, value: Mapping[Any, Any]) -> Options:
         if len(value) != len(texts):
             raise Fault("duplicate option", f"{name} has a label twice.")
     keys = [_label(str(key)) for key in value]
-    letters = all(key in LETTERS for key in keys)
+    letters = all(key in list(LETTERS) for key in keys)
     if not letters and not all(key.isdigit() for key in keys):
         raise Fault(
             "wrong type",

@@ -283,14 +283,19 @@ def _suffix(data: bytes) -> str:
 
 
 def split_held_out(
-    questions: Sequence[VisualQuestion], count: int, seed: int
+    questions: Sequence[VisualQuestion],
+    count: int,
+    seed: int,
+    *,
+    advice: str = "Lower data.held_out, add questions, or name a file with data.held_out_path.",
 ) -> tuple[list[VisualQuestion], list[VisualQuestion]]:
     """(train, held out), both in the order given. Questions about the same picture (by its pixels) stay
     together.
 
     `count` questions are held out; fewer, by less than the questions of one picture, where whole pictures do
     not add up to it. The split depends on the order of the questions, their pictures and `seed` alone. Raises
-    DataError if fewer than `count` + 1 questions are there, or if nothing is left to train on.
+    DataError, with the advice, if fewer than `count` + 1 questions are there, or if nothing is left to train
+    on.
     """
     groups: dict[str, list[int]] = {}
     for index, key in enumerate(_keys(questions)):
@@ -304,15 +309,19 @@ def split_held_out(
     if not chosen or len(chosen) == len(questions) or len(questions) <= count:
         raise DataError(
             f"{plural(len(questions), 'question')} about {plural(len(groups), 'picture')} are too few to "
-            f"hold {count} out and train on the rest. Lower data.held_out, add questions, or name a file "
-            f"with data.held_out_path."
+            f"hold {count} out and train on the rest. {advice}"
         )
     held_out = [question for index, question in enumerate(questions) if index in chosen]
     return [question for index, question in enumerate(questions) if index not in chosen], held_out
 
 
-def require_disjoint(train: Sequence[VisualQuestion], held_out: Sequence[VisualQuestion]) -> None:
-    """Raise DataError if a picture (by its pixels) or an id is in both."""
+def require_disjoint(
+    train: Sequence[VisualQuestion],
+    held_out: Sequence[VisualQuestion],
+    *,
+    advice: str = "leave data.held_out_path out and the split is made by picture.",
+) -> None:
+    """Raise DataError, with the advice, if a picture (by its pixels) or an id is in both."""
     twins = {question.id for question in train} & {question.id for question in held_out}
     if twins:
         raise DataError(
@@ -328,8 +337,7 @@ def require_disjoint(train: Sequence[VisualQuestion], held_out: Sequence[VisualQ
         raise DataError(
             f'questions "{first.id}" (training) and "{second.id}" (held out) show the same picture, '
             f"{second.image.name}; {len(shared)} held-out "
-            "questions are like that. Held-out pictures must be new: leave data.held_out_path out and the "
-            "split is made by picture."
+            f"questions are like that. Held-out pictures must be new: {advice}"
         )
 
 

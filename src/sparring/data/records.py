@@ -19,7 +19,7 @@ Box = tuple[int, int, int, int]
 UNCHANGED = "unchanged"
 """The note on an edit's verdict that says: the picture came back as it was."""
 LETTERS = string.ascii_uppercase
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Goes up when a rule reads or counts otherwise: figures of an earlier version are scored anew before
 they are compared, and a run whose answers were read by it is not resumed.
 """

@@ -71,16 +71,17 @@ def read_rows(path: Path, layout: Layout, images: Path | None = None) -> Records
 
 def _records(table: Table, layout: Layout) -> Records:
     answers = Answers().learn(values for _, values in table.records() if not isinstance(values, Fault))
-    seen = dict[str, int]()
+    seen, splits = dict[str, int](), dict[str, str]()
     for row in table.rows():
+        split = row.text("split")
         problems = list[Problem]()
         item = None if row.fault and not row.values else _item(table, row, layout, answers, problems)
         if row.fault is not None:
             problems.insert(0, table.problem(row, row.fault))
         if (
             item is not None
-            and item.id in seen
-            and (split := row.text("split"))
+            and split
+            and splits.get(item.id, split) != split
             and f"{split}/{item.id}" not in seen
         ):
             item = replace(item, id=f"{split}/{item.id}")  # ids are unique in a split
@@ -90,7 +91,7 @@ def _records(table: Table, layout: Layout) -> Records:
         if item is None or problems:
             yield Record(row.number, None, tuple(problems), table.unit)
         else:
-            seen[item.id] = row.number
+            seen[item.id], splits[item.id] = row.number, split
             yield Record(row.number, item, unit=table.unit)
 
 
@@ -201,7 +202,7 @@ def _right(
             "number of options", "has no options: its columns A, B, ... and options, choices are empty."
         )
     text, references = str(answer).strip(), references_of(answer)
-    if "letter" in answers.certain and text in LETTERS[:8] and not is_open(row.values):
+    if "letter" in answers.certain and text in list(LETTERS[:8]) and not is_open(row.values):
         what = (
             f"has no options, and its answer {text} is a letter, as other records of the file choose "
             f"options. Fill them in, or"

@@ -359,10 +359,16 @@ def _amber_record(record: Mapping[str, Any], truths: Mapping[str, Any], folder: 
 
 
 def only_file(folder: Path, pattern: str) -> Path:
-    """The first file of a folder that matches. Raises DataError where there is none."""
-    found = files_below(folder, pattern)
+    """The file of a folder that matches. Raises DataError where there is none, or more than one."""
+    found, wanted = files_below(folder, pattern), pattern.removeprefix("**/")
     if not found:
-        raise DataError(f"{folder}: the file {pattern.removeprefix('**/')} is missing.")
+        raise DataError(f"{folder}: the file {wanted} is missing.")
+    if found[1:]:
+        names = ", ".join(str(file.relative_to(folder)) for file in found[:5])
+        raise DataError(
+            f"{folder}: {len(found)} files are called {wanted} ({names}), and one is read. Put the files "
+            f"that belong together in a folder of their own."
+        )
     return found[0]
 
 

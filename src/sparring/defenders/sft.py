@@ -104,7 +104,7 @@ def run_sft(
     """
     screen, device = screen or Screen(), begin_computing(settings.device, settings.threads)
     questions = questions or read_taught(settings, out)
-    say_dropped(questions, screen)
+    say_dropped(questions.path, questions.dropped_by_reason(), screen)
     with (
         run_folder(settings, out, file="sft.yaml", resume="the command that began it") as folder,
         closing(Ledger(folder)) as ledger,

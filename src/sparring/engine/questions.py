@@ -64,7 +64,7 @@ def load_questions(
         digests = {str(questions.path): data_digest(questions.path) for questions in read}
         require_same_data(out, ledger, digests, kind)
     for questions in read:
-        say_dropped(questions, screen)
+        say_dropped(questions.path, questions.dropped_by_reason(), screen)
     if keep is not None:
         train, held_out = keep(train), keep(held_out)
     held_out = held_out[:measured]
@@ -116,16 +116,16 @@ def read_drawn(
     images, folder: as of `read_questions`.
     """
     found = read_questions(path, skip_bad=skip_bad, images=images, folder=folder)
-    say_dropped(found, screen)
+    say_dropped(found.path, found.dropped_by_reason(), screen)
     chosen = set(shuffled(range(len(found)), seed, "limit")[:limit])
     return [question for place, question in enumerate(found) if place in chosen]
 
 
-def say_dropped(found: Questions, screen: Screen) -> None:
-    """Warn of the bad records that were dropped, if any."""
-    if found.dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.dropped_by_reason().items())
-        screen.warn(f"{found.path}: {plural(found.dropped, 'bad record')} dropped ({reasons})")
+def say_dropped(path: Path, dropped: Mapping[str, int], screen: Screen) -> None:
+    """Warn of the bad records that were dropped, if any. dropped: reason -> how many."""
+    if dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
+        screen.warn(f"{path}: {plural(sum(dropped.values()), 'bad record')} dropped ({reasons})")
 
 
 def named_sides(recipe: Recipe, out: Path | None = None) -> Sides:

@@ -1,10 +1,11 @@
 """What words beside a picture did to a Defender's answers (`sparring.asking.conditions`).
 
 Flips toward the hint are answers that the words turned into the hinted option, of the items whose plain
-answer is another one. Words that disturb also move answers by chance: drift is the share of answers that
-moved to an option that is neither the hint nor the plain answer, divided by how many such options the item
-has. The difference of the two is what the hint itself did. With two options there is no such option, so
-there is no drift to take off, and the difference is given over the other items alone.
+answer is not it: another one, or none that can be read. Words that disturb also move answers by chance:
+drift is the share of answers that moved to an option that is neither the hint nor the plain answer, divided
+by how many such options the item has. The difference of the two is what the hint itself did. With two
+options and a plain answer there is no such option, so there is no drift to take off, and the difference is
+given over items of three or more options alone.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from sparring.models.vlms.address import is_endpoint
 from sparring.models.vlms.base import VLM, local_weights
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
-from sparring.probe.settings import slug, takes_gradients
+from sparring.probe.settings import ADAPTIVE, AGAIN, slug, takes_gradients
 
 NO_GRADIENTS = (
     'attacker "{rival}" takes the gradients of the Defender, and an endpoint gives none. Name a '
@@ -93,14 +93,22 @@ def check_attackers(settings: ProbeSettings) -> None:
     headers and configurations, before anybody is asked or paid for anything.
 
     Errors: as of `load_attacker`; DataError where a rival's own files are not there; RecipeError for one that
-    takes gradients where no Defender has any.
+    takes gradients where no Defender has any, or has the name of what the probe itself adds.
     """
+    found, _ = attackers_of(settings)
+    added = {one.name for one in found if one.control}
+    added |= {name for name, is_on in ((AGAIN, settings.controls), (ADAPTIVE, settings.adapt)) if is_on}
     for name, spec in settings.attackers.items():
+        if name in added:
+            raise RecipeError(
+                f'attackers: "{name}" is the name of what the probe adds by itself. Give it another one: '
+                f"NAME={spec}."
+            )
         if takes_gradients(spec):
             check_rival(spec)
             if all(map(is_endpoint, settings.defenders.values())):
                 raise RecipeError(NO_GRADIENTS.format(rival=name))
-    for attacker in attackers_of(settings)[0]:
+    for attacker in found:
         against = settings.defenders.get(attacker.against or "", settings.defender.model)
         check_attacker(
             settings_of(settings, attacker), settings.defender.model_copy(update={"model": against})

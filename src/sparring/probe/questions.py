@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,7 +98,7 @@ def _read_asked(settings: ProbeSettings, data: Path, folder: Path, screen: Scree
         benchmark, images = find_benchmark(settings.suite), Path(settings.images) if settings.images else None
         # The very items, with their options in the very order, that `sparring eval` asks under this seed and
         # limit.
-        items = draw_items(
+        items, dropped = draw_items(
             benchmark,
             data,
             images,
@@ -108,16 +109,20 @@ def _read_asked(settings: ProbeSettings, data: Path, folder: Path, screen: Scree
         )
         suite = questions_of(items, data, folder, skip_bad=settings.skip_bad_records)
         records, left_out = suite.questions.records, dict(suite.left_out)
-        say_dropped(suite.questions, screen)
+        damaged = suite.questions.dropped_by_reason()
+        say_dropped(data, Counter(dropped) + Counter(damaged), screen)
         digests = {settings.data: data_sha256(items)}
     if not settings.adapt:
         return Asked(records, [], digests, left_out)
     if settings.adapt_data is None:
-        practice, probed = split_held_out(records, len(records) // 2, settings.seed)
+        advice = "Add questions, or name others to train on with --adapt-data."
+        practice, probed = split_held_out(records, len(records) // 2, settings.seed, advice=advice)
         return Asked(probed, practice, digests, left_out)
-    practice = read_questions(
+    practised = read_questions(
         settings.adapt_data, skip_bad=settings.skip_bad_records, images=settings.images, folder=folder
-    ).records
-    require_disjoint(practice, records)
+    )
+    say_dropped(practised.path, practised.dropped_by_reason(), screen)
+    advice = "leave --adapt-data out and half of the questions are trained on, split by picture."
+    require_disjoint(practised.records, records, advice=advice)
     digests[settings.adapt_data] = data_digest(Path(settings.adapt_data))
-    return Asked(records, practice, digests, left_out)
+    return Asked(records, practised.records, digests, left_out)
