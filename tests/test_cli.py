@@ -204,6 +204,15 @@ def test_plan_prints_settings_that_are_a_recipe(tmp_path: Path) -> None:
     assert "Memory" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "field", ["judge.reward.call", "evaluation.audit.call", "data.generator.call", "attacker.family"]
+)
+def test_a_plan_finds_what_cannot_be_imported(field: str) -> None:
+    result = runner.invoke(app, ["plan", "arena", "--set", f"{field}=sparring.nowhere:call"])
+    assert result.exit_code == 2
+    assert f'{field}: "sparring.nowhere:call" cannot be imported' in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("name", ["qwen2.5-vl-7b_qwen-image-edit", "qwen2.5-vl-3b_flux2-klein-4b"])
 def test_large_recipes_plan_here(name: str) -> None:
     result = runner.invoke(app, ["plan", name])
@@ -337,6 +346,14 @@ def test_stopping_by_hand_says_how_to_go_on(
     result = runner.invoke(app, ["run", "arena", "--out", "there"])
     assert result.exit_code == 130
     assert "sparring run --resume there" in result.stderr
+    stored = load_recipe("arena", []).model_dump(mode="json")
+    Path("there").mkdir(exist_ok=True)
+    Path("there/recipe.yaml").write_text(yaml.safe_dump(stored))
+    # What holds for one process alone is said again.
+    changes = ["--set", "engine.workers=2", "--set", "track=[tensorboard]"]
+    result = runner.invoke(app, ["run", "--resume", "there", *changes])
+    said = "sparring run --resume there --set engine.workers=2 --set 'track=[tensorboard]'"
+    assert said in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("recipe", sorted(bundled_recipes()))
@@ -539,6 +556,24 @@ def test_an_attack_whose_attacker_is_refused_leaves_no_folder(questions: Path) -
     assert result.exit_code == 2
     assert 'rival "light:dark": gain must be' in result.stderr
     assert not (questions.parent / "there").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "--suite", "custom", "--judge", "no/such-judge"],
+        ["probe", "--reasoning-judge", "no/such-judge"],
+    ],
+)
+def test_a_judge_that_is_not_there_is_told_before_anybody_is_asked(
+    questions: Path, arguments: list[str]
+) -> None:
+    there = questions.parent / "there"
+    given = ["--recipe", "arena", "--data", str(questions), "--skip-bad-records", "--out", str(there)]
+    result = runner.invoke(app, [*arguments, *given])
+    assert result.exit_code == 2
+    assert "no/such-judge" in result.stderr
+    assert not there.exists()
 
 
 def test_attack_without_players_or_questions_is_a_message() -> None:

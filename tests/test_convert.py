@@ -34,6 +34,14 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_the_same_may_be_written_again_and_a_suite_has_its_own_layouts(tmp_path: Path) -> None:
+    given = ["--data", write_tsv(tmp_path / "hr.tsv", hr_rows()), "--out", tmp_path / "out"]
+    assert [convert(*given)[0] for _ in range(2)] == [0, 0]
+    code, said = convert(*given, "--suite", "hrbench-4k", "--format", "rows")
+    assert code == 2
+    assert "a suite has its own layouts" in said
+
+
 def test_skipped_records_are_told(tmp_path: Path) -> None:
     tsv = write_tsv(
         tmp_path / "hr.tsv", [row | {"answer": "Z"} if k == 2 else row for k, row in enumerate(hr_rows())]
@@ -54,6 +62,9 @@ def test_data_are_not_written_over_by_what_is_made_of_them(tmp_path: Path) -> No
     with open(tmp_path / "my/questions.jsonl", "a") as file:
         file.write('{"id": "bad"}\n')
     before = (tmp_path / "my/questions.jsonl").read_text()
+    code, said = convert("--data", tmp_path / "hr.tsv", "--out", tmp_path / "my")
+    assert code == 2
+    assert "holds other questions" in said
     for source in ("my/questions.jsonl", "my"):
         code, said = convert("--data", tmp_path / source, "--out", tmp_path / "my", "--skip-bad-records")
         assert code == 2

@@ -294,6 +294,33 @@ def test_the_papers_values() -> None:
         ("judge.count_prompt=How many?", "judge.count_prompt: must hold {name}"),
         ("forge.propose.locate=true", "forge.propose.locate: needs forge.propose.model"),
         ("forge={extend: {painter: {model: edges}}}", "forge.extend.checks: are asked of the judge model"),
+        (
+            "defender.text.caption=The {foo} is {option}",
+            "defender.text.caption 'The {foo} is {option}' cannot",
+        ),
+        (
+            "defender.text.thought=It is {option} {",
+            "defender.text.thought 'It is {option} {' cannot be filled",
+        ),
+        ("defender.prompt=Say {question} {options} {answer}", "What is filled in is {question}, {options};"),
+        (
+            "defender.consistency.prompt=Say {reasoning} {foo}",
+            "defender.consistency.prompt 'Say {reasoning} {foo}'",
+        ),
+        (
+            "defender.algorithm={type: sft, reply: '{answer} {foo}'}",
+            "defender.algorithm.reply '{answer} {foo}'",
+        ),
+        (
+            "evaluation.conditions.thought=It is {answer}",
+            "evaluation.conditions.thought 'It is {answer}' cannot be filled",
+        ),
+        (
+            "judge.count_prompt=How many {name} {foo}",
+            "judge.count_prompt 'How many {name} {foo}' cannot be filled in",
+        ),
+        ("attacker.dtype=float16", "attacker.dtype: gradients vanish in float16"),
+        ("defender.dtype=float16", "defender.dtype: gradients vanish in float16"),
         ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
         ("judge.reward.call=nowhere", 'judge.reward.call: must be "package.module:function"'),
         (

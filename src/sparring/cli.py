@@ -4,6 +4,7 @@ quick.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,10 +130,12 @@ def run(
         if dry_run:
             show_plan(settings)
             return
-        _play(settings, folder)
+        again = [] if resume is None else [word for change in changes or [] for word in ("--set", change)]
+        _play(settings, folder, shlex.join(["sparring", "run", "--resume", str(folder), *again]))
 
 
-def _play(settings: Recipe, folder: Path) -> None:
+def _play(settings: Recipe, folder: Path, again: str) -> None:
+    """Play, and say what the figures are. again: the command that goes on."""
     from sparring.plan import require_models
 
     require_models(settings)
@@ -147,7 +150,7 @@ def _play(settings: Recipe, folder: Path) -> None:
     from sparring.report.page import write_report
     from sparring.selfplay.loop import run_game
 
-    with stoppable(f"Go on with: sparring run --resume {as_argument(folder)}"):
+    with stoppable(f"Go on with: {again}"):
         summary = run_game(settings, folder, sides=sides)
     report = write_report(folder)
     out_console.print(f"Figures: {folder / 'summary.json'}\nReport:  {folder / report.name}")

@@ -26,7 +26,7 @@ from sparring.console import (
     stoppable,
     warn,
 )
-from sparring.data.errors import RecipeError, RunError
+from sparring.data.errors import DataError, RecipeError, RunError
 from sparring.data.words import plural
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def convert(
         from sparring.engine.files import unless_refused
 
         data = Path(source)
+        if suite is not None and kind is not None:
+            raise DataError("--format: a suite has its own layouts. Leave it, or --suite, out.")
         if suite is not None:
             records = iter(
                 read_benchmark_records(find_benchmark(suite), data, images, skip_bad=skip_bad_records)

@@ -237,6 +237,9 @@ def _run(settings: EvalSettings, out: Path, against: Path | None, engine: Engine
     rule_of(settings.profile, benchmark.rules)
     data = written_data(settings.data, out)
     items, dropped = chosen_items(settings, benchmark, data)
+    from sparring.models.vlms.base import require_vlm
+
+    require_vlm(settings.judge.model if settings.judge else None)
     make_folder(out)
     screen = Screen()
     from sparring.engine.questions import say_dropped

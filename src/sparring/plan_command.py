@@ -143,6 +143,7 @@ def show_plan(
     """Write the settings to standard output and all else to standard error; rates: for time and cost."""
     from sparring.engine.trackers import require_trackers
     from sparring.plan import make_plan, require_models
+    from sparring.recipes.check import require_calls
 
     found = make_plan(settings, setup)
     recipe = settings.model_dump(mode="json")
@@ -162,6 +163,7 @@ def show_plan(
     if found.missing is not None:
         raise DataError(found.missing)
     require_models(settings)
+    require_calls(settings)
     require_trackers(settings)
     result({"recipe": recipe, **_figures(found), "gpus": gpus})
 

@@ -73,18 +73,20 @@ def study(
 
 
 def _require_files(plan: Study) -> None:
-    """Raise ModelError or DataError where a model or file of an arm is not there: its games would tell it an
-    hour later, one after the other.
+    """Raise ModelError, RecipeError or DataError where a model, function or file of an arm is not there: its
+    games would tell it an hour later, one after the other.
     """
-    from sparring.data.errors import DataError, ModelError
+    from sparring.data.errors import DataError, SparringError
     from sparring.plan import require_models
+    from sparring.recipes.check import require_calls
 
     for arm in dict.fromkeys(plan.players.values()):
         recipe = plan.recipes[arm]
         try:
             require_models(recipe)
-        except ModelError as error:
-            raise ModelError(f"arms.{arm}: {error}") from error
+            require_calls(recipe)
+        except SparringError as error:
+            raise type(error)(f"arms.{arm}: {error}") from error
         for name in ("path", "held_out_path"):
             path = getattr(recipe.data, name)
             if path is not None and not Path(path).exists():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from sparring.config import ConsistencySettings
 from sparring.data.errors import ModelError, RecipeError, RefusedError
-from sparring.data.records import VisualQuestion
+from sparring.data.records import Answer, VisualQuestion
 from sparring.defenders.consistency import ConsistencyJudge, Verdict, reasoning_of, verdict_of
+from sparring.defenders.rollout import _with_consistency
+from sparring.engine.ranks import Ranks
 from sparring.models.vlms.base import Completion, Sampling
 
 COLOURS = ("blue", "red", "dark red")
@@ -107,6 +110,32 @@ def test_the_judge_must_be_the_one_that_is_named() -> None:
     judge = ConsistencyJudge(ConsistencySettings(role="record", model="m", prompt="{thought}"), Told())  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=r"consistency\.prompt"):
         judge.verdicts([QUESTION], [r"red \boxed{B}"])
+
+
+class Rank(Ranks):
+    """One of two; what the other says is known beforehand."""
+
+    def __init__(self, number: int, others: list[Verdict]) -> None:
+        super().__init__(2, number)
+        self.others = others
+
+    def gather(self, own: Sequence[Any]) -> list[Any]:
+        return [*own, *self.others] if self.number == 0 else [*self.others, *own]
+
+
+def test_every_reasoning_is_read_by_one_process_and_all_know_the_verdicts() -> None:
+    settings = ConsistencySettings(role="record", model="m", prompt="thinks: {reasoning}")
+    spoken = [[Answer("q", "d", rf"{word} \boxed{{B}}", "B", "boxed", True) for word in ("red", "blue")]] * 2
+    for number in (0, 1):
+        model = Told()
+        judge = ConsistencyJudge(settings, model)  # type: ignore[arg-type]
+        other = Verdict("B", "whole"), Verdict(None, "unparsed")
+        judged = _with_consistency(spoken, [QUESTION, QUESTION], judge, Rank(number, list(other)))
+        flat = [answer.notes for own in judged for answer in own]
+        assert len(model.prompts) == 2  # of four reasonings
+        own, others = (flat[:2], flat[2:]) if number == 0 else (flat[2:], flat[:2])
+        assert [notes["consistent"] for notes in own] == [1.0, 0.0]
+        assert [notes["verdict_unread"] for notes in others] == [0.0, 1.0]
 
 
 class Refusing(Told):

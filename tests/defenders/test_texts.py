@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from small_vlms import collect, noise_pictures, tiny_qwen2_5_vl
-from sparring.asking.conditions import KINDS, Told, tell
+from sparring.asking.conditions import KINDS, Told, require_reasonings, tell
 from sparring.config import DefenderSettings, TextSettings
 from sparring.data.errors import DataError, RecipeError
 from sparring.data.records import VisualQuestion
@@ -60,6 +61,17 @@ def test_right_and_wrong_are_what_they_say() -> None:
     assert {(one.prompt, one.start) for one in wrong} == {
         ("Colour?", f"a blue cup, so {colour} it is") for colour in ("red", "green")
     }
+
+
+def test_missing_reasonings_are_told_before_training() -> None:
+    bare = replace(QUESTION, id="bare", reasoning=None)
+    own = {"thought": "{reasoning}"}
+    require_reasonings([QUESTION], settings(**own, wrong_thought=0.5))
+    require_reasonings([bare], settings(**own, right_caption=0.5))
+    require_reasonings([bare], settings(wrong_thought=0.5))
+    for kind in ("right_thought", "wrong_thought"):
+        with pytest.raises(DataError, match='"bare": its reasoning does not name'):
+            require_reasonings([QUESTION, bare], settings(**own, **{kind: 0.5}))
 
 
 def test_what_cannot_be_told_is_an_error() -> None:

@@ -22,6 +22,7 @@ from sparring.engine.crew import (
     Luggage,
     Make,
     landed,
+    landing,
     say_to_driver,
 )
 from sparring.engine.pool import WorkersLostError, gpus_of
@@ -148,6 +149,13 @@ def test_files_are_carried_to_where_the_folder_is_not_seen(tmp_path: Path) -> No
     ]
     assert (root / "round1/attacker/editor/lora.bin").read_bytes() == b"\x00\x01"
     assert landed(tmp_path) == tmp_path
+    assert luggage.files == {}  # a saved state is large
+    with landing(Luggage.pack(tmp_path, [tmp_path / "round1"])) as root:
+        assert (root / "round1/attacker/editor/lora.bin").is_file()
+    assert not root.exists()
+    with landing(tmp_path) as root:
+        assert root == tmp_path
+    assert root.exists()
 
 
 def test_without_ray_its_engine_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

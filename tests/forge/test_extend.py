@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from small_checkpoints import picture
 from sparring.config import ExtendSettings
+from sparring.data.images import MAX_PIXELS
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring.forge.extend import draw_extension, extend
 from sparring.forge.painters import Edges
@@ -47,6 +48,18 @@ def test_what_is_drawn_is_inside_its_bounds(
     assert (x1 - x0, y1 - y0) == (10, 8)
     assert 0 <= x0 < x1 <= plan.size[0]
     assert 0 <= y0 < y1 <= plan.size[1]
+
+
+def test_no_picture_becomes_larger_than_what_is_read() -> None:
+    settings = ExtendSettings(share=(0.01, 0.02), growth=9)
+    for size in ((4000, 3000), (8192, 8192), (8191, 8190), (9, 700_000)):
+        plans = [
+            draw_extension(size, [(0, 0, size[0] // 2, size[1] // 2)], settings, seed) for seed in range(20)
+        ]
+        areas = [plan.size[0] * plan.size[1] for plan in plans if plan is not None]
+        assert all(area <= MAX_PIXELS for area in areas)
+        if size == (4000, 3000):
+            assert max(areas) > 0.99 * MAX_PIXELS
 
 
 def test_every_direction_is_drawn_and_without_boxes_a_picture_grows_too() -> None:

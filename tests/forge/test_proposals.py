@@ -4,16 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparring.config import BoxSettings, ForgeStages, PanelSettings, ProposeSettings
+from sparring.config import BoxSettings, ForgeStages, PainterSettings, PanelSettings, ProposeSettings
 from sparring.data.errors import RecipeError
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring.forge.checks import apart, check_box, check_object, mentions, related
-from sparring.forge.painters import box_mask
-from sparring.forge.panel import Panel, count, fields_of, fill_template, parse_boxes, parse_verdict
+from sparring.forge.implant import PainterImplanter
+from sparring.forge.painters import box_mask, load_painter
+from sparring.forge.panel import (
+    Panel,
+    count,
+    fields_of,
+    fill_template,
+    parse_boxes,
+    parse_verdict,
+    require_templates,
+)
 from sparring.forge.propose import EVERYDAY, FreePlaces, VlmFinder, VlmProposer, check_proposals
 from sparring.forge.records import Proposal
 from sparring.models.vlms.base import Sampling
@@ -174,6 +184,24 @@ def test_a_panel_asks_as_often_as_it_is_to() -> None:
     assert (first.passed, first.passes, first.reason) == (True, 2, "ok")
     assert (second.passed, second.reason) == (False, "unparsed")
     assert "2 x cup, 1 x sofa" in vlm.prompts[0]
+
+
+def test_objects_that_cannot_be_painted_are_left_out() -> None:
+    paste = PainterImplanter(load_painter(PainterSettings(model="paste"), torch.device("cpu")))
+    proposals = [Proposal((40, 2, 50, 12), "a zeppelin"), Proposal((40, 40, 52, 52), "red teapot")]
+    good, wrong = check_proposals(proposals, WHERE, (64, 64), ForgeStages(), paste.able)
+    assert [proposal.object for proposal in good] == ["red teapot"]
+    assert wrong == [("object cannot be painted", 'the painter has no cut-out of "a zeppelin"')]
+    assert len(check_proposals(proposals, WHERE, (64, 64), ForgeStages())[0]) == 2
+
+
+def test_a_folder_without_templates_is_refused(tmp_path: Path) -> None:
+    require_templates(None)
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RecipeError, match=r"holds none of composition\.txt"):
+            require_templates(str(folder))
+    (tmp_path / "harmless.txt").write_text("$object?")
+    require_templates(str(tmp_path))
 
 
 def test_templates_can_be_replaced_and_wrong_ones_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ pass.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,18 @@ def plain_logprobs(
     logits = vlm.model(**inputs).logits[0, length - 1 : -1].float() / temperature
     logits[:, list(vlm.forbidden)] = -torch.inf
     return logits.log_softmax(-1).gather(1, reply.T).squeeze(1)
+
+
+def test_a_model_that_is_let_go_of_is_freed_at_once(tmp_path: Path) -> None:
+    model = LocalVLM.load(tiny_qwen2_5_vl(tmp_path))
+    assert model.traits.identity
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_greedy_equals_transformers_generate(both: LocalVLM) -> None:

@@ -103,6 +103,14 @@ def test_telling_names(spec: str, name: str) -> None:
         ([], [HERE], ["arena/editor+no/such"], "the LoRA no/such is no folder and no file"),
         ([("adapt", 3)], [HERE], [], "adapt: an Attacker can only be trained on an editor"),
         ([("reasoning_judges", [HERE])], [HERE], [], "judge: is the Defender m's own checkpoint"),
+        ([("adapt_queries", 9)], [HERE], [], "adapt_queries: is for an Attacker that is trained"),
+        ([("adapt_data", "q.jsonl")], [HERE], [], "adapt_data: is for an Attacker that is trained"),
+        (
+            [("conditions.caption", "{answer}")],
+            [HERE],
+            [],
+            "conditions.caption '{answer}' cannot be filled in",
+        ),
         ([("samples", 0)], [HERE], [], "samples: must be greater than or equal to 1"),
         ([("defender.prompt", "{question}")], [HERE], [], "defender.prompt: must hold {options}"),
         ([], ["http://127.0.0.1:8000/v1"], [], "which model"),
@@ -148,8 +156,6 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
         "2",
         "--no-letters",
         "--no-controls",
-        "--adapt-queries",
-        "9",
     ]
     crew = ["--engine", "ray", "--workers", "3"]
     result = CliRunner().invoke(
@@ -161,7 +167,7 @@ def test_the_command_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert out == Path("there")
     assert (settings.defenders, settings.attackers) == ({"toy": HERE}, {"jpeg:30": "jpeg:30"})
     assert (settings.samples, settings.letters, settings.controls, settings.text) == (2, False, False, True)
-    assert (settings.adapt_queries, settings.resamples) == (9, 500)
+    assert settings.resamples == 500
     assert "| a table |" in result.stdout
     assert "mind [this]" in result.stderr
     assert "toy: 12 requests, 0.5 cost" in result.stdout

@@ -4,9 +4,11 @@ for the accelerator, "cpu" for where parts rest.
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from rich.console import Console
 
 from small_game import game_recipe
 from sparring.config import Recipe
+from sparring.config.engine import Phase
+from sparring.engine.crew import Engine
 from sparring.engine.screen import Screen
 from sparring.measures.payoff import CLEAN
 from sparring.models.editors import FlowEditor
@@ -177,3 +181,20 @@ def test_vlms_rest_while_a_frozen_attacker_edits(
         assert moves == expected
         raise KeyError
     assert moves == expected + expected[::-1]
+
+
+@pytest.mark.parametrize(("phase", "stays"), [("defender", False), ("attacker", False), ("play", True)])
+def test_frozen_players_leave_this_process_before_others_train(
+    players: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Phase, stays: bool
+) -> None:
+    engine: dict[str, object] = {"attacker": {"workers": 2}, "defender": {"workers": 2}}
+    monkeypatch.setattr(Engine, "crew", lambda *given: nullcontext())
+    recipe = game_recipe(players, questions, engine=engine)
+    with loop.open_game(recipe, tmp_path, Screen(Console(file=io.StringIO()))) as game:
+        seen = [weakref.ref(game.league.defender("base")), weakref.ref(game.league.duplicate_check())]
+        gc.disable()
+        try:
+            with game.crew(phase, at_the_table):
+                assert [one() is not None for one in seen] == [stays, stays]
+        finally:
+            gc.enable()

@@ -122,6 +122,16 @@ def tell(questions: Sequence[VisualQuestion], settings: DefenderSettings, *where
     return told
 
 
+def require_reasonings(questions: Sequence[VisualQuestion], settings: DefenderSettings) -> None:
+    """Raise DataError, as `tell` would in the midst of training, where words of a condition that is drawn are
+    made of a record's reasoning, and a record has none that ends in its right option.
+    """
+    for kind in KINDS:
+        if getattr(settings.text, kind) > 0 and "{reasoning}" in getattr(settings.text, _field(kind)):
+            for question in questions:
+                _ending_in(question, question.answer_text)
+
+
 def _field(kind: Name) -> str:
     """The setting that holds a condition's template: right and wrong have the same."""
     return kind.removeprefix("wrong_").removeprefix("right_")

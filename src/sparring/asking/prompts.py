@@ -28,10 +28,10 @@ def filled(template: str, field: str, **parts: str) -> str:
     try:
         return template.format(**parts)
     except (KeyError, IndexError, ValueError) as error:
-        *names, last = (f"{{{name}}}" for name in parts)
+        names = ", ".join(f"{{{name}}}" for name in parts)
         raise RecipeError(
-            f"{field} {template!r} cannot be filled in: {error!r}. Its placeholders are {', '.join(names)} "
-            f"and {last}; write {{{{ and }}}} for braces."
+            f"{field} {template!r} cannot be filled in: {error!r}. What is filled in is {names}; write {{{{ "
+            f"and }}}} for braces."
         ) from error
 
 

@@ -70,7 +70,8 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
 
     Questions without options are kept (`question_type` "open"), and so are several pictures (`images`):
     `sparring eval` asks them. Captions and questions without a picture are left out. Raises DataError,
-    listing the first 20 problems, if a record is bad and `skip_bad` is not set, or if nothing is left.
+    listing the first 20 problems, if a record is bad and `skip_bad` is not set, if nothing is left, or if the
+    file is there and holds other questions.
     """
     path = out / FILE
     if path.exists() and path.resolve().is_relative_to(source.resolve()):
@@ -99,9 +100,12 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
             f"{source}: holds no question about a picture "
             f"({', '.join(f'{why}: {n}' for why, n in left_out.items())})."
         )
+    text = "".join(lines)
+    if path.exists() and path.read_bytes() != text.encode():
+        raise DataError(f"{path} holds other questions. Choose another --out, or take that file away.")
     out.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+    partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)
     return Converted(path, len(lines), dict(left_out), tuple(problems))
 

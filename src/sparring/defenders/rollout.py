@@ -125,11 +125,12 @@ def add_batches(
     ]
     places = [(seed, "answers", step, number) for number, _ in numbered]
     noise = strength(settings.noisy, step, settings.steps)
-    replies = _sample(vlm, batches, told, settings, places, noise, ranks or Ranks())
+    ranks = ranks or Ranks()
+    replies = _sample(vlm, batches, told, settings, places, noise, ranks)
     done = False
     for batch, own_told, own in zip(batches, told, replies, strict=True):
         if not done:
-            _keep(rollout, *_rewarded(vlm, batch, own_told, own, settings, judge), settings)
+            _keep(rollout, *_rewarded(vlm, batch, own_told, own, settings, judge, ranks), settings)
             done = rollout.batches >= settings.max_refills or len(rollout.kept) >= settings.prompts_per_step
     if done and distorted(settings) and rollout.kept:
         _move_to_clean(vlm, rollout, settings)
@@ -251,6 +252,7 @@ def _rewarded(
     replies: Sequence[Sequence[Completion]],
     settings: DefenderSettings,
     judge: ConsistencyJudge | None,
+    ranks: Ranks,
 ) -> tuple[list[Group], torch.Tensor]:
     """Groups of answers with their rewards, and accuracy_PG: the rewards without the overlong punishment."""
     answers = [
@@ -258,7 +260,7 @@ def _rewarded(
         for own, one, (_, question) in zip(replies, told, items, strict=True)
     ]
     if judge is not None:
-        answers = _with_consistency(answers, [question for _, question in items], judge)
+        answers = _with_consistency(answers, [question for _, question in items], judge, ranks)
     parts = [
         [answer_reward(a.text, question, settings, consistent=bool(a.notes.get("consistent"))) for a in own]
         for own, (_, question) in zip(answers, items, strict=True)
@@ -304,13 +306,18 @@ def _noted(
 
 
 def _with_consistency(
-    answers: Sequence[Sequence[Answer]], questions: Sequence[VisualQuestion], judge: ConsistencyJudge
+    answers: Sequence[Sequence[Answer]],
+    questions: Sequence[VisualQuestion],
+    judge: ConsistencyJudge,
+    ranks: Ranks,
 ) -> list[list[Answer]]:
     """The answers with notes: `consistent` with their own reasoning, and `verdict_unread` where that could
-    not be read.
+    not be read. Each process has its share of them read: a judge that is served may not say the same twice.
     """
     flat = [(question, answer) for own, question in zip(answers, questions, strict=True) for answer in own]
-    verdicts = iter(judge.verdicts([question for question, _ in flat], [answer.text for _, answer in flat]))
+    share = flat[ranks.share(len(flat))]
+    read_here = judge.verdicts([question for question, _ in share], [answer.text for _, answer in share])
+    verdicts = iter(ranks.gather(read_here))
     judged: list[list[Answer]] = []
     for own in answers:
         judged.append([])

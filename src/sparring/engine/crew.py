@@ -221,8 +221,9 @@ class Luggage:
         return cls({path.relative_to(root).as_posix(): path.read_bytes() for path in paths})
 
     def unpack(self, root: Path) -> Path:
-        """Write them below a root; gives it back."""
-        for name, content in self.files.items():
+        """Write them below a root, which is given back, and let go of them."""
+        while self.files:
+            name, content = self.files.popitem()
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
         return root
@@ -338,13 +339,19 @@ class OnCall(Generic[Host]):
         self._made.close()
 
 
-def landed(place: Path | Luggage) -> Path:
-    """In a worker: the root of what was carried there. Files lie in a folder that goes with the process."""
+@contextmanager
+def landing(place: Path | Luggage) -> Iterator[Path]:
+    """In a worker: the root of what was carried there, until the block ends."""
     if isinstance(place, Path):
-        return place
-    folder = tempfile.TemporaryDirectory(prefix="sparring-")
-    _folders.append(folder)
-    return place.unpack(Path(folder.name))
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="sparring-") as folder:
+        yield place.unpack(Path(folder))
 
 
-_folders: list[tempfile.TemporaryDirectory[str]] = []
+def landed(place: Path | Luggage) -> Path:
+    """In a worker: the root of what was carried there, as long as the process lives."""
+    return _landed.enter_context(landing(place))
+
+
+_landed = ExitStack()

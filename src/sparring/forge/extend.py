@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sparring.config import ExtendSettings
+from sparring.data.images import MAX_PIXELS
 from sparring.data.records import Box, Target, VisualQuestion
 from sparring.forge.painters import Edges, Mask, Painter
 from sparring.seeds import derive_seed
@@ -49,15 +50,16 @@ def draw_extension(
 
     Drawn by the seed: the share of the extended picture that the core objects cover together (overlaps
     counted once), the direction, and how the room is split between the two sides. The growth of each side is
-    bounded by `settings.growth`. A picture without core objects counts as one object that covers a quarter
-    of it.
+    bounded by `settings.growth`, and the area by what Sparring reads. A picture without core objects counts
+    as one object that covers a quarter of it.
     """
     rng = np.random.default_rng(seed)
     core = _covered(size, boxes) if boxes else size[0] * size[1] // 4
     share = float(rng.uniform(*settings.share))
     direction = settings.directions[int(rng.integers(len(settings.directions)))]
     split = rng.uniform(0, 1, 2)
-    wanted = core / share / (size[0] * size[1])
+    readable = MAX_PIXELS / ((size[0] + 1) * (size[1] + 1))  # each side is rounded
+    wanted = min(core / share / (size[0] * size[1]), readable)
     grown = {
         "horizontal": (wanted, 1.0),
         "vertical": (1.0, wanted),

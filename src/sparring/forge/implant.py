@@ -44,6 +44,10 @@ class Implanter(ABC):
     wants_proposals: bool
     whole: bool = False
 
+    def able(self, wanted: str) -> bool:
+        """Is it able to put in that object?"""
+        return True
+
     @abstractmethod
     def implant(
         self,
@@ -62,6 +66,9 @@ class PainterImplanter(Implanter):
 
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
+
+    def able(self, wanted: str) -> bool:
+        return self.painter.paints(wanted)
 
     def implant(
         self,

@@ -34,6 +34,10 @@ class Painter(ABC):
         """What it is able to paint; None: anything that it is told."""
         return None
 
+    def paints(self, wanted: str) -> bool:
+        """Is it able to paint that object?"""
+        return True
+
     def fill(
         self, images: Sequence[Image], masks: Sequence[Mask], objects: Sequence[str], seeds: Sequence[int]
     ) -> list[Image]:
@@ -99,9 +103,16 @@ class Paste(Painter):
     def objects(self) -> tuple[str, ...]:
         return tuple(self._files)
 
-    def _paint(self, image: Image, mask: Mask, wanted: str, seed: int) -> Image:
+    def paints(self, wanted: str) -> bool:
+        return bool(self._able(wanted))
+
+    def _able(self, wanted: str) -> list[str]:
+        """The cut-outs of what the words end in: of a "red toy car" that of a "toy car"."""
         words = wanted.lower().split()
-        able = [name for name in self._files if name.split() == words[-len(name.split()) :]]
+        return [name for name in self._files if name.split() == words[-len(name.split()) :]]
+
+    def _paint(self, image: Image, mask: Mask, wanted: str, seed: int) -> Image:
+        able = self._able(wanted)
         if not able:
             raise DataError(f'there is no cut-out of "{wanted}" in {self.folder}')
         x0, y0, x1, y1 = bounds(mask)

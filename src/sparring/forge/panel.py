@@ -20,6 +20,8 @@ from sparring.data.errors import RecipeError, RefusedError
 from sparring.data.records import Box, VisualQuestion
 from sparring.models.vlms.base import VLM, Sampling, generate_each
 
+TEMPLATES = ("composition", "duplication", "harmless", "locate", "propose", "realism")
+
 UNPARSED = "unparsed"
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 
@@ -116,6 +118,13 @@ def _json(reply: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def require_templates(folder: str | None) -> None:
+    """Raise RecipeError where a folder of templates holds none that would be used."""
+    names = [f"{name}.txt" for name in TEMPLATES]
+    if folder and not any(Path(folder, name).is_file() for name in names):
+        raise RecipeError(f"stages.panel.templates: {folder} holds none of {', '.join(names)}.")
 
 
 def fill_template(name: str, fields: Mapping[str, str], folder: str | None) -> str:

@@ -12,7 +12,7 @@ from sparring.data.errors import RecipeError
 from sparring.engine.device import choose_device
 from sparring.forge.implant import EditorImplanter, Implanter, PainterImplanter
 from sparring.forge.painters import Painter, load_painter
-from sparring.forge.panel import Panel
+from sparring.forge.panel import Panel, require_templates
 from sparring.forge.propose import EVERYDAY, Finder, FreePlaces, Proposer, VlmFinder, VlmProposer
 from sparring.judging.judge import AttackJudge
 from sparring.judging.validity import DuplicateCheck, load_duplicate_check
@@ -132,6 +132,13 @@ class Players:
         settings = self.stages.propose
         if settings.model is not None:
             return VlmProposer(self.proposing_vlm, self.stages)
+        unable = [name for name in settings.categories or () if not self.implanter.able(name)]
+        if unable:
+            raise RecipeError(
+                f"stages.propose.categories: the painter {self.stages.painter.model} has no cut-out of "
+                f"{', '.join(unable)}. It has {', '.join(self.painter.objects or ())}; or name a model that "
+                f"paints anything with stages.painter.model."
+            )
         return FreePlaces(self.stages, settings.categories or self.painter.objects or EVERYDAY)
 
     @cached_property
@@ -146,6 +153,7 @@ class Players:
 
     def load(self) -> None:
         """Load every player that will be needed, so that what is missing is known before the first record."""
+        require_templates(self.stages.panel.templates)
         _ = self.judge, self.implanter
         if self.implanter.wants_proposals:
             _ = self.proposer

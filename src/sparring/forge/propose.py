@@ -5,7 +5,7 @@ list of categories.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -141,10 +141,14 @@ class VlmProposer(Proposer):
 
 
 def check_proposals(
-    proposals: Sequence[Proposal], question: VisualQuestion, size: tuple[int, int], settings: ForgeStages
+    proposals: Sequence[Proposal],
+    question: VisualQuestion,
+    size: tuple[int, int],
+    settings: ForgeStages,
+    able: Callable[[str], bool] = lambda name: True,
 ) -> tuple[tuple[Proposal, ...], list[Rejection]]:
     """(proposals that may be used, what was wrong with each of the others), in order; a box must keep clear
-    of those let through before it.
+    of those let through before it. able: can that object be put in?
     """
     good, wrong = list[Proposal](), list[Rejection]()
     targets = [target.box for target in question.targets]
@@ -152,6 +156,8 @@ def check_proposals(
         found = check_object(proposal.object, question) or check_box(
             proposal.box, size, targets, [other.box for other in good], settings.box
         )
+        if found is None and not able(proposal.object):
+            found = "object cannot be painted", f'the painter has no cut-out of "{proposal.object}"'
         if found is None:
             good.append(proposal)
         else:

@@ -242,7 +242,9 @@ class Smith(Players):
             if isinstance(own, RefusedError):
                 track.refuse(attempt, "propose", "the proposing model", own)
                 continue
-            good, wrong = check_proposals(own or (), track.question, track.image.size, self.stages)
+            good, wrong = check_proposals(
+                own or (), track.question, track.image.size, self.stages, self.implanter.able
+            )
             if good:
                 found[id(track)] = good
             elif own is None:

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from PIL.Image import Image
 
+from sparring.asking.prompts import filled
 from sparring.config import CallSettings, JudgeSettings
-from sparring.data.errors import DataError, RecipeError
+from sparring.data.errors import DataError
 from sparring.data.images import image_sha256
 from sparring.data.records import VisualQuestion
 from sparring.engine.calls import import_call
@@ -65,13 +66,7 @@ class DuplicateCheck:
         """`batch`: pictures handed to the judge at once. RecipeError where `judge.count_prompt` has another
         placeholder than {name}.
         """
-        try:
-            settings.count_prompt.format(name="cup")
-        except (KeyError, IndexError, ValueError) as error:
-            raise RecipeError(
-                f"judge.count_prompt {settings.count_prompt!r} cannot be filled in: {error!r}. Its one "
-                f"placeholder is {{name}}."
-            ) from error
+        filled(settings.count_prompt, "judge.count_prompt", name="cup")
         self.judge = judge
         self.settings = settings
         self.batch = batch
@@ -85,7 +80,7 @@ class DuplicateCheck:
         """How often each name's object is in the picture beside it, by the judge's greedy reply; None for
         one without a number, or where it gives none.
         """
-        prompts = [self.settings.count_prompt.format(name=name) for name in names]
+        prompts = [filled(self.settings.count_prompt, "judge.count_prompt", name=name) for name in names]
         replies = ask_each_once(self.judge, images, prompts, Sampling(COUNT_TOKENS, batch=self.batch))
         return [None if reply is None else parse_count(reply.text) for reply in replies]
 

@@ -22,7 +22,7 @@ from sparring.engine.calls import import_call
 from sparring.models.editors import FlowEditor, check_editor
 from sparring.models.players import load_attacking_editor
 from sparring.models.vlms.address import is_endpoint
-from sparring.models.vlms.base import VLM, local_weights
+from sparring.models.vlms.base import VLM, local_weights, require_vlm
 from sparring.models.vlms.local import LocalVLM
 from sparring.models.vlms.processors import load_processor
 from sparring.probe.settings import ADAPTIVE, AGAIN, slug, takes_gradients
@@ -108,6 +108,8 @@ def check_attackers(settings: ProbeSettings) -> None:
             check_rival(spec)
             if all(map(is_endpoint, settings.defenders.values())):
                 raise RecipeError(NO_GRADIENTS.format(rival=name))
+    for judge in (settings.judge.model, *settings.reasoning_judges):
+        require_vlm(judge)
     for attacker in found:
         against = settings.defenders.get(attacker.against or "", settings.defender.model)
         check_attacker(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
+from sparring.asking.prompts import filled
 from sparring.config import (
     AttackerSettings,
     CallSettings,
+    ConditionSettings,
     DefenderSettings,
     EvalSettings,
     FlowGRPOSettings,
@@ -22,7 +24,10 @@ from sparring.config import (
 )
 from sparring.data.errors import DataError, ModelError, RecipeError
 from sparring.data.words import plural
+from sparring.engine.calls import import_call
 from sparring.models.vlms.address import is_endpoint, parse_address
+
+HALF = "{field}: gradients vanish in float16, and losses are not scaled here. Train in bfloat16 or float32."
 
 
 def problems_between_fields(recipe: Recipe) -> Iterator[str]:
@@ -52,6 +57,13 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "engine.attacker.overlap: the editor cannot make edits while it makes room for the Defender. Set "
             "it, or attacker.offload, to false."
         )
+    updates = {
+        "attacker": recipe.attacker.steps or (recipe.bootstrap.questions and recipe.bootstrap.steps),
+        "defender": recipe.defender.steps,
+    }
+    for player, number in updates.items():
+        if number and getattr(recipe, player).dtype == "float16":
+            yield HALF.format(field=f"{player}.dtype")
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
     yield from _rivals("selfplay.curriculum.rivals", recipe.selfplay.curriculum.rivals)
     yield from _rivals("evaluation.rivals", recipe.evaluation.rivals.values(), keeps_size=True)
@@ -70,18 +82,40 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.bootstrap.questions:
         yield from _stages(recipe.bootstrap_stages(), recipe.judge, "forge")
+    yield from _conditions("evaluation.conditions", recipe.evaluation.conditions)
     for field, call in (("data.generator", data.generator), ("evaluation.audit", recipe.evaluation.audit)):
         yield from _call(field, call)
+
+
+def require_calls(recipe: Recipe) -> None:
+    """Raise RecipeError where something of the user's own that a recipe names cannot be imported, or does not
+    take the recipe's arguments.
+    """
+    calls = {
+        "judge.reward": recipe.judge.reward,
+        "evaluation.audit": recipe.evaluation.audit,
+        "data.generator": recipe.data.generator if recipe.data.path is None else None,
+    }
+    for field, call in calls.items():
+        if call is not None:
+            import_call(call, field)
+    if recipe.attacker.family is not None:
+        from sparring.models.editors.loading import import_family  # models' libraries, which take seconds
+
+        import_family(recipe.attacker.family)
 
 
 def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
     """As `problems_between_fields`, for a probe."""
     if settings.attacker is not None:
         yield from _attacker(settings.attacker)
+        if settings.adapt and settings.attacker.dtype == "float16":
+            yield HALF.format(field="attacker.dtype")
     elif settings.adapt:
         yield "adapt: an Attacker can only be trained on an editor. Name one with --editor, or a recipe."
     yield from _defender(settings.defender)
     yield from _judge(settings.judge)
+    yield from _conditions("conditions", settings.conditions)
     for name, model in settings.defenders.items():
         if model in (settings.judge.model, *settings.reasoning_judges):
             yield f"judge: is the Defender {name}'s own checkpoint. A judge must be another model."
@@ -92,6 +126,10 @@ def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
                 yield f"defenders.{name}: {error}"
             if settings.defender.min_pixels is not None:
                 yield "defender.min_pixels: cannot be set for an endpoint; its server decides."
+    if not settings.adapt:
+        for field in ("adapt_data", "adapt_queries"):
+            if getattr(settings, field) is not None:
+                yield f"{field}: is for an Attacker that is trained. Say for how many updates with --adapt."
     for name in (*settings.defenders, *settings.attackers):
         if not name.strip():
             yield "defenders, attackers: a name must not be empty."
@@ -101,6 +139,8 @@ def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
 def problems_of_sft(settings: SftSettings) -> Iterator[str]:
     """As `problems_between_fields`, for supervised fine-tuning alone."""
     yield from _defender(settings.defender)
+    if settings.defender.dtype == "float16":
+        yield HALF.format(field="defender.dtype")
     if settings.defender.algorithm.type != "sft":
         yield "defender.algorithm: is sft here. Rewards belong to a game: `sparring run`."
     if is_endpoint(settings.defender.model):
@@ -244,6 +284,7 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
     for field, template in (("caption", text.caption), ("thought", text.thought)):
         if not any(name in template for name in ("{answer}", "{option}", "{reasoning}")):
             yield f"defender.text.{field}: must hold {{answer}}, {{option}} or {{reasoning}}."
+        yield from _template(f"defender.text.{field}", template, "question", "answer", "option", "reasoning")
     if defender.noisy.share > 0 and round(defender.noisy.share * defender.group_size) == 0:
         yield f"defender.noisy.share: is less than one answer of a group of {defender.group_size}."
     if defender.optimizer_steps > defender.prompts_per_step:
@@ -272,6 +313,9 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
             )
         if "{answer}" not in defender.algorithm.reply and "{option}" not in defender.algorithm.reply:
             yield "defender.algorithm.reply: must hold {answer} or {option}."
+        yield from _template(
+            "defender.algorithm.reply", defender.algorithm.reply, "reasoning", "answer", "option"
+        )
     if defender.rollout_server is not None:
         if defender.optimizer_steps > 1:
             yield (
@@ -296,6 +340,9 @@ def _defender(defender: DefenderSettings) -> Iterator[str]:
         )
     if "{reasoning}" not in consistency.prompt:
         yield "defender.consistency.prompt: must hold {reasoning}."
+    yield from _template(
+        "defender.consistency.prompt", consistency.prompt, "question", "options", "reasoning"
+    )
     if consistency.weight > consistency.weight_max:
         yield "defender.consistency.weight: must not be above weight_max."
     for name in ("interpolation", "final_interpolation"):
@@ -310,11 +357,26 @@ def _prompt(defender: DefenderSettings) -> Iterator[str]:
     for name in ("{question}", "{options}"):
         if name not in defender.prompt:
             yield f"defender.prompt: must hold {name}."
+    yield from _template("defender.prompt", defender.prompt, "question", "options")
+
+
+def _conditions(field: str, conditions: ConditionSettings) -> Iterator[str]:
+    for name, template in conditions.model_dump().items():
+        if name != "stopped":
+            yield from _template(f"{field}.{name}", template, "question", "option", "letter", "own")
+
+
+def _template(field: str, template: str, *names: str) -> Iterator[str]:
+    try:
+        filled(template, field, **dict.fromkeys(names, ""))
+    except RecipeError as error:
+        yield str(error)
 
 
 def _judge(judge: JudgeSettings) -> Iterator[str]:
     if "{name}" not in judge.count_prompt:
         yield "judge.count_prompt: must hold {name}."
+    yield from _template("judge.count_prompt", judge.count_prompt, "name")
     if judge.trials > 1 and judge.trial_temperature == 0:
         yield (
             "judge.trial_temperature: must be above 0 when trials is above 1; greedy trials are all the same."

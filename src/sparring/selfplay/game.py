@@ -93,6 +93,8 @@ class Game(Table):
         make = Make(
             _seat, (self.recipe, self.engine.carried(self.out, folders), host, arguments), together=together
         )
+        if phase != "play" and not self.engine.is_here(phase):
+            self.league.rest()  # what played in this process may lie on a GPU of theirs
         with self.engine.crew(phase, make, lambda: host(self, *arguments), workers) as crew:
             yield crew
 

@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sparring.asking.conditions import require_reasonings
 from sparring.asking.refusals import taken, takes_of
 from sparring.config import Recipe
 from sparring.data.records import VisualQuestion
 from sparring.data.words import plural
-from sparring.engine.calls import import_call
 from sparring.engine.crew import Engine
 from sparring.engine.device import begin_computing
 from sparring.engine.folder import run_folder
@@ -27,7 +27,8 @@ from sparring.engine.screen import Screen
 from sparring.engine.trackers import Trackers, require_trackers
 from sparring.judging.queried import unguarded
 from sparring.judging.validity import Auditor
-from sparring.models.editors.loading import import_family
+from sparring.models.vlms.base import require_vlm
+from sparring.recipes.check import require_calls
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
@@ -102,8 +103,10 @@ def play_round(game: Game, number: int) -> None:
 @contextmanager
 def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = None) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
-    _require_calls(recipe)
+    require_calls(recipe)
     require_trackers(recipe)
+    for judge in (recipe.judge.model, recipe.defender.consistency.model):
+        require_vlm(judge)  # the latter is asked only when the first Defender trains
     device = begin_computing(recipe.device, recipe.threads)
     with (
         run_folder(recipe, out) as folder,
@@ -123,6 +126,8 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
             f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, {len(held_out)} "
             f"held out, on {device}, in {folder}"
         )
+        if recipe.defender.steps:
+            require_reasonings(train, recipe.defender)
         if bare := unguarded(recipe, train):
             screen.warn(bare)
         league = League(recipe, folder, device)
@@ -130,11 +135,3 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
             *(recipe, league, auditor, screen.warn, folder, ledger, screen, engine),
             *(train, held_out, trackers),
         )
-
-
-def _require_calls(recipe: Recipe) -> None:
-    """Raise RecipeError where something of the user's own that is needed only later cannot be imported."""
-    if recipe.attacker.family is not None:
-        import_family(recipe.attacker.family)
-    if recipe.judge.reward is not None:
-        import_call(recipe.judge.reward, "judge.reward")

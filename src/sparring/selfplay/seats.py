@@ -22,7 +22,7 @@ from sparring.defenders.rollout import Item, Metrics, Rollout
 from sparring.defenders.sft import SftTrainer
 from sparring.defenders.trainer import DefenderTrainer
 from sparring.defenders.weights import move_towards_base
-from sparring.engine.crew import Luggage, landed
+from sparring.engine.crew import Luggage, landing
 from sparring.engine.ranks import Ranks
 from sparring.judging.hearing import Heard
 from sparring.models.vlms.server import RolloutServer
@@ -55,7 +55,8 @@ class Learner:
 
     def load(self, place: Path | Luggage) -> None:
         """Read what `save` wrote."""
-        self.trainer.load(landed(place))
+        with landing(place) as folder:
+            self.trainer.load(folder)
 
 
 class AttackerSeat(Learner):

@@ -179,6 +179,7 @@ def test_odd_folders_are_told_and_spoil_no_other(root: Path, tmp_path: Path) -> 
         ("results", "probe.yaml", b"seed: 1"),
         ("good", "attack.yaml", b"samples: 2"),
         ("old", "eval.yaml", b"seed: 1"),
+        ("number", "probe.yaml", b"defenders: 5"),
     ):
         (runs / name).mkdir(parents=True)
         (runs / name / file).write_bytes(content)
@@ -203,7 +204,9 @@ def test_odd_folders_are_told_and_spoil_no_other(root: Path, tmp_path: Path) -> 
         assert "All runs" in Page(answer.text).text
     assert "good" in page_of(client, "/now?run=good").text
     listed = page_of(client, "/").text
-    assert all(name in listed for name in ("yaml", "list", "ledger", "summary", "results", "good", "old"))
+    assert all(
+        name in listed for name in ("yaml", "list", "ledger", "summary", "results", "good", "old", "number")
+    )
     assert listed.count("cannot be read") == 2
     assert "etag" not in client.get("/").headers  # what passes is not kept
     assert "od\\xffd" in Works(runs).all()

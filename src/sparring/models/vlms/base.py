@@ -274,6 +274,16 @@ def traits_of(
     )
 
 
+def require_vlm(spec: str | None) -> None:
+    """Raise ModelError where a model cannot be had, as far as its processor tells; whether an endpoint
+    answers is found out by asking it. None: no model.
+    """
+    if spec is not None and not is_endpoint(spec):
+        from sparring.models.vlms.processors import load_processor
+
+        load_processor(spec)
+
+
 def local_weights(vlm: VLM, otherwise: Exception) -> LocalVLM:
     """The model itself, whose weights are in this process, to train it or for its gradients. Raises
     `otherwise` for one that an endpoint serves.

@@ -130,7 +130,11 @@ class LocalVLM:
     def traits(self) -> LocalTraits:
         """See `VLM.traits`."""
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return LocalTraits(self.name, dtype, folder=lambda: self.folder, processor=lambda: self.processor)
+        folder, processor = (
+            self.folder,
+            self.processor,
+        )  # a model that its own traits hold is not freed at once
+        return LocalTraits(self.name, dtype, folder=lambda: folder, processor=lambda: processor)
 
     @contextmanager
     def resting(self) -> Iterator[None]:

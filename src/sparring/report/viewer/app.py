@@ -294,7 +294,15 @@ def _row(viewer: Viewer, work: Work, strip: bool) -> tuple[Work, str, Tiles]:
     """
     try:
         return work, phase_of(work), _newest(viewer, work, STRIP) if strip else Tiles()
-    except (SparringError, sqlite3.Error, OSError, ValueError, KeyError) as error:
+    except (
+        SparringError,
+        sqlite3.Error,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         return work, f"{UNREADABLE}: {error}", Tiles()
 
 
