@@ -65,7 +65,7 @@ def test_hints_are_wrong_spread_and_follow_from_seed_and_id_alone() -> None:
 
 
 def test_words_that_cannot_be_filled_in_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"conditions.caption .*placeholders are \{question\}"):
+    with pytest.raises(RecipeError, match=r"conditions.caption .*filled in is \{question\}"):
         under("wrong_caption", item("q"), "Q?", ConditionSettings(caption="{answer}"), 0)
     own = under(
         "wrong_thought", item("q"), "Q?", ConditionSettings(thought="{own}, {option}"), 0, own="cup red 2 5"
