@@ -5,7 +5,7 @@ quick.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,12 +130,11 @@ def run(
         if dry_run:
             show_plan(settings)
             return
-        again = [] if resume is None else [word for change in changes or [] for word in ("--set", change)]
-        _play(settings, folder, shlex.join(["sparring", "run", "--resume", str(folder), *again]))
+        _play(settings, folder, () if resume is None else changes or ())
 
 
-def _play(settings: Recipe, folder: Path, again: str) -> None:
-    """Play, and say what the figures are. again: the command that goes on."""
+def _play(settings: Recipe, folder: Path, changes: Sequence[str] = ()) -> None:
+    """Play, and say what the figures are. changes: those that hold for this process alone."""
     from sparring.plan import require_models
 
     require_models(settings)
@@ -150,7 +149,8 @@ def _play(settings: Recipe, folder: Path, again: str) -> None:
     from sparring.report.page import write_report
     from sparring.selfplay.loop import run_game
 
-    with stoppable(f"Go on with: {again}"):
+    again = [word for change in changes for word in ("--set", change)]
+    with stoppable(f"Go on with: {shlex.join(['sparring', 'run', '--resume', str(folder), *again])}"):
         summary = run_game(settings, folder, sides=sides)
     report = write_report(folder)
     out_console.print(f"Figures: {folder / 'summary.json'}\nReport:  {folder / report.name}")

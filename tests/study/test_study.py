@@ -184,17 +184,18 @@ def test_killed_three_times_a_study_ends_with_the_same_figures(
 
 def test_a_failed_cell_is_told_and_the_exit_status_says_so(tmp_path: Path) -> None:
     file, out = tmp_path / "study.yaml", tmp_path / "out"
-    arms = {"a": {"recipe": "arena", "changes": ["evaluation.audit.call=small_game:nothing"]}}
+    arms = {"a": {"recipe": "arena", "changes": ["data.generator={call: json:loads}"]}}
     file.write_text(yaml.safe_dump({"name": "broken", "seeds": [3], "arms": arms, "baseline": "a"}))
     arguments = ["study", str(file), "--out", str(out)]
     dry = CliRunner().invoke(app, [*arguments, "--dry-run"])
-    assert dry.exit_code == 0
+    assert dry.exit_code == 0, dry.output
     assert "game a-3: to do, time unknown" in dry.stdout
     assert "1 game, shared edits of 1 seed, 1 probe; 0 done. Left, 1 at a time: unknown until" in dry.stdout
     assert not out.exists()
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
-    assert "game a-3 has failed: evaluation.audit" in result.stderr
+    assert "the JSON object must be str" in result.stderr
+    assert "game a-3 has failed: " in result.stderr
     assert "probe a-3 has failed: needs the " in result.stderr
     assert {"game a-3", "probe a-3"} <= json.loads((out / "study.json").read_text())["failed"].keys()
     assert (out / "logs/game-a-3.txt").is_file()
