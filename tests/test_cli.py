@@ -204,6 +204,21 @@ def test_plan_prints_settings_that_are_a_recipe(tmp_path: Path) -> None:
     assert "Memory" in result.stderr
 
 
+def test_a_plan_needs_no_module_to_be_whole_and_finds_records_without_a_reasoning(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (("raising", "raise RuntimeError('no GPU here')"), ("odd", "def f(:")):
+        (tmp_path / f"own_{name}.py").write_text(text)
+        result = runner.invoke(app, ["plan", "arena", "--set", f"judge.reward.call=own_{name}:f"])
+        assert result.exit_code == 2
+        assert f'judge.reward.call: "own_{name}:f" cannot be imported' in " ".join(result.stderr.split())
+    given = ["--set", f"data.path={questions}", "--set", "data.held_out=1", "--skip-bad-records"]
+    result = runner.invoke(app, ["plan", "arena-text", *given])
+    assert result.exit_code == 2
+    assert "its reasoning does not name the right option" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     "field", ["judge.reward.call", "evaluation.audit.call", "data.generator.call", "attacker.family"]
 )
@@ -561,8 +576,8 @@ def test_an_attack_whose_attacker_is_refused_leaves_no_folder(questions: Path) -
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["eval", "--suite", "custom", "--judge", "no/such-judge"],
-        ["probe", "--reasoning-judge", "no/such-judge"],
+        ["eval", "--suite", "custom", "--judge", "/no/such/judge"],
+        ["probe", "--reasoning-judge", "/no/such/judge"],
     ],
 )
 def test_a_judge_that_is_not_there_is_told_before_anybody_is_asked(
@@ -572,7 +587,7 @@ def test_a_judge_that_is_not_there_is_told_before_anybody_is_asked(
     given = ["--recipe", "arena", "--data", str(questions), "--skip-bad-records", "--out", str(there)]
     result = runner.invoke(app, [*arguments, *given])
     assert result.exit_code == 2
-    assert "no/such-judge" in result.stderr
+    assert "/no/such/judge" in result.stderr
     assert not there.exists()
 
 

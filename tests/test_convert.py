@@ -62,9 +62,11 @@ def test_data_are_not_written_over_by_what_is_made_of_them(tmp_path: Path) -> No
     with open(tmp_path / "my/questions.jsonl", "a") as file:
         file.write('{"id": "bad"}\n')
     before = (tmp_path / "my/questions.jsonl").read_text()
-    code, said = convert("--data", tmp_path / "hr.tsv", "--out", tmp_path / "my")
+    pictures = set((tmp_path / "my/pictures").iterdir())
+    code, said = convert("--data", vstar_folder(tmp_path / "v"), "--out", tmp_path / "my")
     assert code == 2
     assert "holds other questions" in said
+    assert set((tmp_path / "my/pictures").iterdir()) == pictures
     for source in ("my/questions.jsonl", "my"):
         code, said = convert("--data", tmp_path / source, "--out", tmp_path / "my", "--skip-bad-records")
         assert code == 2

@@ -10,6 +10,7 @@ from sparring import recipes
 from sparring.config import DAPOSettings, FlowGRPOSettings, WindowSettings
 from sparring.data.errors import RecipeError
 from sparring.recipes import bundled_recipes, load_recipe, load_stored_recipe, paths, resolve_model
+from sparring.recipes.check import require_playable
 
 PLAYERS = Path(sparring_arena.__file__).parent / "players"
 
@@ -319,8 +320,7 @@ def test_the_papers_values() -> None:
             "judge.count_prompt=How many {name} {foo}",
             "judge.count_prompt 'How many {name} {foo}' cannot be filled in",
         ),
-        ("attacker.dtype=float16", "attacker.dtype: gradients vanish in float16"),
-        ("defender.dtype=float16", "defender.dtype: gradients vanish in float16"),
+        ("defender.prompt=Say {question.text} {options}", "defender.prompt 'Say {question.text} {options}'"),
         ("evaluation.audit.call=nowhere", 'evaluation.audit.call: must be "package.module:function"'),
         ("judge.reward.call=nowhere", 'judge.reward.call: must be "package.module:function"'),
         (
@@ -493,6 +493,22 @@ def test_data_is_found_here_first_and_then_beside_the_recipe(
     assert load_recipe(small).data.path == str(tmp_path / "questions.jsonl")
     (elsewhere / "questions.jsonl").touch()
     assert load_recipe(small).data.path == str(elsewhere / "questions.jsonl")
+
+
+def test_no_player_trains_in_float16_but_it_may_play(small: Path) -> None:
+    for player in ("attacker", "defender"):
+        with pytest.raises(RecipeError, match=rf"vanish in float16.* Set {player}\.dtype to"):
+            require_playable(load_recipe(small, [f"{player}.dtype=float16"]))
+    frozen = ["attacker.steps=0", "defender.steps=0", "bootstrap.questions=0"]
+    require_playable(load_recipe(small, [*frozen, "attacker.dtype=float16", "defender.dtype=float16"]))
+
+
+def test_a_recipe_that_an_earlier_version_let_pass_says_how_to_go_on(tmp_path: Path) -> None:
+    stored = load_recipe("arena").model_dump(mode="json")
+    stored["defender"]["text"]["caption"] = "It is {option} {"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(stored))
+    with pytest.raises(RecipeError, match=r"(?s)cannot be filled in.*If an earlier version began it"):
+        load_stored_recipe(tmp_path)
 
 
 def test_a_stored_recipe_is_the_one_that_ran(tmp_path: Path) -> None:

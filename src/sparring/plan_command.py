@@ -143,7 +143,7 @@ def show_plan(
     """Write the settings to standard output and all else to standard error; rates: for time and cost."""
     from sparring.engine.trackers import require_trackers
     from sparring.plan import make_plan, require_models
-    from sparring.recipes.check import require_calls
+    from sparring.recipes.check import require_playable
 
     found = make_plan(settings, setup)
     recipe = settings.model_dump(mode="json")
@@ -163,7 +163,7 @@ def show_plan(
     if found.missing is not None:
         raise DataError(found.missing)
     require_models(settings)
-    require_calls(settings)
+    require_playable(settings)
     require_trackers(settings)
     result({"recipe": recipe, **_figures(found), "gpus": gpus})
 

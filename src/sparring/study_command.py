@@ -78,13 +78,13 @@ def _require_files(plan: Study) -> None:
     """
     from sparring.data.errors import DataError, SparringError
     from sparring.plan import require_models
-    from sparring.recipes.check import require_calls
+    from sparring.recipes.check import require_playable
 
     for arm in dict.fromkeys(plan.players.values()):
         recipe = plan.recipes[arm]
         try:
             require_models(recipe)
-            require_calls(recipe)
+            require_playable(recipe)
         except SparringError as error:
             raise type(error)(f"arms.{arm}: {error}") from error
         for name in ("path", "held_out_path"):

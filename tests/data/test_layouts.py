@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,10 @@ def test_numbered_shards_are_no_splits_and_folders_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="id was already given"):
         items_of(tmp_path / "one")
     assert [item.id for item in items_of(tmp_path / "two")] == ["r0", "train/r0"]
+    for year in ("2023", "2024"):
+        (tmp_path / "years").mkdir(exist_ok=True)
+        shutil.copyfile(tmp_path / "one/0000.parquet", tmp_path / f"years/{year}.parquet")
+    assert [item.id for item in items_of(tmp_path / "years")] == ["r0", "2024/r0"]
 
 
 JSON_PICTURES: dict[str, Callable[[int], Any]] = {

@@ -206,7 +206,8 @@ def test_a_run_of_an_earlier_version_is_told_what_to_write(tmp_path: Path) -> No
     file.write_text(yaml.safe_dump({"name": "old", "data": {"path": "q.jsonl"}, **BEFORE}, sort_keys=False))
     with pytest.raises(RecipeError) as caught:
         load_stored_recipe(tmp_path)
-    attacker, defender = str(caught.value).splitlines()
+    attacker, defender, advice = str(caught.value).splitlines()
+    assert "an earlier version" in advice
     assert attacker == (
         f"{file}: attacker.noise_level, attacker.window, attacker.clip_range, attacker.nft_beta, "
         f"attacker.awm_clip_range, "

@@ -27,7 +27,7 @@ def filled(template: str, field: str, **parts: str) -> str:
     """
     try:
         return template.format(**parts)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         names = ", ".join(f"{{{name}}}" for name in parts)
         raise RecipeError(
             f"{field} {template!r} cannot be filled in: {error!r}. What is filled in is {names}; write {{{{ "

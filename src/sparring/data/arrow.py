@@ -197,11 +197,11 @@ def _is_picture(schemas: Sequence[Any], name: str) -> bool:
 
 
 def _splits(path: Path, files: Sequence[Path]) -> list[str]:
-    """The split that each file belongs to, by the start of its name, or by its folder where that is a number
-    or the file is of Arrow; "" where all are of one."""
+    """The split that each file belongs to, by the start of its name, or by its folder where that begins with
+    0, as numbers of shards do, or the file is of Arrow; "" where all are of one."""
     starts = [re.split(r"[-_.]", file.name)[0] for file in files]
     names = [
-        file.parent.name if file.suffix == ".arrow" or start.isdigit() else start
+        file.parent.name if file.suffix == ".arrow" or re.fullmatch(r"0\d*", start) else start
         for file, start in zip(files, starts, strict=True)
     ]
     return names if len(set(names)) > 1 else [""] * len(files)

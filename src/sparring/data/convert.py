@@ -76,6 +76,7 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
     path = out / FILE
     if path.exists() and path.resolve().is_relative_to(source.resolve()):
         raise DataError(f"{path} is the data that is read: it would be written over. Choose another --out.")
+    there = {*(out / PICTURES).glob("*")}
     lines = list[str]()
     problems, left_out = list[Problem](), Counter[str]()
     for record in records:
@@ -102,6 +103,8 @@ def convert(source: Path, records: Iterable[Record], out: Path, *, skip_bad: boo
         )
     text = "".join(lines)
     if path.exists() and path.read_bytes() != text.encode():
+        for picture in {*(out / PICTURES).glob("*")} - there:
+            picture.unlink()
         raise DataError(f"{path} holds other questions. Choose another --out, or take that file away.")
     out.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

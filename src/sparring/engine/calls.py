@@ -44,7 +44,7 @@ def import_named(text: str, field: str, *, form: str = "package.module:function"
         raise RecipeError(f'{field}: "{text}" is not of the form {form}.')
     try:
         return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         raise RecipeError(
             f'{field}: "{text}" cannot be imported ({error}). Install the package or correct the name.'
         ) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sparring.asking.conditions import require_reasonings
 from sparring.attackers.distillation import distillation_warning
 from sparring.config import Recipe
 from sparring.data.questions import Questions
@@ -123,6 +124,8 @@ def _data(
         if path is not None and not Path(path).exists():
             return (), "not there", ([], []), f"{path}: no such file. Name yours with --set data.path=FILE."
     train, held_out, read = named_sides(recipe)
+    if recipe.defender.steps:
+        require_reasonings(train, recipe.defender)
     return (
         read,
         ", ".join(str(questions.path) for questions in read),

@@ -27,7 +27,7 @@ from sparring.data.words import plural
 from sparring.engine.calls import import_call
 from sparring.models.vlms.address import is_endpoint, parse_address
 
-HALF = "{field}: gradients vanish in float16, and losses are not scaled here. Train in bfloat16 or float32."
+HALF = "Gradients vanish in float16, as losses are not scaled here. Set {field} to bfloat16 or float32."
 
 
 def problems_between_fields(recipe: Recipe) -> Iterator[str]:
@@ -57,13 +57,6 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
             "engine.attacker.overlap: the editor cannot make edits while it makes room for the Defender. Set "
             "it, or attacker.offload, to false."
         )
-    updates = {
-        "attacker": recipe.attacker.steps or (recipe.bootstrap.questions and recipe.bootstrap.steps),
-        "defender": recipe.defender.steps,
-    }
-    for player, number in updates.items():
-        if number and getattr(recipe, player).dtype == "float16":
-            yield HALF.format(field=f"{player}.dtype")
     yield from _players(recipe.attacker, recipe.defender, recipe.judge)
     yield from _rivals("selfplay.curriculum.rivals", recipe.selfplay.curriculum.rivals)
     yield from _rivals("evaluation.rivals", recipe.evaluation.rivals.values(), keeps_size=True)
@@ -87,10 +80,18 @@ def problems_between_fields(recipe: Recipe) -> Iterator[str]:
         yield from _call(field, call)
 
 
-def require_calls(recipe: Recipe) -> None:
-    """Raise RecipeError where something of the user's own that a recipe names cannot be imported, or does not
-    take the recipe's arguments.
+def require_playable(recipe: Recipe) -> None:
+    """Raise RecipeError for what hinders a game alone, and not those who borrow of its recipe: a player that
+    would train in float16, and something of the user's own that cannot be imported, or does not take the
+    recipe's arguments.
     """
+    updates = {
+        "attacker": recipe.attacker.steps or (recipe.bootstrap.questions and recipe.bootstrap.steps),
+        "defender": recipe.defender.steps,
+    }
+    for player, number in updates.items():
+        if number and getattr(recipe, player).dtype == "float16":
+            raise RecipeError(HALF.format(field=f"{player}.dtype"))
     calls = {
         "judge.reward": recipe.judge.reward,
         "evaluation.audit": recipe.evaluation.audit,
@@ -129,7 +130,10 @@ def problems_of_probe(settings: ProbeSettings) -> Iterator[str]:
     if not settings.adapt:
         for field in ("adapt_data", "adapt_queries"):
             if getattr(settings, field) is not None:
-                yield f"{field}: is for an Attacker that is trained. Say for how many updates with --adapt."
+                yield (
+                    f"{field}: is for an Attacker that is trained. Say for how many updates with "
+                    "--adapt; or leave it out, with another --out where a folder was begun with it."
+                )
     for name in (*settings.defenders, *settings.attackers):
         if not name.strip():
             yield "defenders, attackers: a name must not be empty."
@@ -368,7 +372,7 @@ def _conditions(field: str, conditions: ConditionSettings) -> Iterator[str]:
 
 def _template(field: str, template: str, *names: str) -> Iterator[str]:
     try:
-        filled(template, field, **dict.fromkeys(names, ""))
+        filled(template, field, **dict.fromkeys(names, "A"))
     except RecipeError as error:
         yield str(error)
 

@@ -93,7 +93,12 @@ def load_stored_recipe(folder: str | Path, overrides: Sequence[str] = ()) -> Rec
     data = read_yaml(path)
     for override in overrides:
         put(data, override, Recipe)
-    return _validate(data, str(path))
+    try:
+        return _validate(data, str(path))
+    except RecipeError as error:
+        raise RecipeError(
+            f"{error}\nIf an earlier version began it, go on with that one; or begin another run."
+        ) from error
 
 
 def _find(name: str, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,10 @@ def _draw(results: Figures, contents: Figures, to: Path) -> None:
     primary = (results["primary"] or {}).get("arm")
     gains = [(arm, gain) for arm, gain, _ in contents["gains"]]
     left = 28 + 11 * max((len(name) for name in [*heat.rows, *(arm for arm, _ in gains)]), default=0)
-    width = left + max(len(heat.columns) * CELL_WIDTH, 820)
+    told = f"{measure[0].upper()}{measure[1:]}, less that of {less}: points, 95 % interval"
+    if len(gains) > 1 and primary == gains[0][0]:
+        told += "; the first is primary, p of others by Holm"
+    width = max(left + max(len(heat.columns) * CELL_WIDTH, 820), math.ceil(_font(21).getlength(told)))
     below = GAINS_TOP + (GAIN_HEIGHT * len(gains) + 70 if gains else 0)
     height = below + 78 + CELL_HEIGHT * len(heat.rows)
     canvas = Image.new("RGB", (width + 2 * MARGIN, height + 2 * MARGIN), PAPER)
@@ -118,14 +122,7 @@ def _draw(results: Figures, contents: Figures, to: Path) -> None:
     draw = ImageDraw.Draw(picture)
     draw.text((0, 0), f"{results['name']}, {plural(len(results['seeds']), 'seed')}", INK, _font(28))
     if gains:
-        told = f"{measure[0].upper()}{measure[1:]}, less that of {less}: points, 95 % interval"
-        draw.text(
-            (0, 50),
-            told
-            + ("; the first is primary, p of others by Holm" if primary == gains[0][0] and gains[1:] else ""),
-            INK,
-            _font(21),
-        )
+        draw.text((0, 50), told, INK, _font(21))
         _draw_gains(draw, gains, primary, (left, left + max(320, width - left - 330)), GAINS_TOP)
     draw.text((0, below), "Accuracy (%)", INK, _font(21))
     _draw_heat(draw, heat, left, below + 70)

@@ -28,7 +28,7 @@ from sparring.engine.trackers import Trackers, require_trackers
 from sparring.judging.queried import unguarded
 from sparring.judging.validity import Auditor
 from sparring.models.vlms.base import require_vlm
-from sparring.recipes.check import require_calls
+from sparring.recipes.check import require_playable
 from sparring.selfplay.bootstrap import bootstrap
 from sparring.selfplay.game import Game
 from sparring.selfplay.heldout import evaluate
@@ -103,7 +103,7 @@ def play_round(game: Game, number: int) -> None:
 @contextmanager
 def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = None) -> Iterator[Game]:
     """A recipe's game in a folder that is this process's alone."""
-    require_calls(recipe)
+    require_playable(recipe)
     require_trackers(recipe)
     for judge in (recipe.judge.model, recipe.defender.consistency.model):
         require_vlm(judge)  # the latter is asked only when the first Defender trains
