@@ -126,7 +126,7 @@ def require_reasonings(questions: Sequence[VisualQuestion], settings: DefenderSe
     """Raise DataError, as `tell` would in the midst of training, where words of a condition that is drawn are
     made of a record's reasoning, and a record has none that ends in its right option.
     """
-    for kind in KINDS:
+    for kind in KINDS if settings.steps else ():
         if getattr(settings.text, kind) > 0 and "{reasoning}" in getattr(settings.text, _field(kind)):
             for question in questions:
                 _ending_in(question, question.answer_text)

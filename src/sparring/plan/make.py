@@ -124,8 +124,7 @@ def _data(
         if path is not None and not Path(path).exists():
             return (), "not there", ([], []), f"{path}: no such file. Name yours with --set data.path=FILE."
     train, held_out, read = named_sides(recipe)
-    if recipe.defender.steps:
-        require_reasonings(train, recipe.defender)
+    require_reasonings(train, recipe.defender)
     return (
         read,
         ", ".join(str(questions.path) for questions in read),

@@ -168,16 +168,13 @@ class League:
         room.
         """
         self._editor, self._editor_is = None, None
-        self._empty()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def rest(self) -> None:
         """Take all players out of memory: another process needs the room."""
         self._defender = self._duplicates = self._reasoning_judge = None
         self.rest_attacker()
-
-    def _empty(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def save_attacker(editor: FlowEditor, folder: Path) -> None:

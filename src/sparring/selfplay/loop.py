@@ -126,8 +126,7 @@ def open_game(recipe: Recipe, out: Path, screen: Screen, sides: Sides | None = N
             f"{recipe.name}, seed {recipe.seed}: {plural(len(train), 'training question')}, {len(held_out)} "
             f"held out, on {device}, in {folder}"
         )
-        if recipe.defender.steps:
-            require_reasonings(train, recipe.defender)
+        require_reasonings(train, recipe.defender)
         if bare := unguarded(recipe, train):
             screen.warn(bare)
         league = League(recipe, folder, device)
